@@ -1,0 +1,266 @@
+//! The contract: every computation of training and inference, at the grain of a layer.
+//!
+//! Conventions. `B` sequences of `T` tokens make `N = B·T` rows; `C` is the width, `OC` an output width, `V` the
+//! vocabulary, `NH` heads of size `HS = C / NH`. Arrays are row-major; a weight matrix is `(OC, C)` as in a torch
+//! `Linear`. `d` in front of a name is the gradient of the loss with respect to it. "writes" means the old content of
+//! the output is ignored; "adds" means the result is added to it. Gradients of parameters always add, so that
+//! micro-batches accumulate; gradients of activations say which.
+//!
+//! Two rules make results repeatable: a sum over the inner dimension runs in one order that depends on the shape
+//! only, never on the number of rows or threads; and no operation reads memory that its caller did not write.
+
+use std::fmt::Debug;
+
+/// What an operation can fail with. Shape mistakes are programming errors and panic at the caller's line instead.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// The device cannot hold an allocation of this size.
+    #[error("{device} cannot allocate {bytes} bytes for {what}")]
+    OutOfMemory {
+        /// Which device refused.
+        device: &'static str,
+        /// Size asked for.
+        bytes: u64,
+        /// What it was for.
+        what: String,
+    },
+    /// A kernel path was forced that this machine cannot run.
+    #[error("kernel path `{asked}` cannot run here; available: {available}")]
+    UnknownPath {
+        /// Name that was asked for.
+        asked: String,
+        /// Names that would work.
+        available: String,
+    },
+}
+
+/// Which of the arrays that belong to one trained tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamPart {
+    /// The f32 master values.
+    Value,
+    /// The gradient.
+    Grad,
+    /// AdamW's first moment.
+    M,
+    /// AdamW's second moment.
+    V,
+}
+
+/// Shape of an embedding lookup.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderDims {
+    /// Sequences.
+    pub b: usize,
+    /// Tokens per sequence.
+    pub t: usize,
+    /// Width.
+    pub c: usize,
+    /// Rows of `wte`.
+    pub v: usize,
+    /// Position of the first token of every sequence (0 in training).
+    pub pos0: usize,
+}
+
+/// Shape of a normalisation over the last dimension.
+#[derive(Clone, Copy, Debug)]
+pub struct NormDims {
+    /// Rows.
+    pub n: usize,
+    /// Width.
+    pub c: usize,
+    /// Added to the variance; 1e-5 in GPT-2.
+    pub eps: f32,
+}
+
+/// Shape of a linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct MatmulDims {
+    /// Rows of x.
+    pub n: usize,
+    /// Inner width.
+    pub c: usize,
+    /// Output width.
+    pub oc: usize,
+}
+
+/// Shape of causal multi-head self-attention.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionDims {
+    /// Sequences.
+    pub b: usize,
+    /// Tokens per sequence.
+    pub t: usize,
+    /// Heads.
+    pub nh: usize,
+    /// Size of a head.
+    pub hs: usize,
+}
+
+/// Shape of the classifier: the output head, softmax and cross-entropy in one.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassifierDims {
+    /// Rows.
+    pub n: usize,
+    /// Width.
+    pub c: usize,
+    /// Vocabulary: rows of `wte` that can be predicted.
+    pub v: usize,
+}
+
+/// One AdamW update (Loshchilov and Hutter, arXiv 1711.05101).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Learning rate of this update.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay; 0 for biases and norms.
+    pub weight_decay: f32,
+    /// Multiplies every gradient first (the clipping factor).
+    pub grad_scale: f32,
+    /// Number of this update, from 1.
+    pub step: u64,
+}
+
+/// Training: the operations forward and backward, in pairs.
+pub trait OpsTrain: Send + Sync + 'static {
+    /// An array of activations on the device.
+    type Buf: Send + Sync + Debug;
+    /// An array of token ids on the device.
+    type Ids: Send + Sync + Debug;
+    /// A trained tensor: master values, gradient, AdamW moments, and whatever packed images of the values the
+    /// backend keeps for its matrix products (rewritten by [`OpsTrain::adamw`] and [`OpsTrain::param_write`]).
+    type Param: Send + Sync + Debug;
+
+    /// Name of device and kernel path, e.g. `cpu avx2 f32`, recorded with every result.
+    fn name(&self) -> String;
+
+    // ---- memory -------------------------------------------------------------------------------------------------
+    /// `len` zeros.
+    fn buf(&self, len: usize, what: &str) -> Result<Self::Buf, OpsError>;
+    /// `len` token ids, all 0.
+    fn ids(&self, len: usize) -> Result<Self::Ids, OpsError>;
+    /// A parameter of `rows × cols` zeros (a vector has one row); gradient and moments only if `trained`.
+    fn param(&self, rows: usize, cols: usize, trained: bool, what: &str) -> Result<Self::Param, OpsError>;
+    /// Copies host values to the front of `buf`.
+    fn write(&self, buf: &mut Self::Buf, values: &[f32]);
+    /// Copies the front of `buf` to the host.
+    fn read(&self, buf: &Self::Buf, out: &mut [f32]);
+    /// Copies token ids to the front of `ids`.
+    fn write_ids(&self, ids: &mut Self::Ids, values: &[u32]);
+    /// Replaces one part of a parameter. Panics if the length differs or the part does not exist.
+    fn param_write(&self, p: &mut Self::Param, part: ParamPart, values: &[f32]);
+    /// Copies one part of a parameter to the host.
+    fn param_read(&self, p: &Self::Param, part: ParamPart, out: &mut [f32]);
+    /// Gradient = 0.
+    fn zero_grad(&self, p: &mut Self::Param);
+
+    // ---- layers -------------------------------------------------------------------------------------------------
+    /// out[b,t,:] = wte[ids[b,t],:] + wpe[pos0+t,:].   out: (B,T,C)  wte: (V,C)  wpe: (maxT,C).   WRITES out.
+    fn encoder(&self, out: &mut Self::Buf, ids: &Self::Ids, wte: &Self::Param, wpe: &Self::Param, dims: EncoderDims);
+    /// Gradient of the above.   ADDS to dwte, dwpe.
+    fn encoder_grad(
+        &self, wte: &mut Self::Param, wpe: &mut Self::Param, dout: &Self::Buf, ids: &Self::Ids, dims: EncoderDims,
+    );
+
+    /// out = (x − mean) · rstd · w + b over C, rstd = 1/sqrt(var + eps).   out, x: (N,C)  mean, rstd: (N)  w, b: (C).
+    /// WRITES out, mean, rstd.
+    #[allow(clippy::too_many_arguments)]
+    fn layernorm(
+        &self, out: &mut Self::Buf, mean: &mut Self::Buf, rstd: &mut Self::Buf, x: &Self::Buf, w: &Self::Param,
+        b: &Self::Param, dims: NormDims,
+    );
+    /// Gradient of the above.   ADDS to dx, dw, db.
+    #[allow(clippy::too_many_arguments)]
+    fn layernorm_grad(
+        &self, dx: &mut Self::Buf, w: &mut Self::Param, b: &mut Self::Param, dout: &Self::Buf, x: &Self::Buf,
+        mean: &Self::Buf, rstd: &Self::Buf, dims: NormDims,
+    );
+
+    /// out = x · wᵀ + b.   out: (N,OC)  x: (N,C)  w: (OC,C)  b: (OC) or none.   WRITES out.
+    fn matmul(&self, out: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, b: Option<&Self::Param>, dims: MatmulDims);
+    /// dx = dout · w;  dw += doutᵀ · x;  db += Σ_n dout.   WRITES dx, ADDS to dw, db.
+    fn matmul_grad(
+        &self, dx: &mut Self::Buf, w: &mut Self::Param, b: Option<&mut Self::Param>, dout: &Self::Buf, x: &Self::Buf,
+        dims: MatmulDims,
+    );
+
+    /// Causal attention with online softmax: for each head, out_t = Σ_{s≤t} softmax_s(q_t·k_s / sqrt(HS)) v_s.
+    /// out: (B,T,C)  lse: (B,NH,T), the log of the softmax's denominator, kept for backward  qkv: (B,T,3C) with q, k, v
+    /// side by side, heads inside each.   WRITES out, lse.
+    fn attention(&self, out: &mut Self::Buf, lse: &mut Self::Buf, qkv: &Self::Buf, dims: AttentionDims);
+    /// Gradient of the above; the probabilities are computed again from qkv and lse.   WRITES dqkv.
+    fn attention_grad(
+        &self, dqkv: &mut Self::Buf, dout: &Self::Buf, out: &Self::Buf, qkv: &Self::Buf, lse: &Self::Buf,
+        dims: AttentionDims,
+    );
+
+    /// out = ½x(1 + tanh(√(2/π)(x + 0.044715x³))) over the first `len` elements.   WRITES out.
+    fn gelu(&self, out: &mut Self::Buf, x: &Self::Buf, len: usize);
+    /// dx ← gelu'(x) · dx in place, for the first `len` elements (dx holds dout before).   WRITES dx.
+    fn gelu_grad(&self, dx: &mut Self::Buf, x: &Self::Buf, len: usize);
+
+    /// pre = x·wᵀ + b, out = gelu(pre): the first half of the MLP.   pre, out: (N,OC).   WRITES pre, out.
+    /// The default body is the composition, and the oracle of a fused one.
+    #[allow(clippy::too_many_arguments)]
+    fn matmul_gelu(
+        &self, out: &mut Self::Buf, pre: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, b: &Self::Param,
+        dims: MatmulDims,
+    ) {
+        self.matmul(pre, x, w, Some(b), dims);
+        self.gelu(out, pre, dims.n * dims.oc);
+    }
+
+    /// out = a + b over the first `len` elements.   WRITES out.
+    fn residual(&self, out: &mut Self::Buf, a: &Self::Buf, b: &Self::Buf, len: usize);
+
+    /// sum = a + b, out = layernorm(sum): a residual addition and the norm that follows.   sum, out: (N,C).
+    /// WRITES sum, out, mean, rstd. The default body is the composition, and the oracle of a fused one.
+    #[allow(clippy::too_many_arguments)]
+    fn residual_layernorm(
+        &self, sum: &mut Self::Buf, out: &mut Self::Buf, mean: &mut Self::Buf, rstd: &mut Self::Buf, a: &Self::Buf,
+        b: &Self::Buf, norm: (&Self::Param, &Self::Param), dims: NormDims,
+    ) {
+        self.residual(sum, a, b, dims.n * dims.c);
+        self.layernorm(out, mean, rstd, sum, norm.0, norm.1, dims);
+    }
+
+    /// Row losses −log softmax(x·wteᵀ)[target], without ever holding all logits.
+    /// losses: (N)  x: (N,C)  wte: (≥V,C); rows from V on are padding and are never predicted.   WRITES losses.
+    fn classifier(
+        &self, losses: &mut Self::Buf, x: &Self::Buf, wte: &Self::Param, targets: &Self::Ids, dims: ClassifierDims,
+    );
+    /// As [`OpsTrain::classifier`], and in the same pass the gradient of `scale · Σ losses`:
+    /// dx = dlogits·wte, dwte += dlogitsᵀ·x.   WRITES losses, dx, ADDS to dwte.
+    #[allow(clippy::too_many_arguments)]
+    fn classifier_grad(
+        &self, losses: &mut Self::Buf, dx: &mut Self::Buf, x: &Self::Buf, wte: &mut Self::Param, targets: &Self::Ids,
+        scale: f32, dims: ClassifierDims,
+    );
+
+    // ---- optimizer ----------------------------------------------------------------------------------------------
+    /// Σ g² over one parameter's gradient, in f64. The caller adds the parameters up in table order.
+    fn grad_square_sum(&self, p: &Self::Param) -> f64;
+    /// g ← grad_scale·g;  m ← β1·m + (1−β1)·g;  v ← β2·v + (1−β2)·g²;
+    /// p ← p − lr·( (m/(1−β1^step)) / (sqrt(v/(1−β2^step)) + eps) + weight_decay·p ).   The gradient is left as it was.
+    fn adamw(&self, p: &mut Self::Param, hyper: AdamW);
+}
+
+/// Inference: what generation needs beyond the forward half of [`OpsTrain`].
+pub trait OpsInfer: OpsTrain {
+    /// Keys and values of one layer of one sequence, for positions 0 .. capacity.
+    type Kv: Send + Debug;
+
+    /// An empty cache for `capacity` positions of width `c`.
+    fn kv(&self, capacity: usize, c: usize) -> Result<Self::Kv, OpsError>;
+    /// Appends the k and v of `qkv` (n,3C) at positions pos0 .. pos0+n, then attends from each of the n queries to
+    /// every position up to its own.   out: (n,C).   WRITES out. A prompt gives the same bits in one piece or many.
+    fn attention_cached(
+        &self, out: &mut Self::Buf, kv: &mut Self::Kv, qkv: &Self::Buf, pos0: usize, n: usize, nh: usize, hs: usize,
+    );
+}

@@ -1,0 +1,2 @@
+//! The corella program.
+fn main() {}
