@@ -1,2 +1,54 @@
-//! The checks of the project.
-fn main() {}
+//! The project's own checks: `cargo xtask check`.
+//!
+//! Cheapest first: file sizes and the fence around `unsafe`, licences, format, clippy, documentation.
+
+mod licences;
+mod tree;
+
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1);
+    match task.as_deref() {
+        Some("check") => check(),
+        _ => {
+            eprintln!("usage: cargo xtask check");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A named check: what it is called, and what it found wrong.
+type Check = (&'static str, fn() -> Result<(), String>);
+
+fn check() -> ExitCode {
+    let checks: [Check; 6] = [
+        ("file sizes", tree::file_sizes),
+        ("unsafe fence", tree::unsafe_fence),
+        ("licences", licences::check),
+        ("format", || cargo(&["fmt", "--all", "--check"], &[])),
+        ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], &[])),
+        ("docs", || cargo(&["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])),
+    ];
+    let mut failed = false;
+    for (name, run) in checks {
+        match run() {
+            Ok(()) => println!("ok      {name}"),
+            Err(why) => {
+                println!("FAILED  {name}\n{why}");
+                failed = true;
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs cargo with its output passed through.
+fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<(), String> {
+    let status = Command::new("cargo")
+        .args(args)
+        .envs(env.iter().copied())
+        .status()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("cargo {} failed", args.join(" "))) }
+}

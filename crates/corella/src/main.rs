@@ -1,2 +1,36 @@
-//! The corella program.
-fn main() {}
+//! The `corella` program: train GPT-2 from random weights, and continue text with what came out.
+//!
+//! This crate parses what the user typed, calls the libraries, and prints. Exit codes: 0 done, 1 failed, 2 usage.
+
+mod cli;
+mod commands;
+mod error;
+mod inputs;
+mod signals;
+mod terminal;
+mod tour;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Tour(args) => tour::run(&args, &cli.common),
+        Command::Train(args) => commands::train::run(&args, &cli.common),
+        Command::Generate(args) => commands::generate::run(&args, &cli.common),
+        Command::Prepare(args) => commands::prepare::run(&args, &cli.common),
+        Command::Convert(args) => commands::convert::run(&args, &cli.common),
+        Command::Eval(args) => commands::eval::run(&args, &cli.common),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Token and position embeddings.
+
+use super::pool::Pool;
+use super::rows::{by_columns, by_rows};
+use super::shared::SharedMut;
+use crate::contract::EncoderDims;
+
+/// See [`crate::OpsTrain::encoder`].
+pub fn forward(pool: &Pool, out: &mut [f32], ids: &[u32], wte: &[f32], wpe: &[f32], d: EncoderDims) {
+    by_rows(pool, out, d.b * d.t, d.c, |first, _, out| {
+        for (i, out) in out.chunks_exact_mut(d.c).enumerate() {
+            let row = first + i;
+            let token = &wte[ids[row] as usize * d.c..][..d.c];
+            let position = &wpe[(d.pos0 + row % d.t) * d.c..][..d.c];
+            for ((out, a), b) in out.iter_mut().zip(token).zip(position) {
+                *out = a + b;
+            }
+        }
+    });
+}
+
+/// See [`crate::OpsTrain::encoder_grad`]. Blocks of columns, so that equal tokens add up in the order of the rows.
+pub fn backward(pool: &Pool, dwte: &mut [f32], dwpe: &mut [f32], dout: &[f32], ids: &[u32], d: EncoderDims) {
+    let (dwte, dwpe) = (SharedMut::new(dwte), SharedMut::new(dwpe));
+    by_columns(pool, d.c, |first, columns| {
+        for row in 0..d.b * d.t {
+            let dout = &dout[row * d.c + first..][..columns];
+            let (token, position) = (ids[row] as usize, d.pos0 + row % d.t);
+            // SAFETY: these columns belong to this task in every row, and the two parts are of different arrays.
+            let (a, b) = unsafe {
+                (dwte.part(token * d.c + first, columns), dwpe.part(position * d.c + first, columns))
+            };
+            for ((a, b), dout) in a.iter_mut().zip(b).zip(dout) {
+                *a += dout;
+                *b += dout;
+            }
+        }
+    });
+}

@@ -1,0 +1,313 @@
+//! The CPU backend in f32: the contract, operation by operation, on one pool of threads.
+
+mod attention;
+mod classifier;
+mod encoder;
+mod gemm;
+mod kernel;
+mod math;
+mod norm;
+mod optimizer;
+mod path;
+mod pool;
+mod rows;
+mod shared;
+
+pub use attention::Kv;
+pub use path::{PATH_VARIABLE, Path};
+
+use crate::contract::{
+    AdamW, AttentionDims, ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
+};
+use gemm::{Operand, Size, Store, Workers, gemm};
+use pool::Pool;
+use rows::{by_columns, by_rows};
+use shared::SharedMut;
+
+/// How to set up the backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuOptions {
+    /// Threads; as many as the process may use if `None`.
+    pub threads: Option<usize>,
+    /// Kernel path; the one forced by [`PATH_VARIABLE`] or else the fastest if `None`.
+    pub path: Option<Path>,
+}
+
+/// The CPU backend.
+pub struct Cpu {
+    pool: Pool,
+    path: Path,
+}
+
+/// A trained tensor: f32 values with, where trained, gradient and AdamW moments.
+#[derive(Debug)]
+pub struct Param {
+    value: Vec<f32>,
+    grad: Vec<f32>,
+    m: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Param {
+    fn part(&self, part: ParamPart) -> &[f32] {
+        match part {
+            ParamPart::Value => &self.value,
+            ParamPart::Grad => &self.grad,
+            ParamPart::M => &self.m,
+            ParamPart::V => &self.v,
+        }
+    }
+
+    fn part_mut(&mut self, part: ParamPart) -> &mut Vec<f32> {
+        match part {
+            ParamPart::Value => &mut self.value,
+            ParamPart::Grad => &mut self.grad,
+            ParamPart::M => &mut self.m,
+            ParamPart::V => &mut self.v,
+        }
+    }
+}
+
+impl Cpu {
+    /// Starts the threads and picks the kernels.
+    pub fn new(options: CpuOptions) -> Result<Cpu, OpsError> {
+        let path = match options.path {
+            Some(path) => path,
+            None => Path::detect()?,
+        };
+        let threads = options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+        Ok(Cpu { pool: Pool::new(threads), path })
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    fn product(&self, size: Size, a: Operand<'_>, b: Operand<'_>, c: &mut [f32], store: Store, bias: Option<&[f32]>) {
+        gemm(Workers::Pool(&self.pool), self.path, size, a, b, c, store, bias);
+    }
+}
+
+/// `len` zeros, or an error instead of an abort where memory is short.
+fn zeros(len: usize, what: &str) -> Result<Vec<f32>, OpsError> {
+    let mut space = Vec::new();
+    space.try_reserve_exact(len).map_err(|_| OpsError::OutOfMemory {
+        device: "cpu",
+        bytes: len as u64 * 4,
+        what: what.to_owned(),
+    })?;
+    space.resize(len, 0.0);
+    Ok(space)
+}
+
+impl OpsTrain for Cpu {
+    type Buf = Vec<f32>;
+    type Ids = Vec<u32>;
+    type Param = Param;
+
+    fn name(&self) -> String {
+        format!("cpu {} f32", self.path.name())
+    }
+
+    fn buf(&self, len: usize, what: &str) -> Result<Vec<f32>, OpsError> {
+        zeros(len, what)
+    }
+
+    fn ids(&self, len: usize) -> Result<Vec<u32>, OpsError> {
+        Ok(vec![0; len])
+    }
+
+    fn param(&self, rows: usize, cols: usize, trained: bool, what: &str) -> Result<Param, OpsError> {
+        let extra = if trained { rows * cols } else { 0 };
+        Ok(Param {
+            value: zeros(rows * cols, what)?,
+            grad: zeros(extra, what)?,
+            m: zeros(extra, what)?,
+            v: zeros(extra, what)?,
+        })
+    }
+
+    fn write(&self, buf: &mut Vec<f32>, values: &[f32]) {
+        buf[..values.len()].copy_from_slice(values);
+    }
+
+    fn read(&self, buf: &Vec<f32>, out: &mut [f32]) {
+        out.copy_from_slice(&buf[..out.len()]);
+    }
+
+    fn write_ids(&self, ids: &mut Vec<u32>, values: &[u32]) {
+        ids[..values.len()].copy_from_slice(values);
+    }
+
+    fn param_write(&self, p: &mut Param, part: ParamPart, values: &[f32]) {
+        p.part_mut(part).copy_from_slice(values);
+    }
+
+    fn param_read(&self, p: &Param, part: ParamPart, out: &mut [f32]) {
+        out.copy_from_slice(p.part(part));
+    }
+
+    fn zero_grad(&self, p: &mut Param) {
+        p.grad.fill(0.0);
+    }
+
+    fn encoder(&self, out: &mut Vec<f32>, ids: &Vec<u32>, wte: &Param, wpe: &Param, d: EncoderDims) {
+        encoder::forward(&self.pool, &mut out[..d.b * d.t * d.c], ids, &wte.value, &wpe.value, d);
+    }
+
+    fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Vec<f32>, ids: &Vec<u32>, d: EncoderDims) {
+        encoder::backward(&self.pool, &mut wte.grad, &mut wpe.grad, dout, ids, d);
+    }
+
+    fn layernorm(
+        &self,
+        out: &mut Vec<f32>,
+        mean: &mut Vec<f32>,
+        rstd: &mut Vec<f32>,
+        x: &Vec<f32>,
+        w: &Param,
+        b: &Param,
+        d: NormDims,
+    ) {
+        norm::forward(&self.pool, self.path, out, mean, rstd, x, &w.value, &b.value, d);
+    }
+
+    fn layernorm_grad(
+        &self,
+        dx: &mut Vec<f32>,
+        w: &mut Param,
+        b: &mut Param,
+        dout: &Vec<f32>,
+        x: &Vec<f32>,
+        mean: &Vec<f32>,
+        rstd: &Vec<f32>,
+        d: NormDims,
+    ) {
+        norm::backward(&self.pool, self.path, dx, &mut w.grad, &mut b.grad, dout, x, &w.value, mean, rstd, d);
+    }
+
+    fn matmul(&self, out: &mut Vec<f32>, x: &Vec<f32>, w: &Param, b: Option<&Param>, d: MatmulDims) {
+        let size = Size { m: d.n, n: d.oc, k: d.c, ldc: d.oc };
+        let (x, w) = (Operand::rows(x, d.c), Operand::rows(&w.value, d.c));
+        self.product(size, x, w, out, Store::Write, b.map(|b| &b.value[..]));
+    }
+
+    fn matmul_grad(
+        &self,
+        dx: &mut Vec<f32>,
+        w: &mut Param,
+        b: Option<&mut Param>,
+        dout: &Vec<f32>,
+        x: &Vec<f32>,
+        d: MatmulDims,
+    ) {
+        let to_x = Size { m: d.n, n: d.c, k: d.oc, ldc: d.c };
+        self.product(to_x, Operand::rows(dout, d.oc), Operand::columns(&w.value, d.c), dx, Store::Write, None);
+        let to_w = Size { m: d.oc, n: d.c, k: d.n, ldc: d.c };
+        self.product(to_w, Operand::columns(dout, d.oc), Operand::columns(x, d.c), &mut w.grad, Store::Add, None);
+        if let Some(b) = b {
+            let db = SharedMut::new(&mut b.grad);
+            by_columns(&self.pool, d.oc, |first, columns| {
+                // SAFETY: the columns of this block, which no other block touches.
+                let db = unsafe { db.part(first, columns) };
+                for row in dout.chunks_exact(d.oc).take(d.n) {
+                    for (db, dout) in db.iter_mut().zip(&row[first..]) {
+                        *db += dout;
+                    }
+                }
+            });
+        }
+    }
+
+    fn attention(&self, out: &mut Vec<f32>, lse: &mut Vec<f32>, qkv: &Vec<f32>, d: AttentionDims) {
+        attention::forward(&self.pool, self.path, out, lse, qkv, d);
+    }
+
+    fn attention_grad(
+        &self,
+        dqkv: &mut Vec<f32>,
+        dout: &Vec<f32>,
+        out: &Vec<f32>,
+        qkv: &Vec<f32>,
+        lse: &Vec<f32>,
+        d: AttentionDims,
+    ) {
+        attention::backward(&self.pool, self.path, dqkv, dout, out, qkv, lse, d);
+    }
+
+    fn gelu(&self, out: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+        by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
+            self.path.vectorize(|| {
+                for (out, x) in out.iter_mut().zip(&x[first..first + n]) {
+                    *out = math::gelu(*x);
+                }
+            });
+        });
+    }
+
+    fn gelu_grad(&self, dx: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+        by_rows(&self.pool, &mut dx[..len], len, 1, |first, n, dx| {
+            self.path.vectorize(|| {
+                for (dx, x) in dx.iter_mut().zip(&x[first..first + n]) {
+                    *dx *= math::gelu_slope(*x);
+                }
+            });
+        });
+    }
+
+    fn residual(&self, out: &mut Vec<f32>, a: &Vec<f32>, b: &Vec<f32>, len: usize) {
+        by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
+            for ((out, a), b) in out.iter_mut().zip(&a[first..first + n]).zip(&b[first..first + n]) {
+                *out = a + b;
+            }
+        });
+    }
+
+    fn classifier(&self, losses: &mut Vec<f32>, x: &Vec<f32>, wte: &Param, targets: &Vec<u32>, d: ClassifierDims) {
+        classifier::classifier(&self.pool, self.path, losses, x, &wte.value, targets, None, d);
+    }
+
+    fn classifier_grad(
+        &self,
+        losses: &mut Vec<f32>,
+        dx: &mut Vec<f32>,
+        x: &Vec<f32>,
+        wte: &mut Param,
+        targets: &Vec<u32>,
+        scale: f32,
+        d: ClassifierDims,
+    ) {
+        let grads = classifier::Grads { dx, dwte: &mut wte.grad, scale };
+        classifier::classifier(&self.pool, self.path, losses, x, &wte.value, targets, Some(grads), d);
+    }
+
+    fn grad_square_sum(&self, p: &Param) -> f64 {
+        optimizer::square_sum(&self.pool, self.path, &p.grad)
+    }
+
+    fn adamw(&self, p: &mut Param, hyper: AdamW) {
+        optimizer::adamw(&self.pool, self.path, &mut p.value, &p.grad, &mut p.m, &mut p.v, hyper);
+    }
+}
+
+impl OpsInfer for Cpu {
+    type Kv = Kv;
+
+    fn kv(&self, capacity: usize, c: usize) -> Result<Kv, OpsError> {
+        Ok(Kv::new(capacity, c))
+    }
+
+    fn attention_cached(
+        &self,
+        out: &mut Vec<f32>,
+        kv: &mut Kv,
+        qkv: &Vec<f32>,
+        pos0: usize,
+        n: usize,
+        nh: usize,
+        hs: usize,
+    ) {
+        attention::cached(&self.pool, self.path, out, kv, qkv, pos0, n, nh, hs);
+    }
+}

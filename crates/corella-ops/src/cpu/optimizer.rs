@@ -1,0 +1,53 @@
+//! The gradient's norm and the AdamW update.
+
+use super::path::Path;
+use super::pool::Pool;
+use super::shared::SharedMut;
+use crate::contract::AdamW;
+
+/// Elements of a task; fixed, so that partial sums do not depend on the number of threads.
+const CHUNK: usize = 1 << 14;
+
+/// Σ x², each chunk in f64, the chunks added in order.
+pub fn square_sum(pool: &Pool, path: Path, x: &[f32]) -> f64 {
+    let chunks = x.len().div_ceil(CHUNK);
+    let partial: Vec<std::sync::OnceLock<f64>> = (0..chunks).map(|_| std::sync::OnceLock::new()).collect();
+    pool.run(chunks, &|i| {
+        let chunk = &x[i * CHUNK..((i + 1) * CHUNK).min(x.len())];
+        let sum = path.vectorize(|| {
+            let mut lanes = [0.0f64; 8];
+            for part in chunk.chunks(8) {
+                for (lane, x) in lanes.iter_mut().zip(part) {
+                    *lane += f64::from(*x) * f64::from(*x);
+                }
+            }
+            lanes.iter().sum::<f64>()
+        });
+        // Each task has its own cell, so it is never full.
+        let _ = partial[i].set(sum);
+    });
+    partial.iter().filter_map(std::sync::OnceLock::get).sum()
+}
+
+/// See [`crate::OpsTrain::adamw`]: one pass over value, gradient and both moments.
+pub fn adamw(pool: &Pool, path: Path, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: AdamW) {
+    let steps = i32::try_from(h.step).unwrap_or(i32::MAX);
+    let correct1 = (1.0 / (1.0 - f64::from(h.beta1).powi(steps))) as f32;
+    let correct2 = (1.0 / (1.0 - f64::from(h.beta2).powi(steps))) as f32;
+    let len = p.len();
+    let (p, m, v) = (SharedMut::new(p), SharedMut::new(m), SharedMut::new(v));
+    pool.run(len.div_ceil(CHUNK), &|i| {
+        let (start, n) = (i * CHUNK, CHUNK.min(len - i * CHUNK));
+        // SAFETY: chunks do not overlap.
+        let (p, m, v) = unsafe { (p.part(start, n), m.part(start, n), v.part(start, n)) };
+        path.vectorize(|| {
+            for (((p, g), m), v) in p.iter_mut().zip(&g[start..start + n]).zip(m).zip(v) {
+                let g = g * h.grad_scale;
+                *m = h.beta1 * *m + (1.0 - h.beta1) * g;
+                *v = h.beta2 * *v + (1.0 - h.beta2) * g * g;
+                let update = *m * correct1 / ((*v * correct2).sqrt() + h.eps);
+                *p -= h.lr * (update + h.weight_decay * *p);
+            }
+        });
+    });
+}

@@ -1,0 +1,67 @@
+//! Which instructions the kernels use, chosen at run time.
+
+use crate::OpsError;
+
+/// Environment variable that forces a path, for tests and for finding faults.
+pub const PATH_VARIABLE: &str = "CORELLA_CPU_PATH";
+
+/// A set of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Plain Rust, any processor.
+    Portable,
+    /// 256-bit vectors with fused multiply-add (x86-64-v3).
+    Avx2,
+}
+
+impl Path {
+    /// Every path that this processor can run, the fastest last.
+    pub fn available() -> Vec<Path> {
+        let mut paths = vec![Path::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            paths.push(Path::Avx2);
+        }
+        paths
+    }
+
+    /// The forced path if [`PATH_VARIABLE`] is set, else the fastest.
+    pub fn detect() -> Result<Path, OpsError> {
+        let available = Path::available();
+        match std::env::var(PATH_VARIABLE) {
+            Ok(asked) => available.iter().copied().find(|p| p.name() == asked).ok_or_else(|| OpsError::UnknownPath {
+                asked,
+                available: available.iter().map(|p| p.name()).collect::<Vec<_>>().join(", "),
+            }),
+            Err(_) => Ok(available.last().copied().unwrap_or(Path::Portable)),
+        }
+    }
+
+    /// Name as printed and as accepted by [`PATH_VARIABLE`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Portable => "portable",
+            Path::Avx2 => "avx2",
+        }
+    }
+
+    /// Runs `body` compiled for this path: loops inside it that LLVM can vectorise use the path's vectors.
+    #[inline(always)]
+    pub fn vectorize<R>(self, body: impl FnOnce() -> R) -> R {
+        match self {
+            Path::Portable => body(),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Path::Avx2` exists only after its features were detected (`available`).
+            Path::Avx2 => unsafe { avx2(body) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Path::Avx2 => body(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn avx2<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}

@@ -1,0 +1,27 @@
+//! Splitting work: over blocks of rows, or over blocks of columns where rows are summed up.
+
+use super::pool::Pool;
+use super::shared::SharedMut;
+
+/// Columns of a block, a few cache lines wide.
+const COLUMN_BLOCK: usize = 64;
+
+/// Calls `job(first row, rows, part of out)` for blocks of rows of `out` (n, width).
+pub fn by_rows(pool: &Pool, out: &mut [f32], n: usize, width: usize, job: impl Fn(usize, usize, &mut [f32]) + Sync) {
+    let block = n.div_ceil(pool.threads() * 4).max(1);
+    let out = SharedMut::new(out);
+    pool.run(n.div_ceil(block), &|task| {
+        let first = task * block;
+        let rows = block.min(n - first);
+        // SAFETY: blocks of rows do not overlap.
+        job(first, rows, unsafe { out.part(first * width, rows * width) });
+    });
+}
+
+/// Calls `job(first column, columns)` for blocks of columns: for sums over rows, whose order stays the rows'.
+pub fn by_columns(pool: &Pool, c: usize, job: impl Fn(usize, usize) + Sync) {
+    pool.run(c.div_ceil(COLUMN_BLOCK), &|task| {
+        let first = task * COLUMN_BLOCK;
+        job(first, COLUMN_BLOCK.min(c - first));
+    });
+}

@@ -1,0 +1,33 @@
+//! A mutable slice that several threads write in disjoint parts.
+
+use std::marker::PhantomData;
+
+/// A slice whose parts are handed to different tasks of one parallel region.
+pub struct SharedMut<'a> {
+    start: *mut f32,
+    len: usize,
+    lives: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: access goes through `part`, whose caller promises that parts in use at the same time do not overlap.
+unsafe impl Send for SharedMut<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMut<'_> {}
+
+impl<'a> SharedMut<'a> {
+    /// Borrows the whole slice for the region.
+    pub fn new(slice: &'a mut [f32]) -> Self {
+        SharedMut { start: slice.as_mut_ptr(), len: slice.len(), lives: PhantomData }
+    }
+
+    /// The part `start .. start + len`.
+    ///
+    /// # Safety
+    /// No two parts that overlap may be in use at the same time.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part(&self, start: usize, len: usize) -> &mut [f32] {
+        assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of {}", self.len);
+        // SAFETY: inside the borrowed slice (asserted); the caller promises that nobody else uses these elements.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}

@@ -1,0 +1,253 @@
+//! What the user can type.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Train GPT-2 from random weights, and continue text with what came out.
+#[derive(Debug, Parser)]
+#[command(name = "corella", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags that every command has.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags that every command has.
+#[derive(Debug, Args, Clone)]
+pub struct Common {
+    /// One JSON document on stdout (the last line where there is a stream)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where to compute
+    #[arg(long, global = true, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Worker threads [default: the processor's cores]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Seed of everything random: weights, data order, samples
+    #[arg(long, global = true, default_value_t = 42)]
+    pub seed: u64,
+}
+
+/// Devices that this build can compute on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The best there is
+    Auto,
+    /// The processor
+    Cpu,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The lesson, live and offline: a random network learns the tiny internet; then each phenomenon is measured
+    Tour(TourArgs),
+    /// Train a GPT-2 from random weights, or from a model
+    Train(Box<TrainArgs>),
+    /// Continue a text
+    Generate(GenerateArgs),
+    /// Turn text into token shards
+    Prepare(PrepareArgs),
+    /// Convert a model between Hugging Face folders and llm.c files
+    Convert(ConvertArgs),
+    /// Loss and perplexity of a model on a text
+    Eval(EvalArgs),
+}
+
+/// Flags of `tour`.
+#[derive(Debug, Args)]
+pub struct TourArgs {
+    /// Folder of the run
+    #[arg(long, default_value = "out/tour")]
+    pub out: PathBuf,
+    /// Tokens to train on, in millions [default: 3.9, recipe B]
+    #[arg(long, default_value_t = 3.9)]
+    pub million_tokens: f64,
+    /// Go on from the last checkpoint of an earlier tour
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Flags of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// A run file (.toml), or text to train on: a file or a folder
+    pub source: Option<PathBuf>,
+    /// gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m or gpt2-custom
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Layers (gpt2-custom)
+    #[arg(long)]
+    pub n_layer: Option<usize>,
+    /// Heads (gpt2-custom)
+    #[arg(long)]
+    pub n_head: Option<usize>,
+    /// Width (gpt2-custom)
+    #[arg(long)]
+    pub n_embd: Option<usize>,
+    /// Context length T
+    #[arg(long)]
+    pub seq_len: Option<usize>,
+    /// Size of the vocabulary to train on the text
+    #[arg(long)]
+    pub vocab_size: Option<usize>,
+    /// `gpt2`, `own` (trained on the text), or a tokenizer.json
+    #[arg(long)]
+    pub tokenizer: Option<String>,
+    /// A prepared folder, a text file or folder, or `tiny-internet`
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Folder of the run
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Go on from the last checkpoint in --out
+    #[arg(long)]
+    pub resume: bool,
+    /// Start from the weights of this model instead of random ones
+    #[arg(long)]
+    pub init_from: Option<PathBuf>,
+    /// Updates to make
+    #[arg(long, conflicts_with = "tokens")]
+    pub steps: Option<u64>,
+    /// Tokens to train on, instead of --steps
+    #[arg(long)]
+    pub tokens: Option<u64>,
+    /// Tokens per update
+    #[arg(long)]
+    pub batch_tokens: Option<usize>,
+    /// Sequences per forward and backward pass
+    #[arg(long)]
+    pub micro_batch: Option<usize>,
+    /// Peak learning rate
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Updates until the peak
+    #[arg(long)]
+    pub warmup_steps: Option<u64>,
+    /// cosine, linear, constant or wsd
+    #[arg(long)]
+    pub schedule: Option<String>,
+    /// Number format of the weights and activations
+    #[arg(long, value_parser = ["f32"])]
+    pub dtype: Option<String>,
+    /// Compute activations again in the backward pass instead of keeping them
+    #[arg(long)]
+    pub recompute: bool,
+    /// Updates between checkpoints
+    #[arg(long)]
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints to keep
+    #[arg(long)]
+    pub keep: Option<usize>,
+    /// Updates between samples
+    #[arg(long)]
+    pub sample_every: Option<u64>,
+    /// Text that the samples continue (may be given several times)
+    #[arg(long)]
+    pub sample_prompt: Vec<String>,
+    /// Updates between measurements of the validation loss
+    #[arg(long)]
+    pub val_every: Option<u64>,
+    /// Tokens of the validation loss
+    #[arg(long)]
+    pub val_tokens: Option<usize>,
+}
+
+/// Flags of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// A run folder, a Hugging Face folder, or a llm.c .bin
+    pub model: PathBuf,
+    /// The text to continue
+    #[arg(short, long, group = "input")]
+    pub prompt: Option<String>,
+    /// A file with the text to continue (`-`: standard input)
+    #[arg(long, group = "input")]
+    pub prompt_file: Option<PathBuf>,
+    /// The token ids to continue, e.g. 1,2,3
+    #[arg(long, group = "input", value_delimiter = ',')]
+    pub prompt_ids: Option<Vec<u32>>,
+    /// Number of continuations
+    #[arg(short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub n: u32,
+    /// Most tokens to add
+    #[arg(long, default_value_t = 128)]
+    pub max_tokens: usize,
+    /// 0 always takes the likeliest token; 1 draws from the model's distribution
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f32,
+    /// Draw from the K likeliest tokens only
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Draw from the likeliest tokens that together reach this probability
+    #[arg(long)]
+    pub top_p: Option<f32>,
+    /// Draw from tokens at least this likely, relative to the likeliest
+    #[arg(long)]
+    pub min_p: Option<f32>,
+    /// End before this text (may be given several times)
+    #[arg(long)]
+    pub stop: Vec<String>,
+    /// Report the K likeliest tokens at each position
+    #[arg(long)]
+    pub logprobs: Option<usize>,
+    /// Do not put the end-of-text token in front, which marks the start of a document
+    #[arg(long)]
+    pub no_bos: bool,
+    /// Go on after an end-of-text token
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
+    #[arg(long)]
+    pub tokenizer: Option<String>,
+}
+
+/// Flags of `prepare`.
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// Text files or folders, or `tiny-internet`
+    #[arg(required = true)]
+    pub sources: Vec<PathBuf>,
+    /// `gpt2`, `own` (trained on the text), or a tokenizer.json
+    #[arg(long, default_value = "own")]
+    pub tokenizer: String,
+    /// Size of an own vocabulary
+    #[arg(long, default_value_t = 2048)]
+    pub vocab_size: usize,
+    /// Share of the documents kept for validation
+    #[arg(long, default_value_t = 0.05)]
+    pub val_fraction: f64,
+    /// Pages of the tiny internet
+    #[arg(long, default_value_t = 41_500)]
+    pub pages: usize,
+    /// Folder to write
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// Flags of `convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// A run folder, a Hugging Face folder, or a llm.c .bin
+    pub input: PathBuf,
+    /// A folder (Hugging Face) or a name ending in .bin (llm.c, f32)
+    pub output: PathBuf,
+}
+
+/// Flags of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// A run folder, a Hugging Face folder, or a llm.c .bin
+    pub model: PathBuf,
+    /// The text to measure on
+    #[arg(long)]
+    pub text: PathBuf,
+    /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
+    #[arg(long)]
+    pub tokenizer: Option<String>,
+}

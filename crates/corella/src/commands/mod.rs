@@ -1,0 +1,7 @@
+//! One file per command.
+
+pub mod convert;
+pub mod eval;
+pub mod generate;
+pub mod prepare;
+pub mod train;
