@@ -1,5 +1,9 @@
 //! GPT-2 as explicit forward and backward calls over one parameter table, and the files it is exchanged in.
 
+mod error;
+pub mod formats;
+pub mod gpt2;
 pub mod text_model;
 
-pub use text_model::{BatchShape, ParamInfo, TextModel, TrainModel};
+pub use error::ModelError;
+pub use text_model::{AdamW, BatchShape, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};

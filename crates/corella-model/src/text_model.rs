@@ -1,6 +1,10 @@
 //! The two faces of a model once the backend is erased: one for the trainer, one for generation.
 
+use std::path::Path;
+
 pub use corella_ops::{AdamW, ParamPart};
+
+use crate::ModelError;
 
 /// Micro-batch: B sequences of T tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub trait TrainModel: Send {
     /// Replaces one part of parameter `index`.
     fn write(&mut self, index: usize, part: ParamPart, values: &[f32]);
     /// The current weights as a model that continues text.
-    fn text_model(&mut self) -> Box<dyn TextModel + '_>;
+    fn text_model(&mut self) -> Result<Box<dyn TextModel + '_>, ModelError>;
 }
 
 /// What generation needs of a model: feed tokens, get the logits that follow.
@@ -62,4 +66,14 @@ pub trait TextModel {
     /// Feeds tokens (at least one, and no more than fit); returns the logits (V) after the last of them.
     /// Panics if the context would overflow or an id is outside the vocabulary: callers check first.
     fn feed(&mut self, tokens: &[u32]) -> &[f32];
+}
+
+/// How a model under training is written to and read from a checkpoint folder.
+pub trait ModelFiles: Send {
+    /// Writes configuration and weights into `dir`, each file synced.
+    fn save(&self, model: &dyn TrainModel, dir: &Path) -> Result<(), ModelError>;
+    /// Reads the weights back; an error if configuration or shapes differ.
+    fn load(&self, model: &mut dyn TrainModel, dir: &Path) -> Result<(), ModelError>;
+    /// The configuration as JSON, to compare a checkpoint with.
+    fn describe(&self) -> String;
 }

@@ -1,0 +1,156 @@
+//! The memory of a training run, planned from the shapes and allocated once.
+
+use corella_ops::{OpsError, OpsTrain};
+
+use super::config::Gpt2Config;
+use crate::text_model::BatchShape;
+
+/// What the backward pass finds in memory and what it computes again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recompute {
+    /// Every activation is kept.
+    #[default]
+    None,
+    /// Only each block's input is kept; the rest of a block is computed again before its backward pass.
+    Block,
+}
+
+/// Bytes of a training run, by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// f32 values of the parameters.
+    pub params: u64,
+    /// Their gradients.
+    pub grads: u64,
+    /// AdamW's two moments.
+    pub optimizer: u64,
+    /// Activations and their gradients.
+    pub activations: u64,
+}
+
+impl MemoryPlan {
+    /// All parts together.
+    pub fn total(&self) -> u64 {
+        self.params + self.grads + self.optimizer + self.activations
+    }
+}
+
+/// The plan for a shape.
+pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute) -> MemoryPlan {
+    let params = config.parameter_count() as u64 * 4;
+    let n = (batch.b * batch.t) as u64;
+    let (c, layers, heads) = (config.n_embd() as u64, config.n_layer() as u64, config.n_head() as u64);
+    // Per row of a block: ln1, qkv (3), atty, residual2, ln2, fch (4), fch_gelu (4) of width C; four norm numbers; lse.
+    let block = n * (15 * c + 4 + heads);
+    let kept_blocks = if recompute == Recompute::Block { 1 } else { layers };
+    // The inputs of the blocks and the last output; scratch, last norm; then the gradients.
+    let rest = n * ((layers + 1) * c + 2 * c + 3) + n * (10 * c);
+    MemoryPlan { params, grads: params, optimizer: 2 * params, activations: 4 * (kept_blocks * block + rest) }
+}
+
+/// What one block computes and its backward pass needs.   N = B·T rows.
+#[derive(Debug)]
+pub struct BlockActs<Buf> {
+    /// First norm's output (N, C) with its row means and inverse deviations (N).
+    pub ln1: Buf,
+    /// See `ln1`.
+    pub ln1_mean: Buf,
+    /// See `ln1`.
+    pub ln1_rstd: Buf,
+    /// Queries, keys, values (N, 3C).
+    pub qkv: Buf,
+    /// Attention's output before its projection (N, C).
+    pub atty: Buf,
+    /// Log of the softmax denominators (B, NH, T).
+    pub lse: Buf,
+    /// Residual stream after attention (N, C).
+    pub residual2: Buf,
+    /// Second norm's output (N, C) with its row means and inverse deviations (N).
+    pub ln2: Buf,
+    /// See `ln2`.
+    pub ln2_mean: Buf,
+    /// See `ln2`.
+    pub ln2_rstd: Buf,
+    /// MLP before GELU (N, 4C).
+    pub fch: Buf,
+    /// MLP after GELU (N, 4C).
+    pub fch_gelu: Buf,
+}
+
+/// All activations.
+#[derive(Debug)]
+pub struct Activations<B: OpsTrain> {
+    /// residual[l] is the input of block l, residual[L] the last block's output (N, C).
+    pub residual: Vec<B::Buf>,
+    /// One per block, or a single one that every block uses in turn.
+    pub blocks: Vec<BlockActs<B::Buf>>,
+    /// A projection's output before it is added to the residual stream (N, C).
+    pub scratch: B::Buf,
+    /// Last norm (N, C), (N), (N).
+    pub lnf: B::Buf,
+    /// See `lnf`.
+    pub lnf_mean: B::Buf,
+    /// See `lnf`.
+    pub lnf_rstd: B::Buf,
+    /// Loss of each row (N).
+    pub losses: B::Buf,
+}
+
+/// Gradients of activations; each is used by every block in turn.
+#[derive(Debug)]
+pub struct ActivationGrads<B: OpsTrain> {
+    /// Of the residual stream (N, C).
+    pub residual: B::Buf,
+    /// Of a norm's output or of attention's output (N, C).
+    pub narrow: B::Buf,
+    /// Of qkv (N, 3C).
+    pub qkv: B::Buf,
+    /// Of the MLP's inner activations (N, 4C).
+    pub wide: B::Buf,
+}
+
+impl<B: OpsTrain> Activations<B> {
+    /// Allocates everything.
+    pub fn new(ops: &B, config: &Gpt2Config, batch: BatchShape, recompute: Recompute) -> Result<Self, OpsError> {
+        let (n, c) = (batch.b * batch.t, config.n_embd());
+        let block = || -> Result<_, OpsError> {
+            Ok(BlockActs {
+                ln1: ops.buf(n * c, "ln1")?,
+                ln1_mean: ops.buf(n, "ln1_mean")?,
+                ln1_rstd: ops.buf(n, "ln1_rstd")?,
+                qkv: ops.buf(n * 3 * c, "qkv")?,
+                atty: ops.buf(n * c, "atty")?,
+                lse: ops.buf(n * config.n_head(), "lse")?,
+                residual2: ops.buf(n * c, "residual2")?,
+                ln2: ops.buf(n * c, "ln2")?,
+                ln2_mean: ops.buf(n, "ln2_mean")?,
+                ln2_rstd: ops.buf(n, "ln2_rstd")?,
+                fch: ops.buf(n * 4 * c, "fch")?,
+                fch_gelu: ops.buf(n * 4 * c, "fch_gelu")?,
+            })
+        };
+        let blocks = if recompute == Recompute::Block { 1 } else { config.n_layer() };
+        Ok(Activations {
+            residual: (0..=config.n_layer()).map(|_| ops.buf(n * c, "residual")).collect::<Result<_, _>>()?,
+            blocks: (0..blocks).map(|_| block()).collect::<Result<_, _>>()?,
+            scratch: ops.buf(n * c, "scratch")?,
+            lnf: ops.buf(n * c, "lnf")?,
+            lnf_mean: ops.buf(n, "lnf_mean")?,
+            lnf_rstd: ops.buf(n, "lnf_rstd")?,
+            losses: ops.buf(n, "losses")?,
+        })
+    }
+}
+
+impl<B: OpsTrain> ActivationGrads<B> {
+    /// Allocates everything.
+    pub fn new(ops: &B, config: &Gpt2Config, batch: BatchShape) -> Result<Self, OpsError> {
+        let (n, c) = (batch.b * batch.t, config.n_embd());
+        Ok(ActivationGrads {
+            residual: ops.buf(n * c, "gradient of residual")?,
+            narrow: ops.buf(n * c, "gradient of norms")?,
+            qkv: ops.buf(n * 3 * c, "gradient of qkv")?,
+            wide: ops.buf(n * 4 * c, "gradient of fch")?,
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! Hugging Face folders: config.json and model.safetensors, as `transformers.GPT2LMHeadModel` writes and reads them.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::config::Gpt2Config;
+use super::params::{ParamSpec, param_specs};
+use super::weights::Gpt2Weights;
+use crate::ModelError;
+use crate::formats::{SafeTensors, write_safetensors};
+use crate::text_model::{ModelFiles, ParamPart, TrainModel};
+
+#[derive(Deserialize)]
+struct ConfigFile {
+    model_type: Option<String>,
+    vocab_size: usize,
+    n_layer: usize,
+    n_head: usize,
+    n_embd: usize,
+    n_positions: usize,
+    #[serde(default = "default_eps")]
+    layer_norm_epsilon: f64,
+    #[serde(default = "default_activation")]
+    activation_function: String,
+    n_inner: Option<usize>,
+}
+
+fn default_eps() -> f64 {
+    1e-5
+}
+
+fn default_activation() -> String {
+    "gelu_new".to_owned()
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: std::collections::BTreeMap<String, String>,
+}
+
+/// Reads a folder.
+pub fn load(dir: &Path) -> Result<Gpt2Weights, ModelError> {
+    let config = load_config(dir)?;
+    let mut shards = open_shards(dir)?;
+    let mut tensors = Vec::new();
+    for spec in param_specs(&config) {
+        let (prefixed, plain) = (format!("transformer.{}", spec.name), spec.name.clone());
+        let found = shards.iter_mut().find_map(|shard| {
+            let name = [&prefixed, &plain].into_iter().find(|n| shard.shape(n).is_some())?.clone();
+            Some((shard, name))
+        });
+        let Some((shard, name)) = found else {
+            return Err(ModelError::bad(dir, format!("tensor {} is missing", spec.name)));
+        };
+        let (shape, expected) = (shard.shape(&name).unwrap_or_default(), file_shape(&spec));
+        if shape != expected {
+            return Err(ModelError::bad(dir, format!("tensor {name} has shape {shape:?} instead of {expected:?}")));
+        }
+        let values = shard.read(&name)?;
+        tensors.push(if spec.transposed { transpose(&values, spec.cols, spec.rows) } else { values });
+    }
+    Ok(Gpt2Weights { config, tensors })
+}
+
+fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
+    let path = dir.join("config.json");
+    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let file: ConfigFile = serde_json::from_str(&text).map_err(|e| ModelError::bad(&path, e.to_string()))?;
+    let wrong = |what: String| Err(ModelError::bad(&path, what));
+    match file.model_type.as_deref() {
+        None | Some("gpt2") => {}
+        Some(other) => return wrong(format!("model_type {other}; gpt2 is read")),
+    }
+    if !matches!(file.activation_function.as_str(), "gelu_new" | "gelu_pytorch_tanh") {
+        return wrong(format!("activation_function {}; gelu_new is computed", file.activation_function));
+    }
+    if (file.layer_norm_epsilon - 1e-5).abs() > 1e-9 {
+        return wrong(format!("layer_norm_epsilon {}; 1e-5 is computed", file.layer_norm_epsilon));
+    }
+    if file.n_inner.is_some_and(|n| n != 4 * file.n_embd) {
+        return wrong(format!("n_inner {:?}; 4 · n_embd is computed", file.n_inner));
+    }
+    Gpt2Config::new(file.vocab_size, file.n_layer, file.n_head, file.n_embd, file.n_positions)
+}
+
+/// The one file, or the shards that the index names, which must be plain names inside the folder.
+fn open_shards(dir: &Path) -> Result<Vec<SafeTensors>, ModelError> {
+    let single = dir.join("model.safetensors");
+    if single.is_file() {
+        return Ok(vec![SafeTensors::open(&single)?]);
+    }
+    let path = dir.join("model.safetensors.index.json");
+    if !path.is_file() {
+        let what = if dir.join("pytorch_model.bin").exists() {
+            "holds a pickle (pytorch_model.bin), which can run code and is never opened; save it as safetensors"
+        } else {
+            "has neither model.safetensors nor model.safetensors.index.json"
+        };
+        return Err(ModelError::bad(dir, what));
+    }
+    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let index: Index = serde_json::from_str(&text).map_err(|e| ModelError::bad(&path, e.to_string()))?;
+    let names: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
+    names
+        .iter()
+        .map(|name| {
+            if Path::new(name).file_name() != Some(name.as_ref()) {
+                return Err(ModelError::bad(&path, format!("shard {name} is not a plain file name")));
+            }
+            SafeTensors::open(&dir.join(name))
+        })
+        .collect()
+}
+
+/// Shape in the file: a transposed matrix is (in, out).
+fn file_shape(spec: &ParamSpec) -> Vec<usize> {
+    if spec.transposed { vec![spec.cols, spec.rows] } else { spec.shape() }
+}
+
+/// A row-major (rows, cols) matrix as (cols, rows).
+fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    for (r, row) in values.chunks_exact(cols).enumerate() {
+        for (c, value) in row.iter().enumerate() {
+            out[c * rows + r] = *value;
+        }
+    }
+    out
+}
+
+/// Writes a folder that `transformers` opens.
+pub fn save(weights: &Gpt2Weights, dir: &Path) -> Result<(), ModelError> {
+    write_folder(&weights.config, |i| weights.tensors[i].clone(), dir)
+}
+
+fn write_folder(config: &Gpt2Config, tensor: impl Fn(usize) -> Vec<f32>, dir: &Path) -> Result<(), ModelError> {
+    fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+    let path = dir.join("config.json");
+    let text = config_json(config);
+    fs::File::create(&path)
+        .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
+        .map_err(ModelError::io(&path))?;
+    let tensors: Vec<_> = param_specs(config)
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| {
+            let values = tensor(i);
+            let values = if spec.transposed { transpose(&values, spec.rows, spec.cols) } else { values };
+            (format!("transformer.{}", spec.name), file_shape(spec), values)
+        })
+        .collect();
+    write_safetensors(&dir.join("model.safetensors"), &tensors)
+}
+
+fn config_json(config: &Gpt2Config) -> String {
+    let value = serde_json::json!({
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size(),
+        "n_layer": config.n_layer(),
+        "n_head": config.n_head(),
+        "n_embd": config.n_embd(),
+        "n_positions": config.seq_len(),
+        "n_ctx": config.seq_len(),
+        "layer_norm_epsilon": 1e-5,
+        "activation_function": "gelu_new",
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "tie_word_embeddings": true,
+        "torch_dtype": "float32",
+    });
+    format!("{value:#}\n")
+}
+
+/// How a GPT-2 under training is kept in a checkpoint: as a Hugging Face folder.
+#[derive(Clone, Debug)]
+pub struct Gpt2Files {
+    /// The shape under training.
+    pub config: Gpt2Config,
+}
+
+impl ModelFiles for Gpt2Files {
+    fn save(&self, model: &dyn TrainModel, dir: &Path) -> Result<(), ModelError> {
+        write_folder(&self.config, |i| model.read(i, ParamPart::Value), dir)
+    }
+
+    fn load(&self, model: &mut dyn TrainModel, dir: &Path) -> Result<(), ModelError> {
+        let weights = load(dir)?;
+        if weights.config != self.config {
+            let what = format!("holds {:?} instead of {:?}", weights.config, self.config);
+            return Err(ModelError::bad(&PathBuf::from(dir), what));
+        }
+        for (i, tensor) in weights.tensors.iter().enumerate() {
+            model.write(i, ParamPart::Value, tensor);
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        config_json(&self.config)
+    }
+}
