@@ -1,1 +1,5 @@
-//! placeholder
+//! Text in, tokens out: tokenizers, documents, token shards, the loader, and the tiny internet.
+
+pub mod data;
+pub mod tiny_internet;
+pub mod tokenizer;

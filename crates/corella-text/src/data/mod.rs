@@ -1,0 +1,63 @@
+//! From files of text to batches of tokens.
+
+mod dataset;
+mod document;
+mod loader;
+mod prepare;
+mod shard;
+
+use std::path::{Path, PathBuf};
+
+pub use dataset::{Dataset, TokenStream};
+pub use document::{Document, read_documents};
+pub use loader::{Loader, LoaderState};
+pub use prepare::{DatasetInfo, PrepareOptions, PrepareReport, prepare, tokens_of};
+pub use shard::{read_shard, write_shard};
+
+use crate::tokenizer::TokenizerError;
+
+/// What can be wrong with data.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it claims to be.
+    #[error("{}: {what}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// Field, what was found, what is allowed.
+        what: String,
+    },
+    /// Not enough tokens.
+    #[error("{tokens} tokens do not fill one sequence of {seq_len} and its target; give more text or a shorter sequence")]
+    TooShort {
+        /// What there is.
+        tokens: usize,
+        /// Length of a sequence.
+        seq_len: usize,
+    },
+    /// A saved position belongs to other data.
+    #[error("the saved position belongs to other data: {0}")]
+    OtherData(String),
+    /// The tokenizer could not be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+impl DataError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataError {
+        let path = path.to_path_buf();
+        move |source| DataError::Io { path, source }
+    }
+
+    fn bad(path: &Path, what: impl Into<String>) -> DataError {
+        DataError::Bad { path: path.to_path_buf(), what: what.into() }
+    }
+}

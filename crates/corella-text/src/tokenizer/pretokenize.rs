@@ -1,0 +1,108 @@
+//! Splitting text into the pieces that BPE works on.
+
+use unicode_general_category::{GeneralCategory, get_general_category};
+
+/// How a text is split before the merges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Every digit is a piece of its own.
+    pub single_digits: bool,
+}
+
+impl Split {
+    /// The pieces of a text, which together are the text.
+    pub fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
+        let mut rest = text;
+        // The part of `rest` up to the next digit, where digits stand alone.
+        std::iter::from_fn(move || {
+            let first = rest.chars().next()?;
+            let len = if self.single_digits && first.is_numeric() {
+                first.len_utf8()
+            } else {
+                let end = if self.single_digits { rest.find(char::is_numeric).unwrap_or(rest.len()) } else { rest.len() };
+                first_piece(&rest[..end])
+            };
+            let (piece, after) = rest.split_at(len);
+            rest = after;
+            Some(piece)
+        })
+    }
+}
+
+fn is_letter(c: char) -> bool {
+    use GeneralCategory::{LowercaseLetter, ModifierLetter, OtherLetter, TitlecaseLetter, UppercaseLetter};
+    if c.is_ascii() {
+        return c.is_ascii_alphabetic();
+    }
+    matches!(
+        get_general_category(c),
+        LowercaseLetter | ModifierLetter | OtherLetter | TitlecaseLetter | UppercaseLetter
+    )
+}
+
+/// Kind of a character in GPT-2's pattern.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Letter,
+    Number,
+    Space,
+    Other,
+}
+
+fn kind(c: char) -> Kind {
+    if is_letter(c) {
+        Kind::Letter
+    } else if c.is_numeric() {
+        Kind::Number
+    } else if c.is_whitespace() {
+        Kind::Space
+    } else {
+        Kind::Other
+    }
+}
+
+/// Length in bytes of the first match of GPT-2's pattern, the alternatives in their order:
+/// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
+fn first_piece(text: &str) -> usize {
+    for contraction in ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"] {
+        if text.starts_with(contraction) {
+            return contraction.len();
+        }
+    }
+    let skip = usize::from(text.starts_with(' '));
+    if let Some(first) = text[skip..].chars().next() {
+        let run = kind(first);
+        if run != Kind::Space {
+            return skip + run_length(&text[skip..], run);
+        }
+    }
+    let spaces = run_length(text, Kind::Space);
+    let last = text[..spaces].chars().next_back().map_or(0, char::len_utf8);
+    // A run of white space leaves its last character to the word that follows.
+    if spaces == text.len() || spaces == last { spaces } else { spaces - last }
+}
+
+fn run_length(text: &str, run: Kind) -> usize {
+    text.char_indices().find(|(_, c)| kind(*c) != run).map_or(text.len(), |(i, _)| i)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(text: &str, single_digits: bool) -> Vec<&str> {
+        Split { single_digits }.pieces(text).collect()
+    }
+
+    #[test]
+    fn words_take_one_space_and_contractions_stand_alone() {
+        assert_eq!(split("I'm  here, it's 2024!\n\nOK ", false), [
+            "I", "'m", " ", " here", ",", " it", "'s", " 2024", "!", "\n", "\n", "OK", " "
+        ]);
+    }
+
+    #[test]
+    fn digits_stand_alone_when_asked() {
+        assert_eq!(split("in  1984.", true), ["in", "  ", "1", "9", "8", "4", "."]);
+    }
+}

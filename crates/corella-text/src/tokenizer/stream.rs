@@ -1,0 +1,48 @@
+//! Text as tokens arrive, never half a character.
+
+use super::Tokenizer;
+
+/// Turns a stream of ids into text.
+#[derive(Debug)]
+pub struct StreamDecoder {
+    tokenizer: Tokenizer,
+    pending: Vec<u8>,
+}
+
+impl StreamDecoder {
+    /// A decoder at the start of a text.
+    pub fn new(tokenizer: &Tokenizer) -> Self {
+        StreamDecoder { tokenizer: tokenizer.clone(), pending: Vec::new() }
+    }
+
+    /// The characters that this token completes.
+    pub fn push(&mut self, id: u32) -> String {
+        self.pending.extend_from_slice(self.tokenizer.token_bytes(id));
+        let mut out = String::new();
+        loop {
+            match std::str::from_utf8(&self.pending) {
+                Ok(text) => {
+                    out.push_str(text);
+                    self.pending.clear();
+                    return out;
+                }
+                Err(error) => {
+                    let valid = error.valid_up_to();
+                    out.push_str(&String::from_utf8_lossy(&self.pending[..valid]));
+                    // Bytes that can never become a character are replaced; an unfinished one waits.
+                    let Some(bad) = error.error_len() else {
+                        self.pending.drain(..valid);
+                        return out;
+                    };
+                    out.push(char::REPLACEMENT_CHARACTER);
+                    self.pending.drain(..valid + bad);
+                }
+            }
+        }
+    }
+
+    /// What is left at the end of the text.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.pending).into_owned()
+    }
+}

@@ -1,0 +1,99 @@
+//! Token for token equal to independent tokenizers, and lossless on any text.
+
+use std::path::PathBuf;
+
+use corella_text::tokenizer::{StreamDecoder, Tokenizer, TrainOptions};
+
+/// A file of the shared test data, or `None` with a note where it is absent.
+fn shared(path: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("skipped: {} is not here", path.display());
+    None
+}
+
+#[test]
+fn gpt2_ids_equal_tiktokens() {
+    let ours = Tokenizer::gpt2();
+    let theirs = tiktoken_rs::r50k_base_singleton();
+    let mut texts = vec![
+        "Hello, world! It's 2024; we'll see.\n\n\n  indented\ttabs \r\n end ".to_owned(),
+        "<|endoftext|> stays text".to_owned(),
+        "naïve café 漢字 теперь हिन्दी 👩‍👩‍👧‍👦 ½ ⅷ \u{a0}\u{3000}x".to_owned(),
+        " ".repeat(1000) + "x" + &"\n".repeat(99),
+        "ab".repeat(500),
+    ];
+    if let Some(path) = shared("text/tinyshakespeare/input.txt") {
+        texts.push(std::fs::read_to_string(path).expect("UTF-8"));
+    }
+    if let Some(path) = shared("text/wikitext-2/valid.txt") {
+        texts.push(std::fs::read_to_string(path).expect("UTF-8"));
+    }
+    for text in texts {
+        assert!(ours.encode(&text) == theirs.encode_ordinary(&text), "{:?}…", text.chars().take(40).collect::<String>());
+        assert_eq!(ours.decode(&ours.encode(&text)), text);
+    }
+    assert_eq!((ours.vocab_size(), ours.end_of_text()), (50_257, 50_256));
+}
+
+#[test]
+fn the_whole_of_tiny_shakespeare_has_the_published_number_of_tokens() {
+    if let Some(path) = shared("text/tinyshakespeare/input.txt") {
+        let text = std::fs::read_to_string(path).expect("UTF-8");
+        assert_eq!(Tokenizer::gpt2().encode(&text).len(), 338_025);
+    }
+}
+
+#[test]
+fn a_megabyte_of_one_letter_is_no_trap() {
+    for letter in ["a", " "] {
+        let text = letter.repeat(1_000_000);
+        let tokenizer = Tokenizer::gpt2();
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&text)), text);
+    }
+}
+
+#[test]
+fn a_trained_vocabulary_merges_the_most_frequent_pairs_and_loses_nothing() {
+    let text = "low low low low low lower lower newest newest newest newest newest newest widest widest widest";
+    let tokenizer = Tokenizer::train([text], 262, TrainOptions { single_digits: false }).expect("large enough");
+    // Counted by hand: `es` and `st` occur 9 times, `we` 8; `est` and then `lo`, `low` follow.
+    let merged: Vec<&[u8]> = (257..262).map(|id| tokenizer.token_bytes(id)).collect();
+    assert_eq!(merged[0], b"es");
+    assert_eq!(merged[1], b"est");
+    assert_eq!(tokenizer.decode(&tokenizer.encode("élan 12 ∑\0")), "élan 12 ∑\0");
+    assert!(Tokenizer::train([text], 100, TrainOptions::default()).is_err());
+}
+
+#[test]
+fn the_json_form_gives_the_same_ids() {
+    let text = "In 1984 the town of Brael, the old harbour and 12 boats. ".repeat(20);
+    let trained = Tokenizer::train([&text[..]], 400, TrainOptions::default()).expect("large enough");
+    let dir = std::env::temp_dir().join(format!("corella-tokenizer-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("temporary folder");
+    for tokenizer in [trained, Tokenizer::gpt2()] {
+        std::fs::write(dir.join("tokenizer.json"), tokenizer.to_json()).expect("written");
+        let loaded = Tokenizer::load(&dir).expect("read back");
+        assert_eq!(loaded.encode(&text), tokenizer.encode(&text));
+        assert_eq!(loaded.fingerprint(), tokenizer.fingerprint());
+    }
+    std::fs::write(dir.join("tokenizer.json"), "{\"model\": {}}").expect("written");
+    assert!(Tokenizer::load(&dir).is_err());
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
+fn a_stream_never_shows_half_a_character() {
+    let tokenizer = Tokenizer::gpt2();
+    let text = "a👩‍👧é漢z";
+    let mut decoder = StreamDecoder::new(&tokenizer);
+    let mut out = String::new();
+    for id in tokenizer.encode(text) {
+        let piece = decoder.push(id);
+        assert!(!piece.contains(char::REPLACEMENT_CHARACTER));
+        out += &piece;
+    }
+    assert_eq!(out + &decoder.finish(), text);
+}
