@@ -1,0 +1,196 @@
+//! Checkpoints: written whole or not at all, and checked before they are used.
+//!
+//! `step-00000120/` is a Hugging Face folder (config.json, model.safetensors, tokenizer.json) with, beside it, AdamW's
+//! moments and state.json: step, position in the data, plan, and the checksum of every file. It is written under a
+//! temporary name, synced, and renamed; killing the process at any moment leaves the one before intact.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use corella_model::formats::{SafeTensors, write_safetensors};
+use corella_model::{ModelFiles, ParamPart, TrainModel};
+use corella_text::data::LoaderState;
+use corella_text::tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::plan::RunPlan;
+
+const PREFIX: &str = "step-";
+const PARTIAL: &str = "partial-";
+const MOMENTS: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// What a run needs to go on as if it had not stopped, beside weights and moments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Updates made.
+    pub step: u64,
+    /// Position in the data.
+    pub loader: LoaderState,
+    /// The resolved plan.
+    pub plan: RunPlan,
+    /// Device and kernel path: another one may round differently.
+    pub backend: String,
+    /// The model's configuration.
+    pub model: String,
+    /// CRC-32 of every other file.
+    pub files: BTreeMap<String, u32>,
+}
+
+/// Writes a checkpoint into `dir` and removes the oldest beyond `keep`.
+pub fn save(
+    dir: &Path,
+    model: &dyn TrainModel,
+    files: &dyn ModelFiles,
+    tokenizer: &Tokenizer,
+    mut state: State,
+    keep: usize,
+) -> Result<PathBuf, TrainError> {
+    let (partial, path) = (dir.join(format!("{PARTIAL}{:08}", state.step)), dir.join(format!("{PREFIX}{:08}", state.step)));
+    fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(TrainError::io(&partial))?;
+    }
+    fs::create_dir(&partial).map_err(TrainError::io(&partial))?;
+    files.save(model, &partial)?;
+    write_synced(&partial.join("tokenizer.json"), &tokenizer.to_json())?;
+    let moments: Vec<_> = model
+        .params()
+        .iter()
+        .enumerate()
+        .flat_map(|(i, p)| {
+            [("m", ParamPart::M), ("v", ParamPart::V)]
+                .map(|(part, which)| (format!("{part}.{}", p.name), p.shape.clone(), model.read(i, which)))
+        })
+        .collect();
+    write_safetensors(&partial.join(MOMENTS), &moments)?;
+    state.files = checksums(&partial)?;
+    let text = serde_json::to_string_pretty(&state)
+        .map_err(|e| TrainError::Checkpoint { path: path.clone(), what: e.to_string() })?;
+    write_synced(&partial.join(STATE), &text)?;
+    sync_folder(&partial)?;
+    if path.exists() {
+        fs::remove_dir_all(&path).map_err(TrainError::io(&path))?;
+    }
+    fs::rename(&partial, &path).map_err(TrainError::io(&path))?;
+    sync_folder(dir)?;
+    for old in list(dir)?.iter().rev().skip(keep.max(1)) {
+        fs::remove_dir_all(old).map_err(TrainError::io(old))?;
+    }
+    Ok(path)
+}
+
+/// Finished checkpoints, the oldest first.
+fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(dir).map_err(TrainError::io(dir))?;
+    let mut found: Vec<PathBuf> = entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(TrainError::io(dir))?;
+    found.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(PREFIX)));
+    found.sort();
+    Ok(found)
+}
+
+/// Removes what killed writes left behind.
+pub fn clean(dir: &Path) -> Result<(), TrainError> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
+        let path = entry.map_err(TrainError::io(dir))?.path();
+        if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(PARTIAL)) {
+            fs::remove_dir_all(&path).map_err(TrainError::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest checkpoint whose files are all as they were written. Damaged ones are named on stderr and passed over.
+pub fn latest(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
+    for path in list(dir)?.into_iter().rev() {
+        match verify(&path) {
+            Ok(_) => return Ok(Some(path)),
+            Err(error) => eprintln!("warning: passing over a damaged checkpoint: {error}"),
+        }
+    }
+    Ok(None)
+}
+
+/// Reads state.json and compares every file with its checksum.
+fn verify(path: &Path) -> Result<State, TrainError> {
+    let wrong = |what: String| TrainError::Checkpoint { path: path.to_path_buf(), what };
+    let file = path.join(STATE);
+    let text = fs::read_to_string(&file).map_err(TrainError::io(&file))?;
+    let state: State = serde_json::from_str(&text).map_err(|e| wrong(format!("{STATE}: {e}")))?;
+    let found = checksums(path)?;
+    for (name, sum) in &state.files {
+        match found.get(name) {
+            None => return Err(wrong(format!("{name} is missing"))),
+            Some(other) if other != sum => return Err(wrong(format!("{name} is damaged (checksum differs)"))),
+            Some(_) => {}
+        }
+    }
+    Ok(state)
+}
+
+/// Puts weights and moments back; returns the rest.
+pub fn restore(path: &Path, model: &mut dyn TrainModel, files: &dyn ModelFiles) -> Result<State, TrainError> {
+    let state = verify(path)?;
+    if state.model != files.describe() {
+        let what = format!("is of another model:\n{}this run has:\n{}", state.model, files.describe());
+        return Err(TrainError::Checkpoint { path: path.to_path_buf(), what });
+    }
+    files.load(model, path)?;
+    let mut moments = SafeTensors::open(&path.join(MOMENTS))?;
+    for i in 0..model.params().len() {
+        let (name, len) = (model.params()[i].name.clone(), model.params()[i].shape.iter().product::<usize>());
+        for (part, which) in [("m", ParamPart::M), ("v", ParamPart::V)] {
+            let values = moments.read(&format!("{part}.{name}"))?;
+            if values.len() != len {
+                let what = format!("{part}.{name} has {} values instead of {len}", values.len());
+                return Err(TrainError::Checkpoint { path: path.to_path_buf(), what });
+            }
+            model.write(i, which, &values);
+        }
+    }
+    Ok(state)
+}
+
+/// CRC-32 of every file of a folder but state.json.
+fn checksums(dir: &Path) -> Result<BTreeMap<String, u32>, TrainError> {
+    let mut sums = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
+        let path = entry.map_err(TrainError::io(dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name != STATE {
+            let sum = File::open(&path).and_then(checksum).map_err(TrainError::io(&path))?;
+            sums.insert(name, sum);
+        }
+    }
+    Ok(sums)
+}
+
+fn checksum(file: File) -> std::io::Result<u32> {
+    let (mut input, mut hasher) = (BufReader::new(file), crc32fast::Hasher::new());
+    let mut block = vec![0; 1 << 16];
+    loop {
+        let n = input.read(&mut block)?;
+        if n == 0 {
+            return Ok(hasher.finalize());
+        }
+        hasher.update(&block[..n]);
+    }
+}
+
+fn write_synced(path: &Path, text: &str) -> Result<(), TrainError> {
+    fs::write(path, text).and_then(|()| File::open(path)?.sync_all()).map_err(TrainError::io(path))
+}
+
+/// Makes renames and new files in a folder survive a power cut.
+fn sync_folder(dir: &Path) -> Result<(), TrainError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(TrainError::io(dir))
+}

@@ -1,0 +1,58 @@
+//! What can end a run.
+
+use std::path::{Path, PathBuf};
+
+use corella_model::ModelError;
+use corella_text::data::DataError;
+
+/// What can end a run.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The plan cannot be carried out.
+    #[error("{field}: {what}")]
+    Plan {
+        /// Which value.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        what: String,
+    },
+    /// A checkpoint is damaged or belongs to another run.
+    #[error("{}: {what}", path.display())]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// Another process trains in this folder.
+    #[error("{} is in use by another process", path.display())]
+    Locked {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// Loss or gradient stopped being numbers.
+    #[error("loss or gradient norm was not finite in {0} updates in a row; the weights before them are in the last checkpoint")]
+    Diverged(u32),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The data failed.
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+impl TrainError {
+    /// Wraps an I/O error with the path it happened at.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
+        let path = path.to_path_buf();
+        move |source| TrainError::Io { path, source }
+    }
+}

@@ -1,0 +1,218 @@
+//! The resolved plan of a run: what run.toml holds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::schedule::Schedule;
+
+/// The resolved plan of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunPlan {
+    /// The model.
+    pub model: ModelPlan,
+    /// The data.
+    pub data: DataPlan,
+    /// The optimisation.
+    pub train: TrainPlan,
+    /// What is written.
+    pub output: OutputPlan,
+}
+
+/// Shape of the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelPlan {
+    /// A preset's name, or gpt2-custom.
+    pub name: String,
+    /// Blocks.
+    pub n_layer: usize,
+    /// Heads of a block.
+    pub n_head: usize,
+    /// Width.
+    pub n_embd: usize,
+    /// Tokens of a sequence.
+    pub seq_len: usize,
+    /// Size of the vocabulary.
+    pub vocab_size: usize,
+}
+
+/// The data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataPlan {
+    /// Where it comes from.
+    pub path: String,
+    /// Which tokenizer.
+    pub tokenizer: String,
+    /// Whether sequences come in random order (false: in the order of the file).
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The optimisation. Defaults are those of the published GPT-2 reproductions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainPlan {
+    /// Updates.
+    pub steps: u64,
+    /// Tokens of an update.
+    pub batch_tokens: usize,
+    /// Sequences that pass through the model together.
+    pub micro_batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Updates until the peak.
+    pub warmup_steps: u64,
+    /// How the rate falls.
+    pub schedule: Schedule,
+    /// Last rate as a fraction of the peak.
+    pub final_lr_fraction: f64,
+    /// Part of the run in which `wsd` falls.
+    pub decay_fraction: f64,
+    /// Decoupled weight decay of the matrices.
+    pub weight_decay: f64,
+    /// Decay of AdamW's first moment.
+    pub beta1: f64,
+    /// Decay of AdamW's second moment.
+    pub beta2: f64,
+    /// AdamW's epsilon.
+    pub eps: f64,
+    /// Longest gradient, as a Euclidean norm.
+    pub clip: f64,
+    /// Seed of weights, data order and samples.
+    pub seed: u64,
+    /// Number format.
+    pub dtype: String,
+    /// Compute activations again in the backward pass.
+    pub recompute: bool,
+    /// Model that the weights start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
+}
+
+impl Default for TrainPlan {
+    fn default() -> Self {
+        TrainPlan {
+            steps: 1000,
+            batch_tokens: 0,
+            micro_batch: 8,
+            lr: 6e-4,
+            warmup_steps: 40,
+            schedule: Schedule::Cosine,
+            final_lr_fraction: 0.1,
+            decay_fraction: 0.2,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            clip: 1.0,
+            seed: 42,
+            dtype: "f32".to_owned(),
+            recompute: false,
+            init_from: None,
+        }
+    }
+}
+
+/// What is written, and how often.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputPlan {
+    /// Updates between checkpoints; 0 writes one at the end only.
+    pub checkpoint_every: u64,
+    /// Checkpoints to keep.
+    pub keep: usize,
+    /// Updates between samples; 0 for none.
+    pub sample_every: u64,
+    /// What the samples continue.
+    pub sample_prompts: Vec<String>,
+    /// Most tokens of a sample.
+    pub sample_tokens: usize,
+    /// Updates between validations; 0 for none.
+    pub val_every: u64,
+    /// Tokens of a validation, rounded down to whole sequences.
+    pub val_tokens: usize,
+}
+
+impl Default for OutputPlan {
+    fn default() -> Self {
+        OutputPlan {
+            checkpoint_every: 250,
+            keep: 2,
+            sample_every: 100,
+            sample_prompts: vec![String::new()],
+            sample_tokens: 64,
+            val_every: 100,
+            val_tokens: 50_000,
+        }
+    }
+}
+
+impl RunPlan {
+    /// Reads a run file; unknown keys are errors.
+    pub fn from_toml(text: &str) -> Result<RunPlan, TrainError> {
+        toml::from_str(text).map_err(|e| TrainError::Plan { field: "run file", what: e.to_string() })
+    }
+
+    /// The run file.
+    pub fn to_toml(&self) -> Result<String, TrainError> {
+        toml::to_string_pretty(self).map_err(|e| TrainError::Plan { field: "run file", what: e.to_string() })
+    }
+
+    /// Micro-batches of an update. The total is exact: it never drifts from what was asked for.
+    pub fn accumulation(&self) -> Result<usize, TrainError> {
+        let (total, part) = (self.train.batch_tokens, self.train.micro_batch * self.model.seq_len);
+        if part == 0 || total == 0 || !total.is_multiple_of(part) {
+            let below = total / part.max(1) * part;
+            let what = format!(
+                "{total} tokens are not a multiple of micro-batch {} × {} = {part}; nearest: {} or {}",
+                self.train.micro_batch,
+                self.model.seq_len,
+                below.max(part),
+                below + part
+            );
+            return Err(TrainError::Plan { field: "batch_tokens", what });
+        }
+        Ok(total / part)
+    }
+
+    /// An update as an equation.
+    pub fn equation(&self) -> Result<String, TrainError> {
+        let (b, t) = (self.train.micro_batch, self.model.seq_len);
+        Ok(format!("{} tokens = micro-batch {b} × {t} × {} accumulation steps", self.train.batch_tokens, self.accumulation()?))
+    }
+
+    /// Floating-point operations per token, forward and backward: 6N + 6·L·C·T, the attention counted causally.
+    pub fn flops_per_token(&self, parameters: usize) -> f64 {
+        let m = &self.model;
+        6.0 * parameters as f64 + 6.0 * (m.n_layer * m.n_embd * m.seq_len) as f64
+    }
+
+    /// Checks the values that no single type can.
+    pub fn check(&self) -> Result<(), TrainError> {
+        self.accumulation()?;
+        let t = &self.train;
+        let rules = [
+            ("lr", t.lr.is_finite() && t.lr > 0.0, "must be above 0"),
+            ("beta1", (0.0..1.0).contains(&t.beta1), "must be from 0 to below 1"),
+            ("beta2", (0.0..1.0).contains(&t.beta2), "must be from 0 to below 1"),
+            ("eps", t.eps.is_finite() && t.eps > 0.0, "must be above 0"),
+            ("clip", t.clip.is_finite() && t.clip > 0.0, "must be above 0"),
+            ("weight_decay", t.weight_decay.is_finite() && t.weight_decay >= 0.0, "must be 0 or more"),
+            ("final_lr_fraction", (0.0..=1.0).contains(&t.final_lr_fraction), "must be from 0 to 1"),
+            ("decay_fraction", t.decay_fraction > 0.0 && t.decay_fraction <= 1.0, "must be above 0 and at most 1"),
+            ("warmup_steps", t.warmup_steps <= t.steps, "must not exceed steps"),
+            ("dtype", t.dtype == "f32", "f32 is computed"),
+            ("keep", self.output.keep > 0, "must be 1 or more"),
+        ];
+        match rules.into_iter().find(|(_, ok, _)| !ok) {
+            Some((field, _, rule)) => Err(TrainError::Plan { field, what: rule.to_owned() }),
+            None => Ok(()),
+        }
+    }
+}

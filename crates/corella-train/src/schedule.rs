@@ -1,0 +1,61 @@
+//! The learning rate of each update.
+
+use serde::{Deserialize, Serialize};
+
+/// How the learning rate falls after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Half a cosine wave.
+    Cosine,
+    /// A straight line.
+    Linear,
+    /// Not at all.
+    Constant,
+    /// Not until the last part of the run, then with the square root of the progress through it.
+    Wsd,
+}
+
+/// Learning rate of update `step` (from 0) of `steps`.
+///
+/// `peak` is reached after `warmup` updates; `floor` is the last one as a fraction of it; `decay` is the part of the run
+/// in which [`Schedule::Wsd`] falls.
+pub fn learning_rate(schedule: Schedule, step: u64, steps: u64, peak: f64, warmup: u64, floor: f64, decay: f64) -> f64 {
+    if step < warmup {
+        return peak * (step + 1) as f64 / warmup as f64;
+    }
+    let low = peak * floor;
+    let progress = (step - warmup) as f64 / (steps.saturating_sub(warmup)).max(1) as f64;
+    match schedule {
+        Schedule::Cosine => low + 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()) * (peak - low),
+        Schedule::Linear => peak + (low - peak) * progress,
+        Schedule::Constant => peak,
+        Schedule::Wsd => {
+            let start = (1.0 - decay) * steps as f64;
+            let r = ((step as f64 - start) / (steps as f64 - start).max(1.0)).max(0.0);
+            if r > 0.0 { low + (1.0 - r.sqrt()) * (peak - low) } else { peak }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_up_starts_at_the_published_value() {
+        let first = learning_rate(Schedule::Cosine, 0, 32_000, 6e-4, 700, 0.1, 0.2);
+        assert_eq!(format!("{first:.2e}"), "8.57e-7");
+        assert_eq!(learning_rate(Schedule::Cosine, 699, 32_000, 6e-4, 700, 0.1, 0.2), 6e-4);
+    }
+
+    #[test]
+    fn each_schedule_passes_its_half_way_point() {
+        let at = |schedule, step| learning_rate(schedule, step, 1000, 1.0, 0, 0.1, 0.2);
+        assert!((at(Schedule::Cosine, 500) - 0.55).abs() < 1e-12);
+        assert!((at(Schedule::Linear, 500) - 0.55).abs() < 1e-12);
+        assert_eq!(at(Schedule::Constant, 999), 1.0);
+        assert_eq!(at(Schedule::Wsd, 799), 1.0);
+        assert!((at(Schedule::Wsd, 850) - (0.1 + 0.5 * 0.9)).abs() < 1e-12, "a quarter through, half the way down");
+    }
+}
