@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use corella_model::gpt2::{Gpt2Weights, load_gpt2};
 use corella_ops::cpu::{Cpu, CpuOptions};
-use corella_text::data::{Dataset, Document, read_documents};
+use corella_text::data::{Dataset, Document, read_documents, tokens_of};
+use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
 use crate::cli::Common;
@@ -14,6 +15,10 @@ use crate::error::{Failure, Result};
 pub const TINY_INTERNET: &str = "tiny-internet";
 /// Seed of the one invented world that everybody shares.
 pub const WORLD_SEED: u64 = 1;
+/// Pages of the tiny internet when nothing else is said: about 3.9 million tokens of an own vocabulary of 2,048.
+pub const TINY_PAGES: usize = 41_500;
+/// Share of the documents kept for validation when text is tokenised on the spot.
+const VAL_FRACTION: f64 = 0.05;
 /// Most text, in bytes, that an own vocabulary is trained on: more hardly changes it.
 const VOCABULARY_BYTES: usize = 20_000_000;
 
@@ -48,14 +53,39 @@ pub fn documents(source: &Path) -> Result<Vec<Document>> {
     Ok(read_documents(source)?)
 }
 
-/// Whether a folder was written by `corella prepare`.
-pub fn is_prepared(source: &Path) -> bool {
-    source.join("dataset.json").is_file()
+/// The data set that a user names: `tiny-internet`, a prepared folder, or text that is tokenised on the spot.
+pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> Result<Dataset> {
+    if source == Path::new(TINY_INTERNET) {
+        let world = World::new(WORLD_SEED);
+        let corpus = Corpus::generate(&world, CorpusOptions { seed, documents: TINY_PAGES });
+        return tiny_dataset(&world, &corpus, tokenizer, vocab_size);
+    }
+    if source.join("dataset.json").is_file() {
+        return Ok(Dataset::open(source)?);
+    }
+    let documents = documents(source)?;
+    let tokenizer = tokenizer_for(tokenizer, vocab_size, &documents)?;
+    let (train, _, val, _) = tokens_of(&documents, &tokenizer, VAL_FRACTION);
+    Ok(Dataset::from_parts(tokenizer, train, val))
 }
 
-/// Opens a prepared folder.
-pub fn open_dataset(dir: &Path) -> Result<Dataset> {
-    Ok(Dataset::open(dir)?)
+/// The tiny internet with its own vocabulary; validation is a fresh stream of the same world, without planted pages.
+pub fn tiny_dataset(world: &World, corpus: &Corpus, tokenizer: &str, vocab_size: usize) -> Result<Dataset> {
+    let documents: Vec<Document> = pages_as_documents(corpus).collect();
+    let tokenizer = tokenizer_for(tokenizer, vocab_size, &documents)?;
+    let (train, ..) = tokens_of(&documents, &tokenizer, 0.0);
+    let fresh: Vec<Document> = pages_as_documents(&validation(world, 999, 1000)).collect();
+    let (val, ..) = tokens_of(&fresh, &tokenizer, 0.0);
+    Ok(Dataset::from_parts(tokenizer, train, val))
+}
+
+/// The pages of the tiny internet as documents, in their order.
+pub fn pages_as_documents(corpus: &Corpus) -> impl Iterator<Item = Document> + '_ {
+    corpus
+        .documents
+        .iter()
+        .enumerate()
+        .map(|(i, page)| Document { name: format!("{TINY_INTERNET}/{i}"), text: page.text.clone() })
 }
 
 /// Weights and tokenizer of a MODEL argument.

@@ -20,6 +20,8 @@ struct Choice {
     text: String,
     ids: Vec<u32>,
     logprobs: Vec<f32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top_logprobs: Vec<Vec<(u32, f32)>>,
     finish_reason: FinishReason,
 }
 
@@ -119,18 +121,19 @@ fn continue_once(
     if !common.json {
         println!();
         let first = first.unwrap_or_default().as_secs_f64();
-        let rest = generation.ids.len().saturating_sub(1) as f64 / (seconds - first).max(1e-9);
+        let rest = generation.tokens.len().saturating_sub(1) as f64 / (seconds - first).max(1e-9);
         eprintln!(
             "[{} prompt tokens, first token after {:.0} ms, {} tokens, {rest:.1} tok/s]",
             prompt_ids.len(),
             first * 1e3,
-            generation.ids.len()
+            generation.tokens.len()
         );
     }
     Ok(Choice {
         text: output.text,
-        ids: generation.ids,
-        logprobs: generation.logprobs,
+        ids: generation.tokens.iter().map(|t| t.id).collect(),
+        logprobs: generation.tokens.iter().map(|t| t.logprob).collect(),
+        top_logprobs: generation.tokens.into_iter().map(|t| t.top).filter(|top| !top.is_empty()).collect(),
         finish_reason: if stopped { FinishReason::Stop } else { generation.finish_reason },
     })
 }

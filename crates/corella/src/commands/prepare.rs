@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use corella_text::data::{DatasetInfo, Document, PrepareOptions, prepare, read_documents};
+use corella_text::data::{DatasetInfo, PrepareOptions, prepare};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts};
 
 use crate::cli::{Common, PrepareArgs};
 use crate::error::{Failure, Result};
-use crate::inputs::{TINY_INTERNET, WORLD_SEED, tokenizer_for};
+use crate::inputs::{TINY_INTERNET, WORLD_SEED, documents, pages_as_documents, tokenizer_for};
 
 /// Tokens per shard, as in the public token sets.
 const SHARD_TOKENS: usize = 100_000_000;
@@ -18,21 +18,21 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     if !(0.0..1.0).contains(&args.val_fraction) {
         return Err(Failure::usage(format!("--val-fraction {} is not in 0 .. 1", args.val_fraction)));
     }
-    let mut documents = Vec::new();
+    let mut all = Vec::new();
     let mut tiny = None;
     for source in &args.sources {
         if source == Path::new(TINY_INTERNET) {
             let world = World::new(WORLD_SEED);
             let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed, documents: args.pages });
-            documents.extend(pages_as_documents(&corpus));
+            all.extend(pages_as_documents(&corpus));
             tiny = Some((world, corpus));
         } else {
-            documents.extend(read_documents(source)?);
+            all.extend(documents(source)?);
         }
     }
-    let tokenizer = tokenizer_for(&args.tokenizer, args.vocab_size, &documents)?;
+    let tokenizer = tokenizer_for(&args.tokenizer, args.vocab_size, &all)?;
     let info = prepare(
-        &documents,
+        &all,
         &tokenizer,
         &args.out,
         PrepareOptions { val_fraction: args.val_fraction, shard_tokens: SHARD_TOKENS },
@@ -43,15 +43,6 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
         fs::write(&path, list).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
     }
     report(&info, args, common)
-}
-
-/// The pages of the tiny internet as documents, in their order.
-pub fn pages_as_documents(corpus: &Corpus) -> impl Iterator<Item = Document> + '_ {
-    corpus
-        .documents
-        .iter()
-        .enumerate()
-        .map(|(i, page)| Document { name: format!("{TINY_INTERNET}/{i}"), text: page.text.clone() })
 }
 
 fn report(info: &DatasetInfo, args: &PrepareArgs, common: &Common) -> Result<()> {
