@@ -255,12 +255,17 @@ impl Console {
             quiet,
         }
     }
+
+    /// Counts an update for the remaining time without printing it.
+    pub fn count(&mut self, report: &StepReport) {
+        self.seconds += report.ms / 1e3;
+        self.steps += 1;
+    }
 }
 
 impl Hooks for Console {
     fn on_step(&mut self, report: &StepReport) {
-        self.seconds += report.ms / 1e3;
-        self.steps += 1;
+        self.count(report);
         if !self.quiet {
             let mean = self.seconds / self.steps as f64;
             println!("{}", corella_train::console::line(report, self.plan.train.steps, self.flops_per_token, mean));

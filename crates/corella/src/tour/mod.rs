@@ -1,0 +1,115 @@
+//! `corella tour`: the lesson, live. A random network learns the tiny internet; then each phenomenon is measured.
+
+mod phenomena;
+
+use std::path::Path;
+
+use corella_model::TextModel;
+use corella_model::gpt2::{Gpt2Infer, load_gpt2};
+use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts, probes};
+use corella_train::{DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan};
+
+use crate::cli::{Common, TourArgs};
+use crate::commands::train::{Console, build};
+use crate::error::{Failure, Result};
+use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, backend, tiny_dataset};
+use crate::signals::stop_flag;
+use crate::terminal::plot;
+
+/// Tokens per update.
+const BATCH: usize = 8;
+const SEQ_LEN: usize = 256;
+
+/// Runs the command.
+pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
+    if !(args.million_tokens > 0.0 && args.million_tokens <= 1000.0) {
+        return Err(Failure::usage("--million-tokens must be above 0 and at most 1000"));
+    }
+    let world = World::new(WORLD_SEED);
+    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed, documents: TINY_PAGES });
+    let data = tiny_dataset(&world, &corpus, "own", 2048)?;
+    let mut plan = plan(args, common, data.tokenizer.vocab_size());
+    if !common.json {
+        println!("A network of random numbers reads {} pages of an invented internet, a few at a time.", corpus.documents.len());
+        println!("Its loss is the surprise, in nats, at each next token. Low is good.\n");
+    }
+    let mut run = build(&mut plan, args.out.clone(), data, args.resume, common)?;
+    let stop = stop_flag()?;
+    let mut live = Live { console: Console::new(&run, common.json), losses: Vec::new(), quiet: common.json, steps: plan.train.steps };
+    let outcome = corella_train::train(&mut run, &mut live, &stop)?;
+    if !outcome.finished {
+        println!("stopped after {} steps; go on with: corella tour --resume", outcome.step);
+        return Ok(());
+    }
+    let tokenizer = run.data.tokenizer.clone();
+    drop(run);
+    let mut model = Gpt2Infer::new(backend(common)?, load_gpt2(&outcome.checkpoint)?)?;
+    let list = facts(&world, &corpus);
+    let measured = phenomena::measure(&mut model, &tokenizer, &list, &probes(&world, &list), !common.json);
+    let path = args.out.join("tour.json");
+    let json = serde_json::json!({"val_loss": outcome.val_loss, "steps": outcome.step, "phenomena": measured});
+    std::fs::write(&path, format!("{json:#}\n")).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    if common.json {
+        println!("{json}");
+    } else {
+        println!("\nAll of this is in {}. Ask it yourself:\n  corella generate {} -p \"Once upon a time\"", path.display(), args.out.display());
+    }
+    Ok(())
+}
+
+/// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, linear decay over the last 40 %.
+fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
+    let steps = ((args.million_tokens * 1e6) as u64 / (BATCH * SEQ_LEN) as u64).max(1);
+    RunPlan {
+        model: ModelPlan { name: "gpt2-custom".to_owned(), n_layer: 4, n_head: 4, n_embd: 256, seq_len: SEQ_LEN, vocab_size },
+        data: DataPlan { path: TINY_INTERNET.to_owned(), tokenizer: "own".to_owned(), shuffle: true },
+        train: TrainPlan {
+            steps,
+            batch_tokens: BATCH * SEQ_LEN,
+            micro_batch: BATCH,
+            lr: 2e-3,
+            warmup_steps: 40.min(steps),
+            schedule: Schedule::Wsd,
+            final_lr_fraction: 0.03,
+            decay_fraction: 0.4,
+            seed: common.seed,
+            ..TrainPlan::default()
+        },
+        output: OutputPlan {
+            checkpoint_every: 400,
+            sample_every: (steps / 8).max(1),
+            sample_prompts: vec!["Once upon a time there was a".to_owned()],
+            sample_tokens: 48,
+            val_every: (steps / 8).max(1),
+            ..OutputPlan::default()
+        },
+    }
+}
+
+/// Prints some of the updates, and the curve so far with every sample.
+struct Live {
+    console: Console,
+    losses: Vec<f64>,
+    quiet: bool,
+    steps: u64,
+}
+
+impl Hooks for Live {
+    fn on_step(&mut self, report: &StepReport) {
+        self.losses.push(report.loss);
+        if report.step % 50 == 1 || report.val_loss.is_some() {
+            self.console.on_step(report);
+        } else {
+            self.console.count(report);
+        }
+    }
+
+    fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample> {
+        if !self.quiet && !self.losses.is_empty() {
+            println!("\n{}", plot(&self.losses, self.steps as usize, "steps"));
+        }
+        self.console.sample(step, model)
+    }
+
+    fn on_checkpoint(&mut self, _path: &Path) {}
+}

@@ -1,0 +1,155 @@
+//! What the trained model does, measured: recitation, recall, few-shot, assistant, the dreamt next turn.
+
+use std::collections::BTreeMap;
+
+use corella_model::TextModel;
+use corella_text::tiny_internet::{FactList, FewShot, Planted, Probes, Question, Recall};
+use corella_text::tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+use crate::commands::train::continue_text;
+
+/// Tokens of a planted article that are given, and that are compared.
+const GIVEN: usize = 20;
+const COMPARED: usize = 40;
+/// Facts asked for in each range of mentions.
+const ASKED: usize = 40;
+
+/// Asks everything, prints it if `show`, and returns the figures.
+pub fn measure(
+    model: &mut dyn TextModel,
+    tokenizer: &Tokenizer,
+    list: &FactList,
+    probes: &Probes,
+    show: bool,
+) -> Value {
+    let mut asked = Asked { model, tokenizer };
+    let say = |text: String| {
+        if show {
+            println!("{text}");
+        }
+    };
+
+    say("\n── It recites what it saw often ──────────────────────────────".to_owned());
+    say("presentations   tokens recited of 40 (three articles each), first wrong token".to_owned());
+    let recited = recitation(&mut asked, &list.planted);
+    for (presentations, runs) in &recited {
+        let text: Vec<String> = runs.iter().map(|n| if *n == COMPARED { "all".to_owned() } else { format!("{n}") }).collect();
+        say(format!("{presentations:13}   {}", text.join(", ")));
+    }
+
+    say("\n── It knows what was mentioned often ─────────────────────────".to_owned());
+    let recall = recall(&mut asked, &probes.recall);
+    for (least, (right, of)) in &recall {
+        say(format!("stated by {least:3}+ pages: {right:2} of {of:2} right (chance 1 in 8)"));
+    }
+
+    say("\n── It learns from examples in its prompt ─────────────────────".to_owned());
+    let few = few_shot(&mut asked, &probes.few_shot);
+    for (examples, (right, of)) in &few {
+        say(format!("{examples:2} examples: {right:2} of {of} words in the right language"));
+    }
+
+    say("\n── A transcript makes it an assistant ────────────────────────".to_owned());
+    let explained = answered(&mut asked, &probes.assistant, &probes.explanations);
+    let facts = answered(&mut asked, &probes.assistant, &probes.facts);
+    say(format!("explanations: {} of {} right; facts: {} of {}", explained, probes.explanations.len(), facts, probes.facts.len()));
+    say("(The corpus has pages with Human and Assistant; so has the web.)".to_owned());
+
+    say("\n── Not stopped, it dreams the next question ──────────────────".to_owned());
+    let all: Vec<&Question> = probes.explanations.iter().chain(&probes.facts).collect();
+    let mut dreamt = 0;
+    let mut example = String::new();
+    for (i, q) in all.iter().enumerate() {
+        let text = asked.text(&probes.assistant.replace("{}", &q.question), 100, 0.8, i as u64);
+        if let Some(at) = text.find("\nHuman:") {
+            dreamt += 1;
+            example = text[at + 1..].lines().next().unwrap_or_default().to_owned();
+        }
+    }
+    say(format!("{dreamt} of {} answers went on with a human turn of its own, such as: {example}", all.len()));
+
+    say("\n── The bare question only leads to more text ─────────────────".to_owned());
+    let bare = asked.text("Why is the sky blue?", 40, 0.8, 1);
+    say(format!("Why is the sky blue?▸{}", bare.replace('\n', " ⏎ ")));
+
+    say("\n── One prompt, three continuations: parallel universes ───────".to_owned());
+    let universes: Vec<String> = (0..3).map(|i| asked.text("Once upon a time", 24, 1.0, i)).collect();
+    for text in &universes {
+        say(format!("Once upon a time▸{}", text.replace('\n', " ⏎ ")));
+    }
+    json!({
+        "recited_of_40": recited,
+        "recall_by_mentions": recall,
+        "few_shot_by_examples": few,
+        "assistant": {"explanations": [explained, probes.explanations.len()], "facts": [facts, probes.facts.len()]},
+        "dreamt_next_turn": [dreamt, all.len()],
+        "bare": bare,
+        "universes": universes,
+    })
+}
+
+/// The model with its tokenizer.
+struct Asked<'a> {
+    model: &'a mut dyn TextModel,
+    tokenizer: &'a Tokenizer,
+}
+
+impl Asked<'_> {
+    fn text(&mut self, prompt: &str, max_tokens: usize, temperature: f32, sample: u64) -> String {
+        continue_text(self.model, self.tokenizer, prompt, max_tokens, temperature, 42, sample)
+    }
+
+    /// The first line of the likeliest continuation.
+    fn line(&mut self, prompt: &str, max_tokens: usize) -> String {
+        self.text(prompt, max_tokens, 0.0, 0).trim_start().lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+/// For each count of presentations, how many tokens of each article come right before the first wrong one.
+fn recitation(asked: &mut Asked<'_>, planted: &[Planted]) -> BTreeMap<usize, Vec<usize>> {
+    let mut runs: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for article in planted {
+        let ids = asked.tokenizer.encode(&article.text);
+        let (given, expected) = ids.split_at(GIVEN.min(ids.len()));
+        let prompt = asked.tokenizer.decode(given);
+        let got = asked.text(&prompt, COMPARED, 0.0, 0);
+        let got = asked.tokenizer.encode(&got);
+        let right = got.iter().zip(expected).take(COMPARED).take_while(|(a, b)| a == b).count();
+        runs.entry(article.presentations).or_default().push(right);
+    }
+    runs
+}
+
+/// For each range of mentions (by its least), right answers and questions.
+fn recall(asked: &mut Asked<'_>, probes: &[Recall]) -> BTreeMap<usize, (usize, usize)> {
+    let mut ranges: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for probe in probes {
+        let least = (1 << probe.mentions.max(1).ilog2()).min(64);
+        let range = ranges.entry(least).or_default();
+        if range.1 < ASKED {
+            range.1 += 1;
+            range.0 += usize::from(asked.line(&probe.prompt, 4).starts_with(&probe.answer));
+        }
+    }
+    ranges
+}
+
+/// For each number of examples, right words and words.
+fn few_shot(asked: &mut Asked<'_>, probes: &[FewShot]) -> BTreeMap<usize, (usize, usize)> {
+    let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for probe in probes {
+        let count = counts.entry(probe.examples).or_default();
+        count.1 += 1;
+        count.0 += usize::from(asked.line(&probe.prompt, 8) == probe.answer);
+    }
+    counts
+}
+
+fn answered(asked: &mut Asked<'_>, page: &str, questions: &[Question]) -> usize {
+    let right = |q: &&Question| {
+        let text = asked.text(&page.replace("{}", &q.question), 70, 0.0, 0);
+        text.split("\nHuman:").next().is_some_and(|answer| answer.contains(&q.answer))
+    };
+    questions.iter().filter(right).count()
+}
