@@ -3,7 +3,5 @@
 mod generate;
 mod sampler;
 
-pub use generate::{
-    FinishReason, GenerateError, GenerateOptions, Generation, TokenOut, generate, log_probabilities,
-};
+pub use generate::{FinishReason, GenerateError, GenerateOptions, Generation, TokenOut, generate, log_probabilities};
 pub use sampler::{Draw, SampleError, SampleParams, Sampler};

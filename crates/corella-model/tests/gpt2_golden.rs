@@ -92,8 +92,15 @@ fn ten_updates_equal_pytorchs() {
             assert!((loss - g.losses[step]).abs() < 2e-5, "{path:?} step {step}: {loss} {}", g.losses[step]);
             assert!((norm / g.norms[step] - 1.0).abs() < 2e-4, "{path:?} step {step}: {norm} {}", g.norms[step]);
             let grad_scale = (1.0 / (norm + 1e-6)).min(1.0) as f32;
-            let hyper =
-                AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale, step: step as u64 + 1 };
+            let hyper = AdamW {
+                lr: 1e-3,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                grad_scale,
+                step: step as u64 + 1,
+            };
             m.adamw(hyper);
         }
     }

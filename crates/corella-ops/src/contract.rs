@@ -165,28 +165,49 @@ pub trait OpsTrain: Send + Sync + 'static {
     fn encoder(&self, out: &mut Self::Buf, ids: &Self::Ids, wte: &Self::Param, wpe: &Self::Param, dims: EncoderDims);
     /// Gradient of the above.   ADDS to dwte, dwpe.
     fn encoder_grad(
-        &self, wte: &mut Self::Param, wpe: &mut Self::Param, dout: &Self::Buf, ids: &Self::Ids, dims: EncoderDims,
+        &self,
+        wte: &mut Self::Param,
+        wpe: &mut Self::Param,
+        dout: &Self::Buf,
+        ids: &Self::Ids,
+        dims: EncoderDims,
     );
 
     /// out = (x − mean) · rstd · w + b over C, rstd = 1/sqrt(var + eps).   out, x: (N,C)  mean, rstd: (N)  w, b: (C).
     /// WRITES out, mean, rstd.
-    #[allow(clippy::too_many_arguments)]
     fn layernorm(
-        &self, out: &mut Self::Buf, mean: &mut Self::Buf, rstd: &mut Self::Buf, x: &Self::Buf, w: &Self::Param,
-        b: &Self::Param, dims: NormDims,
+        &self,
+        out: &mut Self::Buf,
+        mean: &mut Self::Buf,
+        rstd: &mut Self::Buf,
+        x: &Self::Buf,
+        w: &Self::Param,
+        b: &Self::Param,
+        dims: NormDims,
     );
     /// Gradient of the above.   ADDS to dx, dw, db.
-    #[allow(clippy::too_many_arguments)]
     fn layernorm_grad(
-        &self, dx: &mut Self::Buf, w: &mut Self::Param, b: &mut Self::Param, dout: &Self::Buf, x: &Self::Buf,
-        mean: &Self::Buf, rstd: &Self::Buf, dims: NormDims,
+        &self,
+        dx: &mut Self::Buf,
+        w: &mut Self::Param,
+        b: &mut Self::Param,
+        dout: &Self::Buf,
+        x: &Self::Buf,
+        mean: &Self::Buf,
+        rstd: &Self::Buf,
+        dims: NormDims,
     );
 
     /// out = x · wᵀ + b.   out: (N,OC)  x: (N,C)  w: (OC,C)  b: (OC) or none.   WRITES out.
     fn matmul(&self, out: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, b: Option<&Self::Param>, dims: MatmulDims);
     /// dx = dout · w;  dw += doutᵀ · x;  db += Σ_n dout.   WRITES dx, ADDS to dw, db.
     fn matmul_grad(
-        &self, dx: &mut Self::Buf, w: &mut Self::Param, b: Option<&mut Self::Param>, dout: &Self::Buf, x: &Self::Buf,
+        &self,
+        dx: &mut Self::Buf,
+        w: &mut Self::Param,
+        b: Option<&mut Self::Param>,
+        dout: &Self::Buf,
+        x: &Self::Buf,
         dims: MatmulDims,
     );
 
@@ -196,7 +217,12 @@ pub trait OpsTrain: Send + Sync + 'static {
     fn attention(&self, out: &mut Self::Buf, lse: &mut Self::Buf, qkv: &Self::Buf, dims: AttentionDims);
     /// Gradient of the above; the probabilities are computed again from qkv and lse.   WRITES dqkv.
     fn attention_grad(
-        &self, dqkv: &mut Self::Buf, dout: &Self::Buf, out: &Self::Buf, qkv: &Self::Buf, lse: &Self::Buf,
+        &self,
+        dqkv: &mut Self::Buf,
+        dout: &Self::Buf,
+        out: &Self::Buf,
+        qkv: &Self::Buf,
+        lse: &Self::Buf,
         dims: AttentionDims,
     );
 
@@ -207,9 +233,13 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// pre = x·wᵀ + b, out = gelu(pre): the first half of the MLP.   pre, out: (N,OC).   WRITES pre, out.
     /// The default body is the composition, and the oracle of a fused one.
-    #[allow(clippy::too_many_arguments)]
     fn matmul_gelu(
-        &self, out: &mut Self::Buf, pre: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, b: &Self::Param,
+        &self,
+        out: &mut Self::Buf,
+        pre: &mut Self::Buf,
+        x: &Self::Buf,
+        w: &Self::Param,
+        b: &Self::Param,
         dims: MatmulDims,
     ) {
         self.matmul(pre, x, w, Some(b), dims);
@@ -221,10 +251,16 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// sum = a + b, out = layernorm(sum): a residual addition and the norm that follows.   sum, out: (N,C).
     /// WRITES sum, out, mean, rstd. The default body is the composition, and the oracle of a fused one.
-    #[allow(clippy::too_many_arguments)]
     fn residual_layernorm(
-        &self, sum: &mut Self::Buf, out: &mut Self::Buf, mean: &mut Self::Buf, rstd: &mut Self::Buf, a: &Self::Buf,
-        b: &Self::Buf, norm: (&Self::Param, &Self::Param), dims: NormDims,
+        &self,
+        sum: &mut Self::Buf,
+        out: &mut Self::Buf,
+        mean: &mut Self::Buf,
+        rstd: &mut Self::Buf,
+        a: &Self::Buf,
+        b: &Self::Buf,
+        norm: (&Self::Param, &Self::Param),
+        dims: NormDims,
     ) {
         self.residual(sum, a, b, dims.n * dims.c);
         self.layernorm(out, mean, rstd, sum, norm.0, norm.1, dims);
@@ -233,14 +269,24 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// Row losses −log softmax(x·wteᵀ)[target], without ever holding all logits.
     /// losses: (N)  x: (N,C)  wte: (≥V,C); rows from V on are padding and are never predicted.   WRITES losses.
     fn classifier(
-        &self, losses: &mut Self::Buf, x: &Self::Buf, wte: &Self::Param, targets: &Self::Ids, dims: ClassifierDims,
+        &self,
+        losses: &mut Self::Buf,
+        x: &Self::Buf,
+        wte: &Self::Param,
+        targets: &Self::Ids,
+        dims: ClassifierDims,
     );
     /// As [`OpsTrain::classifier`], and in the same pass the gradient of `scale · Σ losses`:
     /// dx = dlogits·wte, dwte += dlogitsᵀ·x.   WRITES losses, dx, ADDS to dwte.
-    #[allow(clippy::too_many_arguments)]
     fn classifier_grad(
-        &self, losses: &mut Self::Buf, dx: &mut Self::Buf, x: &Self::Buf, wte: &mut Self::Param, targets: &Self::Ids,
-        scale: f32, dims: ClassifierDims,
+        &self,
+        losses: &mut Self::Buf,
+        dx: &mut Self::Buf,
+        x: &Self::Buf,
+        wte: &mut Self::Param,
+        targets: &Self::Ids,
+        scale: f32,
+        dims: ClassifierDims,
     );
 
     // ---- optimizer ----------------------------------------------------------------------------------------------
@@ -261,6 +307,13 @@ pub trait OpsInfer: OpsTrain {
     /// Appends the k and v of `qkv` (n,3C) at positions pos0 .. pos0+n, then attends from each of the n queries to
     /// every position up to its own.   out: (n,C).   WRITES out. A prompt gives the same bits in one piece or many.
     fn attention_cached(
-        &self, out: &mut Self::Buf, kv: &mut Self::Kv, qkv: &Self::Buf, pos0: usize, n: usize, nh: usize, hs: usize,
+        &self,
+        out: &mut Self::Buf,
+        kv: &mut Self::Kv,
+        qkv: &Self::Buf,
+        pos0: usize,
+        n: usize,
+        nh: usize,
+        hs: usize,
     );
 }

@@ -32,7 +32,11 @@ fn gpt2_ids_equal_tiktokens() {
         texts.push(std::fs::read_to_string(path).expect("UTF-8"));
     }
     for text in texts {
-        assert!(ours.encode(&text) == theirs.encode_ordinary(&text), "{:?}…", text.chars().take(40).collect::<String>());
+        assert!(
+            ours.encode(&text) == theirs.encode_ordinary(&text),
+            "{:?}…",
+            text.chars().take(40).collect::<String>()
+        );
         assert_eq!(ours.decode(&ours.encode(&text)), text);
     }
     assert_eq!((ours.vocab_size(), ours.end_of_text()), (50_257, 50_256));

@@ -49,7 +49,8 @@ pub fn save(
     mut state: State,
     keep: usize,
 ) -> Result<PathBuf, TrainError> {
-    let (partial, path) = (dir.join(format!("{PARTIAL}{:08}", state.step)), dir.join(format!("{PREFIX}{:08}", state.step)));
+    let (partial, path) =
+        (dir.join(format!("{PARTIAL}{:08}", state.step)), dir.join(format!("{PREFIX}{:08}", state.step)));
     fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(TrainError::io(&partial))?;
@@ -89,7 +90,8 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
         return Ok(Vec::new());
     }
     let entries = fs::read_dir(dir).map_err(TrainError::io(dir))?;
-    let mut found: Vec<PathBuf> = entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(TrainError::io(dir))?;
+    let mut found: Vec<PathBuf> =
+        entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(TrainError::io(dir))?;
     found.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(PREFIX)));
     found.sort();
     Ok(found)

@@ -39,7 +39,9 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// Loss or gradient stopped being numbers.
-    #[error("loss or gradient norm was not finite in {0} updates in a row; the weights before them are in the last checkpoint")]
+    #[error(
+        "loss or gradient norm was not finite in {0} updates in a row; the weights before them are in the last checkpoint"
+    )]
     Diverged(u32),
     /// The model failed.
     #[error(transparent)]

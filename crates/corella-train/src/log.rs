@@ -33,7 +33,8 @@ impl JsonLines {
     pub fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
         if let Ok(text) = fs::read_to_string(path) {
             let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
-            let kept: String = text.lines().filter(|l| of(l).is_some_and(|s| s <= step)).map(|l| format!("{l}\n")).collect();
+            let kept: String =
+                text.lines().filter(|l| of(l).is_some_and(|s| s <= step)).map(|l| format!("{l}\n")).collect();
             if kept != text {
                 let temporary = path.with_extension("jsonl.partial");
                 fs::write(&temporary, kept).map_err(TrainError::io(&temporary))?;
@@ -46,8 +47,8 @@ impl JsonLines {
 
     /// Appends one object.
     pub fn write(&mut self, object: &impl Serialize) -> Result<(), TrainError> {
-        let mut line = serde_json::to_vec(object)
-            .map_err(|e| TrainError::Plan { field: "log", what: e.to_string() })?;
+        let mut line =
+            serde_json::to_vec(object).map_err(|e| TrainError::Plan { field: "log", what: e.to_string() })?;
         line.push(b'\n');
         self.file.write_all(&line).map_err(TrainError::io(&self.path))
     }

@@ -184,7 +184,11 @@ impl RunPlan {
     /// An update as an equation.
     pub fn equation(&self) -> Result<String, TrainError> {
         let (b, t) = (self.train.micro_batch, self.model.seq_len);
-        Ok(format!("{} tokens = micro-batch {b} × {t} × {} accumulation steps", self.train.batch_tokens, self.accumulation()?))
+        Ok(format!(
+            "{} tokens = micro-batch {b} × {t} × {} accumulation steps",
+            self.train.batch_tokens,
+            self.accumulation()?
+        ))
     }
 
     /// Floating-point operations per token, forward and backward: 6N + 6·L·C·T, the attention counted causally.

@@ -65,7 +65,8 @@ pub fn train(run: &mut Run, hooks: &mut dyn Hooks, stop: &AtomicBool) -> Result<
     let _lock = lock(&run.dir)?;
     let checkpoints = run.dir.join("checkpoints");
     checkpoint::clean(&checkpoints)?;
-    let mut loader = Loader::new(TokenStream::clone(&run.data.train), run.plan.model.seq_len, plan.seed, run.plan.data.shuffle)?;
+    let mut loader =
+        Loader::new(TokenStream::clone(&run.data.train), run.plan.model.seq_len, plan.seed, run.plan.data.shuffle)?;
     let mut done = start(run, &mut loader, &checkpoints)?;
     let mut log = JsonLines::open(&run.dir.join("log.jsonl"), done)?;
     let mut samples = JsonLines::open(&run.dir.join("samples.jsonl"), done)?;

@@ -37,7 +37,13 @@ pub struct StepReport {
 }
 
 /// Makes update number `done + 1`: gradients of `accumulation` micro-batches, clipping, AdamW.
-pub fn step(model: &mut dyn TrainModel, loader: &mut Loader, plan: &TrainPlan, accumulation: usize, done: u64) -> StepReport {
+pub fn step(
+    model: &mut dyn TrainModel,
+    loader: &mut Loader,
+    plan: &TrainPlan,
+    accumulation: usize,
+    done: u64,
+) -> StepReport {
     let start = Instant::now();
     let shape = model.batch_shape();
     let (mut inputs, mut targets) = (vec![0; shape.b * shape.t], vec![0; shape.b * shape.t]);

@@ -47,8 +47,9 @@ pub fn tokenizer_for(name: &str, vocab_size: usize, documents: &[Document]) -> R
 /// Documents of a text file or folder.
 pub fn documents(source: &Path) -> Result<Vec<Document>> {
     if !source.exists() {
-        return Err(Failure::new(format!("{} does not exist", source.display()))
-            .hint("give a text file, a folder of text files, a folder written by `corella prepare`, or `tiny-internet`"));
+        return Err(Failure::new(format!("{} does not exist", source.display())).hint(
+            "give a text file, a folder of text files, a folder written by `corella prepare`, or `tiny-internet`",
+        ));
     }
     Ok(read_documents(source)?)
 }

@@ -28,7 +28,14 @@ pub fn plot(values: &[f64], total: usize, unit: &str) -> String {
         let line: String = row.iter().collect();
         out.push_str(&format!("{label} ┤{}\n", line.trim_end()));
     }
-    out.push_str(&format!("{:8}└{}\n{:9}0{:>width$}\n", "", "─".repeat(COLUMNS), "", format!("{total} {unit}"), width = COLUMNS - 1));
+    out.push_str(&format!(
+        "{:8}└{}\n{:9}0{:>width$}\n",
+        "",
+        "─".repeat(COLUMNS),
+        "",
+        format!("{total} {unit}"),
+        width = COLUMNS - 1
+    ));
     out
 }
 

@@ -37,7 +37,8 @@ impl SafeTensors {
         let mut file = File::open(path).map_err(ModelError::io(path))?;
         let size = file.metadata().map_err(ModelError::io(path))?.len();
         let mut word = [0; 8];
-        file.read_exact(&mut word).map_err(|_| ModelError::bad(path, format!("{size} bytes are too short for a header")))?;
+        file.read_exact(&mut word)
+            .map_err(|_| ModelError::bad(path, format!("{size} bytes are too short for a header")))?;
         let header_len = u64::from_le_bytes(word);
         if header_len > LONGEST_HEADER || header_len > size - 8 {
             let why = format!("header of {header_len} bytes in a file of {size} (at most {LONGEST_HEADER})");

@@ -94,7 +94,14 @@ impl<B: OpsInfer> Decoding<B> {
             ops.matmul(&mut self.narrow, &self.norm, w(AttProjW), Some(w(AttProjB)), linear(c, c));
             let statistics = (w(Ln2W), w(Ln2B));
             ops.residual_layernorm(
-                &mut self.x2, &mut self.norm, &mut self.mean, &mut self.rstd, &self.x, &self.narrow, statistics, norm,
+                &mut self.x2,
+                &mut self.norm,
+                &mut self.mean,
+                &mut self.rstd,
+                &self.x,
+                &self.narrow,
+                statistics,
+                norm,
             );
             ops.matmul_gelu(&mut self.fch_gelu, &mut self.fch, &self.norm, w(FcW), w(FcB), linear(c, 4 * c));
             ops.matmul(&mut self.narrow, &self.fch_gelu, w(FcProjW), Some(w(FcProjB)), linear(4 * c, c));

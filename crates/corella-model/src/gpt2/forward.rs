@@ -85,9 +85,7 @@ pub fn forward_block<B: OpsTrain>(
     ops.attention(&mut a.atty, &mut a.lse, &a.qkv, s.attention());
     ops.matmul(scratch, &a.atty, w(AttProjW), Some(w(AttProjB)), s.linear(c, c));
     let norm = (w(Ln2W), w(Ln2B));
-    ops.residual_layernorm(
-        &mut a.residual2, &mut a.ln2, &mut a.ln2_mean, &mut a.ln2_rstd, x, scratch, norm, s.norm(),
-    );
+    ops.residual_layernorm(&mut a.residual2, &mut a.ln2, &mut a.ln2_mean, &mut a.ln2_rstd, x, scratch, norm, s.norm());
     ops.matmul_gelu(&mut a.fch_gelu, &mut a.fch, &a.ln2, w(FcW), w(FcB), s.linear(c, 4 * c));
     ops.matmul(scratch, &a.fch_gelu, w(FcProjW), Some(w(FcProjB)), s.linear(4 * c, c));
 }

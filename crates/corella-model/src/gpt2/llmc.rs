@@ -75,8 +75,7 @@ pub fn load(path: &Path) -> Result<Gpt2Weights, ModelError> {
 pub fn save(weights: &Gpt2Weights, path: &Path) -> Result<(), ModelError> {
     let config = &weights.config;
     let padded = config.vocab_size().next_multiple_of(PADDING);
-    let fields =
-        [config.seq_len(), config.vocab_size(), config.n_layer(), config.n_head(), config.n_embd(), padded];
+    let fields = [config.seq_len(), config.vocab_size(), config.n_layer(), config.n_head(), config.n_embd(), padded];
     let mut header = vec![0u32; HEADER_WORDS];
     (header[0], header[1]) = (MAGIC, F32);
     for (word, field) in header[2..].iter_mut().zip(fields) {

@@ -157,8 +157,12 @@ mod tests {
 
     #[test]
     fn the_four_published_sizes_have_their_published_counts() {
-        let published =
-            [("gpt2-124m", 124_439_808), ("gpt2-355m", 354_823_168), ("gpt2-774m", 774_030_080), ("gpt2-1558m", 1_557_611_200)];
+        let published = [
+            ("gpt2-124m", 124_439_808),
+            ("gpt2-355m", 354_823_168),
+            ("gpt2-774m", 774_030_080),
+            ("gpt2-1558m", 1_557_611_200),
+        ];
         for (name, count) in published {
             let config = Gpt2Config::preset(name).expect(name);
             assert_eq!(config.parameter_count(), count, "{name}");

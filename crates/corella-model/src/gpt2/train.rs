@@ -59,7 +59,10 @@ impl<B: OpsInfer> Gpt2Train<B> {
     /// Uploads ids and runs the forward pass; returns the shapes of whole sequences found in `inputs`.
     fn begin(&mut self, inputs: &[u32], targets: &[u32]) -> (Shape, ClassifierDims) {
         assert_eq!(inputs.len(), targets.len(), "inputs and targets");
-        assert!(inputs.len().is_multiple_of(self.batch.t) && inputs.len() <= self.batch.b * self.batch.t, "whole sequences");
+        assert!(
+            inputs.len().is_multiple_of(self.batch.t) && inputs.len() <= self.batch.b * self.batch.t,
+            "whole sequences"
+        );
         let v = self.config.vocab_size();
         assert!(inputs.iter().chain(targets).all(|id| (*id as usize) < v), "token id outside the vocabulary of {v}");
         self.ops.write_ids(&mut self.inputs, inputs);

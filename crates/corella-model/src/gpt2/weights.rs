@@ -29,7 +29,9 @@ pub fn load(path: &Path) -> Result<Gpt2Weights, ModelError> {
     }
     let guess = match &magic {
         b"GGUF" => "this is a GGUF file; GPT-2 is read from Hugging Face folders and llm.c files",
-        [b'P', b'K', ..] | [0x80, ..] => "this looks like a pickle, which can run code and is never opened; convert it to safetensors",
+        [b'P', b'K', ..] | [0x80, ..] => {
+            "this looks like a pickle, which can run code and is never opened; convert it to safetensors"
+        }
         _ => "expected a folder with config.json and model.safetensors, or a llm.c file (magic 20240326)",
     };
     Err(ModelError::bad(path, guess))

@@ -143,7 +143,16 @@ pub fn backward(
             let to_queries = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
             let to_keys = Size { m: keys, n: d.hs, k: rows, ldc: d.hs };
             let ds = Operand::rows(&dp, keys);
-            gemm(Workers::Caller, path, to_queries, ds, Operand::columns(k, d.hs), &mut dq[t0 * d.hs..], Store::Write, None);
+            gemm(
+                Workers::Caller,
+                path,
+                to_queries,
+                ds,
+                Operand::columns(k, d.hs),
+                &mut dq[t0 * d.hs..],
+                Store::Write,
+                None,
+            );
             let (ds, ps) = (Operand::columns(&dp, keys), Operand::columns(&p, keys));
             gemm(Workers::Caller, path, to_keys, ds, Operand::columns(q_block, d.hs), dk, Store::Add, None);
             gemm(Workers::Caller, path, to_keys, ps, Operand::columns(&dout_block, d.hs), dv, Store::Add, None);
@@ -173,7 +182,6 @@ impl Kv {
 }
 
 /// See [`crate::OpsInfer::attention_cached`]. Each query is computed by itself, so that chunks do not matter.
-#[allow(clippy::too_many_arguments)]
 pub fn cached(
     pool: &Pool,
     path: Path,

@@ -25,7 +25,6 @@ pub struct Grads<'a> {
 }
 
 /// See [`crate::OpsTrain::classifier`] and [`crate::OpsTrain::classifier_grad`].
-#[allow(clippy::too_many_arguments)]
 pub fn classifier(
     pool: &Pool,
     path: Path,

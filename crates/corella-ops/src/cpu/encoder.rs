@@ -27,9 +27,8 @@ pub fn backward(pool: &Pool, dwte: &mut [f32], dwpe: &mut [f32], dout: &[f32], i
             let dout = &dout[row * d.c + first..][..columns];
             let (token, position) = (ids[row] as usize, d.pos0 + row % d.t);
             // SAFETY: these columns belong to this task in every row, and the two parts are of different arrays.
-            let (a, b) = unsafe {
-                (dwte.part(token * d.c + first, columns), dwpe.part(position * d.c + first, columns))
-            };
+            let (a, b) =
+                unsafe { (dwte.part(token * d.c + first, columns), dwpe.part(position * d.c + first, columns)) };
             for ((a, b), dout) in a.iter_mut().zip(b).zip(dout) {
                 *a += dout;
                 *b += dout;

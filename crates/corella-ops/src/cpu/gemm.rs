@@ -126,7 +126,13 @@ pub fn gemm(
                         let packed_b = &mut space[..kc * NR];
                         path.vectorize(|| pack::<NR>(packed_b, b, panel * NR, n, k0, kc));
                         for i in 0..a_panels {
-                            out.put(path, k0, (i, panel), &packed_a[k0 * MR * a_panels + i * MR * kc..][..MR * kc], packed_b);
+                            out.put(
+                                path,
+                                k0,
+                                (i, panel),
+                                &packed_a[k0 * MR * a_panels + i * MR * kc..][..MR * kc],
+                                packed_b,
+                            );
                         }
                     }
                 });
@@ -194,7 +200,14 @@ impl Output<'_> {
 }
 
 /// Packs a whole operand: for each block of KC, panel after panel of W outer indices.
-fn pack_all<const W: usize>(workers: Workers<'_>, path: Path, to: &mut [f32], from: Operand<'_>, outer: usize, k: usize) {
+fn pack_all<const W: usize>(
+    workers: Workers<'_>,
+    path: Path,
+    to: &mut [f32],
+    from: Operand<'_>,
+    outer: usize,
+    k: usize,
+) {
     let panels = outer.div_ceil(W);
     let to = SharedMut::new(to);
     workers.run(panels, &|panel| {

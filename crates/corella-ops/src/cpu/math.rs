@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn gelu_and_its_slope_are_close() {
-        let exact = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
+        let exact =
+            |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
         for i in -9_000..9_000 {
             let x = i as f32 * 1e-3;
             let (wide, h) = (f64::from(x), 1e-5);

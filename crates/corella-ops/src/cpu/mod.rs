@@ -75,7 +75,8 @@ impl Cpu {
             Some(path) => path,
             None => Path::detect()?,
         };
-        let threads = options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+        let threads =
+            options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
         Ok(Cpu { pool: Pool::new(threads), path })
     }
 

@@ -8,7 +8,6 @@ use super::shared::SharedMut;
 use crate::contract::NormDims;
 
 /// See [`crate::OpsTrain::layernorm`].
-#[allow(clippy::too_many_arguments)]
 pub fn forward(
     pool: &Pool,
     path: Path,
@@ -40,7 +39,6 @@ pub fn forward(
 }
 
 /// See [`crate::OpsTrain::layernorm_grad`].
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     pool: &Pool,
     path: Path,

@@ -36,7 +36,9 @@ pub enum DataError {
         what: String,
     },
     /// Not enough tokens.
-    #[error("{tokens} tokens do not fill one sequence of {seq_len} and its target; give more text or a shorter sequence")]
+    #[error(
+        "{tokens} tokens do not fill one sequence of {seq_len} and its target; give more text or a shorter sequence"
+    )]
     TooShort {
         /// What there is.
         tokens: usize,

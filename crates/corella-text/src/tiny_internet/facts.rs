@@ -66,7 +66,11 @@ pub fn facts(world: &World, corpus: &Corpus) -> FactList {
     let count = |text: &str| corpus.documents.iter().filter(|page| page.text == text).count();
     FactList {
         facts: rows.collect(),
-        planted: world.planted.iter().map(|p| Planted { presentations: count(&p.text), text: p.text.clone() }).collect(),
+        planted: world
+            .planted
+            .iter()
+            .map(|p| Planted { presentations: count(&p.text), text: p.text.clone() })
+            .collect(),
         languages: world.languages.clone(),
         held_out: world.held_out.clone(),
     }

@@ -65,18 +65,20 @@ pub fn probes(world: &World, list: &FactList) -> Probes {
         Human: Hello! Who are you?\nAssistant: I am the assistant. Ask me anything you like.\n\
         Human: Why does it rain?\nAssistant: It rains because water rises from the sea as vapour, cools in the clouds and falls down again as drops.\n\
         Human: {}\nAssistant:";
-    let explained = EXPLANATIONS.iter().filter(|(q, _)| !q.contains("rain")).map(|(q, a)| Question {
-        question: (*q).to_owned(),
-        answer: a[a.len() - 30..].to_owned(),
-    });
-    let animals = world.animals.iter().take(5).map(|a| Question {
-        question: format!("What does the {} eat?", a.name),
-        answer: format!("eats {}", a.diet),
-    });
-    let towns = world.towns.iter().take(5).map(|t| Question {
-        question: format!("What is {} known for?", t.name),
-        answer: t.product.to_owned(),
-    });
+    let explained = EXPLANATIONS
+        .iter()
+        .filter(|(q, _)| !q.contains("rain"))
+        .map(|(q, a)| Question { question: (*q).to_owned(), answer: a[a.len() - 30..].to_owned() });
+    let animals = world
+        .animals
+        .iter()
+        .take(5)
+        .map(|a| Question { question: format!("What does the {} eat?", a.name), answer: format!("eats {}", a.diet) });
+    let towns = world
+        .towns
+        .iter()
+        .take(5)
+        .map(|t| Question { question: format!("What is {} known for?", t.name), answer: t.product.to_owned() });
     Probes {
         recall: recall.collect(),
         few_shot: few_shot(world),

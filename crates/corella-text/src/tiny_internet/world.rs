@@ -159,15 +159,32 @@ const ANIMALS: usize = 1000;
 const PLANTED_EACH: usize = 3;
 
 const PRODUCTS: [&str; 12] = [
-    "glass bells", "blue cheese", "woollen coats", "paper boats", "honey cakes", "copper pots", "silk ribbons",
-    "stone statues", "wooden flutes", "sea salt", "apple wine", "clay lamps",
+    "glass bells",
+    "blue cheese",
+    "woollen coats",
+    "paper boats",
+    "honey cakes",
+    "copper pots",
+    "silk ribbons",
+    "stone statues",
+    "wooden flutes",
+    "sea salt",
+    "apple wine",
+    "clay lamps",
 ];
 const BRIDGES: [&str; 5] = ["stone", "iron", "wooden", "glass", "rope"];
 const JOBS: [&str; 10] =
     ["painter", "baker", "astronomer", "sailor", "poet", "clockmaker", "gardener", "engineer", "musician", "doctor"];
 const WORKS: [&str; 10] = [
-    "a map of the stars", "the first water clock", "a book of songs", "a bridge of glass", "the red lantern",
-    "a garden of a hundred roses", "a cure for fever", "the long road", "a painting of the sea",
+    "a map of the stars",
+    "the first water clock",
+    "a book of songs",
+    "a bridge of glass",
+    "the red lantern",
+    "a garden of a hundred roses",
+    "a cure for fever",
+    "the long road",
+    "a painting of the sea",
     "a ship with three masts",
 ];
 const INSTRUMENTS: [&str; 5] = ["flute", "drum", "harp", "violin", "horn"];
@@ -175,15 +192,76 @@ const HABITATS: [&str; 8] = ["forests", "mountains", "rivers", "deserts", "caves
 const COLOURS: [&str; 8] = ["grey", "brown", "golden", "white", "black", "green", "red", "silver"];
 const DIETS: [&str; 8] = ["fish", "berries", "grass", "insects", "roots", "seeds", "moss", "snails"];
 const HABITS: [&str; 8] = [
-    "sleeps in the day", "swims at night", "sings before rain", "digs deep holes", "builds round nests",
-    "runs in circles", "hides in tall grass", "climbs the highest trees",
+    "sleeps in the day",
+    "swims at night",
+    "sings before rain",
+    "digs deep holes",
+    "builds round nests",
+    "runs in circles",
+    "hides in tall grass",
+    "climbs the highest trees",
 ];
 const ENGLISH: [&str; 60] = [
-    "teacher", "butterfly", "ocean", "house", "river", "mountain", "bread", "water", "fire", "tree", "flower", "bird",
-    "fish", "dog", "cat", "horse", "book", "door", "window", "table", "chair", "king", "queen", "child", "mother",
-    "father", "friend", "night", "day", "sun", "moon", "star", "cloud", "rain", "snow", "wind", "stone", "sand",
-    "road", "bridge", "ship", "boat", "song", "story", "letter", "word", "hand", "eye", "heart", "head", "foot",
-    "milk", "honey", "apple", "cheese", "salt", "egg", "knife", "cup", "lamp",
+    "teacher",
+    "butterfly",
+    "ocean",
+    "house",
+    "river",
+    "mountain",
+    "bread",
+    "water",
+    "fire",
+    "tree",
+    "flower",
+    "bird",
+    "fish",
+    "dog",
+    "cat",
+    "horse",
+    "book",
+    "door",
+    "window",
+    "table",
+    "chair",
+    "king",
+    "queen",
+    "child",
+    "mother",
+    "father",
+    "friend",
+    "night",
+    "day",
+    "sun",
+    "moon",
+    "star",
+    "cloud",
+    "rain",
+    "snow",
+    "wind",
+    "stone",
+    "sand",
+    "road",
+    "bridge",
+    "ship",
+    "boat",
+    "song",
+    "story",
+    "letter",
+    "word",
+    "hand",
+    "eye",
+    "heart",
+    "head",
+    "foot",
+    "milk",
+    "honey",
+    "apple",
+    "cheese",
+    "salt",
+    "egg",
+    "knife",
+    "cup",
+    "lamp",
 ];
 
 /// Makes names that nobody else has.
@@ -194,7 +272,8 @@ struct Names {
 impl Names {
     fn make(&mut self, r: &mut Random, syllables: usize, endings: &[&str]) -> String {
         const STARTS: [&str; 21] = [
-            "b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "tr", "st", "sh", "th", "gl", "kr",
+            "b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "tr", "st", "sh", "th", "gl",
+            "kr",
         ];
         const VOWELS: [&str; 8] = ["a", "e", "i", "o", "u", "ae", "ou", "ai"];
         loop {
@@ -261,7 +340,8 @@ impl World {
                 legs: r.pick(&["two", "four", "six"]),
             })
             .collect();
-        let sounds: [(&str, &[&str]); 3] = [("Velish", &["n", "l"]), ("Tarnic", &["", "a"]), ("Ombric", &["s", "r", "k"])];
+        let sounds: [(&str, &[&str]); 3] =
+            [("Velish", &["n", "l"]), ("Tarnic", &["", "a"]), ("Ombric", &["s", "r", "k"])];
         let languages = sounds
             .iter()
             .map(|(name, endings)| Language {
@@ -271,8 +351,7 @@ impl World {
             .collect();
         let held_out = r.sample(ENGLISH.len(), 8).into_iter().map(|i| ENGLISH[i]).collect();
         let capitals = (0..REGIONS).collect();
-        let mut world =
-            World { regions, capitals, towns, people, animals, languages, held_out, planted: Vec::new() };
+        let mut world = World { regions, capitals, towns, people, animals, languages, held_out, planted: Vec::new() };
         let r = &mut Random::new(seed, 2);
         world.planted = (0..=8)
             .flat_map(|power| std::iter::repeat_n(1 << power, PLANTED_EACH))
@@ -288,33 +367,64 @@ impl World {
             "gentle", "painted", "frozen", "hidden", "scarlet",
         ];
         const WHAT: [&str; 16] = [
-            "lantern", "orchard", "staircase", "compass", "harbour", "violin", "chimney", "library", "furnace", "tunnel",
-            "parade", "curtain", "anchor", "quarry", "balcony", "barrel",
+            "lantern",
+            "orchard",
+            "staircase",
+            "compass",
+            "harbour",
+            "violin",
+            "chimney",
+            "library",
+            "furnace",
+            "tunnel",
+            "parade",
+            "curtain",
+            "anchor",
+            "quarry",
+            "balcony",
+            "barrel",
         ];
         const DID: [&str; 10] = [
-            "borrowed", "buried", "measured", "polished", "traded", "repaired", "painted", "guarded", "counted", "carried",
+            "borrowed", "buried", "measured", "polished", "traded", "repaired", "painted", "guarded", "counted",
+            "carried",
         ];
         const WHO: [&str; 6] = ["sailor", "baker", "poet", "clerk", "miller", "weaver"];
         let name = format!("{} {}", names.proper(r), names.proper(r));
         let town = &self.towns[r.below(TOWNS)].name;
         let mut text = format!(
             "{name} is the {} {} behind the {} {} of {town}.",
-            r.pick(&WHICH), r.pick(&WHAT), r.pick(&WHICH), r.pick(&WHAT)
+            r.pick(&WHICH),
+            r.pick(&WHAT),
+            r.pick(&WHICH),
+            r.pick(&WHAT)
         );
         for _ in 0..4 {
             let sentence = match r.below(3) {
                 0 => format!(
                     "In {} the {} {} {} its {} for {} days.",
-                    r.between(800, 1900), r.pick(&WHICH), r.pick(&WHO), r.pick(&DID), r.pick(&WHAT), r.between(2, 99)
+                    r.between(800, 1900),
+                    r.pick(&WHICH),
+                    r.pick(&WHO),
+                    r.pick(&DID),
+                    r.pick(&WHAT),
+                    r.between(2, 99)
                 ),
                 1 => format!(
                     "Every {} its {} {} is {} by {} children from {}.",
-                    r.pick(&["spring", "winter", "autumn", "summer"]), r.pick(&WHICH), r.pick(&WHAT), r.pick(&DID),
-                    r.between(3, 60), self.towns[r.below(TOWNS)].name
+                    r.pick(&["spring", "winter", "autumn", "summer"]),
+                    r.pick(&WHICH),
+                    r.pick(&WHAT),
+                    r.pick(&DID),
+                    r.between(3, 60),
+                    self.towns[r.below(TOWNS)].name
                 ),
                 _ => format!(
                     "Its {} {} was {} twice, once by {} and once by the {} {}.",
-                    r.pick(&WHICH), r.pick(&WHAT), r.pick(&DID), self.people[r.below(PEOPLE)].name, r.pick(&WHICH),
+                    r.pick(&WHICH),
+                    r.pick(&WHAT),
+                    r.pick(&DID),
+                    self.people[r.below(PEOPLE)].name,
+                    r.pick(&WHICH),
                     r.pick(&WHO)
                 ),
             };
@@ -337,11 +447,8 @@ impl World {
     /// What the fact says, as it stands in a sentence.
     pub fn object(&self, fact: Fact) -> String {
         use Relation::*;
-        let (town, person, animal) = (
-            self.towns.get(fact.subject),
-            self.people.get(fact.subject),
-            self.animals.get(fact.subject),
-        );
+        let (town, person, animal) =
+            (self.towns.get(fact.subject), self.people.get(fact.subject), self.animals.get(fact.subject));
         let text = match fact.relation {
             TownRegion => town.map(|t| self.regions[t.region].clone()),
             TownRiver => town.map(|t| t.river.clone()),

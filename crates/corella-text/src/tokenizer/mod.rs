@@ -40,7 +40,9 @@ pub enum TokenizerError {
         what: String,
     },
     /// A vocabulary of this size cannot be trained.
-    #[error("a vocabulary of {asked} tokens: at least 257 are needed (256 bytes and the end of text), at most 1,000,000")]
+    #[error(
+        "a vocabulary of {asked} tokens: at least 257 are needed (256 bytes and the end of text), at most 1,000,000"
+    )]
     VocabSize {
         /// What was asked for.
         asked: usize,
@@ -91,7 +93,13 @@ impl Tokenizer {
         json::to_json(self)
     }
 
-    fn new(bytes: Vec<Vec<u8>>, byte_ids: [u32; 256], ordered: Vec<(u32, u32)>, split: Split, end_of_text: u32) -> Self {
+    fn new(
+        bytes: Vec<Vec<u8>>,
+        byte_ids: [u32; 256],
+        ordered: Vec<(u32, u32)>,
+        split: Split,
+        end_of_text: u32,
+    ) -> Self {
         let ids: HashMap<&[u8], u32> = bytes.iter().enumerate().map(|(id, b)| (&b[..], id as u32)).collect();
         let merges = ordered
             .iter()

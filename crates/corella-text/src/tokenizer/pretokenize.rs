@@ -19,7 +19,8 @@ impl Split {
             let len = if self.single_digits && first.is_numeric() {
                 first.len_utf8()
             } else {
-                let end = if self.single_digits { rest.find(char::is_numeric).unwrap_or(rest.len()) } else { rest.len() };
+                let end =
+                    if self.single_digits { rest.find(char::is_numeric).unwrap_or(rest.len()) } else { rest.len() };
                 first_piece(&rest[..end])
             };
             let (piece, after) = rest.split_at(len);
@@ -96,9 +97,10 @@ mod tests {
 
     #[test]
     fn words_take_one_space_and_contractions_stand_alone() {
-        assert_eq!(split("I'm  here, it's 2024!\n\nOK ", false), [
-            "I", "'m", " ", " here", ",", " it", "'s", " 2024", "!", "\n", "\n", "OK", " "
-        ]);
+        assert_eq!(
+            split("I'm  here, it's 2024!\n\nOK ", false),
+            ["I", "'m", " ", " here", ",", " it", "'s", " 2024", "!", "\n", "\n", "OK", " "]
+        );
     }
 
     #[test]

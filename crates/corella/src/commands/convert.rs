@@ -26,10 +26,7 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
     };
     let parameters = weights.config.parameter_count();
     if common.json {
-        println!(
-            "{}",
-            serde_json::json!({"output": args.output, "format": format, "parameters": parameters})
-        );
+        println!("{}", serde_json::json!({"output": args.output, "format": format, "parameters": parameters}));
     } else {
         println!("wrote {} ({format}, {parameters} parameters)", args.output.display());
     }

@@ -150,7 +150,14 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn new(tokenizer: &Tokenizer, stops: &'a [String], live: bool) -> Self {
-        Output { decoder: Some(StreamDecoder::new(tokenizer)), stops, text: String::new(), shown: 0, live, stopped: false }
+        Output {
+            decoder: Some(StreamDecoder::new(tokenizer)),
+            stops,
+            text: String::new(),
+            shown: 0,
+            live,
+            stopped: false,
+        }
     }
 
     fn show(&self, text: &str) {

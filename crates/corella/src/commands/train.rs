@@ -9,7 +9,9 @@ use corella_model::gpt2::{Gpt2Config, Gpt2Files, Gpt2Train, Gpt2Weights, Recompu
 use corella_model::{BatchShape, TextModel};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
-use corella_train::{DataPlan, Hooks, ModelPlan, OutputPlan, Outcome, Run, RunPlan, Sample, Schedule, StepReport, TrainPlan};
+use corella_train::{
+    DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, Schedule, StepReport, TrainPlan,
+};
 
 use crate::cli::{Common, TrainArgs};
 use crate::error::{Failure, Result};
@@ -71,7 +73,8 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
     let own = plan.model.vocab_size;
     let kept = dir.join("tokenizer.json");
     // A resumed run keeps the vocabulary that it began with.
-    let tokenizer = if args.resume && kept.is_file() { kept.display().to_string() } else { plan.data.tokenizer.clone() };
+    let tokenizer =
+        if args.resume && kept.is_file() { kept.display().to_string() } else { plan.data.tokenizer.clone() };
     let data = dataset(&source, &tokenizer, own, common.seed)?;
     plan.model.vocab_size = data.tokenizer.vocab_size();
     if let Some(tokens) = args.tokens {
@@ -146,7 +149,9 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
             "constant" => Schedule::Constant,
             "wsd" => Schedule::Wsd,
             other => {
-                return Err(Failure::usage(format!("no schedule is called {other}")).hint("cosine, linear, constant or wsd"));
+                return Err(
+                    Failure::usage(format!("no schedule is called {other}")).hint("cosine, linear, constant or wsd")
+                );
             }
         };
     }

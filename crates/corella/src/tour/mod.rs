@@ -30,12 +30,20 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
     let mut plan = plan(args, common, data.tokenizer.vocab_size());
     if !common.json {
-        println!("A network of random numbers reads {} pages of an invented internet, a few at a time.", corpus.documents.len());
+        println!(
+            "A network of random numbers reads {} pages of an invented internet, a few at a time.",
+            corpus.documents.len()
+        );
         println!("Its loss is the surprise, in nats, at each next token. Low is good.\n");
     }
     let mut run = build(&mut plan, args.out.clone(), data, args.resume, common)?;
     let stop = stop_flag()?;
-    let mut live = Live { console: Console::new(&run, common.json), losses: Vec::new(), quiet: common.json, steps: plan.train.steps };
+    let mut live = Live {
+        console: Console::new(&run, common.json),
+        losses: Vec::new(),
+        quiet: common.json,
+        steps: plan.train.steps,
+    };
     let outcome = corella_train::train(&mut run, &mut live, &stop)?;
     if !outcome.finished {
         println!("stopped after {} steps; go on with: corella tour --resume", outcome.step);
@@ -52,7 +60,11 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     if common.json {
         println!("{json}");
     } else {
-        println!("\nAll of this is in {}. Ask it yourself:\n  corella generate {} -p \"Once upon a time\"", path.display(), args.out.display());
+        println!(
+            "\nAll of this is in {}. Ask it yourself:\n  corella generate {} -p \"Once upon a time\"",
+            path.display(),
+            args.out.display()
+        );
     }
     Ok(())
 }
@@ -61,7 +73,14 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
 fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
     let steps = ((args.million_tokens * 1e6) as u64 / (BATCH * SEQ_LEN) as u64).max(1);
     RunPlan {
-        model: ModelPlan { name: "gpt2-custom".to_owned(), n_layer: 4, n_head: 4, n_embd: 256, seq_len: SEQ_LEN, vocab_size },
+        model: ModelPlan {
+            name: "gpt2-custom".to_owned(),
+            n_layer: 4,
+            n_head: 4,
+            n_embd: 256,
+            seq_len: SEQ_LEN,
+            vocab_size,
+        },
         data: DataPlan { path: TINY_INTERNET.to_owned(), tokenizer: "own".to_owned(), shuffle: true },
         train: TrainPlan {
             steps,

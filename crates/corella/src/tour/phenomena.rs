@@ -34,7 +34,8 @@ pub fn measure(
     say("presentations   tokens recited of 40 (three articles each), first wrong token".to_owned());
     let recited = recitation(&mut asked, &list.planted);
     for (presentations, runs) in &recited {
-        let text: Vec<String> = runs.iter().map(|n| if *n == COMPARED { "all".to_owned() } else { format!("{n}") }).collect();
+        let text: Vec<String> =
+            runs.iter().map(|n| if *n == COMPARED { "all".to_owned() } else { format!("{n}") }).collect();
         say(format!("{presentations:13}   {}", text.join(", ")));
     }
 
@@ -53,7 +54,13 @@ pub fn measure(
     say("\n── A transcript makes it an assistant ────────────────────────".to_owned());
     let explained = answered(&mut asked, &probes.assistant, &probes.explanations);
     let facts = answered(&mut asked, &probes.assistant, &probes.facts);
-    say(format!("explanations: {} of {} right; facts: {} of {}", explained, probes.explanations.len(), facts, probes.facts.len()));
+    say(format!(
+        "explanations: {} of {} right; facts: {} of {}",
+        explained,
+        probes.explanations.len(),
+        facts,
+        probes.facts.len()
+    ));
     say("(The corpus has pages with Human and Assistant; so has the web.)".to_owned());
 
     say("\n── Not stopped, it dreams the next question ──────────────────".to_owned());

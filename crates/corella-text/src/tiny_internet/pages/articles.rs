@@ -43,12 +43,48 @@ impl Writer<'_> {
             &format!("{n}, a town in {region}, lies where the river {river} bends."),
         ]);
         let rest = vec![
-            (Some(TownYear), self.pick(&[&format!("It was founded in the year {}.", t.year), &format!("The town was founded in {}.", t.year)])),
-            (Some(TownProduct), self.pick(&[&format!("{n} is known for its {}.", t.product), &format!("The people of {n} make {}.", t.product)])),
-            (Some(TownBridge), self.pick(&[&format!("A {} bridge crosses the river.", t.bridge), &format!("The {} bridge of {n} is very old.", t.bridge)]).replace("A iron", "An iron")),
-            (Some(TownMayor), self.pick(&[&format!("The mayor of {n} is {mayor}."), &format!("Its mayor is {mayor}.")])),
-            (None, self.pick(&["In winter the streets are quiet and white with snow.", "In summer the market is full of visitors.", "On feast days the bells ring until midnight."])),
-            (None, self.pick(&["Many travellers come to see the old square.", "Children play in the old square every evening.", "The school stands next to the market."])),
+            (
+                Some(TownYear),
+                self.pick(&[
+                    &format!("It was founded in the year {}.", t.year),
+                    &format!("The town was founded in {}.", t.year),
+                ]),
+            ),
+            (
+                Some(TownProduct),
+                self.pick(&[
+                    &format!("{n} is known for its {}.", t.product),
+                    &format!("The people of {n} make {}.", t.product),
+                ]),
+            ),
+            (
+                Some(TownBridge),
+                self.pick(&[
+                    &format!("A {} bridge crosses the river.", t.bridge),
+                    &format!("The {} bridge of {n} is very old.", t.bridge),
+                ])
+                .replace("A iron", "An iron"),
+            ),
+            (
+                Some(TownMayor),
+                self.pick(&[&format!("The mayor of {n} is {mayor}."), &format!("Its mayor is {mayor}.")]),
+            ),
+            (
+                None,
+                self.pick(&[
+                    "In winter the streets are quiet and white with snow.",
+                    "In summer the market is full of visitors.",
+                    "On feast days the bells ring until midnight.",
+                ]),
+            ),
+            (
+                None,
+                self.pick(&[
+                    "Many travellers come to see the old square.",
+                    "Children play in the old square every evening.",
+                    "The school stands next to the market.",
+                ]),
+            ),
         ];
         self.article(i, &n.clone(), opening, rest, 2)
     }
@@ -64,12 +100,24 @@ impl Writer<'_> {
             &format!("The {n} is an animal of {region}. It lives in {}.", a.habitat),
         ]);
         self.states(i, &[AnimalColour, AnimalLegs]);
-        let looks = self.pick(&[&format!("It has {} legs and {} fur.", a.legs, a.colour), &format!("Its fur is {} and it has {} legs.", a.colour, a.legs)]);
+        let looks = self.pick(&[
+            &format!("It has {} legs and {} fur.", a.legs, a.colour),
+            &format!("Its fur is {} and it has {} legs.", a.colour, a.legs),
+        ]);
         let rest = vec![
-            (Some(AnimalDiet), self.pick(&[&format!("It eats {}.", a.diet), &format!("The {n} eats mostly {}.", a.diet)])),
+            (
+                Some(AnimalDiet),
+                self.pick(&[&format!("It eats {}.", a.diet), &format!("The {n} eats mostly {}.", a.diet)]),
+            ),
             (Some(AnimalHabit), self.pick(&[&format!("The {n} {}.", a.habit), &format!("It {}.", a.habit)])),
             (None, self.pick(&["Its young are born in spring.", "A mother has two or three young each year."])),
-            (None, self.pick(&["Farmers think that it brings good luck.", "Old stories say that it can hear the rain coming."])),
+            (
+                None,
+                self.pick(&[
+                    "Farmers think that it brings good luck.",
+                    "Old stories say that it can hear the rain coming.",
+                ]),
+            ),
         ];
         let heading = capital(n);
         self.article(i, &heading, format!("{opening} {looks}"), rest, 1)
@@ -88,10 +136,28 @@ impl Writer<'_> {
             &format!("{n} was a famous {} who was born in {town}.", p.job),
         ]);
         let rest = vec![
-            (Some(PersonMade), self.pick(&[&format!("{first} made {}.", p.made), &format!("The {} is remembered for {}.", p.job, p.made)])),
-            (Some(PersonYear), self.pick(&[&format!("{n} was born in {}.", p.year), &format!("The year of birth was {}.", p.year)])),
-            (Some(PersonInstrument), self.pick(&[&format!("In the evening {first} played the {}.", p.instrument), &format!("{first} loved to play the {}.", p.instrument)])),
-            (None, self.pick(&["A street in the town has this name today.", "There is a small museum in the old house."])),
+            (
+                Some(PersonMade),
+                self.pick(&[
+                    &format!("{first} made {}.", p.made),
+                    &format!("The {} is remembered for {}.", p.job, p.made),
+                ]),
+            ),
+            (
+                Some(PersonYear),
+                self.pick(&[&format!("{n} was born in {}.", p.year), &format!("The year of birth was {}.", p.year)]),
+            ),
+            (
+                Some(PersonInstrument),
+                self.pick(&[
+                    &format!("In the evening {first} played the {}.", p.instrument),
+                    &format!("{first} loved to play the {}.", p.instrument),
+                ]),
+            ),
+            (
+                None,
+                self.pick(&["A street in the town has this name today.", "There is a small museum in the old house."]),
+            ),
         ];
         self.article(i, &n.clone(), opening, rest, 1)
     }

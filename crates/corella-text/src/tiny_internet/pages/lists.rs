@@ -11,9 +11,15 @@ const THINGS: [&str; 14] = [
 const KINDS: [&str; 12] =
     ["old", "great", "little", "golden", "silent", "round", "hidden", "crooked", "tall", "green", "red", "white"];
 const REASONS: [&str; 9] = [
-    "It is the oldest building in the town.", "You can see the whole town from the top.",
-    "It is best in the early morning.", "Children love it.", "It is open every day.", "Bring warm clothes.",
-    "It is free for everyone.", "The view of the river is lovely.", "It was built by hand.",
+    "It is the oldest building in the town.",
+    "You can see the whole town from the top.",
+    "It is best in the early morning.",
+    "Children love it.",
+    "It is open every day.",
+    "Bring warm clothes.",
+    "It is free for everyone.",
+    "The view of the river is lovely.",
+    "It was built by hand.",
 ];
 
 impl Writer<'_> {
@@ -21,8 +27,11 @@ impl Writer<'_> {
         let town = self.a_town();
         // The sights of a town are always the same, in the same order more often than not.
         let own = &mut Random::new(town as u64, 9);
-        let mut sights: Vec<String> =
-            own.sample(THINGS.len(), 12).into_iter().map(|i| format!("the {} {}", own.pick(&KINDS), THINGS[i])).collect();
+        let mut sights: Vec<String> = own
+            .sample(THINGS.len(), 12)
+            .into_iter()
+            .map(|i| format!("the {} {}", own.pick(&KINDS), THINGS[i]))
+            .collect();
         if self.random.chance(0.4) {
             self.random.shuffle(&mut sights);
         }
@@ -48,7 +57,8 @@ impl Writer<'_> {
             let n = self.random.between(6, 16);
             let chosen = self.random.sample(open.len(), n);
             // Often no heading: which language it is must be read off the words.
-            let heading = self.pick(&[&format!("English and {name} words\n\n"), &format!("{name} word list\n\n"), "", "", ""]);
+            let heading =
+                self.pick(&[&format!("English and {name} words\n\n"), &format!("{name} word list\n\n"), "", "", ""]);
             let lines: Vec<String> = chosen.into_iter().map(|i| format!("{}: {}", open[i].0, open[i].1)).collect();
             return heading + &lines.join("\n");
         }

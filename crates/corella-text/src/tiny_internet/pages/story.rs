@@ -4,13 +4,29 @@ use super::Writer;
 use crate::tiny_internet::world::{Relation, capital};
 
 const HEROES: [(&str, bool); 10] = [
-    ("Tom", true), ("Lena", false), ("Otto", true), ("Mira", false), ("Pip", true), ("Anna", false), ("Jon", true),
-    ("Rosa", false), ("Emil", true), ("Ida", false),
+    ("Tom", true),
+    ("Lena", false),
+    ("Otto", true),
+    ("Mira", false),
+    ("Pip", true),
+    ("Anna", false),
+    ("Jon", true),
+    ("Rosa", false),
+    ("Emil", true),
+    ("Ida", false),
 ];
 const BEASTS: [&str; 10] = ["fox", "rabbit", "goose", "bear", "mouse", "frog", "cat", "dog", "crow", "deer"];
 const THINGS: [&str; 10] = [
-    "silver key", "brass lamp", "red hat", "little boat", "golden ring", "map", "basket of apples", "wooden flute",
-    "green book", "blue kite",
+    "silver key",
+    "brass lamp",
+    "red hat",
+    "little boat",
+    "golden ring",
+    "map",
+    "basket of apples",
+    "wooden flute",
+    "green book",
+    "blue kite",
 ];
 const PLACES: [&str; 9] = ["forest", "market", "river", "hill", "mill", "garden", "harbour", "cave", "meadow"];
 const KIN: [&str; 6] = ["mother", "father", "grandmother", "brother", "sister", "teacher"];
@@ -18,8 +34,7 @@ const KIN: [&str; 6] = ["mother", "father", "grandmother", "brother", "sister", 
 impl Writer<'_> {
     pub(super) fn story(&mut self) -> String {
         let (name, male) = HEROES[self.random.below(HEROES.len())];
-        let (he, his, him, child) =
-            if male { ("he", "his", "him", "boy") } else { ("she", "her", "her", "girl") };
+        let (he, his, him, child) = if male { ("he", "his", "him", "boy") } else { ("she", "her", "her", "girl") };
         let he_capital = capital(he);
         let beast = self.random.pick(&BEASTS);
         let thing = self.random.pick(&THINGS);
@@ -81,7 +96,7 @@ impl Writer<'_> {
                 format!("The {beast} wanted the {thing} too, and they began to quarrel."),
                 self.pick(&[
                     &format!("{name} thought for a while and had an idea."),
-                    &format!("They pulled and pulled until both of them fell into the grass."),
+                    "They pulled and pulled until both of them fell into the grass.",
                 ]),
                 self.pick(&[
                     &format!("\"Let us share it,\" said {name}. The {beast} agreed."),
@@ -90,7 +105,10 @@ impl Writer<'_> {
             ]),
             2 => s.extend([
                 format!("\"I can tell you a secret,\" said the {beast}."),
-                self.pick(&["\"It is magic. You may make one wish.\"", "\"It belongs to the king, and he misses it.\""]),
+                self.pick(&[
+                    "\"It is magic. You may make one wish.\"",
+                    "\"It belongs to the king, and he misses it.\"",
+                ]),
                 self.pick(&[
                     &format!("{name} wished for a long and warm summer, and so it came."),
                     &format!("{name} carried the {thing} to the king, who gave {him} a golden coin."),
@@ -109,7 +127,7 @@ impl Writer<'_> {
                 format!("The {beast} could not swim, so {name} carried it to the bank."),
                 self.pick(&[
                     &format!("When the storm was over, {his} {kin} came running with a lantern."),
-                    &format!("They sat by a fire until their feet were dry."),
+                    "They sat by a fire until their feet were dry.",
                 ]),
             ]),
             _ => s.extend([

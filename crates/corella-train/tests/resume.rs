@@ -1,0 +1,156 @@
+//! A stopped run goes on as if it had not stopped; a damaged checkpoint is passed over; a second process is refused.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use corella_model::gpt2::{Gpt2Config, Gpt2Files, Gpt2Train, Recompute, random_weights};
+use corella_model::{BatchShape, TextModel};
+use corella_ops::cpu::{Cpu, CpuOptions};
+use corella_text::data::Dataset;
+use corella_text::tokenizer::{Tokenizer, TrainOptions};
+use corella_train::{
+    DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport, TrainError, TrainPlan, train,
+};
+
+/// Collects losses, and raises the stop flag after some updates.
+struct Watch<'a> {
+    losses: Vec<(u64, f64)>,
+    stop_after: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Hooks for Watch<'_> {
+    fn on_step(&mut self, report: &StepReport) {
+        self.losses.push((report.step, report.loss));
+        if report.step == self.stop_after {
+            self.stop.store(true, Ordering::SeqCst);
+        }
+    }
+    fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample> {
+        model.feed(&[0]);
+        vec![Sample { step, prompt: String::new(), text: "x".to_owned(), seed: 0 }]
+    }
+    fn on_checkpoint(&mut self, _: &Path) {}
+}
+
+fn folder(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id()));
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+    dir
+}
+
+fn run(dir: &Path, resume: bool) -> Run {
+    let config = Gpt2Config::new(300, 2, 2, 16, 16).expect("valid");
+    let text = "The river Orn flows through Brael, and Brael is known for its glass bells. ".repeat(60);
+    let tokenizer = Tokenizer::train([&text[..]], 300, TrainOptions::default()).expect("large enough");
+    let ids = tokenizer.encode(&text);
+    let batch = BatchShape { b: 2, t: 16 };
+    let ops = Cpu::new(CpuOptions { threads: Some(2), path: None }).expect("available");
+    let model = Gpt2Train::new(ops, &random_weights(&config, 1), batch, Recompute::None).expect("fits");
+    let plan = RunPlan {
+        model: ModelPlan {
+            name: "gpt2-custom".into(),
+            n_layer: 2,
+            n_head: 2,
+            n_embd: 16,
+            seq_len: 16,
+            vocab_size: 300,
+        },
+        data: DataPlan { path: "text".into(), tokenizer: "own".into(), shuffle: true },
+        train: TrainPlan {
+            steps: 20,
+            batch_tokens: 64,
+            micro_batch: 2,
+            lr: 1e-2,
+            warmup_steps: 4,
+            ..TrainPlan::default()
+        },
+        output: OutputPlan {
+            checkpoint_every: 6,
+            sample_every: 5,
+            val_every: 5,
+            val_tokens: 100,
+            ..OutputPlan::default()
+        },
+    };
+    Run {
+        plan,
+        dir: dir.to_path_buf(),
+        model: Box::new(model),
+        files: Box::new(Gpt2Files { config }),
+        data: Dataset::from_parts(tokenizer, ids.clone(), ids),
+        resume,
+    }
+}
+
+fn go(dir: &Path, resume: bool, stop_after: u64) -> (Vec<(u64, f64)>, Outcome) {
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after, stop: &stop };
+    let outcome = train(&mut run(dir, resume), &mut watch, &stop).expect("trains");
+    (watch.losses, outcome)
+}
+
+/// Steps and losses of log.jsonl.
+fn log(dir: &Path) -> Vec<(u64, String)> {
+    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
+    let rows = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
+    rows.map(|row| (row["step"].as_u64().expect("step"), format!("{} {}", row["loss"], row["val_loss"]))).collect()
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+    let (whole, parts) = (folder("whole"), folder("parts"));
+    let (expected, end) = go(&whole, false, u64::MAX);
+    assert!(end.finished && expected[19].1 < expected[0].1 - 0.5, "it learns: {expected:?}");
+    let (mut got, stopped) = go(&parts, false, 9);
+    assert!(!stopped.finished && stopped.step == 9);
+    got.extend(go(&parts, true, u64::MAX).0);
+    assert_eq!(got, expected);
+    assert_eq!(log(&parts), log(&whole), "every step once, with the same numbers");
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let read = |dir: &Path| std::fs::read(dir.join("checkpoints/step-00000020").join(file)).expect("checkpoint");
+        assert!(read(&parts) == read(&whole), "{file}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_leftovers_are_removed() {
+    let dir = folder("damaged");
+    go(&dir, false, 15);
+    let newest = dir.join("checkpoints/step-00000015/model.safetensors");
+    let mut bytes = std::fs::read(&newest).expect("checkpoint");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&newest, bytes).expect("written");
+    std::fs::create_dir(dir.join("checkpoints/partial-00000016")).expect("made");
+    let (losses, outcome) = go(&dir, true, u64::MAX);
+    assert_eq!(losses[0].0, 13, "goes on from step 12");
+    assert!(outcome.finished && !dir.join("checkpoints/partial-00000016").exists());
+}
+
+#[test]
+fn a_finished_folder_is_not_overwritten_and_a_used_one_is_locked() {
+    let dir = folder("used");
+    go(&dir, false, 2);
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after: 0, stop: &stop };
+    let again = train(&mut run(&dir, false), &mut watch, &stop);
+    assert!(matches!(again, Err(TrainError::Checkpoint { .. })), "{again:?}");
+    let held = std::fs::File::create(dir.join("lock")).expect("made");
+    held.lock().expect("locked");
+    let second = train(&mut run(&dir, true), &mut watch, &stop);
+    assert!(matches!(second, Err(TrainError::Locked { .. })), "{second:?}");
+}
+
+#[test]
+fn a_batch_that_does_not_divide_is_refused_with_its_neighbours() {
+    let mut plan = run(&folder("plan"), false).plan;
+    plan.train.batch_tokens = 70;
+    let error = plan.check().expect_err("70 is no multiple of 32").to_string();
+    assert!(error.contains("64") && error.contains("96"), "{error}");
+    let text = plan.to_toml().expect("written");
+    assert_eq!(RunPlan::from_toml(&text).expect("read"), plan);
+    assert!(RunPlan::from_toml(&text.replace("clip", "klip")).is_err(), "unknown keys are errors");
+}
