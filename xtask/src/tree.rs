@@ -65,7 +65,7 @@ pub fn unsafe_fence() -> Result<(), String> {
 
 fn opens_unsafe(line: &str) -> bool {
     let code = line.trim_start();
-    !code.starts_with("//") && ["{", "fn ", "impl "].iter().any(|after| code.contains(&format!("unsafe {after}")))
+    !code.starts_with("//") && ["{", "fn ", "impl "].iter().any(|after| code.contains(&["unsafe", after].join(" ")))
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ pub trait OpsTrain: Send + Sync + 'static {
     fn zero_grad(&self, p: &mut Self::Param);
 
     // ---- layers -------------------------------------------------------------------------------------------------
-    /// out[b,t,:] = wte[ids[b,t],:] + wpe[pos0+t,:].   out: (B,T,C)  wte: (V,C)  wpe: (maxT,C).   WRITES out.
+    /// `out[b,t,:] = wte[ids[b,t],:] + wpe[pos0+t,:]`.   out: (B,T,C)  wte: (V,C)  wpe: (maxT,C).   WRITES out.
     fn encoder(&self, out: &mut Self::Buf, ids: &Self::Ids, wte: &Self::Param, wpe: &Self::Param, dims: EncoderDims);
     /// Gradient of the above.   ADDS to dwte, dwpe.
     fn encoder_grad(
@@ -266,7 +266,7 @@ pub trait OpsTrain: Send + Sync + 'static {
         self.layernorm(out, mean, rstd, sum, norm.0, norm.1, dims);
     }
 
-    /// Row losses −log softmax(x·wteᵀ)[target], without ever holding all logits.
+    /// Row losses `−log softmax(x·wteᵀ)[target]`, without ever holding all logits.
     /// losses: (N)  x: (N,C)  wte: (≥V,C); rows from V on are padding and are never predicted.   WRITES losses.
     fn classifier(
         &self,
