@@ -181,12 +181,20 @@ impl Output<'_> {
         for (i, sums) in sums.iter().enumerate().take(rows) {
             // SAFETY: every tile belongs to exactly one task, and tiles do not overlap.
             let c = unsafe { self.c.part((row0 + i) * self.size.ldc + column0, width) };
-            if k0 > 0 || self.store == Store::Add {
-                for (c, s) in c.iter_mut().zip(sums) {
-                    *c += s;
+            let add = k0 > 0 || self.store == Store::Add;
+            // The whole width is the common case; a known length spares a call per row.
+            if let Ok(c) = <&mut [f32; NR]>::try_from(&mut *c) {
+                if add {
+                    for (c, s) in c.iter_mut().zip(sums) {
+                        *c += s;
+                    }
+                } else {
+                    *c = *sums;
                 }
             } else {
-                c.copy_from_slice(&sums[..width]);
+                for (c, s) in c.iter_mut().zip(sums) {
+                    *c = if add { *c + s } else { *s };
+                }
             }
             if let Some(bias) = self.bias
                 && k0 == 0
@@ -226,8 +234,13 @@ fn pack<const W: usize>(to: &mut [f32], from: Operand<'_>, first: usize, outer: 
     let width = W.min(outer - first);
     if from.outer == 1 {
         for (k, to) in to.chunks_exact_mut(W).enumerate() {
-            to[..width].copy_from_slice(&from.data[(k0 + k) * from.inner + first..][..width]);
-            to[width..].fill(0.0);
+            let row = &from.data[(k0 + k) * from.inner + first..][..width];
+            if let (Ok(to), Ok(row)) = (<&mut [f32; W]>::try_from(&mut *to), <&[f32; W]>::try_from(row)) {
+                *to = *row;
+            } else {
+                to[..width].copy_from_slice(row);
+                to[width..].fill(0.0);
+            }
         }
     } else {
         // Missing rows repeat the last one and are blanked below: the inner loop stays free of branches.
@@ -239,7 +252,9 @@ fn pack<const W: usize>(to: &mut [f32], from: Operand<'_>, first: usize, outer: 
             for (to, row) in to.iter_mut().zip(&rows) {
                 *to = row[k * from.inner];
             }
-            to[width..].fill(0.0);
+            if width < W {
+                to[width..].fill(0.0);
+            }
         }
     }
 }
