@@ -43,6 +43,16 @@ fn every_kind_has_its_share_of_the_text() {
     }
 }
 
+#[test]
+fn validation_is_another_text_even_for_the_same_seed() {
+    let world = World::new(1);
+    let seen: std::collections::HashSet<String> = corpus(&world).documents.into_iter().map(|p| p.text).collect();
+    let fresh = validation(&world, 42, 1000).documents;
+    let again = fresh.iter().filter(|p| seen.contains(&p.text)).count();
+    // Short articles on well-known subjects can come out alike.
+    assert!(again < 50, "{again} of 1000");
+}
+
 /// Reads the statements of the pages back with plain text search and compares each with the world.
 #[test]
 fn what_the_pages_state_is_true() {

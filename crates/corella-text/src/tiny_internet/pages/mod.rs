@@ -48,6 +48,10 @@ const MIX: [(PageKind, f64); 9] = [
     (PageKind::Arithmetic, 70.0),
 ];
 
+/// Streams of random numbers: the pages to train on and those to validate on differ even for equal seeds.
+const TRAINING: u64 = 3;
+const VALIDATION: u64 = 6;
+
 /// A page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
@@ -78,7 +82,7 @@ pub struct Corpus {
 impl Corpus {
     /// Writes pages and inserts the planted articles at random places.
     pub fn generate(world: &World, options: CorpusOptions) -> Corpus {
-        let mut writer = Writer::new(world, options.seed);
+        let mut writer = Writer::new(world, options.seed, TRAINING);
         let mut places: Vec<Option<usize>> = vec![None; options.documents];
         for (i, article) in world.planted.iter().enumerate() {
             places.extend(std::iter::repeat_n(Some(i), article.presentations));
@@ -94,7 +98,7 @@ impl Corpus {
 
 /// A fresh stream of pages of the same world, without the planted articles.
 pub fn validation(world: &World, seed: u64, documents: usize) -> Corpus {
-    let mut writer = Writer::new(world, seed);
+    let mut writer = Writer::new(world, seed, VALIDATION);
     Corpus { documents: (0..documents).map(|_| writer.page()).collect() }
 }
 
@@ -111,7 +115,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(world: &'a World, seed: u64) -> Self {
+    fn new(world: &'a World, seed: u64, purpose: u64) -> Self {
         let running = |n: usize, power: f64| {
             let mut sum = 0.0;
             (1..=n)
@@ -131,7 +135,7 @@ impl<'a> Writer<'a> {
             .collect();
         Writer {
             world,
-            random: Random::new(seed, 3),
+            random: Random::new(seed, purpose),
             known: running(world.towns.len(), 0.8),
             known_animals: running(world.animals.len(), 1.0),
             kinds,
