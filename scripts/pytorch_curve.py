@@ -1,7 +1,8 @@
 """The loss curve of PyTorch beside ours: same initial weights, same batches, same optimizer.
 
     scripts/pytorch_curve.py init  CONFIG OUT              random GPT-2 (transformers) as a Hugging Face folder
-    scripts/pytorch_curve.py train INIT DATA RUN.toml OUT  trains it on the windows of DATA in their file order
+    scripts/pytorch_curve.py train INIT DATA RUN.toml OUT [STEPS]
+                                                           trains it on the windows of DATA in their file order
     scripts/pytorch_curve.py compare OURS THEIRS [THEIRS2] largest and mean gap between two or three log.jsonl
 
 CONFIG is vocab,layers,heads,width,context. RUN.toml is the run.toml of our run, which must have `shuffle = false`.
@@ -49,7 +50,7 @@ def learning_rate(p, step):
     return lr
 
 
-def train(folder, data, run, out, compiled=False):
+def train(folder, data, run, out, limit=None, compiled=False):
     import torch
     from transformers import GPT2LMHeadModel
     torch.set_num_threads(2)
@@ -67,7 +68,7 @@ def train(folder, data, run, out, compiled=False):
     if compiled:
         loss_of = torch.compile(loss_of)
     with open(out, "w") as log:
-        for step in range(p["steps"]):
+        for step in range(min(p["steps"], int(limit or p["steps"]))):
             start = time.time()
             first = step * sequences
             at = [(first + i) * t for i in range(sequences)]

@@ -13,17 +13,11 @@ impl Split {
     /// The pieces of a text, which together are the text.
     pub fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
         let mut rest = text;
-        // The part of `rest` up to the next digit, where digits stand alone.
         std::iter::from_fn(move || {
-            let first = rest.chars().next()?;
-            let len = if self.single_digits && first.is_numeric() {
-                first.len_utf8()
-            } else {
-                let end =
-                    if self.single_digits { rest.find(char::is_numeric).unwrap_or(rest.len()) } else { rest.len() };
-                first_piece(&rest[..end])
-            };
-            let (piece, after) = rest.split_at(len);
+            if rest.is_empty() {
+                return None;
+            }
+            let (piece, after) = rest.split_at(first_piece(rest, self.single_digits));
             rest = after;
             Some(piece)
         })
@@ -63,8 +57,11 @@ fn kind(c: char) -> Kind {
 }
 
 /// Length in bytes of the first match of GPT-2's pattern, the alternatives in their order:
-/// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
-fn first_piece(text: &str) -> usize {
+/// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. With single digits, a number is cut
+/// out of the text first: each of its digits is a piece, and what stands before it ends there as a text ends.
+///
+/// Reads no further than the piece and one character, so that a text of any length is split in linear time.
+fn first_piece(text: &str, single_digits: bool) -> usize {
     for contraction in ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"] {
         if text.starts_with(contraction) {
             return contraction.len();
@@ -73,6 +70,9 @@ fn first_piece(text: &str) -> usize {
     let skip = usize::from(text.starts_with(' '));
     if let Some(first) = text[skip..].chars().next() {
         let run = kind(first);
+        if run == Kind::Number && single_digits {
+            return if skip == 1 { 1 } else { first.len_utf8() };
+        }
         if run != Kind::Space {
             return skip + run_length(&text[skip..], run);
         }
@@ -80,7 +80,8 @@ fn first_piece(text: &str) -> usize {
     let spaces = run_length(text, Kind::Space);
     let last = text[..spaces].chars().next_back().map_or(0, char::len_utf8);
     // A run of white space leaves its last character to the word that follows.
-    if spaces == text.len() || spaces == last { spaces } else { spaces - last }
+    let ends = text[spaces..].chars().next().is_none_or(|c| single_digits && kind(c) == Kind::Number);
+    if ends || spaces == last { spaces } else { spaces - last }
 }
 
 fn run_length(text: &str, run: Kind) -> usize {
@@ -106,5 +107,6 @@ mod tests {
     #[test]
     fn digits_stand_alone_when_asked() {
         assert_eq!(split("in  1984.", true), ["in", "  ", "1", "9", "8", "4", "."]);
+        assert_eq!(split("a 1\n2 b", true), ["a", " ", "1", "\n", "2", " b"]);
     }
 }
