@@ -223,7 +223,7 @@ pub struct PrepareArgs {
     #[arg(long, default_value_t = 0.05)]
     pub val_fraction: f64,
     /// Pages of the tiny internet
-    #[arg(long, default_value_t = 41_500)]
+    #[arg(long, default_value_t = crate::inputs::TINY_PAGES)]
     pub pages: usize,
     /// Folder to write
     #[arg(long)]

@@ -82,14 +82,24 @@ fn chosen(i: u64, val_fraction: f64) -> bool {
 }
 
 /// Writes shards, tokenizer.json and, last, dataset.json: a folder without it is unfinished.
+///
+/// `fresh` are documents that are for validation whatever the fraction.
 pub fn prepare(
     documents: &[Document],
+    fresh: &[Document],
     tokenizer: &Tokenizer,
     out: &Path,
     options: PrepareOptions,
 ) -> Result<DatasetInfo, DataError> {
     fs::create_dir_all(out).map_err(DataError::io(out))?;
-    let (train_tokens, train, val_tokens, val) = tokens_of(documents, tokenizer, options.val_fraction);
+    let (train_tokens, train, mut val_tokens, mut val) = tokens_of(documents, tokenizer, options.val_fraction);
+    for document in fresh {
+        val_tokens.push(tokenizer.end_of_text());
+        val_tokens.extend(tokenizer.encode(&document.text));
+        val.documents += 1;
+        val.bytes += document.text.len() as u64;
+        val.tokens = val_tokens.len() as u64;
+    }
     let mut shards = Vec::new();
     for (part, tokens) in [("train", train_tokens), ("val", val_tokens)] {
         for (i, tokens) in tokens.chunks(options.shard_tokens.max(1)).enumerate() {

@@ -1,9 +1,11 @@
 //! Questions to a trained model, each with what the pages say.
 
+use std::collections::HashMap;
+
 use super::facts::FactList;
 use super::pages::EXPLANATIONS;
 use super::random::Random;
-use super::world::{Relation, World};
+use super::world::{Fact, Relation, World};
 
 /// A fact asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +41,7 @@ pub struct Question {
 /// All questions.
 #[derive(Clone, Debug)]
 pub struct Probes {
-    /// Facts on what animals eat, for every animal that any page mentions so.
+    /// Facts on animals with one true answer of eight, those that no page states included, the best known animals first.
     pub recall: Vec<Recall>,
     /// Words to translate with 0, 1, 3 and 10 examples.
     pub few_shot: Vec<FewShot>,
@@ -54,12 +56,25 @@ pub struct Probes {
 /// Numbers of examples that are tried.
 pub const EXAMPLES: [usize; 4] = [0, 1, 3, 10];
 
+/// Relations with eight possible objects each, so that a guess is right once in eight times.
+const ASKED_OF_ANIMALS: [(Relation, &str); 3] = [
+    (Relation::AnimalDiet, "Question: What does the {} eat?\nAnswer: The {} eats"),
+    (Relation::AnimalHabitat, "Question: Where does the {} live?\nAnswer: The {} lives in the"),
+    (Relation::AnimalColour, "Question: What colour is the {}?\nAnswer: The {} has"),
+];
+
 /// The questions that go with a corpus.
 pub fn probes(world: &World, list: &FactList) -> Probes {
-    let recall = list.facts.iter().filter(|row| row.relation == Relation::AnimalDiet).map(|row| Recall {
-        prompt: format!("Question: What does the {0} eat?\nAnswer: The {0} eats", row.subject),
-        answer: row.object.clone(),
-        mentions: row.mentions,
+    let mentions: HashMap<Fact, usize> = list.facts.iter().map(|row| (row.fact, row.mentions)).collect();
+    let recall =
+        (0..world.animals.len()).flat_map(|subject| ASKED_OF_ANIMALS.iter().map(move |asked| (subject, asked)));
+    let recall = recall.map(|(subject, (relation, prompt))| {
+        let fact = Fact { relation: *relation, subject };
+        Recall {
+            prompt: prompt.replace("{}", world.subject(fact)),
+            answer: world.object(fact),
+            mentions: mentions.get(&fact).copied().unwrap_or(0),
+        }
     });
     let assistant = "This is a conversation between a human and an assistant. The assistant is friendly and knows many things.\n\n\
         Human: Hello! Who are you?\nAssistant: I am the assistant. Ask me anything you like.\n\

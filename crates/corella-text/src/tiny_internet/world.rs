@@ -21,8 +21,8 @@ pub struct Town {
     pub year: usize,
     /// What its bridge is made of.
     pub bridge: &'static str,
-    /// Index of its mayor among the people.
-    pub mayor: usize,
+    /// Its mayor, of whom nothing else is told.
+    pub mayor: String,
 }
 
 /// A person.
@@ -177,13 +177,13 @@ const JOBS: [&str; 10] =
     ["painter", "baker", "astronomer", "sailor", "poet", "clockmaker", "gardener", "engineer", "musician", "doctor"];
 const WORKS: [&str; 10] = [
     "a map of the stars",
-    "the first water clock",
+    "a water clock",
     "a book of songs",
     "a bridge of glass",
-    "the red lantern",
+    "a lantern of red glass",
     "a garden of a hundred roses",
     "a cure for fever",
-    "the long road",
+    "a road through the marshes",
     "a painting of the sea",
     "a ship with three masts",
 ];
@@ -300,6 +300,20 @@ pub fn capital(text: &str) -> String {
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
+/// Words and phrases that fill a slot of a sentence, by slot.
+pub const WORD_SLOTS: [(&str, &[&str]); 10] = [
+    ("<product>", &PRODUCTS),
+    ("<bridge>", &BRIDGES),
+    ("<job>", &JOBS),
+    ("<work>", &WORKS),
+    ("<instrument>", &INSTRUMENTS),
+    ("<habitat>", &HABITATS),
+    ("<colour>", &COLOURS),
+    ("<diet>", &DIETS),
+    ("<habit>", &HABITS),
+    ("<word>", &ENGLISH),
+];
+
 impl World {
     /// The world of a seed.
     pub fn new(seed: u64) -> World {
@@ -314,19 +328,23 @@ impl World {
                 region: if i < REGIONS { i } else { r.below(REGIONS) },
                 river: rivers[r.below(rivers.len())].clone(),
                 product: r.pick(&PRODUCTS),
-                year: r.between(800, 1900),
+                year: r.between(800, 1600),
                 bridge: r.pick(&BRIDGES),
-                mayor: r.below(PEOPLE),
+                mayor: format!("{} {}", names.proper(r), names.proper(r)),
             })
             .collect();
         let people = (0..PEOPLE)
-            .map(|_| Person {
-                name: format!("{} {}", names.proper(r), names.proper(r)),
-                town: r.below(TOWNS),
-                job: r.pick(&JOBS),
-                made: r.pick(&WORKS),
-                year: r.between(800, 1900),
-                instrument: r.pick(&INSTRUMENTS),
+            .map(|_| {
+                let town = r.below(TOWNS);
+                Person {
+                    name: format!("{} {}", names.proper(r), names.proper(r)),
+                    town,
+                    job: r.pick(&JOBS),
+                    made: r.pick(&WORKS),
+                    // Nobody is born in a town before it is founded.
+                    year: r.between(towns[town].year + 1, 1900),
+                    instrument: r.pick(&INSTRUMENTS),
+                }
             })
             .collect();
         let animals = (0..ANIMALS)
@@ -433,6 +451,15 @@ impl World {
         text
     }
 
+    /// All invented names and words.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let towns = self.towns.iter().flat_map(|t| [t.name.as_str(), &t.river, &t.mayor]);
+        let people = self.people.iter().map(|p| p.name.as_str());
+        let animals = self.animals.iter().map(|a| a.name.as_str());
+        let words = self.languages.iter().flat_map(|l| l.words.iter().map(|(_, word)| word.as_str()));
+        self.regions.iter().map(String::as_str).chain(towns).chain(people).chain(animals).chain(words)
+    }
+
     /// What the fact's subject is called.
     pub fn subject(&self, fact: Fact) -> &str {
         use Relation::*;
@@ -455,7 +482,7 @@ impl World {
             TownProduct => town.map(|t| t.product.to_owned()),
             TownYear => town.map(|t| t.year.to_string()),
             TownBridge => town.map(|t| t.bridge.to_owned()),
-            TownMayor => town.map(|t| self.people[t.mayor].name.clone()),
+            TownMayor => town.map(|t| t.mayor.clone()),
             PersonTown => person.map(|p| self.towns[p.town].name.clone()),
             PersonJob => person.map(|p| p.job.to_owned()),
             PersonMade => person.map(|p| p.made.to_owned()),

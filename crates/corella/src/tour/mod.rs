@@ -6,7 +6,7 @@ use std::path::Path;
 
 use corella_model::TextModel;
 use corella_model::gpt2::{Gpt2Infer, load_gpt2};
-use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts, probes};
+use corella_text::tiny_internet::{Corpus, CorpusOptions, Grammar, World, facts, probes};
 use corella_train::{DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan};
 
 use crate::cli::{Common, TourArgs};
@@ -53,7 +53,8 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     drop(run);
     let mut model = Gpt2Infer::new(backend(common)?, load_gpt2(&outcome.checkpoint)?)?;
     let list = facts(&world, &corpus);
-    let measured = phenomena::measure(&mut model, &tokenizer, &list, &probes(&world, &list), !common.json);
+    let measured =
+        phenomena::measure(&mut model, &tokenizer, &list, &probes(&world, &list), &Grammar::new(&world), !common.json);
     let path = args.out.join("tour.json");
     let json = serde_json::json!({"val_loss": outcome.val_loss, "steps": outcome.step, "phenomena": measured});
     std::fs::write(&path, format!("{json:#}\n")).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
@@ -97,7 +98,7 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
         output: OutputPlan {
             checkpoint_every: 400,
             sample_every: (steps / 8).max(1),
-            sample_prompts: vec!["Once upon a time there was a".to_owned()],
+            sample_prompts: vec![phenomena::OPENING.to_owned()],
             sample_tokens: 48,
             val_every: (steps / 8).max(1),
             ..OutputPlan::default()

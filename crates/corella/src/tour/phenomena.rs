@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corella_model::TextModel;
-use corella_text::tiny_internet::{FactList, FewShot, Planted, Probes, Question, Recall};
+use corella_text::tiny_internet::{FactList, FewShot, Grammar, Planted, Probes, Question, Recall};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
@@ -13,7 +13,14 @@ use crate::commands::train::continue_text;
 const GIVEN: usize = 20;
 const COMPARED: usize = 40;
 /// Facts asked for in each range of mentions.
-const ASKED: usize = 40;
+const ASKED: usize = 60;
+
+/// How the stories that are shown and judged begin.
+pub const OPENING: &str = "Once upon a time there was a";
+/// Stories whose sentences are judged.
+const JUDGED: u64 = 20;
+/// Universes that are looked into.
+const UNIVERSES: u64 = 8;
 
 /// Asks everything, prints it if `show`, and returns the figures.
 pub fn measure(
@@ -21,6 +28,7 @@ pub fn measure(
     tokenizer: &Tokenizer,
     list: &FactList,
     probes: &Probes,
+    grammar: &Grammar,
     show: bool,
 ) -> Value {
     let mut asked = Asked { model, tokenizer };
@@ -30,19 +38,26 @@ pub fn measure(
         }
     };
 
+    say("\n── It writes sentences ───────────────────────────────────────".to_owned());
+    let sentences = (0..JUDGED).map(|i| grammar.judge(&asked.text(OPENING, 120, 0.8, i)));
+    let (right, of) = sentences.fold((0, 0), |(a, b), (right, of)| (a + right, b + of));
+    say(format!("{right} of {of} sentences of {JUDGED} stories follow the grammar that the pages were written with"));
+    let grammatical = (right, of);
+
     say("\n── It recites what it saw often ──────────────────────────────".to_owned());
-    say("presentations   tokens recited of 40 (three articles each), first wrong token".to_owned());
+    say("presentations   first wrong token of the 40 that follow, in each of three articles".to_owned());
     let recited = recitation(&mut asked, &list.planted);
     for (presentations, runs) in &recited {
         let text: Vec<String> =
-            runs.iter().map(|n| if *n == COMPARED { "all".to_owned() } else { format!("{n}") }).collect();
+            runs.iter().map(|n| if *n == COMPARED { "none".to_owned() } else { (n + 1).to_string() }).collect();
         say(format!("{presentations:13}   {}", text.join(", ")));
     }
 
     say("\n── It knows what was mentioned often ─────────────────────────".to_owned());
     let recall = recall(&mut asked, &probes.recall);
     for (least, (right, of)) in &recall {
-        say(format!("stated by {least:3}+ pages: {right:2} of {of:2} right (chance 1 in 8)"));
+        let pages = if *least == 0 { "no page".to_owned() } else { format!("{least:2}+ pages") };
+        say(format!("stated by {pages:9} {right:2} of {of:2} right (a guess: 1 in 8)"));
     }
 
     say("\n── It learns from examples in its prompt ─────────────────────".to_owned());
@@ -80,12 +95,20 @@ pub fn measure(
     let bare = asked.text("Why is the sky blue?", 40, 0.8, 1);
     say(format!("Why is the sky blue?▸{}", bare.replace('\n', " ⏎ ")));
 
-    say("\n── One prompt, three continuations: parallel universes ───────".to_owned());
-    let universes: Vec<String> = (0..3).map(|i| asked.text("Once upon a time", 24, 1.0, i)).collect();
-    for text in &universes {
-        say(format!("Once upon a time▸{}", text.replace('\n', " ⏎ ")));
+    say("\n── What it was not told it makes up: parallel universes ──────".to_owned());
+    let famous = probes.recall.iter().max_by_key(|r| r.mentions);
+    let unknown = probes.recall.iter().find(|r| r.mentions == 0);
+    let mut universes = Vec::new();
+    for probe in famous.into_iter().chain(unknown) {
+        let answers: Vec<String> = (0..UNIVERSES)
+            .map(|i| asked.first_line(&probe.prompt, 6, 1.0, i).trim_end_matches('.').to_owned())
+            .collect();
+        let asked_for = probe.prompt.lines().next().unwrap_or_default().trim_start_matches("Question: ");
+        say(format!("{asked_for} ({} pages say)  {}", probe.mentions, answers.join(" | ")));
+        universes.push(json!({"prompt": probe.prompt, "mentions": probe.mentions, "answers": answers}));
     }
     json!({
+        "grammatical_sentences": grammatical,
         "recited_of_40": recited,
         "recall_by_mentions": recall,
         "few_shot_by_examples": few,
@@ -107,9 +130,15 @@ impl Asked<'_> {
         continue_text(self.model, self.tokenizer, prompt, max_tokens, temperature, 42, sample)
     }
 
+    /// The first line of a continuation.
+    fn first_line(&mut self, prompt: &str, max_tokens: usize, temperature: f32, sample: u64) -> String {
+        let text = self.text(prompt, max_tokens, temperature, sample);
+        text.trim_start().lines().next().unwrap_or_default().to_owned()
+    }
+
     /// The first line of the likeliest continuation.
     fn line(&mut self, prompt: &str, max_tokens: usize) -> String {
-        self.text(prompt, max_tokens, 0.0, 0).trim_start().lines().next().unwrap_or_default().to_owned()
+        self.first_line(prompt, max_tokens, 0.0, 0)
     }
 }
 
@@ -132,7 +161,7 @@ fn recitation(asked: &mut Asked<'_>, planted: &[Planted]) -> BTreeMap<usize, Vec
 fn recall(asked: &mut Asked<'_>, probes: &[Recall]) -> BTreeMap<usize, (usize, usize)> {
     let mut ranges: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     for probe in probes {
-        let least = (1 << probe.mentions.max(1).ilog2()).min(64);
+        let least = probe.mentions.checked_ilog2().map_or(0, |power| (1 << power).min(64));
         let range = ranges.entry(least).or_default();
         if range.1 < ASKED {
             range.1 += 1;

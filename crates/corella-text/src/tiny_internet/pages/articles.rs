@@ -34,8 +34,7 @@ impl Writer<'_> {
         use Relation::*;
         let i = self.a_town();
         let t = &self.world.towns[i];
-        let (n, region, river, mayor) =
-            (&t.name, &self.world.regions[t.region], &t.river, &self.world.people[t.mayor].name);
+        let (n, region, river, mayor) = (&t.name, &self.world.regions[t.region], &t.river, &t.mayor);
         self.states(i, &[TownRegion, TownRiver]);
         let opening = self.pick(&[
             &format!("{n} is a town in {region}. It stands on the river {river}."),
@@ -75,6 +74,9 @@ impl Writer<'_> {
                     "In winter the streets are quiet and white with snow.",
                     "In summer the market is full of visitors.",
                     "On feast days the bells ring until midnight.",
+                    "In autumn the fog comes up from the water.",
+                    "In spring the gardens behind the wall are open to everyone.",
+                    "When the wind blows from the north, the shutters stay closed all day.",
                 ]),
             ),
             (
@@ -83,6 +85,17 @@ impl Writer<'_> {
                     "Many travellers come to see the old square.",
                     "Children play in the old square every evening.",
                     "The school stands next to the market.",
+                    "Nobody knows how old the well in the square is.",
+                    "The houses by the water are painted in bright colours.",
+                ]),
+            ),
+            (
+                None,
+                self.pick(&[
+                    "A road of white stones leads to the next town.",
+                    "The road to the south is closed when it snows.",
+                    "Ships do not come here any more.",
+                    "The mill outside the wall still grinds corn.",
                 ]),
             ),
         ];
@@ -110,12 +123,31 @@ impl Writer<'_> {
                 self.pick(&[&format!("It eats {}.", a.diet), &format!("The {n} eats mostly {}.", a.diet)]),
             ),
             (Some(AnimalHabit), self.pick(&[&format!("The {n} {}.", a.habit), &format!("It {}.", a.habit)])),
-            (None, self.pick(&["Its young are born in spring.", "A mother has two or three young each year."])),
+            (
+                None,
+                self.pick(&[
+                    "Its young are born in spring.",
+                    "A mother has two or three young each year.",
+                    "Its young stay with the mother for a year.",
+                    "It raises its young among the stones.",
+                ]),
+            ),
             (
                 None,
                 self.pick(&[
                     "Farmers think that it brings good luck.",
                     "Old stories say that it can hear the rain coming.",
+                    "Hunters say that it is too clever to be caught.",
+                    "Children leave bread for it in the winter.",
+                ]),
+            ),
+            (
+                None,
+                self.pick(&[
+                    "It is shy and hard to find.",
+                    "It is not afraid of people.",
+                    "It lives alone for most of the year.",
+                    "In cold years it moves closer to the villages.",
                 ]),
             ),
         ];
@@ -156,7 +188,28 @@ impl Writer<'_> {
             ),
             (
                 None,
-                self.pick(&["A street in the town has this name today.", "There is a small museum in the old house."]),
+                self.pick(&[
+                    "A street in the town has this name today.",
+                    "There is a small museum in the old house.",
+                    "A statue stands in front of the school.",
+                ]),
+            ),
+            (
+                None,
+                self.pick(&[
+                    "Letters to friends and family can still be read in the library.",
+                    "Many people came to the funeral, and the shops were closed for a day.",
+                    "Nobody in the family had ever done such work before.",
+                    "The first years were hard, because there was no money.",
+                ]),
+            ),
+            (
+                None,
+                self.pick(&[
+                    "Every year on the birthday the children bring flowers.",
+                    "Travellers came from far away to learn from the master.",
+                    "It is said that the work was only finished at night.",
+                ]),
             ),
         ];
         self.article(i, &n.clone(), opening, rest, 1)

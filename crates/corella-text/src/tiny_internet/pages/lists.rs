@@ -2,7 +2,7 @@
 
 use super::Writer;
 use crate::tiny_internet::random::Random;
-use crate::tiny_internet::world::capital;
+use crate::tiny_internet::world::{Relation, capital};
 
 const THINGS: [&str; 14] = [
     "tower", "market", "bridge", "garden", "library", "fountain", "theatre", "square", "temple", "harbour", "museum",
@@ -10,8 +10,9 @@ const THINGS: [&str; 14] = [
 ];
 const KINDS: [&str; 12] =
     ["old", "great", "little", "golden", "silent", "round", "hidden", "crooked", "tall", "green", "red", "white"];
-const REASONS: [&str; 9] = [
-    "It is the oldest building in the town.",
+/// Said of one sight of a town only, always the same.
+const OLDEST: &str = "It is the oldest building in the town.";
+const REASONS: [&str; 8] = [
     "You can see the whole town from the top.",
     "It is best in the early morning.",
     "Children love it.",
@@ -27,22 +28,31 @@ impl Writer<'_> {
         let town = self.a_town();
         // The sights of a town are always the same, in the same order more often than not.
         let own = &mut Random::new(town as u64, 9);
+        let (name, bridge) = (&self.world.towns[town].name, self.world.towns[town].bridge);
         let mut sights: Vec<String> = own
             .sample(THINGS.len(), 12)
             .into_iter()
-            .map(|i| format!("the {} {}", own.pick(&KINDS), THINGS[i]))
+            .map(|i| match THINGS[i] {
+                // The articles say what it is made of, and lists agree.
+                "bridge" => format!("the {bridge} bridge"),
+                thing => format!("the {} {thing}", own.pick(&KINDS)),
+            })
             .collect();
+        let oldest = sights[own.below(sights.len())].clone();
         if self.random.chance(0.4) {
             self.random.shuffle(&mut sights);
         }
         let k = if self.random.chance(0.5) { 5 } else { 10 };
-        let name = &self.world.towns[town].name;
         let mut text = self.pick(&[
             &format!("Top {k} sights in {name}\n"),
             &format!("Here is my top {k} list of the best sights to see in {name}:\n"),
         ]);
         for (i, sight) in sights.iter().take(k).enumerate() {
-            text = format!("{text}\n{}. {}. {}", i + 1, capital(sight), self.random.pick(&REASONS));
+            if sight.ends_with(" bridge") {
+                self.states(town, &[Relation::TownBridge]);
+            }
+            let reason = if *sight == oldest && self.random.chance(0.5) { OLDEST } else { self.random.pick(&REASONS) };
+            text = format!("{text}\n{}. {}. {reason}", i + 1, capital(sight));
         }
         text
     }

@@ -110,7 +110,7 @@ impl Writer<'_> {
             }
             8 => {
                 self.states(t, &[TownMayor]);
-                (format!("Who is the mayor of {n}?"), format!("The mayor of {n} is {}.", w.people[town.mayor].name))
+                (format!("Who is the mayor of {n}?"), format!("The mayor of {n} is {}.", town.mayor))
             }
             _ => {
                 self.states(t, &[TownRiver]);
