@@ -151,6 +151,8 @@ pub trait OpsTrain: Send + Sync + 'static {
     fn write(&self, buf: &mut Self::Buf, values: &[f32]);
     /// Copies the front of `buf` to the host.
     fn read(&self, buf: &Self::Buf, out: &mut [f32]);
+    /// Σ of the first `len` elements, added up in f64 in their order.
+    fn sum(&self, buf: &Self::Buf, len: usize) -> f64;
     /// Copies token ids to the front of `ids`.
     fn write_ids(&self, ids: &mut Self::Ids, values: &[u32]);
     /// Replaces one part of a parameter. Panics if the length differs or the part does not exist.

@@ -73,9 +73,7 @@ impl<B: OpsInfer> Gpt2Train<B> {
     }
 
     fn sum_of_losses(&self, n: usize) -> f64 {
-        let mut losses = vec![0.0; n];
-        self.ops.read(&self.acts.losses, &mut losses);
-        losses.iter().map(|l| f64::from(*l)).sum()
+        self.ops.sum(&self.acts.losses, n)
     }
 
     fn len(&self, index: usize) -> usize {

@@ -137,6 +137,10 @@ impl OpsTrain for Cpu {
         out.copy_from_slice(&buf[..out.len()]);
     }
 
+    fn sum(&self, buf: &Vec<f32>, len: usize) -> f64 {
+        buf[..len].iter().map(|x| f64::from(*x)).sum()
+    }
+
     fn write_ids(&self, ids: &mut Vec<u32>, values: &[u32]) {
         ids[..values.len()].copy_from_slice(values);
     }

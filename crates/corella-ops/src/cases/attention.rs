@@ -1,0 +1,43 @@
+//! Cases of attention.
+
+use super::{Arrays, Case, Outputs};
+use crate::contract::{AttentionDims, OpsError, OpsInfer};
+
+pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
+    let mut cases = Vec::new();
+    for (b, t, nh, hs) in [(1, 1, 1, 4), (2, 7, 3, 8), (1, 50, 2, 17), (2, 97, 2, 64), (1, 200, 1, 32), (1, 70, 2, 128)]
+    {
+        let d = AttentionDims { b, t, nh, hs };
+        cases.push(Case::new(format!("attention {b}×{t}, {nh} heads of {hs}"), move |ops: &B| attention(ops, d)));
+    }
+    for (chunks, nh, hs) in [([1, 1, 1], 1, 4), ([5, 1, 3], 3, 8), ([64, 1, 33], 2, 16), ([1, 90, 20], 2, 65)] {
+        let name = format!("attention_cached {chunks:?}, {nh} heads of {hs}");
+        cases.push(Case::new(name, move |ops: &B| cached(ops, chunks, nh, hs)));
+    }
+    cases
+}
+
+fn attention<B: OpsInfer>(ops: &B, d: AttentionDims) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, d.t);
+    let (rows, c) = (d.b * d.t, d.nh * d.hs);
+    let (qkv, dout) = (a.numbers(rows * 3 * c)?, a.numbers(rows * c)?);
+    let (mut out, mut lse, mut dqkv) = (a.unset(rows * c)?, a.unset(rows * d.nh)?, a.unset(rows * 3 * c)?);
+    ops.attention(&mut out, &mut lse, &qkv, d);
+    ops.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
+    Ok(vec![("out", a.read(&out, rows * c)), ("lse", a.read(&lse, rows * d.nh)), ("dqkv", a.read(&dqkv, rows * 3 * c))])
+}
+
+/// Three pieces, one after the other.
+fn cached<B: OpsInfer>(ops: &B, chunks: [usize; 3], nh: usize, hs: usize) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, nh + hs);
+    let c = nh * hs;
+    let mut kv = ops.kv(chunks.iter().sum::<usize>() + 1, c)?;
+    let (mut outputs, mut pos0) = (Outputs::new(), 0);
+    for (n, name) in chunks.into_iter().zip(["first", "second", "third"]) {
+        let (qkv, mut out) = (a.numbers(n * 3 * c)?, a.unset(n * c)?);
+        ops.attention_cached(&mut out, &mut kv, &qkv, pos0, n, nh, hs);
+        outputs.push((name, a.read(&out, n * c)));
+        pos0 += n;
+    }
+    Ok(outputs)
+}

@@ -1,0 +1,136 @@
+//! The shared test cases: one body per operation, run on any backend and compared with the f64 reference.
+//!
+//! Every array that an operation writes begins as NaN, so that reading it shows; every array that it adds to begins with
+//! numbers, so that overwriting it shows; and behind each stands a margin that must stay as it was.
+
+mod attention;
+mod layers;
+mod optimizer;
+mod random;
+
+use crate::contract::{OpsError, OpsInfer, ParamPart};
+use crate::reference::Reference;
+pub use random::Random;
+
+/// Elements behind every array, none of which an operation may touch.
+const MARGIN: usize = 5;
+const MARK: f32 = 12_345.0;
+
+/// Named results of a case, margins included.
+pub type Outputs = Vec<(&'static str, Vec<f32>)>;
+
+/// A computation with fixed inputs.
+pub struct Case<B> {
+    /// Operation and shape.
+    pub name: String,
+    run: Box<dyn Fn(&B) -> Result<Outputs, OpsError>>,
+}
+
+impl<B> Case<B> {
+    fn new(name: String, run: impl Fn(&B) -> Result<Outputs, OpsError> + 'static) -> Self {
+        Case { name, run: Box::new(run) }
+    }
+
+    /// Computes the outputs.
+    pub fn run(&self, ops: &B) -> Result<Outputs, OpsError> {
+        (self.run)(ops)
+    }
+}
+
+/// All cases, the same for every backend.
+pub fn all<B: OpsInfer>() -> Vec<Case<B>> {
+    let mut cases = layers::cases();
+    cases.extend(attention::cases());
+    cases.extend(optimizer::cases());
+    cases
+}
+
+/// Runs every case on a backend and on the reference, and says what differs.
+///
+/// An output may differ from the reference by `tolerance` times the largest element of the reference's output.
+pub fn differences<B: OpsInfer>(ops: &B, tolerance: f64) -> Result<Vec<String>, OpsError> {
+    let mut found = Vec::new();
+    for (case, exact) in all::<B>().iter().zip(all::<Reference>()) {
+        for ((name, got), (_, expected)) in case.run(ops)?.iter().zip(exact.run(&Reference)?) {
+            if let Some(difference) = difference(got, &expected, tolerance) {
+                found.push(format!("{}: {name}: {difference}", case.name));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn difference(got: &[f32], expected: &[f32], tolerance: f64) -> Option<String> {
+    let body = expected.len() - MARGIN;
+    let scale = expected[..body].iter().fold(0.0f64, |scale, x| scale.max(f64::from(x.abs())));
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        if i >= body && *g != MARK {
+            return Some(format!("the margin was changed to {g}"));
+        }
+        let error = (f64::from(*g) - f64::from(*e)).abs();
+        if i < body && (error > tolerance * scale || error.is_nan()) {
+            return Some(format!("element {i} is {g} instead of {e} (scale {scale:.3e})"));
+        }
+    }
+    None
+}
+
+/// Makes the arrays of a case on a backend.
+struct Arrays<'a, B> {
+    ops: &'a B,
+    random: Random,
+}
+
+impl<'a, B: OpsInfer> Arrays<'a, B> {
+    fn new(ops: &'a B, seed: usize) -> Self {
+        Arrays { ops, random: Random::new(seed as u64) }
+    }
+
+    fn filled(&self, mut values: Vec<f32>) -> Result<B::Buf, OpsError> {
+        values.extend([MARK; MARGIN]);
+        let mut buf = self.ops.buf(values.len(), "case")?;
+        self.ops.write(&mut buf, &values);
+        Ok(buf)
+    }
+
+    /// Normal random numbers: an input, or an output that is added to.
+    fn numbers(&mut self, len: usize) -> Result<B::Buf, OpsError> {
+        let values = self.random.normals(len);
+        self.filled(values)
+    }
+
+    /// An output that is written.
+    fn unset(&self, len: usize) -> Result<B::Buf, OpsError> {
+        self.filled(vec![f32::NAN; len])
+    }
+
+    /// A parameter with random values and a random gradient.
+    fn param(&mut self, rows: usize, cols: usize) -> Result<B::Param, OpsError> {
+        let mut param = self.ops.param(rows, cols, true, "case")?;
+        for part in [ParamPart::Value, ParamPart::Grad] {
+            self.ops.param_write(&mut param, part, &self.random.normals(rows * cols));
+        }
+        Ok(param)
+    }
+
+    fn ids(&mut self, len: usize, below: usize) -> Result<B::Ids, OpsError> {
+        let values: Vec<u32> = (0..len).map(|_| self.random.below(below) as u32).collect();
+        let mut ids = self.ops.ids(len)?;
+        self.ops.write_ids(&mut ids, &values);
+        Ok(ids)
+    }
+
+    /// The array with its margin.
+    fn read(&self, buf: &B::Buf, len: usize) -> Vec<f32> {
+        let mut out = vec![0.0; len + MARGIN];
+        self.ops.read(buf, &mut out);
+        out
+    }
+
+    /// A part of a parameter, with a margin for the comparison.
+    fn part(&self, param: &B::Param, part: ParamPart, len: usize) -> Vec<f32> {
+        let mut out = vec![MARK; len + MARGIN];
+        self.ops.param_read(param, part, &mut out[..len]);
+        out
+    }
+}

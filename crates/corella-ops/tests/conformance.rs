@@ -1,0 +1,58 @@
+//! Every kernel path against the f64 reference, and the two promises of repeatability.
+
+use corella_ops::cases::{Random, all, differences};
+use corella_ops::cpu::{Cpu, CpuOptions, Path};
+use corella_ops::{MatmulDims, OpsTrain, ParamPart};
+
+fn cpu(path: Path, threads: usize) -> Cpu {
+    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("the backend starts")
+}
+
+#[test]
+fn every_path_agrees_with_the_reference() {
+    for path in Path::available() {
+        // f32: a few roundings of 6e-8 on sums of up to 1,024 products.
+        let found = differences(&cpu(path, 2), 5e-6).expect("the cases run");
+        assert!(found.is_empty(), "{path:?}:\n{}", found.join("\n"));
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for path in Path::available() {
+        let (one, three) = (cpu(path, 1), cpu(path, 3));
+        for case in all::<Cpu>() {
+            let (a, b) = (case.run(&one).expect("one thread"), case.run(&three).expect("three threads"));
+            for ((name, a), (_, b)) in a.iter().zip(&b) {
+                let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{path:?} {}: {name}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_comes_out_the_same_alone_and_among_others() {
+    for path in Path::available() {
+        let ops = cpu(path, 2);
+        let (rows, c, oc) = (101, 515, 67);
+        let mut random = Random::new(7);
+        let (x, w) = (random.normals(rows * c), random.normals(oc * c));
+        let mut weight = ops.param(oc, c, false, "w").expect("memory");
+        ops.param_write(&mut weight, ParamPart::Value, &w);
+        let product = |first: usize, n: usize| {
+            let mut input = ops.buf(n * c, "x").expect("memory");
+            ops.write(&mut input, &x[first * c..(first + n) * c]);
+            let mut out = ops.buf(n * oc, "out").expect("memory");
+            ops.matmul(&mut out, &input, &weight, None, MatmulDims { n, c, oc });
+            let mut host = vec![0.0; n * oc];
+            ops.read(&out, &mut host);
+            host
+        };
+        let together = product(0, rows);
+        for (first, n) in [(0, 1), (5, 1), (100, 1), (3, 7), (40, 61)] {
+            let part = product(first, n);
+            assert_eq!(part, together[first * oc..(first + n) * oc], "{path:?}: rows {first} to {}", first + n);
+        }
+    }
+}
