@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Train GPT-2 from random weights, and continue text with what came out.
 #[derive(Debug, Parser)]
-#[command(name = "corella", version, about, propagate_version = true)]
+#[command(name = "corella", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORELLA_COMMIT"), ")"), about, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -1,7 +1,10 @@
 //! How a failure reaches the person: one sentence, a `hint:` line where there is a way out, and an exit code.
 
+use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
+
+use corella_train::TrainError;
 
 /// What ends the program early.
 #[derive(Debug)]
@@ -47,18 +50,43 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Any library error becomes a failure with its whole chain of causes.
-impl<E: std::error::Error> From<E> for Failure {
+/// Any library error becomes a failure with its whole chain of causes, and with the way out where there is a known one.
+impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
+        let mut failure = Failure::new(&error);
+        let mut next: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(cause) = next {
             let text = cause.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
+            if !failure.message.contains(&text) {
+                failure.message = format!("{}: {text}", failure.message);
             }
-            source = cause.source();
+            failure.hint = failure.hint.or_else(|| way_out(cause).map(str::to_owned));
+            next = cause.source();
         }
-        Failure::new(message)
+        failure
+    }
+}
+
+/// What to do about an error, where something can be done.
+fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    if let Some(error) = error.downcast_ref::<TrainError>() {
+        return match error {
+            TrainError::Locked { .. } => Some("wait until it ends, or choose another folder with --out"),
+            TrainError::Diverged(_) => {
+                Some("lower --lr or lengthen --warmup-steps, and go on from the last checkpoint with --resume")
+            }
+            _ => None,
+        };
+    }
+    match error.downcast_ref::<std::io::Error>()?.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            Some("make room; finished checkpoints are whole, and a run goes on from the last one with --resume")
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            Some("choose a folder that you may write to with --out")
+        }
+        ErrorKind::NotADirectory => Some("a part of the path is a file; choose another folder with --out"),
+        _ => None,
     }
 }

@@ -163,8 +163,12 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
         plan.model.n_head = weights.config.n_head();
         plan.model.n_embd = weights.config.n_embd();
         plan.model.seq_len = args.seq_len.unwrap_or(weights.config.seq_len());
-        if args.tokenizer.is_none() && model.join("tokenizer.json").is_file() {
-            plan.data.tokenizer = model.display().to_string();
+        if args.tokenizer.is_none() {
+            if model.join("tokenizer.json").is_file() {
+                plan.data.tokenizer = model.display().to_string();
+            } else if weights.config.vocab_size() == Tokenizer::gpt2().vocab_size() {
+                plan.data.tokenizer = "gpt2".to_owned();
+            }
         }
     }
     if plan.train.batch_tokens == 0 {

@@ -1,0 +1,75 @@
+//! Runs the real program in a folder of its own.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program that cargo built for this test.
+pub const CORELLA: &str = env!("CARGO_BIN_EXE_corella");
+
+/// A folder that goes with the test.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a temporary folder");
+        Folder(path)
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A text that a small model can learn something from.
+    pub fn text(&self) -> PathBuf {
+        let path = self.join("my.txt");
+        let lines: String = (0..1500)
+            .map(|i| format!("The {} fox number {i} saw {} geese.\n", ["red", "old", "quick"][i % 3], i * 7 % 10))
+            .collect();
+        std::fs::write(&path, lines).expect("written");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs the program to its end.
+pub fn corella(args: &[&str]) -> Output {
+    Command::new(CORELLA).args(args).output().expect("the program starts")
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs the program and expects exit code 0.
+pub fn done(args: &[&str]) -> String {
+    let output = corella(args);
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+/// Flags of a training run of `steps` updates that takes a second.
+pub fn small_run<'a>(source: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
+    let fixed = "--n-layer 2 --n-head 2 --n-embd 32 --seq-len 32 --vocab-size 300 --micro-batch 4 --checkpoint-every 3 --val-every 5 --sample-every 0 --warmup-steps 2";
+    let mut args = vec!["train", source, "--out", out, "--steps", steps];
+    args.extend(fixed.split(' '));
+    args
+}
+
+/// `step`, `loss`, `norm` and `val_loss` of every line of a run's log, as text: equal only if equal to the bit.
+pub fn losses(run: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(run.join("log.jsonl")).expect("a log");
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    lines.map(|v| format!("{} {} {} {}", v["step"], v["loss"], v["norm"], v["val_loss"])).collect()
+}

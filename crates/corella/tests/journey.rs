@@ -1,0 +1,157 @@
+//! From a text file to a continued text, and through every file format, with the program itself.
+
+mod common;
+
+use common::{Folder, corella, done, small_run, stderr, stdout};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().expect("a line")).expect("JSON")
+}
+
+#[test]
+fn a_text_becomes_a_model_that_continues_it() {
+    let folder = Folder::new("journey");
+    let text = folder.text().display().to_string();
+    let run = folder.join("run").display().to_string();
+    let printed = done(&small_run(&text, &run, "60"));
+    assert!(printed.contains("parameters") && printed.contains("memory:") && printed.contains("eta"), "{printed}");
+    for name in ["run.toml", "log.jsonl", "samples.jsonl", "tokenizer.json", "checkpoints"] {
+        assert!(folder.join("run").join(name).exists(), "{name}");
+    }
+    let losses = std::fs::read_to_string(folder.join("run/log.jsonl")).expect("a log");
+    let (first, last) = (json(losses.lines().nth(1).expect("a line")), json(&losses));
+    for key in ["step", "loss", "lr", "norm", "ms", "tokens_per_second"] {
+        assert!(last[key].is_number(), "{key}: {last}");
+    }
+    assert!(last["loss"].as_f64() < first["loss"].as_f64(), "the loss falls");
+
+    let generated =
+        json(&done(&["generate", &run, "-p", "The red", "--max-tokens", "8", "--json", "-n", "2", "--logprobs", "3"]));
+    assert_eq!(generated["choices"].as_array().map(Vec::len), Some(2));
+    let choice = &generated["choices"][0];
+    assert_eq!(choice["ids"].as_array().map(Vec::len), choice["logprobs"].as_array().map(Vec::len));
+    assert!(choice["text"].is_string() && choice["finish_reason"].is_string());
+    let again = json(&done(&["generate", &run, "-p", "The red", "--max-tokens", "8", "--json", "--threads", "1"]));
+    assert_eq!(again["choices"][0]["ids"], choice["ids"], "neither n nor the threads change a sample");
+
+    let measured = json(&done(&["eval", &run, "--text", &text, "--json"]));
+    let (nll, ppl) = (measured["nll"].as_f64().expect("nll"), measured["perplexity"].as_f64().expect("perplexity"));
+    let tokens = measured["tokens"].as_f64().expect("tokens");
+    assert!(((nll / tokens).exp() / ppl - 1.0).abs() < 1e-6 || (nll.exp() / ppl - 1.0).abs() < 1e-6, "{measured}");
+    assert!(measured["bits_per_byte"].is_number());
+}
+
+#[test]
+fn weights_survive_every_format_and_training_starts_from_each() {
+    let folder = Folder::new("formats");
+    let text = folder.text().display().to_string();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (run, bin, hf) = (path("run"), path("model.bin"), path("hf"));
+    done(&small_run(&text, &run, "6"));
+    done(&["convert", &run, &bin]);
+    done(&["convert", &bin, &hf]);
+    let tokenizer = format!("{run}/tokenizer.json");
+    let greedy = |model: &str| {
+        let args = ["generate", model, "-p", "The old", "--max-tokens", "12", "--temperature", "0", "--json"];
+        let mut args = args.to_vec();
+        args.extend(["--tokenizer", &tokenizer]);
+        json(&done(&args))["choices"][0]["ids"].clone()
+    };
+    let ids = greedy(&run);
+    assert_eq!(ids, greedy(&bin));
+    assert_eq!(ids, greedy(&hf));
+
+    // A learning rate of 0 shows that the first loss is that of the weights started from.
+    let mut firsts = Vec::new();
+    for (i, model) in [&run, &bin, &hf].into_iter().enumerate() {
+        let out = path(&format!("from-{i}"));
+        let args = ["train", &text, "--out", &out, "--init-from", model, "--tokenizer", &tokenizer, "--steps", "1"];
+        let mut args = args.to_vec();
+        args.extend("--micro-batch 4 --sample-every 0 --val-every 0".split(' '));
+        done(&args);
+        firsts.push(common::losses(out.as_ref()));
+    }
+    assert_eq!(firsts[0], firsts[1]);
+    assert_eq!(firsts[0], firsts[2]);
+}
+
+#[test]
+fn the_tiny_internet_is_written_with_its_facts() {
+    let folder = Folder::new("tiny");
+    let out = folder.join("tiny").display().to_string();
+    let info =
+        json(&done(&["prepare", "tiny-internet", "--pages", "600", "--vocab-size", "512", "--out", &out, "--json"]));
+    assert_eq!(info["train"]["documents"].as_u64(), Some(600 + 3 * 511), "pages and planted articles");
+    assert_eq!(info["val"]["documents"].as_u64(), Some(1000));
+    let facts = std::fs::read_to_string(folder.join("tiny/facts.json")).expect("facts");
+    let facts: Value = serde_json::from_str(&facts).expect("JSON");
+    assert_eq!(facts["planted"].as_array().map(Vec::len), Some(27));
+    done(&[
+        "train",
+        "--data",
+        &out,
+        "--steps",
+        "2",
+        "--sample-every",
+        "0",
+        "--val-every",
+        "0",
+        "--out",
+        &format!("{out}-run"),
+    ]);
+}
+
+#[test]
+fn a_short_tour_measures_every_phenomenon() {
+    let folder = Folder::new("tour");
+    let out = folder.join("tour").display().to_string();
+    let measured = json(&done(&["tour", "--million-tokens", "0.004", "--out", &out, "--json"]));
+    for key in [
+        "grammatical_sentences",
+        "recited_of_40",
+        "recall_by_mentions",
+        "few_shot_by_examples",
+        "assistant",
+        "dreamt_next_turn",
+        "universes",
+    ] {
+        assert!(!measured["phenomena"][key].is_null(), "{key}: {measured}");
+    }
+}
+
+/// Arguments, exit code, what the message says, and whether there is a hint.
+#[test]
+fn mistakes_are_answered_with_what_to_do() {
+    let folder = Folder::new("mistakes");
+    let text = folder.text().display().to_string();
+    let path = |name: &str| folder.join(name).display().to_string();
+    std::fs::write(folder.join("pickle.bin"), [0x80, 2, b'}', b'q']).expect("written");
+    std::fs::write(folder.join("empty.txt"), "").expect("written");
+    let (missing, pickle, empty, below) =
+        (path("missing"), path("pickle.bin"), path("empty.txt"), format!("{text}/below"));
+    let cases: [(&[&str], i32, &str, bool); 13] = [
+        (&[], 2, "Usage", false),
+        (&["train"], 2, "nothing to train on", true),
+        (&["train", &missing], 1, "does not exist", true),
+        (&["train", &empty], 1, "holds no text", false),
+        (&["train", &text, "--out", &below], 1, "Not a directory", true),
+        (&["train", &text, "--model", "gpt5"], 2, "no model is called gpt5", true),
+        (&["train", &text, "--schedule", "sine"], 2, "no schedule is called sine", true),
+        (&["train", &text, "--n-embd", "30", "--n-head", "4"], 1, "n_head", false),
+        (&["train", &text, "--batch-tokens", "1000", "--out", &path("x")], 1, "batch_tokens", false),
+        (&["generate", &missing, "-p", "a"], 1, "does not exist", true),
+        (&["generate", &pickle, "-p", "a"], 1, "pickle", false),
+        (&["generate", &text, "-p", "a"], 1, "llm.c", false),
+        (&["tour", "--million-tokens", "-1"], 2, "", false),
+    ];
+    for (args, code, says, hint) in cases {
+        let output = corella(args);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {message}{}", stdout(&output));
+        assert!(message.contains(says), "{args:?}: {message}");
+        assert_eq!(message.contains("hint:"), hint, "{args:?}: {message}");
+        assert!(!message.contains("panicked"), "{args:?}: {message}");
+    }
+    assert!(done(&["--version"]).starts_with("corella 0."));
+}
