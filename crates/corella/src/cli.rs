@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Train GPT-2 from random weights, and continue text with what came out.
@@ -57,6 +58,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Loss and perplexity of a model on a text
     Eval(EvalArgs),
+    /// Measure the kernels beside the machine's limits; the last line is one JSON document
+    Bench(BenchArgs),
 }
 
 /// Flags of `tour`.
@@ -250,4 +253,29 @@ pub struct EvalArgs {
     /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
     #[arg(long)]
     pub tokenizer: Option<String>,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    pub what: BenchWhat,
+    /// Repetitions; the median counts
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
+    pub repeat: usize,
+    /// Only this model: tour, small, mid or gpt2-124m (train and generate)
+    #[arg(long)]
+    pub model: Option<String>,
+}
+
+/// What `bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchWhat {
+    /// Every operation
+    Ops,
+    /// Updates of whole models
+    Train,
+    /// Prefill and decoding of whole models
+    Generate,
 }

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args, &cli.common),
         Command::Prepare(args) => commands::prepare::run(&args, &cli.common),
         Command::Convert(args) => commands::convert::run(&args, &cli.common),
+        Command::Bench(args) => commands::bench::run(&args, &cli.common),
         Command::Eval(args) => commands::eval::run(&args, &cli.common),
     };
     match outcome {

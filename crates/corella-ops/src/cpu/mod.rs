@@ -10,6 +10,7 @@ mod norm;
 mod optimizer;
 mod path;
 mod pool;
+pub mod probe;
 mod rows;
 mod shared;
 

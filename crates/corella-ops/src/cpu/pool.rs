@@ -1,8 +1,11 @@
 //! One pool of worker threads for every parallel region.
 //!
-//! A region hands out task numbers 0 .. n through one counter; the caller works too. Idle workers spin briefly, because
+//! A region hands out task numbers 0 .. n through one counter; the caller works too. Workers join a region while it is
+//! open; the caller closes it when no task is left and waits for those inside only. So a worker that the system has put
+//! aside delays nobody, and a busy machine slows a run down no more than its share. Idle workers spin briefly, because
 //! regions follow each other within microseconds, and then sleep.
 
+use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,27 +17,29 @@ const SPINS: u32 = 4_000;
 /// The job of the current region: a borrowed closure whose lifetime is erased.
 type Job = *const (dyn Fn(usize) + Sync);
 
-struct Region {
-    job: Option<JobPointer>,
-    tasks: usize,
-    shutdown: bool,
-}
-
-#[derive(Clone, Copy)]
-struct JobPointer(Job);
-// SAFETY: the closure behind the pointer is Sync, and `Pool::run` keeps it alive until every worker has left it.
-unsafe impl Send for JobPointer {}
+/// Layout of the gate: number of the region, whether workers may still join, how many are inside.
+const OPEN: u64 = 1 << 16;
+const INSIDE: u64 = OPEN - 1;
+const REGION: u64 = OPEN << 1;
 
 struct Shared {
-    region: Mutex<Region>,
-    wake: Condvar,
-    /// Number of the current region; workers compare it with the last one they served.
-    epoch: AtomicU64,
+    gate: AtomicU64,
+    /// Written by the caller while the gate is closed and nobody is inside; read by workers that are inside.
+    job: UnsafeCell<Option<Job>>,
+    tasks: AtomicUsize,
     next: AtomicUsize,
-    /// Workers that have not yet finished the current region.
-    running: AtomicUsize,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    shutdown: AtomicBool,
     panicked: AtomicBool,
 }
+
+// SAFETY: `job` follows the protocol above: never written while a worker may read it. The closure behind it is Sync, and
+// `Pool::run` keeps it alive until every worker has left the region.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
 
 /// Worker threads that live as long as the pool.
 pub struct Pool {
@@ -48,11 +53,14 @@ impl Pool {
     /// A pool of `threads` threads in all, the caller's included.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
-            region: Mutex::new(Region { job: None, tasks: 0, shutdown: false }),
-            wake: Condvar::new(),
-            epoch: AtomicU64::new(0),
+            gate: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
+            tasks: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            shutdown: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
         });
         let workers = (1..threads.max(1))
@@ -78,24 +86,31 @@ impl Pool {
         let _turn = lock(&self.turn);
         let shared = &*self.shared;
         // SAFETY: only the lifetime is erased. The pointer is used by workers inside the region alone, and this function
-        // does not return (nor unwind) before `running` is back at zero.
+        // does not return (nor unwind) before the region is closed and empty.
         let erased: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
-        {
-            let mut region = lock(&shared.region);
-            region.job = Some(JobPointer(erased));
-            region.tasks = tasks;
-            shared.next.store(0, Ordering::Relaxed);
-            shared.running.store(self.workers.len(), Ordering::Relaxed);
-            shared.epoch.fetch_add(1, Ordering::Release);
+        // SAFETY: the gate is closed and nobody is inside (the last `run` waited for that), so nobody reads.
+        unsafe { *shared.job.get() = Some(erased) };
+        shared.tasks.store(tasks, Ordering::Relaxed);
+        shared.next.store(0, Ordering::Relaxed);
+        let closed = shared.gate.load(Ordering::Relaxed);
+        shared.gate.store((closed & !(REGION - 1)) + REGION + OPEN, Ordering::SeqCst);
+        // A worker counts itself as a sleeper before it looks at the gate for the last time: one of the two sees the other.
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            let _asleep = lock(&shared.sleep);
+            shared.wake.notify_all();
         }
-        shared.wake.notify_all();
         let outcome = catch_unwind(AssertUnwindSafe(|| take_tasks(shared, tasks, job)));
+        let mut inside = shared.gate.fetch_and(!OPEN, Ordering::AcqRel) & INSIDE;
         let mut spins = 0u32;
-        while shared.running.load(Ordering::Acquire) != 0 {
+        while inside != 0 {
             spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+            if spins < SPINS {
+                std::hint::spin_loop()
+            } else {
+                std::thread::yield_now()
+            }
+            inside = shared.gate.load(Ordering::Acquire) & INSIDE;
         }
-        lock(&shared.region).job = None;
         if let Err(panic) = outcome {
             resume_unwind(panic);
         }
@@ -105,9 +120,11 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        lock(&self.shared.region).shutdown = true;
-        self.shared.epoch.fetch_add(1, Ordering::Release);
-        self.shared.wake.notify_all();
+        self.shared.shutdown.store(true, Ordering::SeqCst);
+        {
+            let _asleep = lock(&self.shared.sleep);
+            self.shared.wake.notify_all();
+        }
         for worker in self.workers.drain(..) {
             // A worker that panicked has already been reported by `run`.
             let _ = worker.join();
@@ -115,7 +132,7 @@ impl Drop for Pool {
     }
 }
 
-/// A poisoned lock only says that some thread panicked; the plain data behind it is still good.
+/// A poisoned lock only says that some thread panicked; there is no data behind it that could be bad.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -130,34 +147,55 @@ fn take_tasks(shared: &Shared, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
     }
 }
 
+/// Whether a region that this worker has not served is open.
+fn is_new(gate: u64, served: u64) -> bool {
+    gate & OPEN != 0 && gate / REGION != served
+}
+
 fn work(shared: &Shared) {
     let mut served = 0;
-    loop {
-        let mut spins = 0;
-        while shared.epoch.load(Ordering::Acquire) == served && spins < SPINS {
-            spins += 1;
-            std::hint::spin_loop();
+    while !shared.shutdown.load(Ordering::Acquire) {
+        let gate = wait(shared, served);
+        if !is_new(gate, served) {
+            continue;
         }
-        let (job, tasks) = {
-            let mut region = lock(&shared.region);
-            while shared.epoch.load(Ordering::Acquire) == served {
-                region = shared.wake.wait(region).unwrap_or_else(std::sync::PoisonError::into_inner);
-            }
-            if region.shutdown {
-                return;
-            }
-            served = shared.epoch.load(Ordering::Acquire);
-            (region.job, region.tasks)
-        };
-        if let Some(JobPointer(job)) = job {
-            // SAFETY: `run` waits until this worker has counted itself out below, so the closure is alive.
-            let job = unsafe { &*job };
-            if catch_unwind(AssertUnwindSafe(|| take_tasks(shared, tasks, job))).is_err() {
-                shared.panicked.store(true, Ordering::Relaxed);
-            }
+        if shared.gate.compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            continue;
         }
-        shared.running.fetch_sub(1, Ordering::Release);
+        served = gate / REGION;
+        // SAFETY: this worker is inside, so the caller neither writes the job nor lets the closure go.
+        let job = unsafe { (*shared.job.get()).map(|job| &*job) };
+        let tasks = shared.tasks.load(Ordering::Relaxed);
+        if let Some(job) = job
+            && catch_unwind(AssertUnwindSafe(|| take_tasks(shared, tasks, job))).is_err()
+        {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        shared.gate.fetch_sub(1, Ordering::Release);
     }
+}
+
+/// Waits for a new region, spinning first; returns the gate.
+fn wait(shared: &Shared, served: u64) -> u64 {
+    for _ in 0..SPINS {
+        let gate = shared.gate.load(Ordering::Acquire);
+        if is_new(gate, served) {
+            return gate;
+        }
+        std::hint::spin_loop();
+    }
+    shared.sleepers.fetch_add(1, Ordering::SeqCst);
+    let mut asleep = lock(&shared.sleep);
+    let gate = loop {
+        let gate = shared.gate.load(Ordering::SeqCst);
+        if is_new(gate, served) || shared.shutdown.load(Ordering::SeqCst) {
+            break gate;
+        }
+        asleep = shared.wake.wait(asleep).unwrap_or_else(std::sync::PoisonError::into_inner);
+    };
+    drop(asleep);
+    shared.sleepers.fetch_sub(1, Ordering::SeqCst);
+    gate
 }
 
 #[cfg(test)]

@@ -1,0 +1,134 @@
+//! What this machine can do at most: floating-point rate and memory bandwidth, measured.
+//!
+//! A ceiling is the best of several access patterns over several repetitions, so that no kernel can pass it.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use super::Cpu;
+use super::path::Path;
+use super::shared::SharedMut;
+
+/// Measured limits of the threads of a backend, all together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ceilings {
+    /// f32 multiply-adds, two operations each, in 10⁹ per second.
+    pub f32_gflops: f64,
+    /// Reading memory, in 10⁹ bytes per second.
+    pub read_gbs: f64,
+}
+
+/// Independent chains of multiply-adds: enough to hide their latency on two units.
+const CHAINS: usize = 12;
+/// Floats of a chain: one register of the widest path.
+const WIDTH: usize = 16;
+/// Multiply-adds of a chain per task.
+const LENGTH: usize = 200_000;
+/// Tasks per thread in a repetition: short ones, so that a thread that was put aside does not hold up the rest.
+const TASKS: usize = 16;
+/// Bytes that are read: far more than any cache holds.
+const READ_BYTES: usize = 256 << 20;
+/// Bytes of a task that reads.
+const BLOCK_BYTES: usize = 1 << 20;
+const REPEAT: usize = 7;
+
+/// Measures the limits on the threads and the path of `cpu`.
+pub fn ceilings(cpu: &Cpu) -> Ceilings {
+    let (mut f32_gflops, mut read_gbs) = (0f64, 0f64);
+    let tasks = TASKS * cpu.threads();
+    for _ in 0..REPEAT {
+        let start = Instant::now();
+        cpu.pool.run(tasks, &|task| {
+            black_box(multiply_adds(cpu.path, task as f32));
+        });
+        let operations = 2 * tasks * CHAINS * lanes(cpu.path) * LENGTH;
+        f32_gflops = f32_gflops.max(operations as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    let data = vec![1.0f32; READ_BYTES / 4];
+    for _ in 0..REPEAT {
+        for streams in [1, 2, 4] {
+            let start = Instant::now();
+            let blocks = READ_BYTES / BLOCK_BYTES;
+            let mut sums = vec![0.0; blocks];
+            let cells = SharedMut::new(&mut sums);
+            cpu.pool.run(blocks, &|block| {
+                let part = &data[block * BLOCK_BYTES / 4..][..BLOCK_BYTES / 4];
+                // SAFETY: one cell per task.
+                let cell = unsafe { cells.part(block, 1) };
+                cell[0] = cpu.path.vectorize(|| read(part, streams));
+            });
+            black_box(&sums);
+            read_gbs = read_gbs.max(READ_BYTES as f64 / start.elapsed().as_secs_f64() / 1e9);
+        }
+    }
+    Ceilings { f32_gflops, read_gbs }
+}
+
+/// Floats of a chain on a path.
+fn lanes(path: Path) -> usize {
+    match path {
+        Path::Avx2 => 8,
+        _ => WIDTH,
+    }
+}
+
+/// Every chain starts elsewhere: equal ones would be computed once.
+fn multiply_adds(path: Path, seed: f32) -> f32 {
+    match path {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the path exists only after its features were detected.
+        Path::Avx2 => unsafe { multiply_adds_avx2(seed) },
+        _ => chains::<CHAINS, WIDTH>(seed),
+    }
+}
+
+#[inline(always)]
+fn chains<const N: usize, const W: usize>(seed: f32) -> f32 {
+    let mut sums: [[f32; W]; N] = std::array::from_fn(|i| std::array::from_fn(|j| seed + (i * W + j) as f32));
+    let (scale, shift) = (black_box(0.999f32), black_box(1e-3f32));
+    for _ in 0..LENGTH {
+        for sum in &mut sums {
+            for x in sum {
+                *x = *x * scale + shift;
+            }
+        }
+    }
+    sums.iter().flatten().sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn multiply_adds_avx2(seed: f32) -> f32 {
+    use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_storeu_ps};
+    let mut sums: [__m256; CHAINS] = std::array::from_fn(|i| _mm256_set1_ps(seed + black_box(i as f32)));
+    let (scale, shift) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(1e-3)));
+    for _ in 0..LENGTH {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(*sum, scale, shift);
+        }
+    }
+    let mut out = [0.0f32; 8];
+    let mut total = 0.0;
+    for sum in sums {
+        // SAFETY: `out` holds the eight floats of a register.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
+        total += out.iter().sum::<f32>();
+    }
+    total
+}
+
+/// Adds a block up, walking through `streams` parts of it side by side.
+#[inline(always)]
+fn read(block: &[f32], streams: usize) -> f32 {
+    let len = block.len() / streams;
+    let mut sums = [[0.0f32; WIDTH]; 4];
+    for at in (0..len).step_by(2 * WIDTH) {
+        for (stream, sum) in sums.iter_mut().enumerate().take(streams) {
+            let part = &block[stream * len + at..][..2 * WIDTH];
+            for i in 0..WIDTH {
+                sum[i] += part[i] + part[WIDTH + i];
+            }
+        }
+    }
+    sums.iter().flatten().sum()
+}

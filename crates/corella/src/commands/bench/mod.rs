@@ -1,0 +1,143 @@
+//! `corella bench`: how fast, beside what the machine can do at most, both measured in the same run.
+
+mod ops;
+mod train;
+
+use corella_ops::OpsTrain;
+use corella_ops::cases::differences;
+use corella_ops::cpu::Cpu;
+use corella_ops::cpu::probe::{Ceilings, ceilings};
+use serde::Serialize;
+
+use crate::cli::{BenchArgs, BenchWhat, Common};
+use crate::error::{Failure, Result};
+use crate::inputs::backend;
+
+/// One measured figure.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// Its shape.
+    pub shape: String,
+    /// Median of the repetitions.
+    pub value: f64,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// Part of the ceiling that bounds it.
+    pub percent_of_ceiling: f64,
+    /// How operations or bytes were counted.
+    pub formula: &'static str,
+}
+
+/// What bounds a kernel.
+#[derive(Clone, Copy)]
+pub enum Bound {
+    /// Multiply-adds; the count is of floating-point operations.
+    Compute(f64),
+    /// Memory; the count is of bytes.
+    Memory(f64),
+}
+
+/// The last line of the output.
+#[derive(Serialize)]
+struct Document {
+    backend: String,
+    threads: usize,
+    ceilings: CeilingsOut,
+    results: Vec<Row>,
+}
+
+/// Ceilings; `null` where the kernel path has no such kernels.
+#[derive(Serialize)]
+struct CeilingsOut {
+    f32_gflops: f64,
+    bf16_gflops: Option<f64>,
+    int8_gops: Option<f64>,
+    read_gbs: f64,
+}
+
+/// Measures and prints.
+pub struct Bench {
+    cpu: Cpu,
+    ceilings: Ceilings,
+    repeat: usize,
+    quiet: bool,
+    rows: Vec<Row>,
+}
+
+/// Runs the command.
+pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
+    let cpu = backend(common)?;
+    // Nothing is timed that was not first checked.
+    if let Some(wrong) = differences(&cpu, 5e-6)?.first() {
+        return Err(Failure::new(format!("not timed, because it is wrong: {wrong}")));
+    }
+    let ceilings = ceilings(&cpu);
+    if !common.json {
+        println!(
+            "{}, {} threads: at most {:.0} GFLOP/s in f32, {:.1} GB/s from memory",
+            cpu.name(),
+            cpu.threads(),
+            ceilings.f32_gflops,
+            ceilings.read_gbs
+        );
+    }
+    let mut bench = Bench { cpu, ceilings, repeat: args.repeat, quiet: common.json, rows: Vec::new() };
+    match args.what {
+        BenchWhat::Ops => ops::run(&mut bench)?,
+        BenchWhat::Train => train::run(&mut bench, args, common)?,
+        BenchWhat::Generate => train::generate(&mut bench, args, common)?,
+    }
+    // The ceiling once more: the machine may have changed its mind since.
+    let again = corella_ops::cpu::probe::ceilings(&bench.cpu);
+    let document = Document {
+        backend: bench.cpu.name(),
+        threads: bench.cpu.threads(),
+        ceilings: CeilingsOut {
+            f32_gflops: bench.ceilings.f32_gflops.max(again.f32_gflops),
+            bf16_gflops: None,
+            int8_gops: None,
+            read_gbs: bench.ceilings.read_gbs.max(again.read_gbs),
+        },
+        results: bench.rows,
+    };
+    println!("{}", serde_json::to_string(&document)?);
+    if let Some(row) = document.results.iter().find(|r| r.percent_of_ceiling > 100.0) {
+        return Err(Failure::new(format!(
+            "{} {} is at {:.0} % of the ceiling: the probe is too weak, or the machine was busy while it ran",
+            row.name, row.shape, row.percent_of_ceiling
+        ))
+        .hint("run it again on a quiet machine"));
+    }
+    Ok(())
+}
+
+impl Bench {
+    /// Times `body` `repeat` times after a warm-up, and adds a row with the median.
+    pub fn time(&mut self, name: &str, shape: String, bound: Bound, formula: &'static str, mut body: impl FnMut(&Cpu)) {
+        body(&self.cpu);
+        let mut seconds: Vec<f64> = (0..self.repeat)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                body(&self.cpu);
+                start.elapsed().as_secs_f64()
+            })
+            .collect();
+        seconds.sort_by(f64::total_cmp);
+        self.row(name, shape, bound, formula, seconds[seconds.len() / 2]);
+    }
+
+    /// Adds a row for a measured time.
+    pub fn row(&mut self, name: &str, shape: String, bound: Bound, formula: &'static str, seconds: f64) {
+        let (value, unit, ceiling) = match bound {
+            Bound::Compute(operations) => (operations / seconds / 1e9, "GFLOP/s", self.ceilings.f32_gflops),
+            Bound::Memory(bytes) => (bytes / seconds / 1e9, "GB/s", self.ceilings.read_gbs),
+        };
+        let percent_of_ceiling = 100.0 * value / ceiling;
+        if !self.quiet {
+            println!("{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} %  {:9.3} ms", seconds * 1e3);
+        }
+        self.rows.push(Row { name: name.to_owned(), shape, value, unit, percent_of_ceiling, formula });
+    }
+}

@@ -1,0 +1,127 @@
+//! Whole updates and whole generated tokens, of models with random weights.
+
+use std::time::Instant;
+
+use corella_model::gpt2::{Gpt2Config, Gpt2Infer, Gpt2Train, Recompute, random_weights};
+use corella_model::{AdamW, BatchShape, TextModel, TrainModel};
+
+use super::{Bench, Bound};
+use crate::cli::{BenchArgs, Common};
+use crate::error::{Failure, Result};
+use crate::inputs::backend;
+
+/// A model to measure, with its micro-batch.
+struct Shape {
+    name: &'static str,
+    config: Gpt2Config,
+    batch: BatchShape,
+}
+
+fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
+    let shape = |name, v, layers, heads, c, t, b| -> Result<Shape> {
+        Ok(Shape { name, config: Gpt2Config::new(v, layers, heads, c, t)?, batch: BatchShape { b, t } })
+    };
+    let all = vec![
+        shape("tour", 2048, 4, 4, 256, 256, 8)?,
+        shape("small", 4096, 6, 6, 192, 256, 32)?,
+        shape("mid", 50257, 6, 6, 384, 256, 16)?,
+        shape("gpt2-124m", 50257, 12, 12, 768, 1024, 4)?,
+    ];
+    match only {
+        None => Ok(all.into_iter().take(3).collect()),
+        Some(name) => {
+            let found: Vec<Shape> = all.into_iter().filter(|s| s.name == name).collect();
+            if found.is_empty() {
+                return Err(
+                    Failure::usage(format!("no bench model is called {name}")).hint("tour, small, mid or gpt2-124m")
+                );
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// `bench train`: updates with AdamW. Operations are those of PaLM's appendix B: (6·N + 6·L·C·T) per token, with the
+/// causal half of attention only and without the position table.
+pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
+    for shape in shapes(args.model.as_deref())? {
+        let (config, batch) = (shape.config, shape.batch);
+        let weights = random_weights(&config, 1);
+        let mut model = Gpt2Train::new(backend(common)?, &weights, batch, Recompute::None)?;
+        drop(weights);
+        let n = batch.b * batch.t;
+        let ids: Vec<u32> = (0..=n).map(|i| (i * 7919 % config.vocab_size()) as u32).collect();
+        let mut seconds = Vec::new();
+        for step in 1..=args.repeat as u64 + 1 {
+            let start = Instant::now();
+            model.zero_grad();
+            model.forward_backward(&ids[..n], &ids[1..], 1.0);
+            let grad_scale = (1.0 / model.grad_norm()).min(1.0) as f32;
+            model.adamw(AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale, step });
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        // The first update touches its memory for the first time.
+        seconds.remove(0);
+        seconds.sort_by(f64::total_cmp);
+        let median = seconds[seconds.len() / 2];
+        let products = config.parameter_count() - config.seq_len() * config.n_embd();
+        let per_token = 6.0 * products as f64 + 6.0 * (config.n_layer() * config.n_embd() * batch.t) as f64;
+        let text = format!("B {} T {}", batch.b, batch.t);
+        bench.row(
+            &format!("train {}", shape.name),
+            text,
+            Bound::Compute(per_token * n as f64),
+            "6·N + 6·L·C·T per token",
+            median,
+        );
+        if !common.json {
+            println!("{:18} {:.0} tokens/s", "", n as f64 / median);
+        }
+    }
+    Ok(())
+}
+
+/// `bench generate`: decoding one token after the other, bound by reading every weight once.
+pub fn generate(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
+    for shape in shapes(args.model.as_deref())? {
+        let config = shape.config;
+        let mut model = Gpt2Infer::new(backend(common)?, random_weights(&config, 1))?;
+        let prompt: Vec<u32> = (0..config.seq_len() / 2).map(|i| (i * 7919 % config.vocab_size()) as u32).collect();
+        let start = Instant::now();
+        model.feed(&prompt);
+        let prefill = start.elapsed().as_secs_f64();
+        let products = config.parameter_count() - config.seq_len() * config.n_embd();
+        // The output head is needed for the last token only.
+        let head = (config.vocab_size() * config.n_embd()) as f64;
+        let flops = 2.0 * (products as f64 - head) * prompt.len() as f64;
+        bench.row(
+            &format!("prefill {}", shape.name),
+            format!("{} tokens", prompt.len()),
+            Bound::Compute(flops),
+            "2·N per token without the output head",
+            prefill,
+        );
+        let tokens = (config.seq_len() / 4).min(64);
+        let mut seconds: Vec<f64> = (0..tokens)
+            .map(|i| {
+                let start = Instant::now();
+                model.feed(&[(i % config.vocab_size()) as u32]);
+                start.elapsed().as_secs_f64()
+            })
+            .collect();
+        seconds.sort_by(f64::total_cmp);
+        let median = seconds[tokens / 2];
+        let bytes = 4.0 * products as f64;
+        bench.row(
+            &format!("decode {}", shape.name),
+            format!("{tokens} tokens"),
+            Bound::Memory(bytes),
+            "4·N bytes per token",
+            median,
+        );
+        if !common.json {
+            println!("{:18} {:.0} and {:.0} tokens/s", "", prompt.len() as f64 / prefill, 1.0 / median);
+        }
+    }
+    Ok(())
+}
