@@ -1,7 +1,9 @@
 //! Causal self-attention, one (sequence, head) per task, by blocks of queries.
 
-use super::gemm::{Operand, Size, Store, Workers, gemm};
+use super::array::Array;
+use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::math::{exp, sum_by};
+use super::pack::{Operand, Packed};
 use super::path::Path;
 use super::pool::Pool;
 use super::shared::SharedMut;
@@ -9,6 +11,13 @@ use crate::contract::AttentionDims;
 
 /// Queries of a block: their scores against all earlier keys stay in the second-level cache.
 const BLOCK: usize = 48;
+
+/// Working space of a task.
+fn scratch(len: usize) -> Array {
+    let mut space = Array::EMPTY;
+    space.resize(len);
+    space
+}
 
 /// q, k and v of one head, each (T, HS), copied side by side out of qkv (B, T, 3C).
 fn gather(to: &mut [f32], qkv: &[f32], b: usize, head: usize, d: AttentionDims) {
@@ -26,26 +35,29 @@ pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
     pool.run(d.b * d.nh, &|task| {
         let (b, head) = (task / d.nh, task % d.nh);
-        let mut heads = vec![0.0; 3 * d.t * d.hs];
+        let mut heads = scratch(3 * d.t * d.hs);
         gather(&mut heads, qkv, b, head, d);
         let (q, kv) = heads.split_at(d.t * d.hs);
         let (k, v) = kv.split_at(d.t * d.hs);
-        let mut scores = vec![0.0; BLOCK * d.t];
-        let mut block = vec![0.0; BLOCK * d.hs];
+        let pack = |operand, outer, k| Packed::new(Workers::Caller, path, operand, (outer, k), Array::EMPTY);
+        let (keys_packed, values_packed) =
+            (pack(Operand::rows(k, d.hs), d.t, d.hs), pack(Operand::columns(v, d.hs), d.hs, d.t));
+        let mut scores = scratch(BLOCK * d.t);
+        let mut block = scratch(BLOCK * d.hs);
         // SAFETY: the row of lse that belongs to this head.
         let lse = unsafe { lse.part(task * d.t, d.t) };
         for t0 in (0..d.t).step_by(BLOCK) {
             let rows = BLOCK.min(d.t - t0);
             let keys = t0 + rows;
             let size = Size { m: rows, n: keys, k: d.hs, ldc: keys };
-            let (q, k) = (Operand::rows(&q[t0 * d.hs..], d.hs), Operand::rows(k, d.hs));
-            gemm(Workers::Caller, path, size, q, k, &mut scores, Store::Write, None);
+            let q = Operand::rows(&q[t0 * d.hs..], d.hs);
+            gemm(Workers::Caller, path, size, q, Right::Packed(&keys_packed), &mut scores, Store::Write, None);
             for (i, row) in scores.chunks_exact_mut(keys).enumerate().take(rows) {
                 lse[t0 + i] = path.vectorize(|| softmax(row, t0 + i + 1, scale));
             }
             let size = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
             let p = Operand::rows(&scores, keys);
-            gemm(Workers::Caller, path, size, p, Operand::columns(v, d.hs), &mut block, Store::Write, None);
+            gemm(Workers::Caller, path, size, p, Right::Packed(&values_packed), &mut block, Store::Write, None);
             for (i, row) in block.chunks_exact(d.hs).enumerate().take(rows) {
                 // SAFETY: this head's columns of row t0 + i, which no other task writes.
                 unsafe { out.part((b * d.t + t0 + i) * c + head * d.hs, d.hs) }.copy_from_slice(row);
@@ -102,16 +114,20 @@ pub fn backward(
     let dqkv = SharedMut::new(dqkv);
     pool.run(d.b * d.nh, &|task| {
         let (b, head) = (task / d.nh, task % d.nh);
-        let mut heads = vec![0.0; 3 * span];
+        let mut heads = scratch(3 * span);
         gather(&mut heads, qkv, b, head, d);
         let (q, kv) = heads.split_at(span);
         let (k, v) = kv.split_at(span);
-        let mut grads = vec![0.0; 3 * span];
+        let pack = |operand, outer, k| Packed::new(Workers::Caller, path, operand, (outer, k), Array::EMPTY);
+        let (keys_packed, values_packed) =
+            (pack(Operand::rows(k, d.hs), d.t, d.hs), pack(Operand::rows(v, d.hs), d.t, d.hs));
+        let keys_by_column = pack(Operand::columns(k, d.hs), d.hs, d.t);
+        let mut grads = scratch(3 * span);
         let (dq, dkv) = grads.split_at_mut(span);
         let (dk, dv) = dkv.split_at_mut(span);
-        let mut p = vec![0.0; BLOCK * d.t];
-        let mut dp = vec![0.0; BLOCK * d.t];
-        let mut dout_block = vec![0.0; BLOCK * d.hs];
+        let mut p = scratch(BLOCK * d.t);
+        let mut dp = scratch(BLOCK * d.t);
+        let mut dout_block = scratch(BLOCK * d.hs);
         for t0 in (0..d.t).step_by(BLOCK) {
             let rows = BLOCK.min(d.t - t0);
             let keys = t0 + rows;
@@ -121,10 +137,10 @@ pub fn backward(
             for (i, row) in dout_block.chunks_exact_mut(d.hs).enumerate().take(rows) {
                 row.copy_from_slice(&dout[row_of(i)..][..d.hs]);
             }
-            let (q_rows, k_rows) = (Operand::rows(q_block, d.hs), Operand::rows(k, d.hs));
-            gemm(Workers::Caller, path, inner, q_rows, k_rows, &mut p, Store::Write, None);
+            let q_rows = Operand::rows(q_block, d.hs);
+            gemm(Workers::Caller, path, inner, q_rows, Right::Packed(&keys_packed), &mut p, Store::Write, None);
             let do_rows = Operand::rows(&dout_block, d.hs);
-            gemm(Workers::Caller, path, inner, do_rows, Operand::rows(v, d.hs), &mut dp, Store::Write, None);
+            gemm(Workers::Caller, path, inner, do_rows, Right::Packed(&values_packed), &mut dp, Store::Write, None);
             for i in 0..rows {
                 let (p, dp) = (&mut p[i * keys..][..keys], &mut dp[i * keys..][..keys]);
                 let (seen, lse) = (t0 + i + 1, lse[task * d.t + t0 + i]);
@@ -148,14 +164,15 @@ pub fn backward(
                 path,
                 to_queries,
                 ds,
-                Operand::columns(k, d.hs),
+                Right::Packed(&keys_by_column),
                 &mut dq[t0 * d.hs..],
                 Store::Write,
                 None,
             );
             let (ds, ps) = (Operand::columns(&dp, keys), Operand::columns(&p, keys));
-            gemm(Workers::Caller, path, to_keys, ds, Operand::columns(q_block, d.hs), dk, Store::Add, None);
-            gemm(Workers::Caller, path, to_keys, ps, Operand::columns(&dout_block, d.hs), dv, Store::Add, None);
+            let (q_block, dout_block) = (Operand::columns(q_block, d.hs), Operand::columns(&dout_block, d.hs));
+            gemm(Workers::Caller, path, to_keys, ds, Right::Fresh(q_block), dk, Store::Add, None);
+            gemm(Workers::Caller, path, to_keys, ps, Right::Fresh(dout_block), dv, Store::Add, None);
         }
         for (part, grads) in grads.chunks_exact(span).enumerate() {
             for (t, row) in grads.chunks_exact(d.hs).enumerate() {

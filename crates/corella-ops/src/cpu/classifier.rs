@@ -1,8 +1,11 @@
 //! The output head with softmax and cross-entropy, by chunks of rows: the logits of a batch are never held whole.
 
+use super::array::Array;
 use super::attention::max_of;
-use super::gemm::{Operand, Size, Store, Workers, gemm};
+use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::math::{exp, sum_by};
+use super::pack::Operand;
+use super::param::Weight;
 use super::path::Path;
 use super::pool::Pool;
 use super::rows::by_rows;
@@ -30,29 +33,30 @@ pub fn classifier(
     path: Path,
     losses: &mut [f32],
     x: &[f32],
-    wte: &[f32],
+    wte: Weight<'_>,
     targets: &[u32],
     mut grads: Option<Grads<'_>>,
     d: ClassifierDims,
 ) {
     let chunk = LEAST_ROWS.max(LOGITS / d.v).min(d.n);
-    let mut logits = vec![0.0; chunk * d.v];
+    let mut logits = Array::EMPTY;
+    logits.resize(chunk * d.v);
     for first in (0..d.n).step_by(chunk) {
         let rows = chunk.min(d.n - first);
         let x = &x[first * d.c..][..rows * d.c];
         let size = Size { m: rows, n: d.v, k: d.c, ldc: d.v };
-        let (xs, heads) = (Operand::rows(x, d.c), Operand::rows(wte, d.c));
-        gemm(Workers::Pool(pool), path, size, xs, heads, &mut logits, Store::Write, None);
+        gemm(Workers::Pool(pool), path, size, Operand::rows(x, d.c), wte.right(d.c), &mut logits, Store::Write, None);
         let scale = grads.as_ref().map(|g| g.scale);
         let targets = &targets[first..first + rows];
         cross_entropy(pool, path, &mut losses[first..first + rows], &mut logits, targets, scale, d.v);
         if let Some(grads) = &mut grads {
+            let Weight::Rows(wte) = wte else { unreachable!("a parameter without gradient has no rows") };
             let size = Size { m: rows, n: d.c, k: d.v, ldc: d.c };
-            let (dlogits, columns) = (Operand::rows(&logits, d.v), Operand::columns(wte, d.c));
+            let (dlogits, columns) = (Operand::rows(&logits, d.v), Right::Fresh(Operand::columns(wte, d.c)));
             let dx = &mut grads.dx[first * d.c..][..rows * d.c];
             gemm(Workers::Pool(pool), path, size, dlogits, columns, dx, Store::Write, None);
             let size = Size { m: d.v, n: d.c, k: rows, ldc: d.c };
-            let (dlogits, columns) = (Operand::columns(&logits, d.v), Operand::columns(x, d.c));
+            let (dlogits, columns) = (Operand::columns(&logits, d.v), Right::Fresh(Operand::columns(x, d.c)));
             gemm(Workers::Pool(pool), path, size, dlogits, columns, grads.dwte, Store::Add, None);
         }
     }

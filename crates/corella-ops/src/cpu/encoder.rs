@@ -1,19 +1,21 @@
 //! Token and position embeddings.
 
+use super::param::Weight;
 use super::pool::Pool;
 use super::rows::{by_columns, by_rows};
 use super::shared::SharedMut;
 use crate::contract::EncoderDims;
 
 /// See [`crate::OpsTrain::encoder`].
-pub fn forward(pool: &Pool, out: &mut [f32], ids: &[u32], wte: &[f32], wpe: &[f32], d: EncoderDims) {
+pub fn forward(pool: &Pool, out: &mut [f32], ids: &[u32], wte: Weight<'_>, wpe: Weight<'_>, d: EncoderDims) {
     by_rows(pool, out, d.b * d.t, d.c, |first, _, out| {
+        let position = &mut vec![0.0; d.c][..];
         for (i, out) in out.chunks_exact_mut(d.c).enumerate() {
             let row = first + i;
-            let token = &wte[ids[row] as usize * d.c..][..d.c];
-            let position = &wpe[(d.pos0 + row % d.t) * d.c..][..d.c];
-            for ((out, a), b) in out.iter_mut().zip(token).zip(position) {
-                *out = a + b;
+            wte.row(ids[row] as usize, out);
+            wpe.row(d.pos0 + row % d.t, position);
+            for (out, position) in out.iter_mut().zip(&*position) {
+                *out += position;
             }
         }
     });

@@ -1,44 +1,18 @@
-//! Matrix products: pack both operands into panels, then run the micro-kernel over cache blocks.
+//! Matrix products: operands packed into panels, the micro-kernel run over cache blocks.
 //!
 //! Every output element is the sum, over blocks of KC, of the micro-kernel's sum inside the block. That order depends on
 //! K alone, so a row's result is the same alone or among others, and on any number of threads.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
-use super::kernel::{MR, NR, tile};
+use super::array::Array;
+#[cfg(target_arch = "x86_64")]
+use super::kernel::{Avx2, Avx512};
+use super::kernel::{Finish, Kernel, Portable};
+use super::pack::{Operand, Packed, pack};
 use super::path::Path;
 use super::pool::Pool;
 use super::shared::SharedMut;
-
-/// Depth of a block: a B panel of KC × NR (16 KiB) stays in the first-level cache.
-const KC: usize = 256;
-/// Rows of a block: an A block of MC × KC (96 KiB) stays in the second-level cache.
-const MC: usize = 16 * MR;
-/// Columns of a task.
-const NC: usize = 16 * NR;
-
-/// A matrix of the product, seen from its outer index (row of the result for A, column for B) and the inner index k.
-#[derive(Clone, Copy)]
-pub struct Operand<'a> {
-    /// The elements.
-    pub data: &'a [f32],
-    /// Distance between neighbours along the outer index.
-    pub outer: usize,
-    /// Distance between neighbours along k.
-    pub inner: usize,
-}
-
-impl<'a> Operand<'a> {
-    /// Outer index along the rows of a row-major matrix of width `cols`.
-    pub fn rows(data: &'a [f32], cols: usize) -> Self {
-        Operand { data, outer: cols, inner: 1 }
-    }
-
-    /// Outer index along the columns of a row-major matrix of width `cols`.
-    pub fn columns(data: &'a [f32], cols: usize) -> Self {
-        Operand { data, outer: 1, inner: cols }
-    }
-}
 
 /// What happens to the old content of the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,27 +33,44 @@ pub enum Workers<'a> {
 }
 
 impl Workers<'_> {
-    fn run(self, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
+    /// Calls `job(0) … job(tasks - 1)`.
+    pub fn run(self, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
         match self {
             Workers::Pool(pool) => pool.run(tasks, job),
             Workers::Caller => (0..tasks).for_each(job),
         }
     }
+
+    fn threads(self) -> usize {
+        match self {
+            Workers::Pool(pool) => pool.threads(),
+            Workers::Caller => 1,
+        }
+    }
+}
+
+/// The B operand.
+#[derive(Clone, Copy)]
+pub enum Right<'a> {
+    /// Packed for this product.
+    Fresh(Operand<'a>),
+    /// Packed before; may be longer than the product in both directions.
+    Packed(&'a Packed),
 }
 
 thread_local! {
-    /// Packing space of this thread, kept between products.
-    static SCRATCH: [Cell<Vec<f32>>; 2] = const { [Cell::new(Vec::new()), Cell::new(Vec::new())] };
+    /// Packing space of this thread, kept between products: an A block, a B panel, a whole B.
+    static SCRATCH: [RefCell<Array>; 3] = const { [const { RefCell::new(Array::EMPTY) }; 3] };
 }
 
 /// Lends one of this thread's scratch vectors, at least `len` long.
 fn with_scratch<R>(which: usize, len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut space = SCRATCH.with(|s| s[which].take());
     if space.len() < len {
-        space.resize(len, 0.0);
+        space.resize(len);
     }
     let result = body(&mut space[..len]);
-    SCRATCH.with(|s| s[which].set(space));
+    SCRATCH.with(|s| s[which].replace(space));
     result
 }
 
@@ -96,13 +87,13 @@ pub struct Size {
     pub ldc: usize,
 }
 
-/// c[i, j] (=, +=) Σ_k a[i, k] · b[j, k] + bias[j].
+/// c[i, j] (=, +=) Σ_k a[i, k] · b[j, k] + bias[j]; a bias goes with [`Store::Write`].
 pub fn gemm(
     workers: Workers<'_>,
     path: Path,
     size: Size,
     a: Operand<'_>,
-    b: Operand<'_>,
+    b: Right<'_>,
     c: &mut [f32],
     store: Store,
     bias: Option<&[f32]>,
@@ -112,149 +103,126 @@ pub fn gemm(
         return;
     }
     assert!(k > 0 && c.len() >= (m - 1) * size.ldc + n, "result of {m}×{n} does not fit");
-    let (a_panels, b_panels) = (m.div_ceil(MR), n.div_ceil(NR));
-    let out = Output { c: SharedMut::new(c), size, store, bias };
-    with_scratch(0, a_panels * MR * k, |packed_a| {
-        pack_all::<MR>(workers, path, packed_a, a, m, k);
-        let packed_a = &*packed_a;
-        if m <= MC {
-            // B is used once: each task packs a panel into its own small space and uses it at once.
-            workers.run(b_panels, &|panel| {
-                with_scratch(1, KC * NR, |space| {
-                    for k0 in (0..k).step_by(KC) {
-                        let kc = KC.min(k - k0);
-                        let packed_b = &mut space[..kc * NR];
-                        path.vectorize(|| pack::<NR>(packed_b, b, panel * NR, n, k0, kc));
-                        for i in 0..a_panels {
-                            out.put(
-                                path,
-                                k0,
-                                (i, panel),
-                                &packed_a[k0 * MR * a_panels + i * MR * kc..][..MR * kc],
-                                packed_b,
-                            );
-                        }
-                    }
-                });
-            });
-        } else {
-            with_scratch(1, b_panels * NR * k, |packed_b| {
-                pack_all::<NR>(workers, path, packed_b, b, n, k);
-                let packed_b = &*packed_b;
-                let (row_blocks, column_blocks) = (m.div_ceil(MC), n.div_ceil(NC));
-                workers.run(row_blocks * column_blocks, &|task| {
-                    let (row, column) = (task % row_blocks, task / row_blocks);
-                    let rows = row * (MC / MR)..((row + 1) * (MC / MR)).min(a_panels);
-                    let columns = column * (NC / NR)..((column + 1) * (NC / NR)).min(b_panels);
-                    for k0 in (0..k).step_by(KC) {
-                        let kc = KC.min(k - k0);
-                        for j in columns.clone() {
-                            let b = &packed_b[k0 * NR * b_panels + j * NR * kc..][..NR * kc];
-                            for i in rows.clone() {
-                                let a = &packed_a[k0 * MR * a_panels + i * MR * kc..][..MR * kc];
-                                out.put(path, k0, (i, j), a, b);
-                            }
-                        }
-                    }
-                });
-            });
-        }
-    });
+    assert!(bias.is_none_or(|bias| bias.len() >= n) && (bias.is_none() || store == Store::Write));
+    if let Right::Packed(packed) = b {
+        assert!(packed.outer >= n && packed.k >= k, "packed operand of {}×{}", packed.outer, packed.k);
+    }
+    let product = Product { workers, path, size, a, c: SharedMut::new(c), store, bias };
+    match path {
+        Path::Portable => product.run::<Portable>(b),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => product.run::<Avx2>(b),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => product.run::<Avx512>(b),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => product.run::<Portable>(b),
+    }
 }
 
-/// The result, and what to do with a finished tile.
-struct Output<'a> {
-    c: SharedMut<'a>,
+/// A product that is about to run.
+struct Product<'a> {
+    workers: Workers<'a>,
+    path: Path,
     size: Size,
+    a: Operand<'a>,
+    c: SharedMut<'a>,
     store: Store,
     bias: Option<&'a [f32]>,
 }
 
-impl Output<'_> {
-    /// Computes the tile of A panel `at.0` and B panel `at.1` for the block that starts at `k0`, and stores it.
-    #[inline]
-    fn put(&self, path: Path, k0: usize, at: (usize, usize), a: &[f32], b: &[f32]) {
-        let sums = tile(path, a, b);
-        let (row0, column0) = (at.0 * MR, at.1 * NR);
-        let width = NR.min(self.size.n - column0);
-        let rows = MR.min(self.size.m - row0);
-        for (i, sums) in sums.iter().enumerate().take(rows) {
-            // SAFETY: every tile belongs to exactly one task, and tiles do not overlap.
-            let c = unsafe { self.c.part((row0 + i) * self.size.ldc + column0, width) };
-            let add = k0 > 0 || self.store == Store::Add;
-            // The whole width is the common case; a known length spares a call per row.
-            if let Ok(c) = <&mut [f32; NR]>::try_from(&mut *c) {
-                if add {
-                    for (c, s) in c.iter_mut().zip(sums) {
-                        *c += s;
-                    }
-                } else {
-                    *c = *sums;
-                }
-            } else {
-                for (c, s) in c.iter_mut().zip(sums) {
-                    *c = if add { *c + s } else { *s };
-                }
-            }
-            if let Some(bias) = self.bias
-                && k0 == 0
-            {
-                for (c, b) in c.iter_mut().zip(&bias[column0..column0 + width]) {
-                    *c += b;
-                }
-            }
+impl Product<'_> {
+    fn run<K: Kernel>(&self, b: Right<'_>) {
+        // With few rows a packed panel is used a few times only: it is packed, used and forgotten inside a task.
+        if let Right::Fresh(operand) = b
+            && self.size.m > K::MC
+        {
+            let space = SCRATCH.with(|s| s[2].take());
+            let packed = Packed::new(self.workers, self.path, operand, (self.size.n, self.size.k), space);
+            self.blocks::<K>(Right::Packed(&packed));
+            SCRATCH.with(|s| s[2].replace(packed.into_space()));
+        } else {
+            self.blocks::<K>(b);
         }
     }
-}
 
-/// Packs a whole operand: for each block of KC, panel after panel of W outer indices.
-fn pack_all<const W: usize>(
-    workers: Workers<'_>,
-    path: Path,
-    to: &mut [f32],
-    from: Operand<'_>,
-    outer: usize,
-    k: usize,
-) {
-    let panels = outer.div_ceil(W);
-    let to = SharedMut::new(to);
-    workers.run(panels, &|panel| {
-        for k0 in (0..k).step_by(KC) {
-            let kc = KC.min(k - k0);
-            // SAFETY: panel `panel` of block `k0` is written by this task alone.
-            let to = unsafe { to.part(k0 * W * panels + panel * W * kc, W * kc) };
-            path.vectorize(|| pack::<W>(to, from, panel * W, outer, k0, kc));
-        }
-    });
-}
-
-/// to[k·W + i] = from(first + i, k0 + k), and 0 beyond the last outer index.
-#[inline(always)]
-fn pack<const W: usize>(to: &mut [f32], from: Operand<'_>, first: usize, outer: usize, k0: usize, kc: usize) {
-    let width = W.min(outer - first);
-    if from.outer == 1 {
-        for (k, to) in to.chunks_exact_mut(W).enumerate() {
-            let row = &from.data[(k0 + k) * from.inner + first..][..width];
-            if let (Ok(to), Ok(row)) = (<&mut [f32; W]>::try_from(&mut *to), <&[f32; W]>::try_from(row)) {
-                *to = *row;
-            } else {
-                to[..width].copy_from_slice(row);
-                to[width..].fill(0.0);
-            }
-        }
-    } else {
-        // Missing rows repeat the last one and are blanked below: the inner loop stays free of branches.
-        let rows: [&[f32]; W] = std::array::from_fn(|i| {
-            let row = first + i.min(width - 1);
-            &from.data[row * from.outer + k0 * from.inner..][..(kc - 1) * from.inner + 1]
+    /// Splits the result into blocks of rows and, where these are too few for the threads, of columns.
+    fn blocks<K: Kernel>(&self, b: Right<'_>) {
+        let (row_panels, column_panels) = (self.size.m.div_ceil(K::MR), self.size.n.div_ceil(K::NR));
+        let wanted = if self.workers.threads() > 1 { 4 * self.workers.threads() } else { 1 };
+        let rows = K::MC / K::MR;
+        let row_blocks = row_panels.div_ceil(rows);
+        let columns = column_panels.div_ceil(wanted.div_ceil(row_blocks)).max(1);
+        let column_blocks = column_panels.div_ceil(columns);
+        self.workers.run(row_blocks * column_blocks, &|task| {
+            let (row, column) = (task % row_blocks, task / row_blocks);
+            self.block::<K>(
+                b,
+                row * rows..((row + 1) * rows).min(row_panels),
+                column * columns..((column + 1) * columns).min(column_panels),
+            );
         });
-        for (k, to) in to.chunks_exact_mut(W).enumerate() {
-            for (to, row) in to.iter_mut().zip(&rows) {
-                *to = row[k * from.inner];
-            }
-            if width < W {
-                to[width..].fill(0.0);
-            }
-        }
     }
+
+    /// One block of the result: panels of rows × panels of columns.
+    fn block<K: Kernel>(&self, b: Right<'_>, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
+        let Size { m, n, k, ldc } = self.size;
+        let fresh = if matches!(b, Right::Fresh(_)) { K::KC * K::NR } else { 0 };
+        with_scratch(0, rows.len() * K::MR * K::KC.min(k), |packed_a| {
+            with_scratch(1, fresh, |space| {
+                for k0 in (0..k).step_by(K::KC) {
+                    let depth = K::KC.min(k - k0);
+                    for (panel, to) in rows.clone().zip(packed_a.chunks_exact_mut(K::MR * depth)) {
+                        pack(self.path, K::MR, to, self.a, panel * K::MR, m, k0, depth);
+                    }
+                    for j in columns.clone() {
+                        let panel_b = match b {
+                            Right::Packed(packed) => packed.panel(j, k0),
+                            Right::Fresh(operand) => {
+                                pack(self.path, K::NR, space, operand, j * K::NR, n, k0, depth);
+                                &*space
+                            }
+                        };
+                        let width = K::NR.min(n - j * K::NR);
+                        let finish = match self.bias {
+                            _ if k0 > 0 || self.store == Store::Add => Finish::Add,
+                            Some(bias) => Finish::WriteBias(&bias[j * K::NR..][..width]),
+                            None => Finish::Write,
+                        };
+                        assert!(panel_b.len() >= K::NR * depth);
+                        // The next panel comes from the third-level cache while this one is worked on.
+                        let next = match b {
+                            Right::Packed(packed) if j + 1 < columns.end => packed.panel(j + 1, k0),
+                            _ => &[],
+                        };
+                        let share = next.len().div_ceil(rows.len());
+                        for (i, panel_a) in rows.clone().zip(packed_a.chunks_exact(K::MR * depth)) {
+                            let height = K::MR.min(m - i * K::MR);
+                            let at = i * K::MR * ldc + j * K::NR;
+                            let done = (i - rows.start) * share;
+                            prefetch(next.get(done..(done + share).min(next.len())).unwrap_or_default());
+                            // SAFETY: the tile lies inside c (checked by `tile_at`) and belongs to this task alone;
+                            // both panels have `depth` steps (chunk length and assertion above); the path exists only
+                            // after its features were detected.
+                            unsafe {
+                                let c = self.c.tile_at(at, (height - 1) * ldc + width);
+                                K::tile(depth, panel_a.as_ptr(), panel_b.as_ptr(), c, ldc, height, width, finish);
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
+/// Asks for numbers that will be needed soon.
+#[inline(always)]
+fn prefetch(soon: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in soon.chunks(16) {
+        // SAFETY: a prefetch of an address inside a slice; it reads nothing.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = soon;
 }

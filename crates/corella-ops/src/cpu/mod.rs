@@ -1,5 +1,6 @@
 //! The CPU backend in f32: the contract, operation by operation, on one pool of threads.
 
+mod array;
 mod attention;
 mod classifier;
 mod encoder;
@@ -8,19 +9,25 @@ mod kernel;
 mod math;
 mod norm;
 mod optimizer;
+mod pack;
+mod param;
 mod path;
 mod pool;
 pub mod probe;
 mod rows;
 mod shared;
 
+pub use array::Array;
 pub use attention::Kv;
+pub use param::Param;
 pub use path::{PATH_VARIABLE, Path};
 
 use crate::contract::{
     AdamW, AttentionDims, ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
 };
-use gemm::{Operand, Size, Store, Workers, gemm};
+use gemm::{Right, Size, Store, Workers, gemm};
+use pack::{Operand, Packed};
+use param::{Values, Weight};
 use pool::Pool;
 use rows::{by_columns, by_rows};
 use shared::SharedMut;
@@ -40,35 +47,6 @@ pub struct Cpu {
     path: Path,
 }
 
-/// A trained tensor: f32 values with, where trained, gradient and AdamW moments.
-#[derive(Debug)]
-pub struct Param {
-    value: Vec<f32>,
-    grad: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
-}
-
-impl Param {
-    fn part(&self, part: ParamPart) -> &[f32] {
-        match part {
-            ParamPart::Value => &self.value,
-            ParamPart::Grad => &self.grad,
-            ParamPart::M => &self.m,
-            ParamPart::V => &self.v,
-        }
-    }
-
-    fn part_mut(&mut self, part: ParamPart) -> &mut Vec<f32> {
-        match part {
-            ParamPart::Value => &mut self.value,
-            ParamPart::Grad => &mut self.grad,
-            ParamPart::M => &mut self.m,
-            ParamPart::V => &mut self.v,
-        }
-    }
-}
-
 impl Cpu {
     /// Starts the threads and picks the kernels.
     pub fn new(options: CpuOptions) -> Result<Cpu, OpsError> {
@@ -86,25 +64,18 @@ impl Cpu {
         self.pool.threads()
     }
 
-    fn product(&self, size: Size, a: Operand<'_>, b: Operand<'_>, c: &mut [f32], store: Store, bias: Option<&[f32]>) {
+    fn product(&self, size: Size, a: Operand<'_>, b: Right<'_>, c: &mut [f32], store: Store, bias: Option<&[f32]>) {
         gemm(Workers::Pool(&self.pool), self.path, size, a, b, c, store, bias);
     }
 }
 
 /// `len` zeros, or an error instead of an abort where memory is short.
-fn zeros(len: usize, what: &str) -> Result<Vec<f32>, OpsError> {
-    let mut space = Vec::new();
-    space.try_reserve_exact(len).map_err(|_| OpsError::OutOfMemory {
-        device: "cpu",
-        bytes: len as u64 * 4,
-        what: what.to_owned(),
-    })?;
-    space.resize(len, 0.0);
-    Ok(space)
+fn zeros(len: usize, what: &str) -> Result<Array, OpsError> {
+    Array::zeros(len).map_err(|_| OpsError::OutOfMemory { device: "cpu", bytes: len as u64 * 4, what: what.to_owned() })
 }
 
 impl OpsTrain for Cpu {
-    type Buf = Vec<f32>;
+    type Buf = Array;
     type Ids = Vec<u32>;
     type Param = Param;
 
@@ -112,7 +83,7 @@ impl OpsTrain for Cpu {
         format!("cpu {} f32", self.path.name())
     }
 
-    fn buf(&self, len: usize, what: &str) -> Result<Vec<f32>, OpsError> {
+    fn buf(&self, len: usize, what: &str) -> Result<Array, OpsError> {
         zeros(len, what)
     }
 
@@ -122,23 +93,24 @@ impl OpsTrain for Cpu {
 
     fn param(&self, rows: usize, cols: usize, trained: bool, what: &str) -> Result<Param, OpsError> {
         let extra = if trained { rows * cols } else { 0 };
-        Ok(Param {
-            value: zeros(rows * cols, what)?,
-            grad: zeros(extra, what)?,
-            m: zeros(extra, what)?,
-            v: zeros(extra, what)?,
-        })
+        let value = if trained || rows == 1 {
+            Values::Rows(zeros(rows * cols, what)?)
+        } else {
+            let space = zeros(rows.next_multiple_of(self.path.panel().0) * cols, what)?;
+            Values::Packed(Packed::zeros(self.path, (rows, cols), space))
+        };
+        Ok(Param { value, grad: zeros(extra, what)?, m: zeros(extra, what)?, v: zeros(extra, what)? })
     }
 
-    fn write(&self, buf: &mut Vec<f32>, values: &[f32]) {
+    fn write(&self, buf: &mut Array, values: &[f32]) {
         buf[..values.len()].copy_from_slice(values);
     }
 
-    fn read(&self, buf: &Vec<f32>, out: &mut [f32]) {
+    fn read(&self, buf: &Array, out: &mut [f32]) {
         out.copy_from_slice(&buf[..out.len()]);
     }
 
-    fn sum(&self, buf: &Vec<f32>, len: usize) -> f64 {
+    fn sum(&self, buf: &Array, len: usize) -> f64 {
         buf[..len].iter().map(|x| f64::from(*x)).sum()
     }
 
@@ -147,71 +119,85 @@ impl OpsTrain for Cpu {
     }
 
     fn param_write(&self, p: &mut Param, part: ParamPart, values: &[f32]) {
-        p.part_mut(part).copy_from_slice(values);
+        p.write(Workers::Pool(&self.pool), self.path, part, values);
     }
 
     fn param_read(&self, p: &Param, part: ParamPart, out: &mut [f32]) {
-        out.copy_from_slice(p.part(part));
+        p.read(part, out);
     }
 
     fn zero_grad(&self, p: &mut Param) {
         p.grad.fill(0.0);
     }
 
-    fn encoder(&self, out: &mut Vec<f32>, ids: &Vec<u32>, wte: &Param, wpe: &Param, d: EncoderDims) {
-        encoder::forward(&self.pool, &mut out[..d.b * d.t * d.c], ids, &wte.value, &wpe.value, d);
+    fn encoder(&self, out: &mut Array, ids: &Vec<u32>, wte: &Param, wpe: &Param, d: EncoderDims) {
+        encoder::forward(&self.pool, &mut out[..d.b * d.t * d.c], ids, wte.weight(), wpe.weight(), d);
     }
 
-    fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Vec<f32>, ids: &Vec<u32>, d: EncoderDims) {
+    fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Array, ids: &Vec<u32>, d: EncoderDims) {
         encoder::backward(&self.pool, &mut wte.grad, &mut wpe.grad, dout, ids, d);
     }
 
     fn layernorm(
         &self,
-        out: &mut Vec<f32>,
-        mean: &mut Vec<f32>,
-        rstd: &mut Vec<f32>,
-        x: &Vec<f32>,
+        out: &mut Array,
+        mean: &mut Array,
+        rstd: &mut Array,
+        x: &Array,
         w: &Param,
         b: &Param,
         d: NormDims,
     ) {
-        norm::forward(&self.pool, self.path, out, mean, rstd, x, &w.value, &b.value, d);
+        norm::forward(&self.pool, self.path, out, mean, rstd, x, w.rows(), b.rows(), d);
     }
 
     fn layernorm_grad(
         &self,
-        dx: &mut Vec<f32>,
+        dx: &mut Array,
         w: &mut Param,
         b: &mut Param,
-        dout: &Vec<f32>,
-        x: &Vec<f32>,
-        mean: &Vec<f32>,
-        rstd: &Vec<f32>,
+        dout: &Array,
+        x: &Array,
+        mean: &Array,
+        rstd: &Array,
         d: NormDims,
     ) {
-        norm::backward(&self.pool, self.path, dx, &mut w.grad, &mut b.grad, dout, x, &w.value, mean, rstd, d);
+        let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
+        norm::backward(&self.pool, self.path, dx, &mut w.grad, &mut b.grad, dout, x, scale, mean, rstd, d);
     }
 
-    fn matmul(&self, out: &mut Vec<f32>, x: &Vec<f32>, w: &Param, b: Option<&Param>, d: MatmulDims) {
+    fn matmul(&self, out: &mut Array, x: &Array, w: &Param, b: Option<&Param>, d: MatmulDims) {
         let size = Size { m: d.n, n: d.oc, k: d.c, ldc: d.oc };
-        let (x, w) = (Operand::rows(x, d.c), Operand::rows(&w.value, d.c));
-        self.product(size, x, w, out, Store::Write, b.map(|b| &b.value[..]));
+        self.product(size, Operand::rows(x, d.c), w.weight().right(d.c), out, Store::Write, b.map(Param::rows));
     }
 
     fn matmul_grad(
         &self,
-        dx: &mut Vec<f32>,
+        dx: &mut Array,
         w: &mut Param,
         b: Option<&mut Param>,
-        dout: &Vec<f32>,
-        x: &Vec<f32>,
+        dout: &Array,
+        x: &Array,
         d: MatmulDims,
     ) {
         let to_x = Size { m: d.n, n: d.c, k: d.oc, ldc: d.c };
-        self.product(to_x, Operand::rows(dout, d.oc), Operand::columns(&w.value, d.c), dx, Store::Write, None);
+        self.product(
+            to_x,
+            Operand::rows(dout, d.oc),
+            Right::Fresh(Operand::columns(w.rows(), d.c)),
+            dx,
+            Store::Write,
+            None,
+        );
         let to_w = Size { m: d.oc, n: d.c, k: d.n, ldc: d.c };
-        self.product(to_w, Operand::columns(dout, d.oc), Operand::columns(x, d.c), &mut w.grad, Store::Add, None);
+        self.product(
+            to_w,
+            Operand::columns(dout, d.oc),
+            Right::Fresh(Operand::columns(x, d.c)),
+            &mut w.grad,
+            Store::Add,
+            None,
+        );
         if let Some(b) = b {
             let db = SharedMut::new(&mut b.grad);
             by_columns(&self.pool, d.oc, |first, columns| {
@@ -226,23 +212,15 @@ impl OpsTrain for Cpu {
         }
     }
 
-    fn attention(&self, out: &mut Vec<f32>, lse: &mut Vec<f32>, qkv: &Vec<f32>, d: AttentionDims) {
+    fn attention(&self, out: &mut Array, lse: &mut Array, qkv: &Array, d: AttentionDims) {
         attention::forward(&self.pool, self.path, out, lse, qkv, d);
     }
 
-    fn attention_grad(
-        &self,
-        dqkv: &mut Vec<f32>,
-        dout: &Vec<f32>,
-        out: &Vec<f32>,
-        qkv: &Vec<f32>,
-        lse: &Vec<f32>,
-        d: AttentionDims,
-    ) {
+    fn attention_grad(&self, dqkv: &mut Array, dout: &Array, out: &Array, qkv: &Array, lse: &Array, d: AttentionDims) {
         attention::backward(&self.pool, self.path, dqkv, dout, out, qkv, lse, d);
     }
 
-    fn gelu(&self, out: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+    fn gelu(&self, out: &mut Array, x: &Array, len: usize) {
         by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
             self.path.vectorize(|| {
                 for (out, x) in out.iter_mut().zip(&x[first..first + n]) {
@@ -252,7 +230,7 @@ impl OpsTrain for Cpu {
         });
     }
 
-    fn gelu_grad(&self, dx: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+    fn gelu_grad(&self, dx: &mut Array, x: &Array, len: usize) {
         by_rows(&self.pool, &mut dx[..len], len, 1, |first, n, dx| {
             self.path.vectorize(|| {
                 for (dx, x) in dx.iter_mut().zip(&x[first..first + n]) {
@@ -262,7 +240,7 @@ impl OpsTrain for Cpu {
         });
     }
 
-    fn residual(&self, out: &mut Vec<f32>, a: &Vec<f32>, b: &Vec<f32>, len: usize) {
+    fn residual(&self, out: &mut Array, a: &Array, b: &Array, len: usize) {
         by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
             for ((out, a), b) in out.iter_mut().zip(&a[first..first + n]).zip(&b[first..first + n]) {
                 *out = a + b;
@@ -270,22 +248,23 @@ impl OpsTrain for Cpu {
         });
     }
 
-    fn classifier(&self, losses: &mut Vec<f32>, x: &Vec<f32>, wte: &Param, targets: &Vec<u32>, d: ClassifierDims) {
-        classifier::classifier(&self.pool, self.path, losses, x, &wte.value, targets, None, d);
+    fn classifier(&self, losses: &mut Array, x: &Array, wte: &Param, targets: &Vec<u32>, d: ClassifierDims) {
+        classifier::classifier(&self.pool, self.path, losses, x, wte.weight(), targets, None, d);
     }
 
     fn classifier_grad(
         &self,
-        losses: &mut Vec<f32>,
-        dx: &mut Vec<f32>,
-        x: &Vec<f32>,
+        losses: &mut Array,
+        dx: &mut Array,
+        x: &Array,
         wte: &mut Param,
         targets: &Vec<u32>,
         scale: f32,
         d: ClassifierDims,
     ) {
-        let grads = classifier::Grads { dx, dwte: &mut wte.grad, scale };
-        classifier::classifier(&self.pool, self.path, losses, x, &wte.value, targets, Some(grads), d);
+        let Param { value: Values::Rows(rows), grad, .. } = wte else { panic!("a gradient of what is not trained") };
+        let grads = classifier::Grads { dx, dwte: grad, scale };
+        classifier::classifier(&self.pool, self.path, losses, x, Weight::Rows(rows), targets, Some(grads), d);
     }
 
     fn grad_square_sum(&self, p: &Param) -> f64 {
@@ -293,7 +272,8 @@ impl OpsTrain for Cpu {
     }
 
     fn adamw(&self, p: &mut Param, hyper: AdamW) {
-        optimizer::adamw(&self.pool, self.path, &mut p.value, &p.grad, &mut p.m, &mut p.v, hyper);
+        let Param { value: Values::Rows(value), grad, m, v } = p else { panic!("an update of what is not trained") };
+        optimizer::adamw(&self.pool, self.path, value, grad, m, v, hyper);
     }
 }
 
@@ -304,16 +284,7 @@ impl OpsInfer for Cpu {
         Ok(Kv::new(capacity, c))
     }
 
-    fn attention_cached(
-        &self,
-        out: &mut Vec<f32>,
-        kv: &mut Kv,
-        qkv: &Vec<f32>,
-        pos0: usize,
-        n: usize,
-        nh: usize,
-        hs: usize,
-    ) {
+    fn attention_cached(&self, out: &mut Array, kv: &mut Kv, qkv: &Array, pos0: usize, n: usize, nh: usize, hs: usize) {
         attention::cached(&self.pool, self.path, out, kv, qkv, pos0, n, nh, hs);
     }
 }

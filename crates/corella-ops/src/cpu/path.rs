@@ -1,5 +1,6 @@
 //! Which instructions the kernels use, chosen at run time.
 
+use super::kernel::Kernel;
 use crate::OpsError;
 
 /// Environment variable that forces a path, for tests and for finding faults.
@@ -12,6 +13,8 @@ pub enum Path {
     Portable,
     /// 256-bit vectors with fused multiply-add (x86-64-v3).
     Avx2,
+    /// 512-bit vectors (x86-64-v4).
+    Avx512,
 }
 
 impl Path {
@@ -21,6 +24,13 @@ impl Path {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             paths.push(Path::Avx2);
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                paths.push(Path::Avx512);
+            }
         }
         paths
     }
@@ -42,6 +52,26 @@ impl Path {
         match self {
             Path::Portable => "portable",
             Path::Avx2 => "avx2",
+            Path::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether the path includes AVX2.
+    pub fn has_avx2(self) -> bool {
+        matches!(self, Path::Avx2 | Path::Avx512)
+    }
+
+    /// Columns and depth of a packed panel: NR and KC of the path's micro-kernel.
+    pub fn panel(self) -> (usize, usize) {
+        fn of<K: Kernel>() -> (usize, usize) {
+            (K::NR, K::KC)
+        }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => of::<super::kernel::Avx2>(),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => of::<super::kernel::Avx512>(),
+            _ => of::<super::kernel::Portable>(),
         }
     }
 
@@ -53,8 +83,11 @@ impl Path {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Path::Avx2` exists only after its features were detected (`available`).
             Path::Avx2 => unsafe { avx2(body) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above, for `Path::Avx512`.
+            Path::Avx512 => unsafe { avx512(body) },
             #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx2 => body(),
+            _ => body(),
         }
     }
 }
@@ -63,5 +96,12 @@ impl Path {
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn avx2<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[inline]
+fn avx512<R>(body: impl FnOnce() -> R) -> R {
     body()
 }

@@ -35,14 +35,8 @@ const REPEAT: usize = 7;
 /// Measures the limits on the threads and the path of `cpu`.
 pub fn ceilings(cpu: &Cpu) -> Ceilings {
     let (mut f32_gflops, mut read_gbs) = (0f64, 0f64);
-    let tasks = TASKS * cpu.threads();
     for _ in 0..REPEAT {
-        let start = Instant::now();
-        cpu.pool.run(tasks, &|task| {
-            black_box(multiply_adds(cpu.path, task as f32));
-        });
-        let operations = 2 * tasks * CHAINS * lanes(cpu.path) * LENGTH;
-        f32_gflops = f32_gflops.max(operations as f64 / start.elapsed().as_secs_f64() / 1e9);
+        f32_gflops = f32_gflops.max(f32_rate(cpu, TASKS));
     }
     let data = vec![1.0f32; READ_BYTES / 4];
     for _ in 0..REPEAT {
@@ -64,6 +58,22 @@ pub fn ceilings(cpu: &Cpu) -> Ceilings {
     Ceilings { f32_gflops, read_gbs }
 }
 
+/// The floating-point rate of this moment, in 10⁹ operations per second, from a few milliseconds of work: on a shared
+/// host it changes from second to second.
+pub fn f32_now(cpu: &Cpu) -> f64 {
+    f32_rate(cpu, 2)
+}
+
+fn f32_rate(cpu: &Cpu, tasks_per_thread: usize) -> f64 {
+    let tasks = tasks_per_thread * cpu.threads();
+    let start = Instant::now();
+    cpu.pool.run(tasks, &|task| {
+        black_box(multiply_adds(cpu.path, task as f32));
+    });
+    let operations = 2 * tasks * CHAINS * lanes(cpu.path) * LENGTH;
+    operations as f64 / start.elapsed().as_secs_f64() / 1e9
+}
+
 /// Floats of a chain on a path.
 fn lanes(path: Path) -> usize {
     match path {
@@ -78,6 +88,9 @@ fn multiply_adds(path: Path, seed: f32) -> f32 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the path exists only after its features were detected.
         Path::Avx2 => unsafe { multiply_adds_avx2(seed) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Path::Avx512 => unsafe { multiply_adds_avx512(seed) },
         _ => chains::<CHAINS, WIDTH>(seed),
     }
 }
@@ -115,6 +128,20 @@ fn multiply_adds_avx2(seed: f32) -> f32 {
         total += out.iter().sum::<f32>();
     }
     total
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn multiply_adds_avx512(seed: f32) -> f32 {
+    use std::arch::x86_64::{__m512, _mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
+    let mut sums: [__m512; CHAINS] = std::array::from_fn(|i| _mm512_set1_ps(seed + black_box(i as f32)));
+    let (scale, shift) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(1e-3)));
+    for _ in 0..LENGTH {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, scale, shift);
+        }
+    }
+    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
 }
 
 /// Adds a block up, walking through `streams` parts of it side by side.

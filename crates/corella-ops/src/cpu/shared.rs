@@ -30,4 +30,14 @@ impl<'a> SharedMut<'a> {
         // SAFETY: inside the borrowed slice (asserted); the caller promises that nobody else uses these elements.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
+
+    /// Where a tile begins whose elements lie within `span` of `start`.
+    ///
+    /// # Safety
+    /// No two tiles that share an element may be in use at the same time; only elements of the tile may be touched.
+    pub unsafe fn tile_at(&self, start: usize, span: usize) -> *mut f32 {
+        assert!(start <= self.len && span <= self.len - start, "tile {start}+{span} of {}", self.len);
+        // SAFETY: inside the borrowed slice (asserted).
+        unsafe { self.start.add(start) }
+    }
 }

@@ -3,10 +3,12 @@
 mod ops;
 mod train;
 
+use std::time::Instant;
+
 use corella_ops::OpsTrain;
 use corella_ops::cases::differences;
 use corella_ops::cpu::Cpu;
-use corella_ops::cpu::probe::{Ceilings, ceilings};
+use corella_ops::cpu::probe::{Ceilings, ceilings, f32_now};
 use serde::Serialize;
 
 use crate::cli::{BenchArgs, BenchWhat, Common};
@@ -114,27 +116,45 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
 }
 
 impl Bench {
-    /// Times `body` `repeat` times after a warm-up, and adds a row with the median.
+    /// Times `body` `repeat` times after a warm-up, and adds a row with the medians. What computing bounds is compared
+    /// with the rate that the machine has right before and after each repetition.
     pub fn time(&mut self, name: &str, shape: String, bound: Bound, formula: &'static str, mut body: impl FnMut(&Cpu)) {
         body(&self.cpu);
-        let mut seconds: Vec<f64> = (0..self.repeat)
+        let mut runs: Vec<(f64, f64)> = (0..self.repeat)
             .map(|_| {
-                let start = std::time::Instant::now();
+                let before = f32_now(&self.cpu);
+                let start = Instant::now();
                 body(&self.cpu);
-                start.elapsed().as_secs_f64()
+                let seconds = start.elapsed().as_secs_f64();
+                (seconds, before.max(f32_now(&self.cpu)))
             })
             .collect();
-        seconds.sort_by(f64::total_cmp);
-        self.row(name, shape, bound, formula, seconds[seconds.len() / 2]);
+        runs.sort_by(|a, b| (a.0 * a.1).total_cmp(&(b.0 * b.1)));
+        let cycles = runs[runs.len() / 2];
+        runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.row(name, shape, bound, formula, runs[runs.len() / 2].0, Some(cycles.0 * cycles.1));
     }
 
-    /// Adds a row for a measured time.
-    pub fn row(&mut self, name: &str, shape: String, bound: Bound, formula: &'static str, seconds: f64) {
-        let (value, unit, ceiling) = match bound {
-            Bound::Compute(operations) => (operations / seconds / 1e9, "GFLOP/s", self.ceilings.f32_gflops),
-            Bound::Memory(bytes) => (bytes / seconds / 1e9, "GB/s", self.ceilings.read_gbs),
+    /// Adds a row for a measured time; `peak` is what could have been computed in that time, in 10⁹ operations, where
+    /// that was measured beside it.
+    pub fn row(
+        &mut self,
+        name: &str,
+        shape: String,
+        bound: Bound,
+        formula: &'static str,
+        seconds: f64,
+        peak: Option<f64>,
+    ) {
+        let (count, unit, ceiling) = match bound {
+            Bound::Compute(operations) => (operations, "GFLOP/s", self.ceilings.f32_gflops),
+            Bound::Memory(bytes) => (bytes, "GB/s", self.ceilings.read_gbs),
         };
-        let percent_of_ceiling = 100.0 * value / ceiling;
+        let value = count / seconds / 1e9;
+        let percent_of_ceiling = match (bound, peak) {
+            (Bound::Compute(operations), Some(peak)) => 100.0 * operations / 1e9 / peak,
+            _ => 100.0 * value / ceiling,
+        };
         if !self.quiet {
             println!("{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} %  {:9.3} ms", seconds * 1e3);
         }

@@ -1,0 +1,215 @@
+//! Packing: operands copied into the panels that the micro-kernels read.
+
+use super::array::Array;
+use super::gemm::Workers;
+use super::path::Path;
+use super::shared::SharedMut;
+
+/// A matrix of a product, seen from its outer index (row of the result for A, column for B) and the inner index k.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    data: &'a [f32],
+    cols: usize,
+    /// The outer index runs along the columns of the row-major matrix, and k along its rows; else the other way round.
+    columns: bool,
+}
+
+impl<'a> Operand<'a> {
+    /// Outer index along the rows of a row-major matrix of width `cols`.
+    pub fn rows(data: &'a [f32], cols: usize) -> Self {
+        Operand { data, cols, columns: false }
+    }
+
+    /// Outer index along the columns of a row-major matrix of width `cols`.
+    pub fn columns(data: &'a [f32], cols: usize) -> Self {
+        Operand { data, cols, columns: true }
+    }
+}
+
+/// A whole B operand in panels: for each block of KC, panel after panel of NR outer indices, k-major inside.
+#[derive(Debug)]
+pub struct Packed {
+    data: Array,
+    /// Outer indices.
+    pub outer: usize,
+    /// Inner size.
+    pub k: usize,
+    nr: usize,
+    kc: usize,
+}
+
+impl Packed {
+    /// Nothing but zeros, in `space`.
+    pub fn zeros(path: Path, (outer, k): (usize, usize), mut space: Array) -> Packed {
+        let (nr, kc) = path.panel();
+        // What is longer than before is zero; what is kept is overwritten by `new`, panel by panel.
+        space.resize(outer.div_ceil(nr) * nr * k);
+        Packed { data: space, outer, k, nr, kc }
+    }
+
+    /// Packs an operand into `space`, which it takes over.
+    pub fn new(
+        workers: Workers<'_>,
+        path: Path,
+        from: Operand<'_>,
+        (outer, k): (usize, usize),
+        space: Array,
+    ) -> Packed {
+        let mut packed = Packed::zeros(path, (outer, k), space);
+        let (nr, kc) = path.panel();
+        let panels = outer.div_ceil(nr);
+        let to = SharedMut::new(&mut packed.data);
+        workers.run(panels, &|panel| {
+            for k0 in (0..k).step_by(kc) {
+                let depth = kc.min(k - k0);
+                // SAFETY: panel `panel` of block `k0` is written by this task alone.
+                let to = unsafe { to.part(k0 * nr * panels + panel * nr * depth, nr * depth) };
+                pack(path, nr, to, from, panel * nr, outer, k0, depth);
+            }
+        });
+        packed
+    }
+
+    /// The panel that holds outer indices from `panel`·NR on, for the block of k that starts at `k0`.
+    pub fn panel(&self, panel: usize, k0: usize) -> &[f32] {
+        let depth = self.kc.min(self.k - k0);
+        &self.data[k0 * self.nr * self.outer.div_ceil(self.nr) + panel * self.nr * depth..][..self.nr * depth]
+    }
+
+    /// Copies one outer index, all of its k, out of the panels.
+    pub fn read(&self, outer: usize, out: &mut [f32]) {
+        for k0 in (0..self.k).step_by(self.kc) {
+            let panel = self.panel(outer / self.nr, k0);
+            for (to, step) in out[k0..].iter_mut().zip(panel.chunks_exact(self.nr)) {
+                *to = step[outer % self.nr];
+            }
+        }
+    }
+
+    /// The memory, for the next packing.
+    pub fn into_space(self) -> Array {
+        self.data
+    }
+}
+
+/// to[k·w + i] = from(first + i, k0 + k), and 0 beyond the last outer index; `w` is a kernel's MR or NR.
+pub fn pack(
+    path: Path,
+    w: usize,
+    to: &mut [f32],
+    from: Operand<'_>,
+    first: usize,
+    outer: usize,
+    k0: usize,
+    depth: usize,
+) {
+    let width = w.min(outer - first);
+    if from.columns {
+        for (k, to) in to.chunks_exact_mut(w).take(depth).enumerate() {
+            let row = &from.data[(k0 + k) * from.cols + first..][..width];
+            copy_row(to, row);
+        }
+        return;
+    }
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if path.has_avx2() {
+        let whole = depth / 8 * 8;
+        for block in (0..width).step_by(8) {
+            let height = 8.min(w - block);
+            // Rows beyond the last repeat it and are blanked below.
+            let rows: [*const f32; 8] = std::array::from_fn(|i| {
+                let row = (first + block + i).min(outer - 1);
+                from.data[row * from.cols + k0..][..depth].as_ptr()
+            });
+            // SAFETY: AVX2 was detected; every row has `depth` ≥ `whole` floats; `to` has `w` for each of them.
+            unsafe { transpose(rows, whole, &mut to[block..], w, height) };
+        }
+        done = whole;
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = path;
+    for i in 0..width {
+        let row = &from.data[(first + i) * from.cols + k0..][..depth];
+        for (k, x) in row.iter().enumerate().skip(done) {
+            to[k * w + i] = *x;
+        }
+    }
+    if width < w {
+        to.chunks_exact_mut(w).take(depth).for_each(|to| to[width..].fill(0.0));
+    }
+}
+
+/// Copies the common widths without a call.
+#[inline(always)]
+fn copy_row(to: &mut [f32], row: &[f32]) {
+    fn fixed<const W: usize>(to: &mut [f32], row: &[f32]) -> bool {
+        let (Ok(to), Ok(row)) = (<&mut [f32; W]>::try_from(to), <&[f32; W]>::try_from(row)) else { return false };
+        *to = *row;
+        true
+    }
+    let same = to.len() == row.len();
+    let done = same
+        && match to.len() {
+            6 => fixed::<6>(to, row),
+            12 => fixed::<12>(to, row),
+            16 => fixed::<16>(to, row),
+            32 => fixed::<32>(to, row),
+            _ => false,
+        };
+    if !done {
+        to[..row.len()].copy_from_slice(row);
+        to[row.len()..].fill(0.0);
+    }
+}
+
+/// to[k·w + i] = rows[i][k] for k < `whole` (a multiple of 8) and i < `height` (4, 6 or 8), by blocks of 8 × 8.
+///
+/// # Safety
+/// AVX2; every row has `whole` floats; `to` has (`whole` − 1)·w + `height`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn transpose(rows: [*const f32; 8], whole: usize, to: &mut [f32], w: usize, height: usize) {
+    use std::arch::x86_64::{
+        __m256, _mm_castps_pd, _mm_store_sd, _mm_storeu_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
+        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
+    };
+    assert!(whole == 0 || to.len() >= (whole - 1) * w + height, "room for the panel");
+    for k in (0..whole).step_by(8) {
+        // SAFETY: k + 8 ≤ whole, the length of every row.
+        let r: [__m256; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(rows[i].add(k)) });
+        // Pairs of rows interleaved, then pairs of pairs, then the halves exchanged.
+        let pair = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let quad = |(al, ah): (__m256, __m256), (bl, bh): (__m256, __m256)| {
+            [
+                _mm256_shuffle_ps::<0x44>(al, bl),
+                _mm256_shuffle_ps::<0xee>(al, bl),
+                _mm256_shuffle_ps::<0x44>(ah, bh),
+                _mm256_shuffle_ps::<0xee>(ah, bh),
+            ]
+        };
+        let low = quad(pair(r[0], r[1]), pair(r[2], r[3]));
+        let high = quad(pair(r[4], r[5]), pair(r[6], r[7]));
+        for i in 0..8 {
+            let column = if i < 4 {
+                _mm256_permute2f128_ps::<0x20>(low[i], high[i])
+            } else {
+                _mm256_permute2f128_ps::<0x31>(low[i - 4], high[i - 4])
+            };
+            // SAFETY: `height` floats at (k + i)·w, inside `to` (asserted).
+            unsafe {
+                let at = to.as_mut_ptr().add((k + i) * w);
+                if height == 8 {
+                    _mm256_storeu_ps(at, column);
+                    continue;
+                }
+                _mm_storeu_ps(at, _mm256_castps256_ps128(column));
+                let upper = _mm256_extractf128_ps::<1>(column);
+                if height == 6 {
+                    _mm_store_sd(at.add(4).cast(), _mm_castps_pd(upper));
+                }
+            }
+        }
+    }
+}
