@@ -7,6 +7,7 @@ use super::pack::{Operand, Packed};
 use super::path::Path;
 use super::pool::Pool;
 use super::shared::SharedMut;
+use super::vectorized::vectorized;
 use crate::contract::AttentionDims;
 
 /// Queries of a block: their scores against all earlier keys stay in the second-level cache.
@@ -53,7 +54,7 @@ pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &
             let q = Operand::rows(&q[t0 * d.hs..], d.hs);
             gemm(Workers::Caller, path, size, q, Right::Packed(&keys_packed), &mut scores, Store::Write, None);
             for (i, row) in scores.chunks_exact_mut(keys).enumerate().take(rows) {
-                lse[t0 + i] = path.vectorize(|| softmax(row, t0 + i + 1, scale));
+                lse[t0 + i] = softmax_row(path, row, t0 + i + 1, scale);
             }
             let size = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
             let p = Operand::rows(&scores, keys);
@@ -81,6 +82,26 @@ fn softmax(row: &mut [f32], valid: usize, scale: f32) -> f32 {
         *x *= inverse;
     }
     max + sum.ln()
+}
+
+vectorized! {
+    fn softmax_row(row: &mut [f32], valid: usize, scale: f32) -> f32 {
+        softmax(row, valid, scale)
+    }
+}
+
+vectorized! {
+    /// p: scores → probabilities; dp: their gradient → that of the scores; both 0 from `seen` on.
+    fn row_grad(p: &mut [f32], dp: &mut [f32], seen: usize, rows: (&[f32], &[f32]), lse: f32, scale: f32) {
+        let (dout, out) = rows;
+        let mean = sum_by(dout.len(), |j| dout[j] * out[j]);
+        for (p, dp) in p[..seen].iter_mut().zip(&mut dp[..seen]) {
+            *p = exp(*p * scale - lse);
+            *dp = *p * (*dp - mean) * scale;
+        }
+        p[seen..].fill(0.0);
+        dp[seen..].fill(0.0);
+    }
 }
 
 /// The largest element.
@@ -145,16 +166,8 @@ pub fn backward(
                 let (p, dp) = (&mut p[i * keys..][..keys], &mut dp[i * keys..][..keys]);
                 let (seen, lse) = (t0 + i + 1, lse[task * d.t + t0 + i]);
                 let (dout, out) = (&dout_block[i * d.hs..][..d.hs], &out[row_of(i)..][..d.hs]);
-                path.vectorize(|| {
-                    // Σ_s p·dp, which is the same as dout·out.
-                    let mean = sum_by(d.hs, |j| dout[j] * out[j]);
-                    for (p, dp) in p[..seen].iter_mut().zip(&mut dp[..seen]) {
-                        *p = exp(*p * scale - lse);
-                        *dp = *p * (*dp - mean) * scale;
-                    }
-                    p[seen..].fill(0.0);
-                    dp[seen..].fill(0.0);
-                });
+                // Σ_s p·dp is the same as dout·out.
+                row_grad(path, p, dp, seen, (dout, out), lse, scale);
             }
             let to_queries = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
             let to_keys = Size { m: keys, n: d.hs, k: rows, ldc: d.hs };
@@ -223,19 +236,25 @@ pub fn cached(
         let q = &qkv[i * 3 * c + head * hs..][..hs];
         // SAFETY: head `head` of row `i` belongs to this task.
         let out = unsafe { out.part(i * c + head * hs, hs) };
-        let mut p = vec![0.0; seen];
-        path.vectorize(|| {
-            for (s, p) in p.iter_mut().enumerate() {
-                let k = &kv.k[s * c + head * hs..][..hs];
-                *p = sum_by(hs, |j| q[j] * k[j]);
-            }
-            softmax(&mut p, seen, scale);
-            out.fill(0.0);
-            for (s, p) in p.iter().enumerate() {
-                for (out, v) in out.iter_mut().zip(&kv.v[s * c + head * hs..][..hs]) {
-                    *out += p * v;
-                }
-            }
-        });
+        query(path, out, q, &kv.k[head * hs..], &kv.v[head * hs..], (seen, c), scale);
     });
+}
+
+vectorized! {
+    /// One query of one head against `seen` keys, which lie `c` apart.
+    fn query(out: &mut [f32], q: &[f32], k: &[f32], v: &[f32], extent: (usize, usize), scale: f32) {
+        let ((seen, c), hs) = (extent, q.len());
+        let mut p = vec![0.0; seen];
+        for (s, p) in p.iter_mut().enumerate() {
+            let k = &k[s * c..][..hs];
+            *p = sum_by(hs, |j| q[j] * k[j]);
+        }
+        softmax(&mut p, seen, scale);
+        out.fill(0.0);
+        for (s, p) in p.iter().enumerate() {
+            for (out, v) in out.iter_mut().zip(&v[s * c..][..hs]) {
+                *out += p * v;
+            }
+        }
+    }
 }

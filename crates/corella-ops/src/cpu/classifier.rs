@@ -10,6 +10,7 @@ use super::path::Path;
 use super::pool::Pool;
 use super::rows::by_rows;
 use super::shared::SharedMut;
+use super::vectorized::vectorized;
 use crate::contract::ClassifierDims;
 
 /// Least rows of a chunk: each chunk reads all of `wte` three times, so short chunks cost memory traffic.
@@ -78,22 +79,27 @@ fn cross_entropy(
         let losses = unsafe { losses.part(first, rows) };
         for (i, row) in logits.chunks_exact_mut(v).enumerate() {
             let target = targets[first + i] as usize;
-            path.vectorize(|| {
-                let max = max_of(row);
-                let correct = row[target];
-                for x in row.iter_mut() {
-                    *x = exp(*x - max);
-                }
-                let sum = sum_by(v, |j| row[j]);
-                losses[i] = sum.ln() + max - correct;
-                if let Some(scale) = scale {
-                    let factor = scale / sum;
-                    for x in row.iter_mut() {
-                        *x *= factor;
-                    }
-                    row[target] -= scale;
-                }
-            });
+            losses[i] = row_loss(path, row, target, scale);
         }
     });
+}
+
+vectorized! {
+    /// The loss of a row of logits; with `scale`, logits ← scale · (softmax − onehot).
+    fn row_loss(row: &mut [f32], target: usize, scale: Option<f32>) -> f32 {
+        let max = max_of(row);
+        let correct = row[target];
+        for x in row.iter_mut() {
+            *x = exp(*x - max);
+        }
+        let sum = sum_by(row.len(), |j| row[j]);
+        if let Some(scale) = scale {
+            let factor = scale / sum;
+            for x in row.iter_mut() {
+                *x *= factor;
+            }
+            row[target] -= scale;
+        }
+        sum.ln() + max - correct
+    }
 }

@@ -3,6 +3,7 @@
 mod array;
 mod attention;
 mod classifier;
+mod elementwise;
 mod encoder;
 mod gemm;
 mod kernel;
@@ -16,6 +17,7 @@ mod pool;
 pub mod probe;
 mod rows;
 mod shared;
+mod vectorized;
 
 pub use array::Array;
 pub use attention::Kv;
@@ -203,11 +205,7 @@ impl OpsTrain for Cpu {
             by_columns(&self.pool, d.oc, |first, columns| {
                 // SAFETY: the columns of this block, which no other block touches.
                 let db = unsafe { db.part(first, columns) };
-                for row in dout.chunks_exact(d.oc).take(d.n) {
-                    for (db, dout) in db.iter_mut().zip(&row[first..]) {
-                        *db += dout;
-                    }
-                }
+                elementwise::add_rows(self.path, db, &dout[..d.n * d.oc], d.oc, first);
             });
         }
     }
@@ -222,29 +220,19 @@ impl OpsTrain for Cpu {
 
     fn gelu(&self, out: &mut Array, x: &Array, len: usize) {
         by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
-            self.path.vectorize(|| {
-                for (out, x) in out.iter_mut().zip(&x[first..first + n]) {
-                    *out = math::gelu(*x);
-                }
-            });
+            elementwise::gelu(self.path, out, &x[first..first + n]);
         });
     }
 
     fn gelu_grad(&self, dx: &mut Array, x: &Array, len: usize) {
         by_rows(&self.pool, &mut dx[..len], len, 1, |first, n, dx| {
-            self.path.vectorize(|| {
-                for (dx, x) in dx.iter_mut().zip(&x[first..first + n]) {
-                    *dx *= math::gelu_slope(*x);
-                }
-            });
+            elementwise::gelu_grad(self.path, dx, &x[first..first + n]);
         });
     }
 
     fn residual(&self, out: &mut Array, a: &Array, b: &Array, len: usize) {
         by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
-            for ((out, a), b) in out.iter_mut().zip(&a[first..first + n]).zip(&b[first..first + n]) {
-                *out = a + b;
-            }
+            elementwise::add(self.path, out, &a[first..first + n], &b[first..first + n]);
         });
     }
 

@@ -5,6 +5,7 @@ use super::path::Path;
 use super::pool::Pool;
 use super::rows::{by_columns, by_rows};
 use super::shared::SharedMut;
+use super::vectorized::vectorized;
 use crate::contract::NormDims;
 
 /// See [`crate::OpsTrain::layernorm`].
@@ -23,19 +24,24 @@ pub fn forward(
     by_rows(pool, out, d.n, d.c, |first, rows, out| {
         // SAFETY: the rows of this block, which no other block touches.
         let (mean, rstd) = unsafe { (mean.part(first, rows), rstd.part(first, rows)) };
-        path.vectorize(|| {
-            for (i, out) in out.chunks_exact_mut(d.c).enumerate() {
-                let x = &x[(first + i) * d.c..][..d.c];
-                let m = sum_by(d.c, |j| x[j]) / d.c as f32;
-                let variance = sum_by(d.c, |j| (x[j] - m) * (x[j] - m)) / d.c as f32;
-                let r = 1.0 / (variance + d.eps).sqrt();
-                for (((out, x), w), b) in out.iter_mut().zip(x).zip(w).zip(b) {
-                    *out = (x - m) * r * w + b;
-                }
-                (mean[i], rstd[i]) = (m, r);
-            }
-        });
+        for (i, out) in out.chunks_exact_mut(d.c).enumerate() {
+            (mean[i], rstd[i]) = row(path, out, &x[(first + i) * d.c..][..d.c], w, b, d.eps);
+        }
     });
+}
+
+vectorized! {
+    /// One row; returns its mean and 1 / standard deviation.
+    fn row(out: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: f32) -> (f32, f32) {
+        let c = x.len();
+        let m = sum_by(c, |j| x[j]) / c as f32;
+        let variance = sum_by(c, |j| (x[j] - m) * (x[j] - m)) / c as f32;
+        let r = 1.0 / (variance + eps).sqrt();
+        for (((out, x), w), b) in out.iter_mut().zip(x).zip(w).zip(b) {
+            *out = (x - m) * r * w + b;
+        }
+        (m, r)
+    }
 }
 
 /// See [`crate::OpsTrain::layernorm_grad`].
@@ -53,33 +59,40 @@ pub fn backward(
     d: NormDims,
 ) {
     by_rows(pool, dx, d.n, d.c, |first, _, dx| {
-        path.vectorize(|| {
-            for (i, dx) in dx.chunks_exact_mut(d.c).enumerate() {
-                let row = first + i;
-                let (x, dout) = (&x[row * d.c..][..d.c], &dout[row * d.c..][..d.c]);
-                let (m, r) = (mean[row], rstd[row]);
-                // With n = (x − m)·r and g = dout·w:  dx = r·(g − mean(g) − n·mean(g·n)).
-                let mean_g = sum_by(d.c, |j| dout[j] * w[j]) / d.c as f32;
-                let mean_gn = sum_by(d.c, |j| dout[j] * w[j] * (x[j] - m) * r) / d.c as f32;
-                for (((dx, x), dout), w) in dx.iter_mut().zip(x).zip(dout).zip(w) {
-                    *dx += r * (dout * w - mean_g - (x - m) * r * mean_gn);
-                }
-            }
-        });
+        for (i, dx) in dx.chunks_exact_mut(d.c).enumerate() {
+            let at = (first + i) * d.c;
+            row_grad(path, dx, &dout[at..at + d.c], &x[at..at + d.c], w, mean[first + i], rstd[first + i]);
+        }
     });
     let (dw, db) = (SharedMut::new(dw), SharedMut::new(db));
     by_columns(pool, d.c, |first, columns| {
         // SAFETY: the columns of this block, which no other block touches.
         let (dw, db) = unsafe { (dw.part(first, columns), db.part(first, columns)) };
-        path.vectorize(|| {
-            for row in 0..d.n {
-                let (m, r) = (mean[row], rstd[row]);
-                let (x, dout) = (&x[row * d.c + first..][..columns], &dout[row * d.c + first..][..columns]);
-                for (((dw, db), x), dout) in dw.iter_mut().zip(db.iter_mut()).zip(x).zip(dout) {
-                    *dw += dout * (x - m) * r;
-                    *db += dout;
-                }
-            }
-        });
+        for row in 0..d.n {
+            let at = row * d.c + first;
+            column_grad(path, dw, db, &dout[at..at + columns], &x[at..at + columns], mean[row], rstd[row]);
+        }
     });
+}
+
+vectorized! {
+    /// With n = (x − m)·r and g = dout·w:  dx += r·(g − mean(g) − n·mean(g·n)).
+    fn row_grad(dx: &mut [f32], dout: &[f32], x: &[f32], w: &[f32], m: f32, r: f32) {
+        let c = x.len();
+        let mean_g = sum_by(c, |j| dout[j] * w[j]) / c as f32;
+        let mean_gn = sum_by(c, |j| dout[j] * w[j] * (x[j] - m) * r) / c as f32;
+        for (((dx, x), dout), w) in dx.iter_mut().zip(x).zip(dout).zip(w) {
+            *dx += r * (dout * w - mean_g - (x - m) * r * mean_gn);
+        }
+    }
+}
+
+vectorized! {
+    /// dw += dout·n, db += dout for some columns of a row.
+    fn column_grad(dw: &mut [f32], db: &mut [f32], dout: &[f32], x: &[f32], m: f32, r: f32) {
+        for (((dw, db), x), dout) in dw.iter_mut().zip(db).zip(x).zip(dout) {
+            *dw += dout * (x - m) * r;
+            *db += dout;
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::path::Path;
 use super::pool::Pool;
 use super::shared::SharedMut;
+use super::vectorized::vectorized;
 use crate::contract::AdamW;
 
 /// Elements of a task; fixed, so that partial sums do not depend on the number of threads.
@@ -14,15 +15,7 @@ pub fn square_sum(pool: &Pool, path: Path, x: &[f32]) -> f64 {
     let partial: Vec<std::sync::OnceLock<f64>> = (0..chunks).map(|_| std::sync::OnceLock::new()).collect();
     pool.run(chunks, &|i| {
         let chunk = &x[i * CHUNK..((i + 1) * CHUNK).min(x.len())];
-        let sum = path.vectorize(|| {
-            let mut lanes = [0.0f64; 8];
-            for part in chunk.chunks(8) {
-                for (lane, x) in lanes.iter_mut().zip(part) {
-                    *lane += f64::from(*x) * f64::from(*x);
-                }
-            }
-            lanes.iter().sum::<f64>()
-        });
+        let sum = sum_of_squares(path, chunk);
         // Each task has its own cell, so it is never full.
         let _ = partial[i].set(sum);
     });
@@ -40,14 +33,35 @@ pub fn adamw(pool: &Pool, path: Path, p: &mut [f32], g: &[f32], m: &mut [f32], v
         let (start, n) = (i * CHUNK, CHUNK.min(len - i * CHUNK));
         // SAFETY: chunks do not overlap.
         let (p, m, v) = unsafe { (p.part(start, n), m.part(start, n), v.part(start, n)) };
-        path.vectorize(|| {
-            for (((p, g), m), v) in p.iter_mut().zip(&g[start..start + n]).zip(m).zip(v) {
-                let g = g * h.grad_scale;
-                *m = h.beta1 * *m + (1.0 - h.beta1) * g;
-                *v = h.beta2 * *v + (1.0 - h.beta2) * g * g;
-                let update = *m * correct1 / ((*v * correct2).sqrt() + h.eps);
-                *p -= h.lr * (update + h.weight_decay * *p);
-            }
-        });
+        update(path, p, &g[start..start + n], m, v, h, (correct1, correct2));
     });
+}
+
+vectorized! {
+    fn sum_of_squares(x: &[f32]) -> f64 {
+        let mut lanes = [0.0f64; 8];
+        let whole = x.chunks_exact(8);
+        for (lane, x) in lanes.iter_mut().zip(whole.remainder()) {
+            *lane += f64::from(*x) * f64::from(*x);
+        }
+        for part in whole {
+            for (lane, x) in lanes.iter_mut().zip(part) {
+                *lane += f64::from(*x) * f64::from(*x);
+            }
+        }
+        lanes.iter().sum::<f64>()
+    }
+}
+
+vectorized! {
+    /// `correct`: what the moments are multiplied by for having begun at zero.
+    fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: AdamW, correct: (f32, f32)) {
+        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g * h.grad_scale;
+            *m = h.beta1 * *m + (1.0 - h.beta1) * g;
+            *v = h.beta2 * *v + (1.0 - h.beta2) * g * g;
+            let update = *m * correct.0 / ((*v * correct.1).sqrt() + h.eps);
+            *p -= h.lr * (update + h.weight_decay * *p);
+        }
+    }
 }

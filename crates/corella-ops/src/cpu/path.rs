@@ -74,34 +74,4 @@ impl Path {
             _ => of::<super::kernel::Portable>(),
         }
     }
-
-    /// Runs `body` compiled for this path: loops inside it that LLVM can vectorise use the path's vectors.
-    #[inline(always)]
-    pub fn vectorize<R>(self, body: impl FnOnce() -> R) -> R {
-        match self {
-            Path::Portable => body(),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Path::Avx2` exists only after its features were detected (`available`).
-            Path::Avx2 => unsafe { avx2(body) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above, for `Path::Avx512`.
-            Path::Avx512 => unsafe { avx512(body) },
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => body(),
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn avx2<R>(body: impl FnOnce() -> R) -> R {
-    body()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-#[inline]
-fn avx512<R>(body: impl FnOnce() -> R) -> R {
-    body()
 }

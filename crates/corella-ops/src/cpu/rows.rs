@@ -3,7 +3,7 @@
 use super::pool::Pool;
 use super::shared::SharedMut;
 
-/// Columns of a block, a few cache lines wide.
+/// Columns of a block are a multiple of this, a few cache lines.
 const COLUMN_BLOCK: usize = 64;
 
 /// Calls `job(first row, rows, part of out)` for blocks of rows of `out` (n, width).
@@ -20,8 +20,10 @@ pub fn by_rows(pool: &Pool, out: &mut [f32], n: usize, width: usize, job: impl F
 
 /// Calls `job(first column, columns)` for blocks of columns: for sums over rows, whose order stays the rows'.
 pub fn by_columns(pool: &Pool, c: usize, job: impl Fn(usize, usize) + Sync) {
-    pool.run(c.div_ceil(COLUMN_BLOCK), &|task| {
-        let first = task * COLUMN_BLOCK;
-        job(first, COLUMN_BLOCK.min(c - first));
+    // As wide as the threads allow: a walk down many rows reads whole stretches of them.
+    let block = c.div_ceil(pool.threads()).next_multiple_of(COLUMN_BLOCK);
+    pool.run(c.div_ceil(block), &|task| {
+        let first = task * block;
+        job(first, block.min(c - first));
     });
 }
