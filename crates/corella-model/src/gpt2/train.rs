@@ -138,24 +138,33 @@ impl<B: OpsInfer> TrainModel for Gpt2Train<B> {
     }
 
     fn text_model(&mut self) -> Result<Box<dyn TextModel + '_>, ModelError> {
+        // Generation reads each weight once per token: a copy in the layout for that soon pays.
+        let mut params = Vec::new();
+        for (index, spec) in param_specs(&self.config).iter().enumerate() {
+            let mut param = self.ops.param(spec.rows, spec.cols, false, &spec.name)?;
+            self.ops.param_write(&mut param, ParamPart::Value, &self.read(index, ParamPart::Value));
+            params.push(param);
+        }
         let state = Decoding::new(&self.ops, &self.config)?;
-        Ok(Box::new(Sampling { model: self, state }))
+        Ok(Box::new(Sampling { ops: &self.ops, config: &self.config, params, state }))
     }
 }
 
 /// The weights under training, as a model that continues text.
 struct Sampling<'a, B: OpsInfer> {
-    model: &'a Gpt2Train<B>,
+    ops: &'a B,
+    config: &'a Gpt2Config,
+    params: Vec<B::Param>,
     state: Decoding<B>,
 }
 
 impl<B: OpsInfer> TextModel for Sampling<'_, B> {
     fn context_len(&self) -> usize {
-        self.model.config.seq_len()
+        self.config.seq_len()
     }
 
     fn vocab_size(&self) -> usize {
-        self.model.config.vocab_size()
+        self.config.vocab_size()
     }
 
     fn reset(&mut self) {
@@ -167,6 +176,6 @@ impl<B: OpsInfer> TextModel for Sampling<'_, B> {
     }
 
     fn feed(&mut self, tokens: &[u32]) -> &[f32] {
-        self.state.feed(&self.model.ops, &self.model.config, &self.model.params, tokens)
+        self.state.feed(self.ops, self.config, &self.params, tokens)
     }
 }

@@ -140,9 +140,49 @@ impl Product<'_> {
             let packed = Packed::new(self.workers, self.path, operand, (self.size.n, self.size.k), space);
             self.blocks::<K>(Right::Packed(&packed));
             SCRATCH.with(|s| s[2].replace(packed.into_space()));
+        } else if let Right::Packed(packed) = b
+            && self.size.m == 1
+            && let Some(row) = self.a.single_row()
+        {
+            self.single::<K>(row, packed);
         } else {
             self.blocks::<K>(b);
         }
+    }
+
+    /// One row against panels that are read once, two at a time.
+    fn single<K: Kernel>(&self, row: Operand<'_>, b: &Packed) {
+        let Size { n, k, .. } = self.size;
+        let panels = n.div_ceil(K::NR);
+        // Pairs of panels per task: few tasks, and each reads a long stretch.
+        let pairs = panels.div_ceil(2).div_ceil(4 * self.workers.threads());
+        self.workers.run(panels.div_ceil(2 * pairs), &|task| {
+            let columns = 2 * pairs * task..(2 * pairs * (task + 1)).min(panels);
+            let mut sums = [0.0; 64];
+            let sums = &mut sums[..2 * K::NR];
+            for k0 in (0..k).step_by(K::KC) {
+                let depth = K::KC.min(k - k0);
+                let a = &row.from(k0)[..depth];
+                for j in columns.clone().step_by(2) {
+                    let first = b.panel(j, k0);
+                    let second = if j + 1 < columns.end { b.panel(j + 1, k0) } else { first };
+                    assert!(first.len() >= depth * K::NR && second.len() >= depth * K::NR);
+                    // SAFETY: `depth` steps of each (assertion); the path's features were detected.
+                    unsafe { K::row(depth, a.as_ptr(), [first.as_ptr(), second.as_ptr()], sums) };
+                    let width = (2 * K::NR).min(columns.end * K::NR - j * K::NR).min(n - j * K::NR);
+                    // SAFETY: these columns belong to this task alone.
+                    let c = unsafe { self.c.part(j * K::NR, width) };
+                    let add = k0 > 0 || self.store == Store::Add;
+                    for (i, (c, sum)) in c.iter_mut().zip(&*sums).enumerate() {
+                        *c = match self.bias {
+                            _ if add => *c + sum,
+                            Some(bias) => sum + bias[j * K::NR + i],
+                            None => *sum,
+                        };
+                    }
+                }
+            }
+        });
     }
 
     /// Splits the result into blocks of rows and, where these are too few for the threads, of columns.

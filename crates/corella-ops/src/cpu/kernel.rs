@@ -37,7 +37,18 @@ pub trait Kernel {
         columns: usize,
         finish: Finish<'_>,
     );
+
+    /// sums[p][j] = Σ_k a[k] · b[p][k·NR + j] for one row and two panels, with the additions of [`Kernel::tile`]: what
+    /// generation needs, where reading the weights is all that counts. `sums` is 2·NR long.
+    ///
+    /// # Safety
+    /// As of [`Kernel::tile`]; `a` holds `steps` floats.
+    unsafe fn row(steps: usize, a: *const f32, b: [*const f32; 2], sums: &mut [f32]);
 }
+
+/// Bytes that a panel is read ahead in [`Kernel::row`].
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 1024;
 
 /// Stores the part of a tile that lies inside the result. `sums` is row-major, NR wide.
 ///
@@ -105,6 +116,19 @@ impl Kernel for Portable {
         }
         // SAFETY: handed on.
         unsafe { store_part(&sums, c, ldc, rows, columns, finish) };
+    }
+
+    unsafe fn row(steps: usize, a: *const f32, b: [*const f32; 2], sums: &mut [f32]) {
+        sums.fill(0.0);
+        for (sums, b) in sums.chunks_exact_mut(16).zip(b) {
+            for k in 0..steps {
+                // SAFETY: step k < steps of both.
+                let (x, b) = unsafe { (*a.add(k), std::slice::from_raw_parts(b.add(k * 16), 16)) };
+                for (sum, y) in sums.iter_mut().zip(b) {
+                    *sum += x * y;
+                }
+            }
+        }
     }
 }
 
@@ -175,6 +199,33 @@ impl Kernel for Avx2 {
             }
         }
     }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn row(steps: usize, a: *const f32, b: [*const f32; 2], sums: &mut [f32]) {
+        use std::arch::x86_64::{
+            _MM_HINT_T0, _mm_prefetch, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+            _mm256_storeu_ps,
+        };
+        assert_eq!(sums.len(), 2 * Self::NR);
+        let mut lanes = [[_mm256_setzero_ps(); 2]; 2];
+        for k in 0..steps {
+            // SAFETY: step k < steps of a and of both panels; a prefetch may point anywhere.
+            unsafe {
+                let x = _mm256_set1_ps(*a.add(k));
+                for (lanes, b) in lanes.iter_mut().zip(b) {
+                    let b = b.add(k * Self::NR);
+                    _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
+                    lanes[0] = _mm256_fmadd_ps(x, _mm256_loadu_ps(b), lanes[0]);
+                    lanes[1] = _mm256_fmadd_ps(x, _mm256_loadu_ps(b.add(8)), lanes[1]);
+                }
+            }
+        }
+        for (i, lane) in lanes.iter().flatten().enumerate() {
+            // SAFETY: four registers fill `sums` (asserted).
+            unsafe { _mm256_storeu_ps(sums.as_mut_ptr().add(8 * i), *lane) };
+        }
+    }
 }
 
 /// 512-bit vectors: 24 registers of sums, 2 of b and 1 of a of the 32 that there are.
@@ -243,6 +294,33 @@ impl Kernel for Avx512 {
                     _mm512_storeu_ps(c, value);
                 }
             }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn row(steps: usize, a: *const f32, b: [*const f32; 2], sums: &mut [f32]) {
+        use std::arch::x86_64::{
+            _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+            _mm512_storeu_ps,
+        };
+        assert_eq!(sums.len(), 2 * Self::NR);
+        let mut lanes = [[_mm512_setzero_ps(); 2]; 2];
+        for k in 0..steps {
+            // SAFETY: step k < steps of a and of both panels; a prefetch may point anywhere.
+            unsafe {
+                let x = _mm512_set1_ps(*a.add(k));
+                for (lanes, b) in lanes.iter_mut().zip(b) {
+                    let b = b.add(k * Self::NR);
+                    _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
+                    lanes[0] = _mm512_fmadd_ps(x, _mm512_loadu_ps(b), lanes[0]);
+                    lanes[1] = _mm512_fmadd_ps(x, _mm512_loadu_ps(b.add(16)), lanes[1]);
+                }
+            }
+        }
+        for (i, lane) in lanes.iter().flatten().enumerate() {
+            // SAFETY: four registers fill `sums` (asserted).
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(16 * i), *lane) };
         }
     }
 }

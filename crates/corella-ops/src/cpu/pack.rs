@@ -26,6 +26,18 @@ impl<'a> Operand<'a> {
     }
 }
 
+impl Operand<'_> {
+    /// The one row of an operand that has no more, where its numbers lie side by side.
+    pub fn single_row(self) -> Option<Self> {
+        (!self.columns).then_some(self)
+    }
+
+    /// Row 0 from k on.
+    pub fn from(&self, k: usize) -> &[f32] {
+        &self.data[k..]
+    }
+}
+
 /// A whole B operand in panels: for each block of KC, panel after panel of NR outer indices, k-major inside.
 #[derive(Debug)]
 pub struct Packed {

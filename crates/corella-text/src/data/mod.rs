@@ -37,7 +37,7 @@ pub enum DataError {
     },
     /// Not enough tokens.
     #[error(
-        "{tokens} tokens do not fill one sequence of {seq_len} and its target; give more text or a shorter sequence"
+        "{tokens} tokens do not fill one sequence of {seq_len} and its target; give more text, a smaller vocabulary (--vocab-size) or a shorter sequence (--seq-len)"
     )]
     TooShort {
         /// What there is.
