@@ -1,11 +1,11 @@
 //! Causal self-attention, one (sequence, head) per task, by blocks of queries.
 
-use super::array::Array;
 use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::math::{exp, sum_by};
 use super::pack::{Operand, Packed};
 use super::path::Path;
 use super::pool::Pool;
+use super::scratch::{self, Scratch};
 use super::shared::SharedMut;
 use super::vectorized::vectorized;
 use crate::contract::AttentionDims;
@@ -13,21 +13,11 @@ use crate::contract::AttentionDims;
 /// Queries of a block: their scores against all earlier keys stay in the second-level cache.
 const BLOCK: usize = 48;
 
-/// Working space of a task.
-fn scratch(len: usize) -> Array {
-    let mut space = Array::EMPTY;
-    space.resize(len);
-    space
-}
-
-/// q, k and v of one head, each (T, HS), copied side by side out of qkv (B, T, 3C).
-fn gather(to: &mut [f32], qkv: &[f32], b: usize, head: usize, d: AttentionDims) {
+/// Where part 0 (q), 1 (k) or 2 (v) of a head begins in qkv (B, T, 3C), seen from position `t` of a sequence. Positions
+/// are 3C apart.
+fn at(d: AttentionDims, part: usize, b: usize, t: usize, head: usize) -> usize {
     let c = d.nh * d.hs;
-    for (part, to) in to.chunks_exact_mut(d.t * d.hs).enumerate() {
-        for (t, to) in to.chunks_exact_mut(d.hs).enumerate() {
-            to.copy_from_slice(&qkv[(b * d.t + t) * 3 * c + part * c + head * d.hs..][..d.hs]);
-        }
-    }
+    (b * d.t + t) * 3 * c + part * c + head * d.hs
 }
 
 /// See [`crate::OpsTrain::attention`].
@@ -36,57 +26,60 @@ pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
     pool.run(d.b * d.nh, &|task| {
         let (b, head) = (task / d.nh, task % d.nh);
-        let mut heads = scratch(3 * d.t * d.hs);
-        gather(&mut heads, qkv, b, head, d);
-        let (q, kv) = heads.split_at(d.t * d.hs);
-        let (k, v) = kv.split_at(d.t * d.hs);
-        let pack = |operand, outer, k| Packed::new(Workers::Caller, path, operand, (outer, k), Array::EMPTY);
-        let (keys_packed, values_packed) =
-            (pack(Operand::rows(k, d.hs), d.t, d.hs), pack(Operand::columns(v, d.hs), d.hs, d.t));
-        let mut scores = scratch(BLOCK * d.t);
-        let mut block = scratch(BLOCK * d.hs);
+        let k = Operand::rows(&qkv[at(d, 1, b, 0, head)..], 3 * c);
+        let v = Operand::columns(&qkv[at(d, 2, b, 0, head)..], 3 * c);
+        let pack = |operand, outer, k| {
+            Packed::new(Workers::Caller, path, operand, (outer, k), scratch::take((d.t + 64) * d.hs))
+        };
+        let (k, v) = (pack(k, d.t, d.hs), pack(v, d.hs, d.t));
+        let (mut scores, mut block) = (Scratch::new(BLOCK * d.t), Scratch::new(BLOCK * d.hs));
         // SAFETY: the row of lse that belongs to this head.
         let lse = unsafe { lse.part(task * d.t, d.t) };
         for t0 in (0..d.t).step_by(BLOCK) {
             let rows = BLOCK.min(d.t - t0);
             let keys = t0 + rows;
+            let q = Operand::rows(&qkv[at(d, 0, b, t0, head)..], 3 * c);
             let size = Size { m: rows, n: keys, k: d.hs, ldc: keys };
-            let q = Operand::rows(&q[t0 * d.hs..], d.hs);
-            gemm(Workers::Caller, path, size, q, Right::Packed(&keys_packed), &mut scores, Store::Write, None);
+            gemm(Workers::Caller, path, size, q, Right::Packed(&k), &mut scores, Store::Write, None);
+            let mut inverse = [0.0; BLOCK];
             for (i, row) in scores.chunks_exact_mut(keys).enumerate().take(rows) {
-                lse[t0 + i] = softmax_row(path, row, t0 + i + 1, scale);
+                (lse[t0 + i], inverse[i]) = exponentials(path, row, t0 + i + 1, scale);
             }
             let size = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
             let p = Operand::rows(&scores, keys);
-            gemm(Workers::Caller, path, size, p, Right::Packed(&values_packed), &mut block, Store::Write, None);
+            gemm(Workers::Caller, path, size, p, Right::Packed(&v), &mut block, Store::Write, None);
             for (i, row) in block.chunks_exact(d.hs).enumerate().take(rows) {
                 // SAFETY: this head's columns of row t0 + i, which no other task writes.
-                unsafe { out.part((b * d.t + t0 + i) * c + head * d.hs, d.hs) }.copy_from_slice(row);
+                let out = unsafe { out.part((b * d.t + t0 + i) * c + head * d.hs, d.hs) };
+                for (out, x) in out.iter_mut().zip(row) {
+                    *out = x * inverse[i];
+                }
             }
         }
+        [k, v].into_iter().for_each(|packed| scratch::give(packed.into_space()));
     });
 }
 
-/// row[..valid] ← softmax(scale · row[..valid]), the rest 0; returns the log of the denominator.
-#[inline(always)]
-fn softmax(row: &mut [f32], valid: usize, scale: f32) -> f32 {
-    let (seen, future) = row.split_at_mut(valid);
-    future.fill(0.0);
-    let max = max_of(seen) * scale;
-    for x in seen.iter_mut() {
-        *x = exp(*x * scale - max);
-    }
-    let sum = sum_by(seen.len(), |i| seen[i]);
-    let inverse = 1.0 / sum;
-    for x in seen.iter_mut() {
-        *x *= inverse;
-    }
-    max + sum.ln()
-}
-
 vectorized! {
-    fn softmax_row(row: &mut [f32], valid: usize, scale: f32) -> f32 {
-        softmax(row, valid, scale)
+    /// row[..valid] ← exp(scale·row − max), the rest 0; returns log and inverse of the softmax's denominator.
+    fn exponentials(row: &mut [f32], valid: usize, scale: f32) -> (f32, f32) {
+        let (seen, future) = row.split_at_mut(valid);
+        future.fill(0.0);
+        let max = max_of(seen) * scale;
+        let mut lanes = [0.0f32; 16];
+        let mut chunks = seen.chunks_exact_mut(16);
+        for chunk in &mut chunks {
+            for (x, lane) in chunk.iter_mut().zip(&mut lanes) {
+                *x = exp(*x * scale - max);
+                *lane += *x;
+            }
+        }
+        for (x, lane) in chunks.into_remainder().iter_mut().zip(&mut lanes) {
+            *x = exp(*x * scale - max);
+            *lane += *x;
+        }
+        let sum = sum_by(16, |i| lanes[i]);
+        (max + sum.ln(), 1.0 / sum)
     }
 }
 
@@ -101,6 +94,19 @@ vectorized! {
         }
         p[seen..].fill(0.0);
         dp[seen..].fill(0.0);
+    }
+}
+
+/// row ← softmax(scale · row).
+#[inline(always)]
+fn softmax(row: &mut [f32], scale: f32) {
+    let max = max_of(row) * scale;
+    for x in row.iter_mut() {
+        *x = exp(*x * scale - max);
+    }
+    let inverse = 1.0 / sum_by(row.len(), |i| row[i]);
+    for x in row.iter_mut() {
+        *x *= inverse;
     }
 }
 
@@ -135,65 +141,47 @@ pub fn backward(
     let dqkv = SharedMut::new(dqkv);
     pool.run(d.b * d.nh, &|task| {
         let (b, head) = (task / d.nh, task % d.nh);
-        let mut heads = scratch(3 * span);
-        gather(&mut heads, qkv, b, head, d);
-        let (q, kv) = heads.split_at(span);
-        let (k, v) = kv.split_at(span);
-        let pack = |operand, outer, k| Packed::new(Workers::Caller, path, operand, (outer, k), Array::EMPTY);
-        let (keys_packed, values_packed) =
-            (pack(Operand::rows(k, d.hs), d.t, d.hs), pack(Operand::rows(v, d.hs), d.t, d.hs));
-        let keys_by_column = pack(Operand::columns(k, d.hs), d.hs, d.t);
-        let mut grads = scratch(3 * span);
+        let [k, v] = [1, 2].map(|part| &qkv[at(d, part, b, 0, head)..]);
+        let pack = |operand, outer, k| {
+            Packed::new(Workers::Caller, path, operand, (outer, k), scratch::take((d.t + 64) * d.hs))
+        };
+        let (k_rows, v_rows) = (pack(Operand::rows(k, 3 * c), d.t, d.hs), pack(Operand::rows(v, 3 * c), d.t, d.hs));
+        let k_columns = pack(Operand::columns(k, 3 * c), d.hs, d.t);
+        let mut grads = Scratch::new(3 * span);
+        grads.fill(0.0);
         let (dq, dkv) = grads.split_at_mut(span);
         let (dk, dv) = dkv.split_at_mut(span);
-        let mut p = scratch(BLOCK * d.t);
-        let mut dp = scratch(BLOCK * d.t);
-        let mut dout_block = scratch(BLOCK * d.hs);
+        let (mut p, mut dp) = (Scratch::new(BLOCK * d.t), Scratch::new(BLOCK * d.t));
         for t0 in (0..d.t).step_by(BLOCK) {
             let rows = BLOCK.min(d.t - t0);
             let keys = t0 + rows;
-            let inner = Size { m: rows, n: keys, k: d.hs, ldc: keys };
-            let q_block = &q[t0 * d.hs..keys * d.hs];
             let row_of = |i: usize| (b * d.t + t0 + i) * c + head * d.hs;
-            for (i, row) in dout_block.chunks_exact_mut(d.hs).enumerate().take(rows) {
-                row.copy_from_slice(&dout[row_of(i)..][..d.hs]);
-            }
-            let q_rows = Operand::rows(q_block, d.hs);
-            gemm(Workers::Caller, path, inner, q_rows, Right::Packed(&keys_packed), &mut p, Store::Write, None);
-            let do_rows = Operand::rows(&dout_block, d.hs);
-            gemm(Workers::Caller, path, inner, do_rows, Right::Packed(&values_packed), &mut dp, Store::Write, None);
+            let (q, dout_block) = (&qkv[at(d, 0, b, t0, head)..], &dout[row_of(0)..]);
+            let product = |size, a, b, c: &mut [f32], store| gemm(Workers::Caller, path, size, a, b, c, store, None);
+            let inner = Size { m: rows, n: keys, k: d.hs, ldc: keys };
+            product(inner, Operand::rows(q, 3 * c), Right::Packed(&k_rows), &mut p, Store::Write);
+            product(inner, Operand::rows(dout_block, c), Right::Packed(&v_rows), &mut dp, Store::Write);
             for i in 0..rows {
                 let (p, dp) = (&mut p[i * keys..][..keys], &mut dp[i * keys..][..keys]);
-                let (seen, lse) = (t0 + i + 1, lse[task * d.t + t0 + i]);
-                let (dout, out) = (&dout_block[i * d.hs..][..d.hs], &out[row_of(i)..][..d.hs]);
+                let (dout, out) = (&dout[row_of(i)..][..d.hs], &out[row_of(i)..][..d.hs]);
                 // Σ_s p·dp is the same as dout·out.
-                row_grad(path, p, dp, seen, (dout, out), lse, scale);
+                row_grad(path, p, dp, t0 + i + 1, (dout, out), lse[task * d.t + t0 + i], scale);
             }
             let to_queries = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
-            let to_keys = Size { m: keys, n: d.hs, k: rows, ldc: d.hs };
             let ds = Operand::rows(&dp, keys);
-            gemm(
-                Workers::Caller,
-                path,
-                to_queries,
-                ds,
-                Right::Packed(&keys_by_column),
-                &mut dq[t0 * d.hs..],
-                Store::Write,
-                None,
-            );
+            product(to_queries, ds, Right::Packed(&k_columns), &mut dq[t0 * d.hs..], Store::Write);
+            let to_keys = Size { m: keys, n: d.hs, k: rows, ldc: d.hs };
             let (ds, ps) = (Operand::columns(&dp, keys), Operand::columns(&p, keys));
-            let (q_block, dout_block) = (Operand::columns(q_block, d.hs), Operand::columns(&dout_block, d.hs));
-            gemm(Workers::Caller, path, to_keys, ds, Right::Fresh(q_block), dk, Store::Add, None);
-            gemm(Workers::Caller, path, to_keys, ps, Right::Fresh(dout_block), dv, Store::Add, None);
+            product(to_keys, ds, Right::Fresh(Operand::columns(q, 3 * c)), dk, Store::Add);
+            product(to_keys, ps, Right::Fresh(Operand::columns(dout_block, c)), dv, Store::Add);
         }
         for (part, grads) in grads.chunks_exact(span).enumerate() {
             for (t, row) in grads.chunks_exact(d.hs).enumerate() {
                 // SAFETY: this head's columns of the three parts, which no other task writes.
-                let to = unsafe { dqkv.part((b * d.t + t) * 3 * c + part * c + head * d.hs, d.hs) };
-                to.copy_from_slice(row);
+                unsafe { dqkv.part(at(d, part, b, t, head), d.hs) }.copy_from_slice(row);
             }
         }
+        [k_rows, v_rows, k_columns].into_iter().for_each(|packed| scratch::give(packed.into_space()));
     });
 }
 
@@ -249,7 +237,7 @@ vectorized! {
             let k = &k[s * c..][..hs];
             *p = sum_by(hs, |j| q[j] * k[j]);
         }
-        softmax(&mut p, seen, scale);
+        softmax(&mut p, scale);
         out.fill(0.0);
         for (s, p) in p.iter().enumerate() {
             for (out, v) in out.iter_mut().zip(&v[s * c..][..hs]) {

@@ -1,6 +1,5 @@
 //! The output head with softmax and cross-entropy, by chunks of rows: the logits of a batch are never held whole.
 
-use super::array::Array;
 use super::attention::max_of;
 use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::math::{exp, sum_by};
@@ -9,6 +8,7 @@ use super::param::Weight;
 use super::path::Path;
 use super::pool::Pool;
 use super::rows::by_rows;
+use super::scratch::Scratch;
 use super::shared::SharedMut;
 use super::vectorized::vectorized;
 use crate::contract::ClassifierDims;
@@ -40,8 +40,7 @@ pub fn classifier(
     d: ClassifierDims,
 ) {
     let chunk = LEAST_ROWS.max(LOGITS / d.v).min(d.n);
-    let mut logits = Array::EMPTY;
-    logits.resize(chunk * d.v);
+    let mut logits = Scratch::new(chunk * d.v);
     for first in (0..d.n).step_by(chunk) {
         let rows = chunk.min(d.n - first);
         let x = &x[first * d.c..][..rows * d.c];

@@ -3,15 +3,13 @@
 //! Every output element is the sum, over blocks of KC, of the micro-kernel's sum inside the block. That order depends on
 //! K alone, so a row's result is the same alone or among others, and on any number of threads.
 
-use std::cell::RefCell;
-
-use super::array::Array;
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{Avx2, Avx512};
 use super::kernel::{Finish, Kernel, Portable};
 use super::pack::{Operand, Packed, pack};
 use super::path::Path;
 use super::pool::Pool;
+use super::scratch::{self, Scratch};
 use super::shared::SharedMut;
 
 /// What happens to the old content of the result.
@@ -56,22 +54,6 @@ pub enum Right<'a> {
     Fresh(Operand<'a>),
     /// Packed before; may be longer than the product in both directions.
     Packed(&'a Packed),
-}
-
-thread_local! {
-    /// Packing space of this thread, kept between products: an A block, a B panel, a whole B.
-    static SCRATCH: [RefCell<Array>; 3] = const { [const { RefCell::new(Array::EMPTY) }; 3] };
-}
-
-/// Lends one of this thread's scratch vectors, at least `len` long.
-fn with_scratch<R>(which: usize, len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut space = SCRATCH.with(|s| s[which].take());
-    if space.len() < len {
-        space.resize(len);
-    }
-    let result = body(&mut space[..len]);
-    SCRATCH.with(|s| s[which].replace(space));
-    result
 }
 
 /// Sizes of a product: result (m, n), inner size k, row distance of the result.
@@ -136,10 +118,10 @@ impl Product<'_> {
         if let Right::Fresh(operand) = b
             && self.size.m > K::MC
         {
-            let space = SCRATCH.with(|s| s[2].take());
+            let space = scratch::take(self.size.n.next_multiple_of(K::NR) * self.size.k);
             let packed = Packed::new(self.workers, self.path, operand, (self.size.n, self.size.k), space);
             self.blocks::<K>(Right::Packed(&packed));
-            SCRATCH.with(|s| s[2].replace(packed.into_space()));
+            scratch::give(packed.into_space());
         } else if let Right::Packed(packed) = b
             && self.size.m == 1
             && let Some(row) = self.a.single_row()
@@ -207,51 +189,49 @@ impl Product<'_> {
     fn block<K: Kernel>(&self, b: Right<'_>, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
         let Size { m, n, k, ldc } = self.size;
         let fresh = if matches!(b, Right::Fresh(_)) { K::KC * K::NR } else { 0 };
-        with_scratch(0, rows.len() * K::MR * K::KC.min(k), |packed_a| {
-            with_scratch(1, fresh, |space| {
-                for k0 in (0..k).step_by(K::KC) {
-                    let depth = K::KC.min(k - k0);
-                    for (panel, to) in rows.clone().zip(packed_a.chunks_exact_mut(K::MR * depth)) {
-                        pack(self.path, K::MR, to, self.a, panel * K::MR, m, k0, depth);
+        let mut packed_a = Scratch::new(rows.len() * K::MR * K::KC.min(k));
+        let mut space = Scratch::new(fresh);
+        for k0 in (0..k).step_by(K::KC) {
+            let depth = K::KC.min(k - k0);
+            for (panel, to) in rows.clone().zip(packed_a.chunks_exact_mut(K::MR * depth)) {
+                pack(self.path, K::MR, to, self.a, panel * K::MR, m, k0, depth);
+            }
+            for j in columns.clone() {
+                let panel_b = match b {
+                    Right::Packed(packed) => packed.panel(j, k0),
+                    Right::Fresh(operand) => {
+                        pack(self.path, K::NR, &mut space, operand, j * K::NR, n, k0, depth);
+                        &*space
                     }
-                    for j in columns.clone() {
-                        let panel_b = match b {
-                            Right::Packed(packed) => packed.panel(j, k0),
-                            Right::Fresh(operand) => {
-                                pack(self.path, K::NR, space, operand, j * K::NR, n, k0, depth);
-                                &*space
-                            }
-                        };
-                        let width = K::NR.min(n - j * K::NR);
-                        let finish = match self.bias {
-                            _ if k0 > 0 || self.store == Store::Add => Finish::Add,
-                            Some(bias) => Finish::WriteBias(&bias[j * K::NR..][..width]),
-                            None => Finish::Write,
-                        };
-                        assert!(panel_b.len() >= K::NR * depth);
-                        // The next panel comes from the third-level cache while this one is worked on.
-                        let next = match b {
-                            Right::Packed(packed) if j + 1 < columns.end => packed.panel(j + 1, k0),
-                            _ => &[],
-                        };
-                        let share = next.len().div_ceil(rows.len());
-                        for (i, panel_a) in rows.clone().zip(packed_a.chunks_exact(K::MR * depth)) {
-                            let height = K::MR.min(m - i * K::MR);
-                            let at = i * K::MR * ldc + j * K::NR;
-                            let done = (i - rows.start) * share;
-                            prefetch(next.get(done..(done + share).min(next.len())).unwrap_or_default());
-                            // SAFETY: the tile lies inside c (checked by `tile_at`) and belongs to this task alone;
-                            // both panels have `depth` steps (chunk length and assertion above); the path exists only
-                            // after its features were detected.
-                            unsafe {
-                                let c = self.c.tile_at(at, (height - 1) * ldc + width);
-                                K::tile(depth, panel_a.as_ptr(), panel_b.as_ptr(), c, ldc, height, width, finish);
-                            }
-                        }
+                };
+                let width = K::NR.min(n - j * K::NR);
+                let finish = match self.bias {
+                    _ if k0 > 0 || self.store == Store::Add => Finish::Add,
+                    Some(bias) => Finish::WriteBias(&bias[j * K::NR..][..width]),
+                    None => Finish::Write,
+                };
+                assert!(panel_b.len() >= K::NR * depth);
+                // The next panel comes from the third-level cache while this one is worked on.
+                let next = match b {
+                    Right::Packed(packed) if j + 1 < columns.end => packed.panel(j + 1, k0),
+                    _ => &[],
+                };
+                let share = next.len().div_ceil(rows.len());
+                for (i, panel_a) in rows.clone().zip(packed_a.chunks_exact(K::MR * depth)) {
+                    let height = K::MR.min(m - i * K::MR);
+                    let at = i * K::MR * ldc + j * K::NR;
+                    let done = (i - rows.start) * share;
+                    prefetch(next.get(done..(done + share).min(next.len())).unwrap_or_default());
+                    // SAFETY: the tile lies inside c (checked by `tile_at`) and belongs to this task alone;
+                    // both panels have `depth` steps (chunk length and assertion above); the path exists only
+                    // after its features were detected.
+                    unsafe {
+                        let c = self.c.tile_at(at, (height - 1) * ldc + width);
+                        K::tile(depth, panel_a.as_ptr(), panel_b.as_ptr(), c, ldc, height, width, finish);
                     }
                 }
-            });
-        });
+            }
+        }
     }
 }
 

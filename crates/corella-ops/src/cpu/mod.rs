@@ -16,6 +16,7 @@ mod path;
 mod pool;
 pub mod probe;
 mod rows;
+mod scratch;
 mod shared;
 mod vectorized;
 
