@@ -20,12 +20,15 @@ fn every_path_agrees_with_the_reference() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     for path in Path::available() {
-        let (one, three) = (cpu(path, 1), cpu(path, 3));
-        for case in all::<Cpu>() {
-            let (a, b) = (case.run(&one).expect("one thread"), case.run(&three).expect("three threads"));
-            for ((name, a), (_, b)) in a.iter().zip(&b) {
-                let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-                assert!(same, "{path:?} {}: {name}", case.name);
+        let one = cpu(path, 1);
+        for threads in 2..=4 {
+            let many = cpu(path, threads);
+            for case in all::<Cpu>() {
+                let (a, b) = (case.run(&one).expect("one thread"), case.run(&many).expect("many threads"));
+                for ((name, a), (_, b)) in a.iter().zip(&b) {
+                    let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{path:?}, {threads} threads, {}: {name}", case.name);
+                }
             }
         }
     }
@@ -54,5 +57,48 @@ fn a_row_comes_out_the_same_alone_and_among_others() {
             let part = product(first, n);
             assert_eq!(part, together[first * oc..(first + n) * oc], "{path:?}: rows {first} to {}", first + n);
         }
+    }
+}
+
+/// What is not a number, or too large, stays visible where it belongs and nowhere else.
+#[test]
+fn special_values_reach_their_own_row_only() {
+    for path in Path::available() {
+        let ops = cpu(path, 2);
+        let (rows, c, oc) = (20, 40, 37);
+        for special in [f32::NAN, f32::INFINITY] {
+            let mut x = Random::new(3).normals(rows * c);
+            x[7 * c + 5] = special;
+            let mut weight = ops.param(oc, c, false, "w").expect("memory");
+            ops.param_write(&mut weight, ParamPart::Value, &Random::new(4).normals(oc * c));
+            let (mut input, mut out) =
+                (ops.buf(rows * c, "x").expect("memory"), ops.buf(rows * oc, "out").expect("memory"));
+            ops.write(&mut input, &x);
+            ops.matmul(&mut out, &input, &weight, None, MatmulDims { n: rows, c, oc });
+            let mut host = vec![0.0; rows * oc];
+            ops.read(&out, &mut host);
+            for (row, values) in host.chunks_exact(oc).enumerate() {
+                assert_eq!(values.iter().all(|v| v.is_finite()), row != 7, "{path:?} {special}: row {row}");
+            }
+        }
+    }
+}
+
+/// Denormal inputs come out as the same denormal products.
+#[test]
+fn the_smallest_numbers_are_kept() {
+    for path in Path::available() {
+        let ops = cpu(path, 1);
+        let (mut x, mut zero, mut out) = (
+            ops.buf(17, "x").expect("memory"),
+            ops.buf(17, "zero").expect("memory"),
+            ops.buf(17, "out").expect("memory"),
+        );
+        ops.write(&mut x, &[1e-40; 17]);
+        ops.write(&mut zero, &[0.0; 17]);
+        ops.residual(&mut out, &x, &zero, 17);
+        let mut host = [0.0; 17];
+        ops.read(&out, &mut host);
+        assert_eq!(host, [1e-40; 17], "{path:?}");
     }
 }

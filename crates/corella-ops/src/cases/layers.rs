@@ -9,14 +9,19 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
         let d = EncoderDims { b, t, c, v, pos0 };
         cases.push(Case::new(format!("encoder {b}×{t}×{c}"), move |ops: &B| encoder(ops, d)));
     }
-    for (n, c) in [(1, 1), (1, 8), (3, 17), (5, 64), (33, 385), (130, 48)] {
+    for (n, c) in [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48)] {
         let d = NormDims { n, c, eps: 1e-5 };
         cases.push(Case::new(format!("layernorm {n}×{c}"), move |ops: &B| layernorm(ops, d)));
         cases.push(Case::new(format!("residual_layernorm {n}×{c}"), move |ops: &B| residual_layernorm(ops, d)));
     }
     for (n, c, oc) in [
+        (0, 4, 3),
         (1, 1, 1),
         (1, 3, 2),
+        (3, 63, 65),
+        (17, 1023, 7),
+        (63, 65, 1023),
+        (97, 193, 33),
         (5, 17, 6),
         (6, 16, 16),
         (7, 64, 48),
@@ -32,10 +37,12 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
         }
         cases.push(Case::new(format!("matmul_gelu {n}×{c}→{oc}"), move |ops: &B| matmul_gelu(ops, d)));
     }
-    for len in [1, 15, 16, 1003] {
+    for len in [0, 1, 15, 16, 1003] {
         cases.push(Case::new(format!("gelu and residual of {len}"), move |ops: &B| elementwise(ops, len)));
     }
-    for (n, c, v, rows) in [(1, 1, 2, 2), (1, 8, 3, 3), (5, 17, 100, 104), (70, 33, 513, 513), (300, 16, 50, 64)] {
+    for (n, c, v, rows) in
+        [(0, 4, 3, 3), (1, 1, 2, 2), (1, 8, 3, 3), (5, 17, 100, 104), (70, 33, 513, 513), (300, 16, 50, 64)]
+    {
         let d = ClassifierDims { n, c, v };
         cases.push(Case::new(format!("classifier {n}×{c} of {v}"), move |ops: &B| classifier(ops, d, rows)));
     }

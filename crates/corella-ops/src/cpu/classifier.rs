@@ -39,7 +39,7 @@ pub fn classifier(
     mut grads: Option<Grads<'_>>,
     d: ClassifierDims,
 ) {
-    let chunk = LEAST_ROWS.max(LOGITS / d.v).min(d.n);
+    let chunk = LEAST_ROWS.max(LOGITS / d.v).min(d.n.max(1));
     let mut logits = Scratch::new(chunk * d.v);
     for first in (0..d.n).step_by(chunk) {
         let rows = chunk.min(d.n - first);

@@ -84,8 +84,18 @@ pub fn gemm(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(k > 0 && c.len() >= (m - 1) * size.ldc + n, "result of {m}×{n} does not fit");
+    assert!(c.len() >= (m - 1) * size.ldc + n, "result of {m}×{n} does not fit");
     assert!(bias.is_none_or(|bias| bias.len() >= n) && (bias.is_none() || store == Store::Write));
+    if k == 0 {
+        // An empty sum.
+        if store == Store::Write {
+            for row in c.chunks_mut(size.ldc).take(m) {
+                row[..n].fill(0.0);
+                row[..n].iter_mut().zip(bias.unwrap_or_default()).for_each(|(c, b)| *c = *b);
+            }
+        }
+        return;
+    }
     if let Right::Packed(packed) = b {
         assert!(packed.outer >= n && packed.k >= k, "packed operand of {}×{}", packed.outer, packed.k);
     }
