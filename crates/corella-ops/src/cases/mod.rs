@@ -19,11 +19,14 @@ const MARK: f32 = 12_345.0;
 /// Named results of a case, margins included.
 pub type Outputs = Vec<(&'static str, Vec<f32>)>;
 
+/// Computes the outputs of a case on a backend.
+type Run<B> = Box<dyn Fn(&B) -> Result<Outputs, OpsError>>;
+
 /// A computation with fixed inputs.
 pub struct Case<B> {
     /// Operation and shape.
     pub name: String,
-    run: Box<dyn Fn(&B) -> Result<Outputs, OpsError>>,
+    run: Run<B>,
 }
 
 impl<B> Case<B> {
