@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::available_parallelism;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,10 +53,10 @@ pub fn tokens_of(
     val_fraction: f64,
 ) -> (Vec<u32>, PrepareReport, Vec<u32>, PrepareReport) {
     let mut parts = [(Vec::new(), PrepareReport::default()), (Vec::new(), PrepareReport::default())];
-    let mut put = |part: usize, text: &str| {
+    let mut put = |part: usize, text: &str, ids: Vec<u32>| {
         let (tokens, report) = &mut parts[part];
         tokens.push(tokenizer.end_of_text());
-        tokens.extend(tokenizer.encode(text));
+        tokens.extend(ids);
         report.documents += 1;
         report.bytes += text.len() as u64;
         report.tokens = tokens.len() as u64;
@@ -62,17 +65,32 @@ pub fn tokens_of(
         // A single document is cut at a line's end, as near as possible to where validation begins.
         let target = (only.text.len() as f64 * (1.0 - val_fraction)) as usize;
         let cut = only.text.bytes().take(target).rposition(|b| b == b'\n').map_or(only.text.len(), |i| i + 1);
-        put(0, &only.text[..cut]);
-        if cut < only.text.len() {
-            put(1, &only.text[cut..]);
+        let (train, val) = only.text.split_at(cut);
+        put(0, train, tokenizer.encode(train));
+        if !val.is_empty() {
+            put(1, val, tokenizer.encode(val));
         }
     } else {
-        for (i, document) in documents.iter().enumerate() {
-            put(usize::from(chosen(i as u64, val_fraction)), &document.text);
+        for (i, (document, ids)) in documents.iter().zip(encode_all(documents, tokenizer)).enumerate() {
+            put(usize::from(chosen(i as u64, val_fraction)), &document.text, ids);
         }
     }
     let [train, val] = parts;
     (train.0, train.1, val.0, val.1)
+}
+
+/// The ids of every document, in their order, on all processors.
+fn encode_all(documents: &[Document], tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); documents.len()]));
+    let work = || {
+        while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < documents.len()) {
+            let ids = tokenizer.encode(&documents[i].text);
+            done.lock().unwrap_or_else(PoisonError::into_inner)[i] = ids;
+        }
+    };
+    let threads = available_parallelism().map_or(1, usize::from).min(documents.len());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether document `i` is for validation: by a hash of its number, so that the choice does not move when text is added.

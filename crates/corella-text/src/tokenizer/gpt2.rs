@@ -22,7 +22,7 @@ pub fn gpt2() -> Tokenizer {
         }
         ids.insert(b.clone(), id as u32);
     }
-    let (mut merges, mut ordered) = (Merges::new(), Vec::new());
+    let (mut merges, mut ordered) = (Merges::default(), Vec::new());
     for (id, b) in bytes.iter().enumerate().filter(|(_, b)| b.len() > 1) {
         let mut parts = Vec::new();
         encode_piece(b, &byte_ids, &merges, &mut parts);

@@ -16,9 +16,13 @@ pub use train::TrainOptions;
 
 use bpe::Merges;
 use pretokenize::Split;
+use rustc_hash::FxHashMap;
 
 /// The token that marks the border between documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Longest piece, in bytes, whose ids are kept while a text is encoded.
+const LONGEST_KNOWN: usize = 64;
 
 /// What can be wrong with a tokenizer.
 #[derive(Debug, thiserror::Error)]
@@ -116,16 +120,21 @@ impl Tokenizer {
     /// Ids of a text. Strings that look like special tokens are ordinary text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let inner = &*self.inner;
-        let mut known: HashMap<&str, std::ops::Range<usize>> = HashMap::new();
+        let mut known: FxHashMap<&str, std::ops::Range<usize>> = FxHashMap::default();
         let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 3);
         for piece in inner.split.pieces(text) {
-            if let Some(range) = known.get(piece) {
+            if piece.len() <= LONGEST_KNOWN
+                && let Some(range) = known.get(piece)
+            {
                 ids.extend_from_within(range.clone());
                 continue;
             }
             let start = ids.len();
             bpe::encode_piece(piece.as_bytes(), &inner.byte_ids, &inner.merges, &mut ids);
-            known.insert(piece, start..ids.len());
+            // Long pieces hardly ever come again.
+            if piece.len() <= LONGEST_KNOWN {
+                known.insert(piece, start..ids.len());
+            }
         }
         ids
     }

@@ -26,9 +26,6 @@ impl Split {
 
 fn is_letter(c: char) -> bool {
     use GeneralCategory::{LowercaseLetter, ModifierLetter, OtherLetter, TitlecaseLetter, UppercaseLetter};
-    if c.is_ascii() {
-        return c.is_ascii_alphabetic();
-    }
     matches!(
         get_general_category(c),
         LowercaseLetter | ModifierLetter | OtherLetter | TitlecaseLetter | UppercaseLetter
@@ -45,6 +42,9 @@ enum Kind {
 }
 
 fn kind(c: char) -> Kind {
+    if c.is_ascii() {
+        return ASCII[c as usize];
+    }
     if is_letter(c) {
         Kind::Letter
     } else if c.is_numeric() {
@@ -56,14 +56,35 @@ fn kind(c: char) -> Kind {
     }
 }
 
+/// Kinds of the ASCII characters; white space there is what Unicode calls so: tab to carriage return, and the space.
+const ASCII: [Kind; 128] = {
+    let mut kinds = [Kind::Other; 128];
+    let mut c = 0;
+    while c < 128 {
+        let byte = c as u8;
+        kinds[c] = if byte.is_ascii_alphabetic() {
+            Kind::Letter
+        } else if byte.is_ascii_digit() {
+            Kind::Number
+        } else if matches!(byte, 9..=13 | b' ') {
+            Kind::Space
+        } else {
+            Kind::Other
+        };
+        c += 1;
+    }
+    kinds
+};
+
 /// Length in bytes of the first match of GPT-2's pattern, the alternatives in their order:
 /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. With single digits, a number is cut
 /// out of the text first: each of its digits is a piece, and what stands before it ends there as a text ends.
 ///
 /// Reads no further than the piece and one character, so that a text of any length is split in linear time.
 fn first_piece(text: &str, single_digits: bool) -> usize {
+    let contractions = text.starts_with('\'');
     for contraction in ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"] {
-        if text.starts_with(contraction) {
+        if contractions && text.starts_with(contraction) {
             return contraction.len();
         }
     }
@@ -85,6 +106,10 @@ fn first_piece(text: &str, single_digits: bool) -> usize {
 }
 
 fn run_length(text: &str, run: Kind) -> usize {
+    let plain = text.bytes().position(|b| !b.is_ascii() || ASCII[b as usize] != run).unwrap_or(text.len());
+    if text.as_bytes().get(plain).is_none_or(u8::is_ascii) {
+        return plain;
+    }
     text.char_indices().find(|(_, c)| kind(*c) != run).map_or(text.len(), |(i, _)| i)
 }
 

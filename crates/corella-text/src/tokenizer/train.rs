@@ -1,6 +1,8 @@
 //! Training a vocabulary: merge the most frequent pair, again and again (Sennrich, Haddow and Birch, arXiv 1508.07909).
 
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap};
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::pretokenize::Split;
 use super::{END_OF_TEXT, Tokenizer, TokenizerError};
@@ -55,7 +57,7 @@ pub fn train<'a>(
 
 /// The distinct pieces, in the order of their bytes, so that the result does not depend on hashing.
 fn count_words<'a>(docs: impl IntoIterator<Item = &'a str>, split: Split) -> Vec<Word> {
-    let mut counts: HashMap<&str, u64> = HashMap::new();
+    let mut counts: FxHashMap<&str, u64> = FxHashMap::default();
     for doc in docs {
         for piece in split.pieces(doc) {
             *counts.entry(piece).or_default() += 1;
@@ -70,15 +72,15 @@ fn count_words<'a>(docs: impl IntoIterator<Item = &'a str>, split: Split) -> Vec
 
 /// How often each pair of neighbours occurs, and in which words.
 struct Pairs {
-    counts: HashMap<(u32, u32), u64>,
-    words: HashMap<(u32, u32), HashSet<usize>>,
+    counts: FxHashMap<(u32, u32), u64>,
+    words: FxHashMap<(u32, u32), FxHashSet<usize>>,
     /// Candidates by count; an entry whose count is no longer true is dropped when it comes up.
     heap: BinaryHeap<(u64, std::cmp::Reverse<(u32, u32)>)>,
 }
 
 impl Pairs {
     fn count(words: &[Word]) -> Self {
-        let mut pairs = Pairs { counts: HashMap::new(), words: HashMap::new(), heap: BinaryHeap::new() };
+        let mut pairs = Pairs { counts: FxHashMap::default(), words: FxHashMap::default(), heap: BinaryHeap::new() };
         for (i, word) in words.iter().enumerate() {
             for pair in word.ids.windows(2) {
                 let pair = (pair[0], pair[1]);
@@ -102,7 +104,7 @@ impl Pairs {
 
     /// Replaces `pair` by `id` in every word that has it.
     fn merge(&mut self, pair: (u32, u32), id: u32, words: &mut [Word]) {
-        let mut touched = HashSet::new();
+        let mut touched = FxHashSet::default();
         for index in self.words.remove(&pair).unwrap_or_default() {
             let word = &mut words[index];
             for old in word.ids.windows(2) {
