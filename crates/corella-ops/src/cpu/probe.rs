@@ -30,7 +30,7 @@ const TASKS: usize = 16;
 /// Bytes that are read: far more than any cache holds.
 const READ_BYTES: usize = 256 << 20;
 /// Bytes of a task that reads.
-const BLOCK_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 1 << 18;
 const REPEAT: usize = 7;
 
 /// Measures the limits on the threads and the path of `cpu`.
@@ -39,11 +39,18 @@ pub fn ceilings(cpu: &Cpu) -> Ceilings {
     for _ in 0..REPEAT {
         f32_gflops = f32_gflops.max(f32_rate(cpu, TASKS));
     }
-    let data = vec![1.0f32; READ_BYTES / 4];
+    read_gbs = read_gbs.max(read_now(cpu, READ_BYTES));
+    Ceilings { f32_gflops, read_gbs }
+}
+
+/// The rate, in 10⁹ bytes per second, at which this many bytes are read again and again, at most 256 MiB: what fits into a
+/// cache comes from there.
+pub fn read_now(cpu: &Cpu, bytes: usize) -> f64 {
+    let blocks = (bytes.min(READ_BYTES) / BLOCK_BYTES).max(1);
+    let (data, mut best) = (vec![1.0f32; blocks * BLOCK_BYTES / 4], 0f64);
     for _ in 0..REPEAT {
         for streams in [1, 2, 4] {
             let start = Instant::now();
-            let blocks = READ_BYTES / BLOCK_BYTES;
             let mut sums = vec![0.0; blocks];
             let cells = SharedMut::new(&mut sums);
             cpu.pool.run(blocks, &|block| {
@@ -53,10 +60,10 @@ pub fn ceilings(cpu: &Cpu) -> Ceilings {
                 cell[0] = read(cpu.path, part, streams);
             });
             black_box(&sums);
-            read_gbs = read_gbs.max(READ_BYTES as f64 / start.elapsed().as_secs_f64() / 1e9);
+            best = best.max((blocks * BLOCK_BYTES) as f64 / start.elapsed().as_secs_f64() / 1e9);
         }
     }
-    Ceilings { f32_gflops, read_gbs }
+    best
 }
 
 /// The floating-point rate of this moment, in 10⁹ operations per second, from a few milliseconds of work: on a shared
