@@ -22,23 +22,26 @@ fn killed_again_and_again_it_ends_with_the_losses_of_an_undisturbed_run() {
     let folder = Folder::new("kill");
     let text = folder.text();
     let (text, whole, killed) = (text.display().to_string(), folder.join("whole"), folder.join("killed"));
-    done(&small_run(&text, &whole.display().to_string(), "160"));
+    done(&small_run(&text, &whole.display().to_string(), "1200"));
 
     let out = killed.display().to_string();
-    let mut args = small_run(&text, &out, "160");
+    let mut args = small_run(&text, &out, "1200");
     args.push("--resume");
     let mut kills = 0;
     // Moments spread over start, updates and checkpoint writes, the same in every test run.
     for attempt in 0..30u64 {
         let mut child = start(&args);
-        std::thread::sleep(Duration::from_millis(30 + attempt * 7919 % 470));
+        let longer = if attempt % 5 == 4 { 250 } else { 0 };
+        std::thread::sleep(Duration::from_millis(20 + attempt * 7919 % 130 + longer));
         if child.try_wait().expect("status").is_none() {
             child.kill().expect("killed");
             kills += 1;
         }
         child.wait().expect("ended");
     }
-    assert!(kills > 5, "only {kills} runs were still alive when they were to be killed");
+    assert!(kills > 10, "only {kills} runs were still alive when they were to be killed");
+    let before = losses(&killed).len();
+    assert!(before >= 3, "the kills were to fall behind the first checkpoint, not at update {before}");
     done(&args);
     assert_eq!(losses(&whole), losses(&killed));
 }
