@@ -3,7 +3,9 @@
 mod error;
 pub mod formats;
 pub mod gpt2;
+pub mod step;
 pub mod text_model;
 
 pub use error::ModelError;
+pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut};
 pub use text_model::{AdamW, BatchShape, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};

@@ -1,0 +1,233 @@
+//! The face of a model for the engine: one step of many sequences at once, with the backend erased.
+//!
+//! A model holds one arena of KV pages. A page keeps keys and values of [`StepLimits::page_tokens`] positions, of every
+//! layer. Who owns which page is the caller's business: a plan names, for each sequence, the pages that hold its
+//! positions from 0 on, and several sequences may name the same page as long as none of them writes to it. What a row
+//! computes depends on the tokens before it in its own sequence only: not on how they were split over steps, nor on
+//! what else is in the step. Logits are the same, bit for bit.
+
+/// What a step can hold; fixed when the model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepLimits {
+    /// Most tokens of one sequence.
+    pub context_len: usize,
+    /// V, the number of logits of a row.
+    pub vocab_size: usize,
+    /// Positions that a KV page holds.
+    pub page_tokens: usize,
+    /// KV pages in the arena, numbered from 0.
+    pub pages: usize,
+    /// Bytes of one KV page, all layers together.
+    pub page_bytes: u64,
+    /// Most tokens of one step, all sequences together.
+    pub max_batch_tokens: usize,
+    /// Most sequences of one step.
+    pub max_seqs: usize,
+    /// Most rows of one step whose logits are wanted.
+    pub max_logit_rows: usize,
+}
+
+/// The part of one sequence in a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeqPlan {
+    /// Position of its first token in this step: the number of tokens it was fed before.
+    pub start: usize,
+    /// Its tokens in this step (at least one).
+    pub len: usize,
+    /// The pages of positions 0 .. start + len, in order. Those of the positions start .. start + len are written.
+    pub pages: Vec<u32>,
+}
+
+/// One step: which tokens, where they stand, and of which rows the logits are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// Token ids of all sequences, one sequence after the other (N).
+    pub tokens: Vec<u32>,
+    /// The sequences, in the order of their tokens.
+    pub seqs: Vec<SeqPlan>,
+    /// Rows (indices into `tokens`, ascending) whose logits are wanted; the output head is computed for these only.
+    pub logit_rows: Vec<usize>,
+}
+
+/// What cannot be computed. A plan is checked whole before anything is written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// More than fits in one step.
+    #[error("{what}: {found} in one step, at most {allowed}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much was asked for.
+        found: usize,
+        /// The limit.
+        allowed: usize,
+    },
+    /// The lengths of the sequences do not add up to the tokens, a sequence is empty, or a row does not exist.
+    #[error("the plan contradicts itself: {0}")]
+    Contradiction(&'static str),
+    /// A token that the model does not know.
+    #[error("token {id} is outside the vocabulary of {vocab_size}")]
+    BadToken {
+        /// The token.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A sequence longer than the context.
+    #[error("a sequence of {found} tokens, but the context holds {context_len}")]
+    ContextOverflow {
+        /// Tokens it would have.
+        found: usize,
+        /// Tokens that fit.
+        context_len: usize,
+    },
+    /// A page outside the arena.
+    #[error("KV page {page} of {pages}")]
+    BadPage {
+        /// The page.
+        page: u32,
+        /// Pages of the arena.
+        pages: usize,
+    },
+    /// Two sequences of the step write the same page, or one writes a page that another reads.
+    #[error("KV page {page} is written by one sequence and used by another in the same step")]
+    SharedWrite {
+        /// The page.
+        page: u32,
+    },
+}
+
+impl StepLimits {
+    /// Pages that `tokens` positions take.
+    pub fn pages_for(&self, tokens: usize) -> usize {
+        tokens.div_ceil(self.page_tokens)
+    }
+
+    /// Checks a plan against these limits.
+    pub fn check(&self, plan: &BatchPlan) -> Result<(), PlanError> {
+        let most = |what, found, allowed| {
+            if found > allowed { Err(PlanError::TooMany { what, found, allowed }) } else { Ok(()) }
+        };
+        most("tokens", plan.tokens.len(), self.max_batch_tokens)?;
+        most("sequences", plan.seqs.len(), self.max_seqs)?;
+        most("rows of logits", plan.logit_rows.len(), self.max_logit_rows)?;
+        if plan.seqs.iter().any(|s| s.len == 0) {
+            return Err(PlanError::Contradiction("a sequence without tokens"));
+        }
+        if plan.seqs.iter().try_fold(0usize, |n, s| n.checked_add(s.len)) != Some(plan.tokens.len()) {
+            return Err(PlanError::Contradiction("the sequences do not add up to the tokens"));
+        }
+        if plan.logit_rows.windows(2).any(|w| w[0] >= w[1]) {
+            return Err(PlanError::Contradiction("rows of logits are not in ascending order"));
+        }
+        if plan.logit_rows.last().is_some_and(|row| *row >= plan.tokens.len()) {
+            return Err(PlanError::Contradiction("a row of logits behind the last token"));
+        }
+        if let Some(id) = plan.tokens.iter().find(|id| **id as usize >= self.vocab_size) {
+            return Err(PlanError::BadToken { id: *id, vocab_size: self.vocab_size });
+        }
+        self.check_pages(plan)
+    }
+
+    fn check_pages(&self, plan: &BatchPlan) -> Result<(), PlanError> {
+        // For each page of the arena: unused, read by some, or written by one.
+        let mut used = vec![0u8; self.pages];
+        for seq in &plan.seqs {
+            let end = seq.start.checked_add(seq.len).filter(|end| *end <= self.context_len);
+            let Some(end) = end else {
+                let found = seq.start.saturating_add(seq.len);
+                return Err(PlanError::ContextOverflow { found, context_len: self.context_len });
+            };
+            if seq.pages.len() != self.pages_for(end) {
+                return Err(PlanError::Contradiction("a sequence names more or fewer pages than its positions take"));
+            }
+            let first_written = seq.start / self.page_tokens;
+            for (i, page) in seq.pages.iter().enumerate() {
+                let Some(state) = used.get_mut(*page as usize) else {
+                    return Err(PlanError::BadPage { page: *page, pages: self.pages });
+                };
+                let writes = i >= first_written;
+                if *state == 2 || (writes && *state != 0) {
+                    return Err(PlanError::SharedWrite { page: *page });
+                }
+                *state = if writes { 2 } else { 1 };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a step computed.
+#[derive(Clone, Copy, Debug)]
+pub struct StepOut<'a> {
+    /// Logits of the wanted rows, in their order (rows, V).
+    pub logits: &'a [f32],
+}
+
+/// A model that steps many sequences at once.
+pub trait StepModel: Send {
+    /// What a step can hold.
+    fn limits(&self) -> StepLimits;
+    /// Device, kernel path and number formats: results are the same bytes wherever this text is the same.
+    fn backend_name(&self) -> String;
+    /// Runs a plan: writes keys and values of its tokens into their pages and returns the wanted logits.
+    fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError>;
+    /// Copies page `from` over page `to`, all layers: how a sequence goes on from a shared page that is not full.
+    /// Panics if a page is outside the arena.
+    fn copy_page(&mut self, from: u32, to: u32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: StepLimits = StepLimits {
+        context_len: 10,
+        vocab_size: 7,
+        page_tokens: 4,
+        pages: 5,
+        page_bytes: 64,
+        max_batch_tokens: 8,
+        max_seqs: 2,
+        max_logit_rows: 2,
+    };
+
+    fn plan() -> BatchPlan {
+        let seqs =
+            vec![SeqPlan { start: 4, len: 1, pages: vec![0, 1] }, SeqPlan { start: 4, len: 3, pages: vec![0, 3] }];
+        BatchPlan { tokens: vec![1, 2, 3, 6], seqs, logit_rows: vec![0, 3] }
+    }
+
+    #[test]
+    fn sequences_may_share_what_they_only_read() {
+        assert_eq!(LIMITS.check(&plan()), Ok(()));
+    }
+
+    #[test]
+    fn a_plan_that_cannot_run_is_refused_with_the_reason() {
+        let broken = |change: fn(&mut BatchPlan)| {
+            let mut plan = plan();
+            change(&mut plan);
+            LIMITS.check(&plan).expect_err("broken")
+        };
+        assert_eq!(broken(|p| p.tokens[2] = 7), PlanError::BadToken { id: 7, vocab_size: 7 });
+        assert_eq!(broken(|p| p.seqs[1].pages[1] = 1), PlanError::SharedWrite { page: 1 });
+        assert_eq!(broken(|p| p.seqs[1].pages[1] = 0), PlanError::SharedWrite { page: 0 });
+        assert_eq!(broken(|p| p.seqs[1].pages[0] = 1), PlanError::SharedWrite { page: 1 });
+        assert_eq!(broken(|p| p.seqs[0].pages[1] = 5), PlanError::BadPage { page: 5, pages: 5 });
+        assert_eq!(broken(|p| p.seqs[0].start = 10), PlanError::ContextOverflow { found: 11, context_len: 10 });
+        assert!(matches!(broken(|p| p.seqs[0].start = usize::MAX), PlanError::ContextOverflow { .. }));
+        for change in [
+            |p: &mut BatchPlan| p.seqs[0].len = 0,
+            |p: &mut BatchPlan| p.seqs[0].len = 2,
+            |p: &mut BatchPlan| p.logit_rows = vec![3, 0],
+            |p: &mut BatchPlan| p.logit_rows = vec![4],
+            |p: &mut BatchPlan| p.seqs[0].pages.push(4),
+        ] {
+            let error = broken(change);
+            assert!(matches!(error, PlanError::Contradiction(_)), "{error}");
+        }
+        let error = broken(|p| p.logit_rows = vec![0, 1, 2]);
+        assert_eq!(error, PlanError::TooMany { what: "rows of logits", found: 3, allowed: 2 });
+    }
+}
