@@ -84,17 +84,54 @@ pub struct MatmulDims {
     pub oc: usize,
 }
 
-/// Shape of causal multi-head self-attention.
+/// Shape of a lookup of token embeddings alone.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddingDims {
+    /// Rows: tokens of all sequences.
+    pub n: usize,
+    /// Width.
+    pub c: usize,
+}
+
+/// Shape of causal self-attention, with grouped queries where `nkv` < `nh` (Ainslie et al., arXiv 2305.13245).
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionDims {
     /// Sequences.
     pub b: usize,
     /// Tokens per sequence.
     pub t: usize,
-    /// Heads.
+    /// Heads of queries.
     pub nh: usize,
+    /// Heads of keys and values; divides `nh`. Query head h reads key head h / (nh / nkv).
+    pub nkv: usize,
     /// Size of a head.
     pub hs: usize,
+}
+
+impl AttentionDims {
+    /// NH·HS, the width of q and of the output.
+    pub fn c(&self) -> usize {
+        self.nh * self.hs
+    }
+
+    /// (NH + 2·NKV)·HS, the width of q, k and v side by side.
+    pub fn qkv(&self) -> usize {
+        (self.nh + 2 * self.nkv) * self.hs
+    }
+
+    /// Query heads that share a key head.
+    pub fn group(&self) -> usize {
+        self.nh / self.nkv
+    }
+}
+
+/// Shape of a gated linear unit.
+#[derive(Clone, Copy, Debug)]
+pub struct GluDims {
+    /// Rows.
+    pub n: usize,
+    /// Width of the gate, and of what it lets through.
+    pub f: usize,
 }
 
 /// Shape of the classifier: the output head, softmax and cross-entropy in one.
@@ -125,6 +162,19 @@ pub struct AdamW {
     pub grad_scale: f32,
     /// Number of this update, from 1.
     pub step: u64,
+}
+
+/// The table of [`OpsTrain::rope`] for positions 0 .. `positions`: (positions, 2·frequencies.len()). The frequencies are
+/// the model's (theta^(−2i/HS), scaled as its family does). The angle is the product position · frequency in f32, as in
+/// `transformers`; its cosine and sine are exact to f32.
+pub fn rope_table(frequencies: &[f32], positions: usize) -> Vec<f32> {
+    let angle = |t: usize, f: &f32| f64::from(t as f32 * f);
+    (0..positions)
+        .flat_map(|t| {
+            let cos = frequencies.iter().map(move |f| angle(t, f).cos() as f32);
+            cos.chain(frequencies.iter().map(move |f| angle(t, f).sin() as f32))
+        })
+        .collect()
 }
 
 /// Training: the operations forward and backward, in pairs.
@@ -175,6 +225,11 @@ pub trait OpsTrain: Send + Sync + 'static {
         dims: EncoderDims,
     );
 
+    /// `out[n,:] = wte[ids[n],:]`.   out: (N,C)  wte: (V,C).   WRITES out.
+    fn embedding(&self, out: &mut Self::Buf, ids: &Self::Ids, wte: &Self::Param, dims: EmbeddingDims);
+    /// Gradient of the above.   ADDS to dwte.
+    fn embedding_grad(&self, wte: &mut Self::Param, dout: &Self::Buf, ids: &Self::Ids, dims: EmbeddingDims);
+
     /// out = (x − mean) · rstd · w + b over C, rstd = 1/sqrt(var + eps).   out, x: (N,C)  mean, rstd: (N)  w, b: (C).
     /// WRITES out, mean, rstd.
     fn layernorm(
@@ -200,6 +255,20 @@ pub trait OpsTrain: Send + Sync + 'static {
         dims: NormDims,
     );
 
+    /// out = x · rstd · w over C, rstd = 1/sqrt(mean(x²) + eps) (Zhang and Sennrich, arXiv 1910.07467).
+    /// out, x: (N,C)  rstd: (N)  w: (C).   WRITES out, rstd.
+    fn rmsnorm(&self, out: &mut Self::Buf, rstd: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, dims: NormDims);
+    /// Gradient of the above.   ADDS to dx, dw.
+    fn rmsnorm_grad(
+        &self,
+        dx: &mut Self::Buf,
+        w: &mut Self::Param,
+        dout: &Self::Buf,
+        x: &Self::Buf,
+        rstd: &Self::Buf,
+        dims: NormDims,
+    );
+
     /// out = x · wᵀ + b.   out: (N,OC)  x: (N,C)  w: (OC,C)  b: (OC) or none.   WRITES out.
     fn matmul(&self, out: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, b: Option<&Self::Param>, dims: MatmulDims);
     /// dx = dout · w;  dw += doutᵀ · x;  db += Σ_n dout.   WRITES dx, ADDS to dw, db.
@@ -213,9 +282,18 @@ pub trait OpsTrain: Send + Sync + 'static {
         dims: MatmulDims,
     );
 
+    /// Rotary positions (Su et al., arXiv 2104.09864) on the heads of q and k in place; v stays. With i < HS/2, the pair
+    /// (x_i, x_{i+HS/2}) of a head at position t turns by an angle: x_i ← x_i·cos − x_{i+HS/2}·sin,
+    /// x_{i+HS/2} ← x_{i+HS/2}·cos + x_i·sin.
+    /// qkv: (B,T,(NH+2·NKV)·HS)  table: (≥T,HS), each row HS/2 cosines, then HS/2 sines (see [`rope_table`]); HS even.
+    /// WRITES q and k of qkv.
+    fn rope(&self, qkv: &mut Self::Buf, table: &Self::Buf, dims: AttentionDims);
+    /// Gradient of the above in place: the heads of dq and dk turn back.   WRITES dq and dk of dqkv.
+    fn rope_grad(&self, dqkv: &mut Self::Buf, table: &Self::Buf, dims: AttentionDims);
+
     /// Causal attention with online softmax: for each head, out_t = Σ_{s≤t} softmax_s(q_t·k_s / sqrt(HS)) v_s.
-    /// out: (B,T,C)  lse: (B,NH,T), the log of the softmax's denominator, kept for backward  qkv: (B,T,3C) with q, k, v
-    /// side by side, heads inside each.   WRITES out, lse.
+    /// out: (B,T,NH·HS)  lse: (B,NH,T), the log of the softmax's denominator, kept for backward
+    /// qkv: (B,T,(NH+2·NKV)·HS) with q, k, v side by side, heads inside each.   WRITES out, lse.
     fn attention(&self, out: &mut Self::Buf, lse: &mut Self::Buf, qkv: &Self::Buf, dims: AttentionDims);
     /// Gradient of the above; the probabilities are computed again from qkv and lse.   WRITES dqkv.
     fn attention_grad(
@@ -232,6 +310,12 @@ pub trait OpsTrain: Send + Sync + 'static {
     fn gelu(&self, out: &mut Self::Buf, x: &Self::Buf, len: usize);
     /// dx ← gelu'(x) · dx in place, for the first `len` elements (dx holds dout before).   WRITES dx.
     fn gelu_grad(&self, dx: &mut Self::Buf, x: &Self::Buf, len: usize);
+
+    /// out = silu(gate) · up, silu(x) = x/(1 + e^−x) (SwiGLU; Shazeer, arXiv 2002.05202).
+    /// out: (N,F)  gate_up: (N,2F), gate and up side by side.   WRITES out.
+    fn swiglu(&self, out: &mut Self::Buf, gate_up: &Self::Buf, dims: GluDims);
+    /// Gradient of the above.   dgate_up: (N,2F)  dout: (N,F).   WRITES dgate_up.
+    fn swiglu_grad(&self, dgate_up: &mut Self::Buf, dout: &Self::Buf, gate_up: &Self::Buf, dims: GluDims);
 
     /// pre = x·wᵀ + b, out = gelu(pre): the first half of the MLP.   pre, out: (N,OC).   WRITES pre, out.
     /// The default body is the composition, and the oracle of a fused one.
@@ -266,6 +350,22 @@ pub trait OpsTrain: Send + Sync + 'static {
     ) {
         self.residual(sum, a, b, dims.n * dims.c);
         self.layernorm(out, mean, rstd, sum, norm.0, norm.1, dims);
+    }
+
+    /// sum = a + b, out = rmsnorm(sum).   sum, out: (N,C).
+    /// WRITES sum, out, rstd. The default body is the composition, and the oracle of a fused one.
+    fn residual_rmsnorm(
+        &self,
+        sum: &mut Self::Buf,
+        out: &mut Self::Buf,
+        rstd: &mut Self::Buf,
+        a: &Self::Buf,
+        b: &Self::Buf,
+        w: &Self::Param,
+        dims: NormDims,
+    ) {
+        self.residual(sum, a, b, dims.n * dims.c);
+        self.rmsnorm(out, rstd, sum, w, dims);
     }
 
     /// Row losses `−log softmax(x·wteᵀ)[target]`, without ever holding all logits.

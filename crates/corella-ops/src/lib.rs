@@ -10,5 +10,6 @@ pub mod cpu;
 pub mod reference;
 
 pub use contract::{
-    AdamW, AttentionDims, ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
+    AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
+    OpsInfer, OpsTrain, ParamPart, rope_table,
 };

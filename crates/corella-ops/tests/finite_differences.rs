@@ -2,7 +2,9 @@
 
 use corella_ops::cases::Random;
 use corella_ops::reference::{Param, Reference};
-use corella_ops::{AttentionDims, ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsTrain};
+use corella_ops::{
+    AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsTrain, rope_table,
+};
 
 const H: f64 = 1e-5;
 
@@ -87,17 +89,82 @@ fn matmul() {
 #[test]
 fn attention() {
     let r = &mut Random::new(4);
-    let d = AttentionDims { b: 2, t: 4, nh: 2, hs: 3 };
-    let (qkv, dout) = (numbers(r, 2 * 4 * 18), numbers(r, 2 * 4 * 6));
-    let run = |qkv: &[f64]| {
-        let (mut out, mut lse) = (vec![0.0; 48], vec![0.0; 16]);
-        Reference.attention(&mut out, &mut lse, &qkv.to_vec(), d);
-        (out, lse)
+    for (nh, nkv) in [(2, 2), (4, 2)] {
+        let d = AttentionDims { b: 2, t: 4, nh, nkv, hs: 3 };
+        let (qkv, dout) = (numbers(r, 8 * d.qkv()), numbers(r, 8 * d.c()));
+        let run = |qkv: &[f64]| {
+            let (mut out, mut lse) = (vec![0.0; 8 * d.c()], vec![0.0; 8 * nh]);
+            Reference.attention(&mut out, &mut lse, &qkv.to_vec(), d);
+            (out, lse)
+        };
+        let (out, lse) = run(&qkv);
+        let mut dqkv = vec![0.0; qkv.len()];
+        Reference.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
+        check("dqkv", |qkv| dot(&run(qkv).0, &dout), &qkv, &dqkv);
+    }
+}
+
+#[test]
+fn embedding() {
+    let r = &mut Random::new(7);
+    let d = EmbeddingDims { n: 6, c: 4 };
+    let (wte, dout, ids) = (numbers(r, 20), numbers(r, 24), vec![0, 4, 4, 2, 0, 4]);
+    let loss = |wte: &[f64]| {
+        let mut out = vec![0.0; 24];
+        Reference.embedding(&mut out, &ids, &param(wte), d);
+        dot(&out, &dout)
     };
-    let (out, lse) = run(&qkv);
-    let mut dqkv = vec![0.0; qkv.len()];
-    Reference.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
-    check("dqkv", |qkv| dot(&run(qkv).0, &dout), &qkv, &dqkv);
+    let mut a = param(&wte);
+    Reference.embedding_grad(&mut a, &dout, &ids, d);
+    check("dwte", loss, &wte, &a.grad);
+}
+
+#[test]
+fn rmsnorm() {
+    let r = &mut Random::new(8);
+    let d = NormDims { n: 3, c: 6, eps: 1e-5 };
+    let (x, w, dout) = (numbers(r, 18), numbers(r, 6), numbers(r, 18));
+    let run = |x: &[f64], w: &[f64]| {
+        let (mut out, mut rstd) = (vec![0.0; 18], vec![0.0; 3]);
+        Reference.rmsnorm(&mut out, &mut rstd, &x.to_vec(), &param(w), d);
+        (dot(&out, &dout), rstd)
+    };
+    let (_, rstd) = run(&x, &w);
+    let (mut dx, mut pw) = (vec![0.0; 18], param(&w));
+    Reference.rmsnorm_grad(&mut dx, &mut pw, &dout, &x, &rstd, d);
+    check("dx", |x| run(x, &w).0, &x, &dx);
+    check("dw", |w| run(&x, w).0, &w, &pw.grad);
+}
+
+#[test]
+fn rope() {
+    let r = &mut Random::new(9);
+    let d = AttentionDims { b: 2, t: 3, nh: 2, nkv: 1, hs: 4 };
+    let table: Vec<f64> = rope_table(&[1.0, 0.3], d.t).iter().map(|x| f64::from(*x)).collect();
+    let (qkv, dout) = (numbers(r, 6 * d.qkv()), numbers(r, 6 * d.qkv()));
+    let loss = |qkv: &[f64]| {
+        let mut turned = qkv.to_vec();
+        Reference.rope(&mut turned, &table, d);
+        dot(&turned, &dout)
+    };
+    let mut dqkv = dout.clone();
+    Reference.rope_grad(&mut dqkv, &table, d);
+    check("dqkv", loss, &qkv, &dqkv);
+}
+
+#[test]
+fn swiglu() {
+    let r = &mut Random::new(10);
+    let d = GluDims { n: 3, f: 5 };
+    let (gate_up, dout) = (numbers(r, 30), numbers(r, 15));
+    let loss = |gate_up: &[f64]| {
+        let mut out = vec![0.0; 15];
+        Reference.swiglu(&mut out, &gate_up.to_vec(), d);
+        dot(&out, &dout)
+    };
+    let mut grad = vec![0.0; 30];
+    Reference.swiglu_grad(&mut grad, &dout, &gate_up, d);
+    check("dgate_up", loss, &gate_up, &grad);
 }
 
 #[test]

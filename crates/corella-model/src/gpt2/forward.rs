@@ -41,7 +41,7 @@ impl Shape {
     }
     /// Of attention.
     pub fn attention(&self) -> AttentionDims {
-        AttentionDims { b: self.b, t: self.t, nh: self.nh, hs: self.c / self.nh }
+        AttentionDims { b: self.b, t: self.t, nh: self.nh, nkv: self.nh, hs: self.c / self.nh }
     }
 }
 

@@ -5,10 +5,20 @@ use crate::contract::{AttentionDims, OpsError, OpsInfer};
 
 pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
-    for (b, t, nh, hs) in [(1, 1, 1, 4), (2, 7, 3, 8), (1, 50, 2, 17), (2, 97, 2, 64), (1, 200, 1, 32), (1, 70, 2, 128)]
-    {
-        let d = AttentionDims { b, t, nh, hs };
-        cases.push(Case::new(format!("attention {b}×{t}, {nh} heads of {hs}"), move |ops: &B| attention(ops, d)));
+    for (b, t, nh, nkv, hs) in [
+        (0, 3, 1, 1, 4),
+        (1, 1, 1, 1, 4),
+        (2, 7, 3, 3, 8),
+        (1, 50, 2, 1, 17),
+        (2, 97, 2, 2, 64),
+        (1, 200, 1, 1, 32),
+        (2, 33, 6, 2, 16),
+        (1, 70, 4, 2, 128),
+    ] {
+        let d = AttentionDims { b, t, nh, nkv, hs };
+        cases.push(Case::new(format!("attention {b}×{t}, {nh} to {nkv} heads of {hs}"), move |ops: &B| {
+            attention(ops, d)
+        }));
     }
     for (chunks, nh, hs) in [([1, 1, 1], 1, 4), ([5, 1, 3], 3, 8), ([64, 1, 33], 2, 16), ([1, 90, 20], 2, 65)] {
         let name = format!("attention_cached {chunks:?}, {nh} heads of {hs}");
@@ -19,12 +29,12 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
 
 fn attention<B: OpsInfer>(ops: &B, d: AttentionDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
-    let (rows, c) = (d.b * d.t, d.nh * d.hs);
-    let (qkv, dout) = (a.numbers(rows * 3 * c)?, a.numbers(rows * c)?);
-    let (mut out, mut lse, mut dqkv) = (a.unset(rows * c)?, a.unset(rows * d.nh)?, a.unset(rows * 3 * c)?);
+    let (rows, c, width) = (d.b * d.t, d.c(), d.qkv());
+    let (qkv, dout) = (a.numbers(rows * width)?, a.numbers(rows * c)?);
+    let (mut out, mut lse, mut dqkv) = (a.unset(rows * c)?, a.unset(rows * d.nh)?, a.unset(rows * width)?);
     ops.attention(&mut out, &mut lse, &qkv, d);
     ops.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
-    Ok(vec![("out", a.read(&out, rows * c)), ("lse", a.read(&lse, rows * d.nh)), ("dqkv", a.read(&dqkv, rows * 3 * c))])
+    Ok(vec![("out", a.read(&out, rows * c)), ("lse", a.read(&lse, rows * d.nh)), ("dqkv", a.read(&dqkv, rows * width))])
 }
 
 /// Three pieces, one after the other.

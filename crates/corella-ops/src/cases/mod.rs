@@ -5,6 +5,7 @@
 
 mod attention;
 mod layers;
+mod llama;
 mod optimizer;
 mod random;
 
@@ -43,6 +44,7 @@ impl<B> Case<B> {
 /// All cases, the same for every backend.
 pub fn all<B: OpsInfer>() -> Vec<Case<B>> {
     let mut cases = layers::cases();
+    cases.extend(llama::cases());
     cases.extend(attention::cases());
     cases.extend(optimizer::cases());
     cases

@@ -1,4 +1,4 @@
-//! Causal self-attention, one (sequence, head) per task, by blocks of queries.
+//! Causal self-attention, one head of queries (forward) or of keys (backward) per task, by blocks of queries.
 
 use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::math::{exp, sum_by};
@@ -13,21 +13,21 @@ use crate::contract::AttentionDims;
 /// Queries of a block: their scores against all earlier keys stay in the second-level cache.
 const BLOCK: usize = 48;
 
-/// Where part 0 (q), 1 (k) or 2 (v) of a head begins in qkv (B, T, 3C), seen from position `t` of a sequence. Positions
-/// are 3C apart.
+/// Where head `head` of part 0 (q), 1 (k) or 2 (v) begins in qkv (B, T, (NH+2·NKV)·HS), seen from position `t` of a
+/// sequence.
 fn at(d: AttentionDims, part: usize, b: usize, t: usize, head: usize) -> usize {
-    let c = d.nh * d.hs;
-    (b * d.t + t) * 3 * c + part * c + head * d.hs
+    let first = [0, d.nh, d.nh + d.nkv][part];
+    (b * d.t + t) * d.qkv() + (first + head) * d.hs
 }
 
 /// See [`crate::OpsTrain::attention`].
 pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &[f32], d: AttentionDims) {
-    let (c, scale) = (d.nh * d.hs, 1.0 / (d.hs as f32).sqrt());
+    let (c, width, scale) = (d.c(), d.qkv(), 1.0 / (d.hs as f32).sqrt());
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
     pool.run(d.b * d.nh, &|task| {
         let (b, head) = (task / d.nh, task % d.nh);
-        let k = Operand::rows(&qkv[at(d, 1, b, 0, head)..], 3 * c);
-        let v = Operand::columns(&qkv[at(d, 2, b, 0, head)..], 3 * c);
+        let k = Operand::rows(&qkv[at(d, 1, b, 0, head / d.group())..], width);
+        let v = Operand::columns(&qkv[at(d, 2, b, 0, head / d.group())..], width);
         let pack = |operand, outer, k| {
             Packed::new(Workers::Caller, path, operand, (outer, k), scratch::take((d.t + 64) * d.hs))
         };
@@ -38,7 +38,7 @@ pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &
         for t0 in (0..d.t).step_by(BLOCK) {
             let rows = BLOCK.min(d.t - t0);
             let keys = t0 + rows;
-            let q = Operand::rows(&qkv[at(d, 0, b, t0, head)..], 3 * c);
+            let q = Operand::rows(&qkv[at(d, 0, b, t0, head)..], width);
             let size = Size { m: rows, n: keys, k: d.hs, ldc: keys };
             gemm(Workers::Caller, path, size, q, Right::Packed(&k), &mut scores, Store::Write, None);
             let mut inverse = [0.0; BLOCK];
@@ -137,50 +137,57 @@ pub fn backward(
     lse: &[f32],
     d: AttentionDims,
 ) {
-    let (c, scale, span) = (d.nh * d.hs, 1.0 / (d.hs as f32).sqrt(), d.t * d.hs);
+    let (c, width, scale, span) = (d.c(), d.qkv(), 1.0 / (d.hs as f32).sqrt(), d.t * d.hs);
     let dqkv = SharedMut::new(dqkv);
-    pool.run(d.b * d.nh, &|task| {
-        let (b, head) = (task / d.nh, task % d.nh);
-        let [k, v] = [1, 2].map(|part| &qkv[at(d, part, b, 0, head)..]);
+    pool.run(d.b * d.nkv, &|task| {
+        let (b, kv_head) = (task / d.nkv, task % d.nkv);
+        let [k, v] = [1, 2].map(|part| &qkv[at(d, part, b, 0, kv_head)..]);
         let pack = |operand, outer, k| {
             Packed::new(Workers::Caller, path, operand, (outer, k), scratch::take((d.t + 64) * d.hs))
         };
-        let (k_rows, v_rows) = (pack(Operand::rows(k, 3 * c), d.t, d.hs), pack(Operand::rows(v, 3 * c), d.t, d.hs));
-        let k_columns = pack(Operand::columns(k, 3 * c), d.hs, d.t);
+        let (k_rows, v_rows) = (pack(Operand::rows(k, width), d.t, d.hs), pack(Operand::rows(v, width), d.t, d.hs));
+        let k_columns = pack(Operand::columns(k, width), d.hs, d.t);
+        let copy = |from: &[f32], part, head| {
+            for (t, row) in from.chunks_exact(d.hs).enumerate() {
+                // SAFETY: this head's columns, which no other task writes.
+                unsafe { dqkv.part(at(d, part, b, t, head), d.hs) }.copy_from_slice(row);
+            }
+        };
         let mut grads = Scratch::new(3 * span);
         grads.fill(0.0);
         let (dq, dkv) = grads.split_at_mut(span);
         let (dk, dv) = dkv.split_at_mut(span);
         let (mut p, mut dp) = (Scratch::new(BLOCK * d.t), Scratch::new(BLOCK * d.t));
-        for t0 in (0..d.t).step_by(BLOCK) {
-            let rows = BLOCK.min(d.t - t0);
-            let keys = t0 + rows;
-            let row_of = |i: usize| (b * d.t + t0 + i) * c + head * d.hs;
-            let (q, dout_block) = (&qkv[at(d, 0, b, t0, head)..], &dout[row_of(0)..]);
-            let product = |size, a, b, c: &mut [f32], store| gemm(Workers::Caller, path, size, a, b, c, store, None);
-            let inner = Size { m: rows, n: keys, k: d.hs, ldc: keys };
-            product(inner, Operand::rows(q, 3 * c), Right::Packed(&k_rows), &mut p, Store::Write);
-            product(inner, Operand::rows(dout_block, c), Right::Packed(&v_rows), &mut dp, Store::Write);
-            for i in 0..rows {
-                let (p, dp) = (&mut p[i * keys..][..keys], &mut dp[i * keys..][..keys]);
-                let (dout, out) = (&dout[row_of(i)..][..d.hs], &out[row_of(i)..][..d.hs]);
-                // Σ_s p·dp is the same as dout·out.
-                row_grad(path, p, dp, t0 + i + 1, (dout, out), lse[task * d.t + t0 + i], scale);
+        for head in kv_head * d.group()..(kv_head + 1) * d.group() {
+            for t0 in (0..d.t).step_by(BLOCK) {
+                let rows = BLOCK.min(d.t - t0);
+                let keys = t0 + rows;
+                let row_of = |i: usize| (b * d.t + t0 + i) * c + head * d.hs;
+                let (q, dout_block) = (&qkv[at(d, 0, b, t0, head)..], &dout[row_of(0)..]);
+                let product =
+                    |size, a, b, c: &mut [f32], store| gemm(Workers::Caller, path, size, a, b, c, store, None);
+                let inner = Size { m: rows, n: keys, k: d.hs, ldc: keys };
+                product(inner, Operand::rows(q, width), Right::Packed(&k_rows), &mut p, Store::Write);
+                product(inner, Operand::rows(dout_block, c), Right::Packed(&v_rows), &mut dp, Store::Write);
+                for i in 0..rows {
+                    let (p, dp) = (&mut p[i * keys..][..keys], &mut dp[i * keys..][..keys]);
+                    let (dout, out) = (&dout[row_of(i)..][..d.hs], &out[row_of(i)..][..d.hs]);
+                    // Σ_s p·dp is the same as dout·out.
+                    let lse = lse[(b * d.nh + head) * d.t + t0 + i];
+                    row_grad(path, p, dp, t0 + i + 1, (dout, out), lse, scale);
+                }
+                let to_queries = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
+                let ds = Operand::rows(&dp, keys);
+                product(to_queries, ds, Right::Packed(&k_columns), &mut dq[t0 * d.hs..], Store::Write);
+                let to_keys = Size { m: keys, n: d.hs, k: rows, ldc: d.hs };
+                let (ds, ps) = (Operand::columns(&dp, keys), Operand::columns(&p, keys));
+                product(to_keys, ds, Right::Fresh(Operand::columns(q, width)), dk, Store::Add);
+                product(to_keys, ps, Right::Fresh(Operand::columns(dout_block, c)), dv, Store::Add);
             }
-            let to_queries = Size { m: rows, n: d.hs, k: keys, ldc: d.hs };
-            let ds = Operand::rows(&dp, keys);
-            product(to_queries, ds, Right::Packed(&k_columns), &mut dq[t0 * d.hs..], Store::Write);
-            let to_keys = Size { m: keys, n: d.hs, k: rows, ldc: d.hs };
-            let (ds, ps) = (Operand::columns(&dp, keys), Operand::columns(&p, keys));
-            product(to_keys, ds, Right::Fresh(Operand::columns(q, 3 * c)), dk, Store::Add);
-            product(to_keys, ps, Right::Fresh(Operand::columns(dout_block, c)), dv, Store::Add);
+            copy(dq, 0, head);
         }
-        for (part, grads) in grads.chunks_exact(span).enumerate() {
-            for (t, row) in grads.chunks_exact(d.hs).enumerate() {
-                // SAFETY: this head's columns of the three parts, which no other task writes.
-                unsafe { dqkv.part(at(d, part, b, t, head), d.hs) }.copy_from_slice(row);
-            }
-        }
+        copy(dk, 1, kv_head);
+        copy(dv, 2, kv_head);
         [k_rows, v_rows, k_columns].into_iter().for_each(|packed| scratch::give(packed.into_space()));
     });
 }

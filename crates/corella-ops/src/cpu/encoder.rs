@@ -1,10 +1,10 @@
-//! Token and position embeddings.
+//! Embeddings of tokens, with or without those of positions.
 
 use super::param::Weight;
 use super::pool::Pool;
 use super::rows::{by_columns, by_rows};
 use super::shared::SharedMut;
-use crate::contract::EncoderDims;
+use crate::contract::{EmbeddingDims, EncoderDims};
 
 /// See [`crate::OpsTrain::encoder`].
 pub fn forward(pool: &Pool, out: &mut [f32], ids: &[u32], wte: Weight<'_>, wpe: Weight<'_>, d: EncoderDims) {
@@ -34,6 +34,29 @@ pub fn backward(pool: &Pool, dwte: &mut [f32], dwpe: &mut [f32], dout: &[f32], i
             for ((a, b), dout) in a.iter_mut().zip(b).zip(dout) {
                 *a += dout;
                 *b += dout;
+            }
+        }
+    });
+}
+
+/// See [`crate::OpsTrain::embedding`].
+pub fn tokens(pool: &Pool, out: &mut [f32], ids: &[u32], wte: Weight<'_>, d: EmbeddingDims) {
+    by_rows(pool, out, d.n, d.c, |first, _, out| {
+        for (out, id) in out.chunks_exact_mut(d.c).zip(&ids[first..]) {
+            wte.row(*id as usize, out);
+        }
+    });
+}
+
+/// See [`crate::OpsTrain::embedding_grad`].
+pub fn tokens_grad(pool: &Pool, dwte: &mut [f32], dout: &[f32], ids: &[u32], d: EmbeddingDims) {
+    let dwte = SharedMut::new(dwte);
+    by_columns(pool, d.c, |first, columns| {
+        for (row, id) in ids.iter().enumerate().take(d.n) {
+            // SAFETY: these columns belong to this task in every row.
+            let sums = unsafe { dwte.part(*id as usize * d.c + first, columns) };
+            for (sum, dout) in sums.iter_mut().zip(&dout[row * d.c + first..]) {
+                *sum += dout;
             }
         }
     });

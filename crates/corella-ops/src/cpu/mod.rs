@@ -15,9 +15,12 @@ mod param;
 mod path;
 mod pool;
 pub mod probe;
+mod rmsnorm;
+mod rope;
 mod rows;
 mod scratch;
 mod shared;
+mod swiglu;
 mod vectorized;
 
 pub use array::Array;
@@ -26,7 +29,8 @@ pub use param::Param;
 pub use path::{PATH_VARIABLE, Path};
 
 use crate::contract::{
-    AdamW, AttentionDims, ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
+    AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
+    OpsInfer, OpsTrain, ParamPart,
 };
 use gemm::{Right, Size, Store, Workers, gemm};
 use pack::{Operand, Packed};
@@ -141,6 +145,14 @@ impl OpsTrain for Cpu {
         encoder::backward(&self.pool, &mut wte.grad, &mut wpe.grad, dout, ids, d);
     }
 
+    fn embedding(&self, out: &mut Array, ids: &Vec<u32>, wte: &Param, d: EmbeddingDims) {
+        encoder::tokens(&self.pool, &mut out[..d.n * d.c], ids, wte.weight(), d);
+    }
+
+    fn embedding_grad(&self, wte: &mut Param, dout: &Array, ids: &Vec<u32>, d: EmbeddingDims) {
+        encoder::tokens_grad(&self.pool, &mut wte.grad, dout, ids, d);
+    }
+
     fn layernorm(
         &self,
         out: &mut Array,
@@ -167,6 +179,23 @@ impl OpsTrain for Cpu {
     ) {
         let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
         norm::backward(&self.pool, self.path, dx, &mut w.grad, &mut b.grad, dout, x, scale, mean, rstd, d);
+    }
+
+    fn rmsnorm(&self, out: &mut Array, rstd: &mut Array, x: &Array, w: &Param, d: NormDims) {
+        rmsnorm::forward(&self.pool, self.path, out, rstd, x, w.rows(), d);
+    }
+
+    fn rmsnorm_grad(&self, dx: &mut Array, w: &mut Param, dout: &Array, x: &Array, rstd: &Array, d: NormDims) {
+        let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
+        rmsnorm::backward(&self.pool, self.path, dx, &mut w.grad, dout, x, scale, rstd, d);
+    }
+
+    fn rope(&self, qkv: &mut Array, table: &Array, d: AttentionDims) {
+        rope::rope(&self.pool, self.path, qkv, table, d, rope::Turn::Forward);
+    }
+
+    fn rope_grad(&self, dqkv: &mut Array, table: &Array, d: AttentionDims) {
+        rope::rope(&self.pool, self.path, dqkv, table, d, rope::Turn::Back);
     }
 
     fn matmul(&self, out: &mut Array, x: &Array, w: &Param, b: Option<&Param>, d: MatmulDims) {
@@ -229,6 +258,14 @@ impl OpsTrain for Cpu {
         by_rows(&self.pool, &mut dx[..len], len, 1, |first, n, dx| {
             elementwise::gelu_grad(self.path, dx, &x[first..first + n]);
         });
+    }
+
+    fn swiglu(&self, out: &mut Array, gate_up: &Array, d: GluDims) {
+        swiglu::forward(&self.pool, self.path, out, gate_up, d);
+    }
+
+    fn swiglu_grad(&self, dgate_up: &mut Array, dout: &Array, gate_up: &Array, d: GluDims) {
+        swiglu::backward(&self.pool, self.path, dgate_up, dout, gate_up, d);
     }
 
     fn residual(&self, out: &mut Array, a: &Array, b: &Array, len: usize) {

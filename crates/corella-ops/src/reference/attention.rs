@@ -13,10 +13,11 @@ fn probabilities(q: &[f64], key: impl Fn(usize) -> f64, t: usize, hs: usize, q_a
     (scores.iter().map(|x| (x - lse).exp()).collect(), lse)
 }
 
-/// Index in qkv of part 0 (q), 1 (k) or 2 (v) of a head at a position.
+/// Index in qkv of what query head `head` uses of part 0 (q), 1 (k) or 2 (v) at a position.
 fn at(d: AttentionDims, part: usize, b: usize, t: usize, head: usize) -> usize {
-    let c = d.nh * d.hs;
-    (b * d.t + t) * 3 * c + part * c + head * d.hs
+    let first = [0, d.nh, d.nh + d.nkv][part];
+    let head = if part == 0 { head } else { head / d.group() };
+    (b * d.t + t) * d.qkv() + (first + head) * d.hs
 }
 
 /// See [`crate::OpsTrain::attention`].
@@ -37,7 +38,7 @@ pub fn forward(out: &mut [f64], lse: &mut [f64], qkv: &[f64], d: AttentionDims) 
 /// the softmax dscore_s = p_s·(dp_s − Σ p·dp).
 pub fn backward(dqkv: &mut [f64], dout: &[f64], qkv: &[f64], lse: &[f64], d: AttentionDims) {
     let (c, scale) = (d.nh * d.hs, 1.0 / (d.hs as f64).sqrt());
-    dqkv[..d.b * d.t * 3 * c].fill(0.0);
+    dqkv[..d.b * d.t * d.qkv()].fill(0.0);
     for (b, head, t) in heads_and_positions(d) {
         let (q, k, v) = (at(d, 0, b, t, head), |s| at(d, 1, b, s, head), |s| at(d, 2, b, s, head));
         let dout = &dout[(b * d.t + t) * c + head * d.hs..][..d.hs];

@@ -6,9 +6,11 @@
 
 mod attention;
 mod layers;
+mod llama;
 
 use crate::contract::{
-    AdamW, AttentionDims, ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
+    AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
+    OpsInfer, OpsTrain, ParamPart,
 };
 
 /// The f64 backend.
@@ -139,6 +141,20 @@ impl OpsTrain for Reference {
         }
     }
 
+    fn embedding(&self, out: &mut Vec<f64>, ids: &Vec<u32>, wte: &Param, d: EmbeddingDims) {
+        for row in 0..d.n {
+            out[row * d.c..][..d.c].copy_from_slice(&wte.value[ids[row] as usize * d.c..][..d.c]);
+        }
+    }
+
+    fn embedding_grad(&self, wte: &mut Param, dout: &Vec<f64>, ids: &Vec<u32>, d: EmbeddingDims) {
+        for row in 0..d.n {
+            for i in 0..d.c {
+                wte.grad[ids[row] as usize * d.c + i] += dout[row * d.c + i];
+            }
+        }
+    }
+
     fn layernorm(
         &self,
         out: &mut Vec<f64>,
@@ -164,6 +180,30 @@ impl OpsTrain for Reference {
         d: NormDims,
     ) {
         layers::layernorm_grad(dx, w, b, dout, x, mean, rstd, d);
+    }
+
+    fn rmsnorm(&self, out: &mut Vec<f64>, rstd: &mut Vec<f64>, x: &Vec<f64>, w: &Param, d: NormDims) {
+        llama::rmsnorm(out, rstd, x, w, d);
+    }
+
+    fn rmsnorm_grad(
+        &self,
+        dx: &mut Vec<f64>,
+        w: &mut Param,
+        dout: &Vec<f64>,
+        x: &Vec<f64>,
+        rstd: &Vec<f64>,
+        d: NormDims,
+    ) {
+        llama::rmsnorm_grad(dx, w, dout, x, rstd, d);
+    }
+
+    fn rope(&self, qkv: &mut Vec<f64>, table: &Vec<f64>, d: AttentionDims) {
+        llama::rope(qkv, table, d, 1.0);
+    }
+
+    fn rope_grad(&self, dqkv: &mut Vec<f64>, table: &Vec<f64>, d: AttentionDims) {
+        llama::rope(dqkv, table, d, -1.0);
     }
 
     fn matmul(&self, out: &mut Vec<f64>, x: &Vec<f64>, w: &Param, b: Option<&Param>, d: MatmulDims) {
@@ -213,6 +253,14 @@ impl OpsTrain for Reference {
         for i in 0..len {
             dx[i] *= layers::gelu_slope(x[i]);
         }
+    }
+
+    fn swiglu(&self, out: &mut Vec<f64>, gate_up: &Vec<f64>, d: GluDims) {
+        llama::swiglu(out, gate_up, d);
+    }
+
+    fn swiglu_grad(&self, dgate_up: &mut Vec<f64>, dout: &Vec<f64>, gate_up: &Vec<f64>, d: GluDims) {
+        llama::swiglu_grad(dgate_up, dout, gate_up, d);
     }
 
     fn residual(&self, out: &mut Vec<f64>, a: &Vec<f64>, b: &Vec<f64>, len: usize) {

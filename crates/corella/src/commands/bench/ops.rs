@@ -43,7 +43,10 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     for n in [1, 4, 16] {
         skinny(bench, MatmulDims { n, c: 768, oc: 50257 })?;
     }
-    for d in [AttentionDims { b: 2, t: 1024, nh: 12, hs: 64 }, AttentionDims { b: 8, t: 256, nh: 4, hs: 64 }] {
+    for d in [
+        AttentionDims { b: 2, t: 1024, nh: 12, nkv: 12, hs: 64 },
+        AttentionDims { b: 8, t: 256, nh: 4, nkv: 4, hs: 64 },
+    ] {
         attention(bench, d)?;
     }
     for d in [ClassifierDims { n: 1024, c: 768, v: 50257 }, ClassifierDims { n: 2048, c: 256, v: 2048 }] {
