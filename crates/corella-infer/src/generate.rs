@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use corella_model::TextModel;
 use serde::Serialize;
 
-use crate::sampler::{SampleError, SampleParams, Sampler, log_sum_exp};
+use crate::error::RequestError;
+use crate::sampler::{History, SampleParams, Sampler, Sampling};
 
 /// What to generate.
 #[derive(Clone, Debug)]
@@ -52,43 +53,16 @@ pub struct Generation {
     pub finish_reason: FinishReason,
 }
 
-/// What cannot be generated.
-#[derive(Debug, thiserror::Error)]
-pub enum GenerateError {
-    /// The prompt is longer than the context.
-    #[error("the prompt has {prompt} tokens, but the model's context holds {context}")]
-    PromptTooLong {
-        /// Tokens of the prompt.
-        prompt: usize,
-        /// Tokens that fit.
-        context: usize,
-    },
-    /// There is no token to start from.
-    #[error("an empty prompt: there is no token to continue from")]
-    EmptyPrompt,
-    /// A token that the model does not know.
-    #[error("token {id} is outside the vocabulary of {vocab_size}")]
-    BadToken {
-        /// The token.
-        id: u32,
-        /// Size of the vocabulary.
-        vocab_size: usize,
-    },
-    /// A sampling parameter out of its range.
-    #[error(transparent)]
-    Sample(#[from] SampleError),
-}
-
-fn check_prompt(model: &dyn TextModel, prompt: &[u32]) -> Result<(), GenerateError> {
+fn check_prompt(model: &dyn TextModel, prompt: &[u32]) -> Result<(), RequestError> {
     let (context, vocab_size) = (model.context_len(), model.vocab_size());
     if prompt.is_empty() {
-        return Err(GenerateError::EmptyPrompt);
+        return Err(RequestError::EmptyPrompt);
     }
     if prompt.len() > context {
-        return Err(GenerateError::PromptTooLong { prompt: prompt.len(), context });
+        return Err(RequestError::PromptTooLong { prompt: prompt.len(), context });
     }
     match prompt.iter().find(|id| **id as usize >= vocab_size) {
-        Some(id) => Err(GenerateError::BadToken { id: *id, vocab_size }),
+        Some(id) => Err(RequestError::BadToken { what: "prompt", id: *id, vocab_size }),
         None => Ok(()),
     }
 }
@@ -99,8 +73,10 @@ pub fn generate(
     prompt: &[u32],
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(&TokenOut) -> ControlFlow<()>,
-) -> Result<Generation, GenerateError> {
-    let sampler = Sampler::new(options.sample)?;
+) -> Result<Generation, RequestError> {
+    let sampling = Sampling::new(options.sample.clone(), model.vocab_size())?;
+    let mut sampler = Sampler::default();
+    let mut history = History::new(&sampling, prompt);
     check_prompt(model, prompt)?;
     model.reset();
     let context = model.context_len();
@@ -109,43 +85,29 @@ pub fn generate(
     while tokens.len() < options.max_tokens && prompt.len() + tokens.len() < context {
         let logits = model.feed(&feed);
         let position = (prompt.len() + tokens.len()) as u64;
-        let draw = sampler.draw(logits, options.sample_index, position);
-        if options.stop_ids.contains(&draw.id) {
+        let mut adjusted = logits.to_vec();
+        history.adjust(&mut adjusted, &sampling, &[]);
+        let id = sampler.distribution(&adjusted, &sampling).draw(options.sample.seed, options.sample_index, position);
+        if options.stop_ids.contains(&id) {
             return Ok(Generation { tokens, finish_reason: FinishReason::Stop });
         }
-        let token = TokenOut { id: draw.id, logprob: draw.logprob, top: top(logits, options.log_probs) };
+        history.push(id);
+        let mut plain = sampler.distribution(logits, &Sampling::plain());
+        let token = TokenOut { id, logprob: plain.log_prob(id), top: plain.top(options.log_probs) };
         let flow = on_token(&token);
         tokens.push(token);
         if flow.is_break() {
             return Ok(Generation { tokens, finish_reason: FinishReason::Stop });
         }
-        feed = vec![draw.id];
+        feed = vec![id];
     }
     Ok(Generation { tokens, finish_reason: FinishReason::Length })
 }
 
-/// The `n` likeliest ids with the logs of their probabilities.
-fn top(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
-    if n == 0 {
-        return Vec::new();
-    }
-    let log_sum = log_sum_exp(logits);
-    let mut all: Vec<(u32, f32)> =
-        logits.iter().enumerate().map(|(i, l)| (i as u32, (f64::from(*l) - log_sum) as f32)).collect();
-    all.sort_by(|a, b| b.1.total_cmp(&a.1));
-    all.truncate(n);
-    all
-}
-
 /// Log-probability of every token after the first, each given those before it.
-pub fn log_probabilities(model: &mut dyn TextModel, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
+pub fn log_probabilities(model: &mut dyn TextModel, tokens: &[u32]) -> Result<Vec<f32>, RequestError> {
     check_prompt(model, tokens)?;
     model.reset();
-    Ok(tokens
-        .windows(2)
-        .map(|pair| {
-            let logits = model.feed(&pair[..1]);
-            (f64::from(logits[pair[1] as usize]) - log_sum_exp(logits)) as f32
-        })
-        .collect())
+    let (mut sampler, plain) = (Sampler::default(), Sampling::plain());
+    Ok(tokens.windows(2).map(|pair| sampler.distribution(model.feed(&pair[..1]), &plain).log_prob(pair[1])).collect())
 }

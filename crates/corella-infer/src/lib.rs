@@ -1,7 +1,9 @@
-//! One token after another: the sampler and the generation loop.
+//! The engine: many requests on one model, token by token.
 
+mod error;
 mod generate;
 mod sampler;
 
-pub use generate::{FinishReason, GenerateError, GenerateOptions, Generation, TokenOut, generate, log_probabilities};
-pub use sampler::{Draw, SampleError, SampleParams, Sampler};
+pub use error::RequestError;
+pub use generate::{FinishReason, GenerateOptions, Generation, TokenOut, generate, log_probabilities};
+pub use sampler::{Distribution, History, SampleParams, Sampler, Sampling};

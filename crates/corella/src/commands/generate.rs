@@ -98,6 +98,7 @@ fn continue_once(
             top_p: args.top_p,
             min_p: args.min_p,
             seed: common.seed,
+            ..SampleParams::default()
         },
         stop_ids: if args.ignore_eos { Vec::new() } else { vec![tokenizer.end_of_text()] },
         sample_index,

@@ -316,7 +316,7 @@ pub fn continue_text(
     ids.extend(tokenizer.encode(prompt));
     let options = GenerateOptions {
         max_tokens,
-        sample: SampleParams { temperature, top_k: None, top_p: None, min_p: None, seed },
+        sample: SampleParams { temperature, seed, ..SampleParams::default() },
         stop_ids: vec![tokenizer.end_of_text()],
         sample_index,
         log_probs: 0,

@@ -1,0 +1,49 @@
+//! What changes logits before a draw: bias, penalties for what was said before, and forbidden tokens.
+
+use std::collections::HashMap;
+
+use super::params::Sampling;
+
+/// How often each token of a sequence was seen. Empty where no penalty asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// For each token seen: its number in the output.
+    seen: HashMap<u32, u32>,
+    counted: bool,
+}
+
+impl History {
+    /// The history of a prompt; counts only if `sampling` has penalties.
+    pub fn new(sampling: &Sampling, prompt: &[u32]) -> History {
+        let counted = sampling.has_penalties();
+        let seen = if counted { prompt.iter().map(|id| (*id, 0)).collect() } else { HashMap::new() };
+        History { seen, counted }
+    }
+
+    /// A token joins the output.
+    pub fn push(&mut self, id: u32) {
+        if self.counted {
+            *self.seen.entry(id).or_insert(0) += 1;
+        }
+    }
+
+    /// Changes `logits` (V) in place, in this order: adds the bias; divides or multiplies by the repetition penalty;
+    /// takes off the frequency and presence penalties; makes the `forbidden` tokens impossible.
+    pub fn adjust(&self, logits: &mut [f32], sampling: &Sampling, forbidden: &[u32]) {
+        let p = sampling.params();
+        for (id, bias) in &p.logit_bias {
+            logits[*id as usize] += bias;
+        }
+        // Every token is changed by itself, so the order of the map does not matter.
+        for (id, in_output) in &self.seen {
+            let logit = &mut logits[*id as usize];
+            *logit = if *logit > 0.0 { *logit / p.repetition_penalty } else { *logit * p.repetition_penalty };
+            if *in_output > 0 {
+                *logit -= *in_output as f32 * p.frequency_penalty + p.presence_penalty;
+            }
+        }
+        for id in forbidden {
+            logits[*id as usize] = f32::NEG_INFINITY;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! How to draw: what a caller asks for, and the checked form of it.
+
+use crate::error::RequestError;
+
+/// Smallest and largest value of a logit bias, as in OpenAI's interface.
+const BIAS: f32 = 100.0;
+/// Smallest and largest frequency and presence penalty, as in OpenAI's interface.
+const PENALTY: f32 = 2.0;
+
+/// How to draw, as a caller asks for it. The defaults draw from the model's own distribution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleParams {
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Only the K likeliest tokens.
+    pub top_k: Option<usize>,
+    /// Only the likeliest tokens that together reach this probability (Holtzman et al., arXiv 1904.09751).
+    pub top_p: Option<f32>,
+    /// Only tokens at least this likely, relative to the likeliest (Nguyen et al., arXiv 2407.01082).
+    pub min_p: Option<f32>,
+    /// Only the tokens closest to the expected surprise that together reach this probability (Meister et al.,
+    /// arXiv 2202.00666).
+    pub typical_p: Option<f32>,
+    /// Divides positive and multiplies negative logits of tokens in prompt and output (Keskar et al., arXiv 1909.05858).
+    pub repetition_penalty: f32,
+    /// Taken from a token's logit once for each time that it stands in the output.
+    pub frequency_penalty: f32,
+    /// Taken from a token's logit if it stands in the output.
+    pub presence_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Seed of all draws.
+    pub seed: u64,
+}
+
+impl Default for SampleParams {
+    fn default() -> Self {
+        SampleParams {
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            typical_p: None,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// Parameters within their ranges.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    params: SampleParams,
+}
+
+impl Sampling {
+    /// The model's own distribution: no temperature, no filter.
+    pub fn plain() -> Sampling {
+        Sampling { params: SampleParams::default() }
+    }
+
+    /// Checks `params` for a vocabulary of `vocab_size` tokens.
+    pub fn new(params: SampleParams, vocab_size: usize) -> Result<Sampling, RequestError> {
+        let check = |ok: bool, name, value: f32, rule| {
+            if ok { Ok(()) } else { Err(RequestError::OutOfRange { name, value: value.into(), rule }) }
+        };
+        let p = &params;
+        let positive = |v: f32| v.is_finite() && v > 0.0;
+        check(p.temperature.is_finite() && p.temperature >= 0.0, "temperature", p.temperature, "must be 0 or more")?;
+        check(p.top_k != Some(0), "top_k", 0.0, "must be 1 or more")?;
+        for (name, value) in [("top_p", p.top_p), ("min_p", p.min_p), ("typical_p", p.typical_p)] {
+            let value = value.unwrap_or(1.0);
+            check(value > 0.0 && value <= 1.0, name, value, "must be above 0 and at most 1")?;
+        }
+        check(positive(p.repetition_penalty), "repetition_penalty", p.repetition_penalty, "must be above 0")?;
+        for (name, value) in [("frequency_penalty", p.frequency_penalty), ("presence_penalty", p.presence_penalty)] {
+            check((-PENALTY..=PENALTY).contains(&value), name, value, "must be between -2 and 2")?;
+        }
+        for (id, bias) in &p.logit_bias {
+            if *id as usize >= vocab_size {
+                return Err(RequestError::BadToken { what: "logit_bias", id: *id, vocab_size });
+            }
+            check((-BIAS..=BIAS).contains(bias), "logit_bias", *bias, "must be between -100 and 100")?;
+        }
+        Ok(Sampling { params })
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &SampleParams {
+        &self.params
+    }
+
+    /// Whether the tokens before a position change what is drawn there.
+    pub fn has_penalties(&self) -> bool {
+        let p = &self.params;
+        p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0
+    }
+}
