@@ -1,0 +1,8 @@
+//! From the bytes of tokens to text: whole characters only, and nothing of a stop string.
+
+mod stop;
+mod stream;
+mod utf8;
+
+pub use stop::{StopError, StopStrings};
+pub use stream::{Released, TextStream};

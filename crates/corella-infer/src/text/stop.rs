@@ -1,0 +1,102 @@
+//! Stop strings: all of them in one automaton (Aho and Corasick, 1975), one step per byte.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, MatchKind};
+
+/// The stop strings of a request. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct StopStrings {
+    inner: Option<Arc<Inner>>,
+}
+
+struct Inner {
+    texts: Vec<String>,
+    nfa: NFA,
+    start: StateID,
+    /// For each state, how many bytes at the end of the text may be the beginning of a stop string.
+    depths: HashMap<StateID, usize>,
+}
+
+/// What cannot be a stop string.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    /// Every text contains it.
+    #[error("an empty stop string")]
+    Empty,
+    /// The automaton cannot hold so much.
+    #[error("the stop strings are too long together: {0}")]
+    TooLarge(String),
+}
+
+/// A place in the automaton.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StopState(Option<StateID>);
+
+/// What a byte led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopStep {
+    /// So many bytes at the end may be the beginning of a stop string.
+    Open(usize),
+    /// The longest stop string that ends here.
+    Found {
+        /// Its number.
+        index: usize,
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+impl StopStrings {
+    /// Builds the automaton, in time linear in the texts.
+    pub fn new(texts: &[String]) -> Result<StopStrings, StopError> {
+        if texts.is_empty() {
+            return Ok(StopStrings::default());
+        }
+        if texts.iter().any(String::is_empty) {
+            return Err(StopError::Empty);
+        }
+        let too_large = |error: &dyn fmt::Display| StopError::TooLarge(error.to_string());
+        let nfa = NFA::builder().match_kind(MatchKind::Standard).build(texts).map_err(|error| too_large(&error))?;
+        let start = nfa.start_state(Anchored::No).map_err(|error| too_large(&error))?;
+        // Each state stands for the beginning of a stop string: walking along each one visits them all.
+        let mut depths = HashMap::from([(start, 0)]);
+        for text in texts {
+            let mut state = start;
+            for (i, byte) in text.bytes().enumerate() {
+                state = nfa.next_state(Anchored::No, state, byte);
+                depths.insert(state, i + 1);
+            }
+        }
+        Ok(StopStrings { inner: Some(Arc::new(Inner { texts: texts.to_vec(), nfa, start, depths })) })
+    }
+
+    /// The stop string with this number.
+    pub fn text(&self, index: usize) -> &str {
+        self.inner.as_ref().and_then(|inner| inner.texts.get(index)).map_or("", String::as_str)
+    }
+
+    /// One byte further.
+    pub fn step(&self, state: &mut StopState, byte: u8) -> StopStep {
+        let Some(inner) = &self.inner else { return StopStep::Open(0) };
+        let next = inner.nfa.next_state(Anchored::No, state.0.unwrap_or(inner.start), byte);
+        state.0 = Some(next);
+        if inner.nfa.is_match(next) {
+            let found = (0..inner.nfa.match_len(next)).map(|i| inner.nfa.match_pattern(next, i).as_usize());
+            if let Some(index) = found.max_by_key(|index| (inner.texts[*index].len(), usize::MAX - index)) {
+                return StopStep::Found { index, len: inner.texts[index].len() };
+            }
+        }
+        StopStep::Open(inner.depths.get(&next).copied().unwrap_or(0))
+    }
+}
+
+impl fmt::Debug for StopStrings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.inner.iter().flat_map(|inner| &inner.texts)).finish()
+    }
+}

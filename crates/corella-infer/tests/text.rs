@@ -1,0 +1,110 @@
+//! Text as it streams: stop strings over any borders, whole characters, linear time.
+
+use corella_infer::{StopError, StopStrings, TextStream};
+use proptest::prelude::*;
+
+/// Streams `pieces`; returns the text, checked to be the same as the sum of what was released, and the stop string.
+fn stream(stops: &[&str], keep_stop: bool, pieces: &[&[u8]]) -> (String, Option<usize>) {
+    let stops: Vec<String> = stops.iter().map(|s| (*s).to_owned()).collect();
+    let mut stream = TextStream::new(StopStrings::new(&stops).expect("stop strings"), keep_stop);
+    let mut text = String::new();
+    for piece in pieces {
+        let released = stream.push(piece);
+        text.push_str(&released.text);
+        if released.stopped.is_some() {
+            return (text, released.stopped);
+        }
+    }
+    let end = stream.finish();
+    text.push_str(&end.text);
+    (text, end.stopped)
+}
+
+#[test]
+fn a_stop_string_is_found_across_tokens_and_never_shown() {
+    let pieces: [&[u8]; 4] = [b"The sky is blue.\nHu", b"m", b"an: W", b"hy"];
+    assert_eq!(stream(&["\nHuman:"], false, &pieces), ("The sky is blue.".into(), Some(0)));
+    assert_eq!(stream(&["\nHuman:"], true, &pieces), ("The sky is blue.\nHuman:".into(), Some(0)));
+    assert_eq!(stream(&["\nRobot:"], false, &pieces), ("The sky is blue.\nHuman: Why".into(), None));
+}
+
+#[test]
+fn what_only_began_like_a_stop_string_is_shown() {
+    assert_eq!(stream(&["abcd"], false, &[b"xabc"]), ("xabc".into(), None));
+    assert_eq!(stream(&["aab"], false, &[b"a", b"a", b"a", b"b", b"c"]), ("a".into(), Some(0)));
+}
+
+#[test]
+fn the_first_end_wins_and_the_longest_of_those_that_end_together() {
+    assert_eq!(stream(&["bcd", "c"], false, &[b"abcd"]), ("ab".into(), Some(1)));
+    assert_eq!(stream(&["c", "abc", "bc"], false, &[b"xabc"]), ("x".into(), Some(1)));
+}
+
+#[test]
+fn characters_are_never_cut() {
+    let word = "größe 日本 🦀";
+    for size in 1..5 {
+        let pieces: Vec<&[u8]> = word.as_bytes().chunks(size).collect();
+        let mut stream = TextStream::new(StopStrings::default(), false);
+        let mut text = String::new();
+        for piece in &pieces {
+            text.push_str(&stream.push(piece).text);
+            assert!(word.starts_with(&text), "{text}");
+        }
+        assert_eq!(text, word);
+    }
+    assert_eq!(stream(&["本"], false, &[b"a\xe6\x9c", b"\xac"]).0, "a");
+    // Half a character before a stop string, and at the end.
+    assert_eq!(stream(&["\n"], false, &[b"a\xe6", b"\n"]), ("a\u{fffd}".into(), Some(0)));
+    assert_eq!(stream(&[], false, &[b"a\xf0\x9f\xa6"]), ("a\u{fffd}".into(), None));
+}
+
+#[test]
+fn an_empty_stop_string_is_refused() {
+    assert_eq!(StopStrings::new(&[String::new()]).expect_err("empty"), StopError::Empty);
+}
+
+#[test]
+fn long_texts_and_many_stop_strings_take_linear_time() {
+    // A quadratic method would take 5·10^10 steps here.
+    let stops: Vec<String> =
+        (0..100_000).map(|i| format!("{i:b}x")).chain([format!("{}b", "a".repeat(50_000))]).collect();
+    let stops = StopStrings::new(&stops).expect("stop strings");
+    let mut stream = TextStream::new(stops, false);
+    let mut length = 0;
+    for _ in 0..1_000_000 {
+        length += stream.push(b"a").text.len();
+    }
+    assert_eq!(length, 950_000, "what may still become the long stop string is held back");
+    assert_eq!(length + stream.finish().text.len(), 1_000_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn borders_between_tokens_change_nothing(
+        text in prop::collection::vec(prop::sample::select(vec![b'a', b'b', b'c', 0xc3, 0xa4, 0xf0, 0x9f, 0xa6, 0x80]), 0..60),
+        cuts in prop::collection::vec(0usize..60, 0..20),
+        stops in prop::collection::vec("[abcä]{1,5}", 0..4),
+        keep_stop in any::<bool>(),
+    ) {
+        let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+        let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < text.len()).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect();
+        let cut = stream(&stops, keep_stop, &pieces);
+        prop_assert_eq!(&cut, &stream(&stops, keep_stop, &[&text]));
+        // Independently: the stop string with the first end, the longest of those.
+        let ends = stops.iter().enumerate().filter_map(|(i, stop)| {
+            let at = text.windows(stop.len()).position(|w| w == stop.as_bytes())?;
+            Some((at + stop.len(), usize::MAX - stop.len(), i))
+        });
+        let expected = match ends.min() {
+            Some((end, _, i)) => (&text[..if keep_stop { end } else { end - stops[i].len() }], Some(i)),
+            None => (&text[..], None),
+        };
+        prop_assert_eq!(cut, (String::from_utf8_lossy(expected.0).into_owned(), expected.1));
+    }
+}
