@@ -1,0 +1,96 @@
+//! Where the hub and the cache are, and who asks: the variables of `huggingface_hub`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Endpoint, cache and token.
+#[derive(Clone)]
+pub struct Settings {
+    /// Address of the hub, without a slash at the end (`HF_ENDPOINT`).
+    pub endpoint: String,
+    /// Folder of the cache (`HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`).
+    pub cache: PathBuf,
+    /// Access token (`HF_TOKEN`, else the file `HF_TOKEN_PATH` or `HF_HOME/token`).
+    pub token: Option<String>,
+    /// Use the cache alone (`HF_HUB_OFFLINE`).
+    pub offline: bool,
+    /// Tries of a request that fails for a reason that may pass.
+    pub tries: u32,
+    /// Wait before the second try; doubles with each, unless the server names a time.
+    pub first_wait: Duration,
+}
+
+impl Settings {
+    /// The settings that the environment describes.
+    pub fn from_env() -> Settings {
+        Settings::from_variables(&|name| std::env::var_os(name).filter(|v| !v.is_empty()))
+    }
+
+    /// The same with the variables given by a function, `None` for those that are not set.
+    pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Settings {
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let text = |name: &str| variable(name).and_then(|v| v.into_string().ok());
+        let user_cache = || {
+            path("XDG_CACHE_HOME").unwrap_or_else(|| {
+                path("HOME").or_else(|| path("USERPROFILE")).unwrap_or_else(std::env::temp_dir).join(".cache")
+            })
+        };
+        let home = path("HF_HOME").unwrap_or_else(|| user_cache().join("huggingface"));
+        let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file).ok());
+        let truth = |v: String| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
+        Settings {
+            endpoint: text("HF_ENDPOINT")
+                .unwrap_or_else(|| "https://huggingface.co".to_owned())
+                .trim_end_matches('/')
+                .to_owned(),
+            cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+            token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            offline: text("HF_HUB_OFFLINE").is_some_and(truth),
+            tries: 5,
+            first_wait: Duration::from_secs(1),
+        }
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    /// Everything but the token itself.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .field("token", &self.token.as_ref().map(|_| "set"))
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+    use std::path::Path;
+
+    fn with(pairs: &[(&str, &str)]) -> Settings {
+        Settings::from_variables(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).into()))
+    }
+
+    #[test]
+    fn the_variables_win_in_the_order_of_huggingface_hub() {
+        let plain = with(&[("HOME", "/h")]);
+        assert_eq!(plain.cache, Path::new("/h/.cache/huggingface/hub"));
+        assert!(plain.endpoint.starts_with("https://") && plain.token.is_none() && !plain.offline);
+        assert_eq!(with(&[("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
+        assert_eq!(with(&[("HF_HOME", "/a"), ("HOME", "/h")]).cache, Path::new("/a/hub"));
+        let all = with(&[
+            ("HF_HOME", "/a"),
+            ("HF_HUB_CACHE", "/b"),
+            ("HF_TOKEN", " sesame\n"),
+            ("HF_ENDPOINT", "http://127.0.0.1:1/"),
+            ("HF_HUB_OFFLINE", "yes"),
+        ]);
+        assert_eq!((all.cache.as_path(), all.token.as_deref()), (Path::new("/b"), Some("sesame")));
+        assert!(all.offline && all.endpoint == "http://127.0.0.1:1");
+        assert!(!format!("{all:?}").contains("sesame"), "a token is not printed");
+    }
+}
