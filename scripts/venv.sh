@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python3 -m venv .venv
-.venv/bin/pip install --quiet torch transformers safetensors tiktoken numpy
+.venv/bin/pip install --quiet torch transformers safetensors tiktoken numpy gguf

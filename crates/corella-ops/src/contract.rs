@@ -11,6 +11,8 @@
 
 use std::fmt::Debug;
 
+pub use crate::contract_infer::OpsInfer;
+
 /// What an operation can fail with. Shape mistakes are programming errors and panic at the caller's line instead.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
@@ -31,6 +33,18 @@ pub enum OpsError {
         asked: String,
         /// Names that would work.
         available: String,
+    },
+    /// A row of weights is not a whole number of the format's blocks.
+    #[error("{what}: rows of {cols} weights cannot be {format}, whose blocks hold {block}")]
+    RaggedRow {
+        /// Which tensor.
+        what: String,
+        /// Weights of a row.
+        cols: usize,
+        /// Name of the format.
+        format: &'static str,
+        /// Weights of a block.
+        block: usize,
     },
 }
 
@@ -397,25 +411,4 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// g ← grad_scale·g;  m ← β1·m + (1−β1)·g;  v ← β2·v + (1−β2)·g²;
     /// p ← p − lr·( (m/(1−β1^step)) / (sqrt(v/(1−β2^step)) + eps) + weight_decay·p ).   The gradient is left as it was.
     fn adamw(&self, p: &mut Self::Param, hyper: AdamW);
-}
-
-/// Inference: what generation needs beyond the forward half of [`OpsTrain`].
-pub trait OpsInfer: OpsTrain {
-    /// Keys and values of one layer of one sequence, for positions 0 .. capacity.
-    type Kv: Send + Debug;
-
-    /// An empty cache for `capacity` positions of width `c`.
-    fn kv(&self, capacity: usize, c: usize) -> Result<Self::Kv, OpsError>;
-    /// Appends the k and v of `qkv` (n,3C) at positions pos0 .. pos0+n, then attends from each of the n queries to
-    /// every position up to its own.   out: (n,C).   WRITES out. A prompt gives the same bits in one piece or many.
-    fn attention_cached(
-        &self,
-        out: &mut Self::Buf,
-        kv: &mut Self::Kv,
-        qkv: &Self::Buf,
-        pos0: usize,
-        n: usize,
-        nh: usize,
-        hs: usize,
-    );
 }

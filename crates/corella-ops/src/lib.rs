@@ -1,15 +1,20 @@
 //! The operations of a transformer, stated once.
 //!
-//! [`contract`] is the index of the mathematics: every operation with its formula, its shapes, and whether it writes
-//! (`=`) or accumulates (`+=`). [`cpu`] computes it fast, [`mod@reference`] in f64 as plainly as possible, and [`cases`] holds
-//! the inputs on which every backend is compared with the reference.
+//! [`contract`] (training) and [`contract_infer`] are the index of the mathematics: every operation with its formula, its
+//! shapes, and whether it writes (`=`) or accumulates (`+=`). [`cpu`] computes it fast, [`mod@reference`] in f64 as plainly as
+//! possible, and [`cases`] holds the inputs on which every backend is compared with the reference. [`quant`] knows the
+//! formats in which model files keep weights.
 
 pub mod cases;
 pub mod contract;
+pub mod contract_infer;
 pub mod cpu;
+pub mod quant;
 pub mod reference;
 
 pub use contract::{
     AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
-    OpsInfer, OpsTrain, ParamPart, rope_table,
+    OpsTrain, ParamPart, rope_table,
 };
+pub use contract_infer::{BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, RopePairs, RowAt, Store};
+pub use quant::WeightFormat;

@@ -4,13 +4,16 @@
 //! numbers, so that overwriting it shows; and behind each stands a margin that must stay as it was.
 
 mod attention;
+mod infer;
 mod layers;
 mod llama;
 mod optimizer;
 mod random;
 
 use crate::contract::{OpsError, OpsInfer, ParamPart};
+use crate::quant::WeightFormat;
 use crate::reference::Reference;
+pub use infer::random_rows;
 pub use random::Random;
 
 /// Elements behind every array, none of which an operation may touch.
@@ -27,12 +30,18 @@ type Run<B> = Box<dyn Fn(&B) -> Result<Outputs, OpsError>>;
 pub struct Case<B> {
     /// Operation and shape.
     pub name: String,
+    /// How far, relative to the largest element of an output, roundings that the contract allows may take it.
+    rounding: f64,
     run: Run<B>,
 }
 
 impl<B> Case<B> {
     fn new(name: String, run: impl Fn(&B) -> Result<Outputs, OpsError> + 'static) -> Self {
-        Case { name, run: Box::new(run) }
+        Case::rounded(name, 0.0, run)
+    }
+
+    fn rounded(name: String, rounding: f64, run: impl Fn(&B) -> Result<Outputs, OpsError> + 'static) -> Self {
+        Case { name, rounding, run: Box::new(run) }
     }
 
     /// Computes the outputs.
@@ -47,6 +56,7 @@ pub fn all<B: OpsInfer>() -> Vec<Case<B>> {
     cases.extend(llama::cases());
     cases.extend(attention::cases());
     cases.extend(optimizer::cases());
+    cases.extend(infer::cases());
     cases
 }
 
@@ -57,7 +67,7 @@ pub fn differences<B: OpsInfer>(ops: &B, tolerance: f64) -> Result<Vec<String>, 
     let mut found = Vec::new();
     for (case, exact) in all::<B>().iter().zip(all::<Reference>()) {
         for ((name, got), (_, expected)) in case.run(ops)?.iter().zip(exact.run(&Reference)?) {
-            if let Some(difference) = difference(got, &expected, tolerance) {
+            if let Some(difference) = difference(got, &expected, tolerance + case.rounding) {
                 found.push(format!("{}: {name}: {difference}", case.name));
             }
         }
@@ -116,6 +126,16 @@ impl<'a, B: OpsInfer> Arrays<'a, B> {
             self.ops.param_write(&mut param, part, &self.random.normals(rows * cols));
         }
         Ok(param)
+    }
+
+    /// A packed weight with random values, loaded in two pieces.
+    fn weight(&mut self, format: WeightFormat, rows: usize, cols: usize) -> Result<B::Weight, OpsError> {
+        let bytes = random_rows(&mut self.random, format, rows, cols);
+        let (mut weight, cut) = (self.ops.weight(format, rows, cols, "case")?, rows / 3);
+        let (first, rest) = bytes.split_at(bytes.len() / rows * cut);
+        self.ops.weight_rows(&mut weight, cut, rest);
+        self.ops.weight_rows(&mut weight, 0, first);
+        Ok(weight)
     }
 
     fn ids(&mut self, len: usize, below: usize) -> Result<B::Ids, OpsError> {

@@ -99,7 +99,7 @@ vectorized! {
 
 /// row ← softmax(scale · row).
 #[inline(always)]
-fn softmax(row: &mut [f32], scale: f32) {
+pub fn softmax(row: &mut [f32], scale: f32) {
     let max = max_of(row) * scale;
     for x in row.iter_mut() {
         *x = exp(*x * scale - max);

@@ -2,15 +2,18 @@
 
 mod array;
 mod attention;
+mod batch;
 mod classifier;
 mod elementwise;
 mod encoder;
 mod gemm;
+mod infer;
 mod kernel;
 mod math;
 mod norm;
 mod optimizer;
 mod pack;
+mod paged;
 mod param;
 mod path;
 mod pool;
@@ -22,19 +25,23 @@ mod scratch;
 mod shared;
 mod swiglu;
 mod vectorized;
+mod weight;
 
 pub use array::Array;
 pub use attention::Kv;
+pub use batch::Batch;
+pub use paged::KvPages;
 pub use param::Param;
 pub use path::{PATH_VARIABLE, Path};
+pub use weight::Weight;
 
 use crate::contract::{
     AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
-    OpsInfer, OpsTrain, ParamPart,
+    OpsTrain, ParamPart,
 };
 use gemm::{Right, Size, Store, Workers, gemm};
 use pack::{Operand, Packed};
-use param::{Values, Weight};
+use param::{Values, Weight as ParamWeight};
 use pool::Pool;
 use rows::{by_columns, by_rows};
 use shared::SharedMut;
@@ -290,7 +297,7 @@ impl OpsTrain for Cpu {
     ) {
         let Param { value: Values::Rows(rows), grad, .. } = wte else { panic!("a gradient of what is not trained") };
         let grads = classifier::Grads { dx, dwte: grad, scale };
-        classifier::classifier(&self.pool, self.path, losses, x, Weight::Rows(rows), targets, Some(grads), d);
+        classifier::classifier(&self.pool, self.path, losses, x, ParamWeight::Rows(rows), targets, Some(grads), d);
     }
 
     fn grad_square_sum(&self, p: &Param) -> f64 {
@@ -300,17 +307,5 @@ impl OpsTrain for Cpu {
     fn adamw(&self, p: &mut Param, hyper: AdamW) {
         let Param { value: Values::Rows(value), grad, m, v } = p else { panic!("an update of what is not trained") };
         optimizer::adamw(&self.pool, self.path, value, grad, m, v, hyper);
-    }
-}
-
-impl OpsInfer for Cpu {
-    type Kv = Kv;
-
-    fn kv(&self, capacity: usize, c: usize) -> Result<Kv, OpsError> {
-        Ok(Kv::new(capacity, c))
-    }
-
-    fn attention_cached(&self, out: &mut Array, kv: &mut Kv, qkv: &Array, pos0: usize, n: usize, nh: usize, hs: usize) {
-        attention::cached(&self.pool, self.path, out, kv, qkv, pos0, n, nh, hs);
     }
 }

@@ -1,6 +1,6 @@
 //! Attention as its formula: all scores, softmax, weighted sum.
 
-use super::Kv;
+use super::infer::Kv;
 use crate::contract::AttentionDims;
 
 /// Softmax of scaled scores of one query against keys 0 ..= t, and the log of its denominator.

@@ -5,12 +5,13 @@
 //! test the reference itself.
 
 mod attention;
+mod infer;
 mod layers;
 mod llama;
 
 use crate::contract::{
     AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
-    OpsInfer, OpsTrain, ParamPart,
+    OpsTrain, ParamPart,
 };
 
 /// The f64 backend.
@@ -48,14 +49,6 @@ impl Param {
             ParamPart::V => &mut self.v,
         }
     }
-}
-
-/// Keys and values of the positions seen so far, each (positions, C).
-#[derive(Clone, Debug)]
-pub struct Kv {
-    k: Vec<f64>,
-    v: Vec<f64>,
-    c: usize,
 }
 
 fn put(to: &mut [f64], values: &[f32]) {
@@ -304,26 +297,5 @@ impl OpsTrain for Reference {
             let (m, v) = (p.m[i] / (1.0 - beta1.powi(steps)), p.v[i] / (1.0 - beta2.powi(steps)));
             p.value[i] -= lr * (m / (v.sqrt() + eps) + decay * p.value[i]);
         }
-    }
-}
-
-impl OpsInfer for Reference {
-    type Kv = Kv;
-
-    fn kv(&self, capacity: usize, c: usize) -> Result<Kv, OpsError> {
-        Ok(Kv { k: vec![0.0; capacity * c], v: vec![0.0; capacity * c], c })
-    }
-
-    fn attention_cached(
-        &self,
-        out: &mut Vec<f64>,
-        kv: &mut Kv,
-        qkv: &Vec<f64>,
-        pos0: usize,
-        n: usize,
-        nh: usize,
-        hs: usize,
-    ) {
-        attention::cached(out, kv, qkv, pos0, n, nh, hs);
     }
 }

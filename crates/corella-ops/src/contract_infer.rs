@@ -1,0 +1,233 @@
+//! The contract of inference: products with weights packed when loaded, and attention over a paged KV cache.
+//!
+//! Vectors (norms, biases) are [`OpsTrain::Param`]s, and norms, GELU, SwiGLU and residuals are the operations of
+//! [`OpsTrain`]; what stands here is what only inference needs. The conventions are those of [`crate::contract`], and
+//! a batch is ragged: `N` rows, each a token at a position of one of several sequences, prompts and single tokens mixed.
+//!
+//! One rule holds for all operations: **a row's bits depend on that row's data alone**, never on the other rows of the
+//! call, their number, or the threads. Sums over the inner dimension have one order; activations are rounded by row and
+//! block; keys and values are rounded to the cache's type before anything reads them; attention over long contexts is cut at
+//! absolute positions. So a prompt gives the same bits in one piece, in chunks, token by token, alone or among others.
+
+use std::fmt::Debug;
+
+use crate::contract::{OpsError, OpsTrain};
+use crate::quant::WeightFormat;
+use crate::quant::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+
+/// What happens to the old content of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// It is replaced.
+    Write,
+    /// The result is added to it.
+    Add,
+}
+
+/// One of the linear layers that read the same input.
+#[derive(Debug)]
+pub struct Linear<'a, B: OpsInfer + ?Sized> {
+    /// (OC, C).
+    pub w: &'a B::Weight,
+    /// (OC).
+    pub bias: Option<&'a B::Param>,
+}
+
+/// Which elements of a head turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairs {
+    /// (x_i, x_{i+R/2}): Hugging Face's order, "rotate half".
+    Halves,
+    /// (x_{2i}, x_{2i+1}): Meta's order, of GGUF and llama2.c files.
+    Neighbours,
+}
+
+/// Heads of attention. qkv is (N, (NH + 2·NKV)·HS): the heads of q, then of k, then of v, side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadDims {
+    /// Heads of q; a multiple of `nkv`. Head h reads the keys and values of head h / (nh / nkv).
+    pub nh: usize,
+    /// Heads of k and v.
+    pub nkv: usize,
+    /// Size of a head.
+    pub hs: usize,
+}
+
+impl HeadDims {
+    /// Width of a row of qkv.
+    pub fn qkv(self) -> usize {
+        (self.nh + 2 * self.nkv) * self.hs
+    }
+}
+
+/// Number type of cached keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvKind {
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+    /// 8-bit integers with one f32 scale for each position and head.
+    Q8,
+}
+
+impl KvKind {
+    /// Every kind.
+    pub const ALL: [KvKind; 3] = [KvKind::F16, KvKind::Bf16, KvKind::Q8];
+
+    /// Name as in options and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvKind::F16 => "f16",
+            KvKind::Bf16 => "bf16",
+            KvKind::Q8 => "q8",
+        }
+    }
+
+    /// Bytes that `hs` cached numbers take.
+    pub fn bytes(self, hs: usize) -> usize {
+        match self {
+            KvKind::F16 | KvKind::Bf16 => 2 * hs,
+            KvKind::Q8 => hs + 4,
+        }
+    }
+
+    /// Rounds a head of keys or values (HS) to what the cache keeps: the definition that every backend follows.
+    pub fn round(self, head: &mut [f32]) {
+        match self {
+            KvKind::F16 => head.iter_mut().for_each(|x| *x = f16_to_f32(f32_to_f16(*x))),
+            KvKind::Bf16 => head.iter_mut().for_each(|x| *x = bf16_to_f32(f32_to_bf16(*x))),
+            KvKind::Q8 => {
+                let (scale, inverse) = int8_scale(head);
+                head.iter_mut().for_each(|x| *x = scale * (*x * inverse).round_ties_even());
+            }
+        }
+    }
+}
+
+/// Scale of numbers rounded to −127 ..= 127, max |x| / 127, and its inverse; both 0 for zeros, NaN if there is a NaN.
+#[inline(always)]
+pub fn int8_scale(x: &[f32]) -> (f32, f32) {
+    // As integers, magnitudes are in the same order, and NaN is the largest.
+    let max = f32::from_bits(x.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
+    // Below this the inverse would overflow.
+    if max < 1e-36 { (0.0, 0.0) } else { (max / 127.0, 127.0 / max) }
+}
+
+/// Shape of one layer's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvPagesDims {
+    /// Pages.
+    pub pages: usize,
+    /// Positions of a page, a multiple of [`KvPagesDims::GROUP`].
+    pub page_len: usize,
+    /// Heads of k and v.
+    pub nkv: usize,
+    /// Size of a head.
+    pub hs: usize,
+    /// Number type.
+    pub kind: KvKind,
+}
+
+impl KvPagesDims {
+    /// Positions that lie together inside a page.
+    pub const GROUP: usize = 16;
+
+    /// Bytes of all pages.
+    pub fn bytes(self) -> u64 {
+        2 * (self.pages * self.page_len * self.nkv) as u64 * self.kind.bytes(self.hs) as u64
+    }
+}
+
+/// Where a row of a batch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowAt {
+    /// Which page table of the batch.
+    pub sequence: u32,
+    /// Position in its sequence, from 0.
+    pub position: u32,
+}
+
+/// What the rows of a step are; the same for all layers.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchPlan<'a> {
+    /// One entry for each of the N rows. No two rows are at the same position of the same sequence.
+    pub rows: &'a [RowAt],
+    /// For each sequence the pages of its positions: position p lies in page `tables[sequence][p / page_len]`. A page that
+    /// several sequences share must not be written by a row of this batch.
+    pub tables: &'a [&'a [u32]],
+    /// Positions of a page.
+    pub page_len: usize,
+    /// Angle per position of each pair of a head, in radians: R/2 numbers for the first R ≤ HS elements of every head. Empty
+    /// without rotary positions.
+    pub frequencies: &'a [f32],
+}
+
+/// Inference: what generation needs beyond the forward half of [`OpsTrain`].
+pub trait OpsInfer: OpsTrain {
+    /// Keys and values of one layer of one sequence, for positions 0 .. capacity.
+    type Kv: Send + Debug;
+    /// A matrix (OC, C) that is only read, packed for products when it is loaded.
+    type Weight: Send + Sync + Debug;
+    /// Pages of keys and values of one layer, for many sequences.
+    type KvPages: Send + Sync + Debug;
+    /// A [`BatchPlan`] on the device, with the angles of its rows.
+    type Batch: Send + Sync + Debug;
+
+    /// An empty cache for `capacity` positions of width `c`.
+    fn kv(&self, capacity: usize, c: usize) -> Result<Self::Kv, OpsError>;
+    /// Appends the k and v of `qkv` (n,3C) at positions pos0 .. pos0+n, then attends from each of the n queries to
+    /// every position up to its own.   out: (n,C).   WRITES out. A prompt gives the same bits in one piece or many.
+    fn attention_cached(
+        &self,
+        out: &mut Self::Buf,
+        kv: &mut Self::Kv,
+        qkv: &Self::Buf,
+        pos0: usize,
+        n: usize,
+        nh: usize,
+        hs: usize,
+    );
+
+    // ---- weights ------------------------------------------------------------------------------------------------
+    /// Room for a matrix of `rows × cols` weights, all of whose rows [`OpsInfer::weight_rows`] must fill before use.
+    fn weight(&self, format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Self::Weight, OpsError>;
+    /// Packs the rows `first ..` from `bytes` as they lie in a file: whole rows of the weight's format, any number of them in
+    /// any order of calls, so that a tensor never lies in memory twice. Panics if the rows do not fit.
+    fn weight_rows(&self, w: &mut Self::Weight, first: usize, bytes: &[u8]);
+    /// Bytes that the packed weight takes.
+    fn weight_bytes(&self, w: &Self::Weight) -> u64;
+    /// `out[n,:] (=, +=) w[ids[n],:]`, dequantised exactly, for the first `n` ids.   out: (N,C)  w: (V,C).
+    fn lookup(&self, out: &mut Self::Buf, ids: &Self::Ids, w: &Self::Weight, n: usize, store: Store);
+    /// `out[n,:] (=, +=) [x·w₁ᵀ + b₁ | x·w₂ᵀ + b₂ | …]` for the first `n` rows: layers that read the same input write side
+    /// by side (q, k and v; gate and up).   out: (N, Σ OC)  x: (N,C)  w: (OC,C)  b: (OC) or none.
+    ///
+    /// With quantised weights a backend may round each row of x to 8-bit integers by blocks of at most 256 elements.
+    fn linear(&self, out: &mut Self::Buf, x: &Self::Buf, n: usize, layers: &[Linear<'_, Self>], store: Store);
+
+    // ---- rows of a batch ----------------------------------------------------------------------------------------
+    /// Uploads a plan. Panics if a page table is too short for a row.
+    fn batch(&self, plan: BatchPlan<'_>) -> Result<Self::Batch, OpsError>;
+    /// `out[i,:] = x[rows[i],:]`: the rows whose logits are wanted.   out: (rows.len(),C)  x: (N,C).   WRITES out.
+    fn select_rows(&self, out: &mut Self::Buf, x: &Self::Buf, rows: &[u32], c: usize);
+    /// Turns the heads of q and k by each row's angles, in place; v stays. Pair i of a head at position p turns by
+    /// a = p·frequencies\[i\]: (x, y) ← (x·cos a − y·sin a, y·cos a + x·sin a) (Su et al., arXiv 2104.09864). The product is
+    /// rounded to f32 as in `transformers`, cosine and sine are exact to f32.   qkv: (N,(NH+2·NKV)·HS).   WRITES q and k.
+    fn rope_rows(&self, qkv: &mut Self::Buf, batch: &Self::Batch, pairs: RopePairs, dims: HeadDims);
+
+    // ---- paged attention ----------------------------------------------------------------------------------------
+    /// Pages for one layer. Their content is not defined until it is written.
+    fn kv_pages(&self, dims: KvPagesDims) -> Result<Self::KvPages, OpsError>;
+    /// First the keys and values of every row are rounded to the cache's type ([`KvKind::round`]) and written at the row's
+    /// position; then each row's queries attend to all positions of its sequence up to its own:
+    /// out = Σ_s softmax_s(q·k_s / sqrt(HS)) v_s for each head.
+    /// out: (N,NH·HS)  qkv: (N,(NH+2·NKV)·HS).   WRITES out and the pages.
+    fn attention_paged(
+        &self,
+        out: &mut Self::Buf,
+        pages: &mut Self::KvPages,
+        qkv: &Self::Buf,
+        batch: &Self::Batch,
+        dims: HeadDims,
+    );
+}

@@ -1,0 +1,85 @@
+//! The inference half of the contract on the CPU.
+
+use super::attention::{self, Kv};
+use super::batch::{self, Batch};
+use super::paged::{self, KvPages};
+use super::rows::by_rows;
+use super::scratch::Scratch;
+use super::weight::{self, Weight};
+use super::{Array, Cpu, Param};
+use crate::contract::OpsError;
+use crate::contract_infer::{BatchPlan, HeadDims, KvPagesDims, Linear, OpsInfer, RopePairs, Store};
+use crate::quant::WeightFormat;
+
+impl OpsInfer for Cpu {
+    type Kv = Kv;
+    type Weight = Weight;
+    type KvPages = KvPages;
+    type Batch = Batch;
+
+    fn kv(&self, capacity: usize, c: usize) -> Result<Kv, OpsError> {
+        Ok(Kv::new(capacity, c))
+    }
+
+    fn attention_cached(&self, out: &mut Array, kv: &mut Kv, qkv: &Array, pos0: usize, n: usize, nh: usize, hs: usize) {
+        attention::cached(&self.pool, self.path, out, kv, qkv, pos0, n, nh, hs);
+    }
+
+    fn weight(&self, format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Weight, OpsError> {
+        Weight::new(format, rows, cols, what)
+    }
+
+    fn weight_rows(&self, w: &mut Weight, first: usize, bytes: &[u8]) {
+        w.write_rows(first, bytes);
+    }
+
+    fn weight_bytes(&self, w: &Weight) -> u64 {
+        w.bytes()
+    }
+
+    fn lookup(&self, out: &mut Array, ids: &Vec<u32>, w: &Weight, n: usize, store: Store) {
+        by_rows(&self.pool, &mut out[..n * w.cols], n, w.cols, |first, rows, out| {
+            let mut row = Scratch::new(w.cols);
+            for (id, out) in ids[first..first + rows].iter().zip(out.chunks_exact_mut(w.cols)) {
+                if store == Store::Write {
+                    w.read_row(*id as usize, out);
+                } else {
+                    w.read_row(*id as usize, &mut row);
+                    out.iter_mut().zip(&*row).for_each(|(out, x)| *out += x);
+                }
+            }
+        });
+    }
+
+    fn linear(&self, out: &mut Array, x: &Array, n: usize, layers: &[Linear<'_, Self>], store: Store) {
+        let width = layers.iter().map(|layer| layer.w.rows).sum();
+        let mut first = 0;
+        for Linear { w, bias } in layers {
+            let bias = bias.map(Param::rows);
+            weight::linear(&self.pool, self.path, out, (first, width), x, n, w, bias, store);
+            first += w.rows;
+        }
+    }
+
+    fn batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {
+        Ok(Batch::new(plan))
+    }
+
+    fn select_rows(&self, out: &mut Array, x: &Array, rows: &[u32], c: usize) {
+        for (out, row) in out.chunks_exact_mut(c).zip(rows) {
+            out.copy_from_slice(&x[*row as usize * c..][..c]);
+        }
+    }
+
+    fn rope_rows(&self, qkv: &mut Array, batch: &Batch, pairs: RopePairs, dims: HeadDims) {
+        batch::rope(&self.pool, self.path, qkv, batch, pairs, dims);
+    }
+
+    fn kv_pages(&self, dims: KvPagesDims) -> Result<KvPages, OpsError> {
+        KvPages::new(dims)
+    }
+
+    fn attention_paged(&self, out: &mut Array, pages: &mut KvPages, qkv: &Array, batch: &Batch, dims: HeadDims) {
+        paged::attention(&self.pool, self.path, out, pages, qkv, batch, dims);
+    }
+}
