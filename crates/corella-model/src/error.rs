@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use corella_ops::OpsError;
 
+use crate::formats::FormatError;
+
 /// What can be wrong with a model, its configuration or its file.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -33,6 +35,9 @@ pub enum ModelError {
         /// Field, what was found, what is allowed.
         what: String,
     },
+    /// A model file that cannot be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// The backend failed.
     #[error(transparent)]
     Ops(#[from] OpsError),

@@ -1,8 +1,16 @@
 //! File formats that know nothing of models.
 
-mod safetensors;
+pub mod atomic;
+pub mod encoding;
+pub mod error;
+pub mod file;
+pub mod gguf;
+pub mod safetensors;
+pub mod sniff;
 
-pub use safetensors::{SafeTensors, write_safetensors};
+pub use encoding::Encoding;
+pub use error::{Cause, FormatError};
+pub use file::ModelFile;
 
 /// The f32 with the same value.
 pub fn bf16_to_f32(bits: u16) -> f32 {

@@ -10,7 +10,8 @@ use super::config::Gpt2Config;
 use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
 use crate::ModelError;
-use crate::formats::{SafeTensors, write_safetensors};
+use crate::formats::safetensors::{NewTensor, Shards, TensorType, Writer};
+use crate::formats::{Cause, Encoding, bf16_to_f32, f16_to_f32};
 use crate::text_model::{ModelFiles, ParamPart, TrainModel};
 
 #[derive(Deserialize)]
@@ -36,33 +37,46 @@ fn default_activation() -> String {
     "gelu_new".to_owned()
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: std::collections::BTreeMap<String, String>,
-}
-
 /// Reads a folder.
 pub fn load(dir: &Path) -> Result<Gpt2Weights, ModelError> {
     let config = load_config(dir)?;
-    let mut shards = open_shards(dir)?;
+    let shards = Shards::open(dir)?;
     let mut tensors = Vec::new();
     for spec in param_specs(&config) {
-        let (prefixed, plain) = (format!("transformer.{}", spec.name), spec.name.clone());
-        let found = shards.iter_mut().find_map(|shard| {
-            let name = [&prefixed, &plain].into_iter().find(|n| shard.shape(n).is_some())?.clone();
-            Some((shard, name))
-        });
-        let Some((shard, name)) = found else {
-            return Err(ModelError::bad(dir, format!("tensor {} is missing", spec.name)));
+        // Files saved from the language-model class have the prefix; the published ones have not.
+        let names = [format!("transformer.{}", spec.name), spec.name.clone()];
+        let Some(name) = names.into_iter().find(|n| shards.tensors.contains_key(n)) else {
+            return Err(Cause::MissingTensor { tensor: spec.name }.of(dir).into());
         };
-        let (shape, expected) = (shard.shape(&name).unwrap_or_default(), file_shape(&spec));
-        if shape != expected {
-            return Err(ModelError::bad(dir, format!("tensor {name} has shape {shape:?} instead of {expected:?}")));
-        }
-        let values = shard.read(&name)?;
+        let values = read_f32(&shards, &name, &file_shape(&spec))?;
         tensors.push(if spec.transposed { transpose(&values, spec.cols, spec.rows) } else { values });
     }
     Ok(Gpt2Weights { config, tensors })
+}
+
+/// Values of a tensor of the expected shape, stored as F32, F16 or BF16.
+fn read_f32(shards: &Shards, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
+    let place = &shards.tensors[name];
+    let file = &shards.files[place.file];
+    let expected: Vec<u64> = expected.iter().map(|d| *d as u64).collect();
+    let found = place.tensor.shape.clone();
+    if found != expected {
+        return Err(Cause::WrongShape { tensor: name.to_owned(), found, expected }.of(file.path()).into());
+    }
+    let mut bytes = vec![0; place.tensor.bytes as usize];
+    file.read_at(place.tensor.begin, &mut bytes)?;
+    let pairs = |to: fn(u16) -> f32| bytes.chunks_exact(2).map(|b| to(u16::from_le_bytes([b[0], b[1]]))).collect();
+    Ok(match place.tensor.dtype {
+        TensorType::Weights(Encoding::BF16) => pairs(bf16_to_f32),
+        TensorType::Weights(Encoding::F16) => pairs(f16_to_f32),
+        TensorType::Weights(_) => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        TensorType::Other(found) => {
+            let field = format!("tensor {name}");
+            let cause =
+                Cause::UnknownType { field, found: found.to_owned(), allowed: "F32, F16 and BF16 are computed" };
+            return Err(cause.of(file.path()).into());
+        }
+    })
 }
 
 fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
@@ -84,35 +98,6 @@ fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
         return wrong(format!("n_inner {:?}; 4 · n_embd is computed", file.n_inner));
     }
     Gpt2Config::new(file.vocab_size, file.n_layer, file.n_head, file.n_embd, file.n_positions)
-}
-
-/// The one file, or the shards that the index names, which must be plain names inside the folder.
-fn open_shards(dir: &Path) -> Result<Vec<SafeTensors>, ModelError> {
-    let single = dir.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![SafeTensors::open(&single)?]);
-    }
-    let path = dir.join("model.safetensors.index.json");
-    if !path.is_file() {
-        let what = if dir.join("pytorch_model.bin").exists() {
-            "holds a pickle (pytorch_model.bin), which can run code and is never opened; save it as safetensors"
-        } else {
-            "has neither model.safetensors nor model.safetensors.index.json"
-        };
-        return Err(ModelError::bad(dir, what));
-    }
-    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| ModelError::bad(&path, e.to_string()))?;
-    let names: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
-    names
-        .iter()
-        .map(|name| {
-            if Path::new(name).file_name() != Some(name.as_ref()) {
-                return Err(ModelError::bad(&path, format!("shard {name} is not a plain file name")));
-            }
-            SafeTensors::open(&dir.join(name))
-        })
-        .collect()
 }
 
 /// Shape in the file: a transposed matrix is (in, out).
@@ -143,16 +128,19 @@ fn write_folder(config: &Gpt2Config, tensor: impl Fn(usize) -> Vec<f32>, dir: &P
     fs::File::create(&path)
         .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
         .map_err(ModelError::io(&path))?;
-    let tensors: Vec<_> = param_specs(config)
-        .iter()
-        .enumerate()
-        .map(|(i, spec)| {
-            let values = tensor(i);
-            let values = if spec.transposed { transpose(&values, spec.rows, spec.cols) } else { values };
-            (format!("transformer.{}", spec.name), file_shape(spec), values)
-        })
-        .collect();
-    write_safetensors(&dir.join("model.safetensors"), &tensors)
+    let table = param_specs(config);
+    let tensors = table.iter().map(|spec| NewTensor {
+        name: format!("transformer.{}", spec.name),
+        shape: file_shape(spec),
+        encoding: Encoding::F32,
+    });
+    let mut out = Writer::create(&dir.join("model.safetensors"), tensors.collect())?;
+    for (i, spec) in table.iter().enumerate() {
+        let values = tensor(i);
+        let values = if spec.transposed { transpose(&values, spec.rows, spec.cols) } else { values };
+        out.tensor(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+    }
+    Ok(out.finish()?)
 }
 
 fn config_json(config: &Gpt2Config) -> String {

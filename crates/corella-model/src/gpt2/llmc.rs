@@ -9,9 +9,8 @@ use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
 use crate::ModelError;
 use crate::formats::bf16_to_f32;
+use crate::formats::sniff::LLMC_MODEL as MAGIC;
 
-/// First word of the file.
-pub const MAGIC: u32 = 20240326;
 /// Versions: all tensors f32, or all bf16.
 const F32: u32 = 3;
 const BF16: u32 = 5;
