@@ -9,8 +9,9 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use corella_model::formats::{SafeTensors, write_safetensors};
-use corella_model::{ModelFiles, ParamPart, TrainModel};
+use corella_model::formats::safetensors::{NewTensor, SafeTensors, Writer};
+use corella_model::formats::{Encoding, FormatError};
+use corella_model::{ModelError, ModelFiles, ParamPart, TrainModel};
 use corella_text::data::LoaderState;
 use corella_text::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -58,16 +59,7 @@ pub fn save(
     fs::create_dir(&partial).map_err(TrainError::io(&partial))?;
     files.save(model, &partial)?;
     write_synced(&partial.join("tokenizer.json"), &tokenizer.to_json())?;
-    let moments: Vec<_> = model
-        .params()
-        .iter()
-        .enumerate()
-        .flat_map(|(i, p)| {
-            [("m", ParamPart::M), ("v", ParamPart::V)]
-                .map(|(part, which)| (format!("{part}.{}", p.name), p.shape.clone(), model.read(i, which)))
-        })
-        .collect();
-    write_safetensors(&partial.join(MOMENTS), &moments)?;
+    save_moments(&partial.join(MOMENTS), model).map_err(ModelError::from)?;
     state.files = checksums(&partial)?;
     let text = serde_json::to_string_pretty(&state)
         .map_err(|e| TrainError::Checkpoint { path: path.clone(), what: e.to_string() })?;
@@ -82,6 +74,23 @@ pub fn save(
         fs::remove_dir_all(old).map_err(TrainError::io(old))?;
     }
     Ok(path)
+}
+
+/// AdamW's moments, in one file: names of the table behind `m.` and `v.`.
+const MOMENT_PARTS: [(&str, ParamPart); 2] = [("m", ParamPart::M), ("v", ParamPart::V)];
+
+fn save_moments(path: &Path, model: &dyn TrainModel) -> Result<(), FormatError> {
+    let each = || model.params().iter().enumerate().flat_map(|(i, p)| MOMENT_PARTS.map(|part| (i, p, part)));
+    let tensors = each().map(|(_, p, (part, _))| NewTensor {
+        name: format!("{part}.{}", p.name),
+        shape: p.shape.clone(),
+        encoding: Encoding::F32,
+    });
+    let mut out = Writer::create(path, tensors.collect())?;
+    for (i, _, (_, which)) in each() {
+        out.f32_tensor(&model.read(i, which))?;
+    }
+    out.finish()
 }
 
 /// Finished checkpoints, the oldest first.
@@ -147,15 +156,11 @@ pub fn restore(path: &Path, model: &mut dyn TrainModel, files: &dyn ModelFiles) 
         return Err(TrainError::Checkpoint { path: path.to_path_buf(), what });
     }
     files.load(model, path)?;
-    let mut moments = SafeTensors::open(&path.join(MOMENTS))?;
+    let moments = SafeTensors::open(&path.join(MOMENTS)).map_err(ModelError::from)?;
     for i in 0..model.params().len() {
-        let (name, len) = (model.params()[i].name.clone(), model.params()[i].shape.iter().product::<usize>());
-        for (part, which) in [("m", ParamPart::M), ("v", ParamPart::V)] {
-            let values = moments.read(&format!("{part}.{name}"))?;
-            if values.len() != len {
-                let what = format!("{part}.{name} has {} values instead of {len}", values.len());
-                return Err(TrainError::Checkpoint { path: path.to_path_buf(), what });
-            }
+        let info = model.params()[i].clone();
+        for (part, which) in MOMENT_PARTS {
+            let values = moments.read_f32(&format!("{part}.{}", info.name), &info.shape).map_err(ModelError::from)?;
             model.write(i, which, &values);
         }
     }

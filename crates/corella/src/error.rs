@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use corella_model::ModelError;
+use corella_model::formats::FormatError;
 use corella_train::TrainError;
 
 /// What ends the program early.
@@ -78,6 +80,12 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             }
             _ => None,
         };
+    }
+    if let Some(ModelError::Format(error)) = error.downcast_ref::<ModelError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<FormatError>() {
+        return error.hint();
     }
     match error.downcast_ref::<std::io::Error>()?.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {

@@ -141,8 +141,8 @@ fn mistakes_are_answered_with_what_to_do() {
         (&["train", &text, "--n-embd", "30", "--n-head", "4"], 1, "n_head", false),
         (&["train", &text, "--batch-tokens", "1000", "--out", &path("x")], 1, "batch_tokens", false),
         (&["generate", &missing, "-p", "a"], 1, "does not exist", true),
-        (&["generate", &pickle, "-p", "a"], 1, "pickle", false),
-        (&["generate", &text, "-p", "a"], 1, "llm.c", false),
+        (&["generate", &pickle, "-p", "a"], 1, "pickle", true),
+        (&["generate", &text, "-p", "a"], 1, "llm.c", true),
         (&["tour", "--million-tokens", "-1"], 2, "", false),
     ];
     for (args, code, says, hint) in cases {

@@ -10,8 +10,8 @@ use super::config::Gpt2Config;
 use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
 use crate::ModelError;
-use crate::formats::safetensors::{NewTensor, Shards, TensorType, Writer};
-use crate::formats::{Cause, Encoding, bf16_to_f32, f16_to_f32};
+use crate::formats::safetensors::{NewTensor, Shards, Writer};
+use crate::formats::{Cause, Encoding};
 use crate::text_model::{ModelFiles, ParamPart, TrainModel};
 
 #[derive(Deserialize)]
@@ -48,35 +48,10 @@ pub fn load(dir: &Path) -> Result<Gpt2Weights, ModelError> {
         let Some(name) = names.into_iter().find(|n| shards.tensors.contains_key(n)) else {
             return Err(Cause::MissingTensor { tensor: spec.name }.of(dir).into());
         };
-        let values = read_f32(&shards, &name, &file_shape(&spec))?;
+        let values = shards.read_f32(&name, &file_shape(&spec))?;
         tensors.push(if spec.transposed { transpose(&values, spec.cols, spec.rows) } else { values });
     }
     Ok(Gpt2Weights { config, tensors })
-}
-
-/// Values of a tensor of the expected shape, stored as F32, F16 or BF16.
-fn read_f32(shards: &Shards, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
-    let place = &shards.tensors[name];
-    let file = &shards.files[place.file];
-    let expected: Vec<u64> = expected.iter().map(|d| *d as u64).collect();
-    let found = place.tensor.shape.clone();
-    if found != expected {
-        return Err(Cause::WrongShape { tensor: name.to_owned(), found, expected }.of(file.path()).into());
-    }
-    let mut bytes = vec![0; place.tensor.bytes as usize];
-    file.read_at(place.tensor.begin, &mut bytes)?;
-    let pairs = |to: fn(u16) -> f32| bytes.chunks_exact(2).map(|b| to(u16::from_le_bytes([b[0], b[1]]))).collect();
-    Ok(match place.tensor.dtype {
-        TensorType::Weights(Encoding::BF16) => pairs(bf16_to_f32),
-        TensorType::Weights(Encoding::F16) => pairs(f16_to_f32),
-        TensorType::Weights(_) => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        TensorType::Other(found) => {
-            let field = format!("tensor {name}");
-            let cause =
-                Cause::UnknownType { field, found: found.to_owned(), allowed: "F32, F16 and BF16 are computed" };
-            return Err(cause.of(file.path()).into());
-        }
-    })
 }
 
 fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
@@ -138,7 +113,7 @@ fn write_folder(config: &Gpt2Config, tensor: impl Fn(usize) -> Vec<f32>, dir: &P
     for (i, spec) in table.iter().enumerate() {
         let values = tensor(i);
         let values = if spec.transposed { transpose(&values, spec.rows, spec.cols) } else { values };
-        out.tensor(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+        out.f32_tensor(&values)?;
     }
     Ok(out.finish()?)
 }

@@ -77,6 +77,12 @@ impl Shards {
         Ok(shards)
     }
 
+    /// Values of a tensor of the expected shape, stored as F32, F16 or BF16, as f32. Panics if there is no such tensor.
+    pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, FormatError> {
+        let place = &self.tensors[name];
+        place.tensor.read_f32(&self.files[place.file], name, expected)
+    }
+
     fn merge(shards: Vec<SafeTensors>) -> Result<Self, FormatError> {
         let (mut files, mut tensors): (Vec<ModelFile>, BTreeMap<String, Placed>) = Default::default();
         for shard in shards {

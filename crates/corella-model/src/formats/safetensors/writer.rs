@@ -55,6 +55,11 @@ impl Writer {
         self.out.write_all(bytes).map_err(|e| Cause::from(e).of(&self.path))
     }
 
+    /// Appends the values of the next tensor, which is an F32 one.
+    pub fn f32_tensor(&mut self, values: &[f32]) -> Result<(), FormatError> {
+        self.tensor(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
     /// Syncs the file and gives it its name. Panics if a tensor is missing.
     pub fn finish(self) -> Result<(), FormatError> {
         assert_eq!(self.next, self.tensors.len(), "every tensor is written");
