@@ -2,7 +2,8 @@
 //!
 //! `step-00000120/` is a Hugging Face folder (config.json, model.safetensors, tokenizer.json) with, beside it, AdamW's
 //! moments and state.json: step, position in the data, plan, and the checksum of every file. It is written under a
-//! temporary name, synced, and renamed; killing the process at any moment leaves the one before intact.
+//! temporary name, synced, and renamed; killing the process at any moment leaves the one before intact. The newest few
+//! are kept, and the one with the lowest validation loss.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::plan::RunPlan;
+use crate::spikes::SpikeDetector;
 
 const PREFIX: &str = "step-";
 const PARTIAL: &str = "partial-";
@@ -37,43 +39,95 @@ pub struct State {
     pub backend: String,
     /// The model's configuration.
     pub model: String,
+    /// Windows of the spike detector.
+    #[serde(default)]
+    pub spikes: Option<SpikeDetector>,
+    /// Updates left out in a row because loss or norm was not finite.
+    #[serde(default)]
+    pub not_finite: u32,
+    /// Seconds of training until here, over all sessions.
+    #[serde(default)]
+    pub seconds: f64,
+    /// Validation loss of these weights, where measured: what the best checkpoint is chosen by.
+    #[serde(default)]
+    pub val_loss: Option<f64>,
     /// CRC-32 of every other file.
+    #[serde(default)]
     pub files: BTreeMap<String, u32>,
 }
 
-/// Writes a checkpoint into `dir` and removes the oldest beyond `keep`.
+/// A checkpoint whose files are as they were written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Whole {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its state.json.
+    pub state: State,
+}
+
+/// Writes a checkpoint into `dir` and removes the oldest beyond `keep`, but not the best. What a failed write leaves
+/// behind is removed again, so that it does not take the room that the next one needs.
 pub fn save(
     dir: &Path,
     model: &dyn TrainModel,
     files: &dyn ModelFiles,
     tokenizer: &Tokenizer,
-    mut state: State,
+    state: State,
     keep: usize,
 ) -> Result<PathBuf, TrainError> {
     let (partial, path) =
         (dir.join(format!("{PARTIAL}{:08}", state.step)), dir.join(format!("{PREFIX}{:08}", state.step)));
     fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(TrainError::io(&partial))?;
+    remove(&partial)?;
+    if let Err(error) = write(&partial, model, files, tokenizer, state) {
+        let _ = fs::remove_dir_all(&partial);
+        return Err(error);
     }
-    fs::create_dir(&partial).map_err(TrainError::io(&partial))?;
-    files.save(model, &partial)?;
-    write_synced(&partial.join("tokenizer.json"), &tokenizer.to_json())?;
-    save_moments(&partial.join(MOMENTS), model).map_err(ModelError::from)?;
-    state.files = checksums(&partial)?;
-    let text = serde_json::to_string_pretty(&state)
-        .map_err(|e| TrainError::Checkpoint { path: path.clone(), what: e.to_string() })?;
-    write_synced(&partial.join(STATE), &text)?;
-    sync_folder(&partial)?;
-    if path.exists() {
-        fs::remove_dir_all(&path).map_err(TrainError::io(&path))?;
-    }
+    // Only a damaged one can stand there: a run goes on from a whole one and does not write that step again.
+    remove(&path)?;
     fs::rename(&partial, &path).map_err(TrainError::io(&path))?;
     sync_folder(dir)?;
-    for old in list(dir)?.iter().rev().skip(keep.max(1)) {
-        fs::remove_dir_all(old).map_err(TrainError::io(old))?;
-    }
+    prune(dir, keep)?;
     Ok(path)
+}
+
+fn write(
+    partial: &Path,
+    model: &dyn TrainModel,
+    files: &dyn ModelFiles,
+    tokenizer: &Tokenizer,
+    mut state: State,
+) -> Result<(), TrainError> {
+    fs::create_dir(partial).map_err(TrainError::io(partial))?;
+    files.save(model, partial)?;
+    write_synced(&partial.join("tokenizer.json"), &tokenizer.to_json())?;
+    save_moments(&partial.join(MOMENTS), model).map_err(ModelError::from)?;
+    state.files = checksums(partial)?;
+    let text = serde_json::to_string_pretty(&state)
+        .map_err(|e| TrainError::Checkpoint { path: partial.to_path_buf(), what: e.to_string() })?;
+    write_synced(&partial.join(STATE), &text)?;
+    sync_folder(partial)
+}
+
+fn remove(dir: &Path) -> Result<(), TrainError> {
+    if dir.exists() { fs::remove_dir_all(dir).map_err(TrainError::io(dir)) } else { Ok(()) }
+}
+
+/// Removes all but the newest `keep` and the best.
+fn prune(dir: &Path, keep: usize) -> Result<(), TrainError> {
+    let best = best(dir)?;
+    let all = list(dir)?;
+    let mut old = all.iter().rev().skip(keep.max(1)).filter(|path| best.as_ref().is_none_or(|(b, _)| b != *path));
+    old.try_for_each(|path| remove(path))
+}
+
+/// The checkpoint with the lowest validation loss, and that loss. Ones without a validation loss are not compared.
+pub fn best(dir: &Path) -> Result<Option<(PathBuf, f64)>, TrainError> {
+    let rated = list(dir)?.into_iter().filter_map(|path| {
+        let loss = read_state(&path).ok()?.val_loss?;
+        Some((path, loss))
+    });
+    Ok(rated.min_by(|a, b| a.1.total_cmp(&b.1)))
 }
 
 /// AdamW's moments, in one file: names of the table behind `m.` and `v.`.
@@ -114,29 +168,45 @@ pub fn clean(dir: &Path) -> Result<(), TrainError> {
     for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
         let path = entry.map_err(TrainError::io(dir))?.path();
         if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(PARTIAL)) {
-            fs::remove_dir_all(&path).map_err(TrainError::io(&path))?;
+            remove(&path)?;
         }
     }
     Ok(())
 }
 
-/// The newest checkpoint whose files are all as they were written. Damaged ones are named on stderr and passed over.
-pub fn latest(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
+/// The newest checkpoint whose files are all as they were written, by its number of updates: files may carry any date.
+///
+/// Damaged ones are named on stderr and passed over. `None` where there is none at all; an error where all are damaged,
+/// so that nobody starts over what looks like a run that was never begun.
+pub fn latest(dir: &Path) -> Result<Option<Whole>, TrainError> {
+    let mut damaged = None;
     for path in list(dir)?.into_iter().rev() {
         match verify(&path) {
-            Ok(_) => return Ok(Some(path)),
-            Err(error) => eprintln!("warning: passing over a damaged checkpoint: {error}"),
+            Ok(state) => return Ok(Some(Whole { path, state })),
+            Err(error) => {
+                eprintln!("warning: passing over a damaged checkpoint: {error}");
+                damaged = Some(error.to_string());
+            }
         }
     }
-    Ok(None)
+    match damaged {
+        None => Ok(None),
+        Some(last) => Err(TrainError::AllDamaged { path: dir.to_path_buf(), last }),
+    }
+}
+
+fn read_state(path: &Path) -> Result<State, TrainError> {
+    let file = path.join(STATE);
+    let text = fs::read_to_string(&file).map_err(TrainError::io(&file))?;
+    let wrong =
+        |e: serde_json::Error| TrainError::Checkpoint { path: path.to_path_buf(), what: format!("{STATE}: {e}") };
+    serde_json::from_str(&text).map_err(wrong)
 }
 
 /// Reads state.json and compares every file with its checksum.
 fn verify(path: &Path) -> Result<State, TrainError> {
     let wrong = |what: String| TrainError::Checkpoint { path: path.to_path_buf(), what };
-    let file = path.join(STATE);
-    let text = fs::read_to_string(&file).map_err(TrainError::io(&file))?;
-    let state: State = serde_json::from_str(&text).map_err(|e| wrong(format!("{STATE}: {e}")))?;
+    let state = read_state(path)?;
     let found = checksums(path)?;
     for (name, sum) in &state.files {
         match found.get(name) {
@@ -148,9 +218,9 @@ fn verify(path: &Path) -> Result<State, TrainError> {
     Ok(state)
 }
 
-/// Puts weights and moments back; returns the rest.
-pub fn restore(path: &Path, model: &mut dyn TrainModel, files: &dyn ModelFiles) -> Result<State, TrainError> {
-    let state = verify(path)?;
+/// Puts weights and moments back. The files are read again, and what is in them compared with the model's shapes.
+pub fn restore(from: &Whole, model: &mut dyn TrainModel, files: &dyn ModelFiles) -> Result<(), TrainError> {
+    let Whole { path, state } = from;
     if state.model != files.describe() {
         let what = format!("is of another model:\n{}this run has:\n{}", state.model, files.describe());
         return Err(TrainError::Checkpoint { path: path.to_path_buf(), what });
@@ -164,7 +234,7 @@ pub fn restore(path: &Path, model: &mut dyn TrainModel, files: &dyn ModelFiles) 
             model.write(i, which, &values);
         }
     }
-    Ok(state)
+    Ok(())
 }
 
 /// CRC-32 of every file of a folder but state.json.

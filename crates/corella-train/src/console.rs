@@ -2,14 +2,18 @@
 
 use crate::step::StepReport;
 
-/// `step   12/1000 | loss 7.123456 | norm 1.2345 | lr 3.00e-4 | 812.33 ms | 123.4 GFLOP/s | 5043 tok/s | 1.2% | eta 13m02s`
+/// `step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 (-0.55z) | lr 3.00e-4 | 812.33 ms | 123.4 GFLOP/s | 5043 tok/s | 1.2% | eta 13m02s`
+///
+/// The numbers in brackets are standard deviations above the recent mean, once there are enough updates to tell.
 pub fn line(report: &StepReport, steps: u64, flops_per_token: f64, seconds_per_step: f64) -> String {
     let width = steps.to_string().len();
     let mut line = format!(
-        "step {:width$}/{steps} | loss {:.6} | norm {:.4} | lr {:.2e} | {:.2} ms | {:.1} GFLOP/s | {:.0} tok/s | {:.1}% | eta {}",
+        "step {:width$}/{steps} | loss {:.6}{} | norm {:.4}{} | lr {:.2e} | {:.2} ms | {:.1} GFLOP/s | {:.0} tok/s | {:.1}% | eta {}",
         report.step,
         report.loss,
+        score(report.z_loss),
         report.norm,
+        score(report.z_norm),
         report.lr,
         report.ms,
         flops_per_token * report.tokens_per_second / 1e9,
@@ -20,10 +24,14 @@ pub fn line(report: &StepReport, steps: u64, flops_per_token: f64, seconds_per_s
     if let Some(loss) = report.val_loss {
         line += &format!(" | val {loss:.6}");
     }
-    if report.skipped {
-        line += " | SKIPPED: not finite";
+    if let Some(skip) = report.skipped {
+        line += &format!(" | SKIPPED: {}", skip.name());
     }
     line
+}
+
+fn score(z: Option<f64>) -> String {
+    z.map(|z| format!(" ({z:+.2}z)")).unwrap_or_default()
 }
 
 /// `9s`, `13m02s`, `4h05m`, `12d03h`.
@@ -40,6 +48,7 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Skip, StepParts};
 
     #[test]
     fn the_line_shows_what_the_update_did() {
@@ -52,12 +61,17 @@ mod tests {
             tokens_per_second: 4096.0,
             tokens_seen: 24576,
             epoch: 0,
-            skipped: false,
+            parts: StepParts::default(),
+            z_loss: Some(0.123),
+            z_norm: None,
+            skipped: Some(Skip::NormSpike),
             val_loss: Some(6.5),
+            elapsed: 6.0,
+            time: 0.0,
         };
         assert_eq!(
             line(&report, 1000, 25e6, 0.5),
-            "step   12/1000 | loss 7.123456 | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | val 6.500000"
+            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | val 6.500000 | SKIPPED: norm spike"
         );
     }
 }

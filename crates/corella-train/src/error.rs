@@ -32,11 +32,27 @@ pub enum TrainError {
         /// What was found.
         what: String,
     },
+    /// A run was begun here and is not to be overwritten.
+    #[error("{} is a finished checkpoint already", path.display())]
+    NotEmpty {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// There are checkpoints, but none that can be used.
+    #[error("no checkpoint in {} is whole; the last one looked at: {last}", path.display())]
+    AllDamaged {
+        /// The folder of the checkpoints.
+        path: PathBuf,
+        /// What is wrong with the oldest.
+        last: String,
+    },
     /// Another process trains in this folder.
-    #[error("{} is in use by another process", path.display())]
+    #[error("{} is in use by another process{}", path.display(), holder.map(|pid| format!(" ({pid})")).unwrap_or_default())]
     Locked {
         /// The run folder.
         path: PathBuf,
+        /// That process, where it is known.
+        holder: Option<u32>,
     },
     /// Loss or gradient stopped being numbers.
     #[error(

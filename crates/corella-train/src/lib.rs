@@ -1,17 +1,25 @@
 //! The training loop: plan, schedule, step, checkpoint, resume, log.
 
 pub mod checkpoint;
+mod clock;
+mod commands;
 pub mod console;
 mod error;
+mod folder;
+pub mod heartbeat;
 mod log;
 mod plan;
 mod run_loop;
 mod schedule;
+mod spikes;
 mod step;
+mod validate;
 
+pub use commands::CommandPlan;
 pub use error::TrainError;
-pub use log::Sample;
-pub use plan::{DataPlan, ModelPlan, OutputPlan, RunPlan, TrainPlan};
+pub use log::{Event, Sample};
+pub use plan::{CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, TrainPlan};
 pub use run_loop::{Hooks, Outcome, Run, train};
 pub use schedule::{Schedule, learning_rate};
-pub use step::StepReport;
+pub use spikes::{Skip, SpikeDetector, SpikeLimits};
+pub use step::{StepParts, StepReport};

@@ -1,12 +1,16 @@
-//! log.jsonl and samples.jsonl: one object per line, appended and flushed.
+//! log.jsonl, samples.jsonl and events.jsonl: one object per line, appended.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::TrainError;
+
+/// Most bytes that wait for a disk that takes nothing.
+const LARGEST_BACKLOG: usize = 64 << 20;
 
 /// A text written during training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,35 +25,130 @@ pub struct Sample {
     pub seed: u64,
 }
 
+/// Something that happened to a run, for events.jsonl.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Updates made before.
+    pub step: u64,
+    /// started, resumed, skipped, checkpoint, trouble, stopped, finished or failed.
+    pub event: String,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub what: String,
+    /// Seconds in the run, over all sessions.
+    pub elapsed: f64,
+    /// Seconds since 1970 by the wall's clock.
+    pub time: f64,
+}
+
 /// A file of JSON lines that each carry a `step`.
+///
+/// Lines that a full disk does not take wait in memory and are tried again with the next one; half of a line never stays
+/// in the file.
 #[derive(Debug)]
 pub struct JsonLines {
     path: PathBuf,
     file: File,
+    /// Bytes of whole lines in the file.
+    length: u64,
+    /// The last line, where it was read or written.
+    last: Option<Value>,
+    backlog: Vec<u8>,
 }
 
 impl JsonLines {
-    /// Opens the file for appending, after dropping every line beyond `step`: a resumed run writes those again.
-    pub fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        if let Ok(text) = fs::read_to_string(path) {
-            let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
-            let kept: String =
-                text.lines().filter(|l| of(l).is_some_and(|s| s <= step)).map(|l| format!("{l}\n")).collect();
-            if kept != text {
-                let temporary = path.with_extension("jsonl.partial");
-                fs::write(&temporary, kept).map_err(TrainError::io(&temporary))?;
-                fs::rename(&temporary, path).map_err(TrainError::io(path))?;
-            }
+    /// Opens the file for appending, after dropping every line beyond `step`: a resumed run writes those again. A run
+    /// that begins (`None`) drops all.
+    pub fn open(path: &Path, step: Option<u64>) -> Result<Self, TrainError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(TrainError::io(path)(error)),
+        };
+        let parsed = text.lines().filter_map(|line| Some((line, serde_json::from_str::<Value>(line).ok()?)));
+        let keep: Vec<(&str, Value)> = parsed
+            .filter(|(_, value)| step.is_some_and(|step| value["step"].as_u64().is_some_and(|s| s <= step)))
+            .collect();
+        let kept: String = keep.iter().map(|(line, _)| format!("{line}\n")).collect();
+        let last = keep.into_iter().next_back().map(|(_, value)| value);
+        if kept != text {
+            let temporary = path.with_extension("jsonl.partial");
+            fs::write(&temporary, &kept).map_err(TrainError::io(&temporary))?;
+            fs::rename(&temporary, path).map_err(TrainError::io(path))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(TrainError::io(path))?;
-        Ok(JsonLines { path: path.to_path_buf(), file })
+        Ok(JsonLines { path: path.to_path_buf(), file, length: kept.len() as u64, last, backlog: Vec::new() })
     }
 
     /// Appends one object.
     pub fn write(&mut self, object: &impl Serialize) -> Result<(), TrainError> {
-        let mut line =
-            serde_json::to_vec(object).map_err(|e| TrainError::Plan { field: "log", what: e.to_string() })?;
-        line.push(b'\n');
-        self.file.write_all(&line).map_err(TrainError::io(&self.path))
+        let value = to_value(object)?;
+        self.backlog.extend(line(&value));
+        self.last = Some(value);
+        if self.backlog.len() > LARGEST_BACKLOG {
+            self.backlog.clear();
+        }
+        self.flush()
+    }
+
+    /// The last line, where it is of this step.
+    pub fn last_of(&self, step: u64) -> Option<&Value> {
+        self.last.as_ref().filter(|value| value["step"].as_u64() == Some(step))
+    }
+
+    /// Puts another object in the place of the last line.
+    pub fn replace_last(&mut self, value: Value) -> Result<(), TrainError> {
+        self.flush()?;
+        if let Some(old) = self.last.take() {
+            self.length = self.length.saturating_sub(line(&old).len() as u64);
+            self.file.set_len(self.length).map_err(TrainError::io(&self.path))?;
+        }
+        self.write(&value)
+    }
+
+    /// Writes what waits.
+    pub fn flush(&mut self) -> Result<(), TrainError> {
+        match self.file.write_all(&self.backlog) {
+            Ok(()) => {
+                self.length += self.backlog.len() as u64;
+                self.backlog.clear();
+                Ok(())
+            }
+            Err(error) => {
+                // Whatever part was taken: the lines are written whole later.
+                let _ = self.file.set_len(self.length);
+                Err(TrainError::io(&self.path)(error))
+            }
+        }
+    }
+}
+
+fn to_value(object: &impl Serialize) -> Result<Value, TrainError> {
+    serde_json::to_value(object).map_err(|e| TrainError::Plan { field: "log", what: e.to_string() })
+}
+
+fn line(value: &Value) -> Vec<u8> {
+    format!("{value}\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_beyond_the_step_and_broken_ones_go_and_the_last_can_be_replaced() {
+        let path = std::env::temp_dir().join(format!("corella-lines-{}.jsonl", std::process::id()));
+        fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":4,\"lo").expect("written");
+        let mut lines = JsonLines::open(&path, Some(2)).expect("opened");
+        assert_eq!(lines.last_of(2), Some(&serde_json::json!({"step": 2})));
+        lines.replace_last(serde_json::json!({"step": 2, "val_loss": 0.5})).expect("replaced");
+        lines.write(&serde_json::json!({"step": 3})).expect("written");
+        assert_eq!(
+            fs::read_to_string(&path).expect("read"),
+            "{\"step\":1}\n{\"step\":2,\"val_loss\":0.5}\n{\"step\":3}\n"
+        );
+        JsonLines::open(&path, None).expect("opened");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "", "a run that begins has no lines");
+        fs::remove_file(&path).expect("removed");
     }
 }

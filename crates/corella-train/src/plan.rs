@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::commands::CommandPlan;
 use crate::schedule::Schedule;
+use crate::spikes::SpikeLimits;
 
 /// The resolved plan of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +18,26 @@ pub struct RunPlan {
     /// The optimisation.
     pub train: TrainPlan,
     /// What is written.
+    #[serde(default)]
     pub output: OutputPlan,
+    /// Commands that are started after a checkpoint and on a failure.
+    #[serde(default)]
+    pub commands: CommandPlan,
+    /// What the machine costs.
+    #[serde(default)]
+    pub cost: CostPlan,
+}
+
+/// What the machine costs, for the bill so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CostPlan {
+    /// Dollars per hour of the whole machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_per_hour: Option<f64>,
+    /// Watts of the whole machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watts: Option<f64>,
 }
 
 /// Shape of the model.
@@ -84,6 +105,13 @@ pub struct TrainPlan {
     pub eps: f64,
     /// Longest gradient, as a Euclidean norm.
     pub clip: f64,
+    /// An update is left out when its loss lies more than this many standard deviations above the mean of the
+    /// `spike_window` updates before it; 0 for never.
+    pub spike_z_loss: f64,
+    /// The same for the gradient norm.
+    pub spike_z_norm: f64,
+    /// Updates that a spike is compared with.
+    pub spike_window: usize,
     /// Seed of weights, data order and samples.
     pub seed: u64,
     /// Number format.
@@ -111,6 +139,9 @@ impl Default for TrainPlan {
             beta2: 0.95,
             eps: 1e-8,
             clip: 1.0,
+            spike_z_loss: 7.0,
+            spike_z_norm: 7.0,
+            spike_window: 128,
             seed: 42,
             dtype: "f32".to_owned(),
             recompute: false,
@@ -125,7 +156,7 @@ impl Default for TrainPlan {
 pub struct OutputPlan {
     /// Updates between checkpoints; 0 writes one at the end only.
     pub checkpoint_every: u64,
-    /// Checkpoints to keep.
+    /// Newest checkpoints to keep, beside the one with the lowest validation loss.
     pub keep: usize,
     /// Updates between samples; 0 for none.
     pub sample_every: u64,
@@ -133,7 +164,7 @@ pub struct OutputPlan {
     pub sample_prompts: Vec<String>,
     /// Most tokens of a sample.
     pub sample_tokens: usize,
-    /// Updates between validations; 0 for none.
+    /// Updates between validations; 0 for none. Otherwise every checkpoint is validated too, to know the best.
     pub val_every: u64,
     /// Tokens of a validation, rounded down to whole sequences.
     pub val_tokens: usize,
@@ -197,6 +228,12 @@ impl RunPlan {
         6.0 * parameters as f64 + 6.0 * (m.n_layer * m.n_embd * m.seq_len) as f64
     }
 
+    /// When an update is left out.
+    pub fn spike_limits(&self) -> SpikeLimits {
+        let t = &self.train;
+        SpikeLimits { window: t.spike_window, z_loss: t.spike_z_loss, z_norm: t.spike_z_norm }
+    }
+
     /// Checks the values that no single type can.
     pub fn check(&self) -> Result<(), TrainError> {
         self.accumulation()?;
@@ -212,6 +249,9 @@ impl RunPlan {
             ("decay_fraction", t.decay_fraction > 0.0 && t.decay_fraction <= 1.0, "must be above 0 and at most 1"),
             ("warmup_steps", t.warmup_steps <= t.steps, "must not exceed steps"),
             ("dtype", t.dtype == "f32", "f32 is computed"),
+            ("spike_z_loss", t.spike_z_loss >= 0.0, "must be 0 or more"),
+            ("spike_z_norm", t.spike_z_norm >= 0.0, "must be 0 or more"),
+            ("spike_window", t.spike_window <= 1 << 20, "must be at most 1048576"),
             ("keep", self.output.keep > 0, "must be 1 or more"),
         ];
         match rules.into_iter().find(|(_, ok, _)| !ok) {

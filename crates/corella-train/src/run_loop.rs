@@ -1,21 +1,32 @@
 //! The loop around the updates: validation, samples, log, checkpoints, stopping.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use corella_model::{ModelFiles, TextModel, TrainModel};
 use corella_text::data::{Dataset, Loader, TokenStream};
 
 use crate::TrainError;
 use crate::checkpoint::{self, State};
-use crate::log::{JsonLines, Sample};
+use crate::clock::Clock;
+use crate::commands::Commands;
+use crate::folder::RunFolder;
+use crate::heartbeat::{self, Heartbeat, RunState};
+use crate::log::{Event, JsonLines, Sample};
 use crate::plan::RunPlan;
+use crate::spikes::{Skip, SpikeDetector};
 use crate::step::{StepReport, step};
+use crate::validate::validation_loss;
 
 /// Updates in a row without a finite loss that end a run.
 const PATIENCE: u32 = 8;
+/// Checkpoints in a row that may fail: a disk that is full for an hour must not end a run of days.
+const FAILED_SAVES: u32 = 3;
+/// Time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What the loop asks its caller to do. The caller prints and samples; the loop decides when.
 pub trait Hooks {
@@ -25,6 +36,10 @@ pub trait Hooks {
     fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample>;
     /// A checkpoint was written.
     fn on_checkpoint(&mut self, path: &Path);
+    /// Something went wrong that does not end the run.
+    fn on_trouble(&mut self, what: &str) {
+        eprintln!("warning: {what}");
+    }
 }
 
 /// A run that is ready to start.
@@ -54,136 +69,346 @@ pub struct Outcome {
     pub checkpoint: PathBuf,
     /// The last validation loss.
     pub val_loss: Option<f64>,
+    /// The checkpoint with the lowest validation loss, and that loss.
+    pub best: Option<(PathBuf, f64)>,
+    /// Seconds of training, over all sessions.
+    pub seconds: f64,
 }
 
 /// Trains until the plan is fulfilled or `stop` is raised; either way a checkpoint is written last.
 pub fn train(run: &mut Run, hooks: &mut dyn Hooks, stop: &AtomicBool) -> Result<Outcome, TrainError> {
     run.plan.check()?;
-    let accumulation = run.plan.accumulation()?;
-    let (plan, out) = (run.plan.train.clone(), run.plan.output.clone());
-    fs::create_dir_all(&run.dir).map_err(TrainError::io(&run.dir))?;
-    let _lock = lock(&run.dir)?;
-    let checkpoints = run.dir.join("checkpoints");
-    checkpoint::clean(&checkpoints)?;
-    let mut loader =
-        Loader::new(TokenStream::clone(&run.data.train), run.plan.model.seq_len, plan.seed, run.plan.data.shuffle)?;
-    let mut done = start(run, &mut loader, &checkpoints)?;
-    let mut log = JsonLines::open(&run.dir.join("log.jsonl"), done)?;
-    let mut samples = JsonLines::open(&run.dir.join("samples.jsonl"), done)?;
-    let due = |every: u64, step: u64| every > 0 && (step.is_multiple_of(every) || step == plan.steps);
-    if done == 0 && out.sample_every > 0 {
-        write_samples(run, hooks, &mut samples, 0)?;
+    let folder = RunFolder::open(&run.dir)?;
+    let mut session = Session::begin(run, folder, hooks, stop)?;
+    let outcome = session.go();
+    match &outcome {
+        Ok(outcome) => session.end(if outcome.finished { RunState::Finished } else { RunState::Stopped }, ""),
+        Err(error) => session.end(RunState::Failed, &error.to_string()),
     }
-    let mut val_loss = None;
-    if done == 0 && out.val_every > 0 {
-        val_loss = validate(&mut *run.model, &run.data.val, out.val_tokens);
-        if let Some(loss) = val_loss {
-            log.write(&serde_json::json!({"step": 0, "val_loss": loss}))?;
-        }
-    }
-    let mut not_finite = 0;
-    let mut saved = None;
-    while done < plan.steps && !stop.load(Ordering::SeqCst) {
-        let mut report = step(&mut *run.model, &mut loader, &plan, accumulation, done);
-        done += 1;
-        if due(out.val_every, done) {
-            report.val_loss = validate(&mut *run.model, &run.data.val, out.val_tokens);
-            val_loss = report.val_loss.or(val_loss);
-        }
-        log.write(&report)?;
-        hooks.on_step(&report);
-        not_finite = if report.skipped { not_finite + 1 } else { 0 };
-        if not_finite == PATIENCE {
-            return Err(TrainError::Diverged(PATIENCE));
-        }
-        if due(out.sample_every, done) {
-            write_samples(run, hooks, &mut samples, done)?;
-        }
-        if due(out.checkpoint_every, done) {
-            saved = Some((done, save(run, hooks, &checkpoints, &loader, done)?));
-        }
-    }
-    let checkpoint = match saved {
-        Some((at, path)) if at == done => path,
-        _ => save(run, hooks, &checkpoints, &loader, done)?,
-    };
-    Ok(Outcome { step: done, finished: done >= plan.steps, checkpoint, val_loss })
+    outcome
 }
 
-/// One process per run folder; the lock goes with the process, however it ends.
-fn lock(dir: &Path) -> Result<File, TrainError> {
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(TrainError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { path: dir.to_path_buf() }),
-        Err(TryLockError::Error(source)) => Err(TrainError::Io { path, source }),
-    }
+/// One process's part of a run.
+struct Session<'a> {
+    run: &'a mut Run,
+    hooks: &'a mut dyn Hooks,
+    stop: &'a AtomicBool,
+    folder: RunFolder,
+    commands: Commands,
+    clock: Clock,
+    began: Instant,
+    first: u64,
+    loader: Loader,
+    spikes: SpikeDetector,
+    not_finite: u32,
+    log: JsonLines,
+    samples: JsonLines,
+    events: JsonLines,
+    done: u64,
+    loss: Option<f64>,
+    val_loss: Option<f64>,
+    /// Validation loss of the weights as they are.
+    rating: Option<f64>,
+    saved: Option<(u64, PathBuf)>,
+    failed_saves: u32,
+    trouble: Option<String>,
+    beat: Option<Instant>,
 }
 
-/// Writes run.toml and returns the updates already made: those of the checkpoint to go on from, or none.
-fn start(run: &mut Run, loader: &mut Loader, checkpoints: &Path) -> Result<u64, TrainError> {
-    let newest = checkpoint::latest(checkpoints)?;
-    if !run.resume
-        && let Some(path) = newest
-    {
-        let what = "holds a finished checkpoint already; go on with --resume, or choose another folder".to_owned();
-        return Err(TrainError::Checkpoint { path, what });
-    }
-    let mut done = 0;
-    if let Some(path) = newest {
-        let state = checkpoint::restore(&path, &mut *run.model, &*run.files)?;
-        loader.restore(&state.loader)?;
-        if state.backend != run.model.backend_name() {
-            eprintln!(
-                "warning: the run began on {} and goes on on {}: the order of additions differs, so losses will not be equal to the bit",
-                state.backend,
-                run.model.backend_name()
-            );
-        }
-        if (state.plan.train.batch_tokens, state.plan.train.micro_batch)
-            != (run.plan.train.batch_tokens, run.plan.train.micro_batch)
+impl<'a> Session<'a> {
+    /// Goes to the newest checkpoint, or to the start; writes run.toml and tokenizer.json.
+    fn begin(
+        run: &'a mut Run,
+        folder: RunFolder,
+        hooks: &'a mut dyn Hooks,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, TrainError> {
+        let plan = &run.plan;
+        let checkpoints = run.dir.join("checkpoints");
+        checkpoint::clean(&checkpoints)?;
+        let tokens = TokenStream::clone(&run.data.train);
+        let mut loader = Loader::new(tokens, plan.model.seq_len, plan.train.seed, plan.data.shuffle)?;
+        let mut spikes = SpikeDetector::new(plan.train.spike_window);
+        let newest = checkpoint::latest(&checkpoints)?;
+        if !run.resume
+            && let Some(found) = newest
         {
-            eprintln!("warning: the batch differs from the checkpoint's plan: losses will not be equal to the bit");
+            return Err(TrainError::NotEmpty { path: found.path });
         }
-        done = state.step;
+        let (mut done, mut seconds, mut not_finite, mut val_loss, mut saved) = (0, 0.0, 0, None, None);
+        if let Some(found) = newest {
+            checkpoint::restore(&found, &mut *run.model, &*run.files)?;
+            loader.restore(&found.state.loader)?;
+            warn_of_differences(&found.state, run, hooks);
+            let state = found.state;
+            (done, seconds, not_finite, val_loss) = (state.step, state.seconds, state.not_finite, state.val_loss);
+            spikes = state.spikes.filter(|s| s.is_of_size(run.plan.train.spike_window)).unwrap_or(spikes);
+            saved = Some((done, found.path));
+        }
+        let lines = |name: &str| JsonLines::open(&run.dir.join(name), (done > 0).then_some(done));
+        let (log, samples) = (lines("log.jsonl")?, lines("samples.jsonl")?);
+        // What happened stays on record, whatever is done again.
+        let events = JsonLines::open(&run.dir.join("events.jsonl"), Some(u64::MAX))?;
+        let session = Session {
+            commands: Commands::new(run.plan.commands.clone()),
+            clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+            began: Instant::now(),
+            first: done,
+            rating: val_loss,
+            run,
+            hooks,
+            stop,
+            folder,
+            loader,
+            spikes,
+            not_finite,
+            log,
+            samples,
+            events,
+            done,
+            loss: None,
+            val_loss,
+            saved,
+            failed_saves: 0,
+            trouble: None,
+            beat: None,
+        };
+        session.write_plan()?;
+        Ok(session)
     }
-    let path = run.dir.join("run.toml");
-    fs::write(&path, run.plan.to_toml()?).map_err(TrainError::io(&path))?;
-    let path = run.dir.join("tokenizer.json");
-    fs::write(&path, run.data.tokenizer.to_json()).map_err(TrainError::io(&path))?;
-    Ok(done)
-}
 
-fn write_samples(run: &mut Run, hooks: &mut dyn Hooks, to: &mut JsonLines, done: u64) -> Result<(), TrainError> {
-    let mut model = run.model.text_model()?;
-    hooks.sample(done, &mut *model).iter().try_for_each(|sample| to.write(sample))
-}
-
-fn save(run: &Run, hooks: &mut dyn Hooks, dir: &Path, loader: &Loader, done: u64) -> Result<PathBuf, TrainError> {
-    let state = State {
-        step: done,
-        loader: loader.state(),
-        plan: run.plan.clone(),
-        backend: run.model.backend_name(),
-        model: run.files.describe(),
-        files: BTreeMap::new(),
-    };
-    let path = checkpoint::save(dir, &*run.model, &*run.files, &run.data.tokenizer, state, run.plan.output.keep)?;
-    hooks.on_checkpoint(&path);
-    Ok(path)
-}
-
-/// Mean loss over the first `tokens` tokens, in whole sequences: the number does not depend on the micro-batch.
-/// `None` where the validation data does not fill one sequence.
-fn validate(model: &mut dyn TrainModel, val: &TokenStream, tokens: usize) -> Option<f64> {
-    let shape = model.batch_shape();
-    let windows = (val.len().saturating_sub(1) / shape.t).min((tokens / shape.t).max(1));
-    let mut sum = 0.0;
-    for first in (0..windows).step_by(shape.b) {
-        let n = shape.b.min(windows - first) * shape.t;
-        let start = first * shape.t;
-        sum += model.loss_sum(&val[start..start + n], &val[start + 1..start + n + 1]);
+    fn write_plan(&self) -> Result<(), TrainError> {
+        let path = self.run.dir.join("run.toml");
+        fs::write(&path, self.run.plan.to_toml()?).map_err(TrainError::io(&path))?;
+        let path = self.run.dir.join("tokenizer.json");
+        fs::write(&path, self.run.data.tokenizer.to_json()).map_err(TrainError::io(&path))
     }
-    (windows > 0).then(|| sum / (windows * shape.t) as f64)
+
+    /// All updates, and the last checkpoint.
+    fn go(&mut self) -> Result<Outcome, TrainError> {
+        self.event(if self.done > 0 { "resumed" } else { "started" }, &self.run.model.backend_name());
+        self.beat(RunState::Training, true);
+        let (steps, out) = (self.run.plan.train.steps, self.run.plan.output.clone());
+        let due = |every: u64, step: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
+        let validated = |step: u64| out.val_every > 0 && (due(out.val_every, step) || due(out.checkpoint_every, step));
+        if self.done == 0 && out.sample_every > 0 {
+            self.write_samples()?;
+        }
+        if validated(self.done) || (self.done == 0 && out.val_every > 0) {
+            self.catch_up_validation();
+        }
+        while self.done < steps && !self.stopped() {
+            let (model, loader, spikes) = (&mut *self.run.model, &mut self.loader, &mut self.spikes);
+            let Some(mut report) = step(model, loader, spikes, &self.run.plan, self.done, self.stop)? else { break };
+            self.done += 1;
+            self.rating = None;
+            self.loss = Some(report.loss).filter(|loss| loss.is_finite());
+            if validated(self.done) {
+                report.val_loss = self.validate();
+            }
+            (report.elapsed, report.time) = (self.clock.elapsed(), self.clock.wall());
+            let written = self.log.write(&report);
+            self.tolerate(written);
+            self.hooks.on_step(&report);
+            self.beat(RunState::Training, false);
+            self.count_skip(report.skipped)?;
+            if due(out.sample_every, self.done) {
+                self.write_samples()?;
+            }
+            if due(out.checkpoint_every, self.done) && self.done < steps {
+                self.save_or_wait()?;
+            }
+        }
+        let checkpoint = match self.saved.take() {
+            Some((at, path)) if at == self.done => path,
+            _ => self.save()?,
+        };
+        self.log.flush()?;
+        self.samples.flush()?;
+        let best = checkpoint::best(&self.checkpoints())?;
+        let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
+        Ok(Outcome { step: self.done, finished, checkpoint, val_loss: self.val_loss, best, seconds })
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.run.dir.join("checkpoints")
+    }
+
+    /// Ends the run after too many updates in a row without numbers; those had no effect on the weights.
+    fn count_skip(&mut self, skipped: Option<Skip>) -> Result<(), TrainError> {
+        if let Some(skip) = skipped {
+            self.event("skipped", skip.name());
+        }
+        self.not_finite = if skipped.is_some_and(Skip::is_not_finite) { self.not_finite + 1 } else { 0 };
+        if self.not_finite == PATIENCE { Err(TrainError::Diverged(PATIENCE)) } else { Ok(()) }
+    }
+
+    fn validate(&mut self) -> Option<f64> {
+        self.beat(RunState::Validating, false);
+        let (model, val) = (&mut *self.run.model, &self.run.data.val[..]);
+        self.rating = validation_loss(model, val, self.run.plan.output.val_tokens, self.stop);
+        self.val_loss = self.rating.or(self.val_loss);
+        self.rating
+    }
+
+    /// Measures the validation loss that is due at a beginning, or that a signal cut short before it was in the log.
+    fn catch_up_validation(&mut self) {
+        if self.log.last_of(self.done).is_some_and(|line| !line["val_loss"].is_null()) {
+            return;
+        }
+        let Some(loss) = self.rating.or_else(|| self.validate()) else { return };
+        let mut line = self.log.last_of(self.done).cloned();
+        let written = match &mut line {
+            None => self.log.write(&serde_json::json!({"step": self.done, "val_loss": loss})),
+            Some(line) => {
+                line["val_loss"] = loss.into();
+                self.log.replace_last(line.take())
+            }
+        };
+        self.tolerate(written);
+    }
+
+    fn write_samples(&mut self) -> Result<(), TrainError> {
+        let mut model = self.run.model.text_model()?;
+        let samples = self.hooks.sample(self.done, &mut *model);
+        drop(model);
+        for sample in samples {
+            let written = self.samples.write(&sample);
+            self.tolerate(written);
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint; a failure ends the run only if it is one of several in a row.
+    fn save_or_wait(&mut self) -> Result<(), TrainError> {
+        match self.save() {
+            Ok(_) => self.failed_saves = 0,
+            Err(error) => {
+                self.failed_saves += 1;
+                if self.failed_saves == FAILED_SAVES {
+                    return Err(error);
+                }
+                self.trouble(&format!("{error}; training goes on, the next checkpoint tries again"));
+                self.commands.failure(&self.run.dir, self.done, &error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<PathBuf, TrainError> {
+        self.beat(RunState::Saving, false);
+        if !self.folder.is_there() {
+            self.trouble(&format!("{} vanished while the run was going on; it is made anew", self.run.dir.display()));
+            self.folder = RunFolder::open(&self.run.dir)?;
+            self.write_plan()?;
+            let lines = |name: &str| JsonLines::open(&self.run.dir.join(name), Some(self.done));
+            (self.log, self.samples, self.events) =
+                (lines("log.jsonl")?, lines("samples.jsonl")?, lines("events.jsonl")?);
+        }
+        let state = State {
+            step: self.done,
+            loader: self.loader.state(),
+            plan: self.run.plan.clone(),
+            backend: self.run.model.backend_name(),
+            model: self.run.files.describe(),
+            spikes: Some(self.spikes.clone()),
+            not_finite: self.not_finite,
+            seconds: self.clock.elapsed(),
+            val_loss: self.rating,
+            files: BTreeMap::new(),
+        };
+        let (dir, keep) = (self.checkpoints(), self.run.plan.output.keep);
+        let (model, tokenizer) = (&*self.run.model, &self.run.data.tokenizer);
+        let path = checkpoint::save(&dir, model, &*self.run.files, tokenizer, state, keep)?;
+        self.saved = Some((self.done, path.clone()));
+        self.event("checkpoint", &path.display().to_string());
+        self.hooks.on_checkpoint(&path);
+        self.commands.checkpoint(&self.run.dir, self.done, &path);
+        Ok(path)
+    }
+
+    /// Says what went wrong without ending the run.
+    fn trouble(&mut self, what: &str) {
+        if self.trouble.as_deref() != Some(what) {
+            self.hooks.on_trouble(what);
+            self.trouble = Some(what.to_owned());
+            self.event("trouble", what);
+        }
+    }
+
+    /// A log that cannot be written now is written later, at the latest with the end of the run.
+    fn tolerate(&mut self, written: Result<(), TrainError>) {
+        if let Err(error) = written {
+            self.trouble(&format!("{error}; its lines wait in memory"));
+        }
+    }
+
+    fn event(&mut self, event: &str, what: &str) {
+        let (elapsed, time) = (self.clock.elapsed(), self.clock.wall());
+        let event = Event { step: self.done, event: event.to_owned(), what: what.to_owned(), elapsed, time };
+        // The record of events is a help; the run does not depend on it.
+        let _ = self.events.write(&event);
+    }
+
+    fn beat(&mut self, state: RunState, now: bool) {
+        if !now && self.beat.is_some_and(|last| last.elapsed() < HEARTBEAT) {
+            return;
+        }
+        self.beat = Some(Instant::now());
+        let made = self.done - self.first;
+        let seconds_per_step = (made > 0).then(|| self.began.elapsed().as_secs_f64() / made as f64);
+        let steps = self.run.plan.train.steps;
+        let elapsed_seconds = self.clock.elapsed();
+        let heartbeat = Heartbeat {
+            state,
+            pid: std::process::id(),
+            step: self.done,
+            steps,
+            loss: self.loss,
+            val_loss: self.val_loss,
+            seconds_per_step,
+            eta_seconds: seconds_per_step.map(|s| s * steps.saturating_sub(self.done) as f64),
+            elapsed_seconds,
+            dollars: self.run.plan.cost.price_per_hour.map(|price| price * elapsed_seconds / 3600.0),
+            checkpoint: self.saved.as_ref().map(|(_, path)| path.display().to_string()),
+            trouble: self.trouble.clone(),
+            time: self.clock.wall(),
+        };
+        heartbeat::write(&self.run.dir, &heartbeat);
+    }
+
+    /// Records how it ended, and waits for the user's commands.
+    fn end(&mut self, state: RunState, error: &str) {
+        let word = match state {
+            RunState::Finished => "finished",
+            RunState::Failed => "failed",
+            _ => "stopped",
+        };
+        self.event(word, error);
+        if state == RunState::Failed {
+            self.trouble = Some(error.to_owned());
+            self.commands.failure(&self.run.dir, self.done, error);
+        }
+        self.beat(state, true);
+        self.commands.wait();
+    }
+}
+
+/// Says what makes a resumed run differ from one that was not interrupted.
+fn warn_of_differences(state: &State, run: &Run, hooks: &mut dyn Hooks) {
+    let now = run.model.backend_name();
+    if state.backend != now {
+        hooks.on_trouble(&format!(
+            "the run began on {} and goes on on {now}: the order of additions differs, so losses will not be equal to the bit",
+            state.backend
+        ));
+    }
+    let batch = |plan: &RunPlan| (plan.train.batch_tokens, plan.train.micro_batch);
+    if batch(&state.plan) != batch(&run.plan) {
+        hooks.on_trouble("the batch differs from the checkpoint's plan: losses will not be equal to the bit");
+    }
 }

@@ -1,13 +1,16 @@
 //! One update, from tokens to new weights.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use corella_model::{AdamW, TrainModel};
 use corella_text::data::Loader;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::plan::TrainPlan;
+use crate::TrainError;
+use crate::plan::RunPlan;
 use crate::schedule::learning_rate;
+use crate::spikes::{Skip, SpikeDetector};
 
 /// What an update did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,69 +25,118 @@ pub struct StepReport {
     pub norm: f64,
     /// Milliseconds.
     pub ms: f64,
+    /// Where they went.
+    pub parts: StepParts,
     /// Speed.
     pub tokens_per_second: f64,
     /// Tokens since the start of training.
     pub tokens_seen: u64,
     /// Epoch of the data, from 0.
     pub epoch: u64,
-    /// Whether the weights were left alone because loss or norm was not finite.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub skipped: bool,
+    /// Standard deviations of the loss above the recent mean, once there are enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub z_loss: Option<f64>,
+    /// The same of the norm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub z_norm: Option<f64>,
+    /// Why the weights were left alone, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skip>,
     /// Validation loss after the update, where measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// Seconds in the run until here, over all sessions.
+    pub elapsed: f64,
+    /// Seconds since 1970 by the wall's clock.
+    pub time: f64,
 }
 
-/// Makes update number `done + 1`: gradients of `accumulation` micro-batches, clipping, AdamW.
+/// Where the milliseconds of an update went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepParts {
+    /// Waiting for tokens.
+    pub data_ms: f64,
+    /// Forward and backward passes.
+    pub forward_backward_ms: f64,
+    /// Gradient norm and AdamW.
+    pub optimizer_ms: f64,
+}
+
+/// Makes update number `done + 1`: gradients of the micro-batches, clipping, AdamW.
+///
+/// `None` where `stop` was raised before the last micro-batch: weights and detector are untouched then, and the loader
+/// stands where it stood before.
 pub fn step(
     model: &mut dyn TrainModel,
     loader: &mut Loader,
-    plan: &TrainPlan,
-    accumulation: usize,
+    spikes: &mut SpikeDetector,
+    plan: &RunPlan,
     done: u64,
-) -> StepReport {
+    stop: &AtomicBool,
+) -> Result<Option<StepReport>, TrainError> {
     let start = Instant::now();
+    let (train, accumulation) = (&plan.train, plan.accumulation()?);
     let shape = model.batch_shape();
     let (mut inputs, mut targets) = (vec![0; shape.b * shape.t], vec![0; shape.b * shape.t]);
-    let epoch = loader.epoch();
+    let (epoch, position) = (loader.epoch(), loader.state());
+    let mut parts = StepParts::default();
 
     model.zero_grad();
     let mut loss = 0.0;
-    for _ in 0..accumulation {
+    for micro_step in 0..accumulation {
+        // A large update takes minutes on a small machine; who is told to leave in 30 seconds cannot wait for it.
+        if micro_step > 0 && stop.load(Ordering::SeqCst) {
+            loader.restore(&position)?;
+            return Ok(None);
+        }
+        let begin = Instant::now();
         loader.next_batch(shape.b, &mut inputs, &mut targets);
+        parts.data_ms += ms_since(begin);
+        let begin = Instant::now();
         loss += model.forward_backward(&inputs, &targets, 1.0 / accumulation as f32) / accumulation as f64;
+        parts.forward_backward_ms += ms_since(begin);
     }
+    let begin = Instant::now();
     let norm = model.grad_norm();
-    let skipped = !loss.is_finite() || !norm.is_finite();
-    let (steps, floor, decay) = (plan.steps, plan.final_lr_fraction, plan.decay_fraction);
-    let lr = learning_rate(plan.schedule, done, steps, plan.lr, plan.warmup_steps, floor, decay);
-    if !skipped {
+    let verdict = spikes.judge(loss, norm, plan.spike_limits());
+    let (steps, floor, decay) = (train.steps, train.final_lr_fraction, train.decay_fraction);
+    let lr = learning_rate(train.schedule, done, steps, train.lr, train.warmup_steps, floor, decay);
+    if verdict.skip.is_none() {
         // As PyTorch clips: the factor's denominator carries 1e-6.
-        let grad_scale = (plan.clip / (norm + 1e-6)).min(1.0) as f32;
+        let grad_scale = (train.clip / (norm + 1e-6)).min(1.0) as f32;
         model.adamw(AdamW {
             lr: lr as f32,
-            beta1: plan.beta1 as f32,
-            beta2: plan.beta2 as f32,
-            eps: plan.eps as f32,
-            weight_decay: plan.weight_decay as f32,
+            beta1: train.beta1 as f32,
+            beta2: train.beta2 as f32,
+            eps: train.eps as f32,
+            weight_decay: train.weight_decay as f32,
             grad_scale,
             step: done + 1,
         });
     }
+    parts.optimizer_ms = ms_since(begin);
 
     let seconds = start.elapsed().as_secs_f64();
     let tokens = (shape.b * shape.t * accumulation) as u64;
-    StepReport {
+    Ok(Some(StepReport {
         step: done + 1,
         loss,
         lr,
         norm,
         ms: seconds * 1e3,
+        parts,
         tokens_per_second: tokens as f64 / seconds,
         tokens_seen: (done + 1) * tokens,
         epoch,
-        skipped,
+        z_loss: verdict.z_loss,
+        z_norm: verdict.z_norm,
+        skipped: verdict.skip,
         val_loss: None,
-    }
+        elapsed: 0.0,
+        time: 0.0,
+    }))
+}
+
+fn ms_since(begin: Instant) -> f64 {
+    begin.elapsed().as_secs_f64() * 1e3
 }

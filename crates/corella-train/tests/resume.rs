@@ -9,7 +9,8 @@ use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::{
-    DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport, TrainError, TrainPlan, train,
+    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport,
+    TrainError, TrainPlan, train,
 };
 
 /// Collects losses, and raises the stop flag after some updates.
@@ -74,6 +75,8 @@ fn run(dir: &Path, resume: bool) -> Run {
             val_tokens: 100,
             ..OutputPlan::default()
         },
+        commands: CommandPlan::default(),
+        cost: CostPlan::default(),
     };
     Run {
         plan,
@@ -137,7 +140,7 @@ fn a_finished_folder_is_not_overwritten_and_a_used_one_is_locked() {
     let stop = AtomicBool::new(false);
     let mut watch = Watch { losses: Vec::new(), stop_after: 0, stop: &stop };
     let again = train(&mut run(&dir, false), &mut watch, &stop);
-    assert!(matches!(again, Err(TrainError::Checkpoint { .. })), "{again:?}");
+    assert!(matches!(again, Err(TrainError::NotEmpty { .. })), "{again:?}");
     let held = std::fs::File::create(dir.join("lock")).expect("made");
     held.lock().expect("locked");
     let second = train(&mut run(&dir, true), &mut watch, &stop);
@@ -153,4 +156,33 @@ fn a_batch_that_does_not_divide_is_refused_with_its_neighbours() {
     let text = plan.to_toml().expect("written");
     assert_eq!(RunPlan::from_toml(&text).expect("read"), plan);
     assert!(RunPlan::from_toml(&text.replace("clip", "klip")).is_err(), "unknown keys are errors");
+}
+
+#[test]
+fn a_stretch_of_rubbish_in_the_data_is_left_out_and_training_goes_on() {
+    let dir = folder("spike");
+    let mut run = run(&dir, false);
+    // The same sentence again and again, in the order of the file, with one batch of bytes that never occurred before.
+    let usual = run.data.tokenizer.encode("Brael is known for its glass bells. ");
+    let mut tokens: Vec<u32> = usual.iter().copied().cycle().take(64 * 120).collect();
+    let rubbish: Vec<u32> = (0..63).map(|i| 200 + i % 50).collect();
+    // One further than the batch begins: its first token is the last target of the batch before.
+    let (at, before) = (64 * 100 + 1, tokens.len());
+    tokens.splice(at..at + 63, rubbish);
+    assert_eq!(tokens.len(), before);
+    run.data = Dataset::from_parts(run.data.tokenizer.clone(), tokens, Vec::new());
+    run.plan.data.shuffle = false;
+    run.plan.train.steps = 118;
+    run.plan.train.spike_window = 32;
+    run.plan.output = OutputPlan { checkpoint_every: 0, sample_every: 0, val_every: 0, ..OutputPlan::default() };
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after: u64::MAX, stop: &stop };
+    train(&mut run, &mut watch, &stop).expect("trains");
+    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
+    let skipped: Vec<&str> = text.lines().filter(|line| line.contains("skipped")).collect();
+    assert_eq!(skipped.len(), 1, "{skipped:?}");
+    let row: serde_json::Value = serde_json::from_str(skipped[0]).expect("JSON");
+    assert_eq!((row["step"].as_u64(), row["skipped"].as_str()), (Some(101), Some("loss spike")), "{row}");
+    let (before, after) = (watch.losses[99].1, watch.losses[101].1);
+    assert!(after < before + 0.1, "the rubbish left no trace: {before} before, {after} after");
 }

@@ -78,6 +78,7 @@ pub struct TourArgs {
 
 /// Flags of `train`.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct TrainArgs {
     /// A run file (.toml), or text to train on: a file or a folder
     pub source: Option<PathBuf>,
@@ -141,12 +142,27 @@ pub struct TrainArgs {
     /// Compute activations again in the backward pass instead of keeping them
     #[arg(long)]
     pub recompute: bool,
+    /// Leave out an update whose loss is this many standard deviations above the recent mean (0: never) [default: 7]
+    #[arg(long)]
+    pub spike_z_loss: Option<f64>,
+    /// The same for the gradient norm [default: 7]
+    #[arg(long)]
+    pub spike_z_norm: Option<f64>,
+    /// Updates that a spike is compared with [default: 128]
+    #[arg(long)]
+    pub spike_window: Option<usize>,
     /// Updates between checkpoints
     #[arg(long)]
     pub checkpoint_every: Option<u64>,
-    /// Checkpoints to keep
+    /// Newest checkpoints to keep, beside the best
     #[arg(long)]
     pub keep: Option<usize>,
+    /// Shell command that is started after each checkpoint (CORELLA_CHECKPOINT is its folder)
+    #[arg(long)]
+    pub on_checkpoint: Option<String>,
+    /// Shell command that is run when a checkpoint fails or the run ends by an error (CORELLA_ERROR says which)
+    #[arg(long)]
+    pub on_failure: Option<String>,
     /// Updates between samples
     #[arg(long)]
     pub sample_every: Option<u64>,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use corella_model::ModelError;
 use corella_model::formats::FormatError;
+use corella_text::data::DataError;
 use corella_train::TrainError;
 
 /// What ends the program early.
@@ -75,6 +76,16 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<TrainError>() {
         return match error {
             TrainError::Locked { .. } => Some("wait until it ends, or choose another folder with --out"),
+            TrainError::NotEmpty { .. } => Some("go on with --resume, or choose another folder with --out"),
+            TrainError::AllDamaged { .. } => {
+                Some("bring a copy back, or begin again in another folder with --out; nothing here was changed")
+            }
+            TrainError::Checkpoint { .. } => Some(
+                "resume with the flags that the run began with (its run.toml), or choose another folder with --out",
+            ),
+            TrainError::Data(DataError::OtherData(_)) => {
+                Some("name the data that the run began with (its run.toml), or choose another folder with --out")
+            }
             TrainError::Diverged(_) => {
                 Some("lower --lr or lengthen --warmup-steps, and go on from the last checkpoint with --resume")
             }

@@ -143,7 +143,8 @@ fn model_folder(path: &Path) -> Result<PathBuf> {
     if !checkpoints.is_dir() {
         return Ok(path.to_path_buf());
     }
-    corella_train::checkpoint::latest(&checkpoints)?.ok_or_else(|| {
+    let newest = corella_train::checkpoint::latest(&checkpoints)?;
+    newest.map(|found| found.path).ok_or_else(|| {
         Failure::new(format!("{} has no finished checkpoint yet", path.display()))
             .hint("train with --checkpoint-every N, or wait for the end of the run")
     })

@@ -1,19 +1,33 @@
 //! Ctrl-C and SIGTERM ask a long job to stop at the next safe point; a second Ctrl-C ends it at once.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use corella_train::heartbeat;
 
 use crate::error::{Failure, Result};
 
-/// A flag that the first signal raises.
-pub fn stop_flag() -> Result<Arc<AtomicBool>> {
+/// How long a machine that is about to be taken away usually waits.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// A flag that the first signal raises for the training run in `run`. If no checkpoint is written in time, the reason is
+/// printed.
+pub fn stop_flag(run: &Path) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
+    let run = run.to_path_buf();
     ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step: writing a checkpoint (again: stop at once)");
+        eprintln!("stopping after this micro-batch: writing a checkpoint (again: stop at once)");
+        let run = run.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(NOTICE);
+            eprintln!("no checkpoint within {} seconds: {}", NOTICE.as_secs(), heartbeat::describe(&run));
+        });
     })
     .map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
     Ok(stop)

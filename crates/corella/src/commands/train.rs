@@ -10,7 +10,8 @@ use corella_model::{BatchShape, TextModel};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::{
-    DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, Schedule, StepReport, TrainPlan,
+    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, Schedule, StepReport,
+    TrainPlan,
 };
 
 use crate::cli::{Common, TrainArgs};
@@ -22,7 +23,7 @@ use crate::signals::stop_flag;
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     let (mut plan, dir, data) = resolve(args, common)?;
     let mut run = build(&mut plan, dir, data, args.resume, common)?;
-    let stop = stop_flag()?;
+    let stop = stop_flag(&run.dir)?;
     let mut hooks = Console::new(&run, common.json);
     let outcome = corella_train::train(&mut run, &mut hooks, &stop)?;
     finish(&run.dir, &outcome, common)
@@ -34,10 +35,15 @@ fn finish(dir: &Path, outcome: &Outcome, common: &Common) -> Result<()> {
         println!(
             "{}",
             serde_json::json!({"state": word, "step": outcome.step, "val_loss": outcome.val_loss,
-                "checkpoint": outcome.checkpoint})
+                "checkpoint": outcome.checkpoint,
+                "best": outcome.best.as_ref().map(|(path, val_loss)| serde_json::json!({"checkpoint": path, "val_loss": val_loss})),
+                "seconds": outcome.seconds})
         );
     } else {
         println!("{word} after {} steps; {}", outcome.step, outcome.checkpoint.display());
+        if let Some((path, loss)) = outcome.best.as_ref().filter(|(path, _)| *path != outcome.checkpoint) {
+            println!("lowest validation loss {loss:.4}: {}", path.display());
+        }
         if outcome.finished {
             println!("continue a text with: corella generate {} -p TEXT", dir.display());
         } else {
@@ -102,6 +108,8 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
             ..TrainPlan::default()
         },
         output: OutputPlan::default(),
+        commands: CommandPlan::default(),
+        cost: CostPlan::default(),
     }
 }
 
@@ -130,11 +138,19 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
     set(&mut plan.train.micro_batch, &args.micro_batch);
     set(&mut plan.train.lr, &args.lr);
     set(&mut plan.train.warmup_steps, &args.warmup_steps);
+    set(&mut plan.train.spike_z_loss, &args.spike_z_loss);
+    set(&mut plan.train.spike_z_norm, &args.spike_z_norm);
+    set(&mut plan.train.spike_window, &args.spike_window);
     set(&mut plan.output.checkpoint_every, &args.checkpoint_every);
     set(&mut plan.output.keep, &args.keep);
     set(&mut plan.output.sample_every, &args.sample_every);
     set(&mut plan.output.val_every, &args.val_every);
     set(&mut plan.output.val_tokens, &args.val_tokens);
+    let commands = &mut plan.commands;
+    for (to, from) in [(&mut commands.on_checkpoint, &args.on_checkpoint), (&mut commands.on_failure, &args.on_failure)]
+    {
+        *to = from.clone().or_else(|| to.take());
+    }
     plan.train.recompute |= args.recompute;
     if common.seed != 42 {
         plan.train.seed = common.seed;
@@ -275,7 +291,10 @@ impl Console {
 impl Hooks for Console {
     fn on_step(&mut self, report: &StepReport) {
         self.count(report);
-        if !self.quiet {
+        if self.quiet {
+            // A stream of JSON lines; the last line of the program is its result.
+            println!("{}", serde_json::json!(report));
+        } else {
             let mean = self.seconds / self.steps as f64;
             println!("{}", corella_train::console::line(report, self.plan.train.steps, self.flops_per_token, mean));
         }

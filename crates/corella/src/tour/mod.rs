@@ -7,7 +7,9 @@ use std::path::Path;
 use corella_model::TextModel;
 use corella_model::gpt2::{Gpt2Infer, load_gpt2};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, Grammar, World, facts, probes};
-use corella_train::{DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan};
+use corella_train::{
+    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan,
+};
 
 use crate::cli::{Common, TourArgs};
 use crate::commands::train::{Console, build};
@@ -37,7 +39,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         println!("Its loss is the surprise, in nats, at each next token. Low is good.\n");
     }
     let mut run = build(&mut plan, args.out.clone(), data, args.resume, common)?;
-    let stop = stop_flag()?;
+    let stop = stop_flag(&run.dir)?;
     let mut live = Live {
         console: Console::new(&run, common.json),
         losses: Vec::new(),
@@ -103,6 +105,8 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
             val_every: (steps / 8).max(1),
             ..OutputPlan::default()
         },
+        commands: CommandPlan::default(),
+        cost: CostPlan::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 /// The program that cargo built for this test.
 pub const CORELLA: &str = env!("CARGO_BIN_EXE_corella");
@@ -31,6 +31,13 @@ impl Folder {
         std::fs::write(&path, lines).expect("written");
         path
     }
+
+    /// The same as token shards, with which a run starts in milliseconds.
+    pub fn data(&self) -> PathBuf {
+        let (text, data) = (self.text().display().to_string(), self.join("data"));
+        done(&["prepare", &text, "--vocab-size", "280", "--out", &data.display().to_string()]);
+        data
+    }
 }
 
 impl Drop for Folder {
@@ -42,6 +49,17 @@ impl Drop for Folder {
 /// Runs the program to its end.
 pub fn corella(args: &[&str]) -> Output {
     Command::new(CORELLA).args(args).output().expect("the program starts")
+}
+
+/// Starts the program and leaves it running, its output unread.
+pub fn start(args: &[&str]) -> Child {
+    Command::new(CORELLA).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
+}
+
+/// Sends a signal by its name.
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().expect("a shell");
+    assert!(sent.success());
 }
 
 pub fn stdout(output: &Output) -> String {
@@ -63,6 +81,14 @@ pub fn done(args: &[&str]) -> String {
 pub fn small_run<'a>(source: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
     let fixed = "--n-layer 2 --n-head 2 --n-embd 32 --seq-len 32 --vocab-size 300 --micro-batch 4 --checkpoint-every 3 --val-every 5 --sample-every 0 --warmup-steps 2";
     let mut args = vec!["train", source, "--out", out, "--steps", steps];
+    args.extend(fixed.split(' '));
+    args
+}
+
+/// Flags of a training run on prepared data whose updates take a fraction of a millisecond; the learning rate is constant.
+pub fn tiny_run<'a>(data: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
+    let fixed = "--n-layer 1 --n-head 2 --n-embd 16 --seq-len 16 --micro-batch 2 --checkpoint-every 3 --val-every 5 --val-tokens 64 --sample-every 0 --warmup-steps 2 --schedule constant --threads 1";
+    let mut args = vec!["train", "--data", data, "--out", out, "--steps", steps];
     args.extend(fixed.split(' '));
     args
 }

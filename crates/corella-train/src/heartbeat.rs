@@ -1,0 +1,85 @@
+//! heartbeat.json: what a watcher needs to know about a run, replaced whole every second or so.
+//!
+//! A run that is alive replaces the file at least once per update; a file that has not changed for many times
+//! `seconds_per_step` belongs to a run that hangs or is gone.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Making updates.
+    Training,
+    /// Measuring the validation loss.
+    Validating,
+    /// Writing a checkpoint.
+    Saving,
+    /// Ended, all updates made.
+    Finished,
+    /// Ended on request, to be resumed.
+    Stopped,
+    /// Ended by an error.
+    Failed,
+}
+
+/// The content of heartbeat.json.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// What the run is doing.
+    pub state: RunState,
+    /// Process.
+    pub pid: u32,
+    /// Updates made.
+    pub step: u64,
+    /// Updates planned.
+    pub steps: u64,
+    /// Last loss.
+    pub loss: Option<f64>,
+    /// Last validation loss.
+    pub val_loss: Option<f64>,
+    /// Mean seconds of an update of this session.
+    pub seconds_per_step: Option<f64>,
+    /// Seconds until the last update.
+    pub eta_seconds: Option<f64>,
+    /// Seconds in the run, over all sessions.
+    pub elapsed_seconds: f64,
+    /// Dollars so far, where the plan has a price.
+    pub dollars: Option<f64>,
+    /// Newest checkpoint.
+    pub checkpoint: Option<String>,
+    /// What went wrong last.
+    pub trouble: Option<String>,
+    /// Seconds since 1970 by the wall's clock.
+    pub time: f64,
+}
+
+/// Name of the file in the run folder.
+pub const FILE: &str = "heartbeat.json";
+
+/// Replaces the file. A disk that takes no heartbeat must not end a run, so failures are left to the checkpoint to report.
+pub fn write(dir: &Path, heartbeat: &Heartbeat) {
+    let temporary = dir.join("heartbeat.json.partial");
+    if let Ok(text) = serde_json::to_string(heartbeat) {
+        let _ = fs::write(&temporary, text + "\n").and_then(|()| fs::rename(&temporary, dir.join(FILE)));
+    }
+}
+
+/// What the run in `dir` did when its heart last beat, in a sentence.
+pub fn describe(dir: &Path) -> String {
+    let read = fs::read_to_string(dir.join(FILE)).ok().and_then(|text| serde_json::from_str::<Heartbeat>(&text).ok());
+    let Some(beat) = read else { return "the run has not begun to train".to_owned() };
+    let doing = match beat.state {
+        RunState::Training => "it is in a forward and backward pass, which is not interrupted",
+        RunState::Validating => "it is in a validation pass, which is not interrupted",
+        RunState::Saving => "it is writing a checkpoint, and the disk is slow",
+        RunState::Finished | RunState::Stopped | RunState::Failed => "it has ended",
+    };
+    let pace = beat.seconds_per_step.map(|s| format!(" (an update takes {s:.1} s)")).unwrap_or_default();
+    let last =
+        beat.checkpoint.map_or("there is no checkpoint yet".to_owned(), |c| format!("the last whole one is {c}"));
+    format!("{doing}{pace}; {last}")
+}

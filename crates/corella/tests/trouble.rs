@@ -1,0 +1,214 @@
+//! What goes wrong around a run: disks, folders, files of others, clocks. Each is answered with what to do, and the
+//! checkpoint before stays whole.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use common::{CORELLA, Folder, corella, done, losses, small_run, start, stderr, tiny_run};
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(run.join("checkpoints")).expect("a folder");
+    let mut found: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
+    found.sort();
+    found
+}
+
+/// Runs and expects exit code 1, a message with these words, and a hint; returns the message.
+fn refused(args: &[&str], words: &[&str]) -> String {
+    let output = corella(args);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
+    for word in words.iter().chain(&["hint:"]) {
+        assert!(message.contains(word), "{word} is missing: {message}");
+    }
+    message
+}
+
+fn resumed<'a>(data: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
+    let mut args = tiny_run(data, out, steps);
+    args.push("--resume");
+    args
+}
+
+#[test]
+fn two_processes_do_not_train_in_one_folder() {
+    let folder = Folder::new("lock");
+    let (data, run) = (text(&folder.data()), folder.join("run"));
+    let out = text(&run);
+    let mut child = start(&tiny_run(&data, &out, "1000000000"));
+    while !run.join("log.jsonl").is_file() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let message = refused(&resumed(&data, &out, "5"), &["in use by another process"]);
+    assert!(message.contains(&child.id().to_string()), "the message names the process: {message}");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+}
+
+#[test]
+fn a_disk_that_takes_no_more_leaves_the_checkpoint_before() {
+    let folder = Folder::new("full");
+    let source = text(&folder.text());
+    let out = text(&folder.join("run"));
+    done(&small_run(&source, &out, "6"));
+    let mut args = small_run(&source, &out, "30");
+    args.push("--resume");
+    // A limit on the size of files stands for a full disk: the write fails in the middle of the weights.
+    let script = format!("trap '' XFSZ; ulimit -f 40; exec {CORELLA} {}", args.join(" "));
+    let limited = Command::new("sh").args(["-c", &script]).output().expect("a shell");
+    assert_eq!(limited.status.code(), Some(1));
+    let message = stderr(&limited);
+    assert!(message.contains("safetensors") && message.contains("hint: make room"), "{message}");
+    assert!(message.contains("training goes on"), "one failure does not end it: {message}");
+    assert!(checkpoints(&folder.join("run")).iter().all(|p| !text(p).contains("partial")), "nothing is left behind");
+    done(&["generate", &out, "-p", "The red fox", "--max-tokens", "5"]);
+    done(&args);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_tried_again_after_the_users_command() {
+    let folder = Folder::new("retry");
+    let (data, run, whole) = (text(&folder.data()), folder.join("run"), folder.join("whole"));
+    let (out, told) = (text(&run), folder.join("told"));
+    fs::create_dir(&run).expect("made");
+    // A file where the folder of the checkpoints is to be; the command on a failure clears the way.
+    fs::write(run.join("checkpoints"), "in the way").expect("written");
+    let on_failure =
+        format!("rm \"$CORELLA_RUN/checkpoints\"; echo \"$CORELLA_STEP: $CORELLA_ERROR\" > {}", text(&told));
+    let on_checkpoint = format!("basename \"$CORELLA_CHECKPOINT\" >> {}", text(&folder.join("copied")));
+    let hooks = ["--on-failure", &on_failure, "--on-checkpoint", &on_checkpoint];
+    let output = corella(&[tiny_run(&data, &out, "9"), hooks.to_vec()].concat());
+    let message = stderr(&output);
+    assert!(output.status.success() && message.contains("training goes on"), "{message}");
+    let told = fs::read_to_string(told).expect("the command ran");
+    assert!(told.starts_with("3: ") && told.contains("checkpoints"), "{told}");
+    assert_eq!(fs::read_to_string(folder.join("copied")).expect("ran"), "step-00000006\nstep-00000009\n");
+    done(&tiny_run(&data, &text(&whole), "9"));
+    assert_eq!(losses(&whole), losses(&run));
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_named() {
+    let folder = Folder::new("unwritable");
+    let data = text(&folder.data());
+    // Nobody, root included, makes folders there.
+    refused(&tiny_run(&data, "/sys/corella", "5"), &["/sys/corella", "choose a folder"]);
+}
+
+#[test]
+fn a_folder_that_vanishes_is_made_anew_and_what_was_in_it_stays_whole() {
+    let folder = Folder::new("vanished");
+    let (data, run, moved) = (text(&folder.data()), folder.join("run"), folder.join("moved"));
+    let out = text(&run);
+    let mut command = Command::new(CORELLA);
+    let args = [tiny_run(&data, &out, "3000"), vec!["--checkpoint-every", "200"]].concat();
+    let child = command.args(args).stdout(std::process::Stdio::null());
+    let mut child = child.stderr(std::process::Stdio::piped()).spawn().expect("starts");
+    let begin = Instant::now();
+    while !run.join("checkpoints").is_dir() || checkpoints(&run).iter().all(|p| text(p).contains("partial")) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no checkpoint");
+    }
+    fs::rename(&run, &moved).expect("moved away");
+    assert!(child.try_wait().expect("status").is_none(), "the run was to go on for a while");
+    let output = child.wait_with_output().expect("ended");
+    let message = stderr(&output);
+    assert!(output.status.success() && message.contains("vanished"), "{message}");
+    assert!(text(checkpoints(&run).last().expect("a checkpoint")).ends_with("step-00003000"));
+    done(&["generate", &text(&moved), "-p", "The red", "--max-tokens", "3"]);
+}
+
+#[test]
+fn damaged_truncated_and_foreign_checkpoints_are_told_apart() {
+    let folder = Folder::new("damaged");
+    let (data, run) = (text(&folder.data()), folder.join("run"));
+    let out = text(&run);
+    done(&tiny_run(&data, &out, "6"));
+    let (older, newest) = (checkpoints(&run)[0].clone(), checkpoints(&run)[1].clone());
+
+    let moments = newest.join("optimizer.safetensors");
+    let whole = fs::read(&moments).expect("read");
+    fs::write(&moments, &whole[..whole.len() / 2]).expect("truncated");
+    let printed = corella(&resumed(&data, &out, "6"));
+    assert!(printed.status.success() && stderr(&printed).contains("optimizer.safetensors is damaged"));
+    assert_eq!(losses(&run).len(), 7, "the updates since the one before are made again");
+
+    // A shape that is not the checkpoint's, and data that is not its data.
+    let other_shape = [resumed(&data, &out, "9"), vec!["--n-layer", "2"]].concat();
+    refused(&other_shape, &["is of another model", "run.toml"]);
+    fs::write(folder.join("other.txt"), "a quick red fox. ".repeat(900)).expect("written");
+    let other = text(&folder.join("other"));
+    done(&["prepare", &text(&folder.join("other.txt")), "--tokenizer", &text(&older), "--out", &other]);
+    refused(&resumed(&other, &out, "9"), &["belongs to other data", "run.toml"]);
+
+    // What another program wrote under the same name.
+    fs::write(newest.join("state.json"), r#"{"iteration": 6}"#).expect("written");
+    let printed = corella(&resumed(&data, &out, "6"));
+    assert!(stderr(&printed).contains("state.json: missing field"), "{}", stderr(&printed));
+    for checkpoint in checkpoints(&run) {
+        fs::write(checkpoint.join("state.json"), "").expect("written");
+    }
+    refused(&resumed(&data, &out, "9"), &["no checkpoint in", "is whole"]);
+    assert_eq!(losses(&run).len(), 7, "and nothing was started over");
+}
+
+#[test]
+fn dates_do_not_decide_which_checkpoint_is_the_newest() {
+    let folder = Folder::new("dates");
+    let (data, run) = (text(&folder.data()), folder.join("run"));
+    let out = text(&run);
+    done(&tiny_run(&data, &out, "6"));
+    for (checkpoint, date) in checkpoints(&run).iter().zip([4_000_000_000, 1]) {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(date);
+        for entry in fs::read_dir(checkpoint).expect("a folder") {
+            let file = fs::File::options().append(true).open(entry.expect("an entry").path()).expect("opened");
+            file.set_modified(time).expect("dated");
+        }
+        fs::File::open(checkpoint).expect("opened").set_modified(time).expect("dated");
+    }
+    let printed = done(&resumed(&data, &out, "7"));
+    assert!(printed.contains("step 7/7") && !printed.contains("step 4/7"), "{printed}");
+}
+
+#[test]
+fn a_run_whose_loss_is_no_number_ends_and_its_weights_stay_numbers() {
+    let folder = Folder::new("diverged");
+    let (data, run) = (text(&folder.data()), folder.join("run"));
+    let out = text(&run);
+    let message = refused(
+        &[tiny_run(&data, &out, "500"), vec!["--lr", "1e38", "--spike-z-loss", "0", "--spike-z-norm", "0"]].concat(),
+        &["not finite in 8 updates", "lower --lr"],
+    );
+    assert!(!message.contains("panicked"));
+    let events = fs::read_to_string(run.join("events.jsonl")).expect("events");
+    assert_eq!(events.matches("is not finite").count(), 8, "{events}");
+    assert!(events.lines().last().is_some_and(|line| line.contains("\"failed\"")), "{events}");
+    let heartbeat = fs::read_to_string(run.join("heartbeat.json")).expect("a heartbeat");
+    assert!(heartbeat.contains("\"failed\"") && heartbeat.contains("not finite"), "{heartbeat}");
+}
+
+#[test]
+fn the_newest_and_the_best_checkpoint_are_kept() {
+    let folder = Folder::new("best");
+    let (data, run) = (text(&folder.data()), folder.join("run"));
+    let out = text(&run);
+    // A learning rate that ruins the model: the first measurement is the best one.
+    let args = [tiny_run(&data, &out, "30"), vec!["--lr", "3", "--keep", "1", "--spike-z-loss", "0"]].concat();
+    done(&args);
+    let lines = losses(&run);
+    let val = |line: &String| line.split(' ').nth(3).and_then(|v| v.parse::<f64>().ok());
+    let step = |line: &String| line.split(' ').next().and_then(|s| s.parse::<u64>().ok()).expect("a step");
+    let rated = lines.iter().filter(|l| step(l) > 0 && step(l) % 3 == 0).filter_map(|l| Some((val(l)?, step(l))));
+    let best = rated.min_by(|a, b| a.0.total_cmp(&b.0)).expect("validated").1;
+    assert!(best < 30, "the end is not the best");
+    let kept: Vec<String> = checkpoints(&run).iter().map(|p| text(p.file_name().expect("a name").as_ref())).collect();
+    assert_eq!(kept, [format!("step-{best:08}"), "step-00000030".to_owned()]);
+}
