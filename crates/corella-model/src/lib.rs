@@ -8,4 +8,4 @@ pub mod text_model;
 
 pub use error::ModelError;
 pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut};
-pub use text_model::{AdamW, BatchShape, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};
+pub use text_model::{AdamW, BatchShape, Dtype, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-pub use corella_ops::{AdamW, ParamPart};
+pub use corella_ops::{AdamW, Dtype, ParamPart};
 
 use crate::ModelError;
 

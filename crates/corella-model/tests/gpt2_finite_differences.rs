@@ -1,7 +1,7 @@
 //! The whole model's gradient against the slope of its own loss in f64, and the f32 backend against the f64 one.
 
 use corella_model::gpt2::{Gpt2Config, Gpt2Train, Gpt2Weights, Recompute, param_specs};
-use corella_model::{AdamW, BatchShape, ParamPart, TrainModel};
+use corella_model::{AdamW, BatchShape, Dtype, ParamPart, TrainModel};
 use corella_ops::OpsInfer;
 use corella_ops::cases::Random;
 use corella_ops::cpu::{Cpu, CpuOptions, Path};
@@ -27,7 +27,7 @@ fn batch() -> (Vec<u32>, Vec<u32>) {
 }
 
 fn model<O: OpsInfer>(ops: O, recompute: Recompute) -> Gpt2Train<O> {
-    Gpt2Train::new(ops, &weights(), BatchShape { b: B, t: T }, recompute).expect("fits")
+    Gpt2Train::new(ops, &weights(), BatchShape { b: B, t: T }, recompute, Dtype::F32).expect("fits")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use corella_model::gpt2::{
     Gpt2Config, Gpt2Infer, Gpt2Train, Gpt2Weights, Recompute, load_gpt2, random_weights, save_hugging_face, save_llmc,
 };
-use corella_model::{AdamW, BatchShape, ParamPart, TextModel, TrainModel};
+use corella_model::{AdamW, BatchShape, Dtype, ParamPart, TextModel, TrainModel};
 use corella_ops::cpu::{Cpu, CpuOptions, Path as KernelPath};
 use serde::Deserialize;
 
@@ -39,7 +39,7 @@ fn cpu(path: KernelPath, threads: usize) -> Cpu {
 }
 
 fn model(path: KernelPath, g: &Golden, weights: &Gpt2Weights, recompute: Recompute) -> Gpt2Train<Cpu> {
-    Gpt2Train::new(cpu(path, 2), weights, BatchShape { b: g.b, t: g.t }, recompute).expect("fits")
+    Gpt2Train::new(cpu(path, 2), weights, BatchShape { b: g.b, t: g.t }, recompute, Dtype::F32).expect("fits")
 }
 
 /// Largest difference relative to the largest expected value.

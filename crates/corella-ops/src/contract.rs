@@ -6,6 +6,11 @@
 //! the output is ignored; "adds" means the result is added to it. Gradients of parameters always add, so that
 //! micro-batches accumulate; gradients of activations say which.
 //!
+//! Activations are f32 or bf16 ([`Dtype`]), in any mix, and rounded when they are stored. Row statistics (mean, rstd, lse,
+//! losses) and outputs that are added to are f32. Parameters have f32 masters, gradients and moments; products read their
+//! values in the format that the parameter was made with, and take the other operand in the same format, rounding it first
+//! if it is wider.
+//!
 //! Two rules make results repeatable: a sum over the inner dimension runs in one order that depends on the shape
 //! only, never on the number of rows or threads; and no operation reads memory that its caller did not write.
 
@@ -46,6 +51,42 @@ pub enum OpsError {
         /// Weights of a block.
         block: usize,
     },
+}
+
+/// A number format in memory. Sums are formed in f32, whatever the format of what is added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE 754 single precision.
+    #[default]
+    F32,
+    /// bfloat16: the exponent of f32 with eight bits of precision.
+    Bf16,
+}
+
+impl Dtype {
+    /// Both.
+    pub const ALL: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
+
+    /// Name in flags, plans and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+
+    /// The format of this name.
+    pub fn from_name(name: &str) -> Option<Dtype> {
+        Dtype::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::Bf16 => 2,
+        }
+    }
 }
 
 /// Which of the arrays that belong to one trained tensor.
@@ -201,16 +242,18 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// backend keeps for its matrix products (rewritten by [`OpsTrain::adamw`] and [`OpsTrain::param_write`]).
     type Param: Send + Sync + Debug;
 
-    /// Name of device and kernel path, e.g. `cpu avx2 f32`, recorded with every result.
+    /// Name of device and kernel path, e.g. `cpu avx2`, recorded with every result.
     fn name(&self) -> String;
 
     // ---- memory -------------------------------------------------------------------------------------------------
     /// `len` zeros.
-    fn buf(&self, len: usize, what: &str) -> Result<Self::Buf, OpsError>;
+    fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Self::Buf, OpsError>;
     /// `len` token ids, all 0.
     fn ids(&self, len: usize) -> Result<Self::Ids, OpsError>;
-    /// A parameter of `rows × cols` zeros (a vector has one row); gradient and moments only if `trained`.
-    fn param(&self, rows: usize, cols: usize, trained: bool, what: &str) -> Result<Self::Param, OpsError>;
+    /// A parameter of `rows × cols` zeros (a vector has one row); gradient and moments only if `trained`. Products read
+    /// matrices in format `dtype`; vectors, lookups and the optimizer read the f32 master.
+    fn param(&self, rows: usize, cols: usize, trained: bool, dtype: Dtype, what: &str)
+    -> Result<Self::Param, OpsError>;
     /// Copies host values to the front of `buf`.
     fn write(&self, buf: &mut Self::Buf, values: &[f32]);
     /// Copies the front of `buf` to the host.

@@ -13,7 +13,7 @@ pub mod quant;
 pub mod reference;
 
 pub use contract::{
-    AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
+    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart, rope_table,
 };
 pub use contract_infer::{BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, RopePairs, RowAt, Store};

@@ -2,7 +2,7 @@
 
 use corella_ops::cases::{Random, all, differences};
 use corella_ops::cpu::{Cpu, CpuOptions, Path};
-use corella_ops::{MatmulDims, OpsTrain, ParamPart};
+use corella_ops::{Dtype, MatmulDims, OpsTrain, ParamPart};
 
 fn cpu(path: Path, threads: usize) -> Cpu {
     Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("the backend starts")
@@ -11,9 +11,10 @@ fn cpu(path: Path, threads: usize) -> Cpu {
 #[test]
 fn every_path_agrees_with_the_reference() {
     for path in Path::available() {
-        // f32: a few roundings of 6e-8 on sums of up to 1,024 products.
-        let found = differences(&cpu(path, 2), 5e-6).expect("the cases run");
-        assert!(found.is_empty(), "{path:?}:\n{}", found.join("\n"));
+        for dtype in Dtype::ALL {
+            let found = differences(&cpu(path, 2), dtype).expect("the cases run");
+            assert!(found.is_empty(), "{path:?} {dtype:?}:\n{}", found.join("\n"));
+        }
     }
 }
 
@@ -23,11 +24,13 @@ fn the_number_of_threads_changes_no_bit() {
         let one = cpu(path, 1);
         for threads in 2..=4 {
             let many = cpu(path, threads);
-            for case in all::<Cpu>() {
-                let (a, b) = (case.run(&one).expect("one thread"), case.run(&many).expect("many threads"));
-                for ((name, a), (_, b)) in a.iter().zip(&b) {
-                    let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(same, "{path:?}, {threads} threads, {}: {name}", case.name);
+            for dtype in Dtype::ALL {
+                for case in all::<Cpu>(dtype) {
+                    let (a, b) = (case.run(&one, dtype).expect("one"), case.run(&many, dtype).expect("many"));
+                    for ((name, a), (_, b)) in a.iter().zip(&b) {
+                        let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+                        assert!(same, "{path:?} {dtype:?}, {threads} threads, {}: {name}", case.name);
+                    }
                 }
             }
         }
@@ -41,12 +44,12 @@ fn a_row_comes_out_the_same_alone_and_among_others() {
         let (rows, c, oc) = (101, 515, 67);
         let mut random = Random::new(7);
         let (x, w) = (random.normals(rows * c), random.normals(oc * c));
-        let mut weight = ops.param(oc, c, false, "w").expect("memory");
+        let mut weight = ops.param(oc, c, false, Dtype::F32, "w").expect("memory");
         ops.param_write(&mut weight, ParamPart::Value, &w);
         let product = |first: usize, n: usize| {
-            let mut input = ops.buf(n * c, "x").expect("memory");
+            let mut input = ops.buf(n * c, Dtype::F32, "x").expect("memory");
             ops.write(&mut input, &x[first * c..(first + n) * c]);
-            let mut out = ops.buf(n * oc, "out").expect("memory");
+            let mut out = ops.buf(n * oc, Dtype::F32, "out").expect("memory");
             ops.matmul(&mut out, &input, &weight, None, MatmulDims { n, c, oc });
             let mut host = vec![0.0; n * oc];
             ops.read(&out, &mut host);
@@ -69,10 +72,12 @@ fn special_values_reach_their_own_row_only() {
         for special in [f32::NAN, f32::INFINITY] {
             let mut x = Random::new(3).normals(rows * c);
             x[7 * c + 5] = special;
-            let mut weight = ops.param(oc, c, false, "w").expect("memory");
+            let mut weight = ops.param(oc, c, false, Dtype::F32, "w").expect("memory");
             ops.param_write(&mut weight, ParamPart::Value, &Random::new(4).normals(oc * c));
-            let (mut input, mut out) =
-                (ops.buf(rows * c, "x").expect("memory"), ops.buf(rows * oc, "out").expect("memory"));
+            let (mut input, mut out) = (
+                ops.buf(rows * c, Dtype::F32, "x").expect("memory"),
+                ops.buf(rows * oc, Dtype::F32, "out").expect("memory"),
+            );
             ops.write(&mut input, &x);
             ops.matmul(&mut out, &input, &weight, None, MatmulDims { n: rows, c, oc });
             let mut host = vec![0.0; rows * oc];
@@ -90,9 +95,9 @@ fn the_smallest_numbers_are_kept() {
     for path in Path::available() {
         let ops = cpu(path, 1);
         let (mut x, mut zero, mut out) = (
-            ops.buf(17, "x").expect("memory"),
-            ops.buf(17, "zero").expect("memory"),
-            ops.buf(17, "out").expect("memory"),
+            ops.buf(17, Dtype::F32, "x").expect("memory"),
+            ops.buf(17, Dtype::F32, "zero").expect("memory"),
+            ops.buf(17, Dtype::F32, "out").expect("memory"),
         );
         ops.write(&mut x, &[1e-40; 17]);
         ops.write(&mut zero, &[0.0; 17]);

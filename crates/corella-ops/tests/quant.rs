@@ -2,7 +2,7 @@
 
 use corella_ops::WeightFormat;
 use corella_ops::quant::{dequantize_row, quantize_row};
-use corella_ops::{OpsError, OpsInfer, Store};
+use corella_ops::{Dtype, OpsError, OpsInfer, Store};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = format!("{}/../../fixtures/quant/{name}.bin", env!("CARGO_MANIFEST_DIR"));
@@ -46,7 +46,7 @@ fn a_packed_weight_gives_its_rows_back_to_the_bit() -> Result<(), OpsError> {
         let mut weight = ops.weight(format, 2, bits.len(), "fixture")?;
         ops.weight_rows(&mut weight, 0, &blocks);
         ops.weight_rows(&mut weight, 1, &reversed);
-        let (mut ids, mut out) = (ops.ids(2)?, ops.buf(2 * bits.len(), "rows")?);
+        let (mut ids, mut out) = (ops.ids(2)?, ops.buf(2 * bits.len(), Dtype::F32, "rows")?);
         ops.write_ids(&mut ids, &[1, 0]);
         ops.lookup(&mut out, &ids, &weight, 2, Store::Write);
         let mut rows = vec![0.0; 2 * bits.len()];

@@ -1,5 +1,6 @@
 //! The resolved plan of a run: what run.toml holds.
 
+use corella_model::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -114,8 +115,9 @@ pub struct TrainPlan {
     pub spike_window: usize,
     /// Seed of weights, data order and samples.
     pub seed: u64,
-    /// Number format.
-    pub dtype: String,
+    /// Number format of activations and products; masters, gradients and moments are f32.
+    #[serde(with = "dtype_name")]
+    pub dtype: Dtype,
     /// Compute activations again in the backward pass.
     pub recompute: bool,
     /// Model that the weights start from.
@@ -143,10 +145,26 @@ impl Default for TrainPlan {
             spike_z_norm: 7.0,
             spike_window: 128,
             seed: 42,
-            dtype: "f32".to_owned(),
+            dtype: Dtype::F32,
             recompute: false,
             init_from: None,
         }
+    }
+}
+
+/// A number format by its name.
+mod dtype_name {
+    use corella_model::Dtype;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(dtype: &Dtype, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(dtype.name())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Dtype, D::Error> {
+        let name = String::deserialize(from)?;
+        Dtype::from_name(&name).ok_or_else(|| D::Error::custom(format!("dtype is `{name}`; f32 and bf16 are computed")))
     }
 }
 
@@ -248,7 +266,6 @@ impl RunPlan {
             ("final_lr_fraction", (0.0..=1.0).contains(&t.final_lr_fraction), "must be from 0 to 1"),
             ("decay_fraction", t.decay_fraction > 0.0 && t.decay_fraction <= 1.0, "must be above 0 and at most 1"),
             ("warmup_steps", t.warmup_steps <= t.steps, "must not exceed steps"),
-            ("dtype", t.dtype == "f32", "f32 is computed"),
             ("spike_z_loss", t.spike_z_loss >= 0.0, "must be 0 or more"),
             ("spike_z_norm", t.spike_z_norm >= 0.0, "must be 0 or more"),
             ("spike_window", t.spike_window <= 1 << 20, "must be at most 1048576"),

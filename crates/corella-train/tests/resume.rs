@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use corella_model::gpt2::{Gpt2Config, Gpt2Files, Gpt2Train, Recompute, random_weights};
-use corella_model::{BatchShape, TextModel};
+use corella_model::{BatchShape, Dtype, TextModel};
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
@@ -49,7 +49,7 @@ fn run(dir: &Path, resume: bool) -> Run {
     let ids = tokenizer.encode(&text);
     let batch = BatchShape { b: 2, t: 16 };
     let ops = Cpu::new(CpuOptions { threads: Some(2), path: None }).expect("available");
-    let model = Gpt2Train::new(ops, &random_weights(&config, 1), batch, Recompute::None).expect("fits");
+    let model = Gpt2Train::new(ops, &random_weights(&config, 1), batch, Recompute::None, Dtype::F32).expect("fits");
     let plan = RunPlan {
         model: ModelPlan {
             name: "gpt2-custom".into(),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::TypedValueParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use corella_model::Dtype;
 
 /// Train GPT-2 from random weights, and continue text with what came out.
 #[derive(Debug, Parser)]
@@ -136,9 +137,9 @@ pub struct TrainArgs {
     /// cosine, linear, constant or wsd
     #[arg(long)]
     pub schedule: Option<String>,
-    /// Number format of the weights and activations
-    #[arg(long, value_parser = ["f32"])]
-    pub dtype: Option<String>,
+    /// Number format of activations and products: f32, or bf16 with f32 masters
+    #[arg(long, value_parser = dtype_parser())]
+    pub dtype: Option<Dtype>,
     /// Compute activations again in the backward pass instead of keeping them
     #[arg(long)]
     pub recompute: bool,
@@ -175,6 +176,11 @@ pub struct TrainArgs {
     /// Tokens of the validation loss
     #[arg(long)]
     pub val_tokens: Option<usize>,
+}
+
+/// Number formats by name.
+fn dtype_parser() -> impl TypedValueParser<Value = Dtype> {
+    PossibleValuesParser::new(Dtype::ALL.map(Dtype::name)).map(|name| Dtype::from_name(&name).unwrap_or_default())
 }
 
 /// Flags of `generate`.
@@ -283,6 +289,12 @@ pub struct BenchArgs {
     /// Only this model: tour, small, mid or gpt2-124m (train and generate)
     #[arg(long)]
     pub model: Option<String>,
+    /// Only this number format: f32 or bf16 (ops and train)
+    #[arg(long, value_parser = dtype_parser())]
+    pub dtype: Option<Dtype>,
+    /// Sequences of a micro-batch (train)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096).map(usize::from))]
+    pub micro_batch: Option<usize>,
 }
 
 /// What `bench` measures.

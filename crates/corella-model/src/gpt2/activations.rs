@@ -1,6 +1,6 @@
 //! The memory of a training run, planned from the shapes and allocated once.
 
-use corella_ops::{OpsError, OpsTrain};
+use corella_ops::{Dtype, OpsError, OpsTrain};
 
 use super::config::Gpt2Config;
 use crate::text_model::BatchShape;
@@ -18,7 +18,7 @@ pub enum Recompute {
 /// Bytes of a training run, by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// f32 values of the parameters.
+    /// f32 values of the parameters, and their image in the format of the products where that is another.
     pub params: u64,
     /// Their gradients.
     pub grads: u64,
@@ -35,17 +35,26 @@ impl MemoryPlan {
     }
 }
 
-/// The plan for a shape.
-pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute) -> MemoryPlan {
-    let params = config.parameter_count() as u64 * 4;
+/// The plan for a shape, with activations and weights in format `dtype`: the residual stream, statistics of rows, masters,
+/// gradients and moments are f32 in any case.
+pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute, dtype: Dtype) -> MemoryPlan {
+    let count = config.parameter_count() as u64;
+    // bf16 weights stand beside their masters.
+    let images = if dtype == Dtype::Bf16 { 2 * count } else { 0 };
     let n = (batch.b * batch.t) as u64;
     let (c, layers, heads) = (config.n_embd() as u64, config.n_layer() as u64, config.n_head() as u64);
-    // Per row of a block: ln1, qkv (3), atty, residual2, ln2, fch (4), fch_gelu (4) of width C; four norm numbers; lse.
-    let block = n * (15 * c + 4 + heads);
+    let (wide, narrow) = (4, dtype.bytes() as u64);
+    // Per row of a block: ln1, qkv (3), atty, ln2, fch (4), fch_gelu (4) of width C; residual2; four norm numbers; lse.
+    let block = n * (narrow * 14 * c + wide * (c + 4 + heads));
     let kept_blocks = if recompute == Recompute::Block { 1 } else { layers };
     // The inputs of the blocks and the last output; scratch, last norm; then the gradients.
-    let rest = n * ((layers + 1) * c + 2 * c + 3) + n * (10 * c);
-    MemoryPlan { params, grads: params, optimizer: 2 * params, activations: 4 * (kept_blocks * block + rest) }
+    let rest = n * (wide * ((layers + 1) * c + 3) + narrow * 2 * c) + n * (wide * c + narrow * 8 * c);
+    MemoryPlan {
+        params: 4 * count + images,
+        grads: 4 * count,
+        optimizer: 8 * count,
+        activations: kept_blocks * block + rest,
+    }
 }
 
 /// What one block computes and its backward pass needs.   N = B·T rows.
@@ -111,46 +120,54 @@ pub struct ActivationGrads<B: OpsTrain> {
 
 impl<B: OpsTrain> Activations<B> {
     /// Allocates everything.
-    pub fn new(ops: &B, config: &Gpt2Config, batch: BatchShape, recompute: Recompute) -> Result<Self, OpsError> {
+    pub fn new(
+        ops: &B,
+        config: &Gpt2Config,
+        batch: BatchShape,
+        recompute: Recompute,
+        dtype: Dtype,
+    ) -> Result<Self, OpsError> {
         let (n, c) = (batch.b * batch.t, config.n_embd());
         let block = || -> Result<_, OpsError> {
             Ok(BlockActs {
-                ln1: ops.buf(n * c, "ln1")?,
-                ln1_mean: ops.buf(n, "ln1_mean")?,
-                ln1_rstd: ops.buf(n, "ln1_rstd")?,
-                qkv: ops.buf(n * 3 * c, "qkv")?,
-                atty: ops.buf(n * c, "atty")?,
-                lse: ops.buf(n * config.n_head(), "lse")?,
-                residual2: ops.buf(n * c, "residual2")?,
-                ln2: ops.buf(n * c, "ln2")?,
-                ln2_mean: ops.buf(n, "ln2_mean")?,
-                ln2_rstd: ops.buf(n, "ln2_rstd")?,
-                fch: ops.buf(n * 4 * c, "fch")?,
-                fch_gelu: ops.buf(n * 4 * c, "fch_gelu")?,
+                ln1: ops.buf(n * c, dtype, "ln1")?,
+                ln1_mean: ops.buf(n, Dtype::F32, "ln1_mean")?,
+                ln1_rstd: ops.buf(n, Dtype::F32, "ln1_rstd")?,
+                qkv: ops.buf(n * 3 * c, dtype, "qkv")?,
+                atty: ops.buf(n * c, dtype, "atty")?,
+                lse: ops.buf(n * config.n_head(), Dtype::F32, "lse")?,
+                residual2: ops.buf(n * c, Dtype::F32, "residual2")?,
+                ln2: ops.buf(n * c, dtype, "ln2")?,
+                ln2_mean: ops.buf(n, Dtype::F32, "ln2_mean")?,
+                ln2_rstd: ops.buf(n, Dtype::F32, "ln2_rstd")?,
+                fch: ops.buf(n * 4 * c, dtype, "fch")?,
+                fch_gelu: ops.buf(n * 4 * c, dtype, "fch_gelu")?,
             })
         };
         let blocks = if recompute == Recompute::Block { 1 } else { config.n_layer() };
         Ok(Activations {
-            residual: (0..=config.n_layer()).map(|_| ops.buf(n * c, "residual")).collect::<Result<_, _>>()?,
+            residual: (0..=config.n_layer())
+                .map(|_| ops.buf(n * c, Dtype::F32, "residual"))
+                .collect::<Result<_, _>>()?,
             blocks: (0..blocks).map(|_| block()).collect::<Result<_, _>>()?,
-            scratch: ops.buf(n * c, "scratch")?,
-            lnf: ops.buf(n * c, "lnf")?,
-            lnf_mean: ops.buf(n, "lnf_mean")?,
-            lnf_rstd: ops.buf(n, "lnf_rstd")?,
-            losses: ops.buf(n, "losses")?,
+            scratch: ops.buf(n * c, dtype, "scratch")?,
+            lnf: ops.buf(n * c, dtype, "lnf")?,
+            lnf_mean: ops.buf(n, Dtype::F32, "lnf_mean")?,
+            lnf_rstd: ops.buf(n, Dtype::F32, "lnf_rstd")?,
+            losses: ops.buf(n, Dtype::F32, "losses")?,
         })
     }
 }
 
 impl<B: OpsTrain> ActivationGrads<B> {
     /// Allocates everything.
-    pub fn new(ops: &B, config: &Gpt2Config, batch: BatchShape) -> Result<Self, OpsError> {
+    pub fn new(ops: &B, config: &Gpt2Config, batch: BatchShape, dtype: Dtype) -> Result<Self, OpsError> {
         let (n, c) = (batch.b * batch.t, config.n_embd());
         Ok(ActivationGrads {
-            residual: ops.buf(n * c, "gradient of residual")?,
-            narrow: ops.buf(n * c, "gradient of norms")?,
-            qkv: ops.buf(n * 3 * c, "gradient of qkv")?,
-            wide: ops.buf(n * 4 * c, "gradient of fch")?,
+            residual: ops.buf(n * c, Dtype::F32, "gradient of residual")?,
+            narrow: ops.buf(n * c, dtype, "gradient of norms")?,
+            qkv: ops.buf(n * 3 * c, dtype, "gradient of qkv")?,
+            wide: ops.buf(n * 4 * c, dtype, "gradient of fch")?,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Generation: tokens in, the logits that follow out, with keys and values kept between calls.
 
-use corella_ops::{EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart};
+use corella_ops::{Dtype, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart};
 
 use super::config::Gpt2Config;
 use super::forward::EPS;
@@ -41,16 +41,16 @@ impl<B: OpsInfer> Decoding<B> {
             kv: (0..config.n_layer()).map(|_| ops.kv(config.seq_len(), c)).collect::<Result<_, _>>()?,
             position: 0,
             ids: ops.ids(CHUNK)?,
-            x: ops.buf(CHUNK * c, "residual")?,
-            x2: ops.buf(CHUNK * c, "residual")?,
-            norm: ops.buf(CHUNK * c, "norm")?,
-            narrow: ops.buf(CHUNK * c, "projection")?,
-            qkv: ops.buf(CHUNK * 3 * c, "qkv")?,
-            fch: ops.buf(CHUNK * 4 * c, "fch")?,
-            fch_gelu: ops.buf(CHUNK * 4 * c, "fch_gelu")?,
-            mean: ops.buf(CHUNK, "mean")?,
-            rstd: ops.buf(CHUNK, "rstd")?,
-            logits: ops.buf(config.vocab_size(), "logits")?,
+            x: ops.buf(CHUNK * c, Dtype::F32, "residual")?,
+            x2: ops.buf(CHUNK * c, Dtype::F32, "residual")?,
+            norm: ops.buf(CHUNK * c, Dtype::F32, "norm")?,
+            narrow: ops.buf(CHUNK * c, Dtype::F32, "projection")?,
+            qkv: ops.buf(CHUNK * 3 * c, Dtype::F32, "qkv")?,
+            fch: ops.buf(CHUNK * 4 * c, Dtype::F32, "fch")?,
+            fch_gelu: ops.buf(CHUNK * 4 * c, Dtype::F32, "fch_gelu")?,
+            mean: ops.buf(CHUNK, Dtype::F32, "mean")?,
+            rstd: ops.buf(CHUNK, Dtype::F32, "rstd")?,
+            logits: ops.buf(config.vocab_size(), Dtype::F32, "logits")?,
             host: vec![0.0; config.vocab_size()],
         })
     }
@@ -135,7 +135,7 @@ impl<B: OpsInfer> Gpt2Infer<B> {
     pub fn new(ops: B, weights: Gpt2Weights) -> Result<Self, ModelError> {
         let mut params = Vec::new();
         for (spec, values) in param_specs(&weights.config).iter().zip(&weights.tensors) {
-            let mut param = OpsTrain::param(&ops, spec.rows, spec.cols, false, &spec.name)?;
+            let mut param = OpsTrain::param(&ops, spec.rows, spec.cols, false, Dtype::F32, &spec.name)?;
             ops.param_write(&mut param, ParamPart::Value, values);
             params.push(param);
         }

@@ -1,6 +1,6 @@
 //! A GPT-2 under training.
 
-use corella_ops::{AdamW, ClassifierDims, OpsInfer, ParamPart};
+use corella_ops::{AdamW, ClassifierDims, Dtype, OpsInfer, ParamPart};
 
 use super::activations::{ActivationGrads, Activations, Recompute};
 use super::backward::backward;
@@ -17,6 +17,7 @@ pub struct Gpt2Train<B: OpsInfer> {
     ops: B,
     config: Gpt2Config,
     batch: BatchShape,
+    dtype: Dtype,
     infos: Vec<ParamInfo>,
     params: Vec<B::Param>,
     acts: Activations<B>,
@@ -26,8 +27,15 @@ pub struct Gpt2Train<B: OpsInfer> {
 }
 
 impl<B: OpsInfer> Gpt2Train<B> {
-    /// Allocates everything for micro-batches of `batch` and copies the weights in.
-    pub fn new(ops: B, weights: &Gpt2Weights, batch: BatchShape, recompute: Recompute) -> Result<Self, ModelError> {
+    /// Allocates everything for micro-batches of `batch`, activations and weights in format `dtype`, and copies the weights
+    /// in.
+    pub fn new(
+        ops: B,
+        weights: &Gpt2Weights,
+        batch: BatchShape,
+        recompute: Recompute,
+        dtype: Dtype,
+    ) -> Result<Self, ModelError> {
         let config = weights.config.clone();
         if batch.b == 0 || batch.t == 0 || batch.t > config.seq_len() {
             return Err(ModelError::BadConfig {
@@ -39,18 +47,19 @@ impl<B: OpsInfer> Gpt2Train<B> {
         let table = param_specs(&config);
         let mut params = Vec::new();
         for (spec, values) in table.iter().zip(&weights.tensors) {
-            let mut param = ops.param(spec.rows, spec.cols, true, &spec.name)?;
+            let mut param = ops.param(spec.rows, spec.cols, true, dtype, &spec.name)?;
             ops.param_write(&mut param, ParamPart::Value, values);
             params.push(param);
         }
         Ok(Gpt2Train {
-            acts: Activations::new(&ops, &config, batch, recompute)?,
-            grads: ActivationGrads::new(&ops, &config, batch)?,
+            acts: Activations::new(&ops, &config, batch, recompute, dtype)?,
+            grads: ActivationGrads::new(&ops, &config, batch, dtype)?,
             inputs: ops.ids(batch.b * batch.t)?,
             targets: ops.ids(batch.b * batch.t)?,
             infos: table.iter().map(super::params::ParamSpec::info).collect(),
             params,
             batch,
+            dtype,
             config,
             ops,
         })
@@ -91,7 +100,7 @@ impl<B: OpsInfer> TrainModel for Gpt2Train<B> {
     }
 
     fn backend_name(&self) -> String {
-        self.ops.name()
+        format!("{} {}", self.ops.name(), self.dtype.name())
     }
 
     fn forward_backward(&mut self, inputs: &[u32], targets: &[u32], scale: f32) -> f64 {
@@ -141,7 +150,7 @@ impl<B: OpsInfer> TrainModel for Gpt2Train<B> {
         // Generation reads each weight once per token: a copy in the layout for that soon pays.
         let mut params = Vec::new();
         for (index, spec) in param_specs(&self.config).iter().enumerate() {
-            let mut param = self.ops.param(spec.rows, spec.cols, false, &spec.name)?;
+            let mut param = self.ops.param(spec.rows, spec.cols, false, Dtype::F32, &spec.name)?;
             self.ops.param_write(&mut param, ParamPart::Value, &self.read(index, ParamPart::Value));
             params.push(param);
         }

@@ -1,6 +1,6 @@
 //! Cases of attention.
 
-use super::{Arrays, Case, Outputs};
+use super::{Arrays, Case, On, Outputs};
 use crate::contract::{AttentionDims, OpsError, OpsInfer};
 
 pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
@@ -16,35 +16,35 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
         (1, 70, 4, 2, 128),
     ] {
         let d = AttentionDims { b, t, nh, nkv, hs };
-        cases.push(Case::new(format!("attention {b}×{t}, {nh} to {nkv} heads of {hs}"), move |ops: &B| {
+        cases.push(Case::new(format!("attention {b}×{t}, {nh} to {nkv} heads of {hs}"), move |ops: &On<B>| {
             attention(ops, d)
         }));
     }
     for (chunks, nh, hs) in [([1, 1, 1], 1, 4), ([5, 1, 3], 3, 8), ([64, 1, 33], 2, 16), ([1, 90, 20], 2, 65)] {
         let name = format!("attention_cached {chunks:?}, {nh} heads of {hs}");
-        cases.push(Case::new(name, move |ops: &B| cached(ops, chunks, nh, hs)));
+        cases.push(Case::new(name, move |ops: &On<B>| cached(ops, chunks, nh, hs)));
     }
     cases
 }
 
-fn attention<B: OpsInfer>(ops: &B, d: AttentionDims) -> Result<Outputs, OpsError> {
+fn attention<B: OpsInfer>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
     let (rows, c, width) = (d.b * d.t, d.c(), d.qkv());
     let (qkv, dout) = (a.numbers(rows * width)?, a.numbers(rows * c)?);
-    let (mut out, mut lse, mut dqkv) = (a.unset(rows * c)?, a.unset(rows * d.nh)?, a.unset(rows * width)?);
+    let (mut out, mut lse, mut dqkv) = (a.unset(rows * c)?, a.unset_f32(rows * d.nh)?, a.unset(rows * width)?);
     ops.attention(&mut out, &mut lse, &qkv, d);
     ops.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
     Ok(vec![("out", a.read(&out, rows * c)), ("lse", a.read(&lse, rows * d.nh)), ("dqkv", a.read(&dqkv, rows * width))])
 }
 
 /// Three pieces, one after the other.
-fn cached<B: OpsInfer>(ops: &B, chunks: [usize; 3], nh: usize, hs: usize) -> Result<Outputs, OpsError> {
+fn cached<B: OpsInfer>(ops: &On<B>, chunks: [usize; 3], nh: usize, hs: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, nh + hs);
     let c = nh * hs;
     let mut kv = ops.kv(chunks.iter().sum::<usize>() + 1, c)?;
     let (mut outputs, mut pos0) = (Outputs::new(), 0);
     for (n, name) in chunks.into_iter().zip(["first", "second", "third"]) {
-        let (qkv, mut out) = (a.numbers(n * 3 * c)?, a.unset(n * c)?);
+        let (qkv, mut out) = (a.numbers_f32(n * 3 * c)?, a.unset_f32(n * c)?);
         ops.attention_cached(&mut out, &mut kv, &qkv, pos0, n, nh, hs);
         outputs.push((name, a.read(&out, n * c)));
         pos0 += n;

@@ -1,6 +1,6 @@
 //! Cases of inference: packed weights of every format, rows of a batch, paged attention.
 
-use super::{Arrays, Case, Outputs, Random};
+use super::{Arrays, Case, On, Outputs, Random};
 use crate::contract::OpsError;
 use crate::contract_infer::{BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, RopePairs, RowAt, Store};
 use crate::quant::WeightFormat;
@@ -32,7 +32,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     }
     for pairs in [RopePairs::Halves, RopePairs::Neighbours] {
         for (d, rotary) in [(HeadDims { nh: 4, nkv: 2, hs: 64 }, 64), (HeadDims { nh: 3, nkv: 3, hs: 10 }, 6)] {
-            cases.push(Case::new(format!("rope_rows {pairs:?} {d:?}"), move |ops: &B| rope(ops, pairs, d, rotary)));
+            cases.push(Case::new(format!("rope_rows {pairs:?} {d:?}"), move |ops: &On<B>| rope(ops, pairs, d, rotary)));
         }
     }
     for kind in KvKind::ALL {
@@ -40,7 +40,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
         {
             let d = HeadDims { nh, nkv, hs };
             let name = format!("attention_paged {} {d:?} pages of {page_len}", kind.name());
-            cases.push(Case::new(name, move |ops: &B| paged(ops, d, page_len, kind)));
+            cases.push(Case::new(name, move |ops: &On<B>| paged(ops, d, page_len, kind)));
         }
     }
     cases
@@ -73,12 +73,18 @@ pub fn random_rows(random: &mut Random, format: WeightFormat, rows: usize, cols:
 fn linear_case<B: OpsInfer>(cases: &mut Vec<Case<B>>, format: WeightFormat, n: usize, c: usize, ocs: &'static [usize]) {
     let name = format!("linear {n}×{c}→{ocs:?} {}", format.name());
     let rounding = if format.block_len() > 1 { INT8_ROUNDING } else { 0.0 };
-    cases.push(Case::rounded(name, rounding, move |ops: &B| linear(ops, format, n, c, ocs)));
-    cases.push(Case::new(format!("lookup {n}×{c} {}", format.name()), move |ops: &B| lookup(ops, format, n, c)));
+    cases.push(Case::rounded(name, rounding, move |ops: &On<B>| linear(ops, format, n, c, ocs)));
+    cases.push(Case::new(format!("lookup {n}×{c} {}", format.name()), move |ops: &On<B>| lookup(ops, format, n, c)));
 }
 
 /// Written with biases, added without.
-fn linear<B: OpsInfer>(ops: &B, format: WeightFormat, n: usize, c: usize, ocs: &[usize]) -> Result<Outputs, OpsError> {
+fn linear<B: OpsInfer>(
+    ops: &On<B>,
+    format: WeightFormat,
+    n: usize,
+    c: usize,
+    ocs: &[usize],
+) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, n + c);
     let x = a.numbers(n * c)?;
     let weights = ocs.iter().map(|oc| a.weight(format, *oc, c)).collect::<Result<Vec<_>, _>>()?;
@@ -92,7 +98,7 @@ fn linear<B: OpsInfer>(ops: &B, format: WeightFormat, n: usize, c: usize, ocs: &
     Ok(vec![("written", a.read(&written, len)), ("added", a.read(&added, len))])
 }
 
-fn lookup<B: OpsInfer>(ops: &B, format: WeightFormat, n: usize, c: usize) -> Result<Outputs, OpsError> {
+fn lookup<B: OpsInfer>(ops: &On<B>, format: WeightFormat, n: usize, c: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, n + c);
     let (v, len) = (37, n * c);
     let (w, ids) = (a.weight(format, v, c)?, a.ids(n, v)?);
@@ -102,7 +108,7 @@ fn lookup<B: OpsInfer>(ops: &B, format: WeightFormat, n: usize, c: usize) -> Res
     Ok(vec![("written", a.read(&written, len)), ("added", a.read(&added, len))])
 }
 
-fn rope<B: OpsInfer>(ops: &B, pairs: RopePairs, d: HeadDims, rotary: usize) -> Result<Outputs, OpsError> {
+fn rope<B: OpsInfer>(ops: &On<B>, pairs: RopePairs, d: HeadDims, rotary: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.hs);
     let positions = [0, 1, 7, 1000, 131_071];
     let rows: Vec<RowAt> = positions.iter().map(|p| RowAt { sequence: 0, position: *p }).collect();
@@ -119,7 +125,7 @@ fn rope<B: OpsInfer>(ops: &B, pairs: RopePairs, d: HeadDims, rotary: usize) -> R
 
 /// Three steps of three sequences: prompts of several lengths, then a chunk beside single tokens. Sequence 1 shares its
 /// first page with sequence 0.
-fn paged<B: OpsInfer>(ops: &B, d: HeadDims, page_len: usize, kind: KvKind) -> Result<Outputs, OpsError> {
+fn paged<B: OpsInfer>(ops: &On<B>, d: HeadDims, page_len: usize, kind: KvKind) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.hs + page_len);
     let longest = 300;
     let pages_each = longest / page_len + 1;

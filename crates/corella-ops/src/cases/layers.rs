@@ -1,18 +1,18 @@
 //! Cases of the layers without attention.
 
-use super::{Arrays, Case, Outputs};
+use super::{Arrays, Case, On, Outputs};
 use crate::contract::{ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, ParamPart};
 
 pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
     for (b, t, c, v, pos0) in [(1, 1, 1, 2, 0), (2, 5, 17, 9, 0), (1, 3, 64, 50, 4), (3, 40, 200, 6, 0)] {
         let d = EncoderDims { b, t, c, v, pos0 };
-        cases.push(Case::new(format!("encoder {b}×{t}×{c}"), move |ops: &B| encoder(ops, d)));
+        cases.push(Case::new(format!("encoder {b}×{t}×{c}"), move |ops: &On<B>| encoder(ops, d)));
     }
     for (n, c) in [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48)] {
         let d = NormDims { n, c, eps: 1e-5 };
-        cases.push(Case::new(format!("layernorm {n}×{c}"), move |ops: &B| layernorm(ops, d)));
-        cases.push(Case::new(format!("residual_layernorm {n}×{c}"), move |ops: &B| residual_layernorm(ops, d)));
+        cases.push(Case::new(format!("layernorm {n}×{c}"), move |ops: &On<B>| layernorm(ops, d)));
+        cases.push(Case::new(format!("residual_layernorm {n}×{c}"), move |ops: &On<B>| residual_layernorm(ops, d)));
     }
     for (n, c, oc) in [
         (0, 4, 3),
@@ -33,23 +33,25 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     ] {
         let d = MatmulDims { n, c, oc };
         for bias in [true, false] {
-            cases.push(Case::new(format!("matmul {n}×{c}→{oc} bias {bias}"), move |ops: &B| matmul(ops, d, bias)));
+            cases.push(Case::new(format!("matmul {n}×{c}→{oc} bias {bias}"), move |ops: &On<B>| {
+                matmul(ops, d, bias)
+            }));
         }
-        cases.push(Case::new(format!("matmul_gelu {n}×{c}→{oc}"), move |ops: &B| matmul_gelu(ops, d)));
+        cases.push(Case::new(format!("matmul_gelu {n}×{c}→{oc}"), move |ops: &On<B>| matmul_gelu(ops, d)));
     }
     for len in [0, 1, 15, 16, 1003] {
-        cases.push(Case::new(format!("gelu and residual of {len}"), move |ops: &B| elementwise(ops, len)));
+        cases.push(Case::new(format!("gelu and residual of {len}"), move |ops: &On<B>| elementwise(ops, len)));
     }
     for (n, c, v, rows) in
         [(0, 4, 3, 3), (1, 1, 2, 2), (1, 8, 3, 3), (5, 17, 100, 104), (70, 33, 513, 513), (300, 16, 50, 64)]
     {
         let d = ClassifierDims { n, c, v };
-        cases.push(Case::new(format!("classifier {n}×{c} of {v}"), move |ops: &B| classifier(ops, d, rows)));
+        cases.push(Case::new(format!("classifier {n}×{c} of {v}"), move |ops: &On<B>| classifier(ops, d, rows)));
     }
     cases
 }
 
-fn encoder<B: OpsInfer>(ops: &B, d: EncoderDims) -> Result<Outputs, OpsError> {
+fn encoder<B: OpsInfer>(ops: &On<B>, d: EncoderDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
     let (len, positions) = (d.b * d.t * d.c, d.pos0 + d.t + 1);
     let (mut wte, mut wpe) = (a.param(d.v, d.c)?, a.param(positions, d.c)?);
@@ -65,12 +67,12 @@ fn encoder<B: OpsInfer>(ops: &B, d: EncoderDims) -> Result<Outputs, OpsError> {
     ])
 }
 
-fn layernorm<B: OpsInfer>(ops: &B, d: NormDims) -> Result<Outputs, OpsError> {
+fn layernorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (mut w, mut b, x) = (a.param(1, d.c)?, a.param(1, d.c)?, a.numbers(len)?);
-    let (mut out, mut mean, mut rstd) = (a.unset(len)?, a.unset(d.n)?, a.unset(d.n)?);
-    let (dout, mut dx) = (a.numbers(len)?, a.numbers(len)?);
+    let (mut out, mut mean, mut rstd) = (a.unset(len)?, a.unset_f32(d.n)?, a.unset_f32(d.n)?);
+    let (dout, mut dx) = (a.numbers(len)?, a.numbers_f32(len)?);
     ops.layernorm(&mut out, &mut mean, &mut rstd, &x, &w, &b, d);
     ops.layernorm_grad(&mut dx, &mut w, &mut b, &dout, &x, &mean, &rstd, d);
     let mut outputs = vec![
@@ -86,16 +88,16 @@ fn layernorm<B: OpsInfer>(ops: &B, d: NormDims) -> Result<Outputs, OpsError> {
     Ok(outputs)
 }
 
-fn residual_layernorm<B: OpsInfer>(ops: &B, d: NormDims) -> Result<Outputs, OpsError> {
+fn residual_layernorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (w, b, x, y) = (a.param(1, d.c)?, a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?);
-    let (mut sum, mut out, mut mean, mut rstd) = (a.unset(len)?, a.unset(len)?, a.unset(d.n)?, a.unset(d.n)?);
+    let (mut sum, mut out, mut mean, mut rstd) = (a.unset(len)?, a.unset(len)?, a.unset_f32(d.n)?, a.unset_f32(d.n)?);
     ops.residual_layernorm(&mut sum, &mut out, &mut mean, &mut rstd, &x, &y, (&w, &b), d);
     Ok(vec![("sum", a.read(&sum, len)), ("out", a.read(&out, len)), ("rstd", a.read(&rstd, d.n))])
 }
 
-fn matmul<B: OpsInfer>(ops: &B, d: MatmulDims, bias: bool) -> Result<Outputs, OpsError> {
+fn matmul<B: OpsInfer>(ops: &On<B>, d: MatmulDims, bias: bool) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.n + d.oc);
     let (x, mut w, mut b) = (a.numbers(d.n * d.c)?, a.param(d.oc, d.c)?, a.param(1, d.oc)?);
     let (mut out, mut dx, dout) = (a.unset(d.n * d.oc)?, a.unset(d.n * d.c)?, a.numbers(d.n * d.oc)?);
@@ -109,7 +111,7 @@ fn matmul<B: OpsInfer>(ops: &B, d: MatmulDims, bias: bool) -> Result<Outputs, Op
     ])
 }
 
-fn matmul_gelu<B: OpsInfer>(ops: &B, d: MatmulDims) -> Result<Outputs, OpsError> {
+fn matmul_gelu<B: OpsInfer>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let (x, w, b) = (a.numbers(d.n * d.c)?, a.param(d.oc, d.c)?, a.param(1, d.oc)?);
     let (mut out, mut pre) = (a.unset(d.n * d.oc)?, a.unset(d.n * d.oc)?);
@@ -117,7 +119,7 @@ fn matmul_gelu<B: OpsInfer>(ops: &B, d: MatmulDims) -> Result<Outputs, OpsError>
     Ok(vec![("out", a.read(&out, d.n * d.oc)), ("pre", a.read(&pre, d.n * d.oc))])
 }
 
-fn elementwise<B: OpsInfer>(ops: &B, len: usize) -> Result<Outputs, OpsError> {
+fn elementwise<B: OpsInfer>(ops: &On<B>, len: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, len);
     let mut values: Vec<f32> = a.random.normals(len).iter().map(|x| 3.0 * x).collect();
     // Far out the function is 0 or the identity, and nothing may overflow on the way.
@@ -133,10 +135,12 @@ fn elementwise<B: OpsInfer>(ops: &B, len: usize) -> Result<Outputs, OpsError> {
 }
 
 /// `rows` of wte, of which those from `v` on are padding.
-fn classifier<B: OpsInfer>(ops: &B, d: ClassifierDims, rows: usize) -> Result<Outputs, OpsError> {
+fn classifier<B: OpsInfer>(ops: &On<B>, d: ClassifierDims, rows: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.n + d.v);
-    let (x, mut wte, targets) = (a.numbers(d.n * d.c)?, a.param(rows, d.c)?, a.ids(d.n, d.v)?);
-    let (mut losses, mut again, mut dx) = (a.unset(d.n)?, a.unset(d.n)?, a.unset(d.n * d.c)?);
+    // Logits of the size that models have: rounded to bf16, large ones would be off by a tenth.
+    let small = a.random.normals(d.n * d.c).iter().map(|x| 0.2 * x).collect();
+    let (x, mut wte, targets) = (a.filled(small)?, a.param(rows, d.c)?, a.ids(d.n, d.v)?);
+    let (mut losses, mut again, mut dx) = (a.unset_f32(d.n)?, a.unset_f32(d.n)?, a.unset(d.n * d.c)?);
     ops.classifier(&mut losses, &x, &wte, &targets, d);
     ops.classifier_grad(&mut again, &mut dx, &x, &mut wte, &targets, 0.37, d);
     Ok(vec![

@@ -1,32 +1,32 @@
 //! Cases of what Llama has and GPT-2 has not.
 
-use super::{Arrays, Case, Outputs};
+use super::{Arrays, Case, On, Outputs};
 use crate::contract::{AttentionDims, EmbeddingDims, GluDims, NormDims, OpsError, OpsInfer, ParamPart, rope_table};
 
 pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
     for (n, c, v) in [(0, 3, 2), (1, 1, 1), (5, 17, 9), (130, 65, 7), (40, 200, 60)] {
         let d = EmbeddingDims { n, c };
-        cases.push(Case::new(format!("embedding {n}×{c} of {v}"), move |ops: &B| embedding(ops, d, v)));
+        cases.push(Case::new(format!("embedding {n}×{c} of {v}"), move |ops: &On<B>| embedding(ops, d, v)));
     }
     for (n, c) in [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48)] {
         let d = NormDims { n, c, eps: 1e-5 };
-        cases.push(Case::new(format!("rmsnorm {n}×{c}"), move |ops: &B| rmsnorm(ops, d)));
-        cases.push(Case::new(format!("residual_rmsnorm {n}×{c}"), move |ops: &B| residual_rmsnorm(ops, d)));
+        cases.push(Case::new(format!("rmsnorm {n}×{c}"), move |ops: &On<B>| rmsnorm(ops, d)));
+        cases.push(Case::new(format!("residual_rmsnorm {n}×{c}"), move |ops: &On<B>| residual_rmsnorm(ops, d)));
     }
     for (b, t, nh, nkv, hs) in [(0, 3, 1, 1, 2), (1, 1, 1, 1, 2), (2, 7, 4, 2, 6), (1, 65, 3, 1, 34), (3, 17, 2, 2, 64)]
     {
         let d = AttentionDims { b, t, nh, nkv, hs };
-        cases.push(Case::new(format!("rope {b}×{t}, {nh} to {nkv} heads of {hs}"), move |ops: &B| rope(ops, d)));
+        cases.push(Case::new(format!("rope {b}×{t}, {nh} to {nkv} heads of {hs}"), move |ops: &On<B>| rope(ops, d)));
     }
     for (n, f) in [(0, 4), (1, 1), (1, 15), (7, 63), (3, 1023), (65, 17)] {
         let d = GluDims { n, f };
-        cases.push(Case::new(format!("swiglu {n}×{f}"), move |ops: &B| swiglu(ops, d)));
+        cases.push(Case::new(format!("swiglu {n}×{f}"), move |ops: &On<B>| swiglu(ops, d)));
     }
     cases
 }
 
-fn embedding<B: OpsInfer>(ops: &B, d: EmbeddingDims, v: usize) -> Result<Outputs, OpsError> {
+fn embedding<B: OpsInfer>(ops: &On<B>, d: EmbeddingDims, v: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.n);
     let (mut wte, ids) = (a.param(v, d.c)?, a.ids(d.n, v)?);
     let (mut out, dout) = (a.unset(d.n * d.c)?, a.numbers(d.n * d.c)?);
@@ -35,7 +35,7 @@ fn embedding<B: OpsInfer>(ops: &B, d: EmbeddingDims, v: usize) -> Result<Outputs
     Ok(vec![("out", a.read(&out, d.n * d.c)), ("dwte", a.part(&wte, ParamPart::Grad, v * d.c))])
 }
 
-fn rmsnorm<B: OpsInfer>(ops: &B, d: NormDims) -> Result<Outputs, OpsError> {
+fn rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (mut w, x, dout, mut dx) = (a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?, a.numbers(len)?);
@@ -50,7 +50,7 @@ fn rmsnorm<B: OpsInfer>(ops: &B, d: NormDims) -> Result<Outputs, OpsError> {
     ])
 }
 
-fn residual_rmsnorm<B: OpsInfer>(ops: &B, d: NormDims) -> Result<Outputs, OpsError> {
+fn residual_rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (w, x, y) = (a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?);
@@ -60,7 +60,7 @@ fn residual_rmsnorm<B: OpsInfer>(ops: &B, d: NormDims) -> Result<Outputs, OpsErr
 }
 
 /// Forward from one array, backward from another.
-fn rope<B: OpsInfer>(ops: &B, d: AttentionDims) -> Result<Outputs, OpsError> {
+fn rope<B: OpsInfer>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
     let len = d.b * d.t * d.qkv();
     let frequencies: Vec<f32> = (0..d.hs / 2).map(|i| 0.7f32.powi(i as i32)).collect();
@@ -71,7 +71,7 @@ fn rope<B: OpsInfer>(ops: &B, d: AttentionDims) -> Result<Outputs, OpsError> {
     Ok(vec![("qkv", a.read(&qkv, len)), ("dqkv", a.read(&dqkv, len))])
 }
 
-fn swiglu<B: OpsInfer>(ops: &B, d: GluDims) -> Result<Outputs, OpsError> {
+fn swiglu<B: OpsInfer>(ops: &On<B>, d: GluDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.f);
     let len = d.n * d.f;
     let mut values: Vec<f32> = a.random.normals(2 * len).iter().map(|x| 3.0 * x).collect();

@@ -1,6 +1,6 @@
 //! Cases of the gradient's norm and AdamW.
 
-use super::{Arrays, Case, MARGIN, MARK, Outputs};
+use super::{Arrays, Case, MARGIN, MARK, On, Outputs};
 use crate::contract::{AdamW, OpsError, OpsInfer, ParamPart};
 
 pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
@@ -10,14 +10,14 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     for (rows, cols) in [(1, 1), (3, 37), (40, 1025)] {
         for h in [hyper, later] {
             let name = format!("adamw {rows}×{cols} step {}", h.step);
-            cases.push(Case::new(name, move |ops: &B| adamw(ops, rows, cols, h)));
+            cases.push(Case::new(name, move |ops: &On<B>| adamw(ops, rows, cols, h)));
         }
     }
     cases
 }
 
 /// Two updates from moments that are already there.
-fn adamw<B: OpsInfer>(ops: &B, rows: usize, cols: usize, h: AdamW) -> Result<Outputs, OpsError> {
+fn adamw<B: OpsInfer>(ops: &On<B>, rows: usize, cols: usize, h: AdamW) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, cols);
     let len = rows * cols;
     let mut p = a.param(rows, cols)?;

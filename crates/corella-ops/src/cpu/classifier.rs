@@ -1,10 +1,12 @@
 //! The output head with softmax and cross-entropy, by chunks of rows: the logits of a batch are never held whole.
 
-use super::attention::max_of;
+use super::Cpu;
+use super::bf16::Number;
+use super::buf::{Buf, numbers};
 use super::gemm::{Right, Size, Store, Workers, gemm};
-use super::math::{exp, sum_by};
+use super::math::{exp, max_by, sum_by};
 use super::pack::Operand;
-use super::param::Weight;
+use super::param::{Param, Values};
 use super::path::Path;
 use super::pool::Pool;
 use super::rows::by_rows;
@@ -18,56 +20,105 @@ const LEAST_ROWS: usize = 512;
 /// Logits of a chunk, where that allows more rows.
 const LOGITS: usize = 1 << 21;
 
-/// The gradients that the same pass produces.
-pub struct Grads<'a> {
-    /// (N, C), written.
-    pub dx: &'a mut [f32],
-    /// (V, C), added to.
-    pub dwte: &'a mut [f32],
-    /// Factor of the loss.
-    pub scale: f32,
+/// The output head in the format of its products, and its gradients, where these are wanted.
+struct Head<'a, T: Number> {
+    right: Right<'a, T>,
+    grads: Option<Grads<'a, T>>,
 }
 
-/// See [`crate::OpsTrain::classifier`] and [`crate::OpsTrain::classifier_grad`].
-pub fn classifier(
-    pool: &Pool,
-    path: Path,
-    losses: &mut [f32],
-    x: &[f32],
-    wte: Weight<'_>,
-    targets: &[u32],
-    mut grads: Option<Grads<'_>>,
-    d: ClassifierDims,
-) {
-    let chunk = LEAST_ROWS.max(LOGITS / d.v).min(d.n.max(1));
-    let mut logits = Scratch::new(chunk * d.v);
-    for first in (0..d.n).step_by(chunk) {
-        let rows = chunk.min(d.n - first);
-        let x = &x[first * d.c..][..rows * d.c];
-        let size = Size { m: rows, n: d.v, k: d.c, ldc: d.v };
-        gemm(Workers::Pool(pool), path, size, Operand::rows(x, d.c), wte.right(d.c), &mut logits, Store::Write, None);
-        let scale = grads.as_ref().map(|g| g.scale);
-        let targets = &targets[first..first + rows];
-        cross_entropy(pool, path, &mut losses[first..first + rows], &mut logits, targets, scale, d.v);
-        if let Some(grads) = &mut grads {
-            let Weight::Rows(wte) = wte else { unreachable!("a parameter without gradient has no rows") };
-            let size = Size { m: rows, n: d.c, k: d.v, ldc: d.c };
-            let (dlogits, columns) = (Operand::rows(&logits, d.v), Right::Fresh(Operand::columns(wte, d.c)));
-            let dx = &mut grads.dx[first * d.c..][..rows * d.c];
-            gemm(Workers::Pool(pool), path, size, dlogits, columns, dx, Store::Write, None);
-            let size = Size { m: d.v, n: d.c, k: rows, ldc: d.c };
-            let (dlogits, columns) = (Operand::columns(&logits, d.v), Right::Fresh(Operand::columns(x, d.c)));
-            gemm(Workers::Pool(pool), path, size, dlogits, columns, grads.dwte, Store::Add, None);
+/// The gradients that the same pass produces.
+struct Grads<'a, T> {
+    /// (N, C), written.
+    dx: &'a mut Buf,
+    /// Values of the head (V, C).
+    wte: &'a [T],
+    /// (V, C), added to.
+    dwte: &'a mut [f32],
+    /// Factor of the loss.
+    scale: f32,
+}
+
+impl Cpu {
+    /// See [`crate::OpsTrain::classifier`].
+    pub(super) fn losses(&self, losses: &mut [f32], x: &Buf, wte: &Param, targets: &[u32], d: ClassifierDims) {
+        match &wte.low {
+            Some(low) => {
+                let head = Head { right: Right::Fresh(Operand::rows(low, d.c)), grads: None };
+                self.by_chunks(losses, &self.lend_bf16(x, d.n * d.c), head, targets, d);
+            }
+            None => {
+                let head = Head { right: wte.weight().right(d.c), grads: None };
+                self.by_chunks(losses, &self.lend_f32(x, d.n * d.c), head, targets, d);
+            }
+        }
+    }
+
+    /// See [`crate::OpsTrain::classifier_grad`].
+    pub(super) fn losses_grad(
+        &self,
+        losses: &mut [f32],
+        dx: &mut Buf,
+        x: &Buf,
+        wte: &mut Param,
+        targets: &[u32],
+        scale: f32,
+        d: ClassifierDims,
+    ) {
+        let Param { value: Values::Rows(rows), low, grad, .. } = wte else {
+            panic!("a gradient of what is not trained")
+        };
+        match low {
+            Some(low) => {
+                let grads = Some(Grads { dx, wte: low, dwte: grad, scale });
+                let head = Head { right: Right::Fresh(Operand::rows(low, d.c)), grads };
+                self.by_chunks(losses, &self.lend_bf16(x, d.n * d.c), head, targets, d);
+            }
+            None => {
+                let grads = Some(Grads { dx, wte: rows, dwte: grad, scale });
+                let head = Head { right: Right::Fresh(Operand::rows(rows, d.c)), grads };
+                self.by_chunks(losses, &self.lend_f32(x, d.n * d.c), head, targets, d);
+            }
+        }
+    }
+
+    fn by_chunks<T: Number>(
+        &self,
+        losses: &mut [f32],
+        x: &[T],
+        mut head: Head<'_, T>,
+        targets: &[u32],
+        d: ClassifierDims,
+    ) {
+        let chunk = LEAST_ROWS.max(LOGITS / d.v).min(d.n.max(1));
+        let mut logits = Scratch::<T>::new(chunk * d.v);
+        for first in (0..d.n).step_by(chunk) {
+            let rows = chunk.min(d.n - first);
+            let (x, logits) = (&x[first * d.c..][..rows * d.c], &mut logits[..rows * d.v]);
+            let size = Size { m: rows, n: d.v, k: d.c, ldc: d.v };
+            self.product(size, Operand::rows(x, d.c), head.right, logits, None);
+            let scale = head.grads.as_ref().map(|g| g.scale);
+            let losses = &mut losses[first..first + rows];
+            cross_entropy(&self.pool, self.path, losses, logits, &targets[first..first + rows], scale, d.v);
+            if let Some(grads) = &mut head.grads {
+                let size = Size { m: rows, n: d.c, k: d.v, ldc: d.c };
+                let (dlogits, columns) = (Operand::rows(logits, d.v), Right::Fresh(Operand::columns(grads.wte, d.c)));
+                numbers!([dx = &mut *grads.dx] {
+                    self.product(size, dlogits, columns, &mut dx[first * d.c..][..rows * d.c], None);
+                });
+                let size = Size { m: d.v, n: d.c, k: rows, ldc: d.c };
+                let (dlogits, columns) = (Operand::columns(logits, d.v), Right::Fresh(Operand::columns(x, d.c)));
+                gemm(Workers::Pool(&self.pool), self.path, size, dlogits, columns, grads.dwte, Store::Add, None);
+            }
         }
     }
 }
 
 /// Losses of the rows of `logits`; with `scale`, logits ← scale · (softmax − onehot).
-fn cross_entropy(
+fn cross_entropy<T: Number>(
     pool: &Pool,
     path: Path,
     losses: &mut [f32],
-    logits: &mut [f32],
+    logits: &mut [T],
     targets: &[u32],
     scale: Option<f32>,
     v: usize,
@@ -85,19 +136,17 @@ fn cross_entropy(
 
 vectorized! {
     /// The loss of a row of logits; with `scale`, logits ← scale · (softmax − onehot).
-    fn row_loss(row: &mut [f32], target: usize, scale: Option<f32>) -> f32 {
-        let max = max_of(row);
-        let correct = row[target];
-        for x in row.iter_mut() {
-            *x = exp(*x - max);
-        }
-        let sum = sum_by(row.len(), |j| row[j]);
+    fn row_loss<T: Number>(row: &mut [T], target: usize, scale: Option<f32>) -> f32 {
+        let max = max_by(row.len(), |j| row[j].get());
+        let correct = row[target].get();
+        let sum = sum_by(row.len(), |j| exp(row[j].get() - max));
         if let Some(scale) = scale {
             let factor = scale / sum;
+            let probability = exp(correct - max) * factor;
             for x in row.iter_mut() {
-                *x *= factor;
+                *x = T::put(exp(x.get() - max) * factor);
             }
-            row[target] -= scale;
+            row[target] = T::put(probability - scale);
         }
         sum.ln() + max - correct
     }

@@ -1,5 +1,6 @@
 //! Embeddings of tokens, with or without those of positions.
 
+use super::bf16::Number;
 use super::param::Weight;
 use super::pool::Pool;
 use super::rows::{by_columns, by_rows};
@@ -7,22 +8,22 @@ use super::shared::SharedMut;
 use crate::contract::{EmbeddingDims, EncoderDims};
 
 /// See [`crate::OpsTrain::encoder`].
-pub fn forward(pool: &Pool, out: &mut [f32], ids: &[u32], wte: Weight<'_>, wpe: Weight<'_>, d: EncoderDims) {
+pub fn forward<O: Number>(pool: &Pool, out: &mut [O], ids: &[u32], wte: Weight<'_>, wpe: Weight<'_>, d: EncoderDims) {
     by_rows(pool, out, d.b * d.t, d.c, |first, _, out| {
-        let position = &mut vec![0.0; d.c][..];
+        let (mut token, mut position) = (vec![0.0; d.c], vec![0.0; d.c]);
         for (i, out) in out.chunks_exact_mut(d.c).enumerate() {
             let row = first + i;
-            wte.row(ids[row] as usize, out);
-            wpe.row(d.pos0 + row % d.t, position);
-            for (out, position) in out.iter_mut().zip(&*position) {
-                *out += position;
+            wte.row(ids[row] as usize, &mut token);
+            wpe.row(d.pos0 + row % d.t, &mut position);
+            for ((out, token), position) in out.iter_mut().zip(&token).zip(&position) {
+                *out = O::put(token + position);
             }
         }
     });
 }
 
 /// See [`crate::OpsTrain::encoder_grad`]. Blocks of columns, so that equal tokens add up in the order of the rows.
-pub fn backward(pool: &Pool, dwte: &mut [f32], dwpe: &mut [f32], dout: &[f32], ids: &[u32], d: EncoderDims) {
+pub fn backward<D: Number>(pool: &Pool, dwte: &mut [f32], dwpe: &mut [f32], dout: &[D], ids: &[u32], d: EncoderDims) {
     let (dwte, dwpe) = (SharedMut::new(dwte), SharedMut::new(dwpe));
     by_columns(pool, d.c, |first, columns| {
         for row in 0..d.b * d.t {
@@ -32,8 +33,8 @@ pub fn backward(pool: &Pool, dwte: &mut [f32], dwpe: &mut [f32], dout: &[f32], i
             let (a, b) =
                 unsafe { (dwte.part(token * d.c + first, columns), dwpe.part(position * d.c + first, columns)) };
             for ((a, b), dout) in a.iter_mut().zip(b).zip(dout) {
-                *a += dout;
-                *b += dout;
+                *a += dout.get();
+                *b += dout.get();
             }
         }
     });

@@ -3,6 +3,7 @@
 //! Every output element is the sum, over blocks of KC, of the micro-kernel's sum inside the block. That order depends on
 //! K alone, so a row's result is the same alone or among others, and on any number of threads.
 
+use super::bf16::{Number, convert};
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{Avx2, Avx512};
 use super::kernel::{Finish, Kernel, Portable};
@@ -49,9 +50,9 @@ impl Workers<'_> {
 
 /// The B operand.
 #[derive(Clone, Copy)]
-pub enum Right<'a> {
+pub enum Right<'a, T = f32> {
     /// Packed for this product.
-    Fresh(Operand<'a>),
+    Fresh(Operand<'a, T>),
     /// Packed before; may be longer than the product in both directions.
     Packed(&'a Packed),
 }
@@ -70,12 +71,12 @@ pub struct Size {
 }
 
 /// c[i, j] (=, +=) Σ_k a[i, k] · b[j, k] + bias[j]; a bias goes with [`Store::Write`].
-pub fn gemm(
+pub fn gemm<T: Number>(
     workers: Workers<'_>,
     path: Path,
     size: Size,
-    a: Operand<'_>,
-    b: Right<'_>,
+    a: Operand<'_, T>,
+    b: Right<'_, T>,
     c: &mut [f32],
     store: Store,
     bias: Option<&[f32]>,
@@ -112,18 +113,18 @@ pub fn gemm(
 }
 
 /// A product that is about to run.
-struct Product<'a> {
+struct Product<'a, T: Number> {
     workers: Workers<'a>,
     path: Path,
     size: Size,
-    a: Operand<'a>,
+    a: Operand<'a, T>,
     c: SharedMut<'a>,
     store: Store,
     bias: Option<&'a [f32]>,
 }
 
-impl Product<'_> {
-    fn run<K: Kernel>(&self, b: Right<'_>) {
+impl<T: Number> Product<'_, T> {
+    fn run<K: Kernel>(&self, b: Right<'_, T>) {
         // With few rows a packed panel is used a few times only: it is packed, used and forgotten inside a task.
         if let Right::Fresh(operand) = b
             && self.size.m > K::MC
@@ -143,9 +144,11 @@ impl Product<'_> {
     }
 
     /// One row against panels that are read once, two at a time.
-    fn single<K: Kernel>(&self, row: Operand<'_>, b: &Packed) {
+    fn single<K: Kernel>(&self, row: Operand<'_, T>, b: &Packed) {
         let Size { n, k, .. } = self.size;
         let panels = n.div_ceil(K::NR);
+        let mut a = Scratch::new(k);
+        convert(self.path, &mut a, &row.from(0)[..k]);
         // Pairs of panels per task: few tasks, and each reads a long stretch.
         let pairs = panels.div_ceil(2).div_ceil(4 * self.workers.threads());
         self.workers.run(panels.div_ceil(2 * pairs), &|task| {
@@ -154,7 +157,7 @@ impl Product<'_> {
             let sums = &mut sums[..2 * K::NR];
             for k0 in (0..k).step_by(K::KC) {
                 let depth = K::KC.min(k - k0);
-                let a = &row.from(k0)[..depth];
+                let a = &a[k0..k0 + depth];
                 for j in columns.clone().step_by(2) {
                     let first = b.panel(j, k0);
                     let second = if j + 1 < columns.end { b.panel(j + 1, k0) } else { first };
@@ -178,7 +181,7 @@ impl Product<'_> {
     }
 
     /// Splits the result into blocks of rows and, where these are too few for the threads, of columns.
-    fn blocks<K: Kernel>(&self, b: Right<'_>) {
+    fn blocks<K: Kernel>(&self, b: Right<'_, T>) {
         let (row_panels, column_panels) = (self.size.m.div_ceil(K::MR), self.size.n.div_ceil(K::NR));
         let wanted = if self.workers.threads() > 1 { 4 * self.workers.threads() } else { 1 };
         let rows = K::MC / K::MR;
@@ -196,7 +199,7 @@ impl Product<'_> {
     }
 
     /// One block of the result: panels of rows × panels of columns.
-    fn block<K: Kernel>(&self, b: Right<'_>, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
+    fn block<K: Kernel>(&self, b: Right<'_, T>, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
         let Size { m, n, k, ldc } = self.size;
         let fresh = if matches!(b, Right::Fresh(_)) { K::KC * K::NR } else { 0 };
         let mut packed_a = Scratch::new(rows.len() * K::MR * K::KC.min(k));

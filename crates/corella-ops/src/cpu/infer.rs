@@ -6,7 +6,7 @@ use super::paged::{self, KvPages};
 use super::rows::by_rows;
 use super::scratch::Scratch;
 use super::weight::{self, Weight};
-use super::{Array, Cpu, Param};
+use super::{Buf, Cpu, Param};
 use crate::contract::OpsError;
 use crate::contract_infer::{BatchPlan, HeadDims, KvPagesDims, Linear, OpsInfer, RopePairs, Store};
 use crate::quant::WeightFormat;
@@ -21,8 +21,8 @@ impl OpsInfer for Cpu {
         Ok(Kv::new(capacity, c))
     }
 
-    fn attention_cached(&self, out: &mut Array, kv: &mut Kv, qkv: &Array, pos0: usize, n: usize, nh: usize, hs: usize) {
-        attention::cached(&self.pool, self.path, out, kv, qkv, pos0, n, nh, hs);
+    fn attention_cached(&self, out: &mut Buf, kv: &mut Kv, qkv: &Buf, pos0: usize, n: usize, nh: usize, hs: usize) {
+        attention::cached(&self.pool, self.path, out.f32_mut(), kv, qkv.f32(), pos0, n, nh, hs);
     }
 
     fn weight(&self, format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Weight, OpsError> {
@@ -37,8 +37,8 @@ impl OpsInfer for Cpu {
         w.bytes()
     }
 
-    fn lookup(&self, out: &mut Array, ids: &Vec<u32>, w: &Weight, n: usize, store: Store) {
-        by_rows(&self.pool, &mut out[..n * w.cols], n, w.cols, |first, rows, out| {
+    fn lookup(&self, out: &mut Buf, ids: &Vec<u32>, w: &Weight, n: usize, store: Store) {
+        by_rows(&self.pool, &mut out.f32_mut()[..n * w.cols], n, w.cols, |first, rows, out| {
             let mut row = Scratch::new(w.cols);
             for (id, out) in ids[first..first + rows].iter().zip(out.chunks_exact_mut(w.cols)) {
                 if store == Store::Write {
@@ -51,12 +51,12 @@ impl OpsInfer for Cpu {
         });
     }
 
-    fn linear(&self, out: &mut Array, x: &Array, n: usize, layers: &[Linear<'_, Self>], store: Store) {
+    fn linear(&self, out: &mut Buf, x: &Buf, n: usize, layers: &[Linear<'_, Self>], store: Store) {
         let width = layers.iter().map(|layer| layer.w.rows).sum();
         let mut first = 0;
         for Linear { w, bias } in layers {
             let bias = bias.map(Param::rows);
-            weight::linear(&self.pool, self.path, out, (first, width), x, n, w, bias, store);
+            weight::linear(&self.pool, self.path, out.f32_mut(), (first, width), x.f32(), n, w, bias, store);
             first += w.rows;
         }
     }
@@ -65,21 +65,22 @@ impl OpsInfer for Cpu {
         Ok(Batch::new(plan))
     }
 
-    fn select_rows(&self, out: &mut Array, x: &Array, rows: &[u32], c: usize) {
-        for (out, row) in out.chunks_exact_mut(c).zip(rows) {
+    fn select_rows(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {
+        let x = x.f32();
+        for (out, row) in out.f32_mut().chunks_exact_mut(c).zip(rows) {
             out.copy_from_slice(&x[*row as usize * c..][..c]);
         }
     }
 
-    fn rope_rows(&self, qkv: &mut Array, batch: &Batch, pairs: RopePairs, dims: HeadDims) {
-        batch::rope(&self.pool, self.path, qkv, batch, pairs, dims);
+    fn rope_rows(&self, qkv: &mut Buf, batch: &Batch, pairs: RopePairs, dims: HeadDims) {
+        batch::rope(&self.pool, self.path, qkv.f32_mut(), batch, pairs, dims);
     }
 
     fn kv_pages(&self, dims: KvPagesDims) -> Result<KvPages, OpsError> {
         KvPages::new(dims)
     }
 
-    fn attention_paged(&self, out: &mut Array, pages: &mut KvPages, qkv: &Array, batch: &Batch, dims: HeadDims) {
-        paged::attention(&self.pool, self.path, out, pages, qkv, batch, dims);
+    fn attention_paged(&self, out: &mut Buf, pages: &mut KvPages, qkv: &Buf, batch: &Batch, dims: HeadDims) {
+        paged::attention(&self.pool, self.path, out.f32_mut(), pages, qkv.f32(), batch, dims);
     }
 }

@@ -74,6 +74,20 @@ pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     lanes[0]
 }
 
+/// The largest f(i) for i in 0 .. n.
+#[inline(always)]
+pub fn max_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let whole = n / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, max) in lanes.iter_mut().enumerate() {
+            *max = larger(*max, f(start + lane));
+        }
+    }
+    (whole..n).map(f).fold(lanes.into_iter().fold(f32::NEG_INFINITY, larger), larger)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,17 @@
-//! The CPU backend in f32: the contract, operation by operation, on one pool of threads.
+//! The CPU backend: the contract, operation by operation, on one pool of threads.
 
 mod array;
 mod attention;
 mod batch;
+mod bf16;
+mod buf;
 mod classifier;
 mod elementwise;
 mod encoder;
 mod gemm;
 mod infer;
 mod kernel;
+mod linear;
 mod math;
 mod norm;
 mod optimizer;
@@ -30,21 +33,24 @@ mod weight;
 pub use array::Array;
 pub use attention::Kv;
 pub use batch::Batch;
+pub use bf16::Bf16;
+pub use buf::Buf;
 pub use paged::KvPages;
 pub use param::Param;
 pub use path::{PATH_VARIABLE, Path};
 pub use weight::Weight;
 
 use crate::contract::{
-    AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
+    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart,
 };
-use gemm::{Right, Size, Store, Workers, gemm};
-use pack::{Operand, Packed};
-use param::{Values, Weight as ParamWeight};
+use array::{Element, NoMemory};
+use buf::numbers;
+use gemm::Workers;
+use pack::Packed;
+use param::Values;
 use pool::Pool;
-use rows::{by_columns, by_rows};
-use shared::SharedMut;
+use rows::by_rows;
 
 /// How to set up the backend.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,35 +83,36 @@ impl Cpu {
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
+}
 
-    fn product(&self, size: Size, a: Operand<'_>, b: Right<'_>, c: &mut [f32], store: Store, bias: Option<&[f32]>) {
-        gemm(Workers::Pool(&self.pool), self.path, size, a, b, c, store, bias);
-    }
+/// The error of an allocation.
+fn no_memory(bytes: usize, what: &str) -> impl Fn(NoMemory) -> OpsError {
+    move |_| OpsError::OutOfMemory { device: "cpu", bytes: bytes as u64, what: what.to_owned() }
 }
 
 /// `len` zeros, or an error instead of an abort where memory is short.
-fn zeros(len: usize, what: &str) -> Result<Array, OpsError> {
-    Array::zeros(len).map_err(|_| OpsError::OutOfMemory { device: "cpu", bytes: len as u64 * 4, what: what.to_owned() })
+fn zeros<T: Element>(len: usize, what: &str) -> Result<Array<T>, OpsError> {
+    Array::zeros(len).map_err(no_memory(len * size_of::<T>(), what))
 }
 
 impl OpsTrain for Cpu {
-    type Buf = Array;
+    type Buf = Buf;
     type Ids = Vec<u32>;
     type Param = Param;
 
     fn name(&self) -> String {
-        format!("cpu {} f32", self.path.name())
+        format!("cpu {}", self.path.name())
     }
 
-    fn buf(&self, len: usize, what: &str) -> Result<Array, OpsError> {
-        zeros(len, what)
+    fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Buf, OpsError> {
+        Buf::zeros(len, dtype).map_err(no_memory(len * dtype.bytes(), what))
     }
 
     fn ids(&self, len: usize) -> Result<Vec<u32>, OpsError> {
         Ok(vec![0; len])
     }
 
-    fn param(&self, rows: usize, cols: usize, trained: bool, what: &str) -> Result<Param, OpsError> {
+    fn param(&self, rows: usize, cols: usize, trained: bool, dtype: Dtype, what: &str) -> Result<Param, OpsError> {
         let extra = if trained { rows * cols } else { 0 };
         let value = if trained || rows == 1 {
             Values::Rows(zeros(rows * cols, what)?)
@@ -113,19 +120,20 @@ impl OpsTrain for Cpu {
             let space = zeros(rows.next_multiple_of(self.path.panel().0) * cols, what)?;
             Values::Packed(Packed::zeros(self.path, (rows, cols), space))
         };
-        Ok(Param { value, grad: zeros(extra, what)?, m: zeros(extra, what)?, v: zeros(extra, what)? })
+        let low = if dtype == Dtype::Bf16 && trained && rows > 1 { Some(zeros(rows * cols, what)?) } else { None };
+        Ok(Param { value, low, grad: zeros(extra, what)?, m: zeros(extra, what)?, v: zeros(extra, what)? })
     }
 
-    fn write(&self, buf: &mut Array, values: &[f32]) {
-        buf[..values.len()].copy_from_slice(values);
+    fn write(&self, buf: &mut Buf, values: &[f32]) {
+        buf.write(self.path, values);
     }
 
-    fn read(&self, buf: &Array, out: &mut [f32]) {
-        out.copy_from_slice(&buf[..out.len()]);
+    fn read(&self, buf: &Buf, out: &mut [f32]) {
+        buf.read(self.path, out);
     }
 
-    fn sum(&self, buf: &Array, len: usize) -> f64 {
-        buf[..len].iter().map(|x| f64::from(*x)).sum()
+    fn sum(&self, buf: &Buf, len: usize) -> f64 {
+        buf.sum(len)
     }
 
     fn write_ids(&self, ids: &mut Vec<u32>, values: &[u32]) {
@@ -144,160 +152,129 @@ impl OpsTrain for Cpu {
         p.grad.fill(0.0);
     }
 
-    fn encoder(&self, out: &mut Array, ids: &Vec<u32>, wte: &Param, wpe: &Param, d: EncoderDims) {
-        encoder::forward(&self.pool, &mut out[..d.b * d.t * d.c], ids, wte.weight(), wpe.weight(), d);
+    fn encoder(&self, out: &mut Buf, ids: &Vec<u32>, wte: &Param, wpe: &Param, d: EncoderDims) {
+        let n = d.b * d.t * d.c;
+        numbers!([out = out] encoder::forward(&self.pool, &mut out[..n], ids, wte.weight(), wpe.weight(), d));
     }
 
-    fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Array, ids: &Vec<u32>, d: EncoderDims) {
-        encoder::backward(&self.pool, &mut wte.grad, &mut wpe.grad, dout, ids, d);
+    fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Buf, ids: &Vec<u32>, d: EncoderDims) {
+        numbers!([dout = dout] encoder::backward(&self.pool, &mut wte.grad, &mut wpe.grad, dout, ids, d));
     }
 
-    fn embedding(&self, out: &mut Array, ids: &Vec<u32>, wte: &Param, d: EmbeddingDims) {
-        encoder::tokens(&self.pool, &mut out[..d.n * d.c], ids, wte.weight(), d);
+    fn embedding(&self, out: &mut Buf, ids: &Vec<u32>, wte: &Param, d: EmbeddingDims) {
+        encoder::tokens(&self.pool, &mut out.f32_mut()[..d.n * d.c], ids, wte.weight(), d);
     }
 
-    fn embedding_grad(&self, wte: &mut Param, dout: &Array, ids: &Vec<u32>, d: EmbeddingDims) {
-        encoder::tokens_grad(&self.pool, &mut wte.grad, dout, ids, d);
+    fn embedding_grad(&self, wte: &mut Param, dout: &Buf, ids: &Vec<u32>, d: EmbeddingDims) {
+        encoder::tokens_grad(&self.pool, &mut wte.grad, dout.f32(), ids, d);
     }
 
-    fn layernorm(
-        &self,
-        out: &mut Array,
-        mean: &mut Array,
-        rstd: &mut Array,
-        x: &Array,
-        w: &Param,
-        b: &Param,
-        d: NormDims,
-    ) {
-        norm::forward(&self.pool, self.path, out, mean, rstd, x, w.rows(), b.rows(), d);
+    fn layernorm(&self, out: &mut Buf, mean: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, b: &Param, d: NormDims) {
+        let (mean, rstd) = (mean.f32_mut(), rstd.f32_mut());
+        numbers!([out = out, x = x] norm::forward(&self.pool, self.path, out, mean, rstd, x, w.rows(), b.rows(), d));
     }
 
     fn layernorm_grad(
         &self,
-        dx: &mut Array,
+        dx: &mut Buf,
         w: &mut Param,
         b: &mut Param,
-        dout: &Array,
-        x: &Array,
-        mean: &Array,
-        rstd: &Array,
+        dout: &Buf,
+        x: &Buf,
+        mean: &Buf,
+        rstd: &Buf,
         d: NormDims,
     ) {
         let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
-        norm::backward(&self.pool, self.path, dx, &mut w.grad, &mut b.grad, dout, x, scale, mean, rstd, d);
+        let (dx, dw, db, mean, rstd) = (dx.f32_mut(), &mut w.grad, &mut b.grad, mean.f32(), rstd.f32());
+        numbers!([dout = dout, x = x] {
+            norm::backward(&self.pool, self.path, dx, dw, db, dout, x, scale, mean, rstd, d);
+        });
     }
 
-    fn rmsnorm(&self, out: &mut Array, rstd: &mut Array, x: &Array, w: &Param, d: NormDims) {
-        rmsnorm::forward(&self.pool, self.path, out, rstd, x, w.rows(), d);
+    fn rmsnorm(&self, out: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, d: NormDims) {
+        rmsnorm::forward(&self.pool, self.path, out.f32_mut(), rstd.f32_mut(), x.f32(), w.rows(), d);
     }
 
-    fn rmsnorm_grad(&self, dx: &mut Array, w: &mut Param, dout: &Array, x: &Array, rstd: &Array, d: NormDims) {
+    fn rmsnorm_grad(&self, dx: &mut Buf, w: &mut Param, dout: &Buf, x: &Buf, rstd: &Buf, d: NormDims) {
         let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
-        rmsnorm::backward(&self.pool, self.path, dx, &mut w.grad, dout, x, scale, rstd, d);
+        rmsnorm::backward(&self.pool, self.path, dx.f32_mut(), &mut w.grad, dout.f32(), x.f32(), scale, rstd.f32(), d);
     }
 
-    fn rope(&self, qkv: &mut Array, table: &Array, d: AttentionDims) {
-        rope::rope(&self.pool, self.path, qkv, table, d, rope::Turn::Forward);
+    fn rope(&self, qkv: &mut Buf, table: &Buf, d: AttentionDims) {
+        rope::rope(&self.pool, self.path, qkv.f32_mut(), table.f32(), d, rope::Turn::Forward);
     }
 
-    fn rope_grad(&self, dqkv: &mut Array, table: &Array, d: AttentionDims) {
-        rope::rope(&self.pool, self.path, dqkv, table, d, rope::Turn::Back);
+    fn rope_grad(&self, dqkv: &mut Buf, table: &Buf, d: AttentionDims) {
+        rope::rope(&self.pool, self.path, dqkv.f32_mut(), table.f32(), d, rope::Turn::Back);
     }
 
-    fn matmul(&self, out: &mut Array, x: &Array, w: &Param, b: Option<&Param>, d: MatmulDims) {
-        let size = Size { m: d.n, n: d.oc, k: d.c, ldc: d.oc };
-        self.product(size, Operand::rows(x, d.c), w.weight().right(d.c), out, Store::Write, b.map(Param::rows));
+    fn matmul(&self, out: &mut Buf, x: &Buf, w: &Param, b: Option<&Param>, d: MatmulDims) {
+        self.train_linear(out, x, w, b, d);
     }
 
-    fn matmul_grad(
-        &self,
-        dx: &mut Array,
-        w: &mut Param,
-        b: Option<&mut Param>,
-        dout: &Array,
-        x: &Array,
-        d: MatmulDims,
-    ) {
-        let to_x = Size { m: d.n, n: d.c, k: d.oc, ldc: d.c };
-        self.product(
-            to_x,
-            Operand::rows(dout, d.oc),
-            Right::Fresh(Operand::columns(w.rows(), d.c)),
-            dx,
-            Store::Write,
-            None,
-        );
-        let to_w = Size { m: d.oc, n: d.c, k: d.n, ldc: d.c };
-        self.product(
-            to_w,
-            Operand::columns(dout, d.oc),
-            Right::Fresh(Operand::columns(x, d.c)),
-            &mut w.grad,
-            Store::Add,
-            None,
-        );
-        if let Some(b) = b {
-            let db = SharedMut::new(&mut b.grad);
-            by_columns(&self.pool, d.oc, |first, columns| {
-                // SAFETY: the columns of this block, which no other block touches.
-                let db = unsafe { db.part(first, columns) };
-                elementwise::add_rows(self.path, db, &dout[..d.n * d.oc], d.oc, first);
-            });
-        }
+    fn matmul_grad(&self, dx: &mut Buf, w: &mut Param, b: Option<&mut Param>, dout: &Buf, x: &Buf, d: MatmulDims) {
+        self.train_linear_grad(dx, w, b, dout, x, d);
     }
 
-    fn attention(&self, out: &mut Array, lse: &mut Array, qkv: &Array, d: AttentionDims) {
-        attention::forward(&self.pool, self.path, out, lse, qkv, d);
+    fn attention(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, d: AttentionDims) {
+        let rows = d.b * d.t;
+        let qkv = self.lend_f32(qkv, rows * d.qkv());
+        self.through_f32(out, rows * d.c(), |out| {
+            attention::forward(&self.pool, self.path, out, lse.f32_mut(), &qkv, d);
+        });
     }
 
-    fn attention_grad(&self, dqkv: &mut Array, dout: &Array, out: &Array, qkv: &Array, lse: &Array, d: AttentionDims) {
-        attention::backward(&self.pool, self.path, dqkv, dout, out, qkv, lse, d);
+    fn attention_grad(&self, dqkv: &mut Buf, dout: &Buf, out: &Buf, qkv: &Buf, lse: &Buf, d: AttentionDims) {
+        let rows = d.b * d.t;
+        let (dout, out) = (self.lend_f32(dout, rows * d.c()), self.lend_f32(out, rows * d.c()));
+        let qkv = self.lend_f32(qkv, rows * d.qkv());
+        self.through_f32(dqkv, rows * d.qkv(), |dqkv| {
+            attention::backward(&self.pool, self.path, dqkv, &dout, &out, &qkv, lse.f32(), d);
+        });
     }
 
-    fn gelu(&self, out: &mut Array, x: &Array, len: usize) {
-        by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
+    fn gelu(&self, out: &mut Buf, x: &Buf, len: usize) {
+        numbers!([out = out, x = x] by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
             elementwise::gelu(self.path, out, &x[first..first + n]);
-        });
+        }));
     }
 
-    fn gelu_grad(&self, dx: &mut Array, x: &Array, len: usize) {
-        by_rows(&self.pool, &mut dx[..len], len, 1, |first, n, dx| {
+    fn gelu_grad(&self, dx: &mut Buf, x: &Buf, len: usize) {
+        numbers!([dx = dx, x = x] by_rows(&self.pool, &mut dx[..len], len, 1, |first, n, dx| {
             elementwise::gelu_grad(self.path, dx, &x[first..first + n]);
-        });
+        }));
     }
 
-    fn swiglu(&self, out: &mut Array, gate_up: &Array, d: GluDims) {
-        swiglu::forward(&self.pool, self.path, out, gate_up, d);
+    fn swiglu(&self, out: &mut Buf, gate_up: &Buf, d: GluDims) {
+        swiglu::forward(&self.pool, self.path, out.f32_mut(), gate_up.f32(), d);
     }
 
-    fn swiglu_grad(&self, dgate_up: &mut Array, dout: &Array, gate_up: &Array, d: GluDims) {
-        swiglu::backward(&self.pool, self.path, dgate_up, dout, gate_up, d);
+    fn swiglu_grad(&self, dgate_up: &mut Buf, dout: &Buf, gate_up: &Buf, d: GluDims) {
+        swiglu::backward(&self.pool, self.path, dgate_up.f32_mut(), dout.f32(), gate_up.f32(), d);
     }
 
-    fn residual(&self, out: &mut Array, a: &Array, b: &Array, len: usize) {
-        by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
+    fn residual(&self, out: &mut Buf, a: &Buf, b: &Buf, len: usize) {
+        numbers!([out = out, a = a, b = b] by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
             elementwise::add(self.path, out, &a[first..first + n], &b[first..first + n]);
-        });
+        }));
     }
 
-    fn classifier(&self, losses: &mut Array, x: &Array, wte: &Param, targets: &Vec<u32>, d: ClassifierDims) {
-        classifier::classifier(&self.pool, self.path, losses, x, wte.weight(), targets, None, d);
+    fn classifier(&self, losses: &mut Buf, x: &Buf, wte: &Param, targets: &Vec<u32>, d: ClassifierDims) {
+        self.losses(losses.f32_mut(), x, wte, targets, d);
     }
 
     fn classifier_grad(
         &self,
-        losses: &mut Array,
-        dx: &mut Array,
-        x: &Array,
+        losses: &mut Buf,
+        dx: &mut Buf,
+        x: &Buf,
         wte: &mut Param,
         targets: &Vec<u32>,
         scale: f32,
         d: ClassifierDims,
     ) {
-        let Param { value: Values::Rows(rows), grad, .. } = wte else { panic!("a gradient of what is not trained") };
-        let grads = classifier::Grads { dx, dwte: grad, scale };
-        classifier::classifier(&self.pool, self.path, losses, x, ParamWeight::Rows(rows), targets, Some(grads), d);
+        self.losses_grad(losses.f32_mut(), dx, x, wte, targets, scale, d);
     }
 
     fn grad_square_sum(&self, p: &Param) -> f64 {
@@ -305,7 +282,10 @@ impl OpsTrain for Cpu {
     }
 
     fn adamw(&self, p: &mut Param, hyper: AdamW) {
-        let Param { value: Values::Rows(value), grad, m, v } = p else { panic!("an update of what is not trained") };
-        optimizer::adamw(&self.pool, self.path, value, grad, m, v, hyper);
+        let Param { value: Values::Rows(value), low, grad, m, v } = p else {
+            panic!("an update of what is not trained")
+        };
+        let low = low.as_deref_mut().unwrap_or_default();
+        optimizer::adamw(&self.pool, self.path, value, low, grad, m, v, hyper);
     }
 }

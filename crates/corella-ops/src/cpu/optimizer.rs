@@ -1,5 +1,6 @@
 //! The gradient's norm and the AdamW update.
 
+use super::bf16::{Bf16, convert};
 use super::path::Path;
 use super::pool::Pool;
 use super::shared::SharedMut;
@@ -22,18 +23,32 @@ pub fn square_sum(pool: &Pool, path: Path, x: &[f32]) -> f64 {
     partial.iter().filter_map(std::sync::OnceLock::get).sum()
 }
 
-/// See [`crate::OpsTrain::adamw`]: one pass over value, gradient and both moments.
-pub fn adamw(pool: &Pool, path: Path, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: AdamW) {
+/// See [`crate::OpsTrain::adamw`]: one pass over value, gradient and both moments, and the values in bf16 (`low`, which may
+/// be empty).
+pub fn adamw(
+    pool: &Pool,
+    path: Path,
+    p: &mut [f32],
+    low: &mut [Bf16],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    h: AdamW,
+) {
     let steps = i32::try_from(h.step).unwrap_or(i32::MAX);
     let correct1 = (1.0 / (1.0 - f64::from(h.beta1).powi(steps))) as f32;
     let correct2 = (1.0 / (1.0 - f64::from(h.beta2).powi(steps))) as f32;
-    let len = p.len();
-    let (p, m, v) = (SharedMut::new(p), SharedMut::new(m), SharedMut::new(v));
+    let (len, rounds) = (p.len(), !low.is_empty());
+    let (p, m, v, low) = (SharedMut::new(p), SharedMut::new(m), SharedMut::new(v), SharedMut::new(low));
     pool.run(len.div_ceil(CHUNK), &|i| {
         let (start, n) = (i * CHUNK, CHUNK.min(len - i * CHUNK));
         // SAFETY: chunks do not overlap.
         let (p, m, v) = unsafe { (p.part(start, n), m.part(start, n), v.part(start, n)) };
         update(path, p, &g[start..start + n], m, v, h, (correct1, correct2));
+        if rounds {
+            // SAFETY: chunks do not overlap.
+            convert(path, unsafe { low.part(start, n) }, p);
+        }
     });
 }
 

@@ -1,39 +1,40 @@
 //! Packing: operands copied into the panels that the micro-kernels read.
 
 use super::array::Array;
+use super::bf16::Number;
 use super::gemm::Workers;
 use super::path::Path;
 use super::shared::SharedMut;
 
 /// A matrix of a product, seen from its outer index (row of the result for A, column for B) and the inner index k.
 #[derive(Clone, Copy, Debug)]
-pub struct Operand<'a> {
-    data: &'a [f32],
+pub struct Operand<'a, T = f32> {
+    data: &'a [T],
     cols: usize,
     /// The outer index runs along the columns of the row-major matrix, and k along its rows; else the other way round.
     columns: bool,
 }
 
-impl<'a> Operand<'a> {
+impl<'a, T> Operand<'a, T> {
     /// Outer index along the rows of a row-major matrix of width `cols`.
-    pub fn rows(data: &'a [f32], cols: usize) -> Self {
+    pub fn rows(data: &'a [T], cols: usize) -> Self {
         Operand { data, cols, columns: false }
     }
 
     /// Outer index along the columns of a row-major matrix of width `cols`.
-    pub fn columns(data: &'a [f32], cols: usize) -> Self {
+    pub fn columns(data: &'a [T], cols: usize) -> Self {
         Operand { data, cols, columns: true }
     }
 }
 
-impl Operand<'_> {
+impl<T> Operand<'_, T> {
     /// The one row of an operand that has no more, where its numbers lie side by side.
     pub fn single_row(self) -> Option<Self> {
         (!self.columns).then_some(self)
     }
 
     /// Row 0 from k on.
-    pub fn from(&self, k: usize) -> &[f32] {
+    pub fn from(&self, k: usize) -> &[T] {
         &self.data[k..]
     }
 }
@@ -54,16 +55,16 @@ impl Packed {
     /// Nothing but zeros, in `space`.
     pub fn zeros(path: Path, (outer, k): (usize, usize), mut space: Array) -> Packed {
         let (nr, kc) = path.panel();
-        // What is longer than before is zero; what is kept is overwritten by `new`, panel by panel.
+        // Fresh memory is zero; what is left in used space is overwritten by `new`, panel by panel.
         space.resize(outer.div_ceil(nr) * nr * k);
         Packed { data: space, outer, k, nr, kc }
     }
 
     /// Packs an operand into `space`, which it takes over.
-    pub fn new(
+    pub fn new<T: Number>(
         workers: Workers<'_>,
         path: Path,
-        from: Operand<'_>,
+        from: Operand<'_, T>,
         (outer, k): (usize, usize),
         space: Array,
     ) -> Packed {
@@ -105,11 +106,11 @@ impl Packed {
 }
 
 /// to[k·w + i] = from(first + i, k0 + k), and 0 beyond the last outer index; `w` is a kernel's MR or NR.
-pub fn pack(
+pub fn pack<T: Number>(
     path: Path,
     w: usize,
     to: &mut [f32],
-    from: Operand<'_>,
+    from: Operand<'_, T>,
     first: usize,
     outer: usize,
     k0: usize,
@@ -130,12 +131,12 @@ pub fn pack(
         for block in (0..width).step_by(8) {
             let height = 8.min(w - block);
             // Rows beyond the last repeat it and are blanked below.
-            let rows: [*const f32; 8] = std::array::from_fn(|i| {
+            let rows: [*const T; 8] = std::array::from_fn(|i| {
                 let row = (first + block + i).min(outer - 1);
                 from.data[row * from.cols + k0..][..depth].as_ptr()
             });
             // SAFETY: AVX2 was detected; every row has `depth` ≥ `whole` floats; `to` has `w` for each of them.
-            unsafe { transpose(rows, whole, &mut to[block..], w, height) };
+            unsafe { transpose::<T>(rows, whole, &mut to[block..], w, height) };
         }
         done = whole;
     }
@@ -144,7 +145,7 @@ pub fn pack(
     for i in 0..width {
         let row = &from.data[(first + i) * from.cols + k0..][..depth];
         for (k, x) in row.iter().enumerate().skip(done) {
-            to[k * w + i] = *x;
+            to[k * w + i] = x.get();
         }
     }
     if width < w {
@@ -154,23 +155,23 @@ pub fn pack(
 
 /// Copies the common widths without a call.
 #[inline(always)]
-fn copy_row(to: &mut [f32], row: &[f32]) {
-    fn fixed<const W: usize>(to: &mut [f32], row: &[f32]) -> bool {
-        let (Ok(to), Ok(row)) = (<&mut [f32; W]>::try_from(to), <&[f32; W]>::try_from(row)) else { return false };
-        *to = *row;
+fn copy_row<T: Number>(to: &mut [f32], row: &[T]) {
+    fn fixed<const W: usize, T: Number>(to: &mut [f32], row: &[T]) -> bool {
+        let (Ok(to), Ok(row)) = (<&mut [f32; W]>::try_from(to), <&[T; W]>::try_from(row)) else { return false };
+        *to = row.map(T::get);
         true
     }
     let same = to.len() == row.len();
     let done = same
         && match to.len() {
-            6 => fixed::<6>(to, row),
-            12 => fixed::<12>(to, row),
-            16 => fixed::<16>(to, row),
-            32 => fixed::<32>(to, row),
+            6 => fixed::<6, T>(to, row),
+            12 => fixed::<12, T>(to, row),
+            16 => fixed::<16, T>(to, row),
+            32 => fixed::<32, T>(to, row),
             _ => false,
         };
     if !done {
-        to[..row.len()].copy_from_slice(row);
+        to.iter_mut().zip(row).for_each(|(to, x)| *to = x.get());
         to[row.len()..].fill(0.0);
     }
 }
@@ -181,16 +182,15 @@ fn copy_row(to: &mut [f32], row: &[f32]) {
 /// AVX2; every row has `whole` floats; `to` has (`whole` − 1)·w + `height`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn transpose(rows: [*const f32; 8], whole: usize, to: &mut [f32], w: usize, height: usize) {
+unsafe fn transpose<T: Number>(rows: [*const T; 8], whole: usize, to: &mut [f32], w: usize, height: usize) {
     use std::arch::x86_64::{
         __m256, _mm_castps_pd, _mm_store_sd, _mm_storeu_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
-        _mm256_unpacklo_ps,
+        _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
     assert!(whole == 0 || to.len() >= (whole - 1) * w + height, "room for the panel");
     for k in (0..whole).step_by(8) {
         // SAFETY: k + 8 ≤ whole, the length of every row.
-        let r: [__m256; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(rows[i].add(k)) });
+        let r: [__m256; 8] = std::array::from_fn(|i| unsafe { load8(rows[i].add(k)) });
         // Pairs of rows interleaved, then pairs of pairs, then the halves exchanged.
         let pair = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
         let quad = |(al, ah): (__m256, __m256), (bl, bh): (__m256, __m256)| {
@@ -223,5 +223,25 @@ unsafe fn transpose(rows: [*const f32; 8], whole: usize, to: &mut [f32], w: usiz
                 }
             }
         }
+    }
+}
+
+/// Eight numbers as f32.
+///
+/// # Safety
+/// AVX2; `at` points to eight numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load8<T: Number>(at: *const T) -> std::arch::x86_64::__m256 {
+    use std::arch::x86_64::{
+        _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_loadu_ps, _mm256_slli_epi32,
+    };
+    // SAFETY: the caller's promise; formats are f32 and bfloat16, told apart by their size.
+    unsafe {
+        if size_of::<T>() == 4 {
+            return _mm256_loadu_ps(at.cast());
+        }
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()))))
     }
 }

@@ -1,6 +1,7 @@
 //! A tensor of parameters on the CPU: as rows where it is trained, packed for products where it is only read.
 
 use super::array::Array;
+use super::bf16::{Bf16, convert};
 use super::gemm::{Right, Workers};
 use super::pack::{Operand, Packed};
 use super::path::Path;
@@ -10,6 +11,8 @@ use crate::contract::ParamPart;
 #[derive(Debug)]
 pub struct Param {
     pub(super) value: Values,
+    /// The values in bf16, row-major, where products read them so; as current as the values.
+    pub(super) low: Option<Array<Bf16>>,
     pub(super) grad: Array,
     pub(super) m: Array,
     pub(super) v: Array,
@@ -66,14 +69,6 @@ impl Param {
         rows
     }
 
-    /// As [`Param::rows`], to change them.
-    pub(super) fn rows_mut(&mut self) -> &mut Array {
-        let Values::Rows(rows) = &mut self.value else {
-            panic!("a matrix that is only read cannot be changed in part")
-        };
-        rows
-    }
-
     /// Replaces a part.
     pub(super) fn write(&mut self, workers: Workers<'_>, path: Path, part: ParamPart, values: &[f32]) {
         if part == ParamPart::Value
@@ -86,7 +81,13 @@ impl Param {
             return;
         }
         let to = match part {
-            ParamPart::Value => self.rows_mut(),
+            ParamPart::Value => {
+                if let Some(low) = &mut self.low {
+                    convert(path, low, values);
+                }
+                let Values::Rows(rows) = &mut self.value else { unreachable!("packed values are replaced above") };
+                rows
+            }
             ParamPart::Grad => &mut self.grad,
             ParamPart::M => &mut self.m,
             ParamPart::V => &mut self.v,

@@ -1,5 +1,6 @@
 //! Splitting work: over blocks of rows, or over blocks of columns where rows are summed up.
 
+use super::array::Element;
 use super::pool::Pool;
 use super::shared::SharedMut;
 
@@ -7,7 +8,13 @@ use super::shared::SharedMut;
 const COLUMN_BLOCK: usize = 64;
 
 /// Calls `job(first row, rows, part of out)` for blocks of rows of `out` (n, width).
-pub fn by_rows(pool: &Pool, out: &mut [f32], n: usize, width: usize, job: impl Fn(usize, usize, &mut [f32]) + Sync) {
+pub fn by_rows<T: Element>(
+    pool: &Pool,
+    out: &mut [T],
+    n: usize,
+    width: usize,
+    job: impl Fn(usize, usize, &mut [T]) + Sync,
+) {
     let block = n.div_ceil(pool.threads() * 4).max(1);
     let out = SharedMut::new(out);
     pool.run(n.div_ceil(block), &|task| {

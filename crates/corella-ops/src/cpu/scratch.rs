@@ -3,60 +3,59 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use super::array::Array;
+use super::array::{Array, Element};
 
 thread_local! {
-    static FREE: RefCell<Vec<Array>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Array<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An array of this thread's that is at least `len` long, with whatever was left in it.
-pub fn take(len: usize) -> Array {
-    let mut array = FREE.with_borrow_mut(|free| {
+/// An array of this thread's that is `len` long, with whatever was left in it.
+pub fn take<T: Element>(len: usize) -> Array<T> {
+    let bytes = len * size_of::<T>();
+    let array = FREE.with_borrow_mut(|free| {
         // The smallest that is long enough, else the longest, which then grows.
-        let fit = (0..free.len()).filter(|i| free[*i].len() >= len).min_by_key(|i| free[*i].len());
-        let any = fit.or_else(|| (0..free.len()).max_by_key(|i| free[*i].len()));
+        let fit = (0..free.len()).filter(|i| free[*i].capacity() >= bytes).min_by_key(|i| free[*i].capacity());
+        let any = fit.or_else(|| (0..free.len()).max_by_key(|i| free[*i].capacity()));
         any.map_or(Array::EMPTY, |i| free.swap_remove(i))
     });
-    if array.len() < len {
-        array.resize(len);
-    }
+    let mut array: Array<T> = array.cast();
+    array.resize(len);
     array
 }
 
 /// Gives an array back to its thread.
-pub fn give(array: Array) {
-    FREE.with_borrow_mut(|free| free.push(array));
+pub fn give<T: Element>(array: Array<T>) {
+    FREE.with_borrow_mut(|free| free.push(array.cast()));
 }
 
 /// An array that is given back at the end of its scope. Its content is not defined at first.
-pub struct Scratch {
-    array: Array,
-    len: usize,
+pub struct Scratch<T: Element = f32> {
+    array: Array<T>,
 }
 
-impl Scratch {
+impl<T: Element> Scratch<T> {
     /// `len` numbers.
-    pub fn new(len: usize) -> Scratch {
-        Scratch { array: take(len), len }
+    pub fn new(len: usize) -> Scratch<T> {
+        Scratch { array: take(len) }
     }
 }
 
-impl Drop for Scratch {
+impl<T: Element> Drop for Scratch<T> {
     fn drop(&mut self) {
         give(std::mem::take(&mut self.array));
     }
 }
 
-impl Deref for Scratch {
-    type Target = [f32];
+impl<T: Element> Deref for Scratch<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
-        &self.array[..self.len]
+    fn deref(&self) -> &[T] {
+        &self.array
     }
 }
 
-impl DerefMut for Scratch {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.array[..self.len]
+impl<T: Element> DerefMut for Scratch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.array
     }
 }

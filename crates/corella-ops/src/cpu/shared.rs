@@ -2,21 +2,23 @@
 
 use std::marker::PhantomData;
 
+use super::array::Element;
+
 /// A slice whose parts are handed to different tasks of one parallel region.
-pub struct SharedMut<'a> {
-    start: *mut f32,
+pub struct SharedMut<'a, T: Element = f32> {
+    start: *mut T,
     len: usize,
-    lives: PhantomData<&'a mut [f32]>,
+    lives: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: access goes through `part`, whose caller promises that parts in use at the same time do not overlap.
-unsafe impl Send for SharedMut<'_> {}
+unsafe impl<T: Element> Send for SharedMut<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedMut<'_> {}
+unsafe impl<T: Element> Sync for SharedMut<'_, T> {}
 
-impl<'a> SharedMut<'a> {
+impl<'a, T: Element> SharedMut<'a, T> {
     /// Borrows the whole slice for the region.
-    pub fn new(slice: &'a mut [f32]) -> Self {
+    pub fn new(slice: &'a mut [T]) -> Self {
         SharedMut { start: slice.as_mut_ptr(), len: slice.len(), lives: PhantomData }
     }
 
@@ -25,7 +27,7 @@ impl<'a> SharedMut<'a> {
     /// # Safety
     /// No two parts that overlap may be in use at the same time.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn part(&self, start: usize, len: usize) -> &mut [f32] {
+    pub unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of {}", self.len);
         // SAFETY: inside the borrowed slice (asserted); the caller promises that nobody else uses these elements.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
@@ -35,7 +37,7 @@ impl<'a> SharedMut<'a> {
     ///
     /// # Safety
     /// No two tiles that share an element may be in use at the same time; only elements of the tile may be touched.
-    pub unsafe fn tile_at(&self, start: usize, span: usize) -> *mut f32 {
+    pub unsafe fn tile_at(&self, start: usize, span: usize) -> *mut T {
         assert!(start <= self.len && span <= self.len - start, "tile {start}+{span} of {}", self.len);
         // SAFETY: inside the borrowed slice (asserted).
         unsafe { self.start.add(start) }

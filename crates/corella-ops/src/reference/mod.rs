@@ -10,7 +10,7 @@ mod layers;
 mod llama;
 
 use crate::contract::{
-    AdamW, AttentionDims, ClassifierDims, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
+    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart,
 };
 
@@ -72,7 +72,7 @@ impl OpsTrain for Reference {
         "reference f64".to_owned()
     }
 
-    fn buf(&self, len: usize, _what: &str) -> Result<Vec<f64>, OpsError> {
+    fn buf(&self, len: usize, _dtype: Dtype, _what: &str) -> Result<Vec<f64>, OpsError> {
         Ok(vec![0.0; len])
     }
 
@@ -80,7 +80,7 @@ impl OpsTrain for Reference {
         Ok(vec![0; len])
     }
 
-    fn param(&self, rows: usize, cols: usize, trained: bool, _what: &str) -> Result<Param, OpsError> {
+    fn param(&self, rows: usize, cols: usize, trained: bool, _dtype: Dtype, _what: &str) -> Result<Param, OpsError> {
         let (all, extra) = (vec![0.0; rows * cols], vec![0.0; if trained { rows * cols } else { 0 }]);
         Ok(Param { value: all, grad: extra.clone(), m: extra.clone(), v: extra })
     }

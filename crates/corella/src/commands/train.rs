@@ -136,6 +136,7 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
     set(&mut plan.train.steps, &args.steps);
     set(&mut plan.train.batch_tokens, &args.batch_tokens);
     set(&mut plan.train.micro_batch, &args.micro_batch);
+    set(&mut plan.train.dtype, &args.dtype);
     set(&mut plan.train.lr, &args.lr);
     set(&mut plan.train.warmup_steps, &args.warmup_steps);
     set(&mut plan.train.spike_z_loss, &args.spike_z_loss);
@@ -210,8 +211,8 @@ pub fn build(plan: &mut RunPlan, dir: PathBuf, data: Dataset, resume: bool, comm
     plan.model.vocab_size = config.vocab_size();
     let recompute = if plan.train.recompute { Recompute::Block } else { Recompute::None };
     let batch = BatchShape { b: plan.train.micro_batch, t: plan.model.seq_len };
-    let memory = memory_plan(&config, batch, recompute);
-    let model = Gpt2Train::new(backend(common)?, &weights, batch, recompute)?;
+    let memory = memory_plan(&config, batch, recompute, plan.train.dtype);
+    let model = Gpt2Train::new(backend(common)?, &weights, batch, recompute, plan.train.dtype)?;
     if !common.json {
         let tokens = plan.train.steps * plan.train.batch_tokens as u64;
         println!(

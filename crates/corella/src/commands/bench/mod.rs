@@ -5,10 +5,10 @@ mod train;
 
 use std::time::Instant;
 
-use corella_ops::OpsTrain;
 use corella_ops::cases::differences;
 use corella_ops::cpu::Cpu;
 use corella_ops::cpu::probe::{Ceilings, ceilings, f32_now, read_now};
+use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
 use crate::cli::{BenchArgs, BenchWhat, Common};
@@ -72,8 +72,10 @@ pub struct Bench {
 pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     let cpu = backend(common)?;
     // Nothing is timed that was not first checked.
-    if let Some(wrong) = differences(&cpu, 5e-6)?.first() {
-        return Err(Failure::new(format!("not timed, because it is wrong: {wrong}")));
+    for dtype in Dtype::ALL {
+        if let Some(wrong) = differences(&cpu, dtype)?.first() {
+            return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
+        }
     }
     let ceilings = ceilings(&cpu);
     if !common.json {

@@ -3,7 +3,8 @@
 use corella_ops::cases::Random;
 use corella_ops::cpu::Cpu;
 use corella_ops::{
-    AdamW, AttentionDims, ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
+    AdamW, AttentionDims, ClassifierDims, Dtype, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain,
+    ParamPart,
 };
 
 use super::{Bench, Bound};
@@ -17,13 +18,13 @@ struct Make<'a>(&'a Cpu, Random);
 
 impl Make<'_> {
     fn buf(&mut self, len: usize) -> std::result::Result<Buf, OpsError> {
-        let mut buf = self.0.buf(len, "bench")?;
+        let mut buf = self.0.buf(len, Dtype::F32, "bench")?;
         self.0.write(&mut buf, &self.1.normals(len));
         Ok(buf)
     }
 
     fn param(&mut self, rows: usize, cols: usize, trained: bool) -> std::result::Result<Param, OpsError> {
-        let mut param = self.0.param(rows, cols, trained, "bench")?;
+        let mut param = self.0.param(rows, cols, trained, Dtype::F32, "bench")?;
         let values: Vec<f32> = self.1.normals(rows * cols).iter().map(|x| 0.02 * x).collect();
         self.0.param_write(&mut param, ParamPart::Value, &values);
         Ok(param)
