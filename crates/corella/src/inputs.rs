@@ -1,10 +1,12 @@
 //! What the user names, turned into what the libraries need: a data set, a tokenizer, a model with its tokenizer.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use corella_model::gpt2::{Gpt2Weights, load_gpt2};
 use corella_ops::cpu::{Cpu, CpuOptions};
-use corella_text::data::{Dataset, Document, read_documents, tokens_of};
+use corella_text::data::readers::ReadOptions;
+use corella_text::data::{Dataset, Document, Origin, TextCorpus, tokens_of};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
@@ -44,14 +46,24 @@ pub fn tokenizer_for(name: &str, vocab_size: usize, documents: &[Document]) -> R
     }
 }
 
-/// Documents of a text file or folder.
+/// Most problems of the input that are printed one by one.
+const PROBLEMS_SHOWN: usize = 10;
+
+/// Documents of a file, a folder or a pattern, in any format that `corella prepare` reads.
 pub fn documents(source: &Path) -> Result<Vec<Document>> {
-    if !source.exists() {
+    if !source.exists() && !source.to_string_lossy().contains(['*', '?', '[']) {
         return Err(Failure::new(format!("{} does not exist", source.display())).hint(
-            "give a text file, a folder of text files, a folder written by `corella prepare`, or `tiny-internet`",
+            "give a file or a folder of text, JSON lines, Parquet or WARC (also packed), a folder written by `corella prepare`, or `tiny-internet`",
         ));
     }
-    Ok(read_documents(source)?)
+    let corpus = TextCorpus::read(source, &ReadOptions::default())?;
+    for problem in corpus.problems.iter().take(PROBLEMS_SHOWN) {
+        eprintln!("warning: {problem}");
+    }
+    if let Some(more) = corpus.problems.len().checked_sub(PROBLEMS_SHOWN).filter(|n| *n > 0) {
+        eprintln!("warning: and {more} more like these");
+    }
+    Ok(corpus.documents)
 }
 
 /// The data set that a user names: `tiny-internet`, a prepared folder, or text that is tokenised on the spot.
@@ -87,11 +99,11 @@ pub fn fresh_pages(world: &World) -> Corpus {
 
 /// The pages of the tiny internet as documents, in their order.
 pub fn pages_as_documents(corpus: &Corpus) -> impl Iterator<Item = Document> + '_ {
-    corpus
-        .documents
-        .iter()
-        .enumerate()
-        .map(|(i, page)| Document { name: format!("{TINY_INTERNET}/{i}"), text: page.text.clone() })
+    let source: Arc<str> = TINY_INTERNET.into();
+    corpus.documents.iter().zip(0..).map(move |(page, record)| {
+        let origin = Origin { source: Arc::clone(&source), record, offset: 0 };
+        Document { origin, text: page.text.clone() }
+    })
 }
 
 /// Weights and tokenizer of a MODEL argument.

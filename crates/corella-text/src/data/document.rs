@@ -1,52 +1,111 @@
-//! Documents out of text files and folders.
+//! What readers hand on: documents, and what was wrong where.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use super::DataError;
-use crate::tokenizer::END_OF_TEXT;
+use serde::{Deserialize, Serialize};
 
 /// A document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// Where it comes from.
-    pub name: String,
-    /// Its text, lines ending in `\n`.
+    pub origin: Origin,
+    /// Its text.
     pub text: String,
 }
 
-/// The documents of a UTF-8 file, or of every file below a folder in the order of their names.
-///
-/// `<|endoftext|>` on its own separates documents inside a file. A byte order mark is dropped, CRLF becomes LF, bytes
-/// that are not UTF-8 become the replacement character, and empty documents are left out.
-pub fn read_documents(path: &Path) -> Result<Vec<Document>, DataError> {
-    let mut files = Vec::new();
-    collect(path, &mut files)?;
-    let mut documents = Vec::new();
-    for file in files {
-        let bytes = fs::read(&file).map_err(DataError::io(&file))?;
-        let text = String::from_utf8_lossy(&bytes);
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).replace("\r\n", "\n");
-        let name = file.display().to_string();
-        let texts = text.split(END_OF_TEXT).map(str::trim).filter(|t| !t.is_empty());
-        documents.extend(texts.map(|text| Document { name: name.clone(), text: text.to_owned() }));
-    }
-    if documents.is_empty() {
-        return Err(DataError::bad(path, "holds no text"));
-    }
-    Ok(documents)
+/// A place in a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// File, with `!` before the name of a member of an archive.
+    pub source: Arc<str>,
+    /// Number in the source, from 0: of the text between separators, the line, the row, or the WARC record.
+    pub record: u64,
+    /// Byte in the source, after decompression; for Parquet, the row group.
+    pub offset: u64,
 }
 
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    if !path.is_dir() {
-        files.push(path.to_path_buf());
-        return Ok(());
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, record {}, offset {}", self.source, self.record, self.offset)
     }
-    let entries = fs::read_dir(path).map_err(DataError::io(path))?;
-    let mut inside: Vec<PathBuf> =
-        entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(DataError::io(path))?;
-    inside.sort();
-    // Hidden files (version control, editors' leavings) are not text of the user's.
-    inside.retain(|p| !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')));
-    inside.iter().try_for_each(|p| collect(p, files))
+}
+
+/// Kinds of trouble with input. None of them ends the reading of other sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// The file system or the medium refused.
+    Unreadable,
+    /// The source ends in the middle, or its compression is damaged: what comes after is lost.
+    Damaged,
+    /// Bytes that are not UTF-8; they became the replacement character.
+    BadUtf8,
+    /// A record that is not what its format says; it was left out.
+    BadRecord,
+    /// A record without the text field or column.
+    NoText,
+    /// A record above the limit; it was left out.
+    TooLarge,
+    /// Data that expand beyond all proportion: the rest of the source was left out.
+    Bomb,
+    /// Neither text nor a known format.
+    NotText,
+    /// A known format that is not read.
+    Unsupported,
+    /// A text above the limit; it was cut into several documents at line ends.
+    Cut,
+}
+
+impl ProblemKind {
+    /// Whether nothing was lost or changed, so that even a strict reader goes on.
+    pub fn harmless(self) -> bool {
+        self == ProblemKind::Cut
+    }
+}
+
+impl fmt::Display for ProblemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ProblemKind::Unreadable => "unreadable",
+            ProblemKind::Damaged => "damaged",
+            ProblemKind::BadUtf8 => "bad UTF-8",
+            ProblemKind::BadRecord => "bad record",
+            ProblemKind::NoText => "no text",
+            ProblemKind::TooLarge => "too large",
+            ProblemKind::Bomb => "expands beyond proportion",
+            ProblemKind::NotText => "not text",
+            ProblemKind::Unsupported => "not supported",
+            ProblemKind::Cut => "cut",
+        })
+    }
+}
+
+/// Something wrong with the input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind.
+    pub kind: ProblemKind,
+    /// Where.
+    pub origin: Origin,
+    /// What was found, and what is allowed.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.kind, self.what, self.origin)
+    }
+}
+
+/// Whether the reader is to go on.
+pub type Flow = ControlFlow<()>;
+
+/// Takes what readers find, in the order of the input.
+pub trait Sink {
+    /// A document that is not empty.
+    fn document(&mut self, document: Document) -> Flow;
+    /// Something wrong.
+    fn problem(&mut self, problem: Problem) -> Flow;
 }

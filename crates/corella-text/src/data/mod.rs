@@ -1,15 +1,20 @@
 //! From files of text to batches of tokens.
 
+mod clean;
+mod corpus;
 mod dataset;
 mod document;
 mod loader;
 mod prepare;
+pub mod readers;
 mod shard;
 
 use std::path::{Path, PathBuf};
 
+pub use clean::{CleanOptions, clean};
+pub use corpus::TextCorpus;
 pub use dataset::{Dataset, TokenStream};
-pub use document::{Document, read_documents};
+pub use document::{Document, Flow, Origin, Problem, ProblemKind, Sink};
 pub use loader::{Loader, LoaderState};
 pub use prepare::{DatasetInfo, PrepareOptions, PrepareReport, prepare, tokens_of};
 pub use shard::{read_shard, write_shard};

@@ -71,8 +71,8 @@ pub fn tokens_of(
             put(1, val, tokenizer.encode(val));
         }
     } else {
-        for (i, (document, ids)) in documents.iter().zip(encode_all(documents, tokenizer)).enumerate() {
-            put(usize::from(chosen(i as u64, val_fraction)), &document.text, ids);
+        for (document, ids) in documents.iter().zip(encode_all(documents, tokenizer)) {
+            put(usize::from(chosen(&document.text, val_fraction)), &document.text, ids);
         }
     }
     let [train, val] = parts;
@@ -93,10 +93,10 @@ fn encode_all(documents: &[Document], tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether document `i` is for validation: by a hash of its number, so that the choice does not move when text is added.
-fn chosen(i: u64, val_fraction: f64) -> bool {
-    let hash = crc32fast::hash(&i.to_le_bytes());
-    f64::from(hash) < val_fraction * 4_294_967_296.0
+/// Whether a document is for validation: by a hash of its text, so that the choice does not move when others are added.
+fn chosen(text: &str, val_fraction: f64) -> bool {
+    let hash = twox_hash::XxHash3_64::oneshot(text.as_bytes());
+    (hash >> 11) as f64 / (1u64 << 53) as f64 <= val_fraction && val_fraction > 0.0
 }
 
 /// Writes shards, tokenizer.json and, last, dataset.json: a folder without it is unfinished.

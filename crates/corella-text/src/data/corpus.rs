@@ -1,0 +1,45 @@
+//! Small corpora, wholly in memory.
+
+use std::path::Path;
+
+use super::DataError;
+use super::clean::{CleanOptions, clean};
+use super::document::{Document, Flow, Problem, Sink};
+use super::readers::{ReadOptions, SourceFile, expand, read_file};
+
+/// The documents of some sources, and what was wrong with these.
+#[derive(Clone, Debug, Default)]
+pub struct TextCorpus {
+    /// Cleaned, none empty, in the order of the sources.
+    pub documents: Vec<Document>,
+    /// What was left out or changed.
+    pub problems: Vec<Problem>,
+}
+
+impl TextCorpus {
+    /// Reads what a path, a folder or a pattern stands for, in any format that [`read_file`] knows.
+    pub fn read(source: &Path, options: &ReadOptions) -> Result<TextCorpus, DataError> {
+        let mut corpus = TextCorpus::default();
+        for SourceFile { path, name } in expand(source)? {
+            let _ = read_file(&path, &name, options, &mut corpus);
+        }
+        if corpus.documents.is_empty() {
+            let why = corpus.problems.first().map(|p| format!(": {p}")).unwrap_or_default();
+            return Err(DataError::bad(source, format!("holds no text{why}")));
+        }
+        Ok(corpus)
+    }
+}
+
+impl Sink for TextCorpus {
+    fn document(&mut self, mut document: Document) -> Flow {
+        document.text = clean(&document.text, CleanOptions::default()).into_owned();
+        self.documents.push(document);
+        Flow::Continue(())
+    }
+
+    fn problem(&mut self, problem: Problem) -> Flow {
+        self.problems.push(problem);
+        Flow::Continue(())
+    }
+}

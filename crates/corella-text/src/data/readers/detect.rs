@@ -1,0 +1,99 @@
+//! Which format a stream has.
+
+use std::io::{self, BufRead};
+
+/// Bytes that are looked at.
+const HEAD: usize = 4096;
+
+/// What a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Empty,
+    Gzip,
+    Zstd,
+    Tar,
+    Zip,
+    Parquet,
+    Warc,
+    Jsonl,
+    Text,
+    /// A known format that is not read.
+    Unsupported(&'static str),
+    /// No text.
+    Binary(&'static str),
+}
+
+/// Beginnings of formats that are not read.
+const UNSUPPORTED: [(&[u8], &str); 8] = [
+    (b"\x04\x22\x4d\x18", "lz4 is not read: compress with zstd or gzip instead"),
+    (b"BZh", "bzip2 is not read: compress with zstd or gzip instead"),
+    (b"\xfd7zXZ", "xz is not read: compress with zstd or gzip instead"),
+    (b"7z\xbc\xaf", "7z is not read: pack as zip or tar instead"),
+    (b"%PDF-", "PDF is not read: extract its text first"),
+    (b"ARROW1", "Arrow is not read: save as Parquet instead"),
+    (b"\xff\xfe", "UTF-16 is not read: save as UTF-8 instead"),
+    (b"\xfe\xff", "UTF-16 is not read: save as UTF-8 instead"),
+];
+
+/// Reads the first bytes of a stream.
+pub(super) fn peek(reader: &mut dyn BufRead) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    io::Read::read_to_end(&mut io::Read::take(&mut *reader, HEAD as u64), &mut head)
+        .map(|_| ())
+        .or_else(|e| if head.is_empty() { Err(e) } else { Ok(()) })?;
+    Ok(head)
+}
+
+/// The format by content; the name's ending where content does not decide.
+pub(super) fn detect(head: &[u8], name: &str, depth: usize) -> Format {
+    let unwrapped = if depth > 0 { name.trim_end_matches(".gz").trim_end_matches(".zst") } else { name };
+    let ending = unwrapped.rsplit('.').next().unwrap_or("").to_ascii_lowercase();
+    match head {
+        [] => return Format::Empty,
+        [0x1f, 0x8b, ..] => return Format::Gzip,
+        // A frame, or the skippable frame that parallel compressors put first.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => return Format::Zstd,
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => return Format::Zip,
+        [b'P', b'A', b'R', b'1', ..] => return Format::Parquet,
+        _ => {}
+    }
+    if head.get(257..262) == Some(b"ustar") {
+        return Format::Tar;
+    }
+    if head.starts_with(b"WARC/") {
+        return Format::Warc;
+    }
+    if let Some((_, what)) = UNSUPPORTED.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Format::Unsupported(what);
+    }
+    if head.contains(&0) {
+        return Format::Binary("it holds zero bytes, which text does not");
+    }
+    let body = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    match &ending[..] {
+        "jsonl" | "ndjson" => Format::Jsonl,
+        "json" if body.starts_with(b"[") => {
+            Format::Unsupported("a JSON array is not read: write one object per line instead")
+        }
+        "json" => Format::Jsonl,
+        "txt" | "md" | "text" => Format::Text,
+        _ if body.starts_with(b"{\"") => Format::Jsonl,
+        _ => Format::Text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, detect};
+
+    #[test]
+    fn content_decides_before_the_name() {
+        assert_eq!(detect(b"\x1f\x8b\x08", "a.txt", 0), Format::Gzip);
+        assert_eq!(detect(b"{\"text\": 1}", "a", 0), Format::Jsonl);
+        assert_eq!(detect(b"{\"text\": 1}", "a.txt", 0), Format::Text);
+        assert_eq!(detect(b"no JSON", "a.jsonl.gz", 1), Format::Jsonl);
+        assert_eq!(detect(b"WARC/1.0\r\n", "a.txt", 0), Format::Warc);
+        assert!(matches!(detect(b"\x7fELF\x02\x00", "a", 0), Format::Binary(_)));
+        assert!(matches!(detect(b"[{}]", "a.json", 0), Format::Unsupported(_)));
+    }
+}

@@ -1,0 +1,180 @@
+//! The visible text of a web page: tags away, blocks on lines of their own, entities decoded.
+//!
+//! This is what WET files hold: everything a reader sees, navigation included. The quality rules are there for the rest.
+
+use html_escape::decode_html_entities_to_string;
+
+/// Elements whose content is not shown.
+const HIDDEN: [&str; 7] = ["script", "style", "noscript", "template", "svg", "iframe", "head"];
+/// Elements that flow with the text around them; all others stand on lines of their own.
+const INLINE: [&str; 30] = [
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins",
+    "kbd", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
+];
+
+/// The text of a page.
+pub(super) fn text_of(html: &str) -> String {
+    let mut out = Text::default();
+    let mut rest = html;
+    while let Some(at) = memchr::memchr(b'<', rest.as_bytes()) {
+        out.words(&rest[..at]);
+        rest = &rest[at..];
+        rest = match tag(rest) {
+            Some(Tag { name, closing, after }) => {
+                let name = name.to_ascii_lowercase();
+                if !closing && name == "title" {
+                    // Its content is text even where it looks like tags.
+                    let end = find_close(after, "title").unwrap_or(after.len());
+                    out.words(&after[..end]);
+                    out.line();
+                    &after[end..]
+                } else if !closing && name != "head" && HIDDEN.contains(&&name[..]) {
+                    &after[find_close(after, &name).unwrap_or(after.len())..]
+                } else {
+                    out.tag(&name, closing);
+                    after
+                }
+            }
+            None => match comment(rest) {
+                Some(after) => after,
+                None => {
+                    out.words("<");
+                    &rest[1..]
+                }
+            },
+        };
+    }
+    out.words(rest);
+    out.done()
+}
+
+struct Tag<'a> {
+    name: &'a str,
+    closing: bool,
+    after: &'a str,
+}
+
+/// The tag that `text` begins with.
+fn tag(text: &str) -> Option<Tag<'_>> {
+    let body = text.strip_prefix('<')?;
+    let (closing, body) = body.strip_prefix('/').map_or((false, body), |b| (true, b));
+    let length = body.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'-').count();
+    if !body.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) {
+        return None;
+    }
+    // A quoted value may hold `>`.
+    let (mut quote, mut before) = (None, b' ');
+    for (i, byte) in body.bytes().enumerate().skip(length) {
+        match (quote, byte) {
+            (None, b'>') => return Some(Tag { name: &body[..length], closing, after: &body[i + 1..] }),
+            (None, b'"' | b'\'') if before == b'=' => quote = Some(byte),
+            (Some(q), _) if q == byte => quote = None,
+            _ => {}
+        }
+        if !byte.is_ascii_whitespace() {
+            before = byte;
+        }
+    }
+    // An unclosed quote or tag: take it up to the next `>`, or leave it as text.
+    let end = memchr::memchr(b'>', body.as_bytes())?;
+    Some(Tag { name: &body[..length], closing, after: &body[end + 1..] })
+}
+
+/// What follows the comment, declaration or instruction that `text` begins with.
+fn comment(text: &str) -> Option<&str> {
+    if let Some(body) = text.strip_prefix("<!--") {
+        return Some(body.find("-->").map_or("", |end| &body[end + 3..]));
+    }
+    if text.starts_with("<!") || text.starts_with("<?") || text.starts_with("</") {
+        return Some(text.find('>').map_or("", |end| &text[end + 1..]));
+    }
+    None
+}
+
+/// Where the closing tag of an element begins.
+fn find_close(text: &str, name: &str) -> Option<usize> {
+    memchr::memmem::find_iter(text.as_bytes(), b"</").find(|at| {
+        text.as_bytes().get(at + 2..at + 2 + name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes()))
+    })
+}
+
+/// Text that grows by words and lines.
+#[derive(Default)]
+struct Text {
+    out: String,
+    /// A space stands before the next word, if the line has one.
+    space: bool,
+    /// Depth inside `<pre>`, whose white space counts.
+    pre: usize,
+    decoded: String,
+}
+
+impl Text {
+    fn words(&mut self, raw: &str) {
+        if raw.is_empty() {
+            return;
+        }
+        self.decoded.clear();
+        decode_html_entities_to_string(raw, &mut self.decoded);
+        let decoded = std::mem::take(&mut self.decoded);
+        if self.pre > 0 {
+            self.out.push_str(&decoded);
+        } else {
+            self.space |= decoded.starts_with(char::is_whitespace);
+            for word in decoded.split_whitespace() {
+                if self.space && !self.out.is_empty() && !self.out.ends_with('\n') {
+                    self.out.push(' ');
+                }
+                self.out.push_str(word);
+                self.space = true;
+            }
+            self.space = decoded.ends_with(char::is_whitespace) || (self.space && decoded.trim().is_empty());
+        }
+        self.decoded = decoded;
+    }
+
+    fn tag(&mut self, name: &str, closing: bool) {
+        match name {
+            "pre" | "textarea" => {
+                self.line();
+                self.pre = if closing { self.pre.saturating_sub(1) } else { self.pre + 1 };
+            }
+            "td" | "th" => self.space = true,
+            _ if !INLINE.contains(&name) => self.line(),
+            _ => {}
+        }
+    }
+
+    fn line(&mut self) {
+        if !self.out.is_empty() && !self.out.ends_with('\n') {
+            self.out.push('\n');
+        }
+        self.space = false;
+    }
+
+    fn done(self) -> String {
+        self.out.trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text_of;
+
+    #[test]
+    fn what_is_seen_stays_and_what_is_not_goes() {
+        for (html, text) in [
+            ("<p>one <b>two</b>three<p>four", "one twothree\nfour"),
+            ("a<br>b<div>c</div>d", "a\nb\nc\nd"),
+            ("<title>T &amp; <i></title><script>if (a<b) '</p>'</script>x", "T & <i>\nx"),
+            ("<a title='1 > 0' href=\"x\">link</a> a < b &lt;c&gt; &#233;&hellip;", "link a < b <c> é…"),
+            ("<!-- <p>no --><!DOCTYPE html>yes", "yes"),
+            ("<pre>  a\n b</pre>\n\n c", "a\n b\nc"),
+            ("<tr><td>1</td><td>2</td></tr><tr><td>3", "1 2\n3"),
+            ("unclosed <a href='x", "unclosed <a href='x"),
+            ("<ul><li>a<li>b</ul>", "a\nb"),
+        ] {
+            assert_eq!(text_of(html), text, "{html}");
+        }
+    }
+}

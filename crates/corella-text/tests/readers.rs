@@ -1,0 +1,349 @@
+//! Every wrapping gives the same documents, real files give what other tools read from them, and broken ones are reported
+//! with their place and do not stop the rest.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use corella_text::data::readers::{ReadOptions, SourceFile, expand, read_bytes, read_file};
+use corella_text::data::{ProblemKind, TextCorpus};
+
+/// A file of the shared test data; `None`, and a note, where it is absent.
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
+    if !path.exists() {
+        println!("skipped: {} is absent", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+fn read(path: &Path, options: &ReadOptions) -> TextCorpus {
+    let mut corpus = TextCorpus::default();
+    for SourceFile { path, name } in expand(path).expect("files") {
+        let _ = read_file(&path, &name, options, &mut corpus);
+    }
+    corpus
+}
+
+fn bytes(bytes: &[u8], name: &str) -> TextCorpus {
+    with(bytes, name, &ReadOptions::default())
+}
+
+fn with(bytes: &[u8], name: &str, options: &ReadOptions) -> TextCorpus {
+    let mut corpus = TextCorpus::default();
+    let _ = read_bytes(bytes, name, options, &mut corpus);
+    corpus
+}
+
+fn texts(corpus: &TextCorpus) -> Vec<&str> {
+    corpus.documents.iter().map(|d| d.text.as_str()).collect()
+}
+
+fn kinds(corpus: &TextCorpus) -> Vec<ProblemKind> {
+    corpus.problems.iter().map(|p| p.kind).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).expect("written");
+    out.finish().expect("written")
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("compressed")
+}
+
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, content) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *content).expect("appended");
+    }
+    builder.into_inner().expect("finished")
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("corella-readers-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a folder");
+        Folder(path)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&path, bytes).expect("written");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const LINES: &[u8] =
+    b"{\"id\": 1, \"text\": \"caf\\u00e9\"}\n{\"text\": \"two\\nlines\", \"more\": {\"text\": [1, null]}}\n";
+
+#[test]
+fn every_wrapping_gives_the_same_documents() {
+    let expected = ["café", "two\nlines"];
+    let two_members = [gzip(&LINES[..20]), gzip(&LINES[20..])].concat();
+    let two_frames = [zstd(&LINES[..20]), zstd(&LINES[20..])].concat();
+    let warc = |text: &str| {
+        format!(
+            "WARC/1.0\r\nWARC-Type: conversion\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{text}\r\n\r\n",
+            text.len()
+        )
+    };
+    let wet = [warc("café"), warc("two\nlines")].concat();
+    let files: Vec<(&str, Vec<u8>)> = vec![
+        ("a.jsonl", LINES.to_vec()),
+        ("no-ending", LINES.to_vec()),
+        ("a.jsonl.gz", gzip(LINES)),
+        ("a.gz", two_members),
+        ("a.json.zst", two_frames),
+        ("a.txt", "\u{feff}café<|endoftext|>two\r\nlines<|endoftext|>\n".into()),
+        ("a.warc.wet.gz", [gzip(&wet.as_bytes()[..100]), gzip(&wet.as_bytes()[100..])].concat()),
+        ("a.tar.zst", zstd(&tar(&[("x/a.txt", "café".as_bytes()), ("x/.hidden", b"no"), ("y.txt", b"two\r\nlines")]))),
+        ("a.tgz", gzip(&tar(&[("a.jsonl.gz", &gzip(LINES))]))),
+    ];
+    for (name, content) in &files {
+        let corpus = bytes(content, name);
+        assert_eq!((texts(&corpus), kinds(&corpus)), (expected.to_vec(), vec![]), "{name}");
+    }
+    // The same from files, zip among them, and all of them as a folder and as a pattern.
+    let folder = Folder::new("wrappings");
+    files.iter().for_each(|(name, content)| drop(folder.file(name, content)));
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in [("a.txt", "café".as_bytes()), ("b/c.jsonl.gz", &gzip(b"{\"text\":\"two\\nlines\"}"))] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("started");
+        zip.write_all(content).expect("written");
+    }
+    let zip = folder.file("sub/z.zip", &zip.finish().expect("finished").into_inner());
+    assert_eq!(texts(&read(&zip, &ReadOptions::default())), expected);
+    assert_eq!(read(&folder.0, &ReadOptions::default()).documents.len(), 2 * (files.len() + 1));
+    let pattern = read(&folder.0.join("a.j*"), &ReadOptions::default());
+    assert_eq!(pattern.documents.len(), 6);
+    assert!(pattern.documents[0].origin.source.ends_with("a.json.zst"), "in the order of the names");
+}
+
+#[test]
+fn a_document_knows_its_place() {
+    let archive = tar(&[("b.txt", b"one<|endoftext|>three")]);
+    let corpus = bytes(&gzip(&archive), "a.tar.gz");
+    let places: Vec<_> = corpus.documents.iter().map(|d| d.origin.to_string()).collect();
+    assert_eq!(places, ["a.tar.gz!b.txt, record 0, offset 0", "a.tar.gz!b.txt, record 1, offset 16"]);
+    let corpus = bytes(LINES, "a.jsonl");
+    let line = LINES.iter().position(|b| *b == b'\n').expect("a line") as u64 + 1;
+    assert_eq!((corpus.documents[1].origin.record, corpus.documents[1].origin.offset), (1, line));
+}
+
+#[test]
+fn a_long_text_is_cut_at_line_ends_and_between_characters() {
+    let options = ReadOptions { max_document: 100, ..ReadOptions::default() };
+    let lines: String = (0..100).map(|i| format!("line {i} é\n")).collect();
+    let corpus = with(lines.as_bytes(), "a.txt", &options);
+    assert!(corpus.documents.iter().all(|d| d.text.len() <= 100 && d.text.ends_with('é')));
+    assert_eq!(texts(&corpus).join("\n"), lines.trim());
+    assert!(kinds(&corpus).iter().all(|k| *k == ProblemKind::Cut));
+    let long = "é".repeat(500);
+    let corpus = with(long.as_bytes(), "a.txt", &options);
+    assert_eq!(texts(&corpus).concat(), long);
+    let json = format!("{{\"text\": \"{long}\"}}");
+    assert_eq!(texts(&with(json.as_bytes(), "a.jsonl", &options)).concat(), long);
+}
+
+#[test]
+fn the_text_field_is_the_one_named_or_the_first_of_the_usual_ones() {
+    let line = b"{\"content\": \"c\", \"text\": 5, \"mine\": \"m\"}\n{\"content\": \"c\", \"text\": \"t\"}\n{\"x\": 1}\n[1]\n{\"text\"";
+    let corpus = bytes(line, "a.jsonl");
+    assert_eq!(texts(&corpus), ["c", "t"]);
+    assert_eq!(kinds(&corpus), [ProblemKind::NoText, ProblemKind::BadRecord, ProblemKind::BadRecord]);
+    assert_eq!(corpus.problems[2].origin.record, 4);
+    let options = ReadOptions { field: Some("mine".to_owned()), ..ReadOptions::default() };
+    assert_eq!(texts(&with(line, "a.jsonl", &options)), ["m"]);
+}
+
+#[test]
+fn what_comes_before_damage_is_kept_and_the_damage_has_a_place() {
+    let whole: String = (0..2000).map(|i| format!("{{\"text\": \"number {i} {}\"}}\n", i * i)).collect();
+    let packed = gzip(whole.as_bytes());
+    for cut in [20, packed.len() / 2, packed.len() - 9, packed.len() - 1] {
+        let corpus = bytes(&packed[..cut], "a.jsonl.gz");
+        let kept = corpus.documents.len();
+        assert_eq!(kinds(&corpus), [ProblemKind::Damaged], "cut at {cut}");
+        assert!(kept <= 2000 && (cut < 100 || kept > 500), "cut at {cut}: {kept}");
+        assert!(corpus.documents.iter().enumerate().all(|(i, d)| d.text == format!("number {i} {}", i * i)));
+    }
+    let packed = zstd(whole.as_bytes());
+    let corpus = bytes(&packed[..packed.len() / 2], "a.jsonl.zst");
+    assert_eq!(kinds(&corpus), [ProblemKind::Damaged]);
+    let archive = tar(&[("a.txt", b"first"), ("b.txt", &[b'x'; 3000])]);
+    let corpus = bytes(&archive[..2000], "a.tar");
+    assert_eq!(corpus.documents[0].text, "first");
+    assert_eq!(kinds(&corpus), [ProblemKind::Damaged]);
+    let corpus = bytes(b"good<|endoftext|>b\xff\xfed <\xc3>", "a.txt");
+    assert_eq!(texts(&corpus), ["good", "b\u{fffd}\u{fffd}d <\u{fffd}>"]);
+    assert_eq!(kinds(&corpus), [ProblemKind::BadUtf8]);
+    assert!(corpus.problems[0].what.contains("byte 1 "), "{}", corpus.problems[0]);
+}
+
+#[test]
+fn bombs_and_huge_records_cost_neither_memory_nor_time() {
+    let small = ReadOptions { max_document: 1 << 20, ..ReadOptions::default() };
+    let lines = vec![b'\n'; 1 << 20];
+    let mut bomb = zstd::Encoder::new(Vec::new(), 3).expect("an encoder");
+    (0..4096).for_each(|_| bomb.write_all(&lines).expect("written"));
+    let bomb = bomb.finish().expect("finished");
+    let corpus = with(&bomb, "a.txt.zst", &small);
+    let bombs = kinds(&corpus).into_iter().filter(|k| *k != ProblemKind::Cut).collect::<Vec<_>>();
+    assert_eq!((bombs, corpus.documents.len()), (vec![ProblemKind::Bomb], 0));
+    // A line above the limit is passed over, the next one is read.
+    let line = format!("{{\"text\": \"{}\"}}\n{{\"text\": \"next\"}}\n", "x".repeat(3 << 20));
+    let corpus = with(line.as_bytes(), "a.jsonl", &small);
+    assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["next"], vec![ProblemKind::TooLarge]));
+    // A WARC record that claims the world.
+    let record = "WARC/1.0\r\nWARC-Type: conversion\r\nContent-Type: text/plain\r\nContent-Length: 18446744073709551615\r\n\r\nx";
+    assert_eq!(kinds(&bytes(record.as_bytes(), "a.wet")), [ProblemKind::Damaged]);
+    // Layers upon layers.
+    let mut onion = b"core".to_vec();
+    (0..20).for_each(|_| onion = gzip(&onion));
+    assert_eq!(kinds(&bytes(&onion, "a.gz")), [ProblemKind::Unsupported]);
+}
+
+#[test]
+fn what_is_no_text_is_named() {
+    for (content, kind, says) in [
+        (&b"\x7fELF\x02\x01\x01\x00\x00"[..], ProblemKind::NotText, "zero bytes"),
+        (b"\x04\x22\x4d\x18abc", ProblemKind::Unsupported, "lz4"),
+        (b"%PDF-1.7", ProblemKind::Unsupported, "PDF"),
+        (b"\xff\xfea\x00", ProblemKind::Unsupported, "UTF-16"),
+        (b"PK\x03\x04", ProblemKind::Unsupported, "zip"),
+    ] {
+        let corpus = bytes(content, "a");
+        assert!(kinds(&corpus) == [kind] && corpus.problems[0].what.contains(says), "{:?}", corpus.problems);
+    }
+    assert!(kinds(&bytes(b"", "a")).is_empty());
+}
+
+/// Numbers of documents and bytes as Python's gzip, json, zipfile and pyarrow read them, cleaned in the same way.
+#[test]
+fn real_files_give_what_other_tools_read() {
+    let default = ReadOptions::default();
+    let size =
+        |corpus: &TextCorpus| (corpus.documents.len(), corpus.documents.iter().map(|d| d.text.len()).sum::<usize>());
+    for (name, documents, length) in [
+        ("text/c4_samples/c4-sample.01.json.gz", 10, 14_624),
+        ("text/c4_samples/c4-sample.02.json.gz", 10, 20_635),
+        ("text/c4_samples/c4-sample.03.json.gz", 10, 18_095),
+    ] {
+        let Some(path) = shared(name) else { continue };
+        let corpus = read(&path, &default);
+        assert_eq!((size(&corpus), kinds(&corpus)), ((documents, length), vec![]), "{name}");
+    }
+    if let Some(path) = shared("parquet/hf_text/test-00000-of-00001.parquet") {
+        let options = ReadOptions { field: Some("prompt".to_owned()), ..default.clone() };
+        let corpus = read(&path, &options);
+        assert_eq!((size(&corpus), kinds(&corpus)), ((1387, 3_161_940), vec![]));
+        assert_eq!(corpus.documents[1386].origin.offset, 1, "the last row lies in the second row group");
+    }
+    if let Some(path) = shared("text/us_gov_speeches") {
+        let corpus = read(&path, &default);
+        assert_eq!(corpus.documents.len(), 60 + 66);
+        assert_eq!(kinds(&corpus), [ProblemKind::BadUtf8; 7]);
+    }
+    if let Some(path) = shared("text/english_novels") {
+        assert_eq!(read(&path, &default).documents.len(), 86);
+    }
+}
+
+/// A field of a line of comma-separated values; quoted ones may hold commas.
+fn csv_field(line: &str, column: usize) -> Option<String> {
+    let mut quoted = false;
+    let mut parts = line.split(|c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    parts.nth(column).map(|v| v.trim_matches('"').to_owned())
+}
+
+#[test]
+fn parquet_values_equal_those_that_its_own_project_lists() {
+    let Some(folder) = shared("parquet/parquet-testing") else { return };
+    for (name, field, column) in
+        [("delta_byte_array", "c_email_address", 7), ("delta_encoding_required_column", "c_email_address:", 15)]
+    {
+        let list = std::fs::read_to_string(folder.join(format!("{name}_expect.csv"))).expect("a list");
+        let expected: Vec<String> =
+            list.lines().skip(1).filter_map(|l| csv_field(l, column)).filter(|v| !v.is_empty()).collect();
+        let options = ReadOptions { field: Some(field.to_owned()), ..ReadOptions::default() };
+        let corpus = read(&folder.join(format!("{name}.parquet")), &options);
+        assert!(texts(&corpus) == expected, "{name}: {:?}", corpus.problems);
+    }
+}
+
+#[test]
+fn no_parquet_file_of_the_collection_breaks_the_reader() {
+    let Some(folder) = shared("parquet/parquet-testing") else { return };
+    let mut damaged = Vec::new();
+    for SourceFile { path, name } in expand(&folder).expect("files") {
+        if path.extension().is_none_or(|e| e != "parquet") {
+            continue;
+        }
+        let mut corpus = TextCorpus::default();
+        let _ = read_file(&path, &name, &ReadOptions::default(), &mut corpus);
+        // A column of that name or not: something is said or something is read.
+        assert!(!corpus.documents.is_empty() || !corpus.problems.is_empty(), "{name}");
+        // Every string column of the schema, so that damaged pages are met.
+        let columns = corpus.problems.iter().find_map(|p| p.what.split_once("there are: ").map(|(_, c)| c.to_owned()));
+        for field in columns.unwrap_or_default().split(", ").filter(|c| !c.is_empty()) {
+            let options = ReadOptions { field: Some(field.to_owned()), ..ReadOptions::default() };
+            let _ = read_file(&path, &name, &options, &mut corpus);
+        }
+        if kinds(&corpus).contains(&ProblemKind::Damaged) {
+            damaged.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+        }
+    }
+    println!("damaged: {damaged:?}");
+    assert!(!damaged.is_empty());
+}
+
+#[test]
+fn web_archives_give_the_text_of_their_pages() {
+    let Some(folder) = shared("warc/whirlwind") else { return };
+    let default = ReadOptions::default();
+    let wet = read(&folder.join("whirlwind.warc.wet"), &default);
+    assert_eq!(texts(&wet), texts(&read(&folder.join("whirlwind.warc.wet.gz"), &default)));
+    assert_eq!((wet.documents.len(), kinds(&wet)), (1, vec![]));
+    let page = read(&folder.join("whirlwind.warc.gz"), &default);
+    assert_eq!(page.documents.len(), 1);
+    assert!(read(&folder.join("whirlwind.warc.wat"), &default).documents.is_empty(), "metadata is no text");
+    // Common Crawl's own extraction of this page is the oracle: nearly the same words in nearly the same order.
+    let words = |c: &TextCorpus| -> Vec<String> { c.documents[0].text.split_whitespace().map(str::to_owned).collect() };
+    let (ours, theirs) = (words(&page), words(&wet));
+    let common = theirs.iter().filter(|w| ours.contains(w)).count();
+    assert!(common * 100 >= theirs.len() * 97, "{common} of {} words", theirs.len());
+    assert!(ours.len() * 100 <= theirs.len() * 110, "{} words against {}", ours.len(), theirs.len());
+}
+
+#[test]
+fn clipped_and_quirky_web_archives_are_read_as_far_as_they_go() {
+    let Some(folder) = shared("warc/fastwarc") else { return };
+    let default = ReadOptions::default();
+    let whole = read(&folder.join("warcfile.warc.gz"), &default);
+    assert_eq!(texts(&whole), texts(&read(&folder.join("warcfile.warc"), &default)));
+    assert!(whole.documents.len() > 5 && kinds(&whole).is_empty(), "{} {:?}", whole.documents.len(), whole.problems);
+    let clipped = read(&folder.join("clipped.warc.gz"), &default);
+    assert_eq!(kinds(&clipped), [ProblemKind::Damaged], "{:?}", clipped.problems);
+    assert_eq!(kinds(&read(&folder.join("warcfile.warc.lz4"), &default)), [ProblemKind::Unsupported]);
+    let quirk = read(&folder.join("clueweb-quirk.warc.gz"), &default);
+    println!("clueweb: {} documents, {:?}", quirk.documents.len(), quirk.problems);
+    assert!(quirk.documents.len() > 10);
+}
