@@ -13,6 +13,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
         (2, 97, 2, 2, 64),
         (1, 200, 1, 1, 32),
         (2, 33, 6, 2, 16),
+        (1, 389, 4, 2, 24),
         (1, 70, 4, 2, 128),
     ] {
         let d = AttentionDims { b, t, nh, nkv, hs };

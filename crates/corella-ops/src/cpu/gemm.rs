@@ -250,7 +250,7 @@ impl<T: Number> Product<'_, T> {
 
 /// Asks for numbers that will be needed soon.
 #[inline(always)]
-fn prefetch(soon: &[f32]) {
+pub fn prefetch(soon: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     for line in soon.chunks(16) {
         // SAFETY: a prefetch of an address inside a slice; it reads nothing.

@@ -8,6 +8,7 @@ mod buf;
 mod classifier;
 mod elementwise;
 mod encoder;
+mod flash;
 mod gemm;
 mod infer;
 mod kernel;
@@ -26,6 +27,7 @@ mod rope;
 mod rows;
 mod scratch;
 mod shared;
+mod simd;
 mod swiglu;
 mod vectorized;
 mod weight;
@@ -221,7 +223,7 @@ impl OpsTrain for Cpu {
         let rows = d.b * d.t;
         let qkv = self.lend_f32(qkv, rows * d.qkv());
         self.through_f32(out, rows * d.c(), |out| {
-            attention::forward(&self.pool, self.path, out, lse.f32_mut(), &qkv, d);
+            flash::forward(&self.pool, self.path, out, lse.f32_mut(), &qkv, d);
         });
     }
 
@@ -230,7 +232,7 @@ impl OpsTrain for Cpu {
         let (dout, out) = (self.lend_f32(dout, rows * d.c()), self.lend_f32(out, rows * d.c()));
         let qkv = self.lend_f32(qkv, rows * d.qkv());
         self.through_f32(dqkv, rows * d.qkv(), |dqkv| {
-            attention::backward(&self.pool, self.path, dqkv, &dout, &out, &qkv, lse.f32(), d);
+            flash::backward(&self.pool, self.path, dqkv, &dout, &out, &qkv, lse.f32(), d);
         });
     }
 

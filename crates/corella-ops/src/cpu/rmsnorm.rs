@@ -54,9 +54,9 @@ pub fn backward(
     by_columns(pool, d.c, |first, columns| {
         // SAFETY: the columns of this block, which no other block touches.
         let dw = unsafe { dw.part(first, columns) };
-        for row in 0..d.n {
+        for (row, rstd) in rstd.iter().enumerate().take(d.n) {
             let at = row * d.c + first;
-            column_grad(path, dw, &dout[at..at + columns], &x[at..at + columns], rstd[row]);
+            column_grad(path, dw, &dout[at..at + columns], &x[at..at + columns], *rstd);
         }
     });
 }

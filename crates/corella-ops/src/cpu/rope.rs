@@ -17,7 +17,7 @@ pub enum Turn {
 
 /// Turns the heads of q and k of every row of qkv (B, T, (NH+2·NKV)·HS); table: (≥T, HS).
 pub fn rope(pool: &Pool, path: Path, qkv: &mut [f32], table: &[f32], d: AttentionDims, turn: Turn) {
-    assert!(d.hs % 2 == 0 && table.len() >= d.t * d.hs, "a table of {} for {d:?}", table.len());
+    assert!(d.hs.is_multiple_of(2) && table.len() >= d.t * d.hs, "a table of {} for {d:?}", table.len());
     let sign = match turn {
         Turn::Forward => 1.0,
         Turn::Back => -1.0,

@@ -17,13 +17,13 @@ pub fn rmsnorm(out: &mut [f64], rstd: &mut [f64], x: &[f64], w: &Param, d: NormD
 
 /// See [`crate::OpsTrain::rmsnorm_grad`]. With n = x·rstd and g = dout·w:  dx += rstd·(g − n·mean(g·n)),  dw += dout·n.
 pub fn rmsnorm_grad(dx: &mut [f64], w: &mut Param, dout: &[f64], x: &[f64], rstd: &[f64], d: NormDims) {
-    for row in 0..d.n {
+    for (row, rstd) in rstd.iter().enumerate().take(d.n) {
         let at = row * d.c;
-        let n: Vec<f64> = (0..d.c).map(|i| x[at + i] * rstd[row]).collect();
+        let n: Vec<f64> = (0..d.c).map(|i| x[at + i] * rstd).collect();
         let g: Vec<f64> = (0..d.c).map(|i| dout[at + i] * w.value[i]).collect();
         let mean_gn = g.iter().zip(&n).map(|(g, n)| g * n).sum::<f64>() / d.c as f64;
         for i in 0..d.c {
-            dx[at + i] += rstd[row] * (g[i] - n[i] * mean_gn);
+            dx[at + i] += rstd * (g[i] - n[i] * mean_gn);
             w.grad[i] += dout[at + i] * n[i];
         }
     }

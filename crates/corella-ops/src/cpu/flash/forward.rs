@@ -1,0 +1,143 @@
+//! The forward pass: for each block of queries, blocks of keys with an online softmax.
+
+use super::product::{Block, Rows, Single, Start, product};
+use super::{Part, QUERIES, at, gather, hide_future, padded, spans, turn};
+use crate::contract::AttentionDims;
+use crate::cpu::pack::{Operand, pack};
+use crate::cpu::path::Path;
+use crate::cpu::pool::Pool;
+use crate::cpu::scratch::Scratch;
+use crate::cpu::shared::SharedMut;
+use crate::cpu::simd::with_simd;
+
+/// Keys of a block: their scores and values stay in the first-level cache.
+const KEYS: usize = 96;
+
+/// See [`crate::OpsTrain::attention`].
+pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &[f32], d: AttentionDims) {
+    let (hs, row) = (d.hs, padded(d));
+    let blocks = d.t.div_ceil(QUERIES);
+    // Where heads are too few for the threads, each is cut into runs of query blocks, which are independent of each other.
+    let parts = (4 * pool.threads()).div_ceil((d.b * d.nh).max(1)).min(blocks.div_ceil(4)).max(1);
+    let run = blocks.div_ceil(parts);
+    let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
+    pool.run(d.b * d.nh * parts, &|task| {
+        // The longest runs, the last ones, come first.
+        let (part, head) = (parts - 1 - task / (d.b * d.nh), task % (d.b * d.nh));
+        let (b, head) = (head / d.nh, head % d.nh);
+        let (begin, end) = ((part * run * QUERIES).min(d.t), ((part + 1) * run * QUERIES).min(d.t));
+        let mut space = Scratch::new((2 * end + 3 * QUERIES) * row);
+        let (k, rest) = space.split_at_mut(end * row);
+        let (v, rest) = rest.split_at_mut(end * row);
+        let (q, rest) = rest.split_at_mut(row * QUERIES);
+        let (q_turned, sums) = rest.split_at_mut(row * QUERIES);
+        gather(k, row, &qkv[at(d, Part::K, b, 0, head / d.group())..], d.qkv(), end, hs);
+        gather(v, row, &qkv[at(d, Part::V, b, 0, head / d.group())..], d.qkv(), end, hs);
+        for t0 in (begin..end).step_by(QUERIES) {
+            let rows = QUERIES.min(d.t - t0);
+            // Copied first: the rows of the next block are asked for meanwhile.
+            gather(q, row, &qkv[at(d, Part::Q, b, t0, head)..], d.qkv(), rows, hs);
+            turn(path, q_turned, q, row, rows, hs);
+            let (max, total) = block(path, sums, q_turned, &k[..(t0 + rows) * row], v, (hs, row), t0);
+            // The sums turned back, over the queries: (queries, row).
+            pack(path, row, q, Operand::rows(sums, QUERIES), 0, hs, 0, rows);
+            // SAFETY: these queries of this head's lse.
+            let lse = unsafe { lse.part((b * d.nh + head) * d.t + t0, rows) };
+            for (i, from) in q.chunks_exact(row).enumerate().take(rows) {
+                // SAFETY: this head's columns of row t0 + i, which no other task writes.
+                let out = unsafe { out.part((b * d.t + t0 + i) * d.c() + head * hs, hs) };
+                let inverse = 1.0 / total[i];
+                for (out, x) in out.iter_mut().zip(from) {
+                    *out = x * inverse;
+                }
+                lse[i] = (max[i] + total[i].log2()) * std::f32::consts::LN_2;
+            }
+        }
+    });
+}
+
+/// sums (hs, QUERIES) = Σ over keys of v · 2^(scaled score − max); returns, for each query, max in base 2 and Σ 2^(…).
+/// q: (hs, QUERIES)  k, v: (keys, row).
+fn block(
+    path: Path,
+    sums: &mut [f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    (hs, row): (usize, usize),
+    t0: usize,
+) -> ([f32; QUERIES], [f32; QUERIES]) {
+    let keys = k.len() / row;
+    let scale = std::f32::consts::LOG2_E / (hs as f32).sqrt();
+    let mut state = State { max: [f32::NEG_INFINITY; QUERIES], total: [0.0; QUERIES], factor: [0.0; QUERIES] };
+    let mut scores = Scratch::new(KEYS * QUERIES);
+    assert!(q.len() >= hs * QUERIES && sums.len() >= hs * QUERIES && v.len() >= keys * row);
+    for k0 in (0..keys).step_by(KEYS) {
+        let n = KEYS.min(keys - k0);
+        let scores = &mut scores[..n * QUERIES];
+        for (first, n, skip) in spans(k0, n, t0) {
+            let at = scores[(first - k0) * QUERIES + skip..].as_mut_ptr();
+            let c = Block { at, row: QUERIES, rows: n, columns: QUERIES - skip };
+            let a = Single { at: k[first * row..].as_ptr(), row, step: 1 };
+            let b = Rows { at: q[skip..].as_ptr(), row: QUERIES };
+            // SAFETY: n keys of k and of the scores, hs rows of q (assertion above).
+            unsafe { product(path, c, a, b, hs, Start::Zero) };
+        }
+        hide_future(scores, k0, t0, f32::NEG_INFINITY);
+        // SAFETY: features as the path says; slices of whole registers.
+        unsafe { exponentials(path, scores, &mut state, scale) };
+        for (i, (first, n, skip)) in spans(k0, n, t0).enumerate() {
+            let c = Block { at: sums[skip..].as_mut_ptr(), row: QUERIES, rows: hs, columns: QUERIES - skip };
+            let a = Single { at: v[first * row..].as_ptr(), row: 1, step: row };
+            let b = Rows { at: scores[(first - k0) * QUERIES + skip..].as_ptr(), row: QUERIES };
+            let start = match (k0, i) {
+                (0, 0) => Start::Zero,
+                (_, 0) => Start::Scaled(state.factor[skip..].as_ptr()),
+                _ => Start::Sums,
+            };
+            // SAFETY: n keys of v and of the scores, hs rows of sums (assertion above).
+            unsafe { product(path, c, a, b, n, start) };
+        }
+    }
+    (state.max, state.total)
+}
+
+/// The online softmax of a block of queries, in base 2.
+struct State {
+    max: [f32; QUERIES],
+    total: [f32; QUERIES],
+    /// What earlier sums are multiplied by.
+    factor: [f32; QUERIES],
+}
+
+with_simd! {
+    /// scores (keys, QUERIES) ← 2^(scale·score − max), with max, total and factor brought up to date.
+    unsafe fn exponentials<S>(scores: &mut [f32], state: &mut State, scale: f32) {
+        let keys = scores.len() / QUERIES;
+        for j in (0..QUERIES).step_by(S::LANES) {
+            // SAFETY: lanes j .. j + LANES of arrays of QUERIES and of rows of scores; the caller's features.
+            unsafe {
+                let column = scores.as_mut_ptr().add(j);
+                let factor = S::splat(scale);
+                let mut max = S::splat(f32::NEG_INFINITY);
+                for s in 0..keys {
+                    max = S::max(max, S::load(column.add(s * QUERIES)));
+                }
+                let old = S::load(state.max.as_ptr().add(j));
+                let max = S::max(old, S::mul(max, factor));
+                let keep = S::exp2(S::sub(old, max));
+                let below = S::sub(S::splat(0.0), max);
+                let mut total = S::mul(S::load(state.total.as_ptr().add(j)), keep);
+                for s in 0..keys {
+                    let at = column.add(s * QUERIES);
+                    let p = S::exp2(S::fma(S::load(at), factor, below));
+                    total = S::add(total, p);
+                    S::store(at, p);
+                }
+                S::store(state.max.as_mut_ptr().add(j), max);
+                S::store(state.total.as_mut_ptr().add(j), total);
+                S::store(state.factor.as_mut_ptr().add(j), keep);
+            }
+        }
+    }
+}
