@@ -1,5 +1,7 @@
 //! What can be wrong with a request.
 
+use crate::text::StopError;
+
 /// A request that is refused before any work is done.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RequestError {
@@ -54,6 +56,9 @@ pub enum RequestError {
         /// Pages that there are.
         pages: usize,
     },
+    /// A stop string that cannot be one.
+    #[error(transparent)]
+    Stop(#[from] StopError),
     /// Two parameters contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),

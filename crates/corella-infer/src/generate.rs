@@ -37,7 +37,7 @@ pub struct TokenOut {
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum FinishReason {
+pub enum Ended {
     /// A stop token was drawn, or the caller stopped.
     Stop,
     /// `max_tokens` or the end of the context was reached.
@@ -50,7 +50,7 @@ pub struct Generation {
     /// The tokens added.
     pub tokens: Vec<TokenOut>,
     /// Why it ended.
-    pub finish_reason: FinishReason,
+    pub finish_reason: Ended,
 }
 
 fn check_prompt(model: &dyn TextModel, prompt: &[u32]) -> Result<(), RequestError> {
@@ -89,7 +89,7 @@ pub fn generate(
         history.adjust(&mut adjusted, &sampling, &[]);
         let id = sampler.distribution(&adjusted, &sampling).draw(options.sample.seed, options.sample_index, position);
         if options.stop_ids.contains(&id) {
-            return Ok(Generation { tokens, finish_reason: FinishReason::Stop });
+            return Ok(Generation { tokens, finish_reason: Ended::Stop });
         }
         history.push(id);
         let mut plain = sampler.distribution(logits, &Sampling::plain());
@@ -97,11 +97,11 @@ pub fn generate(
         let flow = on_token(&token);
         tokens.push(token);
         if flow.is_break() {
-            return Ok(Generation { tokens, finish_reason: FinishReason::Stop });
+            return Ok(Generation { tokens, finish_reason: Ended::Stop });
         }
         feed = vec![id];
     }
-    Ok(Generation { tokens, finish_reason: FinishReason::Length })
+    Ok(Generation { tokens, finish_reason: Ended::Length })
 }
 
 /// Log-probability of every token after the first, each given those before it.

@@ -1,21 +1,25 @@
 //! Text as it streams: stop strings over any borders, whole characters, linear time.
 
-use corella_infer::{StopError, StopStrings, TextStream};
+use corella_infer::{Released, StopError, StopStrings, TextStream};
 use proptest::prelude::*;
 
-/// Streams `pieces`; returns the text, checked to be the same as the sum of what was released, and the stop string.
+/// Streams `pieces`; returns the text and the stop string, checked: what is released is the text of whole tokens.
 fn stream(stops: &[&str], keep_stop: bool, pieces: &[&[u8]]) -> (String, Option<usize>) {
     let stops: Vec<String> = stops.iter().map(|s| (*s).to_owned()).collect();
     let mut stream = TextStream::new(StopStrings::new(&stops).expect("stop strings"), keep_stop);
-    let mut text = String::new();
+    let (mut text, mut tokens) = (String::new(), 0);
     for piece in pieces {
-        let released = stream.push(piece);
+        let released = stream.push(piece, true);
         text.push_str(&released.text);
         if released.stopped.is_some() {
             return (text, released.stopped);
         }
+        let group = pieces[tokens..tokens + released.tokens].concat();
+        assert_eq!(released.text, String::from_utf8_lossy(&group), "a piece is the text of its tokens");
+        tokens += released.tokens;
     }
     let end = stream.finish();
+    assert_eq!(tokens + end.tokens, pieces.len());
     text.push_str(&end.text);
     (text, end.stopped)
 }
@@ -48,7 +52,7 @@ fn characters_are_never_cut() {
         let mut stream = TextStream::new(StopStrings::default(), false);
         let mut text = String::new();
         for piece in &pieces {
-            text.push_str(&stream.push(piece).text);
+            text.push_str(&stream.push(piece, true).text);
             assert!(word.starts_with(&text), "{text}");
         }
         assert_eq!(text, word);
@@ -57,6 +61,20 @@ fn characters_are_never_cut() {
     // Half a character before a stop string, and at the end.
     assert_eq!(stream(&["\n"], false, &[b"a\xe6", b"\n"]), ("a\u{fffd}".into(), Some(0)));
     assert_eq!(stream(&[], false, &[b"a\xf0\x9f\xa6"]), ("a\u{fffd}".into(), None));
+}
+
+#[test]
+fn a_stop_string_takes_the_tokens_that_have_no_part_in_the_text() {
+    let stops = StopStrings::new(&["\nHuman:".to_owned()]).expect("a stop string");
+    let mut stream = TextStream::new(stops.clone(), false);
+    assert_eq!(stream.push(b"Hi", true), Released { text: "Hi".into(), tokens: 1, stopped: None });
+    assert_eq!(stream.push(b"!\nHu", true), Released::default());
+    assert_eq!(stream.push(b"man", true), Released::default());
+    assert_eq!(stream.push(b":", true), Released { text: "!".into(), tokens: 1, stopped: Some(0) });
+    // A minimum of tokens: what may not stop the text does not begin a stop string either.
+    let mut stream = TextStream::new(stops, false);
+    assert_eq!(stream.push(b"\nHuman:\nHum", false).text, "\nHuman:\nHum");
+    assert_eq!(stream.push(b"an:", true).text, "an:");
 }
 
 #[test]
@@ -73,7 +91,7 @@ fn long_texts_and_many_stop_strings_take_linear_time() {
     let mut stream = TextStream::new(stops, false);
     let mut length = 0;
     for _ in 0..1_000_000 {
-        length += stream.push(b"a").text.len();
+        length += stream.push(b"a", true).text.len();
     }
     assert_eq!(length, 950_000, "what may still become the long stop string is held back");
     assert_eq!(length + stream.finish().text.len(), 1_000_000);

@@ -27,6 +27,11 @@ impl History {
         }
     }
 
+    /// Whether [`History::adjust`] changes anything, forbidden tokens aside.
+    pub fn changes(&self, sampling: &Sampling) -> bool {
+        !self.seen.is_empty() || !sampling.params().logit_bias.is_empty()
+    }
+
     /// Changes `logits` (V) in place, in this order: adds the bias; divides or multiplies by the repetition penalty;
     /// takes off the frequency and presence penalties; makes the `forbidden` tokens impossible.
     pub fn adjust(&self, logits: &mut [f32], sampling: &Sampling, forbidden: &[u32]) {

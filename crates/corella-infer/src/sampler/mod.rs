@@ -52,13 +52,15 @@ impl Sampler {
         let max = max_logit(logits);
         let greedy = p.temperature == 0.0;
         let temperature = if greedy { 1.0 } else { p.temperature };
-        let mut total = fill(&mut self.weights, logits, max, temperature);
-        if greedy {
+        let mut total = if greedy {
             let likeliest = logits.iter().position(|l| *l == max).unwrap_or(0);
-            self.weights.fill(0);
-            self.weights[likeliest] = ONE;
-            total = ONE;
-        } else if total > 0 {
+            self.weights.clear();
+            self.weights.extend((0..logits.len()).map(|id| if id == likeliest { ONE } else { 0 }));
+            ONE
+        } else {
+            fill(&mut self.weights, logits, max, temperature)
+        };
+        if !greedy && total > 0 {
             if let Some(k) = p.top_k {
                 total = self.top_k(logits, k).unwrap_or(total);
             }

@@ -93,6 +93,13 @@ impl Sampling {
         &self.params
     }
 
+    /// Whether the distribution is the one of the logits: no temperature, no filter.
+    pub fn leaves_all(&self) -> bool {
+        let p = &self.params;
+        let filters = [p.top_p, p.min_p, p.typical_p];
+        p.temperature == 1.0 && p.top_k.is_none() && filters.iter().all(Option::is_none)
+    }
+
     /// Whether the tokens before a position change what is drawn there.
     pub fn has_penalties(&self) -> bool {
         let p = &self.params;

@@ -2,7 +2,6 @@
 
 mod stop;
 mod stream;
-mod utf8;
 
 pub use stop::{StopError, StopStrings};
 pub use stream::{Released, TextStream};

@@ -3,32 +3,34 @@
 use std::collections::VecDeque;
 
 use super::stop::{StopState, StopStep, StopStrings};
-use super::utf8::Utf8Stream;
 
 /// Turns bytes of tokens into text up to the first stop string.
 ///
-/// The stop string whose end comes first ends the text; of those that end at the same byte, the longest.
+/// Tokens are released in groups with exactly their text: a token waits while any of its bytes may belong to a stop
+/// string, and while it ends inside a character. The stop string whose end comes first ends the text; of those that end
+/// at the same byte, the longest.
 #[derive(Clone, Debug)]
 pub struct TextStream {
     stops: StopStrings,
     state: StopState,
     /// Whether a stop string stays in the text.
     keep_stop: bool,
-    /// Bytes that may be the beginning of a stop string.
-    held: VecDeque<u8>,
-    utf8: Utf8Stream,
-    /// Bytes that went into the text.
-    released: usize,
-    stopped: Option<usize>,
+    /// Bytes of the tokens that wait.
+    bytes: VecDeque<u8>,
+    /// Where each of them ends, counted from the first byte of the text.
+    ends: VecDeque<usize>,
+    /// Where the first of them begins.
+    start: usize,
 }
 
-/// What bytes brought to light.
+/// What a token brought to light.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// Characters that are certain now.
+    /// The text of the tokens; bytes that are no character are U+FFFD.
     pub text: String,
-    /// Bytes of all tokens so far that are in the text.
-    pub bytes: usize,
+    /// How many of the tokens that waited are released, the oldest first. With a stop string, those that have a part in
+    /// the text.
+    pub tokens: usize,
     /// The number of the stop string that ended the text.
     pub stopped: Option<usize>,
 }
@@ -40,45 +42,75 @@ impl TextStream {
             stops,
             state: StopState::default(),
             keep_stop,
-            held: VecDeque::new(),
-            utf8: Utf8Stream::default(),
-            released: 0,
-            stopped: None,
+            bytes: VecDeque::new(),
+            ends: VecDeque::new(),
+            start: 0,
         }
     }
 
-    /// The bytes of the next token. Whatever follows a stop string is ignored.
-    pub fn push(&mut self, bytes: &[u8]) -> Released {
-        let mut sure = Vec::new();
-        for byte in bytes {
-            if self.stopped.is_some() {
-                break;
-            }
-            self.held.push_back(*byte);
-            let keep = match self.stops.step(&mut self.state, *byte) {
-                StopStep::Open(depth) => depth,
-                StopStep::Found { index, len } => {
-                    self.stopped = Some(index);
-                    if self.keep_stop { 0 } else { len }
+    /// The next token. If it may not `stop` the text, a stop string cannot begin before its end.
+    pub fn push(&mut self, token: &[u8], stop: bool) -> Released {
+        let mut open = 0;
+        if stop {
+            for (i, byte) in token.iter().enumerate() {
+                match self.stops.step(&mut self.state, *byte) {
+                    StopStep::Open(depth) => open = depth,
+                    StopStep::Found { index, len } => {
+                        self.enter(token);
+                        let here = self.start + self.bytes.len() - token.len() + i + 1;
+                        let end = if self.keep_stop { here } else { here - len };
+                        return Released { stopped: Some(index), ..self.release_text(end) };
+                    }
                 }
-            };
-            sure.extend(self.held.drain(..self.held.len() - keep));
+            }
+        } else {
+            self.state = StopState::default();
         }
-        let mut text = self.utf8.push(&sure);
-        self.released += sure.len();
-        if self.stopped.is_some() {
-            self.held.clear();
-            text.push_str(&self.utf8.finish());
+        self.enter(token);
+        let sure = self.start + self.bytes.len() - open;
+        let mut tokens = self.ends.partition_point(|end| *end <= sure);
+        while tokens > 0 && self.cuts_character(self.ends[tokens - 1]) {
+            tokens -= 1;
         }
-        Released { text, bytes: self.released - self.utf8.pending(), stopped: self.stopped }
+        let end = if tokens == 0 { self.start } else { self.ends[tokens - 1] };
+        self.release(tokens, end)
     }
 
-    /// The end of the text: what was held back belongs to it.
+    /// The end of the text: what waited belongs to it.
     pub fn finish(&mut self) -> Released {
-        let rest: Vec<u8> = self.held.drain(..).collect();
-        self.released += rest.len();
-        let mut text = self.utf8.push(&rest);
-        text.push_str(&self.utf8.finish());
-        Released { text, bytes: self.released, stopped: self.stopped }
+        self.release(self.ends.len(), self.start + self.bytes.len())
+    }
+
+    fn enter(&mut self, token: &[u8]) {
+        self.bytes.extend(token);
+        self.ends.push_back(self.start + self.bytes.len());
+    }
+
+    /// Whether the bytes before `end` stop inside a character.
+    fn cuts_character(&self, end: usize) -> bool {
+        let len = end - self.start;
+        let tail: Vec<u8> = self.bytes.range(len.saturating_sub(3)..len).copied().collect();
+        // The last byte that is no continuation byte begins the last character.
+        let first = tail.iter().rposition(|byte| byte & 0b1100_0000 != 0b1000_0000);
+        first.is_some_and(|first| {
+            std::str::from_utf8(&tail[first..]).is_err_and(|e| e.valid_up_to() == 0 && e.error_len().is_none())
+        })
+    }
+
+    /// The text up to `end` and all tokens that have a part in it; nothing waits any more.
+    fn release_text(&mut self, end: usize) -> Released {
+        let begin_before = std::iter::once(&self.start).chain(&self.ends).take_while(|start| **start < end).count();
+        let end_before = self.ends.partition_point(|e| *e <= end);
+        let released = self.release(begin_before.min(self.ends.len()).max(end_before), end);
+        self.bytes.clear();
+        self.ends.clear();
+        released
+    }
+
+    fn release(&mut self, tokens: usize, end: usize) -> Released {
+        let bytes: Vec<u8> = self.bytes.drain(..end - self.start).collect();
+        self.ends.drain(..tokens);
+        self.start = end;
+        Released { text: String::from_utf8_lossy(&bytes).into_owned(), tokens, stopped: None }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use corella_infer::{FinishReason, GenerateOptions, SampleParams, TokenOut, generate};
+use corella_infer::{Ended, GenerateOptions, SampleParams, TokenOut, generate};
 use corella_model::TextModel;
 use corella_model::gpt2::Gpt2Infer;
 use corella_text::tokenizer::{StreamDecoder, Tokenizer};
@@ -22,7 +22,7 @@ struct Choice {
     logprobs: Vec<f32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top_logprobs: Vec<Vec<(u32, f32)>>,
-    finish_reason: FinishReason,
+    finish_reason: Ended,
 }
 
 /// What `--json` prints.
@@ -135,7 +135,7 @@ fn continue_once(
         ids: generation.tokens.iter().map(|t| t.id).collect(),
         logprobs: generation.tokens.iter().map(|t| t.logprob).collect(),
         top_logprobs: generation.tokens.into_iter().map(|t| t.top).filter(|top| !top.is_empty()).collect(),
-        finish_reason: if stopped { FinishReason::Stop } else { generation.finish_reason },
+        finish_reason: if stopped { Ended::Stop } else { generation.finish_reason },
     })
 }
 

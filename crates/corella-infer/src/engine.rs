@@ -1,0 +1,233 @@
+//! The engine: one thread that owns the model, and handles through which any thread hands requests in.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+
+use corella_model::{StepLimits, StepModel};
+
+use crate::completion::Completion;
+use crate::error::RequestError;
+use crate::event::Event;
+use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::request::{Request, RequestLimits, RequestParams};
+use crate::scheduler::{Cancelled, Scheduler, Sink};
+use crate::sequence::TokenBytes;
+
+/// How an engine works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Most continuations under way at once; also bounded by what a step of the model can hold.
+    pub max_running: usize,
+    /// Most requests that wait.
+    pub max_queue: usize,
+    /// What one request may ask for.
+    pub limits: RequestLimits,
+    /// The model's own end-of-text tokens.
+    pub eos: Vec<u32>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { max_running: 64, max_queue: 256, limits: RequestLimits::default(), eos: Vec::new() }
+    }
+}
+
+/// Why a request was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// As many wait as may wait: try again later.
+    #[error("{waiting} requests wait already, no more are taken")]
+    QueueFull {
+        /// Requests that wait.
+        waiting: u64,
+    },
+    /// The engine takes no more requests, or has ended.
+    #[error("the engine is shutting down")]
+    Closed,
+}
+
+enum Command {
+    Submit { request: Arc<Request>, sink: Sink, cancelled: Cancelled },
+    Close,
+}
+
+struct Shared {
+    model: StepLimits,
+    backend: String,
+    options: EngineOptions,
+    metrics: Arc<Metrics>,
+    closed: AtomicBool,
+    /// The requests under way are given up.
+    stop: AtomicBool,
+}
+
+/// A running engine. Dropping it gives up what is under way and waits for its thread.
+pub struct Engine {
+    handle: EngineHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A way to hand requests in. Cheap to clone.
+#[derive(Clone)]
+pub struct EngineHandle {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+/// A request that was taken in. Dropping it gives the request up: its pages are free before the next step.
+#[derive(Debug)]
+pub struct Ticket {
+    cancelled: Cancelled,
+}
+
+impl Engine {
+    /// Starts the thread. `bytes` gives the bytes of a token, for text and stop strings.
+    pub fn start(model: Box<dyn StepModel>, bytes: TokenBytes, options: EngineOptions) -> io::Result<Engine> {
+        let metrics = Arc::new(Metrics::default());
+        let shared = Arc::new(Shared {
+            model: model.limits(),
+            backend: model.backend_name(),
+            options,
+            metrics: metrics.clone(),
+            closed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let scheduler = Scheduler::new(shared.model, shared.options.max_running, bytes, metrics);
+        let (commands, inbox) = channel();
+        let seen = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || work(model, scheduler, &inbox, &seen))?;
+        Ok(Engine { handle: EngineHandle { commands, shared }, thread: Some(thread) })
+    }
+
+    /// A handle for another thread.
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
+    /// Takes no more requests, finishes those that it has, and ends.
+    pub fn drain(mut self) {
+        self.handle.close();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic of the engine has been printed; its callers have lost their channels.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.handle.shared.stop.store(true, Ordering::Relaxed);
+        self.handle.close();
+        self.join();
+    }
+}
+
+/// The engine's thread.
+fn work(mut model: Box<dyn StepModel>, mut scheduler: Scheduler, inbox: &Receiver<Command>, shared: &Shared) {
+    loop {
+        // With nothing to do, sleep until something comes.
+        let mut next = if scheduler.idle() {
+            let Ok(command) = inbox.recv() else { return };
+            Some(command)
+        } else {
+            None
+        };
+        loop {
+            match next.take() {
+                Some(Command::Submit { request, sink, cancelled }) => scheduler.add(request, sink, cancelled),
+                Some(Command::Close) | None => {}
+            }
+            match inbox.try_recv() {
+                Ok(command) => next = Some(command),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        if shared.stop.load(Ordering::Relaxed) {
+            scheduler.fail_all("the engine was stopped");
+        }
+        if scheduler.idle() {
+            if shared.closed.load(Ordering::Relaxed) {
+                return;
+            }
+            continue;
+        }
+        scheduler.step(&mut *model);
+    }
+}
+
+impl EngineHandle {
+    /// What the model's steps can hold: context, vocabulary, pages.
+    pub fn model(&self) -> &StepLimits {
+        &self.shared.model
+    }
+
+    /// Device, kernel path and number formats.
+    pub fn backend_name(&self) -> &str {
+        &self.shared.backend
+    }
+
+    /// How the engine works.
+    pub fn options(&self) -> &EngineOptions {
+        &self.shared.options
+    }
+
+    /// The counters now.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.shared.metrics.snapshot()
+    }
+
+    /// Checks a request against the model and the engine's limits.
+    pub fn check(&self, params: RequestParams) -> Result<Request, RequestError> {
+        Request::new(params, &self.shared.model, &self.shared.options.eos, &self.shared.options.limits)
+    }
+
+    /// Hands a request in; its events go to `sink`, on the engine's thread, so `sink` must not wait for anything.
+    pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError> {
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return Err(SubmitError::Closed);
+        }
+        let limit = self.shared.options.max_queue as u64;
+        if !self.shared.metrics.queued.add_below(limit) {
+            return Err(SubmitError::QueueFull { waiting: self.shared.metrics.queued.get() });
+        }
+        let cancelled = Cancelled::default();
+        let command = Command::Submit { request: Arc::new(request), sink, cancelled: cancelled.clone() };
+        self.commands.send(command).map_err(|_| SubmitError::Closed)?;
+        Ok(Ticket { cancelled })
+    }
+
+    /// Hands a request in and returns a channel with its events.
+    pub fn stream(&self, request: Request) -> Result<(Ticket, Receiver<Event>), SubmitError> {
+        let (sender, events) = channel();
+        let ticket = self.submit(request, Box::new(move |event| sender.send(event).is_ok()))?;
+        Ok((ticket, events))
+    }
+
+    /// Hands a request in and waits for all of it.
+    pub fn complete(&self, request: Request) -> Result<Completion, SubmitError> {
+        let (_ticket, events) = self.stream(request)?;
+        Ok(Completion::collect(events))
+    }
+
+    /// No more requests are taken; those that were go on.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        // Wakes the thread if it sleeps; if it has ended there is nothing to wake.
+        let _ = self.commands.send(Command::Close);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}

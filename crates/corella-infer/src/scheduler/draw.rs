@@ -1,0 +1,77 @@
+//! From a row of logits to tokens and their log-probabilities, as a request wants them.
+
+use std::ops::Range;
+
+use crate::event::TokenLogProb;
+use crate::request::{LogProbStage, Request};
+use crate::sampler::{History, Sampler, Sampling};
+
+/// Working memory of draws.
+#[derive(Debug)]
+pub(super) struct Drawer {
+    filtered: Sampler,
+    raw: Sampler,
+    plain: Sampling,
+    adjusted: Vec<f32>,
+}
+
+/// A drawn token, and its raw log-probability where samples are ranked (0 elsewhere).
+pub(super) type Drawn = (TokenLogProb, f64);
+
+impl Drawer {
+    pub fn new() -> Drawer {
+        Drawer { filtered: Sampler::default(), raw: Sampler::default(), plain: Sampling::plain(), adjusted: Vec::new() }
+    }
+
+    /// Draws the token at `position` for each of `samples`, which have the same `history` of `drawn` tokens.
+    pub fn draw(
+        &mut self,
+        logits: &[f32],
+        request: &Request,
+        history: &History,
+        drawn: usize,
+        position: usize,
+        samples: Range<usize>,
+    ) -> Vec<Drawn> {
+        let sampling = &request.sampling;
+        let forbidden = if drawn < request.min_tokens { &request.stop_ids[..] } else { &[] };
+        let changed = history.changes(sampling) || !forbidden.is_empty();
+        let row = if changed {
+            self.adjusted.clear();
+            self.adjusted.extend_from_slice(logits);
+            history.adjust(&mut self.adjusted, sampling, forbidden);
+            &self.adjusted
+        } else {
+            logits
+        };
+        let mut filtered = self.filtered.distribution(row, sampling);
+        let seed = sampling.params().seed;
+        let ids: Vec<u32> = samples
+            .map(|sample| filtered.draw(seed, request.first_sample.wrapping_add(sample as u64), position as u64))
+            .collect();
+        let ranks = request.best_of > request.n;
+        let reports_raw = request.logprobs.is_some() && request.logprob_stage == LogProbStage::Raw;
+        let same = !changed && sampling.leaves_all();
+        let mut raw =
+            if (ranks || reports_raw) && !same { Some(self.raw.distribution(logits, &self.plain)) } else { None };
+        let reported = match &mut raw {
+            Some(raw) if reports_raw => raw,
+            _ => &mut filtered,
+        };
+        let top = request.logprobs.map(|n| reported.top(n)).unwrap_or_default();
+        let log_probs: Vec<Option<f32>> =
+            ids.iter().map(|id| request.logprobs.map(|_| reported.log_prob(*id))).collect();
+        let ranking = raw.as_ref().unwrap_or(&filtered);
+        let rank = |id: u32| if ranks { f64::from(ranking.log_prob(id)) } else { 0.0 };
+        ids.into_iter()
+            .zip(log_probs)
+            .map(|(id, logprob)| (TokenLogProb { id, logprob, top: top.clone() }, rank(id)))
+            .collect()
+    }
+
+    /// The raw log-probability of `id` in a row of logits, with `n` alternatives.
+    pub fn score(&mut self, logits: &[f32], id: u32, n: usize) -> TokenLogProb {
+        let mut raw = self.raw.distribution(logits, &self.plain);
+        TokenLogProb { id, logprob: Some(raw.log_prob(id)), top: raw.top(n) }
+    }
+}

@@ -1,0 +1,385 @@
+//! Continuous batching: every step of the model serves whoever is ready.
+//!
+//! Continuations wait until there is a place and there are pages for their prompt. Of those that wait, the next is one
+//! whose request has the fewest under way, the oldest of these. How a step is put together is in [`plan`]. What a row
+//! computes does not depend on what else is in the step, and a draw depends on (seed, sample, position) alone: so the
+//! order of all this changes when a token comes, never which.
+
+mod draw;
+mod job;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use corella_model::{StepLimits, StepModel};
+
+use crate::event::{Event, FinishReason};
+use crate::metrics::Metrics;
+use crate::pages::{Before, PagePool};
+use crate::request::Request;
+use crate::sequence::{Piece, Sequence, TokenBytes};
+use draw::{Drawer, Drawn};
+pub(crate) use job::Cancelled;
+use job::Job;
+use plan::Item;
+
+/// Takes the events of a request; returns whether anybody still listens.
+pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
+
+/// All requests on one model.
+pub(crate) struct Scheduler {
+    limits: StepLimits,
+    /// Most continuations under way.
+    max_running: usize,
+    pool: PagePool,
+    jobs: BTreeMap<u64, Job>,
+    waiting: Vec<Sequence>,
+    /// By age, the oldest first.
+    running: Vec<Sequence>,
+    next_job: u64,
+    drawer: Drawer,
+    bytes: TokenBytes,
+    metrics: Arc<Metrics>,
+}
+
+impl Scheduler {
+    /// For a model with `limits`; at most `max_running` continuations are under way at once.
+    pub fn new(limits: StepLimits, max_running: usize, bytes: TokenBytes, metrics: Arc<Metrics>) -> Scheduler {
+        // Half of a step is left for prompts, so that they never wait for the end of all continuations.
+        let most = limits.max_seqs.min(limits.max_logit_rows).min(limits.max_batch_tokens.div_ceil(2));
+        metrics.pages.set(limits.pages as u64);
+        Scheduler {
+            max_running: max_running.clamp(1, most.max(1)),
+            pool: PagePool::new(limits.pages, limits.page_tokens),
+            limits,
+            jobs: BTreeMap::new(),
+            waiting: Vec::new(),
+            running: Vec::new(),
+            next_job: 0,
+            drawer: Drawer::new(),
+            bytes,
+            metrics,
+        }
+    }
+
+    /// Takes a request in.
+    pub fn add(&mut self, request: Arc<Request>, sink: Sink, cancelled: Cancelled) {
+        let id = self.next_job;
+        self.next_job += 1;
+        self.metrics.requests.add(1);
+        self.metrics.prompt_tokens.add(request.prompt.len() as u64);
+        let seq = Sequence::new(id, 0, &request);
+        let mut job = Job::new(request, sink, cancelled);
+        let nothing_to_do = job.request.prompt_rows() == 0;
+        if nothing_to_do {
+            job.prefilled();
+        }
+        self.jobs.insert(id, job);
+        if nothing_to_do {
+            self.finish_empty(seq);
+            self.end_jobs();
+        } else {
+            self.waiting.push(seq);
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// One step of the model, and all that follows from it.
+    pub fn step(&mut self, model: &mut dyn StepModel) {
+        self.drop_gone();
+        self.admit();
+        let (plan, items) = self.plan();
+        if !items.is_empty() {
+            let start = Instant::now();
+            match model.step(&plan) {
+                Ok(out) => {
+                    let computed = Instant::now();
+                    let copies = self.absorb(&items, out.logits, start);
+                    for (from, to) in copies {
+                        model.copy_page(from, to);
+                    }
+                    self.metrics.steps.add(1);
+                    self.metrics.fed_tokens.add(plan.tokens.len() as u64);
+                    self.metrics.step_micros.add((computed - start).as_micros() as u64);
+                    self.metrics.sample_micros.add(computed.elapsed().as_micros() as u64);
+                }
+                Err(error) => self.fail(&items, &error.to_string()),
+            }
+        }
+        self.end_jobs();
+        self.metrics.waiting.set(self.waiting.len() as u64);
+        self.metrics.running.set(self.running.len() as u64);
+        self.metrics.pages_held.set((self.pool.len() - self.pool.available()) as u64);
+        self.metrics.pages_idle.set(self.pool.idle() as u64);
+    }
+
+    /// Ends all requests with a message.
+    pub fn fail_all(&mut self, why: &str) {
+        for (id, job) in std::mem::take(&mut self.jobs) {
+            self.remove_sequences(id);
+            self.leave_queue(&job);
+            self.metrics.failed.add(1);
+            job.failed(why.to_owned());
+        }
+    }
+
+    /// Frees what belongs to requests whose caller has left.
+    fn drop_gone(&mut self) {
+        let gone: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.gone()).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.remove_sequences(id);
+            if let Some(job) = self.jobs.remove(&id) {
+                self.leave_queue(&job);
+                self.metrics.cancelled.add(1);
+            }
+        }
+    }
+
+    fn remove_sequences(&mut self, id: u64) {
+        for list in [&mut self.running, &mut self.waiting] {
+            for seq in list.iter_mut().filter(|seq| seq.job == id) {
+                for page in seq.pages.drain(..).rev() {
+                    self.pool.give_back(page);
+                }
+            }
+            list.retain(|seq| seq.job != id);
+        }
+    }
+
+    fn leave_queue(&self, job: &Job) {
+        if job.started.is_none() {
+            self.metrics.queued.sub(1);
+        }
+    }
+
+    /// Gives all pages of a continuation back; it will be computed again.
+    fn release(&mut self, seq: &mut Sequence) {
+        if let Some(job) = self.jobs.get_mut(&seq.job) {
+            job.running -= 1;
+            seq.release(&mut self.pool, &job.request);
+        }
+    }
+
+    /// Lets those in for whom there is room.
+    fn admit(&mut self) {
+        while self.running.len() < self.max_running {
+            let next = |(_, seq): &(usize, &Sequence)| (self.jobs[&seq.job].running, seq.age());
+            let Some((index, seq)) = self.waiting.iter().enumerate().min_by_key(next) else { return };
+            if !self.running.is_empty() && !self.has_room(seq) {
+                return;
+            }
+            let seq = self.waiting.swap_remove(index);
+            if let Some(job) = self.jobs.get_mut(&seq.job) {
+                job.running += 1;
+            }
+            let at = self.running.partition_point(|other| other.age() < seq.age());
+            self.running.insert(at, seq);
+        }
+    }
+
+    /// Whether the pages that `seq` needs to draw its next token can be had without taking any from others.
+    fn has_room(&self, seq: &Sequence) -> bool {
+        let pages_for = |seq: &Sequence| self.limits.pages_for(seq.target(&self.jobs[&seq.job].request));
+        let promised: usize = self.running.iter().map(|seq| pages_for(seq).saturating_sub(seq.pages.len())).sum();
+        let (known, idle) = self.known_pages(seq);
+        // A few pages are left for those who are drawing to grow into.
+        let spare = self.running.len().div_ceil(4);
+        self.pool.available() >= promised + spare + idle + pages_for(seq).saturating_sub(known)
+    }
+
+    /// Makes full pages known.
+    fn publish(pool: &mut PagePool, seq: &mut Sequence, job: &Job) {
+        let page_tokens = pool.page_tokens();
+        while (seq.published + 1) * page_tokens <= seq.computed {
+            let range = seq.published * page_tokens..(seq.published + 1) * page_tokens;
+            let scores = if seq.sample == 0 && !job.scored { job.scores.get(range.clone()) } else { None };
+            let own = seq.pages[seq.published];
+            let (known, content) = pool.publish(own, &seq.before, &seq.tokens[range], scores.map(Into::into));
+            seq.pages[seq.published] = known;
+            seq.before = Before::Page(content);
+            seq.published += 1;
+        }
+    }
+
+    /// Takes in the logits of a step: scores, draws, new samples, ends. Returns the pages to copy.
+    fn absorb(&mut self, items: &[Item], logits: &[f32], began: Instant) -> Vec<(u32, u32)> {
+        let v = self.limits.vocab_size;
+        let mut rows = logits.chunks_exact(v);
+        let mut copies = Vec::new();
+        let mut split = Vec::new();
+        let mut ended = Vec::new();
+        for item in items {
+            let own: Vec<&[f32]> = rows.by_ref().take(item.len + item.drafts.len() - item.first_logit).collect();
+            let seq = &mut self.running[item.index];
+            let Some(job) = self.jobs.get_mut(&seq.job) else { continue };
+            if job.started.is_none() {
+                job.started = Some(began);
+                self.metrics.queued.sub(1);
+            }
+            let request = job.request.clone();
+            seq.computed = item.start + item.len;
+            if seq.sample == 0 && !job.scored {
+                score(&mut self.drawer, seq, job, item, &own);
+            }
+            Self::publish(&mut self.pool, seq, job);
+            if seq.sample == 0 && seq.drawn == 0 {
+                job.progress(seq.computed);
+            }
+            if seq.computed < seq.target(&request) {
+                continue;
+            }
+            job.prefilled();
+            if request.max_tokens == 0 {
+                ended.push(item.index);
+                continue;
+            }
+            let draws = &own[item.len - 1 - item.first_logit..];
+            let samples = if job.split { seq.sample..seq.sample + 1 } else { 0..request.best_of };
+            let position = seq.tokens.len();
+            let mut drawn = self.drawer.draw(draws[0], &request, &seq.history, seq.drawn, position, samples);
+            job.usage.completion_tokens += drawn.len();
+            self.metrics.drawn_tokens.add(drawn.len() as u64);
+            for (sample, token) in drawn.drain(1..).enumerate() {
+                let mut other = Sequence::new(seq.job, sample + 1, &request);
+                // It stands behind the prompt's full pages, as this one does now.
+                (other.before, other.published) = (seq.before.clone(), seq.published);
+                if !join(&mut other, job, token, &self.bytes) {
+                    split.push((item.index, other));
+                }
+            }
+            job.split = true;
+            let Some(first) = drawn.pop() else { continue };
+            let mut end = join(seq, job, first, &self.bytes);
+            // Proposals that the draws confirm were computed already.
+            let mut accepted = 0;
+            while !end && accepted < item.drafts.len() && seq.tokens.last() == Some(&item.drafts[accepted]) {
+                accepted += 1;
+                seq.computed += 1;
+                let position = seq.tokens.len();
+                let sample = seq.sample..seq.sample + 1;
+                let next = self.drawer.draw(draws[accepted], &request, &seq.history, seq.drawn, position, sample);
+                job.usage.completion_tokens += 1;
+                self.metrics.drawn_tokens.add(1);
+                for token in next {
+                    end = join(seq, job, token, &self.bytes);
+                }
+            }
+            if !item.drafts.is_empty() {
+                seq.lookup.judge(item.drafts.len(), accepted);
+                job.usage.drafted_tokens += item.drafts.len();
+                job.usage.accepted_tokens += accepted;
+                self.metrics.drafted_tokens.add(item.drafts.len() as u64);
+                self.metrics.accepted_tokens.add(accepted as u64);
+            }
+            if end {
+                ended.push(item.index);
+            } else {
+                Self::publish(&mut self.pool, seq, job);
+            }
+        }
+        for (index, seq) in split {
+            self.place_sibling(index, seq, &mut copies);
+        }
+        self.remove_ended(&ended);
+        self.running.sort_by_key(Sequence::age);
+        copies
+    }
+
+    /// Another sample of the prompt that the running continuation `index` has read: it shares the full pages and copies
+    /// the last one, or waits where that cannot be had.
+    fn place_sibling(&mut self, index: usize, mut seq: Sequence, copies: &mut Vec<(u32, u32)>) {
+        let Some(job) = self.jobs.get_mut(&seq.job) else { return };
+        let prompt_len = job.request.prompt.len();
+        let (full, rest) = (seq.published, prompt_len % self.pool.page_tokens());
+        let others_wait = self.waiting.iter().any(|other| other.job != seq.job);
+        let place = self.running.len() < self.max_running && !others_wait;
+        let last = if rest > 0 && place { self.pool.take() } else { None };
+        if !place || (rest > 0 && last.is_none()) {
+            seq.release(&mut self.pool, &job.request);
+            self.waiting.push(seq);
+            return;
+        }
+        let first = &self.running[index];
+        seq.pages = first.pages[..full].to_vec();
+        seq.pages.iter().for_each(|page| self.pool.hold(*page));
+        seq.computed = prompt_len;
+        if let Some(last) = last {
+            copies.push((first.pages[full], last));
+            seq.pages.push(last);
+        }
+        job.running += 1;
+        self.running.push(seq);
+    }
+
+    /// Ends of a request without output.
+    fn finish_empty(&mut self, mut seq: Sequence) {
+        let Some(job) = self.jobs.get_mut(&seq.job) else { return };
+        for sample in 0..job.request.best_of {
+            seq.sample = sample;
+            job.piece(&seq, Piece { end: Some(FinishReason::Length), ..Piece::default() });
+        }
+    }
+
+    fn remove_ended(&mut self, ended: &[usize]) {
+        // From the back, so that the places of the others stay.
+        for index in ended.iter().rev() {
+            let mut seq = self.running.remove(*index);
+            self.release(&mut seq);
+            if seq.drawn == 0 {
+                self.finish_empty(seq);
+            }
+        }
+    }
+
+    /// Says the last word on requests whose continuations have all ended.
+    fn end_jobs(&mut self) {
+        let done: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.unfinished == 0).map(|(id, _)| *id).collect();
+        for id in done {
+            if let Some(job) = self.jobs.remove(&id) {
+                self.leave_queue(&job);
+                self.metrics.completed.add(1);
+                job.done();
+            }
+        }
+    }
+
+    /// The model refused a step: the requests in it fail, the others go on.
+    fn fail(&mut self, items: &[Item], why: &str) {
+        let ids: Vec<u64> = items.iter().map(|item| self.running[item.index].job).collect();
+        for id in ids {
+            if let Some(job) = self.jobs.remove(&id) {
+                self.remove_sequences(id);
+                self.leave_queue(&job);
+                self.metrics.failed.add(1);
+                job.failed(why.to_owned());
+            }
+        }
+    }
+}
+
+/// Reads the log-probabilities of the prompt's tokens off the rows of a step.
+fn score(drawer: &mut Drawer, seq: &Sequence, job: &mut Job, item: &Item, rows: &[&[f32]]) {
+    let least = job.request.prompt_logprobs.unwrap_or(0);
+    for (row, position) in rows.iter().zip(item.start + item.first_logit + 1..) {
+        if position == job.scores.len() && position < job.request.prompt.len() {
+            job.scores.push(drawer.score(row, seq.tokens[position], least));
+        }
+    }
+}
+
+/// Joins a drawn token to a continuation and tells the caller. Returns whether it has ended.
+fn join(seq: &mut Sequence, job: &mut Job, (token, raw): Drawn, bytes: &TokenBytes) -> bool {
+    let request = job.request.clone();
+    let piece = seq.push(token, raw, &request, bytes);
+    let end = piece.end.is_some();
+    job.piece(seq, piece);
+    end
+}
