@@ -2,7 +2,6 @@
 
 mod array;
 mod attention;
-mod batch;
 mod bf16;
 mod buf;
 mod classifier;
@@ -17,7 +16,6 @@ mod math;
 mod norm;
 mod optimizer;
 mod pack;
-mod paged;
 mod param;
 mod path;
 mod pool;
@@ -30,17 +28,14 @@ mod shared;
 mod simd;
 mod swiglu;
 mod vectorized;
-mod weight;
 
 pub use array::Array;
 pub use attention::Kv;
-pub use batch::Batch;
 pub use bf16::Bf16;
 pub use buf::Buf;
-pub use paged::KvPages;
+pub use infer::{Batch, KvPages, Weight};
 pub use param::Param;
 pub use path::{PATH_VARIABLE, Path};
-pub use weight::Weight;
 
 use crate::contract::{
     AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,

@@ -1,14 +1,14 @@
 //! Attention over a paged cache of keys and values.
 
-use super::attention::softmax;
+use super::super::attention::softmax;
+use super::super::math::sum_by;
+use super::super::path::Path;
+use super::super::pool::Pool;
+use super::super::scratch::Scratch;
+use super::super::shared::SharedMut;
+use super::super::vectorized::vectorized;
+use super::super::{Array, zeros};
 use super::batch::Batch;
-use super::math::sum_by;
-use super::path::Path;
-use super::pool::Pool;
-use super::scratch::Scratch;
-use super::shared::SharedMut;
-use super::vectorized::vectorized;
-use super::{Array, zeros};
 use crate::contract::OpsError;
 use crate::contract_infer::{HeadDims, KvPagesDims};
 

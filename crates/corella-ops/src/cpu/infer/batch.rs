@@ -1,9 +1,9 @@
 //! The rows of a step: sequences, positions, pages and rotary angles.
 
-use super::path::Path;
-use super::pool::Pool;
-use super::rows::by_rows;
-use super::vectorized::vectorized;
+use super::super::path::Path;
+use super::super::pool::Pool;
+use super::super::rows::by_rows;
+use super::super::vectorized::vectorized;
 use crate::contract_infer::{BatchPlan, HeadDims, RopePairs, RowAt};
 
 /// A plan with the angles of its rows.

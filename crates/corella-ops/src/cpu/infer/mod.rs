@@ -1,11 +1,27 @@
 //! The inference half of the contract on the CPU.
 
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod batch;
+mod float;
+mod kernel;
+mod layout;
+mod linear;
+mod pack;
+mod paged;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+mod weight;
+
+pub use batch::Batch;
+pub use paged::KvPages;
+pub use weight::Weight;
+
 use super::attention::{self, Kv};
-use super::batch::{self, Batch};
-use super::paged::{self, KvPages};
 use super::rows::by_rows;
 use super::scratch::Scratch;
-use super::weight::{self, Weight};
 use super::{Buf, Cpu, Param};
 use crate::contract::OpsError;
 use crate::contract_infer::{BatchPlan, HeadDims, KvPagesDims, Linear, OpsInfer, RopePairs, Store};
@@ -30,7 +46,7 @@ impl OpsInfer for Cpu {
     }
 
     fn weight_rows(&self, w: &mut Weight, first: usize, bytes: &[u8]) {
-        w.write_rows(first, bytes);
+        w.write_rows(&self.pool, first, bytes);
     }
 
     fn weight_bytes(&self, w: &Weight) -> u64 {
@@ -52,13 +68,9 @@ impl OpsInfer for Cpu {
     }
 
     fn linear(&self, out: &mut Buf, x: &Buf, n: usize, layers: &[Linear<'_, Self>], store: Store) {
-        let width = layers.iter().map(|layer| layer.w.rows).sum();
-        let mut first = 0;
-        for Linear { w, bias } in layers {
-            let bias = bias.map(Param::rows);
-            weight::linear(&self.pool, self.path, out.f32_mut(), (first, width), x.f32(), n, w, bias, store);
-            first += w.rows;
-        }
+        let layers: Vec<linear::Layer<'_>> =
+            layers.iter().map(|layer| linear::Layer { w: layer.w, bias: layer.bias.map(Param::rows) }).collect();
+        linear::linear(&self.pool, self.path, out.f32_mut(), x.f32(), n, &layers, store);
     }
 
     fn batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {

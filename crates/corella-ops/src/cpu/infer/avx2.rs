@@ -1,0 +1,232 @@
+//! Integer kernels on 256-bit multiply-adds of bytes (AVX2): a panel in two halves of 8 columns.
+
+// Rows and panels index several arrays of registers at once.
+#![allow(clippy::needless_range_loop)]
+
+use std::arch::x86_64::*;
+
+use super::kernel::{EIGHT, FIVE, FOUR, SIX, Step, TABLE, layout};
+use super::layout::{BLOCK, Layout, PANEL, Scales, UNIT, VECTOR};
+use crate::quant::blocks::IQ4_VALUES;
+
+/// Rows of a tile at most: their sums and what else is needed fit into 16 registers.
+pub const ROWS: usize = 4;
+/// Columns of a half.
+const HALF: usize = 8;
+
+/// Whether the codes are used as signed bytes. Unsigned codes of 8 bits would overflow the 16-bit sums; signed ones do not,
+/// because each product is taken as |w| · (±x), at most 128·127.
+const fn signed(codes: u8) -> bool {
+    codes == EIGHT || codes == TABLE
+}
+
+/// Groups j and j + 4 of the half's columns: signed values where [`signed`] says so, else unsigned codes below 64.
+///
+/// # Safety
+/// `block` points at half a vector's offset into a block in the layout of `CODES`; j < 4.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m256i) {
+    // SAFETY: half vectors of the block (the caller's promise).
+    let vector = |i: usize| unsafe { _mm256_loadu_si256(block.add(i * VECTOR).cast()) };
+    if CODES == EIGHT {
+        let flip = _mm256_set1_epi8(-128);
+        return (_mm256_xor_si256(vector(j), flip), _mm256_xor_si256(vector(j + 4), flip));
+    }
+    let raw = vector(j);
+    let mask = _mm256_set1_epi8(15);
+    let (low, high) = (_mm256_and_si256(raw, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(raw), mask));
+    let merge = |four, plane, mask: i8| _mm256_or_si256(four, _mm256_and_si256(plane, _mm256_set1_epi8(mask)));
+    match CODES {
+        FOUR => (low, high),
+        TABLE => {
+            // SAFETY: the 16 bytes of the table.
+            let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(IQ4_VALUES.as_ptr().cast()) });
+            (_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high))
+        }
+        FIVE => {
+            let plane = vector(4);
+            let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
+            (merge(low, _mm256_sll_epi16(plane, left), 16), merge(high, _mm256_srl_epi16(plane, right), 16))
+        }
+        SIX => {
+            let to = |plane| match j {
+                0 => _mm256_slli_epi16::<4>(plane),
+                1 => _mm256_slli_epi16::<2>(plane),
+                2 => plane,
+                _ => _mm256_srli_epi16::<2>(plane),
+            };
+            (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
+        }
+        _ => unreachable!(),
+    }
+}
+
+/// sum + Σ of four neighbouring products.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot<const CODES: u8>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    let pairs = if signed(CODES) {
+        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+    } else {
+        _mm256_maddubs_epi16(w, x)
+    };
+    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+/// 8 half-precision numbers.
+///
+/// # Safety
+/// 16 bytes can be read.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn halves(at: *const u8) -> __m256 {
+    // SAFETY: the caller's promise.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(at.cast()) })
+}
+
+/// See [`super::kernel::Kernel`].
+///
+/// # Safety
+/// As there; the processor has AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: usize>(step: &Step) {
+    for p in 0..P {
+        for half in 0..2 {
+            // SAFETY: handed on.
+            unsafe { columns::<CODES, SCALES, R>(step, p, half) };
+        }
+    }
+}
+
+/// 8 columns of one panel.
+///
+/// # Safety
+/// As of [`unit`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, p: usize, half: usize) {
+    let layout = const { layout(CODES, SCALES) };
+    let first = half * HALF;
+    // SAFETY: everything below reads and writes inside the unit, rows and sums that the caller promises.
+    unsafe {
+        let w = step.w[p];
+        match layout.scales {
+            Scales::Halves { min } => {
+                let (scales, mins) = (layout.scales_at(step.blocks), layout.mins_at(step.blocks));
+                let mut f = [_mm256_setzero_ps(); R];
+                for b in 0..step.blocks {
+                    let [low, high] = block::<CODES, R>(layout, step, p, half, b, [b, usize::MAX], min);
+                    let at = 2 * (PANEL * b + first);
+                    let scale = halves(w.add(scales + at));
+                    for r in 0..R {
+                        let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(low[r], high[r]));
+                        f[r] = _mm256_fmadd_ps(sum, scale, f[r]);
+                    }
+                    if min {
+                        let min = halves(w.add(mins + at));
+                        for (r, f) in f.iter_mut().enumerate() {
+                            let x = f32::from_bits(*step.side.add(r * step.side_row + b) as u32);
+                            *f = _mm256_fmadd_ps(min, _mm256_set1_ps(x), *f);
+                        }
+                    }
+                }
+                for (r, f) in f.iter().enumerate() {
+                    let scale = _mm256_set1_ps(*step.x.add(r * step.x_row + UNIT / 4));
+                    let c = step.c.add(r * step.c_row + p * PANEL + first);
+                    _mm256_storeu_ps(c, _mm256_fmadd_ps(*f, scale, _mm256_loadu_ps(c)));
+                }
+            }
+            Scales::Integers { sub, min } => {
+                const BLOCKS: usize = UNIT / BLOCK;
+                let (scales, mins, d) = (layout.scales_at(BLOCKS), layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
+                let scale = |s: usize| _mm256_cvtepi8_epi32(_mm_loadl_epi64(w.add(scales + PANEL * s + first).cast()));
+                let mut total = [_mm256_setzero_si256(); R];
+                for b in 0..BLOCKS {
+                    let runs = if sub == 32 { [b, usize::MAX] } else { [2 * b, 2 * b + 1] };
+                    let [low, high] = block::<CODES, R>(layout, step, p, half, b, runs, min);
+                    for r in 0..R {
+                        let scaled = if sub == 32 {
+                            _mm256_mullo_epi32(_mm256_add_epi32(low[r], high[r]), scale(b))
+                        } else {
+                            let low = _mm256_mullo_epi32(low[r], scale(2 * b));
+                            _mm256_add_epi32(low, _mm256_mullo_epi32(high[r], scale(2 * b + 1)))
+                        };
+                        total[r] = _mm256_add_epi32(total[r], scaled);
+                    }
+                }
+                add_scaled::<R>(step, p, first, &total, d);
+                if min {
+                    let mut total = [_mm256_setzero_si256(); R];
+                    for pair in 0..UNIT / sub / 2 {
+                        let bytes = _mm_loadu_si128(w.add(mins + 2 * (PANEL * pair + first)).cast());
+                        let mins = _mm256_cvtepu8_epi16(bytes);
+                        for (r, total) in total.iter_mut().enumerate() {
+                            let x = _mm256_set1_epi32(*step.side.add(r * step.side_row + pair));
+                            // The minima are subtracted.
+                            *total = _mm256_sub_epi32(*total, _mm256_madd_epi16(mins, x));
+                        }
+                    }
+                    add_scaled::<R>(step, p, first, &total, d + 2 * PANEL);
+                }
+            }
+        }
+    }
+}
+
+/// c += (d·scale of x)·total.
+///
+/// # Safety
+/// As of [`unit`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_scaled<const R: usize>(step: &Step, p: usize, first: usize, total: &[__m256i; R], d: usize) {
+    // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
+    unsafe {
+        let d = halves(step.w[p].add(d + 2 * first));
+        for (r, total) in total.iter().enumerate() {
+            let scale = _mm256_mul_ps(d, _mm256_set1_ps(*step.x.add(r * step.x_row + UNIT / 4)));
+            let c = step.c.add(r * step.c_row + p * PANEL + first);
+            _mm256_storeu_ps(c, _mm256_fmadd_ps(_mm256_cvtepi32_ps(*total), scale, _mm256_loadu_ps(c)));
+        }
+    }
+}
+
+/// Integer sums of both halves of block `b`, which begin with the starts of the runs `runs` (none for `usize::MAX`).
+///
+/// # Safety
+/// As of [`unit`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn block<const CODES: u8, const R: usize>(
+    layout: Layout,
+    step: &Step,
+    p: usize,
+    half: usize,
+    b: usize,
+    runs: [usize; 2],
+    min: bool,
+) -> [[__m256i; R]; 2] {
+    // SAFETY: block b of the panel, elements and side numbers of each row.
+    unsafe {
+        let mut sums = [[_mm256_setzero_si256(); R]; 2];
+        for (sums, run) in sums.iter_mut().zip(runs) {
+            // Signed values have no zero to take away.
+            if !min && !signed(CODES) && run != usize::MAX {
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_set1_epi32(*step.side.add(r * step.side_row + run));
+                }
+            }
+        }
+        for j in 0..4 {
+            let at = step.w[p].add(b * layout.codes.block_bytes() + half * VECTOR / 2);
+            let (low, high) = groups::<CODES>(at, j);
+            for r in 0..R {
+                let x = step.x.add(r * step.x_row).cast::<i32>().add(8 * b + j);
+                sums[0][r] = dot::<CODES>(sums[0][r], low, _mm256_set1_epi32(*x));
+                sums[1][r] = dot::<CODES>(sums[1][r], high, _mm256_set1_epi32(*x.add(4)));
+            }
+        }
+        sums
+    }
+}

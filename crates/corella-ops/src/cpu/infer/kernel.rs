@@ -1,0 +1,239 @@
+//! Integer micro-kernels: a unit of one or two panels against a few rows.
+//!
+//! Sums of integer products are exact, so only the f32 steps have an order, the same in every kernel and for any number of
+//! rows. For a unit, with I the integer sums of the weights that share a scale:
+//!
+//! ```text
+//! half-precision scales   f = Σ scale·I (+ min·Σx), block by block;      c += x's scale · f
+//! integer scales          S = Σ scale·I, M = Σ min·Σx, exact integers;   c += (d·x's scale)·S,  c −= (dmin·x's scale)·M
+//! ```
+
+use super::super::path::Path;
+use super::layout::{Codes, Layout, Scales};
+
+/// Rows of a tile at most.
+pub const MAX_ROWS: usize = 6;
+/// Panels of a tile at most.
+pub const MAX_PANELS: usize = 2;
+
+/// One step of a tile: a unit of weights and of activations. Pointers of rows are `*_row` elements apart.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// The unit of each panel.
+    pub w: [*const u8; MAX_PANELS],
+    /// Blocks of the unit.
+    pub blocks: usize,
+    /// Elements (i8), then the scale (f32): a unit of [`super::activations::Activations`].
+    pub x: *const f32,
+    /// f32 places between rows.
+    pub x_row: usize,
+    /// The unit's numbers of [`Side`].
+    pub side: *const i32,
+    /// Numbers between rows.
+    pub side_row: usize,
+    /// Sums, panels × 16 per row.
+    pub c: *mut f32,
+    /// Floats between rows.
+    pub c_row: usize,
+}
+
+/// What a product needs of sums of activations, for each unit of a row. Which, depends on the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// For each run that shares a scale, what its integer sum begins with: −zero·Σx.
+    Start,
+    /// For each block Σx as f32 bits.
+    Sums,
+    /// For each pair of runs both Σx as i16.
+    Pairs,
+}
+
+impl Side {
+    /// Numbers of a unit, whether all are used or not.
+    pub const LEN: usize = 16;
+
+    /// What a layout needs.
+    pub const fn of(scales: Scales) -> Side {
+        match scales {
+            Scales::Halves { min: true } => Side::Sums,
+            Scales::Integers { min: true, .. } => Side::Pairs,
+            _ => Side::Start,
+        }
+    }
+}
+
+/// A micro-kernel for one layout and shape of tile.
+///
+/// # Safety
+/// The step's pointers reach what they say: a unit of each panel in the kernel's layout, and for each row a unit of activations,
+/// [`Side::LEN`] numbers, and 16 sums per panel that nobody else uses. The processor has the path's features.
+pub type Kernel = unsafe fn(&Step);
+
+/// Which integer kernels run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integers {
+    /// Plain Rust.
+    Portable,
+    /// 256-bit multiply-adds of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 512-bit dot products of bytes (VNNI).
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+}
+
+impl Integers {
+    /// The fastest on a path.
+    pub fn on(path: Path) -> Integers {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if path == Path::Avx512 && is_x86_feature_detected!("avx512vnni") {
+                return Integers::Vnni;
+            }
+            if path.has_avx2() && is_x86_feature_detected!("f16c") {
+                return Integers::Avx2;
+            }
+        }
+        let _ = path;
+        Integers::Portable
+    }
+
+    /// Rows of a tile at most.
+    pub fn rows(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Integers::Avx2 => super::avx2::ROWS,
+            _ => MAX_ROWS,
+        }
+    }
+
+    /// Whether units are unpacked to 8-bit codes for many rows.
+    pub fn unpacks(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Integers::Vnni => true,
+            _ => false,
+        }
+    }
+
+    /// Copies a unit with its codes as bytes: the layout [`Layout::unpacked`].
+    pub fn unpack(self, layout: Layout, from: &[u8], to: &mut [u8], blocks: usize) {
+        assert!(from.len() >= layout.unit_bytes(blocks) && to.len() >= layout.unpacked().unit_bytes(blocks));
+        #[cfg(target_arch = "x86_64")]
+        if self == Integers::Vnni {
+            let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+            // SAFETY: a unit in each layout (assertion); the features were detected (`on`).
+            unsafe {
+                match layout.codes {
+                    Codes::Four => super::vnni::unpack::<FOUR>(layout, from, to, blocks),
+                    Codes::Table => super::vnni::unpack::<TABLE>(layout, from, to, blocks),
+                    Codes::Five => super::vnni::unpack::<FIVE>(layout, from, to, blocks),
+                    Codes::Six => super::vnni::unpack::<SIX>(layout, from, to, blocks),
+                    Codes::Eight => super::vnni::unpack::<EIGHT>(layout, from, to, blocks),
+                }
+            }
+            return;
+        }
+        unreachable!("kernels that do not unpack")
+    }
+
+    /// The kernel of a layout for `rows` rows and `panels` panels.
+    pub fn kernel(self, layout: Layout, rows: usize, panels: usize) -> Kernel {
+        assert!((1..=self.rows()).contains(&rows) && (1..=MAX_PANELS).contains(&panels), "a tile of {rows}×{panels}");
+        macro_rules! shapes {
+            ($module:ident, $codes:expr, $scales:expr) => {
+                match (rows, panels) {
+                    (1, 1) => super::$module::unit::<$codes, $scales, 1, 1>,
+                    (1, _) => super::$module::unit::<$codes, $scales, 1, 2>,
+                    (2, 1) => super::$module::unit::<$codes, $scales, 2, 1>,
+                    (2, _) => super::$module::unit::<$codes, $scales, 2, 2>,
+                    (3, 1) => super::$module::unit::<$codes, $scales, 3, 1>,
+                    (3, _) => super::$module::unit::<$codes, $scales, 3, 2>,
+                    (4, 1) => super::$module::unit::<$codes, $scales, 4, 1>,
+                    (4, _) => super::$module::unit::<$codes, $scales, 4, 2>,
+                    (5, 1) => super::$module::unit::<$codes, $scales, 5, 1>,
+                    (5, _) => super::$module::unit::<$codes, $scales, 5, 2>,
+                    (_, 1) => super::$module::unit::<$codes, $scales, 6, 1>,
+                    (_, _) => super::$module::unit::<$codes, $scales, 6, 2>,
+                }
+            };
+        }
+        macro_rules! layouts {
+            ($module:ident) => {{
+                use Codes::*;
+                use Scales::*;
+                match (layout.codes, layout.scales) {
+                    (Four, Halves { min: false }) => shapes!($module, FOUR, HALVES),
+                    (Four, Halves { min: true }) => shapes!($module, FOUR, HALVES_MIN),
+                    (Four, Integers { sub: 32, min: true }) => shapes!($module, FOUR, INTEGERS_32_MIN),
+                    (Four, Integers { min: true, .. }) => shapes!($module, FOUR, INTEGERS_16_MIN),
+                    (Four, Integers { min: false, .. }) => shapes!($module, FOUR, INTEGERS_16),
+                    (Table, Halves { .. }) => shapes!($module, TABLE, HALVES),
+                    (Table, Integers { .. }) => shapes!($module, TABLE, INTEGERS_32),
+                    (Five, Halves { min: false }) => shapes!($module, FIVE, HALVES),
+                    (Five, Halves { min: true }) => shapes!($module, FIVE, HALVES_MIN),
+                    (Five, Integers { .. }) => shapes!($module, FIVE, INTEGERS_32_MIN),
+                    (Six, _) => shapes!($module, SIX, INTEGERS_16),
+                    (Eight, Halves { min: false }) => shapes!($module, EIGHT, HALVES),
+                    (Eight, Halves { min: true }) => shapes!($module, EIGHT, HALVES_MIN),
+                    (Eight, Integers { sub: 32, min: true }) => shapes!($module, EIGHT, INTEGERS_32_MIN),
+                    (Eight, Integers { sub: 32, min: false }) => shapes!($module, EIGHT, INTEGERS_32),
+                    (Eight, Integers { min: true, .. }) => shapes!($module, EIGHT, INTEGERS_16_MIN),
+                    (Eight, Integers { min: false, .. }) => shapes!($module, EIGHT, INTEGERS_16),
+                }
+            }};
+        }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Integers::Avx2 => layouts!(avx2),
+            #[cfg(target_arch = "x86_64")]
+            Integers::Vnni => layouts!(vnni),
+            Integers::Portable => layouts!(portable),
+        }
+    }
+}
+
+// Layouts as constant parameters of kernels.
+
+/// [`Codes::Four`].
+pub const FOUR: u8 = 0;
+/// [`Codes::Table`].
+pub const TABLE: u8 = 1;
+/// [`Codes::Five`].
+pub const FIVE: u8 = 2;
+/// [`Codes::Six`].
+pub const SIX: u8 = 3;
+/// [`Codes::Eight`].
+pub const EIGHT: u8 = 4;
+/// [`Scales::Halves`] without minima.
+pub const HALVES: u8 = 0;
+/// [`Scales::Halves`] with minima.
+pub const HALVES_MIN: u8 = 1;
+/// [`Scales::Integers`] for 32 weights.
+pub const INTEGERS_32: u8 = 2;
+/// [`Scales::Integers`] for 32 weights with minima.
+pub const INTEGERS_32_MIN: u8 = 3;
+/// [`Scales::Integers`] for 16 weights.
+pub const INTEGERS_16: u8 = 4;
+/// [`Scales::Integers`] for 16 weights with minima.
+pub const INTEGERS_16_MIN: u8 = 5;
+
+/// The layout that constant parameters name. `zero` is not among them: products see it through [`Side::Start`].
+pub const fn layout(codes: u8, scales: u8) -> Layout {
+    let codes = match codes {
+        FOUR => Codes::Four,
+        TABLE => Codes::Table,
+        FIVE => Codes::Five,
+        SIX => Codes::Six,
+        _ => Codes::Eight,
+    };
+    let scales = match scales {
+        HALVES => Scales::Halves { min: false },
+        HALVES_MIN => Scales::Halves { min: true },
+        INTEGERS_32 => Scales::Integers { sub: 32, min: false },
+        INTEGERS_32_MIN => Scales::Integers { sub: 32, min: true },
+        INTEGERS_16 => Scales::Integers { sub: 16, min: false },
+        _ => Scales::Integers { sub: 16, min: true },
+    };
+    Layout { codes, scales, zero: 0 }
+}

@@ -1,0 +1,158 @@
+//! How a quantised matrix lies in memory: the bytes in the order in which products read them.
+//!
+//! 16 rows of the matrix (columns of the product) make a panel, 256 weights along k a unit, 32 a block, 4 a group. A vector of
+//! 64 bytes holds one group of all 16 columns: bytes 4i .. 4i+4 belong to column i, as the dot-product instructions of
+//! AVX-512, AVX2 and AMX want it. A panel is a run of units, so that one column block is one stretch of memory:
+//!
+//! ```text
+//! unit   codes of each block · scales · minima · (d · dmin for formats with scales of two levels)
+//! codes  4 bits: 4 vectors, vector j = group j in the low halves, group j + 4 in the high halves of its bytes
+//!        5 bits: one vector more, bit g of its bytes is the fifth bit of group g
+//!        6 bits: two more, bits 2j and 2j+1 of the first for group j, of the second for group j + 4
+//!        8 bits: 8 vectors
+//! ```
+//!
+//! Nothing is lost: every format that [`crate::quant`] reads is kept with its own codes and scales. Codes of two and three
+//! bits take four, and those of the 6-bit scales eight.
+
+use crate::quant::WeightFormat;
+use crate::quant::blocks::Scheme;
+
+/// Columns of a panel.
+pub const PANEL: usize = 16;
+/// Weights of a unit along k.
+pub const UNIT: usize = 256;
+/// Weights of a block along k.
+pub const BLOCK: usize = 32;
+/// Bytes of a vector.
+pub const VECTOR: usize = 64;
+
+/// How codes are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// 4 bits.
+    Four,
+    /// 4 bits that choose from a table; products see value + 128.
+    Table,
+    /// 5 bits.
+    Five,
+    /// 6 bits.
+    Six,
+    /// 8 bits.
+    Eight,
+}
+
+impl Codes {
+    /// Bytes of a block of a panel.
+    pub const fn block_bytes(self) -> usize {
+        VECTOR
+            * match self {
+                Codes::Four | Codes::Table => 4,
+                Codes::Five => 5,
+                Codes::Six => 6,
+                Codes::Eight => 8,
+            }
+    }
+}
+
+/// What scales a sum of products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scales {
+    /// One half-precision scale for a block of 32, and a half-precision minimum if so said.
+    Halves {
+        /// Whether there are minima.
+        min: bool,
+    },
+    /// An integer scale for every `sub` weights, and one half-precision scale for the unit; the same for minima.
+    Integers {
+        /// 16 or 32.
+        sub: usize,
+        /// Whether there are minima.
+        min: bool,
+    },
+}
+
+/// The layout of a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How codes are stored.
+    pub codes: Codes,
+    /// What scales them.
+    pub scales: Scales,
+    /// The code (as products see it) of zero.
+    pub zero: i32,
+}
+
+impl Layout {
+    /// Layout of a quantised format; `None` for floating-point ones.
+    pub fn of(format: WeightFormat) -> Option<Layout> {
+        let scheme = Scheme::of(format)?;
+        let codes = match (scheme.bits, scheme.table) {
+            (_, true) => Codes::Table,
+            (5, _) => Codes::Five,
+            (6, _) => Codes::Six,
+            (8, _) => Codes::Eight,
+            _ => Codes::Four,
+        };
+        let scales = if format.block_len() == UNIT {
+            Scales::Integers { sub: scheme.sub, min: scheme.has_min }
+        } else {
+            Scales::Halves { min: scheme.has_min }
+        };
+        Some(Layout { codes, scales, zero: if scheme.table { 128 } else { i32::from(scheme.zero) } })
+    }
+
+    /// The same with codes of 8 bits: what a unit becomes when it is unpacked for many rows.
+    pub fn unpacked(self) -> Layout {
+        Layout { codes: Codes::Eight, ..self }
+    }
+
+    /// Weights that share a scale.
+    pub fn sub(self) -> usize {
+        match self.scales {
+            Scales::Halves { .. } => BLOCK,
+            Scales::Integers { sub, .. } => sub,
+        }
+    }
+
+    /// Where the scales of a unit of `blocks` blocks begin.
+    pub const fn scales_at(self, blocks: usize) -> usize {
+        blocks * self.codes.block_bytes()
+    }
+
+    /// Where its minima begin. Half-precision ones lie as the scales do, blocks × 16; integer ones in pairs of sub-blocks,
+    /// (subs/2) × 16 × 2.
+    pub const fn mins_at(self, blocks: usize) -> usize {
+        self.scales_at(blocks)
+            + match self.scales {
+                Scales::Halves { .. } => 2 * PANEL * blocks,
+                Scales::Integers { sub, .. } => PANEL * BLOCK / sub * blocks,
+            }
+    }
+
+    /// Where d of each column begins; dmin follows.
+    pub const fn d_at(self, blocks: usize) -> usize {
+        self.mins_at(blocks)
+            + match self.scales {
+                Scales::Integers { sub, min: true } => PANEL * BLOCK / sub * blocks,
+                _ => 0,
+            }
+    }
+
+    /// Bytes of a unit of `blocks` blocks.
+    pub const fn unit_bytes(self, blocks: usize) -> usize {
+        let end = match self.scales {
+            Scales::Halves { min: false } => self.mins_at(blocks),
+            Scales::Halves { min: true } => self.mins_at(blocks) + 2 * PANEL * blocks,
+            Scales::Integers { min: false, .. } => self.d_at(blocks) + 2 * PANEL,
+            Scales::Integers { min: true, .. } => self.d_at(blocks) + 4 * PANEL,
+        };
+        end.next_multiple_of(VECTOR)
+    }
+
+    /// Bytes of a panel of `cols` weights along k.
+    pub fn panel_bytes(self, cols: usize) -> usize {
+        cols / UNIT * self.unit_bytes(UNIT / BLOCK)
+            + if cols.is_multiple_of(UNIT) { 0 } else { self.unit_bytes(cols % UNIT / BLOCK) }
+    }
+}

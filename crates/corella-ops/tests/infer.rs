@@ -1,0 +1,150 @@
+//! Inference on the CPU: what each kernel path promises beyond being close to the f64 reference.
+
+use corella_ops::cases::{Random, all, random_rows};
+use corella_ops::cpu::{Cpu, CpuOptions, Path};
+use corella_ops::{
+    BatchPlan, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, OpsTrain, RowAt, Store, WeightFormat,
+};
+
+type Result = std::result::Result<(), OpsError>;
+
+fn cpu(path: Path, threads: usize) -> Cpu {
+    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("the backend starts")
+}
+
+fn buf(ops: &Cpu, values: &[f32]) -> std::result::Result<<Cpu as OpsTrain>::Buf, OpsError> {
+    let mut buf = ops.buf(values.len(), Dtype::F32, "test")?;
+    ops.write(&mut buf, values);
+    Ok(buf)
+}
+
+fn read(ops: &Cpu, buf: &<Cpu as OpsTrain>::Buf, len: usize) -> Vec<f32> {
+    let mut out = vec![0.0; len];
+    ops.read(buf, &mut out);
+    out
+}
+
+/// Activations are rounded to integers the same way everywhere and integer sums are exact: what is left between paths are
+/// the roundings of a few f32 steps. The plain kernel is the oracle of the others.
+#[test]
+fn quantised_products_of_all_paths_differ_by_f32_roundings_only() -> Result {
+    let oracle = cpu(Path::Portable, 2);
+    for path in Path::available() {
+        let ops = cpu(path, 2);
+        for case in all::<Cpu>(Dtype::F32).iter().filter(|case| case.name.starts_with("linear")) {
+            for ((name, got), (_, expected)) in case.run(&ops, Dtype::F32)?.iter().zip(case.run(&oracle, Dtype::F32)?) {
+                let scale = expected.iter().take(expected.len() - 5).fold(0.0f32, |max, x| max.max(x.abs()));
+                for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    assert!(
+                        (got - expected).abs() <= 2e-6 * scale,
+                        "{path:?} {}: {name} {i}: {got} {expected}",
+                        case.name
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
+    for path in Path::available() {
+        let ops = cpu(path, 2);
+        for format in WeightFormat::ALL {
+            let (n, c, ocs) = (41, 768, [70, 16]);
+            let mut random = Random::new(11);
+            let x = random.normals(n * c);
+            let mut weights = Vec::new();
+            for oc in ocs {
+                let mut weight = ops.weight(format, oc, c, "w")?;
+                ops.weight_rows(&mut weight, 0, &random_rows(&mut random, format, oc, c));
+                weights.push(weight);
+            }
+            let layers: Vec<Linear<'_, Cpu>> = weights.iter().map(|w| Linear { w, bias: None }).collect();
+            let width = 86;
+            let product = |first: usize, rows: usize| -> std::result::Result<Vec<f32>, OpsError> {
+                let (x, mut out) =
+                    (buf(&ops, &x[first * c..(first + rows) * c])?, ops.buf(rows * width, Dtype::F32, "out")?);
+                ops.linear(&mut out, &x, rows, &layers, Store::Write);
+                Ok(read(&ops, &out, rows * width))
+            };
+            let together = product(0, n)?;
+            for (first, rows) in [(0, 1), (40, 1), (3, 2), (5, 3), (7, 4), (9, 5), (11, 6), (12, 7), (20, 13), (1, 32)]
+            {
+                let same = product(first, rows)? == together[first * width..(first + rows) * width];
+                assert!(same, "{path:?} {}: rows {first}+{rows}", format.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Steps of the same sequences in different cuts: whole prompts, chunks, single tokens, alone or together.
+#[test]
+fn attention_has_the_same_bits_however_a_prompt_is_cut() -> Result {
+    let (len, page_len) = (601usize, 32);
+    for path in Path::available() {
+        for kind in KvKind::ALL {
+            for d in [HeadDims { nh: 4, nkv: 2, hs: 64 }, HeadDims { nh: 3, nkv: 1, hs: 40 }] {
+                let mut random = Random::new(5);
+                let qkv: Vec<Vec<f32>> = (0..2).map(|_| random.normals(len * d.qkv())).collect();
+                let run =
+                    |threads, steps: &[Vec<RowAt>]| run_steps(&cpu(path, threads), d, kind, page_len, &qkv, steps);
+                let whole = |s| (0..len as u32).map(move |position| RowAt { sequence: s, position });
+                let first = run(1, &[whole(0).collect()])?;
+                // Both sequences in one call; in chunks that begin at different places; token by token.
+                let together = run(2, &[whole(0).chain(whole(1)).collect()])?;
+                let chunks: Vec<Vec<RowAt>> = (0..13u32)
+                    .map(|i| {
+                        let chunk = |s: u32, shift: u32| {
+                            let cut = |i: u32| (i * 50).saturating_sub(shift).min(len as u32);
+                            (cut(i)..if i == 12 { len as u32 } else { cut(i + 1) })
+                                .map(move |position| RowAt { sequence: s, position })
+                        };
+                        chunk(1, 7).chain(chunk(0, 0)).collect()
+                    })
+                    .collect();
+                let chunked = run(3, &chunks)?;
+                let singles: Vec<Vec<RowAt>> =
+                    (0..len as u32).map(|position| vec![RowAt { sequence: 0, position }]).collect();
+                let single = run(2, &singles)?;
+                assert!(together[0] == first[0], "{path:?} {kind:?} {d:?}: two prompts together");
+                assert!(chunked[0] == first[0] && chunked[1] == together[1], "{path:?} {kind:?} {d:?}: chunks");
+                assert!(single[0] == first[0], "{path:?} {kind:?} {d:?}: token by token");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Outputs of each sequence, by position.
+fn run_steps(
+    ops: &Cpu,
+    d: HeadDims,
+    kind: KvKind,
+    page_len: usize,
+    qkv: &[Vec<f32>],
+    steps: &[Vec<RowAt>],
+) -> std::result::Result<Vec<Vec<f32>>, OpsError> {
+    let (width, c) = (d.qkv(), d.nh * d.hs);
+    let pages = (qkv[0].len() / width).div_ceil(page_len);
+    let mut cache = ops.kv_pages(KvPagesDims { pages: 2 * pages, page_len, nkv: d.nkv, hs: d.hs, kind })?;
+    let tables: Vec<Vec<u32>> = (0..2).map(|s| (0..pages as u32).rev().map(|p| 2 * p + s).collect()).collect();
+    let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
+    let mut outputs = vec![vec![f32::NAN; qkv[0].len() / width * c]; 2];
+    for rows in steps.iter().filter(|rows| !rows.is_empty()) {
+        let batch = ops.batch(BatchPlan { rows, tables: &tables, page_len, frequencies: &[] })?;
+        let input: Vec<f32> = rows
+            .iter()
+            .flat_map(|row| &qkv[row.sequence as usize][row.position as usize * width..][..width])
+            .copied()
+            .collect();
+        let (input, mut out) = (buf(ops, &input)?, ops.buf(rows.len() * c, Dtype::F32, "out")?);
+        ops.attention_paged(&mut out, &mut cache, &input, &batch, d);
+        for (row, out) in rows.iter().zip(read(ops, &out, rows.len() * c).chunks_exact(c)) {
+            outputs[row.sequence as usize][row.position as usize * c..][..c].copy_from_slice(out);
+        }
+    }
+    Ok(outputs)
+}
