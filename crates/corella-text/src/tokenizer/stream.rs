@@ -7,17 +7,26 @@ use super::Tokenizer;
 pub struct StreamDecoder {
     tokenizer: Tokenizer,
     pending: Vec<u8>,
+    /// The next token begins the text: the space that encoding put in front of it is not shown.
+    at_start: bool,
 }
 
 impl StreamDecoder {
-    /// A decoder at the start of a text.
+    /// A decoder of ids that go on from others.
     pub fn new(tokenizer: &Tokenizer) -> Self {
-        StreamDecoder { tokenizer: tokenizer.clone(), pending: Vec::new() }
+        StreamDecoder { tokenizer: tokenizer.clone(), pending: Vec::new(), at_start: false }
+    }
+
+    /// A decoder of ids that begin a text.
+    pub fn at_start(tokenizer: &Tokenizer) -> Self {
+        StreamDecoder { at_start: tokenizer.prefixes_space(), ..StreamDecoder::new(tokenizer) }
     }
 
     /// The characters that this token completes.
     pub fn push(&mut self, id: u32) -> String {
-        self.pending.extend_from_slice(self.tokenizer.token_bytes(id));
+        let token = self.tokenizer.token_bytes(id);
+        self.pending.extend_from_slice(token.strip_prefix(b" ").filter(|_| self.at_start).unwrap_or(token));
+        self.at_start &= self.tokenizer.is_special(id);
         let mut out = String::new();
         loop {
             match std::str::from_utf8(&self.pending) {

@@ -20,7 +20,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     if ids.is_empty() {
         return Err(Failure::new(format!("{} is empty", args.text.display())));
     }
-    let bos = model.tokenizer.end_of_text();
+    let bos = model.tokenizer.start_of_text();
     let mut model = Gpt2Infer::new(backend(common)?, model.weights)?;
     let window = model.context_len().max(2) - 1;
     let mut nll = 0.0;

@@ -73,7 +73,7 @@ fn prompt_ids(args: &GenerateArgs, tokenizer: &Tokenizer, vocab_size: usize) -> 
         }
         (None, None) => String::new(),
     };
-    let mut ids = if args.no_bos { Vec::new() } else { vec![tokenizer.end_of_text()] };
+    let mut ids = if args.no_bos { Vec::new() } else { vec![tokenizer.start_of_text()] };
     ids.extend(tokenizer.encode(&text));
     if ids.is_empty() {
         return Err(Failure::usage("an empty prompt with --no-bos leaves nothing to continue").hint("give -p TEXT"));
@@ -100,7 +100,7 @@ fn continue_once(
             seed: common.seed,
             ..SampleParams::default()
         },
-        stop_ids: if args.ignore_eos { Vec::new() } else { vec![tokenizer.end_of_text()] },
+        stop_ids: if args.ignore_eos { Vec::new() } else { tokenizer.stop_ids().to_vec() },
         sample_index,
         log_probs: args.logprobs.unwrap_or(0),
     };

@@ -332,17 +332,17 @@ pub fn continue_text(
     seed: u64,
     sample_index: u64,
 ) -> String {
-    let mut ids = vec![tokenizer.end_of_text()];
+    let mut ids = vec![tokenizer.start_of_text()];
     ids.extend(tokenizer.encode(prompt));
     let options = GenerateOptions {
         max_tokens,
         sample: SampleParams { temperature, seed, ..SampleParams::default() },
-        stop_ids: vec![tokenizer.end_of_text()],
+        stop_ids: tokenizer.stop_ids().to_vec(),
         sample_index,
         log_probs: 0,
     };
     match generate(model, &ids, &options, &mut |_| ControlFlow::Continue(())) {
-        Ok(generation) => tokenizer.decode(&generation.tokens.iter().map(|t| t.id).collect::<Vec<_>>()),
+        Ok(generation) => tokenizer.decode_continuation(&generation.tokens.iter().map(|t| t.id).collect::<Vec<_>>()),
         Err(error) => {
             eprintln!("warning: no sample: {error}");
             String::new()

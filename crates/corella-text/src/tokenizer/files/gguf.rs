@@ -1,0 +1,144 @@
+//! The vocabulary in a GGUF file's metadata (`tokenizer.ggml.*`).
+
+use super::super::byte_level::ByteLevel;
+use super::super::char_level::{Normalizer, Prefix};
+use super::super::error::FormatError;
+use super::super::pretokenize::Split;
+use super::super::special::{Roles, Specials};
+use super::super::vocab::Vocab;
+use super::super::{Level, Tokenizer};
+use super::byte_chars::ByteNames;
+use super::json_read::resolve_merges;
+use super::scored::{Kind, scored};
+
+/// The values of the keys `tokenizer.ggml.*`, as a reader of the container finds them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GgufVocab {
+    /// `model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece-style BPE).
+    pub model: String,
+    /// `pre`: which pattern splits the text, for `gpt2`.
+    pub pre: Option<String>,
+    /// `tokens`.
+    pub tokens: Vec<String>,
+    /// `scores`, for `llama`.
+    pub scores: Option<Vec<f32>>,
+    /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    pub token_types: Option<Vec<i32>>,
+    /// `merges`, for `gpt2`.
+    pub merges: Option<Vec<String>>,
+    /// `bos_token_id`.
+    pub bos: Option<u32>,
+    /// `eos_token_id`.
+    pub eos: Option<u32>,
+    /// `unknown_token_id`.
+    pub unk: Option<u32>,
+    /// `add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `add_space_prefix`; true where the key is absent.
+    pub add_space_prefix: Option<bool>,
+}
+
+/// Kinds of token, by their number in the file.
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const BYTE: i32 = 6;
+
+impl GgufVocab {
+    /// The kind of a token.
+    fn kind(&self, id: u32) -> i32 {
+        self.token_types.as_ref().and_then(|types| types.get(id as usize)).copied().unwrap_or(1)
+    }
+
+    fn named(&self, kind: i32) -> Specials {
+        let tokens = self.tokens.iter().zip(0u32..);
+        Specials::new(tokens.filter(|(_, id)| self.kind(*id) == kind).map(|(name, id)| (name.clone(), id)))
+    }
+
+    fn check_lengths(&self) -> Result<(), FormatError> {
+        let size = self.tokens.len();
+        let lengths = [
+            ("tokenizer.ggml.scores", self.scores.as_ref().map(Vec::len)),
+            ("tokenizer.ggml.token_type", self.token_types.as_ref().map(Vec::len)),
+        ];
+        match lengths.into_iter().find_map(|(field, n)| Some((field, n.filter(|n| *n != size)?))) {
+            Some((field, found)) => Err(FormatError::LengthMismatch { field, found, size }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The vocabulary with its rule for encoding.
+pub fn from_gguf(gguf: &GgufVocab) -> Result<Tokenizer, FormatError> {
+    gguf.check_lengths()?;
+    let (vocab, level) = match gguf.model.as_str() {
+        "gpt2" => byte_level(gguf)?,
+        "llama" => char_level(gguf)?,
+        other => {
+            return Err(FormatError::Unsupported {
+                part: "tokenizer.ggml.model",
+                found: other.to_owned(),
+                allowed: "gpt2 and llama can be used",
+            });
+        }
+    };
+    let roles = Roles { bos: gguf.bos, eos: gguf.eos, unk: gguf.unk, add_bos: gguf.add_bos };
+    Tokenizer::new(vocab, level, gguf.named(CONTROL), gguf.named(USER_DEFINED), roles)
+}
+
+/// The pattern that a name stands for, and whether pieces that are tokens are taken whole.
+fn split_of(pre: Option<&str>) -> Result<(Split, bool), FormatError> {
+    match pre {
+        None | Some("gpt-2") => Ok((Split::Gpt2 { single_digits: false }, false)),
+        Some("smollm") => Ok((Split::Gpt2 { single_digits: true }, false)),
+        Some("llama-bpe" | "llama3" | "llama-v3") => Ok((Split::Llama3 { digits: 3 }, true)),
+        Some("qwen2") => Ok((Split::Llama3 { digits: 1 }, false)),
+        Some(other) => Err(FormatError::Unsupported {
+            part: "tokenizer.ggml.pre",
+            found: other.to_owned(),
+            allowed: "gpt-2, smollm, llama-bpe and qwen2 can be used",
+        }),
+    }
+}
+
+fn byte_level(gguf: &GgufVocab) -> Result<(Vocab, Level), FormatError> {
+    let (split, whole_pieces) = split_of(gguf.pre.as_deref())?;
+    let is_text = |id: u32| !matches!(gguf.kind(id), CONTROL | USER_DEFINED | UNKNOWN | 5);
+    let names = ByteNames::new();
+    let mut vocab = Vocab::default();
+    for (name, id) in gguf.tokens.iter().zip(0u32..) {
+        let bytes = if is_text(id) { names.bytes(name) } else { Some(name.clone().into_bytes()) };
+        let unreadable = || FormatError::Syntax(format!("token {name:?} is not written in byte characters"));
+        vocab.push(&bytes.ok_or_else(unreadable)?)?;
+    }
+    let missing = || FormatError::LengthMismatch { field: "tokenizer.ggml.merges", found: 0, size: gguf.tokens.len() };
+    let merges: Vec<(&str, &str)> = gguf
+        .merges
+        .as_ref()
+        .ok_or_else(missing)?
+        .iter()
+        .map(|m| m.split_once(' ').ok_or_else(|| FormatError::Syntax(format!("merge {m:?} is not a pair"))))
+        .collect::<Result<_, _>>()?;
+    let ids: Vec<(String, u32)> = gguf.tokens.iter().cloned().zip(0..).filter(|(_, id)| is_text(*id)).collect();
+    let ordered = resolve_merges(&ids, &merges)?;
+    let level = ByteLevel::new(&vocab, is_text, ordered, split, whole_pieces)?;
+    Ok((vocab, Level::Bytes(level)))
+}
+
+fn char_level(gguf: &GgufVocab) -> Result<(Vocab, Level), FormatError> {
+    let missing = || FormatError::LengthMismatch { field: "tokenizer.ggml.scores", found: 0, size: gguf.tokens.len() };
+    let scores = gguf.scores.as_ref().ok_or_else(missing)?;
+    let prefix = if gguf.add_space_prefix == Some(false) { Prefix::Never } else { Prefix::Always };
+    let rule = Normalizer { prefix, unless_space: false, squeeze: false };
+    scored(
+        &gguf.tokens,
+        |id| match gguf.kind(id) {
+            1 => Kind::Text,
+            BYTE => Kind::Byte,
+            _ => Kind::Other,
+        },
+        scores,
+        gguf.unk,
+        rule,
+    )
+}

@@ -1,0 +1,64 @@
+//! Tokenizer files of every kind, told apart by their content.
+
+mod byte_chars;
+mod gguf;
+mod gpt2_pair;
+mod json_read;
+mod json_split;
+mod json_write;
+mod llama2c;
+mod scored;
+mod sentencepiece;
+mod tiktoken;
+
+use std::path::{Path, PathBuf};
+
+pub use gguf::{GgufVocab, from_gguf};
+pub use json_write::to_json;
+pub use tiktoken::from_ranks;
+
+use super::Tokenizer;
+use super::error::{FormatError, TokenizerError};
+
+/// Names of tokenizer files in a model's folder, the best first.
+const NAMES: [&str; 4] = ["tokenizer.json", "tokenizer.model", "vocab.bpe", "merges.txt"];
+
+/// Reads a file, or the first tokenizer file of a folder.
+pub fn load(path: &Path) -> Result<Tokenizer, TokenizerError> {
+    let path = if path.is_dir() { in_folder(path) } else { path.to_path_buf() };
+    let bytes = std::fs::read(&path).map_err(TokenizerError::io(&path))?;
+    if let Some(pair) = gpt2_pair::pair(&path, &bytes)? {
+        return gpt2_pair::parse(&pair).map_err(TokenizerError::format(&path));
+    }
+    if sentencepiece::is_vocab_file(&path) {
+        return sentencepiece::parse_vocab(&bytes).map_err(TokenizerError::format(&path));
+    }
+    let config = path.parent().map(|dir| dir.join("tokenizer_config.json")).filter(|config| config.is_file());
+    if let (Some(config), true) = (config, json_read::is_json(&bytes)) {
+        // It names BOS and EOS, which tokenizer.json does not.
+        let text = std::fs::read(&config).map_err(TokenizerError::io(&config))?;
+        let named = json_read::parse_config(&text).map_err(TokenizerError::format(&config))?;
+        return json_read::parse(&bytes, &named).map_err(TokenizerError::format(&path));
+    }
+    parse(&bytes).map_err(TokenizerError::format(&path))
+}
+
+fn in_folder(dir: &Path) -> PathBuf {
+    let found = NAMES.iter().map(|name| dir.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| dir.join(NAMES[0]))
+}
+
+/// Reads the bytes of a file that needs no other beside it.
+pub fn parse(bytes: &[u8]) -> Result<Tokenizer, FormatError> {
+    if json_read::is_json(bytes) {
+        json_read::parse(bytes, &json_read::Named::default())
+    } else if tiktoken::is_ranks(bytes) {
+        tiktoken::parse(bytes)
+    } else if sentencepiece::is_model(bytes) {
+        sentencepiece::parse_model(bytes)
+    } else if llama2c::is_llama2c(bytes) {
+        llama2c::parse(bytes)
+    } else {
+        Err(FormatError::UnknownKind)
+    }
+}

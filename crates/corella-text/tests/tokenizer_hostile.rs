@@ -1,0 +1,261 @@
+//! Broken tokenizer files give the error that says what is wrong; hostile text is encoded in linear time.
+
+mod common;
+
+use common::load;
+use corella_text::tokenizer::{FormatError, GgufVocab, StreamDecoder, Tokenizer, TokenizerError};
+use serde_json::{Value, json};
+
+/// A small byte-level tokenizer.json: the 256 bytes, `ab`, and the end of text.
+fn small() -> Value {
+    let mut json: Value = serde_json::from_str(&Tokenizer::gpt2().to_json()).expect("JSON");
+    let vocab = json["model"]["vocab"].as_object_mut().expect("an object");
+    vocab.retain(|_, id| id.as_u64().expect("a number") < 256);
+    vocab.insert("ab".to_owned(), json!(256));
+    json["model"]["merges"] = json!([["a", "b"]]);
+    json["added_tokens"][0]["id"] = json!(257);
+    json
+}
+
+fn error(json: &Value) -> FormatError {
+    Tokenizer::from_bytes(json.to_string().as_bytes()).expect_err("it is broken")
+}
+
+#[test]
+fn the_small_file_is_whole() {
+    let tokenizer = Tokenizer::from_bytes(small().to_string().as_bytes()).expect("whole");
+    assert_eq!(tokenizer.encode("ab"), [256]);
+    assert_eq!(tokenizer.end_of_text(), 257);
+}
+
+#[test]
+fn a_merge_of_or_into_an_unknown_piece_is_refused() {
+    for merge in [json!(["a", "zz"]), json!(["zz", "a"]), json!(["b", "a"]), json!("b a")] {
+        let mut json = small();
+        json["model"]["merges"] = json!([merge]);
+        assert!(matches!(error(&json), FormatError::UnknownMerge { .. }), "{merge}");
+    }
+    let mut json = small();
+    json["model"]["merges"] = json!(["ab"]);
+    assert!(matches!(error(&json), FormatError::Syntax(_)));
+}
+
+#[test]
+fn duplicate_pieces_and_ids_are_refused() {
+    let mut json = small();
+    json["model"]["vocab"]["b"] = json!(0);
+    assert!(matches!(error(&json), FormatError::DuplicateToken { .. }));
+    // A name that comes twice: a JSON value cannot hold that, the text can.
+    let text = small().to_string().replace("\"ab\":256", "\"ab\":256,\"a\":256");
+    assert!(matches!(Tokenizer::from_bytes(text.as_bytes()), Err(FormatError::DuplicateToken { .. })));
+    let mut json = small();
+    json["added_tokens"][0]["content"] = json!("a");
+    assert!(matches!(error(&json), FormatError::DuplicateToken { .. }));
+}
+
+#[test]
+fn ids_out_of_range_and_gaps_are_refused() {
+    for id in [258u64, 1 << 31, u64::from(u32::MAX)] {
+        let mut json = small();
+        json["model"]["vocab"]["ab"] = json!(id);
+        assert!(matches!(error(&json), FormatError::IdOutOfRange { .. }), "{id}");
+    }
+    for id in [json!(-1), json!(1u64 << 32), json!(0.5), json!("3")] {
+        let mut json = small();
+        json["model"]["vocab"]["ab"] = id.clone();
+        assert!(matches!(error(&json), FormatError::Syntax(_)), "{id}");
+    }
+}
+
+#[test]
+fn missing_bytes_and_special_tokens_are_refused() {
+    let mut json = small();
+    json["model"]["vocab"].as_object_mut().expect("an object").remove("a");
+    json["model"]["vocab"]["xx"] = json!(64);
+    json["model"]["merges"] = json!([]);
+    assert_eq!(error(&json), FormatError::MissingByte { byte: b'a' });
+    let mut json = small();
+    json["added_tokens"] = json!([]);
+    assert!(matches!(error(&json), FormatError::MissingSpecial { .. }));
+}
+
+#[test]
+fn very_long_pieces_are_refused() {
+    let mut json = small();
+    json["model"]["vocab"].as_object_mut().expect("an object").remove("ab");
+    json["model"]["vocab"]["a".repeat(5000)] = json!(256);
+    json["model"]["merges"] = json!([]);
+    assert_eq!(error(&json), FormatError::TokenTooLong { id: 256, bytes: 5000, limit: 4096 });
+}
+
+#[test]
+fn what_is_not_computed_is_refused_by_name() {
+    let cases = [
+        ("/model/type", json!("Unigram")),
+        ("/model/dropout", json!(0.1)),
+        ("/model/end_of_word_suffix", json!("</w>")),
+        ("/normalizer", json!({"type": "NFC"})),
+        ("/pre_tokenizer", json!({"type": "ByteLevel", "add_prefix_space": true})),
+        ("/pre_tokenizer", json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false})),
+        ("/pre_tokenizer", json!({"type": "Whitespace"})),
+        ("/added_tokens/0/lstrip", json!(true)),
+    ];
+    for (at, value) in cases {
+        let mut json = small();
+        *json.pointer_mut(at).expect("a field") = value;
+        assert!(matches!(error(&json), FormatError::Unsupported { .. }), "{at}");
+    }
+}
+
+#[test]
+fn a_vocabulary_larger_than_the_model_is_refused_and_padding_is_allowed() {
+    let tokenizer = Tokenizer::gpt2();
+    assert_eq!(tokenizer.padding_in(50_304).expect("fits"), 47);
+    assert!(matches!(tokenizer.padding_in(50_256), Err(TokenizerError::Mismatch { tokenizer: 50_257, model: 50_256 })));
+}
+
+#[test]
+fn broken_rank_files_and_binary_files_are_refused() {
+    let parse = |bytes: &[u8]| Tokenizer::from_bytes(bytes).expect_err("it is broken");
+    assert_eq!(parse(b""), FormatError::UnknownKind);
+    assert_eq!(parse(b"\x80\x04\x95pickle"), FormatError::UnknownKind);
+    assert!(matches!(parse(b"IQ== 0\nIg== 2\n"), FormatError::IdOutOfRange { .. }));
+    assert!(matches!(parse(b"IQ== 0\nIg==\n"), FormatError::Syntax(_)));
+    assert!(matches!(parse(b"IQ== 0\n!! 1\n"), FormatError::Syntax(_)));
+    assert!(matches!(parse(b"IQ== 0\nIg== 1\n"), FormatError::Unsupported { .. }));
+    // llama2.c: a file that ends inside a token, and a token of 2 GB.
+    let head = [&7u32.to_le_bytes()[..], &0f32.to_le_bytes(), &5u32.to_le_bytes(), b"<unk>"].concat();
+    let with = |rest: &[u8]| [&head[..], rest].concat();
+    assert!(matches!(parse(&with(&[0; 5])), FormatError::Truncated { .. }));
+    assert!(matches!(parse(&with(&[0, 0, 0, 0, 9, 0, 0, 0, b'a'])), FormatError::Truncated { .. }));
+    assert!(matches!(parse(&with(&[0, 0, 0, 0, 255, 255, 255, 127])), FormatError::TokenTooLong { .. }));
+    // SentencePiece: a length beyond the file, a number that never ends.
+    assert!(matches!(parse(b"\x0a\x05\x0a\x7fabc"), FormatError::Truncated { .. }));
+    assert!(matches!(parse(b"\x0a\x0d\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), FormatError::Syntax(_)));
+    assert!(matches!(parse(b"\x0a\x03\x0a\x01a\x12\x02\x18\x01"), FormatError::Unsupported { .. }));
+}
+
+#[test]
+fn broken_gguf_vocabularies_are_refused() {
+    let bytes: Vec<String> = (0..256).map(|b| format!("<0x{b:02X}>")).collect();
+    let tokens = [vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()], bytes, vec!["a".to_owned()]].concat();
+    let types: Vec<i32> = [vec![2, 3, 3], vec![6; 256], vec![1]].concat();
+    let whole = GgufVocab {
+        model: "llama".to_owned(),
+        scores: Some(vec![0.0; tokens.len()]),
+        token_types: Some(types),
+        tokens,
+        eos: Some(2),
+        ..GgufVocab::default()
+    };
+    assert_eq!(Tokenizer::from_gguf(&whole).expect("whole").encode("a"), [35, 259]);
+    let error = |change: &dyn Fn(&mut GgufVocab)| {
+        let mut broken = whole.clone();
+        change(&mut broken);
+        Tokenizer::from_gguf(&broken).expect_err("it is broken")
+    };
+    assert!(matches!(error(&|v| v.scores = Some(vec![0.0; 3])), FormatError::LengthMismatch { found: 3, .. }));
+    assert!(matches!(error(&|v| v.token_types = Some(vec![])), FormatError::LengthMismatch { found: 0, .. }));
+    assert!(matches!(error(&|v| v.scores = None), FormatError::LengthMismatch { .. }));
+    assert!(matches!(error(&|v| v.eos = Some(100_000)), FormatError::IdOutOfRange { .. }));
+    assert!(matches!(error(&|v| v.model = "bert".to_owned()), FormatError::Unsupported { .. }));
+    assert!(matches!(error(&|v| v.tokens[3] = "x".to_owned()), FormatError::MissingByte { byte: 0 }));
+    assert!(matches!(
+        error(&|v| (v.model, v.pre) = ("gpt2".to_owned(), Some("unheard".to_owned()))),
+        FormatError::Unsupported { .. }
+    ));
+    let duplicate = |v: &mut GgufVocab| {
+        v.tokens.push("a".to_owned());
+        v.scores.as_mut().expect("there").push(0.0);
+        v.token_types.as_mut().expect("there").push(1);
+    };
+    assert!(matches!(error(&duplicate), FormatError::DuplicateToken { .. }));
+}
+
+#[test]
+fn special_tokens_are_text_unless_allowed() {
+    let tokenizer = Tokenizer::gpt2();
+    let text = "a<|endoftext|>b<|endoftext|>";
+    assert!(!tokenizer.encode(text).contains(&50_256));
+    assert_eq!(tokenizer.encode_with_special(text), [64, 50_256, 65, 50_256]);
+    assert_eq!(tokenizer.decode(&tokenizer.encode_with_special(text)), text);
+    if let Some(tokenizer) = load("tokenizers/llama3/tokenizer.model") {
+        let text = "<|begin_of_text|>Hi<|eot_id|><|eot_id|";
+        assert!(tokenizer.encode(text).iter().all(|id| *id < 128_000));
+        let ids = tokenizer.encode_with_special(text);
+        assert_eq!((ids[0], ids[2], ids.iter().filter(|id| **id >= 128_000).count()), (128_000, 128_009, 2));
+        assert_eq!(tokenizer.decode(&ids), text);
+    }
+    if let Some(tokenizer) = load("checkpoints/stories260K/tok512.bin") {
+        let text = "<s>Once upon<s> a";
+        assert!(tokenizer.encode(text).iter().all(|id| *id > 2));
+        let ids = tokenizer.encode_with_special(text);
+        assert_eq!(ids.iter().filter(|id| **id == 1).count(), 2);
+        assert_eq!(tokenizer.decode(&ids), text);
+    }
+}
+
+/// Every vocabulary of the shared data, GPT-2's always.
+fn vocabularies() -> Vec<Tokenizer> {
+    let files = [
+        "tokenizers/llama3/tokenizer.model",
+        "checkpoints/stories260K/tok512.bin",
+        "checkpoints/babyllama-tok105/tok105.model",
+        "checkpoints/TinyStories-656K-f32",
+    ];
+    std::iter::once(Tokenizer::gpt2()).chain(files.iter().filter_map(|file| load(file))).collect()
+}
+
+/// A quadratic way would take hours here, and a recursive one would run out of stack.
+#[test]
+fn a_million_of_anything_is_no_trap() {
+    let n = 1_000_000;
+    let mut state = 7u32;
+    let mut draw = |from: &[char]| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        from[(state >> 16) as usize % from.len()]
+    };
+    let mixed: String = (0..n).map(|_| draw(&['a', 'b', ' ', '\n', '1', '.', 'é', '漢', '\''])).collect();
+    let letters: String = (0..n).map(|_| draw(&['a', 'e', 't', 'h'])).collect();
+    let texts = ["a".repeat(n), " ".repeat(n), "7".repeat(n), "\n ".repeat(n / 2), "<|".repeat(n / 2), letters, mixed];
+    for tokenizer in vocabularies() {
+        for text in &texts {
+            let ids = tokenizer.encode(text);
+            assert!(ids.len() <= 4 * n + 4);
+            assert!(tokenizer.encode_with_special(text).len() <= 4 * n + 4);
+        }
+    }
+}
+
+#[test]
+fn cuts_of_metas_reference_change_only_what_is_longer_than_they_are() {
+    let Some(tokenizer) = load("tokenizers/llama3/tokenizer.model") else { return };
+    let text = "An ordinary text of words. ".repeat(100);
+    assert_eq!(tokenizer.encode_chopped(&text), tokenizer.encode(&text));
+    let (run, once) = (" ".repeat(25_000), tokenizer.encode(&" ".repeat(25_000)));
+    assert_eq!(tokenizer.encode_chopped(&run.repeat(2)), [&once[..], &once].concat());
+}
+
+#[test]
+fn streams_show_whole_characters_and_no_space_that_encoding_added() {
+    let text = " a👩‍👧é漢z  b";
+    for tokenizer in vocabularies() {
+        let ids = tokenizer.encode(text);
+        let whole = tokenizer.decode(&ids);
+        let mut decoder = StreamDecoder::at_start(&tokenizer);
+        let shown: Vec<String> = ids.iter().map(|id| decoder.push(*id)).collect();
+        if !whole.contains('\u{fffd}') {
+            assert!(shown.iter().all(|part| !part.contains('\u{fffd}')));
+        }
+        assert_eq!(shown.concat() + &decoder.finish(), whole, "{}", tokenizer.kind());
+    }
+    // Bytes that never become a character are replaced at once, and a character left unfinished at the end.
+    let tokenizer = Tokenizer::gpt2();
+    let byte = |b: u8| (0..256).find(|id| tokenizer.token_bytes(*id) == [b]).expect("every byte is a token");
+    let mut decoder = StreamDecoder::new(&tokenizer);
+    assert_eq!(decoder.push(byte(0xff)), "\u{fffd}");
+    assert_eq!(decoder.push(byte(0xe6)), "");
+    assert_eq!(decoder.push(byte(b'a')), "\u{fffd}a");
+    assert_eq!(decoder.push(byte(0xe6)), "");
+    assert_eq!(decoder.finish(), "\u{fffd}");
+}

@@ -1,0 +1,142 @@
+//! Token for token equal to tiktoken, Hugging Face's tokenizers and SentencePiece: `fixtures/tokenizer/make.py` wrote
+//! what they give.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use common::{gguf, load, shared};
+use corella_text::tokenizer::Tokenizer;
+
+/// Ids of every text of the fixture, and that decoding gives the text back where `lossless`.
+fn equal_to(name: &str, tokenizer: &Tokenizer, lossless: impl Fn(&str) -> bool) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tokenizer/vectors.json");
+    let mut file: HashMap<String, serde_json::Value> =
+        serde_json::from_str(&std::fs::read_to_string(path).expect("the fixture")).expect("JSON");
+    let mut take = |key: &str| file.remove(key).expect("in the fixture");
+    let texts: Vec<String> = serde_json::from_value(take("texts")).expect("texts");
+    let expected: Vec<Vec<u32>> = serde_json::from_value(take(name)).expect("ids");
+    assert!(texts.len() > 150 && texts.len() == expected.len());
+    for (text, ids) in texts.iter().zip(&expected) {
+        assert_eq!(&tokenizer.encode(text), ids, "{name}: {text:?}");
+        if lossless(text) {
+            assert_eq!(&tokenizer.decode(ids), text, "{name}");
+        }
+    }
+}
+
+fn always(_: &str) -> bool {
+    true
+}
+
+fn gguf_vocab(path: &str) -> Option<Tokenizer> {
+    let bytes = std::fs::read(shared(path)?).expect("readable");
+    Some(Tokenizer::from_gguf(&gguf::vocab(&bytes)).expect("a whole vocabulary"))
+}
+
+#[test]
+fn gpt2_from_every_kind_of_file() {
+    equal_to("gpt2", &Tokenizer::gpt2(), always);
+    let files = ["gpt2/r50k_base.tiktoken", "gpt2/vocab.bpe", "gpt2/encoder.json"];
+    for tokenizer in files.iter().filter_map(|file| load(&format!("tokenizers/{file}"))) {
+        equal_to("gpt2", &tokenizer, always);
+        assert_eq!(tokenizer.fingerprint(), Tokenizer::gpt2().fingerprint());
+    }
+    if let Some(tokenizer) = gguf_vocab("tokenizers/gguf/ggml-vocab-gpt-2.gguf") {
+        equal_to("gpt2", &tokenizer, always);
+        assert_eq!(tokenizer.fingerprint(), Tokenizer::gpt2().fingerprint());
+    }
+}
+
+#[test]
+fn gpt2_with_single_digits_as_small_models_have_it() {
+    let mut json: serde_json::Value = serde_json::from_str(&Tokenizer::gpt2().to_json()).expect("JSON");
+    let byte_level = json["pre_tokenizer"].take();
+    let digits = serde_json::json!({"type": "Digits", "individual_digits": true});
+    json["pre_tokenizer"] = serde_json::json!({"type": "Sequence", "pretokenizers": [digits, byte_level]});
+    let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).expect("a whole file");
+    equal_to("hf_gpt2_digits", &tokenizer, always);
+}
+
+#[test]
+fn llama3_from_ranks_and_from_its_json() {
+    let Some(tokenizer) = load("tokenizers/llama3/tokenizer.model") else { return };
+    equal_to("llama3", &tokenizer, always);
+    assert_eq!(
+        (tokenizer.vocab_size(), tokenizer.start_of_text(), tokenizer.end_of_text()),
+        (128_256, 128_000, 128_001)
+    );
+    assert_eq!(tokenizer.stop_ids(), [128_001, 128_008, 128_009]);
+    let again = Tokenizer::from_bytes(tokenizer.to_json().as_bytes()).expect("a whole file");
+    equal_to("llama3", &again, always);
+    assert_eq!(again.fingerprint(), tokenizer.fingerprint());
+}
+
+#[test]
+fn llama3_cases_of_the_javascript_tokenizer() {
+    let paths =
+        (load("tokenizers/llama3/tokenizer.model"), shared("tokenizers/vectors/llama3-tokenizer-js/cases.json"));
+    let (Some(tokenizer), Some(path)) = paths else { return };
+    let file: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).expect("readable")).expect("JSON");
+    let cases = file["cases"].as_array().expect("a list");
+    assert_eq!(cases.len(), 13);
+    for case in cases {
+        let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).expect("ids");
+        assert_eq!(tokenizer.encode(case["text"].as_str().expect("text")), ids);
+    }
+}
+
+#[test]
+fn small_llamas_of_sentencepiece_style() {
+    // Characters that a vocabulary cannot say, a space of another kind, and squeezed spaces do not come back.
+    let plain = |text: &str| !text.contains('\u{2581}');
+    let never = |_: &str| false;
+    if let Some(tokenizer) = load("checkpoints/stories260K/tok512.bin") {
+        equal_to("tok512", &tokenizer, plain);
+        assert_eq!((tokenizer.start_of_text(), tokenizer.end_of_text(), tokenizer.vocab_size()), (1, 2, 512));
+    }
+    for file in ["tok105.model", "tok105.vocab"] {
+        if let Some(tokenizer) = load(&format!("checkpoints/babyllama-tok105/{file}")) {
+            equal_to("tok105", &tokenizer, never);
+            assert_eq!((tokenizer.start_of_text(), tokenizer.vocab_size()), (1, 105));
+        }
+    }
+    for folder in ["TinyStories-656K-f32", "TinyStories-656K-bf16"] {
+        if let Some(tokenizer) = load(&format!("checkpoints/{folder}")) {
+            equal_to("hf_tinystories_656k", &tokenizer, never);
+            // Named in tokenizer_config.json alone.
+            let named = (tokenizer.start_of_text(), tokenizer.end_of_text(), tokenizer.roles().add_bos);
+            assert_eq!(named, (1, 2, Some(true)));
+        }
+    }
+    if let Some(tokenizer) = gguf_vocab("tokenizers/gguf/ggml-vocab-llama-spm.gguf") {
+        equal_to("llama_spm", &tokenizer, plain);
+        assert_eq!((tokenizer.start_of_text(), tokenizer.end_of_text(), tokenizer.vocab_size()), (1, 2, 32_000));
+    }
+}
+
+#[test]
+fn whole_corpora_have_the_published_ids() {
+    let paths =
+        [shared("text/tinyshakespeare/input.txt"), shared("tokenizers/vectors/tinyshakespeare_token_counts.json")];
+    let [Some(text), Some(counts)] = paths else { return };
+    let text = std::fs::read_to_string(text).expect("UTF-8");
+    let counts: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(counts).expect("readable")).expect("JSON");
+    let vocabularies = [("gpt2", Some(Tokenizer::gpt2())), ("llama3", load("tokenizers/llama3/tokenizer.model"))];
+    for (name, tokenizer) in vocabularies {
+        let Some(tokenizer) = tokenizer else { continue };
+        let ids = tokenizer.encode(&text);
+        assert_eq!(ids.len() as u64, counts[name]["n"].as_u64().expect("a number"));
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        assert_eq!(sha256(&bytes), counts[name]["sha256_u32le"].as_str().expect("a hash"));
+        assert_eq!(tokenizer.decode(&ids), text);
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
