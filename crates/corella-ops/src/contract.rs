@@ -342,7 +342,7 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// Rotary positions (Su et al., arXiv 2104.09864) on the heads of q and k in place; v stays. With i < HS/2, the pair
     /// (x_i, x_{i+HS/2}) of a head at position t turns by an angle: x_i ← x_i·cos − x_{i+HS/2}·sin,
     /// x_{i+HS/2} ← x_{i+HS/2}·cos + x_i·sin.
-    /// qkv: (B,T,(NH+2·NKV)·HS)  table: (≥T,HS), each row HS/2 cosines, then HS/2 sines (see [`rope_table`]); HS even.
+    /// qkv: (B,T,(NH+2·NKV)·HS)  table: (≥T,HS) in f32, each row HS/2 cosines, then HS/2 sines (see [`rope_table`]); HS even.
     /// WRITES q and k of qkv.
     fn rope(&self, qkv: &mut Self::Buf, table: &Self::Buf, dims: AttentionDims);
     /// Gradient of the above in place: the heads of dq and dk turn back.   WRITES dq and dk of dqkv.

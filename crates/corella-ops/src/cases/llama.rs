@@ -1,7 +1,9 @@
 //! Cases of what Llama has and GPT-2 has not.
 
 use super::{Arrays, Case, On, Outputs};
-use crate::contract::{AttentionDims, EmbeddingDims, GluDims, NormDims, OpsError, OpsInfer, ParamPart, rope_table};
+use crate::contract::{
+    AttentionDims, Dtype, EmbeddingDims, GluDims, NormDims, OpsError, OpsInfer, ParamPart, rope_table,
+};
 
 pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
@@ -38,8 +40,8 @@ fn embedding<B: OpsInfer>(ops: &On<B>, d: EmbeddingDims, v: usize) -> Result<Out
 fn rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
-    let (mut w, x, dout, mut dx) = (a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?, a.numbers(len)?);
-    let (mut out, mut rstd) = (a.unset(len)?, a.unset(d.n)?);
+    let (mut w, x, dout, mut dx) = (a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?, a.numbers_f32(len)?);
+    let (mut out, mut rstd) = (a.unset(len)?, a.unset_f32(d.n)?);
     ops.rmsnorm(&mut out, &mut rstd, &x, &w, d);
     ops.rmsnorm_grad(&mut dx, &mut w, &dout, &x, &rstd, d);
     Ok(vec![
@@ -54,7 +56,7 @@ fn residual_rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, Op
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (w, x, y) = (a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?);
-    let (mut sum, mut out, mut rstd) = (a.unset(len)?, a.unset(len)?, a.unset(d.n)?);
+    let (mut sum, mut out, mut rstd) = (a.unset(len)?, a.unset(len)?, a.unset_f32(d.n)?);
     ops.residual_rmsnorm(&mut sum, &mut out, &mut rstd, &x, &y, &w, d);
     Ok(vec![("sum", a.read(&sum, len)), ("out", a.read(&out, len)), ("rstd", a.read(&rstd, d.n))])
 }
@@ -64,7 +66,7 @@ fn rope<B: OpsInfer>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError>
     let mut a = Arrays::new(ops, d.t);
     let len = d.b * d.t * d.qkv();
     let frequencies: Vec<f32> = (0..d.hs / 2).map(|i| 0.7f32.powi(i as i32)).collect();
-    let table = a.filled(rope_table(&frequencies, d.t))?;
+    let table = a.filled_as(Dtype::F32, rope_table(&frequencies, d.t))?;
     let (mut qkv, mut dqkv) = (a.numbers(len)?, a.numbers(len)?);
     ops.rope(&mut qkv, &table, d);
     ops.rope_grad(&mut dqkv, &table, d);

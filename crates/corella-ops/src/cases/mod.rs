@@ -72,8 +72,8 @@ pub fn all<B: OpsInfer>(dtype: Dtype) -> Vec<Case<B>> {
     let mut cases = layers::cases();
     cases.extend(attention::cases());
     cases.extend(optimizer::cases());
+    cases.extend(llama::cases());
     if dtype == Dtype::F32 {
-        cases.extend(llama::cases());
         cases.extend(infer::cases());
     }
     cases

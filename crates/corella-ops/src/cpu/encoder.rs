@@ -41,23 +41,25 @@ pub fn backward<D: Number>(pool: &Pool, dwte: &mut [f32], dwpe: &mut [f32], dout
 }
 
 /// See [`crate::OpsTrain::embedding`].
-pub fn tokens(pool: &Pool, out: &mut [f32], ids: &[u32], wte: Weight<'_>, d: EmbeddingDims) {
+pub fn tokens<O: Number>(pool: &Pool, out: &mut [O], ids: &[u32], wte: Weight<'_>, d: EmbeddingDims) {
     by_rows(pool, out, d.n, d.c, |first, _, out| {
+        let mut token = vec![0.0; d.c];
         for (out, id) in out.chunks_exact_mut(d.c).zip(&ids[first..]) {
-            wte.row(*id as usize, out);
+            wte.row(*id as usize, &mut token);
+            out.iter_mut().zip(&token).for_each(|(out, token)| *out = O::put(*token));
         }
     });
 }
 
 /// See [`crate::OpsTrain::embedding_grad`].
-pub fn tokens_grad(pool: &Pool, dwte: &mut [f32], dout: &[f32], ids: &[u32], d: EmbeddingDims) {
+pub fn tokens_grad<D: Number>(pool: &Pool, dwte: &mut [f32], dout: &[D], ids: &[u32], d: EmbeddingDims) {
     let dwte = SharedMut::new(dwte);
     by_columns(pool, d.c, |first, columns| {
         for (row, id) in ids.iter().enumerate().take(d.n) {
             // SAFETY: these columns belong to this task in every row.
             let sums = unsafe { dwte.part(*id as usize * d.c + first, columns) };
             for (sum, dout) in sums.iter_mut().zip(&dout[row * d.c + first..]) {
-                *sum += dout;
+                *sum += dout.get();
             }
         }
     });

@@ -250,9 +250,9 @@ impl<T: Number> Product<'_, T> {
 
 /// Asks for numbers that will be needed soon.
 #[inline(always)]
-pub fn prefetch(soon: &[f32]) {
+pub fn prefetch<T>(soon: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in soon.chunks(16) {
+    for line in soon.chunks(64 / size_of::<T>()) {
         // SAFETY: a prefetch of an address inside a slice; it reads nothing.
         unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast()) };
     }

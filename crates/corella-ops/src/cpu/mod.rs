@@ -159,11 +159,11 @@ impl OpsTrain for Cpu {
     }
 
     fn embedding(&self, out: &mut Buf, ids: &Vec<u32>, wte: &Param, d: EmbeddingDims) {
-        encoder::tokens(&self.pool, &mut out.f32_mut()[..d.n * d.c], ids, wte.weight(), d);
+        numbers!([out = out] encoder::tokens(&self.pool, &mut out[..d.n * d.c], ids, wte.weight(), d));
     }
 
     fn embedding_grad(&self, wte: &mut Param, dout: &Buf, ids: &Vec<u32>, d: EmbeddingDims) {
-        encoder::tokens_grad(&self.pool, &mut wte.grad, dout.f32(), ids, d);
+        numbers!([dout = dout] encoder::tokens_grad(&self.pool, &mut wte.grad, dout, ids, d));
     }
 
     fn layernorm(&self, out: &mut Buf, mean: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, b: &Param, d: NormDims) {
@@ -190,20 +190,24 @@ impl OpsTrain for Cpu {
     }
 
     fn rmsnorm(&self, out: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, d: NormDims) {
-        rmsnorm::forward(&self.pool, self.path, out.f32_mut(), rstd.f32_mut(), x.f32(), w.rows(), d);
+        let rstd = rstd.f32_mut();
+        numbers!([out = out, x = x] rmsnorm::forward(&self.pool, self.path, out, rstd, x, w.rows(), d));
     }
 
     fn rmsnorm_grad(&self, dx: &mut Buf, w: &mut Param, dout: &Buf, x: &Buf, rstd: &Buf, d: NormDims) {
         let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
-        rmsnorm::backward(&self.pool, self.path, dx.f32_mut(), &mut w.grad, dout.f32(), x.f32(), scale, rstd.f32(), d);
+        let (dx, dw, rstd) = (dx.f32_mut(), &mut w.grad, rstd.f32());
+        numbers!([dout = dout, x = x] rmsnorm::backward(&self.pool, self.path, dx, dw, dout, x, scale, rstd, d));
     }
 
     fn rope(&self, qkv: &mut Buf, table: &Buf, d: AttentionDims) {
-        rope::rope(&self.pool, self.path, qkv.f32_mut(), table.f32(), d, rope::Turn::Forward);
+        let table = table.f32();
+        numbers!([qkv = qkv] rope::rope(&self.pool, self.path, qkv, table, d, rope::Turn::Forward));
     }
 
     fn rope_grad(&self, dqkv: &mut Buf, table: &Buf, d: AttentionDims) {
-        rope::rope(&self.pool, self.path, dqkv.f32_mut(), table.f32(), d, rope::Turn::Back);
+        let table = table.f32();
+        numbers!([dqkv = dqkv] rope::rope(&self.pool, self.path, dqkv, table, d, rope::Turn::Back));
     }
 
     fn matmul(&self, out: &mut Buf, x: &Buf, w: &Param, b: Option<&Param>, d: MatmulDims) {
@@ -215,20 +219,11 @@ impl OpsTrain for Cpu {
     }
 
     fn attention(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, d: AttentionDims) {
-        let rows = d.b * d.t;
-        let qkv = self.lend_f32(qkv, rows * d.qkv());
-        self.through_f32(out, rows * d.c(), |out| {
-            flash::forward(&self.pool, self.path, out, lse.f32_mut(), &qkv, d);
-        });
+        flash::forward(&self.pool, self.path, out, lse.f32_mut(), qkv, d);
     }
 
     fn attention_grad(&self, dqkv: &mut Buf, dout: &Buf, out: &Buf, qkv: &Buf, lse: &Buf, d: AttentionDims) {
-        let rows = d.b * d.t;
-        let (dout, out) = (self.lend_f32(dout, rows * d.c()), self.lend_f32(out, rows * d.c()));
-        let qkv = self.lend_f32(qkv, rows * d.qkv());
-        self.through_f32(dqkv, rows * d.qkv(), |dqkv| {
-            flash::backward(&self.pool, self.path, dqkv, &dout, &out, &qkv, lse.f32(), d);
-        });
+        flash::backward(&self.pool, self.path, dqkv, dout, out, qkv, lse.f32(), d);
     }
 
     fn gelu(&self, out: &mut Buf, x: &Buf, len: usize) {
@@ -244,11 +239,13 @@ impl OpsTrain for Cpu {
     }
 
     fn swiglu(&self, out: &mut Buf, gate_up: &Buf, d: GluDims) {
-        swiglu::forward(&self.pool, self.path, out.f32_mut(), gate_up.f32(), d);
+        numbers!([out = out, gate_up = gate_up] swiglu::forward(&self.pool, self.path, out, gate_up, d));
     }
 
     fn swiglu_grad(&self, dgate_up: &mut Buf, dout: &Buf, gate_up: &Buf, d: GluDims) {
-        swiglu::backward(&self.pool, self.path, dgate_up.f32_mut(), dout.f32(), gate_up.f32(), d);
+        numbers!([dgate_up = dgate_up, dout = dout, gate_up = gate_up] {
+            swiglu::backward(&self.pool, self.path, dgate_up, dout, gate_up, d);
+        });
     }
 
     fn residual(&self, out: &mut Buf, a: &Buf, b: &Buf, len: usize) {

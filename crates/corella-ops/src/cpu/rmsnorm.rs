@@ -1,5 +1,6 @@
 //! Root-mean-square norm, forward and backward.
 
+use super::bf16::Number;
 use super::math::sum_by;
 use super::path::Path;
 use super::pool::Pool;
@@ -9,7 +10,15 @@ use super::vectorized::vectorized;
 use crate::contract::NormDims;
 
 /// See [`crate::OpsTrain::rmsnorm`].
-pub fn forward(pool: &Pool, path: Path, out: &mut [f32], rstd: &mut [f32], x: &[f32], w: &[f32], d: NormDims) {
+pub fn forward<O: Number, X: Number>(
+    pool: &Pool,
+    path: Path,
+    out: &mut [O],
+    rstd: &mut [f32],
+    x: &[X],
+    w: &[f32],
+    d: NormDims,
+) {
     let rstd = SharedMut::new(rstd);
     by_rows(pool, &mut out[..d.n * d.c], d.n, d.c, |first, rows, out| {
         // SAFETY: the rows of this block, which no other block touches.
@@ -22,24 +31,24 @@ pub fn forward(pool: &Pool, path: Path, out: &mut [f32], rstd: &mut [f32], x: &[
 
 vectorized! {
     /// One row; returns 1 / root mean square.
-    fn row(out: &mut [f32], x: &[f32], w: &[f32], eps: f32) -> f32 {
+    fn row<O: Number, X: Number>(out: &mut [O], x: &[X], w: &[f32], eps: f32) -> f32 {
         let c = x.len();
-        let r = 1.0 / (sum_by(c, |j| x[j] * x[j]) / c as f32 + eps).sqrt();
+        let r = 1.0 / (sum_by(c, |j| x[j].get() * x[j].get()) / c as f32 + eps).sqrt();
         for ((out, x), w) in out.iter_mut().zip(x).zip(w) {
-            *out = x * r * w;
+            *out = O::put(x.get() * r * w);
         }
         r
     }
 }
 
 /// See [`crate::OpsTrain::rmsnorm_grad`].
-pub fn backward(
+pub fn backward<D: Number, X: Number>(
     pool: &Pool,
     path: Path,
     dx: &mut [f32],
     dw: &mut [f32],
-    dout: &[f32],
-    x: &[f32],
+    dout: &[D],
+    x: &[X],
     w: &[f32],
     rstd: &[f32],
     d: NormDims,
@@ -63,20 +72,20 @@ pub fn backward(
 
 vectorized! {
     /// With n = x·r and g = dout·w:  dx += r·(g − n·mean(g·n)).
-    fn row_grad(dx: &mut [f32], dout: &[f32], x: &[f32], w: &[f32], r: f32) {
+    fn row_grad<D: Number, X: Number>(dx: &mut [f32], dout: &[D], x: &[X], w: &[f32], r: f32) {
         let c = x.len();
-        let mean_gn = sum_by(c, |j| dout[j] * w[j] * x[j] * r) / c as f32;
+        let mean_gn = sum_by(c, |j| dout[j].get() * w[j] * x[j].get() * r) / c as f32;
         for (((dx, x), dout), w) in dx.iter_mut().zip(x).zip(dout).zip(w) {
-            *dx += r * (dout * w - x * r * mean_gn);
+            *dx += r * (dout.get() * w - x.get() * r * mean_gn);
         }
     }
 }
 
 vectorized! {
     /// dw += dout·n for some columns of a row.
-    fn column_grad(dw: &mut [f32], dout: &[f32], x: &[f32], r: f32) {
+    fn column_grad<D: Number, X: Number>(dw: &mut [f32], dout: &[D], x: &[X], r: f32) {
         for ((dw, x), dout) in dw.iter_mut().zip(x).zip(dout) {
-            *dw += dout * x * r;
+            *dw += dout.get() * x.get() * r;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Rotary positions, turned forward or back in place.
 
+use super::bf16::Number;
 use super::path::Path;
 use super::pool::Pool;
 use super::rows::by_rows;
@@ -16,7 +17,7 @@ pub enum Turn {
 }
 
 /// Turns the heads of q and k of every row of qkv (B, T, (NH+2·NKV)·HS); table: (≥T, HS).
-pub fn rope(pool: &Pool, path: Path, qkv: &mut [f32], table: &[f32], d: AttentionDims, turn: Turn) {
+pub fn rope<T: Number>(pool: &Pool, path: Path, qkv: &mut [T], table: &[f32], d: AttentionDims, turn: Turn) {
     assert!(d.hs.is_multiple_of(2) && table.len() >= d.t * d.hs, "a table of {} for {d:?}", table.len());
     let sign = match turn {
         Turn::Forward => 1.0,
@@ -33,13 +34,14 @@ pub fn rope(pool: &Pool, path: Path, qkv: &mut [f32], table: &[f32], d: Attentio
 
 vectorized! {
     /// Turns heads of `angles.len()` numbers side by side.
-    fn heads(x: &mut [f32], angles: &[f32], sign: f32) {
+    fn heads<T: Number>(x: &mut [T], angles: &[f32], sign: f32) {
         let (cos, sin) = angles.split_at(angles.len() / 2);
         for head in x.chunks_exact_mut(angles.len()) {
             let (low, high) = head.split_at_mut(angles.len() / 2);
             for (((x, y), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
                 let sin = sign * sin;
-                (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+                let (a, b) = (x.get(), y.get());
+                (*x, *y) = (T::put(a * cos - b * sin), T::put(b * cos + a * sin));
             }
         }
     }

@@ -2,8 +2,9 @@
 //! and v contribute.
 
 use super::product::{Block, Rows, Single, Start, product};
-use super::{Part, QUERIES, ahead, at, gather, hide_future, padded, spans, turn};
+use super::{Part, QUERIES, SharedBuf, at, gather, hide_future, padded, spans, turn};
 use crate::contract::AttentionDims;
+use crate::cpu::buf::Buf;
 use crate::cpu::math::sum_by;
 use crate::cpu::path::Path;
 use crate::cpu::pool::Pool;
@@ -22,10 +23,10 @@ const FEW_HEADS: usize = 8;
 pub fn backward(
     pool: &Pool,
     path: Path,
-    dqkv: &mut [f32],
-    dout: &[f32],
-    out: &[f32],
-    qkv: &[f32],
+    dqkv: &mut Buf,
+    dout: &Buf,
+    out: &Buf,
+    qkv: &Buf,
     lse: &[f32],
     d: AttentionDims,
 ) {
@@ -35,41 +36,45 @@ pub fn backward(
     let run = blocks.div_ceil(parts) * KEYS;
     let dq_len = d.b * d.t * d.c();
     let mut dq = Scratch::new(if parts > 1 { parts * dq_len } else { 0 });
-    let dqkv = SharedMut::new(dqkv);
+    let dqkv = SharedBuf::new(dqkv);
     let sums = SharedMut::new(&mut dq);
     pool.run(heads * parts, &|task| {
         let (part, head) = (task / heads, task % heads);
         let inputs = Inputs { dout, out, qkv, lse, d, b: head / d.nkv, kv_head: head % d.nkv };
         let keys = (part * run).min(d.t)..((part + 1) * run).min(d.t);
         keys_grad(path, &inputs, keys, &dqkv, |t, head, row| {
-            let at = match parts {
-                1 => at(d, Part::Q, inputs.b, t, head),
-                _ => part * dq_len + (inputs.b * d.t + t) * d.c() + head * d.hs,
-            };
             // SAFETY: these columns of q belong to this task; in `sums` each part has its own array.
-            unsafe { if parts == 1 { dqkv.part(at, d.hs) } else { sums.part(at, d.hs) } }.copy_from_slice(row);
+            unsafe {
+                if parts == 1 {
+                    dqkv.put(path, at(d, Part::Q, inputs.b, t, head), row, 1.0);
+                } else {
+                    let at = part * dq_len + (inputs.b * d.t + t) * d.c() + head * d.hs;
+                    sums.part(at, d.hs).copy_from_slice(row);
+                }
+            }
         });
     });
     if parts > 1 {
         pool.run(d.b * d.t, &|row| {
-            // SAFETY: q's columns of one row; the region that wrote `dq` is over.
-            let to = unsafe { dqkv.part(row * d.qkv(), d.c()) };
-            to.fill(0.0);
+            // SAFETY: one row, of this task alone; the region that wrote it is over.
+            let first = unsafe { sums.part(row * d.c(), d.c()) };
             // A part's first key is seen from there on.
-            for part in (0..parts).take_while(|part| part * run <= row % d.t) {
-                // SAFETY: only read from here on, and by this task alone.
+            for part in (1..parts).take_while(|part| part * run <= row % d.t) {
+                // SAFETY: as above.
                 let from = unsafe { sums.part(part * dq_len + row * d.c(), d.c()) };
-                to.iter_mut().zip(from).for_each(|(to, x)| *to += *x);
+                add_to(path, first, from);
             }
+            // SAFETY: q's columns of one row.
+            unsafe { dqkv.put(path, row * d.qkv(), first, 1.0) };
         });
     }
 }
 
 /// What a task reads, and which head of keys it works on.
 struct Inputs<'a> {
-    dout: &'a [f32],
-    out: &'a [f32],
-    qkv: &'a [f32],
+    dout: &'a Buf,
+    out: &'a Buf,
+    qkv: &'a Buf,
     lse: &'a [f32],
     d: AttentionDims,
     b: usize,
@@ -82,7 +87,7 @@ fn keys_grad(
     path: Path,
     inputs: &Inputs<'_>,
     keys: std::ops::Range<usize>,
-    dqkv: &SharedMut<'_>,
+    dqkv: &SharedBuf<'_>,
     put: impl Fn(usize, usize, &[f32]),
 ) {
     let Inputs { qkv, d, b, kv_head, .. } = *inputs;
@@ -90,8 +95,8 @@ fn keys_grad(
     let mut space = Scratch::new(4 * n * row);
     let (k, rest) = space.split_at_mut(n * row);
     let (v, grads) = rest.split_at_mut(n * row);
-    gather(k, row, &qkv[at(d, Part::K, b, keys.start, kv_head)..], d.qkv(), n, hs);
-    gather(v, row, &qkv[at(d, Part::V, b, keys.start, kv_head)..], d.qkv(), n, hs);
+    gather(path, k, row, (qkv, at(d, Part::K, b, keys.start, kv_head)), d.qkv(), n, hs);
+    gather(path, v, row, (qkv, at(d, Part::V, b, keys.start, kv_head)), d.qkv(), n, hs);
     grads.fill(0.0);
     let (dk, dv) = grads.split_at_mut(n * row);
     let mut block = QueryBlock::new(row);
@@ -109,7 +114,7 @@ fn keys_grad(
     for (part, grads) in [(Part::K, dk), (Part::V, dv)] {
         for (s, grad) in grads.chunks_exact(row).enumerate() {
             // SAFETY: this head's columns of these keys, which no other task writes.
-            unsafe { dqkv.part(at(d, part, b, keys.start + s, kv_head), hs) }.copy_from_slice(&grad[..hs]);
+            unsafe { dqkv.put(path, at(d, part, b, keys.start + s, kv_head), &grad[..hs], 1.0) };
         }
     }
 }
@@ -156,9 +161,11 @@ impl QueryBlock {
         let (rows, row) = (QUERIES.min(d.t - t0), padded(d));
         (self.t0, self.rows) = (t0, rows);
         let at_out = (from.b * d.t + t0) * d.c() + head * hs;
-        let (q, dout, out) = (&from.qkv[at(d, Part::Q, from.b, t0, head)..], &from.dout[at_out..], &from.out[at_out..]);
-        gather(&mut self.q, row, q, d.qkv(), rows, hs);
-        gather(&mut self.dout, row, dout, d.c(), rows, hs);
+        gather(path, &mut self.q, row, (from.qkv, at(d, Part::Q, from.b, t0, head)), d.qkv(), rows, hs);
+        gather(path, &mut self.dout, row, (from.dout, at_out), d.c(), rows, hs);
+        // The place of dq is free until its products.
+        let out = &mut self.dq;
+        gather(path, out, row, (from.out, at_out), d.c(), rows, hs);
         turn(path, &mut self.q_turned, &self.q, row, rows, hs);
         turn(path, &mut self.dout_turned, &self.dout, row, rows, hs);
         let softmax = &mut self.softmax;
@@ -169,8 +176,7 @@ impl QueryBlock {
         softmax.mean = [0.0; QUERIES];
         for (i, lse) in lse.iter().enumerate() {
             softmax.lse[i] = lse * std::f32::consts::LOG2_E;
-            ahead(out, (i + QUERIES) * d.c(), hs);
-            softmax.mean[i] = dot(path, &self.dout[i * row..][..hs], &out[i * d.c()..][..hs]);
+            softmax.mean[i] = dot(path, &self.dout[i * row..][..hs], &out[i * row..][..hs]);
         }
     }
 
@@ -221,6 +227,14 @@ impl QueryBlock {
                 // SAFETY: as above.
                 unsafe { product(path, c, a, b, n, start) };
             }
+        }
+    }
+}
+
+vectorized! {
+    fn add_to(to: &mut [f32], from: &[f32]) {
+        for (to, x) in to.iter_mut().zip(from) {
+            *to += x;
         }
     }
 }

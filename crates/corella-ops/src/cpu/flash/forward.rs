@@ -1,8 +1,9 @@
 //! The forward pass: for each block of queries, blocks of keys with an online softmax.
 
 use super::product::{Block, Rows, Single, Start, product};
-use super::{Part, QUERIES, at, gather, hide_future, padded, spans, turn};
+use super::{Part, QUERIES, SharedBuf, at, gather, hide_future, padded, spans, turn};
 use crate::contract::AttentionDims;
+use crate::cpu::buf::Buf;
 use crate::cpu::pack::{Operand, pack};
 use crate::cpu::path::Path;
 use crate::cpu::pool::Pool;
@@ -14,13 +15,13 @@ use crate::cpu::simd::with_simd;
 const KEYS: usize = 96;
 
 /// See [`crate::OpsTrain::attention`].
-pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &[f32], d: AttentionDims) {
+pub fn forward(pool: &Pool, path: Path, out: &mut Buf, lse: &mut [f32], qkv: &Buf, d: AttentionDims) {
     let (hs, row) = (d.hs, padded(d));
     let blocks = d.t.div_ceil(QUERIES);
     // Where heads are too few for the threads, each is cut into runs of query blocks, which are independent of each other.
     let parts = (4 * pool.threads()).div_ceil((d.b * d.nh).max(1)).min(blocks.div_ceil(4)).max(1);
     let run = blocks.div_ceil(parts);
-    let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
+    let (out, lse) = (SharedBuf::new(out), SharedMut::new(lse));
     pool.run(d.b * d.nh * parts, &|task| {
         // The longest runs, the last ones, come first.
         let (part, head) = (parts - 1 - task / (d.b * d.nh), task % (d.b * d.nh));
@@ -31,12 +32,12 @@ pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &
         let (v, rest) = rest.split_at_mut(end * row);
         let (q, rest) = rest.split_at_mut(row * QUERIES);
         let (q_turned, sums) = rest.split_at_mut(row * QUERIES);
-        gather(k, row, &qkv[at(d, Part::K, b, 0, head / d.group())..], d.qkv(), end, hs);
-        gather(v, row, &qkv[at(d, Part::V, b, 0, head / d.group())..], d.qkv(), end, hs);
+        gather(path, k, row, (qkv, at(d, Part::K, b, 0, head / d.group())), d.qkv(), end, hs);
+        gather(path, v, row, (qkv, at(d, Part::V, b, 0, head / d.group())), d.qkv(), end, hs);
         for t0 in (begin..end).step_by(QUERIES) {
             let rows = QUERIES.min(d.t - t0);
             // Copied first: the rows of the next block are asked for meanwhile.
-            gather(q, row, &qkv[at(d, Part::Q, b, t0, head)..], d.qkv(), rows, hs);
+            gather(path, q, row, (qkv, at(d, Part::Q, b, t0, head)), d.qkv(), rows, hs);
             turn(path, q_turned, q, row, rows, hs);
             let (max, total) = block(path, sums, q_turned, &k[..(t0 + rows) * row], v, (hs, row), t0);
             // The sums turned back, over the queries: (queries, row).
@@ -45,11 +46,7 @@ pub fn forward(pool: &Pool, path: Path, out: &mut [f32], lse: &mut [f32], qkv: &
             let lse = unsafe { lse.part((b * d.nh + head) * d.t + t0, rows) };
             for (i, from) in q.chunks_exact(row).enumerate().take(rows) {
                 // SAFETY: this head's columns of row t0 + i, which no other task writes.
-                let out = unsafe { out.part((b * d.t + t0 + i) * d.c() + head * hs, hs) };
-                let inverse = 1.0 / total[i];
-                for (out, x) in out.iter_mut().zip(from) {
-                    *out = x * inverse;
-                }
+                unsafe { out.put(path, (b * d.t + t0 + i) * d.c() + head * hs, &from[..hs], 1.0 / total[i]) };
                 lse[i] = (max[i] + total[i].log2()) * std::f32::consts::LN_2;
             }
         }

@@ -14,9 +14,13 @@ mod product;
 pub use backward::backward;
 pub use forward::forward;
 
+use super::bf16::{Bf16, convert};
+use super::buf::{Buf, numbers};
 use super::gemm::prefetch;
 use super::pack::{Operand, pack};
 use super::path::Path;
+use super::shared::SharedMut;
+use super::vectorized::vectorized;
 use crate::contract::AttentionDims;
 
 /// Queries of a block: a multiple of three registers on every path.
@@ -45,20 +49,62 @@ fn padded(d: AttentionDims) -> usize {
     d.hs.next_multiple_of(16)
 }
 
-/// Copies `n` rows of `hs` numbers that lie `from_row` apart, next to each other, padded with zeros to `row`.
-fn gather(to: &mut [f32], row: usize, from: &[f32], from_row: usize, n: usize, hs: usize) {
-    for (t, to) in to.chunks_exact_mut(row).enumerate().take(n) {
-        ahead(from, (t + QUERIES) * from_row, hs);
-        to[..hs].copy_from_slice(&from[t * from_row..][..hs]);
-        to[hs..].fill(0.0);
-    }
+/// Copies `n` rows of `hs` numbers that lie `from_row` apart in `from` from `start` on, next to each other and in f32,
+/// padded with zeros to `row`.
+fn gather(path: Path, to: &mut [f32], row: usize, (from, start): (&Buf, usize), from_row: usize, n: usize, hs: usize) {
+    numbers!([from = from] {
+        let from = &from[start.min(from.len())..];
+        for (t, to) in to.chunks_exact_mut(row).enumerate().take(n) {
+            ahead(from, (t + QUERIES) * from_row, hs);
+            convert(path, &mut to[..hs], &from[t * from_row..][..hs]);
+            to[hs..].fill(0.0);
+        }
+    });
 }
 
 /// Asks for the row of `hs` numbers at `at`, if there is one: rows lie pages apart, where no hardware looks ahead.
 #[inline(always)]
-fn ahead(from: &[f32], at: usize, hs: usize) {
+fn ahead<T>(from: &[T], at: usize, hs: usize) {
     if let Some(row) = from.get(at..at + hs) {
         prefetch(row);
+    }
+}
+
+/// An array of either format of which tasks write disjoint parts.
+enum SharedBuf<'a> {
+    F32(SharedMut<'a, f32>),
+    Bf16(SharedMut<'a, Bf16>),
+}
+
+impl<'a> SharedBuf<'a> {
+    fn new(buf: &'a mut Buf) -> Self {
+        match buf {
+            Buf::F32(array) => SharedBuf::F32(SharedMut::new(array)),
+            Buf::Bf16(array) => SharedBuf::Bf16(SharedMut::new(array)),
+        }
+    }
+
+    /// The numbers from `at` on = from · factor.
+    ///
+    /// # Safety
+    /// No other task uses them meanwhile.
+    unsafe fn put(&self, path: Path, at: usize, from: &[f32], factor: f32) {
+        // SAFETY: handed on.
+        unsafe {
+            match self {
+                SharedBuf::F32(to) => scaled(path, to.part(at, from.len()), from, factor),
+                SharedBuf::Bf16(to) => scaled(path, to.part(at, from.len()), from, factor),
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// to = from · factor.
+    fn scaled<T: Number>(to: &mut [T], from: &[f32], factor: f32) {
+        for (to, x) in to.iter_mut().zip(from) {
+            *to = T::put(x * factor);
+        }
     }
 }
 
