@@ -30,6 +30,9 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
         (1, 1024, 33),
         (130, 513, 31),
         (200, 40, 270),
+        // An inner size, forward and backward, that no cache block holds whole.
+        (7, 6200, 35),
+        (3300, 5, 40),
     ] {
         let d = MatmulDims { n, c, oc };
         for bias in [true, false] {

@@ -1,6 +1,7 @@
 //! The formats of activations: f32, and bfloat16, the upper half of an f32 (its eight bits of exponent, eight of precision).
 
 use super::array::Element;
+use super::pack::Operand;
 use super::vectorized::vectorized;
 use crate::quant::half::{bf16_to_f32, f32_to_bf16};
 
@@ -34,6 +35,8 @@ pub trait Number: Element {
     fn put(x: f32) -> Self;
     /// The slice, if the format is f32.
     fn f32_slice(slice: &mut [Self]) -> Option<&mut [f32]>;
+    /// The operand, if the format is bfloat16.
+    fn bf16_operand(operand: Operand<'_, Self>) -> Option<Operand<'_, Bf16>>;
 }
 
 impl Number for f32 {
@@ -50,6 +53,10 @@ impl Number for f32 {
     fn f32_slice(slice: &mut [f32]) -> Option<&mut [f32]> {
         Some(slice)
     }
+
+    fn bf16_operand(_: Operand<'_, f32>) -> Option<Operand<'_, Bf16>> {
+        None
+    }
 }
 
 impl Number for Bf16 {
@@ -65,6 +72,10 @@ impl Number for Bf16 {
 
     fn f32_slice(_: &mut [Bf16]) -> Option<&mut [f32]> {
         None
+    }
+
+    fn bf16_operand(operand: Operand<'_, Bf16>) -> Option<Operand<'_, Bf16>> {
+        Some(operand)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Cpu;
 use super::bf16::Number;
 use super::buf::{Buf, numbers};
-use super::gemm::{Right, Size, Store, Workers, gemm};
+use super::gemm::{Right, Size, Store};
 use super::math::{exp, max_by, sum_by};
 use super::pack::Operand;
 use super::param::{Param, Values};
@@ -95,7 +95,7 @@ impl Cpu {
             let rows = chunk.min(d.n - first);
             let (x, logits) = (&x[first * d.c..][..rows * d.c], &mut logits[..rows * d.v]);
             let size = Size { m: rows, n: d.v, k: d.c, ldc: d.v };
-            self.product(size, Operand::rows(x, d.c), head.right, logits, None);
+            self.product(size, Operand::rows(x, d.c), head.right, logits, Store::Write, None);
             let scale = head.grads.as_ref().map(|g| g.scale);
             let losses = &mut losses[first..first + rows];
             cross_entropy(&self.pool, self.path, losses, logits, &targets[first..first + rows], scale, d.v);
@@ -103,11 +103,11 @@ impl Cpu {
                 let size = Size { m: rows, n: d.c, k: d.v, ldc: d.c };
                 let (dlogits, columns) = (Operand::rows(logits, d.v), Right::Fresh(Operand::columns(grads.wte, d.c)));
                 numbers!([dx = &mut *grads.dx] {
-                    self.product(size, dlogits, columns, &mut dx[first * d.c..][..rows * d.c], None);
+                    self.product(size, dlogits, columns, &mut dx[first * d.c..][..rows * d.c], Store::Write, None);
                 });
                 let size = Size { m: d.v, n: d.c, k: rows, ldc: d.c };
                 let (dlogits, columns) = (Operand::columns(logits, d.v), Right::Fresh(Operand::columns(x, d.c)));
-                gemm(Workers::Pool(&self.pool), self.path, size, dlogits, columns, grads.dwte, Store::Add, None);
+                self.product(size, dlogits, columns, grads.dwte, Store::Add, None);
             }
         }
     }

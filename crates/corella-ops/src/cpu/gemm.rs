@@ -8,7 +8,7 @@ use super::bf16::{Number, convert};
 use super::kernel::{Avx2, Avx512};
 use super::kernel::{Finish, Kernel, Portable};
 use super::pack::{Operand, Packed, pack};
-use super::path::Path;
+use super::path::{Path, Vectors};
 use super::pool::Pool;
 use super::scratch::{self, Scratch};
 use super::shared::SharedMut;
@@ -40,7 +40,8 @@ impl Workers<'_> {
         }
     }
 
-    fn threads(self) -> usize {
+    /// How many they are.
+    pub fn threads(self) -> usize {
         match self {
             Workers::Pool(pool) => pool.threads(),
             Workers::Caller => 1,
@@ -101,12 +102,12 @@ pub fn gemm<T: Number>(
         assert!(packed.outer >= n && packed.k >= k, "packed operand of {}×{}", packed.outer, packed.k);
     }
     let product = Product { workers, path, size, a, c: SharedMut::new(c), store, bias };
-    match path {
-        Path::Portable => product.run::<Portable>(b),
+    match path.vectors() {
+        Vectors::Base => product.run::<Portable>(b),
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => product.run::<Avx2>(b),
+        Vectors::Avx2 => product.run::<Avx2>(b),
         #[cfg(target_arch = "x86_64")]
-        Path::Avx512 => product.run::<Avx512>(b),
+        Vectors::Avx512 => product.run::<Avx512>(b),
         #[cfg(not(target_arch = "x86_64"))]
         _ => product.run::<Portable>(b),
     }

@@ -6,6 +6,8 @@ use super::Cpu;
 use super::array::Element;
 use super::bf16::{Bf16, Number, convert};
 use super::buf::{Buf, numbers};
+#[cfg(target_arch = "x86_64")]
+use super::dot::{self, Finish, PackedRight, Then};
 use super::elementwise;
 use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::pack::Operand;
@@ -72,18 +74,28 @@ impl Cpu {
         }
     }
 
-    /// out = a·bᵀ + bias, rounded to the format of `out`.
+    /// out (=, += where `store` says so) a·bᵀ + bias, rounded to the format of `out`.
     pub(super) fn product<T: Number, O: Number>(
         &self,
         size: Size,
         a: Operand<'_, T>,
         b: Right<'_, T>,
         out: &mut [O],
+        store: Store,
         bias: Option<&[f32]>,
     ) {
         let workers = Workers::Pool(&self.pool);
+        #[cfg(target_arch = "x86_64")]
+        if self.path.has_dot()
+            && let (Some(a), Right::Fresh(b)) = (T::bf16_operand(a), b)
+            && let Some(b) = T::bf16_operand(b)
+        {
+            let b = PackedRight::new(workers, b, size.n, size.k);
+            let to = Finish { out: SharedMut::new(out), ldc: size.ldc, store, bias, then: Then::Nothing };
+            return dot::product(workers, self.path, size, a, &b, &to);
+        }
         if let Some(out) = O::f32_slice(out) {
-            return gemm(workers, self.path, size, a, b, out, Store::Write, bias);
+            return gemm(workers, self.path, size, a, b, out, store, bias);
         }
         let mut sums = Scratch::new(size.m * size.n);
         gemm(workers, self.path, size, a, b, &mut sums, Store::Write, bias);
@@ -98,12 +110,12 @@ impl Cpu {
             Some(low) => {
                 let x = self.lend_bf16(x, d.n * d.c);
                 let (a, b) = (Operand::rows(&x, d.c), Right::Fresh(Operand::rows(low, d.c)));
-                numbers!([out = out] self.product(size, a, b, out, bias));
+                numbers!([out = out] self.product(size, a, b, out, Store::Write, bias));
             }
             None => {
                 let x = self.lend_f32(x, d.n * d.c);
                 let (a, b) = (Operand::rows(&x, d.c), w.weight().right(d.c));
-                numbers!([out = out] self.product(size, a, b, out, bias));
+                numbers!([out = out] self.product(size, a, b, out, Store::Write, bias));
             }
         }
     }
@@ -138,10 +150,10 @@ impl Cpu {
     fn both_grads<T: Number>(&self, dx: &mut Buf, dw: &mut [f32], dout: &[T], x: &[T], w: &[T], d: MatmulDims) {
         let to_x = Size { m: d.n, n: d.c, k: d.oc, ldc: d.c };
         let (a, b) = (Operand::rows(dout, d.oc), Right::Fresh(Operand::columns(w, d.c)));
-        numbers!([dx = dx] self.product(to_x, a, b, dx, None));
+        numbers!([dx = dx] self.product(to_x, a, b, dx, Store::Write, None));
         let to_w = Size { m: d.oc, n: d.c, k: d.n, ldc: d.c };
         let (a, b) = (Operand::columns(dout, d.oc), Right::Fresh(Operand::columns(x, d.c)));
-        gemm(Workers::Pool(&self.pool), self.path, to_w, a, b, dw, Store::Add, None);
+        self.product(to_w, a, b, dw, Store::Add, None);
     }
 
     /// db += Σ over rows of dout.

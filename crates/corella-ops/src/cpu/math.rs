@@ -29,8 +29,9 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// √(2/π), of GELU's tanh form.
-const ROOT_2_OVER_PI: f32 = 0.797_884_6;
-const CUBIC: f32 = 0.044_715;
+pub const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+/// Its factor of x³.
+pub const CUBIC: f32 = 0.044_715;
 
 /// GELU in its tanh form, as x·σ(2u) with u = √(2/π)(x + 0.044715x³), which is the same function.
 #[inline(always)]

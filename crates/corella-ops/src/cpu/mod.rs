@@ -5,6 +5,8 @@ mod attention;
 mod bf16;
 mod buf;
 mod classifier;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 mod elementwise;
 mod encoder;
 mod flash;

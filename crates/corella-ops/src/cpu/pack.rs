@@ -3,7 +3,7 @@
 use super::array::Array;
 use super::bf16::Number;
 use super::gemm::Workers;
-use super::path::Path;
+use super::path::{Path, Vectors};
 use super::shared::SharedMut;
 
 /// A matrix of a product, seen from its outer index (row of the result for A, column for B) and the inner index k.
@@ -28,6 +28,21 @@ impl<'a, T> Operand<'a, T> {
 }
 
 impl<T> Operand<'_, T> {
+    /// Whether outer indices are columns of the matrix in memory.
+    pub fn by_columns(&self) -> bool {
+        self.columns
+    }
+
+    /// Width of the matrix in memory.
+    pub fn width(&self) -> usize {
+        self.cols
+    }
+
+    /// Row `row` of the matrix in memory, and what follows it.
+    pub fn row(&self, row: usize) -> &[T] {
+        &self.data[row * self.cols..]
+    }
+
     /// The one row of an operand that has no more, where its numbers lie side by side.
     pub fn single_row(self) -> Option<Self> {
         (!self.columns).then_some(self)
@@ -126,7 +141,7 @@ pub fn pack<T: Number>(
     }
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if path.has_avx2() {
+    if path.vectors() != Vectors::Base {
         let whole = depth / 8 * 8;
         for block in (0..width).step_by(8) {
             let height = 8.min(w - block);

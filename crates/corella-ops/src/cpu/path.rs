@@ -1,5 +1,7 @@
 //! Which instructions the kernels use, chosen at run time.
 
+#[cfg(target_arch = "x86_64")]
+use super::dot::amx;
 use super::kernel::Kernel;
 use crate::OpsError;
 
@@ -14,6 +16,21 @@ pub enum Path {
     /// 256-bit vectors with fused multiply-add (x86-64-v3).
     Avx2,
     /// 512-bit vectors (x86-64-v4).
+    Avx512,
+    /// The same, with dot products of bfloat16 pairs.
+    Avx512Bf16,
+    /// The same, with products of bfloat16 tiles (AMX).
+    Amx,
+}
+
+/// The vectors that loops are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vectors {
+    /// What every processor of the target has.
+    Base,
+    /// 256 bits (AVX2, FMA).
+    Avx2,
+    /// 512 bits (AVX-512 F, BW, DQ, VL).
     Avx512,
 }
 
@@ -30,6 +47,12 @@ impl Path {
                 && is_x86_feature_detected!("avx512vl")
             {
                 paths.push(Path::Avx512);
+                if is_x86_feature_detected!("avx512bf16") {
+                    paths.push(Path::Avx512Bf16);
+                    if amx::permitted() {
+                        paths.push(Path::Amx);
+                    }
+                }
             }
         }
         paths
@@ -53,24 +76,30 @@ impl Path {
             Path::Portable => "portable",
             Path::Avx2 => "avx2",
             Path::Avx512 => "avx512",
+            Path::Avx512Bf16 => "avx512bf16",
+            Path::Amx => "amx",
         }
     }
 
-    /// Whether the path includes AVX2.
-    pub fn has_avx2(self) -> bool {
-        matches!(self, Path::Avx2 | Path::Avx512)
+    /// The vectors of the path's loops and f32 products.
+    pub fn vectors(self) -> Vectors {
+        match self {
+            Path::Portable => Vectors::Base,
+            Path::Avx2 => Vectors::Avx2,
+            Path::Avx512 | Path::Avx512Bf16 | Path::Amx => Vectors::Avx512,
+        }
     }
 
-    /// Columns and depth of a packed panel: NR and KC of the path's micro-kernel.
+    /// Columns and depth of a packed panel of f32: NR and KC of the path's micro-kernel.
     pub fn panel(self) -> (usize, usize) {
         fn of<K: Kernel>() -> (usize, usize) {
             (K::NR, K::KC)
         }
-        match self {
+        match self.vectors() {
             #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => of::<super::kernel::Avx2>(),
+            Vectors::Avx2 => of::<super::kernel::Avx2>(),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => of::<super::kernel::Avx512>(),
+            Vectors::Avx512 => of::<super::kernel::Avx512>(),
             _ => of::<super::kernel::Portable>(),
         }
     }

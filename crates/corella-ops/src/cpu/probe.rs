@@ -3,10 +3,11 @@
 //! A ceiling is the best of several access patterns over several repetitions, so that no kernel can pass it.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::Cpu;
-use super::path::Path;
+use super::path::{Path, Vectors};
 use super::shared::SharedMut;
 use super::vectorized::vectorized;
 
@@ -15,6 +16,8 @@ use super::vectorized::vectorized;
 pub struct Ceilings {
     /// f32 multiply-adds, two operations each, in 10⁹ per second.
     pub f32_gflops: f64,
+    /// Products of bfloat16 pairs, two operations each, where the path has instructions for them.
+    pub bf16_gflops: Option<f64>,
     /// Reading memory, in 10⁹ bytes per second.
     pub read_gbs: f64,
 }
@@ -35,12 +38,14 @@ const REPEAT: usize = 7;
 
 /// Measures the limits on the threads and the path of `cpu`.
 pub fn ceilings(cpu: &Cpu) -> Ceilings {
-    let (mut f32_gflops, mut read_gbs) = (0f64, 0f64);
+    let (mut f32_gflops, mut bf16_gflops) = (0f64, None);
     for _ in 0..REPEAT {
         f32_gflops = f32_gflops.max(f32_rate(cpu, TASKS));
+        if let Some(rate) = bf16_rate(cpu, TASKS) {
+            bf16_gflops = Some(rate.max(bf16_gflops.unwrap_or(0.0)));
+        }
     }
-    read_gbs = read_gbs.max(read_now(cpu, READ_BYTES));
-    Ceilings { f32_gflops, read_gbs }
+    Ceilings { f32_gflops, bf16_gflops, read_gbs: read_now(cpu, READ_BYTES) }
 }
 
 /// The rate, in 10⁹ bytes per second, at which this many bytes are read again and again, at most 256 MiB: what fits into a
@@ -72,6 +77,25 @@ pub fn f32_now(cpu: &Cpu) -> f64 {
     f32_rate(cpu, 2)
 }
 
+/// The rate of products in bf16 of this moment, as [`f32_now`]; that of f32 where they are converted.
+pub fn bf16_now(cpu: &Cpu) -> f64 {
+    bf16_rate(cpu, 2).unwrap_or_else(|| f32_now(cpu))
+}
+
+fn bf16_rate(cpu: &Cpu, tasks_per_thread: usize) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if cpu.path.has_dot() {
+        let (tasks, operations) = (8 * tasks_per_thread * cpu.threads(), AtomicUsize::new(0));
+        let start = Instant::now();
+        cpu.pool.run(tasks, &|_| {
+            operations.fetch_add(super::dot::bare_products(cpu.path), Ordering::Relaxed);
+        });
+        return Some(operations.into_inner() as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    let _ = (cpu, tasks_per_thread);
+    None
+}
+
 fn f32_rate(cpu: &Cpu, tasks_per_thread: usize) -> f64 {
     let tasks = tasks_per_thread * cpu.threads();
     let start = Instant::now();
@@ -84,21 +108,21 @@ fn f32_rate(cpu: &Cpu, tasks_per_thread: usize) -> f64 {
 
 /// Floats of a chain on a path.
 fn lanes(path: Path) -> usize {
-    match path {
-        Path::Avx2 => 8,
+    match path.vectors() {
+        Vectors::Avx2 => 8,
         _ => WIDTH,
     }
 }
 
 /// Every chain starts elsewhere: equal ones would be computed once.
 fn multiply_adds(path: Path, seed: f32) -> f32 {
-    match path {
+    match path.vectors() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the path exists only after its features were detected.
-        Path::Avx2 => unsafe { multiply_adds_avx2(seed) },
+        Vectors::Avx2 => unsafe { multiply_adds_avx2(seed) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Path::Avx512 => unsafe { multiply_adds_avx512(seed) },
+        Vectors::Avx512 => unsafe { multiply_adds_avx512(seed) },
         _ => chains::<CHAINS, WIDTH>(seed),
     }
 }

@@ -25,13 +25,13 @@ macro_rules! vectorized {
                 body($($arg),*)
             }
 
-            match path {
+            match path.vectors() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the path exists only after its features were detected (`Path::available`).
-                $crate::cpu::path::Path::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::cpu::path::Vectors::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                $crate::cpu::path::Path::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::cpu::path::Vectors::Avx512 => unsafe { avx512($($arg),*) },
                 _ => body($($arg),*),
             }
         }

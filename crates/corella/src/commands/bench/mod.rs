@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use corella_ops::cases::differences;
 use corella_ops::cpu::Cpu;
-use corella_ops::cpu::probe::{Ceilings, ceilings, f32_now, read_now};
+use corella_ops::cpu::probe::{Ceilings, bf16_now, ceilings, f32_now, read_now};
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
@@ -35,8 +35,8 @@ pub struct Row {
 /// What bounds a kernel.
 #[derive(Clone, Copy)]
 pub enum Bound {
-    /// Multiply-adds; the count is of floating-point operations.
-    Compute(f64),
+    /// Multiply-adds in a format; the count is of floating-point operations.
+    Compute(Dtype, f64),
     /// Memory; the count is of bytes.
     Memory(f64),
 }
@@ -80,16 +80,17 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     let ceilings = ceilings(&cpu);
     if !common.json {
         println!(
-            "{}, {} threads: at most {:.0} GFLOP/s in f32, {:.1} GB/s from memory",
+            "{}, {} threads: at most {:.0} GFLOP/s in f32, {} in bf16, {:.1} GB/s from memory",
             cpu.name(),
             cpu.threads(),
             ceilings.f32_gflops,
+            ceilings.bf16_gflops.map_or("as many".to_owned(), |rate| format!("{rate:.0}")),
             ceilings.read_gbs
         );
     }
     let mut bench = Bench { cpu, ceilings, repeat: args.repeat, quiet: common.json, rows: Vec::new() };
     match args.what {
-        BenchWhat::Ops => ops::run(&mut bench)?,
+        BenchWhat::Ops => ops::run(&mut bench, args)?,
         BenchWhat::Train => train::run(&mut bench, args, common)?,
         BenchWhat::Generate => train::generate(&mut bench, args, common)?,
     }
@@ -100,7 +101,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         threads: bench.cpu.threads(),
         ceilings: CeilingsOut {
             f32_gflops: bench.ceilings.f32_gflops.max(again.f32_gflops),
-            bf16_gflops: None,
+            bf16_gflops: bench.ceilings.bf16_gflops.into_iter().chain(again.bf16_gflops).reduce(f64::max),
             int8_gops: None,
             read_gbs: bench.ceilings.read_gbs.max(again.read_gbs),
         },
@@ -117,6 +118,11 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
+/// Runs a body for each format, or for the one that was asked for.
+fn formats(args: &BenchArgs, body: impl FnMut(Dtype) -> Result<()>) -> Result<()> {
+    Dtype::ALL.into_iter().filter(|dtype| args.dtype.is_none_or(|only| only == *dtype)).try_for_each(body)
+}
+
 impl Bench {
     /// Times `body` `repeat` times after a warm-up, and adds a row with the medians. What computing bounds is compared
     /// with the rate that the machine has right before and after each repetition.
@@ -124,17 +130,25 @@ impl Bench {
         body(&self.cpu);
         let mut runs: Vec<(f64, f64)> = (0..self.repeat)
             .map(|_| {
-                let before = f32_now(&self.cpu);
+                let before = self.peak_now(bound);
                 let start = Instant::now();
                 body(&self.cpu);
                 let seconds = start.elapsed().as_secs_f64();
-                (seconds, before.max(f32_now(&self.cpu)))
+                (seconds, before.max(self.peak_now(bound)))
             })
             .collect();
         runs.sort_by(|a, b| (a.0 * a.1).total_cmp(&(b.0 * b.1)));
         let cycles = runs[runs.len() / 2];
         runs.sort_by(|a, b| a.0.total_cmp(&b.0));
         self.row(name, shape, bound, formula, runs[runs.len() / 2].0, Some(cycles.0 * cycles.1));
+    }
+
+    /// The rate of this moment of what computes a bound; irrelevant where memory bounds.
+    pub fn peak_now(&self, bound: Bound) -> f64 {
+        match bound {
+            Bound::Compute(Dtype::Bf16, _) => bf16_now(&self.cpu),
+            _ => f32_now(&self.cpu),
+        }
     }
 
     /// Adds a row for a measured time; `peak` is what could have been computed in that time, in 10⁹ operations, where
@@ -149,13 +163,16 @@ impl Bench {
         peak: Option<f64>,
     ) {
         let (count, unit, ceiling) = match bound {
-            Bound::Compute(operations) => (operations, "GFLOP/s", self.ceilings.f32_gflops),
+            Bound::Compute(dtype, operations) => {
+                let bf16 = self.ceilings.bf16_gflops.filter(|_| dtype == Dtype::Bf16);
+                (operations, "GFLOP/s", bf16.unwrap_or(self.ceilings.f32_gflops))
+            }
             // As fast as this machine reads so much right now: from memory, or from a cache that it fits into.
             Bound::Memory(bytes) => (bytes, "GB/s", self.ceilings.read_gbs.max(read_now(&self.cpu, bytes as usize))),
         };
         let value = count / seconds / 1e9;
         let percent_of_ceiling = match (bound, peak) {
-            (Bound::Compute(operations), Some(peak)) => 100.0 * operations / 1e9 / peak,
+            (Bound::Compute(_, operations), Some(peak)) => 100.0 * operations / 1e9 / peak,
             _ => 100.0 * value / ceiling,
         };
         if !self.quiet {

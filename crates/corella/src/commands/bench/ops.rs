@@ -7,70 +7,81 @@ use corella_ops::{
     ParamPart,
 };
 
-use super::{Bench, Bound};
+use super::{Bench, Bound, formats};
+use crate::cli::BenchArgs;
 use crate::error::Result;
 
 type Buf = <Cpu as OpsTrain>::Buf;
 type Param = <Cpu as OpsTrain>::Param;
 
 /// Arrays of random numbers.
-struct Make<'a>(&'a Cpu, Random);
+struct Make<'a>(&'a Cpu, Dtype, Random);
 
 impl Make<'_> {
     fn buf(&mut self, len: usize) -> std::result::Result<Buf, OpsError> {
-        let mut buf = self.0.buf(len, Dtype::F32, "bench")?;
-        self.0.write(&mut buf, &self.1.normals(len));
+        let mut buf = self.0.buf(len, self.1, "bench")?;
+        self.0.write(&mut buf, &self.2.normals(len));
         Ok(buf)
     }
 
     fn param(&mut self, rows: usize, cols: usize, trained: bool) -> std::result::Result<Param, OpsError> {
-        let mut param = self.0.param(rows, cols, trained, Dtype::F32, "bench")?;
-        let values: Vec<f32> = self.1.normals(rows * cols).iter().map(|x| 0.02 * x).collect();
+        let mut param = self.0.param(rows, cols, trained, self.1, "bench")?;
+        let values: Vec<f32> = self.2.normals(rows * cols).iter().map(|x| 0.02 * x).collect();
         self.0.param_write(&mut param, ParamPart::Value, &values);
         Ok(param)
     }
 }
 
 /// Runs all.
-pub fn run(bench: &mut Bench) -> Result<()> {
-    for d in [
-        MatmulDims { n: 2048, c: 768, oc: 2304 },
-        MatmulDims { n: 2048, c: 3072, oc: 768 },
-        MatmulDims { n: 2048, c: 256, oc: 768 },
-        MatmulDims { n: 2048, c: 1024, oc: 256 },
-    ] {
-        matmul(bench, d)?;
-    }
+pub fn run(bench: &mut Bench, args: &BenchArgs) -> Result<()> {
+    formats(args, |dtype| {
+        for d in [
+            MatmulDims { n: 4096, c: 768, oc: 2304 },
+            MatmulDims { n: 4096, c: 768, oc: 768 },
+            MatmulDims { n: 4096, c: 3072, oc: 768 },
+            MatmulDims { n: 2048, c: 256, oc: 768 },
+            MatmulDims { n: 2048, c: 1024, oc: 256 },
+        ] {
+            matmul(bench, d, dtype)?;
+        }
+        for d in [
+            AttentionDims { b: 2, t: 1024, nh: 12, nkv: 12, hs: 64 },
+            AttentionDims { b: 8, t: 256, nh: 4, nkv: 4, hs: 64 },
+        ] {
+            attention(bench, d, dtype)?;
+        }
+        for d in [ClassifierDims { n: 1024, c: 768, v: 50257 }, ClassifierDims { n: 2048, c: 256, v: 2048 }] {
+            classifier(bench, d, dtype)?;
+        }
+        Ok(())
+    })?;
     for n in [1, 4, 16] {
         skinny(bench, MatmulDims { n, c: 768, oc: 50257 })?;
-    }
-    for d in [
-        AttentionDims { b: 2, t: 1024, nh: 12, nkv: 12, hs: 64 },
-        AttentionDims { b: 8, t: 256, nh: 4, nkv: 4, hs: 64 },
-    ] {
-        attention(bench, d)?;
-    }
-    for d in [ClassifierDims { n: 1024, c: 768, v: 50257 }, ClassifierDims { n: 2048, c: 256, v: 2048 }] {
-        classifier(bench, d)?;
     }
     rows(bench)
 }
 
-fn matmul(bench: &mut Bench, d: MatmulDims) -> Result<()> {
+fn matmul(bench: &mut Bench, d: MatmulDims, dtype: Dtype) -> Result<()> {
     let (x, mut w, mut b, mut out, mut dx);
     {
-        let mut make = Make(&bench.cpu, Random::new(1));
+        let mut make = Make(&bench.cpu, dtype, Random::new(1));
         (x, w, b) = (make.buf(d.n * d.c)?, make.param(d.oc, d.c, true)?, make.param(1, d.oc, true)?);
         (out, dx) = (make.buf(d.n * d.oc)?, make.buf(d.n * d.c)?);
     }
     let shape = format!("{}×{}→{}", d.n, d.c, d.oc);
     let flops = 2.0 * (d.n * d.c * d.oc) as f64;
-    bench.time("matmul", shape.clone(), Bound::Compute(flops), "2·N·C·OC", |ops| {
+    bench.time(&format!("matmul {}", dtype.name()), shape.clone(), Bound::Compute(dtype, flops), "2·N·C·OC", |ops| {
         ops.matmul(&mut out, &x, &w, Some(&b), d);
     });
-    bench.time("matmul_grad", shape, Bound::Compute(2.0 * flops), "4·N·C·OC", |ops| {
-        ops.matmul_grad(&mut dx, &mut w, Some(&mut b), &out, &x, d);
-    });
+    bench.time(
+        &format!("matmul_grad {}", dtype.name()),
+        shape,
+        Bound::Compute(dtype, 2.0 * flops),
+        "4·N·C·OC",
+        |ops| {
+            ops.matmul_grad(&mut dx, &mut w, Some(&mut b), &out, &x, d);
+        },
+    );
 
     Ok(())
 }
@@ -79,7 +90,7 @@ fn matmul(bench: &mut Bench, d: MatmulDims) -> Result<()> {
 fn skinny(bench: &mut Bench, d: MatmulDims) -> Result<()> {
     let (x, w, mut out);
     {
-        let mut make = Make(&bench.cpu, Random::new(2));
+        let mut make = Make(&bench.cpu, Dtype::F32, Random::new(2));
         (x, w, out) = (make.buf(d.n * d.c)?, make.param(d.oc, d.c, false)?, make.buf(d.n * d.oc)?);
     }
     let shape = format!("{}×{}→{}", d.n, d.c, d.oc);
@@ -89,38 +100,50 @@ fn skinny(bench: &mut Bench, d: MatmulDims) -> Result<()> {
     Ok(())
 }
 
-fn attention(bench: &mut Bench, d: AttentionDims) -> Result<()> {
+fn attention(bench: &mut Bench, d: AttentionDims, dtype: Dtype) -> Result<()> {
     let (rows, c) = (d.b * d.t, d.nh * d.hs);
     let (qkv, dout, mut out, mut lse, mut dqkv);
     {
-        let mut make = Make(&bench.cpu, Random::new(3));
+        let mut make = Make(&bench.cpu, dtype, Random::new(3));
         (qkv, dout, out) = (make.buf(rows * 3 * c)?, make.buf(rows * c)?, make.buf(rows * c)?);
-        (lse, dqkv) = (make.buf(rows * d.nh)?, make.buf(rows * 3 * c)?);
+        (lse, dqkv) = (make.0.buf(rows * d.nh, Dtype::F32, "bench")?, make.buf(rows * 3 * c)?);
     }
     let shape = format!("B {} T {}, {} × {}", d.b, d.t, d.nh, d.hs);
     // Scores and weighted sum over the causal half.
     let flops = 2.0 * (rows * d.t * c) as f64;
-    bench.time("attention", shape.clone(), Bound::Compute(flops), "2·B·T²·C (causal half)", |ops| {
-        ops.attention(&mut out, &mut lse, &qkv, d);
-    });
-    bench.time("attention_grad", shape, Bound::Compute(2.5 * flops), "5·B·T²·C (causal half)", |ops| {
-        ops.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
-    });
+    bench.time(
+        &format!("attention {}", dtype.name()),
+        shape.clone(),
+        Bound::Compute(dtype, flops),
+        "2·B·T²·C (causal half)",
+        |ops| {
+            ops.attention(&mut out, &mut lse, &qkv, d);
+        },
+    );
+    bench.time(
+        &format!("attention_grad {}", dtype.name()),
+        shape,
+        Bound::Compute(dtype, 2.5 * flops),
+        "5·B·T²·C (causal half)",
+        |ops| {
+            ops.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
+        },
+    );
     Ok(())
 }
 
-fn classifier(bench: &mut Bench, d: ClassifierDims) -> Result<()> {
+fn classifier(bench: &mut Bench, d: ClassifierDims, dtype: Dtype) -> Result<()> {
     let (x, mut wte, mut losses, mut dx, mut targets);
     {
-        let mut make = Make(&bench.cpu, Random::new(4));
+        let mut make = Make(&bench.cpu, dtype, Random::new(4));
         (x, wte) = (make.buf(d.n * d.c)?, make.param(d.v, d.c, true)?);
-        (losses, dx, targets) = (make.buf(d.n)?, make.buf(d.n * d.c)?, make.0.ids(d.n)?);
+        (losses, dx, targets) = (make.0.buf(d.n, Dtype::F32, "bench")?, make.buf(d.n * d.c)?, make.0.ids(d.n)?);
     }
     let ids: Vec<u32> = (0..d.n).map(|i| (i * 31 % d.v) as u32).collect();
     bench.cpu.write_ids(&mut targets, &ids);
     let shape = format!("{}×{} of {}", d.n, d.c, d.v);
     let flops = 6.0 * (d.n * d.c * d.v) as f64;
-    bench.time("classifier_grad", shape, Bound::Compute(flops), "6·N·C·V", |ops| {
+    bench.time(&format!("classifier_grad {}", dtype.name()), shape, Bound::Compute(dtype, flops), "6·N·C·V", |ops| {
         ops.classifier_grad(&mut losses, &mut dx, &x, &mut wte, &targets, 1e-3, d);
     });
     Ok(())
@@ -133,7 +156,7 @@ fn rows(bench: &mut Bench) -> Result<()> {
     let len = n * c;
     let (x, dout, mut out, mut dx, mut mean, mut rstd, mut w, mut b, mut p, wte, wpe, mut ids);
     {
-        let mut make = Make(&bench.cpu, Random::new(5));
+        let mut make = Make(&bench.cpu, Dtype::F32, Random::new(5));
         (x, dout, out, dx) = (make.buf(len)?, make.buf(len)?, make.buf(len)?, make.buf(len)?);
         (mean, rstd) = (make.buf(n)?, make.buf(n)?);
         (w, b, p) = (make.param(1, c, true)?, make.param(1, c, true)?, make.param(n, c, true)?);

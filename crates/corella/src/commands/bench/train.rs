@@ -5,9 +5,7 @@ use std::time::Instant;
 use corella_model::gpt2::{Gpt2Config, Gpt2Infer, Gpt2Train, Recompute, random_weights};
 use corella_model::{AdamW, BatchShape, Dtype, TextModel, TrainModel};
 
-use corella_ops::cpu::probe::f32_now;
-
-use super::{Bench, Bound};
+use super::{Bench, Bound, formats};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::backend;
@@ -47,9 +45,7 @@ fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
 /// causal half of attention only and without the position table.
 pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
     for shape in shapes(args.model.as_deref())? {
-        for dtype in Dtype::ALL.into_iter().filter(|dtype| args.dtype.is_none_or(|only| only == *dtype)) {
-            updates(bench, &shape, args, dtype, common)?;
-        }
+        formats(args, |dtype| updates(bench, &shape, args, dtype, common))?;
     }
     Ok(())
 }
@@ -62,17 +58,20 @@ fn updates(bench: &mut Bench, shape: &Shape, args: &BenchArgs, dtype: Dtype, com
     let mut model = Gpt2Train::new(backend(common)?, &weights, batch, Recompute::None, dtype)?;
     drop(weights);
     let n = batch.b * batch.t;
+    let products = config.parameter_count() - config.seq_len() * config.n_embd();
+    let per_token = 6.0 * products as f64 + 6.0 * (config.n_layer() * config.n_embd() * batch.t) as f64;
+    let bound = Bound::Compute(dtype, per_token * n as f64);
     let ids: Vec<u32> = (0..=n).map(|i| (i * 7919 % config.vocab_size()) as u32).collect();
     let mut runs = Vec::new();
     for step in 1..=args.repeat as u64 + 1 {
-        let before = f32_now(&bench.cpu);
+        let before = bench.peak_now(bound);
         let start = Instant::now();
         model.zero_grad();
         model.forward_backward(&ids[..n], &ids[1..], 1.0);
         let grad_scale = (1.0 / model.grad_norm()).min(1.0) as f32;
         model.adamw(AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale, step });
         let seconds = start.elapsed().as_secs_f64();
-        runs.push((seconds, seconds * before.max(f32_now(&bench.cpu))));
+        runs.push((seconds, seconds * before.max(bench.peak_now(bound))));
     }
     // The first update touches its memory for the first time.
     runs.remove(0);
@@ -80,13 +79,11 @@ fn updates(bench: &mut Bench, shape: &Shape, args: &BenchArgs, dtype: Dtype, com
     let peak = runs[runs.len() / 2].1;
     runs.sort_by(|a, b| a.0.total_cmp(&b.0));
     let median = runs[runs.len() / 2].0;
-    let products = config.parameter_count() - config.seq_len() * config.n_embd();
-    let per_token = 6.0 * products as f64 + 6.0 * (config.n_layer() * config.n_embd() * batch.t) as f64;
     let text = format!("B {} T {}", batch.b, batch.t);
     bench.row(
         &format!("train {} {}", shape.name, dtype.name()),
         text,
-        Bound::Compute(per_token * n as f64),
+        bound,
         "6·N + 6·L·C·T per token",
         median,
         Some(peak),
@@ -113,7 +110,7 @@ pub fn generate(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<
         bench.row(
             &format!("prefill {}", shape.name),
             format!("{} tokens", prompt.len()),
-            Bound::Compute(flops),
+            Bound::Compute(Dtype::F32, flops),
             "2·N per token without the output head",
             prefill,
             None,
