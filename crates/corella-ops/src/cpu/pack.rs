@@ -3,7 +3,7 @@
 use super::array::Array;
 use super::bf16::Number;
 use super::gemm::Workers;
-use super::path::{Path, Vectors};
+use super::path::Path;
 use super::shared::SharedMut;
 
 /// A matrix of a product, seen from its outer index (row of the result for A, column for B) and the inner index k.
@@ -141,7 +141,7 @@ pub fn pack<T: Number>(
     }
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if path.vectors() != Vectors::Base {
+    if path.has_avx2() {
         let whole = depth / 8 * 8;
         for block in (0..width).step_by(8) {
             let height = 8.min(w - block);

@@ -90,6 +90,12 @@ impl Path {
         }
     }
 
+    /// Whether the path includes AVX2.
+    #[cfg(target_arch = "x86_64")]
+    pub fn has_avx2(self) -> bool {
+        self.vectors() != Vectors::Base
+    }
+
     /// Columns and depth of a packed panel of f32: NR and KC of the path's micro-kernel.
     pub fn panel(self) -> (usize, usize) {
         fn of<K: Kernel>() -> (usize, usize) {
