@@ -1,11 +1,17 @@
-//! GPT-2 as explicit forward and backward calls over one parameter table, and the files it is exchanged in.
+//! GPT-2 and Llama as explicit calls over one parameter table each, and the files they are exchanged in.
 
+pub mod checkpoint;
 mod error;
 pub mod formats;
 pub mod gpt2;
+pub mod llama;
+mod one_sequence;
 pub mod step;
+pub mod step_options;
 pub mod text_model;
 
 pub use error::ModelError;
+pub use one_sequence::OneSequence;
 pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut};
+pub use step_options::{KvKind, StepOptions};
 pub use text_model::{AdamW, BatchShape, Dtype, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};

@@ -2,9 +2,12 @@
 //!
 //! A model holds one arena of KV pages. A page keeps keys and values of [`StepLimits::page_tokens`] positions, of every
 //! layer. Who owns which page is the caller's business: a plan names, for each sequence, the pages that hold its
-//! positions from 0 on, and several sequences may name the same page as long as none of them writes to it. What a row
+//! positions from 0 on, and several sequences may name the same page as long as none of them writes to it: full pages of a
+//! common prompt are shared, and the rest of it is fed again to each (the same bits, at most a page of tokens). What a row
 //! computes depends on the tokens before it in its own sequence only: not on how they were split over steps, nor on
 //! what else is in the step. Logits are the same, bit for bit.
+
+use corella_ops::RowAt;
 
 /// What a step can hold; fixed when the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,17 @@ pub struct BatchPlan {
     pub logit_rows: Vec<usize>,
 }
 
+impl BatchPlan {
+    /// Sequence and position of every token.
+    pub(crate) fn rows(&self) -> Vec<RowAt> {
+        let seqs = self.seqs.iter().enumerate();
+        seqs.flat_map(|(i, s)| {
+            (s.start..s.start + s.len).map(move |p| RowAt { sequence: i as u32, position: p as u32 })
+        })
+        .collect()
+    }
+}
+
 /// What cannot be computed. A plan is checked whole before anything is written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -89,6 +103,9 @@ pub enum PlanError {
         /// Pages of the arena.
         pages: usize,
     },
+    /// The device refused.
+    #[error("{0}")]
+    Backend(String),
     /// Two sequences of the step write the same page, or one writes a page that another reads.
     #[error("KV page {page} is written by one sequence and used by another in the same step")]
     SharedWrite {
@@ -172,9 +189,6 @@ pub trait StepModel: Send {
     fn backend_name(&self) -> String;
     /// Runs a plan: writes keys and values of its tokens into their pages and returns the wanted logits.
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError>;
-    /// Copies page `from` over page `to`, all layers: how a sequence goes on from a shared page that is not full.
-    /// Panics if a page is outside the arena.
-    fn copy_page(&mut self, from: u32, to: u32);
 }
 
 #[cfg(test)]

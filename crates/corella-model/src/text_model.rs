@@ -66,6 +66,13 @@ pub trait TextModel {
     /// Feeds tokens (at least one, and no more than fit); returns the logits (V) after the last of them.
     /// Panics if the context would overflow or an id is outside the vocabulary: callers check first.
     fn feed(&mut self, tokens: &[u32]) -> &[f32];
+    /// Feeds tokens and calls `each` with the number of every one of them and the logits (V) after it.
+    /// Panics as [`TextModel::feed`] does.
+    fn feed_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) {
+        for (i, token) in tokens.iter().enumerate() {
+            each(i, self.feed(std::slice::from_ref(token)));
+        }
+    }
 }
 
 /// How a model under training is written to and read from a checkpoint folder.

@@ -1,5 +1,7 @@
 //! How the numbers of a tensor are stored: plain, or in blocks that share a scale.
 
+use corella_ops::WeightFormat;
+
 /// A number format of a file. The numbers are GGUF's type ids (ggml's `enum ggml_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are those of the format")]
@@ -94,6 +96,11 @@ impl Encoding {
         TABLE.iter().find(|row| row.0 == self).unwrap_or(&TABLE[0])
     }
 
+    /// The format as models are computed from it; none where no kernel reads it.
+    pub fn weights(self) -> Option<WeightFormat> {
+        WeightFormat::ALL.into_iter().find(|w| w.name() == self.name())
+    }
+
     /// The format's name.
     pub fn name(self) -> &'static str {
         self.row().1
@@ -115,6 +122,13 @@ impl Encoding {
     }
 }
 
+impl From<WeightFormat> for Encoding {
+    fn from(format: WeightFormat) -> Self {
+        // Every format of weights is one of files, as the test below checks.
+        Encoding::from_name(format.name()).unwrap_or(F32)
+    }
+}
+
 impl std::fmt::Display for Encoding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
@@ -131,6 +145,12 @@ mod tests {
             assert_eq!(format!("{encoding:?}"), name);
             assert_eq!(Encoding::from_id(encoding as u32), Some(encoding));
             assert_eq!((encoding.block_len(), encoding.block_bytes()), (block, bytes));
+        }
+        for format in WeightFormat::ALL {
+            let encoding = Encoding::from(format);
+            assert_eq!(encoding.weights(), Some(format));
+            assert_eq!(encoding.block_len(), format.block_len() as u64);
+            assert_eq!(encoding.block_bytes(), format.block_bytes() as u64);
         }
         // Ids between the lowest and highest that ggml has removed.
         for gone in [4, 5, 31, 32, 33, 36, 37, 38, u32::MAX] {

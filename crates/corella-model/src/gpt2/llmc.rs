@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
+use corella_ops::quant::half::bf16_to_f32;
+
 use super::config::Gpt2Config;
 use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
 use crate::ModelError;
-use crate::formats::bf16_to_f32;
 use crate::formats::sniff::LLMC_MODEL as MAGIC;
 
 /// Versions: all tensors f32, or all bf16.

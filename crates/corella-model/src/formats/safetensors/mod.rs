@@ -14,7 +14,9 @@ pub use writer::{NewTensor, Writer};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Cause, Encoding, FormatError, ModelFile, bf16_to_f32, f16_to_f32};
+use corella_ops::quant::half::{bf16_to_f32, f16_to_f32};
+
+use super::{Cause, Encoding, FormatError, ModelFile};
 
 /// An open file whose header has been checked.
 #[derive(Debug)]

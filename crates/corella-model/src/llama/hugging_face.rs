@@ -1,0 +1,198 @@
+//! Hugging Face folders: config.json and safetensors, as `transformers.LlamaForCausalLM` writes and reads them.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::checkpoint::{LlamaCheckpoint, SpecialIds, all_places};
+use super::config::{LlamaConfig, LlamaShape};
+use super::names::hugging_face as name_of;
+use super::params::{ParamSpec, Tensor};
+use super::rope::{Rope, RopeScaling};
+use crate::ModelError;
+use crate::checkpoint::{Place, RowOrder, computable};
+use crate::formats::safetensors::{Shards, TensorType};
+use crate::formats::{Cause, FormatError};
+
+#[derive(Deserialize)]
+struct ConfigFile {
+    model_type: Option<String>,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    #[serde(default = "default_context")]
+    max_position_embeddings: usize,
+    #[serde(default = "default_eps")]
+    rms_norm_eps: f32,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RopeFile>,
+    /// Where newer files keep base and scaling.
+    rope_parameters: Option<RopeFile>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    hidden_act: Option<String>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
+}
+
+#[derive(Deserialize)]
+struct RopeFile {
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    rope_theta: Option<f64>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<f32>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+// The defaults of transformers' LlamaConfig.
+fn default_context() -> usize {
+    2048
+}
+fn default_eps() -> f32 {
+    1e-6
+}
+const DEFAULT_THETA: f64 = 10_000.0;
+
+/// Opens a folder.
+pub fn open(dir: &Path) -> Result<LlamaCheckpoint, ModelError> {
+    let (config, special) = load_config(&dir.join("config.json"))?;
+    let shards = Shards::open(dir)?;
+    let places = all_places(&config, |spec, part| find(&shards, dir, &config, spec, part))?;
+    Ok(LlamaCheckpoint { config, special, files: shards.files, places })
+}
+
+fn find(
+    shards: &Shards,
+    dir: &Path,
+    config: &LlamaConfig,
+    spec: &ParamSpec,
+    part: usize,
+) -> Result<Place, FormatError> {
+    let part = spec.parts[part];
+    let mut name = name_of(part.tensor, spec.layer);
+    let head = name_of(Tensor::Head, None);
+    // A tied model's one matrix is written under either name.
+    if part.tensor == Tensor::Embedding && config.tied && !shards.tensors.contains_key(&name) {
+        name = head;
+    }
+    let Some(placed) = shards.tensors.get(&name) else {
+        return Err(Cause::MissingTensor { tensor: name }.of(dir));
+    };
+    let path = shards.files[placed.file].path();
+    let encoding = match placed.tensor.dtype {
+        TensorType::Weights(encoding) => encoding,
+        TensorType::Other(found) => {
+            let (field, allowed) = (format!("tensor {name}"), "F32, F16 and BF16 are computed");
+            return Err(Cause::UnknownType { field, found: found.to_owned(), allowed }.of(path));
+        }
+    };
+    let expected: Vec<u64> =
+        if spec.vector { vec![spec.cols as u64] } else { vec![part.rows as u64, spec.cols as u64] };
+    if placed.tensor.shape != expected {
+        let found = placed.tensor.shape.clone();
+        return Err(Cause::WrongShape { tensor: name, found, expected }.of(path));
+    }
+    Ok(Place {
+        file: placed.file,
+        begin: placed.tensor.begin,
+        format: computable(encoding, &name).map_err(|cause| cause.of(path))?,
+        rows: part.rows,
+        cols: spec.cols,
+        order: RowOrder::AsStored,
+        name,
+    })
+}
+
+fn load_config(path: &Path) -> Result<(LlamaConfig, SpecialIds), ModelError> {
+    let text = fs::read_to_string(path).map_err(ModelError::io(path))?;
+    let file: ConfigFile = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(path))?;
+    let only = |field: &str, found: String, allowed: &str, ok: bool| {
+        let cause = || Cause::Unsupported { field: field.to_owned(), found, allowed: allowed.to_owned() };
+        if ok { Ok(()) } else { Err(cause().of(path)) }
+    };
+    let kind = file.model_type.unwrap_or_else(|| "llama".to_owned());
+    only("model_type", kind.clone(), "llama and gpt2 are computed", kind == "llama")?;
+    let act = file.hidden_act.unwrap_or_else(|| "silu".to_owned());
+    only("hidden_act", act.clone(), "silu is computed", act == "silu" || act == "swish")?;
+    let bias = file.attention_bias || file.mlp_bias;
+    only("attention_bias or mlp_bias", "true".to_owned(), "Llama has no biases", !bias)?;
+    let rope = rope(file.rope_theta, file.rope_scaling, file.rope_parameters, file.max_position_embeddings)
+        .map_err(|cause| cause.of(path))?;
+    let heads = file.num_attention_heads;
+    let head_size = match file.head_dim {
+        Some(size) => size,
+        None if heads > 0 && file.hidden_size.is_multiple_of(heads) => file.hidden_size / heads,
+        None => {
+            let rule = format!("must divide hidden_size = {}", file.hidden_size);
+            return Err(ModelError::BadConfig { field: "n_head", value: heads.to_string(), rule });
+        }
+    };
+    let config = LlamaConfig::new(LlamaShape {
+        vocab_size: file.vocab_size,
+        n_layer: file.num_hidden_layers,
+        n_head: heads,
+        n_kv_head: file.num_key_value_heads.unwrap_or(heads),
+        head_size,
+        n_embd: file.hidden_size,
+        n_ff: file.intermediate_size,
+        context_len: file.max_position_embeddings,
+        norm_eps: file.rms_norm_eps,
+        tied: file.tie_word_embeddings,
+        rope,
+    })?;
+    let eos = match file.eos_token_id {
+        None => Vec::new(),
+        Some(OneOrMany::One(id)) => vec![id],
+        Some(OneOrMany::Many(ids)) => ids,
+    };
+    Ok((config, SpecialIds { bos: file.bos_token_id, eos }))
+}
+
+fn rope(
+    theta: Option<f64>,
+    scaling: Option<RopeFile>,
+    parameters: Option<RopeFile>,
+    context_len: usize,
+) -> Result<Rope, Cause> {
+    let theta = theta.or_else(|| parameters.as_ref()?.rope_theta).unwrap_or(DEFAULT_THETA);
+    let Some(file) = scaling.or(parameters) else { return Ok(Rope { theta, scaling: RopeScaling::None }) };
+    let need = |field: &str, value: Option<f32>| {
+        value.ok_or_else(|| Cause::MissingKey { key: format!("rope_scaling.{field}") })
+    };
+    let scaling = match file.rope_type.as_deref() {
+        None | Some("default") => RopeScaling::None,
+        Some("linear") => RopeScaling::Linear { factor: need("factor", file.factor)? },
+        Some("llama3") => RopeScaling::Llama3 {
+            factor: need("factor", file.factor)?,
+            low_freq_factor: need("low_freq_factor", file.low_freq_factor)?,
+            high_freq_factor: need("high_freq_factor", file.high_freq_factor)?,
+            original_context: file.original_max_position_embeddings.unwrap_or(context_len as f32),
+        },
+        Some(other) => {
+            return Err(Cause::Unsupported {
+                field: "rope_scaling.rope_type".to_owned(),
+                found: other.to_owned(),
+                allowed: "default, linear and llama3 are computed".to_owned(),
+            });
+        }
+    };
+    Ok(Rope { theta, scaling })
+}

@@ -1,0 +1,238 @@
+//! Generation: what a Llama computes in a step, call by call, over packed weights and a paged KV cache.
+
+use corella_ops::{
+    BatchPlan as RowPlan, Dtype, GluDims, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, OpsTrain,
+    ParamPart, RopePairs, Store,
+};
+
+use super::checkpoint::LlamaCheckpoint;
+use super::config::LlamaConfig;
+use super::params::{Block, EMBEDDING, at, head as head_row, last_norm};
+use crate::ModelError;
+use crate::checkpoint::Place;
+use crate::formats::ModelFile;
+use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
+use crate::step_options::{PAGE_TOKENS, StepOptions};
+
+/// The weights of a block.
+struct BlockWeights<B: OpsInfer> {
+    attention_norm: B::Param,
+    /// Queries, keys, values: one matrix each, because files store them in formats of their own.
+    qkv: Vec<B::Weight>,
+    o: B::Weight,
+    feed_forward_norm: B::Param,
+    /// Gate and up.
+    gate_up: Vec<B::Weight>,
+    down: B::Weight,
+}
+
+/// All weights.
+struct Weights<B: OpsInfer> {
+    embedding: B::Weight,
+    blocks: Vec<BlockWeights<B>>,
+    norm: B::Param,
+    /// None where the output head is the embedding.
+    head: Option<B::Weight>,
+}
+
+impl<B: OpsInfer> Weights<B> {
+    fn load(ops: &B, checkpoint: &LlamaCheckpoint) -> Result<Self, ModelError> {
+        let files = &checkpoint.files;
+        let config = &checkpoint.config;
+        let all = |row: usize| {
+            let places = checkpoint.places[row].iter();
+            places.map(|place| load_weight(ops, files, place)).collect::<Result<Vec<_>, ModelError>>()
+        };
+        let one = |row: usize| load_weight(ops, files, &checkpoint.places[row][0]);
+        let norm = |row: usize| load_vector(ops, files, &checkpoint.places[row][0]);
+        let blocks = (0..config.n_layer).map(|layer| {
+            Ok(BlockWeights {
+                attention_norm: norm(at(layer, Block::AttentionNorm))?,
+                qkv: all(at(layer, Block::Qkv))?,
+                o: one(at(layer, Block::O))?,
+                feed_forward_norm: norm(at(layer, Block::FeedForwardNorm))?,
+                gate_up: all(at(layer, Block::GateUp))?,
+                down: one(at(layer, Block::Down))?,
+            })
+        });
+        Ok(Weights {
+            embedding: one(EMBEDDING)?,
+            blocks: blocks.collect::<Result<_, ModelError>>()?,
+            norm: norm(last_norm(config))?,
+            head: if config.tied { None } else { Some(one(head_row(config))?) },
+        })
+    }
+}
+
+/// Packs a matrix piece by piece as it is read.
+fn load_weight<B: OpsInfer>(ops: &B, files: &[ModelFile], place: &Place) -> Result<B::Weight, ModelError> {
+    let mut weight = ops.weight(place.format, place.rows, place.cols, &place.name)?;
+    place.read_pieces(files, |first, bytes| ops.weight_rows(&mut weight, first, bytes))?;
+    Ok(weight)
+}
+
+fn load_vector<B: OpsInfer>(ops: &B, files: &[ModelFile], place: &Place) -> Result<B::Param, ModelError> {
+    let mut param = OpsTrain::param(ops, 1, place.cols, false, Dtype::F32, &place.name)?;
+    ops.param_write(&mut param, ParamPart::Value, &place.read_f32(files)?);
+    Ok(param)
+}
+
+/// Llama's layers have no biases.
+fn linear<B: OpsInfer>(w: &B::Weight) -> Linear<'_, B> {
+    Linear { w, bias: None }
+}
+
+/// Activations of a step of N tokens.
+struct Buffers<B: OpsInfer> {
+    ids: B::Ids,
+    /// Residual stream (N, C).
+    x: B::Buf,
+    /// A norm's output (N, C), and of its rows what divides them (N).
+    norm: B::Buf,
+    rstd: B::Buf,
+    /// Queries, keys and values (N, (NH + 2·NKV)·HS).
+    qkv: B::Buf,
+    /// Attention's output (N, NH·HS).
+    attention: B::Buf,
+    /// Gate and up (N, 2F), and what the gate lets through (N, F).
+    gate_up: B::Buf,
+    feed_forward: B::Buf,
+    /// Wanted rows of the residual stream (R, C), and their logits (R, V).
+    wanted: B::Buf,
+    logits: B::Buf,
+}
+
+impl<B: OpsInfer> Buffers<B> {
+    fn new(ops: &B, config: &LlamaConfig, limits: StepLimits) -> Result<Self, OpsError> {
+        let (n, r) = (limits.max_batch_tokens, limits.max_logit_rows);
+        let buf = |len, what| ops.buf(len, Dtype::F32, what);
+        Ok(Buffers {
+            ids: ops.ids(n)?,
+            x: buf(n * config.n_embd, "residual")?,
+            norm: buf(n.max(r) * config.n_embd, "norm")?,
+            rstd: buf(n.max(r), "rstd")?,
+            qkv: buf(n * config.qkv_width(), "qkv")?,
+            attention: buf(n * config.n_head * config.head_size, "attention")?,
+            gate_up: buf(n * 2 * config.n_ff, "gate and up")?,
+            feed_forward: buf(n * config.n_ff, "feed-forward")?,
+            wanted: buf(r * config.n_embd, "wanted rows")?,
+            logits: buf(r * config.vocab_size, "logits")?,
+        })
+    }
+}
+
+/// A Llama that only generates.
+pub struct LlamaInfer<B: OpsInfer> {
+    ops: B,
+    config: LlamaConfig,
+    limits: StepLimits,
+    name: String,
+    weights: Weights<B>,
+    /// For each layer its keys and values.
+    pages: Vec<B::KvPages>,
+    /// Radians per position of each rotary pair.
+    frequencies: Vec<f32>,
+    buffers: Buffers<B>,
+    host: Vec<f32>,
+}
+
+impl<B: OpsInfer> LlamaInfer<B> {
+    /// Loads the weights and allocates everything that steps need.
+    pub fn new(ops: B, checkpoint: &LlamaCheckpoint, options: StepOptions) -> Result<Self, ModelError> {
+        let config = checkpoint.config.clone();
+        let head_bytes = options.kv_kind.bytes(config.head_size) as u64;
+        let token_bytes = 2 * (config.n_layer * config.n_kv_head) as u64 * head_bytes;
+        let limits = options.limits(config.context_len, config.vocab_size, token_bytes)?;
+        let weights = Weights::load(&ops, checkpoint)?;
+        checkpoint.check_unchanged()?;
+        let dims = KvPagesDims {
+            pages: limits.pages,
+            page_len: PAGE_TOKENS,
+            nkv: config.n_kv_head,
+            hs: config.head_size,
+            kind: options.kv_kind,
+        };
+        let pages = (0..config.n_layer).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
+        Ok(LlamaInfer {
+            name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
+            buffers: Buffers::new(&ops, &config, limits)?,
+            frequencies: config.rope.frequencies(config.head_size),
+            host: vec![0.0; limits.max_logit_rows * config.vocab_size],
+            pages,
+            weights,
+            limits,
+            config,
+            ops,
+        })
+    }
+
+    /// Bytes of the packed matrices.
+    pub fn weight_bytes(&self) -> u64 {
+        let w = &self.weights;
+        let blocks = w.blocks.iter().flat_map(|b| b.qkv.iter().chain(&b.gate_up).chain([&b.o, &b.down]));
+        blocks.chain([&w.embedding]).chain(&w.head).map(|w| self.ops.weight_bytes(w)).sum()
+    }
+
+    /// The blocks, for the N tokens of a plan.
+    fn blocks(&mut self, n: usize, batch: &B::Batch) {
+        let (ops, b, config) = (&self.ops, &mut self.buffers, &self.config);
+        let norm = NormDims { n, c: config.n_embd, eps: config.norm_eps };
+        let heads = HeadDims { nh: config.n_head, nkv: config.n_kv_head, hs: config.head_size };
+        ops.lookup(&mut b.x, &b.ids, &self.weights.embedding, n, Store::Write);
+        for (w, pages) in self.weights.blocks.iter().zip(&mut self.pages) {
+            ops.rmsnorm(&mut b.norm, &mut b.rstd, &b.x, &w.attention_norm, norm);
+            let qkv: Vec<_> = w.qkv.iter().map(linear::<B>).collect();
+            ops.linear(&mut b.qkv, &b.norm, n, &qkv, Store::Write);
+            ops.rope_rows(&mut b.qkv, batch, RopePairs::Halves, heads);
+            ops.attention_paged(&mut b.attention, pages, &b.qkv, batch, heads);
+            ops.linear(&mut b.x, &b.attention, n, &[linear::<B>(&w.o)], Store::Add);
+            ops.rmsnorm(&mut b.norm, &mut b.rstd, &b.x, &w.feed_forward_norm, norm);
+            let gate_up: Vec<_> = w.gate_up.iter().map(linear::<B>).collect();
+            ops.linear(&mut b.gate_up, &b.norm, n, &gate_up, Store::Write);
+            ops.swiglu(&mut b.feed_forward, &b.gate_up, GluDims { n, f: config.n_ff });
+            ops.linear(&mut b.x, &b.feed_forward, n, &[linear::<B>(&w.down)], Store::Add);
+        }
+    }
+
+    /// Last norm and output head of the wanted rows.
+    fn head(&mut self, rows: &[usize]) {
+        let (ops, b, config) = (&self.ops, &mut self.buffers, &self.config);
+        let (c, n) = (config.n_embd, rows.len());
+        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
+        ops.select_rows(&mut b.wanted, &b.x, &rows, c);
+        let norm = NormDims { n, c, eps: config.norm_eps };
+        ops.rmsnorm(&mut b.norm, &mut b.rstd, &b.wanted, &self.weights.norm, norm);
+        let w = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        ops.linear(&mut b.logits, &b.norm, n, &[linear::<B>(w)], Store::Write);
+        ops.read(&b.logits, &mut self.host[..n * config.vocab_size]);
+    }
+}
+
+impl<B: OpsInfer> StepModel for LlamaInfer<B> {
+    fn limits(&self) -> StepLimits {
+        self.limits
+    }
+
+    fn backend_name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
+        self.limits.check(plan)?;
+        let rows = plan.rows();
+        let tables: Vec<&[u32]> = plan.seqs.iter().map(|s| &s.pages[..]).collect();
+        let batch = self.ops.batch(RowPlan {
+            rows: &rows,
+            tables: &tables,
+            page_len: PAGE_TOKENS,
+            frequencies: &self.frequencies,
+        });
+        let batch = batch.map_err(|e| PlanError::Backend(e.to_string()))?;
+        self.ops.write_ids(&mut self.buffers.ids, &plan.tokens);
+        self.blocks(plan.tokens.len(), &batch);
+        if !plan.logit_rows.is_empty() {
+            self.head(&plan.logit_rows);
+        }
+        Ok(StepOut { logits: &self.host[..plan.logit_rows.len() * self.config.vocab_size] })
+    }
+}
