@@ -2,8 +2,7 @@
 //!
 //! A model holds one arena of KV pages. A page keeps keys and values of [`StepLimits::page_tokens`] positions, of every
 //! layer. Who owns which page is the caller's business: a plan names, for each sequence, the pages that hold its
-//! positions from 0 on, and several sequences may name the same page as long as none of them writes to it: full pages of a
-//! common prompt are shared, and the rest of it is fed again to each (the same bits, at most a page of tokens). What a row
+//! positions from 0 on, and several sequences may name the same page as long as none of them writes to it. What a row
 //! computes depends on the tokens before it in its own sequence only: not on how they were split over steps, nor on
 //! what else is in the step. Logits are the same, bit for bit.
 
@@ -189,6 +188,9 @@ pub trait StepModel: Send {
     fn backend_name(&self) -> String;
     /// Runs a plan: writes keys and values of its tokens into their pages and returns the wanted logits.
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError>;
+    /// Copies page `from` over page `to`, all layers: how a sequence goes on from a shared page that is not full.
+    /// Panics if a page is outside the arena.
+    fn copy_page(&mut self, from: u32, to: u32);
 }
 
 #[cfg(test)]

@@ -186,14 +186,15 @@ fn files_of_one_model_in_every_format_give_its_logits() {
             });
         }
     }
-    // The same weights in 8 bits: as the safetensors file, but for their rounding.
+    // The same weights in 8 bits: as the safetensors file, but for two roundings to 1 in 254, of weights and of
+    // activations, in each of 15 products.
     let q8 = load(&dir.join("tiny_llama_q8.gguf"));
     let full =
         load(&as_folder("q8", "tiny_llama_q8_config.json", &[("tiny_llama_q8.safetensors", "model.safetensors")]));
     assert_eq!(q8.config, full.config);
     let tokens = [1, 5, 2, 7, 0, 3];
     let off = gap(model(&q8, 12, None).feed(&tokens), model(&full, 12, None).feed(&tokens));
-    assert!(off < 0.02, "8 bits are off by {off}");
+    assert!(off < 0.04, "8 bits are off by {off}");
     std::fs::remove_dir_all(&folder).expect("removed");
 }
 
@@ -257,6 +258,21 @@ fn prefill_chunks_and_decode_alone_or_among_others_give_the_same_bits() {
             assert_eq!(alone, decoded, "{kind:?} {path:?}");
         }
     }
+}
+
+#[test]
+fn a_copied_page_goes_on_with_the_same_bits() {
+    let checkpoint = load(&fixtures().join("model_bf16"));
+    let options = StepOptions { max_seqs: 2, ..StepOptions::one_sequence(64) };
+    let mut model = LlamaInfer::new(cpu(None, 2), &checkpoint, options).expect("fits");
+    let seq = |start, len, page| SeqPlan { start, len, pages: vec![page] };
+    let prompt = BatchPlan { tokens: vec![5, 6, 7], seqs: vec![seq(0, 3, 0)], logit_rows: vec![] };
+    assert!(model.step(&prompt).expect("right").logits.is_empty());
+    model.copy_page(0, 1);
+    let seqs = vec![seq(3, 1, 0), seq(3, 1, 1)];
+    let both = BatchPlan { tokens: vec![8, 8], seqs, logit_rows: vec![0, 1] };
+    let logits = model.step(&both).expect("right").logits;
+    assert_eq!(logits[..61], logits[61..]);
 }
 
 #[test]

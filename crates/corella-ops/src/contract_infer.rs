@@ -218,6 +218,8 @@ pub trait OpsInfer: OpsTrain {
     // ---- paged attention ----------------------------------------------------------------------------------------
     /// Pages for one layer. Their content is not defined until it is written.
     fn kv_pages(&self, dims: KvPagesDims) -> Result<Self::KvPages, OpsError>;
+    /// Copies the keys and values of page `from` over page `to`: how a sequence goes on from a page that it shares.
+    fn copy_page(&self, pages: &mut Self::KvPages, from: u32, to: u32);
     /// First the keys and values of every row are rounded to the cache's type ([`KvKind::round`]) and written at the row's
     /// position; then each row's queries attend to all positions of its sequence up to its own:
     /// out = Σ_s softmax_s(q·k_s / sqrt(HS)) v_s for each head.

@@ -235,4 +235,9 @@ impl<B: OpsInfer> StepModel for LlamaInfer<B> {
         }
         Ok(StepOut { logits: &self.host[..plan.logit_rows.len() * self.config.vocab_size] })
     }
+    fn copy_page(&mut self, from: u32, to: u32) {
+        for pages in &mut self.pages {
+            self.ops.copy_page(pages, from, to);
+        }
+    }
 }

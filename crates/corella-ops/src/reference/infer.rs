@@ -153,6 +153,13 @@ impl OpsInfer for Reference {
         Ok(KvPages { dims, k: vec![f64::NAN; len], v: vec![f64::NAN; len] })
     }
 
+    fn copy_page(&self, pages: &mut KvPages, from: u32, to: u32) {
+        let len = pages.dims.page_len * pages.dims.nkv * pages.dims.hs;
+        for all in [&mut pages.k, &mut pages.v] {
+            all.copy_within(from as usize * len..(from as usize + 1) * len, to as usize * len);
+        }
+    }
+
     fn attention_paged(&self, out: &mut Vec<f64>, pages: &mut KvPages, qkv: &Vec<f64>, batch: &Batch, d: HeadDims) {
         let (width, scale) = (d.qkv(), 1.0 / (d.hs as f64).sqrt());
         for (n, row) in batch.rows.iter().enumerate() {

@@ -92,6 +92,10 @@ impl OpsInfer for Cpu {
         KvPages::new(dims)
     }
 
+    fn copy_page(&self, pages: &mut KvPages, from: u32, to: u32) {
+        pages.copy(from as usize, to as usize);
+    }
+
     fn attention_paged(&self, out: &mut Buf, pages: &mut KvPages, qkv: &Buf, batch: &Batch, dims: HeadDims) {
         paged::attention(&self.pool, self.path, out.f32_mut(), pages, qkv.f32(), batch, dims);
     }

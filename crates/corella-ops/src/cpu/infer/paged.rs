@@ -28,6 +28,14 @@ impl KvPages {
         Ok(KvPages { dims, k: zeros(len, "keys")?, v: zeros(len, "values")? })
     }
 
+    /// Copies a page over another.
+    pub fn copy(&mut self, from: usize, to: usize) {
+        let len = self.dims.page_len * self.dims.nkv * self.dims.hs;
+        for all in [&mut self.k, &mut self.v] {
+            all.copy_within(from * len..(from + 1) * len, to * len);
+        }
+    }
+
     fn at(&self, (page, place): (usize, usize), head: usize) -> usize {
         ((page * self.dims.nkv + head) * self.dims.page_len + place) * self.dims.hs
     }
