@@ -5,6 +5,7 @@ mod clock;
 mod commands;
 pub mod console;
 mod error;
+pub mod estimate;
 mod folder;
 pub mod heartbeat;
 mod log;

@@ -1,0 +1,129 @@
+//! Accelerators and machines made of them.
+
+use serde::Deserialize;
+
+use super::EstimateError;
+
+/// An accelerator.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Its name.
+    pub name: String,
+    /// Shorter names.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Dense peak in the format that products are computed in, in 10¹² operations per second.
+    pub tflops: f64,
+    /// Memory, in 10⁹ bytes.
+    pub memory_gb: f64,
+    /// Memory bandwidth, in 10¹² bytes per second.
+    pub bandwidth_tb_s: f64,
+    /// Bytes that a ring of such cards moves per card, in 10⁹ per second.
+    pub link_gb_s: f64,
+    /// Power limit.
+    #[serde(default)]
+    pub watts: Option<f64>,
+    /// Part of the peak that products reach inside a training step.
+    #[serde(default)]
+    pub share: f64,
+    /// Card whose share stands in for its own.
+    #[serde(default)]
+    pub share_of: Option<String>,
+    /// Figures that were not checked against a source.
+    #[serde(default)]
+    pub unverified: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    card: Vec<Card>,
+}
+
+/// All cards, each with a share.
+pub fn cards() -> Result<Vec<Card>, EstimateError> {
+    let table: Table = toml::from_str(include_str!("../../data/cards.toml"))
+        .map_err(|source| EstimateError::Table { what: "cards.toml".to_owned(), source: Box::new(source) })?;
+    let mut cards = table.card;
+    let own: Vec<(String, f64)> = cards.iter().map(|card| (card.name.clone(), card.share)).collect();
+    for card in &mut cards {
+        if let Some(other) = &card.share_of {
+            card.share = own.iter().find(|(name, _)| name == other).map_or(0.0, |(_, share)| *share);
+        }
+    }
+    Ok(cards)
+}
+
+/// The card of a name, whatever its case.
+pub fn card(name: &str) -> Result<Card, EstimateError> {
+    let cards = cards()?;
+    let is =
+        |card: &&Card| std::iter::once(&card.name).chain(&card.aliases).any(|known| known.eq_ignore_ascii_case(name));
+    cards.iter().find(is).cloned().ok_or_else(|| EstimateError::UnknownCard {
+        asked: name.to_owned(),
+        known: cards
+            .iter()
+            .map(|card| card.aliases.first().unwrap_or(&card.name).as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}
+
+/// Some cards of a kind that train together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    /// Their kind.
+    pub card: Card,
+    /// How many.
+    pub cards: u32,
+}
+
+impl Machine {
+    /// `8xH100`, or the name alone for one.
+    pub fn parse(text: &str) -> Result<Machine, EstimateError> {
+        let (count, name) = match text.split_once(['x', 'X', '×']) {
+            Some((count, name)) if count.chars().all(|c| c.is_ascii_digit()) && !count.is_empty() => (count, name),
+            _ => ("1", text),
+        };
+        let bad = || EstimateError::BadMachine(text.to_owned());
+        let cards: u32 = count.parse().ok().filter(|n| (1..=1_000_000).contains(n)).ok_or_else(bad)?;
+        if name.trim().is_empty() {
+            return Err(bad());
+        }
+        Ok(Machine { card: card(name.trim())?, cards })
+    }
+
+    /// `8 × H100 SXM`.
+    pub fn name(&self) -> String {
+        if self.cards == 1 { self.card.name.clone() } else { format!("{} × {}", self.cards, self.card.name) }
+    }
+
+    /// Operations per second of all cards together.
+    pub fn peak_flops(&self) -> f64 {
+        self.card.tflops * 1e12 * f64::from(self.cards)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_read_as_people_write_them() {
+        assert_eq!(Machine::parse("8xH100").expect("known").name(), "8 × H100 SXM");
+        assert_eq!(Machine::parse("4x rtx 4090").expect("known").cards, 4);
+        assert_eq!(Machine::parse("a100").expect("known").name(), "A100-80 SXM");
+        assert!(matches!(Machine::parse("8xT1000"), Err(EstimateError::UnknownCard { .. })));
+        for wrong in ["", "0xH100", "9999999xH100", "8x"] {
+            assert!(Machine::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_card_has_a_share_and_a_power() {
+        for card in cards().expect("readable") {
+            assert!(card.share > 0.3 && card.share < 1.0 && card.watts.is_some(), "{card:?}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Memory of a training run, part by part.
+
+use corella_model::BatchShape;
+use corella_model::gpt2::{Gpt2Config, MemoryPlan, Recompute, memory_plan};
+use serde::Serialize;
+
+/// Bytes by part, per card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryBytes {
+    /// Parameters in the format of the products.
+    pub weights: u64,
+    /// Their gradients.
+    pub gradients: u64,
+    /// AdamW's moments, and f32 copies of weights kept in a narrower format.
+    pub optimizer: u64,
+    /// Activations and their gradients of one micro-batch.
+    pub activations: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+impl From<MemoryPlan> for MemoryBytes {
+    fn from(plan: MemoryPlan) -> Self {
+        MemoryBytes {
+            weights: plan.params,
+            gradients: plan.grads,
+            optimizer: plan.optimizer,
+            activations: plan.activations,
+            total: plan.total(),
+        }
+    }
+}
+
+/// The plan for a GPU: bf16 weights, gradients and activations; f32 copies and moments, shared among the cards (ZeRO-1).
+pub fn gpu_memory(config: &Gpt2Config, batch: BatchShape, recompute: Recompute, cards: u32) -> MemoryBytes {
+    let n = config.parameter_count() as u64;
+    let (weights, gradients, optimizer) = (2 * n, 2 * n, 12 * n / u64::from(cards.max(1)));
+    let activations = memory_plan(config, batch, recompute).activations / 2;
+    MemoryBytes { weights, gradients, optimizer, activations, total: weights + gradients + optimizer + activations }
+}
+
+/// The most sequences of `t` tokens per pass that fit into `budget` bytes and divide `sequences`; `None` if not even one
+/// fits. `bytes` is the memory for a number of sequences, and grows with it.
+pub fn largest_micro_batch(sequences: usize, budget: u64, bytes: impl Fn(usize) -> u64) -> Option<usize> {
+    (1..=sequences).rev().filter(|b| sequences.is_multiple_of(*b)).find(|b| bytes(*b) <= budget)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_micro_batch_is_the_largest_divisor_that_fits() {
+        assert_eq!(largest_micro_batch(512, 100, |b| 10 + 3 * b as u64), Some(16), "32 would need 106");
+        assert_eq!(largest_micro_batch(6, 100, |b| 30 * b as u64), Some(3));
+        assert_eq!(largest_micro_batch(6, 20, |b| 30 * b as u64), None);
+    }
+
+    #[test]
+    fn the_124m_recipe_fits_the_card_that_it_was_run_on() {
+        let config = Gpt2Config::preset("gpt2-124m").expect("a preset");
+        let plan = gpu_memory(&config, BatchShape { b: 64, t: 1024 }, Recompute::None, 8);
+        assert!(plan.total < 80_000_000_000, "{plan:?}");
+        assert_eq!(plan.weights, 2 * 124_439_808);
+    }
+}

@@ -1,0 +1,81 @@
+//! What a run costs before it is made: operations, memory, hours, dollars, energy. Checked against published runs.
+
+mod card;
+mod history;
+mod memory;
+mod price;
+mod published;
+mod scale;
+mod speed;
+mod workload;
+
+use serde::Serialize;
+
+pub use card::{Card, Machine, card};
+pub use history::{Step as HistoryStep, history};
+pub use memory::{MemoryBytes, gpu_memory, largest_micro_batch};
+pub use price::{Price, Prices};
+pub use published::{Check, PublishedRun, published_runs};
+pub use scale::{Scale, scale};
+pub use speed::{FP8_GAIN, predicted_mfu};
+pub use workload::{Formula, Workload};
+
+/// Where the machine's power goes beside its cards (processors, memory, fans, supplies): DGX H100, 10.2 kW for 8 × 700 W.
+const HOST_OVERHEAD: f64 = 1.8;
+
+/// What cannot be estimated.
+#[derive(Debug, thiserror::Error)]
+pub enum EstimateError {
+    /// Not in the table of cards.
+    #[error("no card is called {asked}; known are {known}")]
+    UnknownCard {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        known: String,
+    },
+    /// Not a number of cards and a name.
+    #[error("{0} is not a machine: give a number of cards and their name, as in 8xH100")]
+    BadMachine(String),
+    /// More than the card can do, or nothing.
+    #[error("a utilisation of {0:.2} is impossible: it must be above 0 and at most 1")]
+    BadMfu(f64),
+    /// A table that cannot be read.
+    #[error("{what}: {source}")]
+    Table {
+        /// Which one.
+        what: String,
+        /// What is wrong.
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// Time, money and energy of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Bill {
+    /// Hours of the machine.
+    pub hours: f64,
+    /// Model FLOPs utilisation: the part of the cards' peak that the formula's operations take.
+    pub mfu: f64,
+    /// Dollars, where a price is known.
+    pub dollars: Option<f64>,
+    /// Energy, where the power is known.
+    pub energy_kwh: Option<f64>,
+}
+
+/// The bill of a workload on a machine at a utilisation (`None`: predicted from card and shape) and a price per hour of
+/// the whole machine.
+pub fn bill(work: &Workload, machine: &Machine, mfu: Option<f64>, price: Option<f64>) -> Result<Bill, EstimateError> {
+    let mfu = mfu.unwrap_or_else(|| predicted_mfu(work, machine));
+    if !(mfu > 0.0 && mfu <= 1.0) {
+        return Err(EstimateError::BadMfu(mfu));
+    }
+    let hours = work.flops() as f64 / (machine.peak_flops() * mfu) / 3600.0;
+    let watts = machine.card.watts.map(|watts| watts * f64::from(machine.cards) * HOST_OVERHEAD);
+    Ok(Bill {
+        hours,
+        mfu,
+        dollars: price.map(|price| price * hours),
+        energy_kwh: watts.map(|watts| watts * hours / 1000.0),
+    })
+}

@@ -1,0 +1,126 @@
+//! What has to be computed, and how it is counted.
+
+use serde::{Deserialize, Serialize};
+
+/// How operations per token, forward and backward, are counted. The choice moves utilisation by up to four points, so
+/// every figure names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Formula {
+    /// 6N + 6·L·C·T: all parameters, attention halved because it looks back only (llm.c since June 2024).
+    #[serde(rename = "6N+6LCT")]
+    Causal,
+    /// 6N + 12·L·C·T: no discount (nanoGPT, PaLM).
+    #[serde(rename = "6N+12LCT")]
+    Full,
+    /// 6 × the parameters of matrix products + Σ over layers of 12·C·min(window, T): embeddings not counted.
+    #[serde(rename = "nanochat")]
+    Nanochat,
+}
+
+impl Formula {
+    /// As published.
+    pub fn name(self) -> &'static str {
+        match self {
+            Formula::Causal => "6N+6LCT",
+            Formula::Full => "6N+12LCT",
+            Formula::Nanochat => "nanochat",
+        }
+    }
+}
+
+/// A training run, as far as its cost depends on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// All parameters.
+    pub params: u64,
+    /// Parameters that every token is multiplied with: the N of the formula.
+    pub matmul_params: u64,
+    /// Blocks (L).
+    pub layers: u64,
+    /// Width (C).
+    pub channels: u64,
+    /// Σ over layers of min(attention window, T); L·T without windows.
+    pub span: u64,
+    /// Logits.
+    pub vocab_size: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Tokens of an update.
+    pub tokens_per_step: u64,
+    /// Matrix products partly in fp8.
+    pub fp8: bool,
+    /// How operations are counted.
+    pub formula: Formula,
+}
+
+impl Workload {
+    /// Operations per token, forward and backward.
+    pub fn flops_per_token(&self) -> u64 {
+        let attention = if self.formula == Formula::Causal { 6 } else { 12 };
+        6 * self.matmul_params + attention * self.channels * self.span
+    }
+
+    /// Operations of the run. They can exceed 64 bits.
+    pub fn flops(&self) -> u128 {
+        u128::from(self.flops_per_token()) * u128::from(self.tokens)
+    }
+
+    /// Updates.
+    pub fn steps(&self) -> u64 {
+        self.tokens.div_ceil(self.tokens_per_step.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpt2(layers: u64, channels: u64, vocab_size: u64, formula: Formula) -> Workload {
+        let params =
+            layers * (12 * channels * channels + 13 * channels) + (vocab_size + 1024) * channels + 2 * channels;
+        let (tokens, tokens_per_step) = (33_554_432_000, 1 << 20);
+        let span = layers * 1024;
+        Workload {
+            params,
+            matmul_params: params,
+            layers,
+            channels,
+            span,
+            vocab_size,
+            tokens,
+            tokens_per_step,
+            fp8: false,
+            formula,
+        }
+    }
+
+    #[test]
+    fn the_published_counts_come_out_to_the_digit() {
+        for (layers, channels, params, causal, full) in [
+            (12, 768, 124_475_904, 803_478_528u64, 860_101_632u64),
+            (24, 1024, 354_871_296, 2_280_222_720, 2_431_217_664),
+            (36, 1280, 774_090_240, 4_927_656_960, 5_210_772_480),
+            (48, 1600, 1_557_686_400, 9_817_977_600, 10_289_836_800),
+        ] {
+            assert_eq!(gpt2(layers, channels, 50_304, Formula::Causal).params, params);
+            assert_eq!(gpt2(layers, channels, 50_304, Formula::Causal).flops_per_token(), causal);
+            assert_eq!(gpt2(layers, channels, 50_304, Formula::Full).flops_per_token(), full);
+        }
+        assert_eq!(gpt2(48, 1600, 50_257, Formula::Causal).params, 1_557_611_200);
+        assert_eq!(gpt2(48, 1600, 50_304, Formula::Causal).steps(), 32_000);
+    }
+
+    #[test]
+    fn a_total_beyond_64_bits_comes_out_to_the_digit() {
+        let run = Workload {
+            matmul_params: 729_813_504,
+            channels: 1536,
+            span: 18 * 1024 + 6 * 2048,
+            tokens: 16_704 * 524_288,
+            formula: Formula::Nanochat,
+            ..gpt2(24, 1536, 32_768, Formula::Nanochat)
+        };
+        assert_eq!(run.flops_per_token(), 4_945_112_064);
+        assert_eq!(run.flops().to_string(), "43307841312289456128");
+    }
+}
