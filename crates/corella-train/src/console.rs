@@ -4,8 +4,15 @@ use crate::step::StepReport;
 
 /// `step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 (-0.55z) | lr 3.00e-4 | 812.33 ms | 123.4 GFLOP/s | 5043 tok/s | 1.2% | eta 13m02s`
 ///
-/// The numbers in brackets are standard deviations above the recent mean, once there are enough updates to tell.
-pub fn line(report: &StepReport, steps: u64, flops_per_token: f64, seconds_per_step: f64) -> String {
+/// The numbers in brackets are standard deviations above the recent mean, once there are enough updates to tell. With a
+/// price per hour, the bill so far follows.
+pub fn line(
+    report: &StepReport,
+    steps: u64,
+    flops_per_token: f64,
+    seconds_per_step: f64,
+    price_per_hour: Option<f64>,
+) -> String {
     let width = steps.to_string().len();
     let mut line = format!(
         "step {:width$}/{steps} | loss {:.6}{} | norm {:.4}{} | lr {:.2e} | {:.2} ms | {:.1} GFLOP/s | {:.0} tok/s | {:.1}% | eta {}",
@@ -21,6 +28,9 @@ pub fn line(report: &StepReport, steps: u64, flops_per_token: f64, seconds_per_s
         100.0 * report.step as f64 / steps as f64,
         duration((steps.saturating_sub(report.step)) as f64 * seconds_per_step),
     );
+    if let Some(price) = price_per_hour {
+        line += &format!(" | ${:.4}", price * report.elapsed / 3600.0);
+    }
     if let Some(loss) = report.val_loss {
         line += &format!(" | val {loss:.6}");
     }
@@ -70,8 +80,8 @@ mod tests {
             time: 0.0,
         };
         assert_eq!(
-            line(&report, 1000, 25e6, 0.5),
-            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | val 6.500000 | SKIPPED: norm spike"
+            line(&report, 1000, 25e6, 0.5, Some(24.0)),
+            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | $0.0400 | val 6.500000 | SKIPPED: norm spike"
         );
     }
 }

@@ -19,7 +19,7 @@ mod validate;
 pub use commands::CommandPlan;
 pub use error::TrainError;
 pub use log::{Event, Sample};
-pub use plan::{CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, TrainPlan};
+pub use plan::{CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, TrainPlan, parse_micro_batch};
 pub use run_loop::{Hooks, Outcome, Run, train};
 pub use schedule::{Schedule, learning_rate};
 pub use spikes::{Skip, SpikeDetector, SpikeLimits};

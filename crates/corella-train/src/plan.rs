@@ -84,7 +84,8 @@ pub struct TrainPlan {
     pub steps: u64,
     /// Tokens of an update.
     pub batch_tokens: usize,
-    /// Sequences that pass through the model together.
+    /// Sequences that pass through the model together; 0, or `"auto"` in a run file, for as many as fit into the memory.
+    #[serde(deserialize_with = "micro_batch")]
     pub micro_batch: usize,
     /// Peak learning rate.
     pub lr: f64,
@@ -123,6 +124,27 @@ pub struct TrainPlan {
     /// Model that the weights start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
+}
+
+/// A number of sequences, or `auto` as 0.
+pub fn parse_micro_batch(text: &str) -> Result<usize, String> {
+    match text {
+        "auto" => Ok(0),
+        number => number.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number above 0, or auto".to_owned()),
+    }
+}
+
+fn micro_batch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(usize),
+        Word(String),
+    }
+    match Written::deserialize(from)? {
+        Written::Number(n) => Ok(n),
+        Written::Word(word) => parse_micro_batch(&word).map_err(serde::de::Error::custom),
+    }
 }
 
 impl Default for TrainPlan {

@@ -59,6 +59,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Loss and perplexity of a model on a text
     Eval(EvalArgs),
+    /// What a run will cost: operations, memory, hours, dollars, energy
+    Plan(Box<crate::commands::plan::PlanArgs>),
     /// Measure the kernels beside the machine's limits; the last line is one JSON document
     Bench(BenchArgs),
 }
@@ -125,9 +127,15 @@ pub struct TrainArgs {
     /// Tokens per update
     #[arg(long)]
     pub batch_tokens: Option<usize>,
-    /// Sequences per forward and backward pass
-    #[arg(long)]
+    /// Sequences per forward and backward pass, or `auto`: as many as fit into the memory
+    #[arg(long, value_parser = |text: &str| corella_train::parse_micro_batch(text))]
     pub micro_batch: Option<usize>,
+    /// Dollars per hour of the whole machine, for the bill
+    #[arg(long)]
+    pub price: Option<f64>,
+    /// Watts of the whole machine, for the bill
+    #[arg(long)]
+    pub watts: Option<f64>,
     /// Peak learning rate
     #[arg(long)]
     pub lr: Option<f64>,

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod error;
 mod inputs;
+mod machine;
 mod signals;
 mod terminal;
 mod tour;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Tour(args) => tour::run(&args, &cli.common),
         Command::Train(args) => commands::train::run(&args, &cli.common),
+        Command::Plan(args) => commands::plan::run(&args, &cli.common),
         Command::Generate(args) => commands::generate::run(&args, &cli.common),
         Command::Prepare(args) => commands::prepare::run(&args, &cli.common),
         Command::Convert(args) => commands::convert::run(&args, &cli.common),

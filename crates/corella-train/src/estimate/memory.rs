@@ -1,7 +1,8 @@
 //! Memory of a training run, part by part.
 
-use corella_model::BatchShape;
 use corella_model::gpt2::{Gpt2Config, MemoryPlan, Recompute, memory_plan};
+use corella_model::{BatchShape, Dtype};
+
 use serde::Serialize;
 
 /// Bytes by part, per card.
@@ -35,7 +36,7 @@ impl From<MemoryPlan> for MemoryBytes {
 pub fn gpu_memory(config: &Gpt2Config, batch: BatchShape, recompute: Recompute, cards: u32) -> MemoryBytes {
     let n = config.parameter_count() as u64;
     let (weights, gradients, optimizer) = (2 * n, 2 * n, 12 * n / u64::from(cards.max(1)));
-    let activations = memory_plan(config, batch, recompute).activations / 2;
+    let activations = memory_plan(config, batch, recompute, Dtype::Bf16).activations;
     MemoryBytes { weights, gradients, optimizer, activations, total: weights + gradients + optimizer + activations }
 }
 

@@ -1,0 +1,359 @@
+//! `corella plan`: what a run costs before it is made.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use corella_model::BatchShape;
+use corella_model::gpt2::{Gpt2Config, Recompute, memory_plan};
+use corella_ops::OpsTrain;
+use corella_ops::cpu::{Cpu, probe};
+use corella_train::RunPlan;
+use corella_train::estimate::{
+    Bill, Card, Formula, Machine, MemoryBytes, Prices, Scale, Workload, bill, gpu_memory, history, largest_micro_batch,
+    scale,
+};
+use serde::Serialize;
+
+use crate::cli::{Common, TrainArgs};
+use crate::commands::run_plan::wanted;
+use crate::error::{Failure, Result};
+use crate::inputs::backend;
+use crate::machine::available_memory;
+
+/// Flags of `plan`: those of `train`, and the machine.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The run.
+    #[command(flatten)]
+    pub train: TrainArgs,
+    /// Cards that it is to run on, e.g. 8xH100 [default: this machine's processor]
+    #[arg(long)]
+    pub gpu: Option<String>,
+    /// Part of the cards' peak that is used, from 0 to 1 [default: predicted from card and model]
+    #[arg(long)]
+    pub mfu: Option<f64>,
+    /// A table of prices instead of the built-in one (same format as crates/corella-train/data/prices.toml)
+    #[arg(long)]
+    pub prices: Option<PathBuf>,
+    /// What the bill for GPT-2's quality was since 2019, divided into data, hardware and software
+    #[arg(long)]
+    pub history: bool,
+}
+
+/// Part of the f32 peak that updates reach on a processor (docs/log.md: the tour's model at 0.5 of it).
+const CPU_MFU: f64 = 0.5;
+/// Measurements of the processor's peak, each a fraction of a millisecond to a few.
+const PROBES: usize = 10;
+/// Part of the free memory that a micro-batch chosen by the program may fill.
+const MEMORY_SHARE: f64 = 0.8;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document {
+    model: String,
+    parameters: u64,
+    formula: &'static str,
+    flops_per_token: u64,
+    flops: f64,
+    tokens: u64,
+    tokens_per_step: u64,
+    steps: u64,
+    micro_batch: usize,
+    machine: String,
+    peak_tflops: f64,
+    mfu_from: &'static str,
+    #[serde(flatten)]
+    bill: Bill,
+    price_per_hour: Option<f64>,
+    price_from: Option<String>,
+    memory_bytes: MemoryBytes,
+    memory_available: Option<u64>,
+    fits: bool,
+    scale: Vec<Scale>,
+}
+
+/// Runs the command.
+pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
+    if args.history {
+        return print_history(common);
+    }
+    if args.train.source.is_none() && args.train.model.is_none() {
+        return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
+    }
+    let mut plan = wanted(&args.train, common)?.plan;
+    let m = &plan.model;
+    let config = Gpt2Config::new(m.vocab_size, m.n_layer, m.n_head, m.n_embd, m.seq_len)?;
+    let work = workload(&plan, &config);
+    let (machine, memory_available) = match &args.gpu {
+        Some(text) => {
+            let machine = Machine::parse(text).map_err(Failure::usage)?;
+            let bytes = (machine.card.memory_gb * 1e9) as u64;
+            (machine, Some(bytes))
+        }
+        None => (this_processor(&backend(common)?), available_memory()),
+    };
+    let on_gpu = args.gpu.is_some();
+    let bytes = |plan: &RunPlan, b: usize| match on_gpu {
+        true => gpu_memory(&config, shape(plan, b), plan_recompute(plan), machine.cards),
+        false => plan_memory(plan, &config, b),
+    };
+    if plan.train.micro_batch == 0 {
+        let budget = memory_available.map_or(u64::MAX, |bytes| (bytes as f64 * MEMORY_SHARE) as u64);
+        let sequences = plan.train.batch_tokens / plan.model.seq_len / machine.cards as usize;
+        let fits = largest_micro_batch(sequences, budget, |b| bytes(&plan, b).total);
+        plan.train.micro_batch = fits.unwrap_or(1);
+    }
+    plan.check()?;
+    let memory_bytes = bytes(&plan, plan.train.micro_batch);
+    let mfu = args.mfu.or((!on_gpu).then_some(CPU_MFU));
+    let (price_per_hour, price_from) = price(args, &plan, &machine)?;
+    let mut bill = bill(&work, &machine, mfu, price_per_hour).map_err(Failure::usage)?;
+    if let Some(watts) = plan.cost.watts {
+        bill.energy_kwh = Some(watts * bill.hours / 1000.0);
+    }
+    let document = Document {
+        model: plan.model.name.clone(),
+        parameters: work.params,
+        formula: work.formula.name(),
+        flops_per_token: work.flops_per_token(),
+        flops: work.flops() as f64,
+        tokens: work.tokens,
+        tokens_per_step: work.tokens_per_step,
+        steps: plan.train.steps,
+        micro_batch: plan.train.micro_batch,
+        machine: machine.name(),
+        peak_tflops: machine.card.tflops * f64::from(machine.cards),
+        mfu_from: match (args.mfu, on_gpu) {
+            (Some(_), _) => "given",
+            (None, true) => "predicted from card and model",
+            (None, false) => "usual on processors",
+        },
+        bill,
+        price_per_hour,
+        price_from,
+        memory_bytes,
+        memory_available,
+        fits: memory_available.is_none_or(|available| memory_bytes.total <= available),
+        scale: if on_gpu { scale(&work, &machine, args.mfu, plan.model.seq_len as u64)? } else { Vec::new() },
+    };
+    if common.json {
+        println!("{}", serde_json::to_string(&document)?);
+    } else {
+        print(&document);
+    }
+    Ok(())
+}
+
+/// Dollars per hour of the whole machine, and where that is from.
+fn price(args: &PlanArgs, plan: &RunPlan, machine: &Machine) -> Result<(Option<f64>, Option<String>)> {
+    if let Some(price) = plan.cost.price_per_hour {
+        return Ok((Some(price), Some("given".to_owned())));
+    }
+    let table = match &args.prices {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+            Prices::parse(&text, &path.display().to_string())?
+        }
+        None => Prices::built_in()?,
+    };
+    Ok(match table.of(machine) {
+        Some((price, row)) => {
+            let spread = table.range(&row.card).map(|(low, high)| format!("; seen: {low:.2} to {high:.2}"));
+            (Some(price), Some(format!("{} per card, {}{}", row.what, row.date, spread.unwrap_or_default())))
+        }
+        None => (None, None),
+    })
+}
+
+/// The plan as a workload.
+pub fn workload(plan: &RunPlan, config: &Gpt2Config) -> Workload {
+    let (params, layers) = (config.parameter_count() as u64, config.n_layer() as u64);
+    Workload {
+        params,
+        matmul_params: params,
+        layers,
+        channels: config.n_embd() as u64,
+        span: layers * plan.model.seq_len as u64,
+        vocab_size: config.vocab_size() as u64,
+        tokens: plan.train.steps * plan.train.batch_tokens as u64,
+        tokens_per_step: plan.train.batch_tokens as u64,
+        fp8: false,
+        formula: Formula::Causal,
+    }
+}
+
+/// This machine's processor as a card; its peak is measured now.
+pub fn this_processor(cpu: &Cpu) -> Machine {
+    let card = Card {
+        name: cpu.name(),
+        aliases: Vec::new(),
+        // The best of several: a busy machine only ever shows less than it can.
+        tflops: (0..PROBES).map(|_| probe::f32_now(cpu)).fold(0.0, f64::max) / 1e3,
+        memory_gb: available_memory().unwrap_or(0) as f64 / 1e9,
+        bandwidth_tb_s: f64::NAN,
+        link_gb_s: f64::NAN,
+        watts: None,
+        share: CPU_MFU,
+        share_of: None,
+        unverified: Vec::new(),
+    };
+    Machine { card, cards: 1 }
+}
+
+fn shape(plan: &RunPlan, b: usize) -> BatchShape {
+    BatchShape { b, t: plan.model.seq_len }
+}
+
+/// What a plan keeps for the backward pass.
+pub fn plan_recompute(plan: &RunPlan) -> Recompute {
+    if plan.train.recompute { Recompute::Block } else { Recompute::None }
+}
+
+/// Memory on the processor with `b` sequences per pass.
+pub fn plan_memory(plan: &RunPlan, config: &Gpt2Config, b: usize) -> MemoryBytes {
+    memory_plan(config, shape(plan, b), plan_recompute(plan), plan.train.dtype).into()
+}
+
+/// Replaces a micro-batch of 0 (`auto`) by the largest that fits into most of the available memory.
+pub fn settle_micro_batch(plan: &mut RunPlan, config: &Gpt2Config, available: Option<u64>) -> Result<()> {
+    if plan.train.micro_batch > 0 {
+        return Ok(());
+    }
+    let budget = available.map_or(u64::MAX, |bytes| (bytes as f64 * MEMORY_SHARE) as u64);
+    let sequences = plan.train.batch_tokens / plan.model.seq_len;
+    let fits = largest_micro_batch(sequences, budget, |b| plan_memory(plan, config, b).total);
+    plan.train.micro_batch = match fits {
+        Some(b) => b,
+        None => {
+            check_memory(plan_memory(plan, config, 1).total, Some(budget))?;
+            1
+        }
+    };
+    Ok(())
+}
+
+/// Refuses what does not fit, with the numbers and the way out.
+pub fn check_memory(needed: u64, available: Option<u64>) -> Result<()> {
+    match available {
+        Some(available) if needed > available => Err(Failure::new(format!(
+            "the run needs {:.2} GiB of memory, and {:.2} GiB are available",
+            gib(needed),
+            gib(available)
+        ))
+        .hint("a smaller --micro-batch (or auto), --recompute, --dtype bf16, a shorter --seq-len, or a smaller model")),
+        _ => Ok(()),
+    }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// Prints what `train` is about to do.
+pub fn print_run(plan: &RunPlan, config: &Gpt2Config, memory: MemoryBytes, corpus: usize, cpu: &Cpu) {
+    let work = workload(plan, config);
+    println!(
+        "{}: {} parameters, {} layers × {} heads, width {}, context {}, vocabulary {}",
+        plan.model.name,
+        work.params,
+        config.n_layer(),
+        config.n_head(),
+        config.n_embd(),
+        config.seq_len(),
+        config.vocab_size()
+    );
+    if let Ok(equation) = plan.equation() {
+        println!("update: {equation}");
+    }
+    println!(
+        "run: {} steps, {} tokens, {:.2} epochs of {corpus} tokens, {:.3e} FLOPs ({} = {:.4e} per token)",
+        plan.train.steps,
+        work.tokens,
+        work.tokens as f64 / corpus.max(1) as f64,
+        work.flops() as f64,
+        work.formula.name(),
+        work.flops_per_token() as f64
+    );
+    print_memory(memory);
+    let machine = this_processor(cpu);
+    if let Ok(bill) = bill(&work, &machine, Some(CPU_MFU), plan.cost.price_per_hour) {
+        println!(
+            "time: about {} at {:.0} % of this processor's {:.0} GFLOP/s{}",
+            corella_train::console::duration(bill.hours * 3600.0),
+            100.0 * CPU_MFU,
+            1e3 * machine.card.tflops,
+            bill.dollars.map(|d| format!(", ${d:.2}")).unwrap_or_default()
+        );
+    }
+}
+
+fn print_memory(memory: MemoryBytes) {
+    let mib = |bytes: u64| bytes as f64 / 1048576.0;
+    println!(
+        "memory: {:.0} MiB = weights {:.0} + gradients {:.0} + optimizer {:.0} + activations {:.0}",
+        mib(memory.total),
+        mib(memory.weights),
+        mib(memory.gradients),
+        mib(memory.optimizer),
+        mib(memory.activations)
+    );
+}
+
+fn print(d: &Document) {
+    println!("{}: {} parameters", d.model, d.parameters);
+    println!(
+        "run: {} steps × {} tokens = {} tokens, {:.4e} FLOPs ({} = {} per token)",
+        d.steps, d.tokens_per_step, d.tokens, d.flops, d.formula, d.flops_per_token
+    );
+    print!("micro-batch {}; ", d.micro_batch);
+    print_memory(d.memory_bytes);
+    match d.memory_available {
+        Some(available) if !d.fits => println!("DOES NOT FIT: {:.1} GiB are available", gib(available)),
+        Some(available) => println!("fits into {:.1} GiB", gib(available)),
+        None => {}
+    }
+    println!(
+        "time: {:.2} hours on {} ({} peak at {:.1} % utilisation, {})",
+        d.bill.hours,
+        d.machine,
+        if d.peak_tflops < 10.0 {
+            format!("{:.0} GFLOP/s", 1e3 * d.peak_tflops)
+        } else {
+            format!("{:.1} TFLOP/s", d.peak_tflops)
+        },
+        100.0 * d.bill.mfu,
+        d.mfu_from
+    );
+    if let (Some(dollars), Some(price), Some(from)) = (d.bill.dollars, d.price_per_hour, &d.price_from) {
+        println!("price: ${dollars:.2} = {:.2} hours × ${price:.2} an hour ({from})", d.bill.hours);
+    }
+    if let Some(energy) = d.bill.energy_kwh {
+        println!("energy: at most {energy:.1} kWh");
+    }
+    for scale in &d.scale {
+        let split = if scale.sequences_per_card < 1.0 { " (fewer sequences in an update than cards)" } else { "" };
+        let time = corella_train::console::duration(scale.hours * 3600.0);
+        println!("on {:>7} of these cards: {time} at best{split}", scale.cards);
+    }
+}
+
+fn print_history(common: &Common) -> Result<()> {
+    let steps = history()?;
+    if common.json {
+        println!("{}", serde_json::to_string(&steps)?);
+        return Ok(());
+    }
+    println!("The bill for GPT-2's quality, and by what factor each made it smaller:\n");
+    println!(
+        "{:18} {:18} {:>9} {:>9} {:>7} {:>9} {:>9}",
+        "from", "to", "dollars", "to", "data", "hardware", "software"
+    );
+    for s in &steps {
+        println!(
+            "{:18} {:18} {:9.1} {:9.1} {:6.1}x {:8.1}x {:8.1}x",
+            s.from, s.to, s.dollars_from, s.dollars_to, s.data, s.hardware, s.software
+        );
+        println!("    {}", s.note);
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! `corella plan`: the published bills come out of the program, and what cannot be is refused.
+
+mod common;
+
+use common::{Folder, corella, done, small_run, stderr};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().expect("a line")).expect("JSON")
+}
+
+const THE_RUN_OF_THE_LESSON: [&str; 10] = [
+    "plan",
+    "--model",
+    "gpt2-1558m",
+    "--tokens",
+    "33554432000",
+    "--batch-tokens",
+    "1048576",
+    "--micro-batch",
+    "auto",
+    "--json",
+];
+
+#[test]
+fn the_run_of_the_lesson_costs_672_dollars_and_a_day() {
+    let flags = ["--gpu", "8xH100", "--price", "28", "--mfu", "0.4819"];
+    let plan = json(&done(&[&THE_RUN_OF_THE_LESSON[..], &flags].concat()));
+    let number = |key: &str| plan[key].as_f64().expect(key);
+    assert_eq!((plan["parameters"].as_u64(), plan["steps"].as_u64()), (Some(1_557_611_200), Some(32_000)));
+    assert!((number("hours") - 24.0).abs() < 0.1 && (number("dollars") - 672.0).abs() < 2.0, "{plan}");
+    assert_eq!(plan["formula"], "6N+6LCT");
+    assert_eq!(plan["micro_batch"], 16, "what the published run took is what fits: {plan}");
+    let parts: u64 = ["weights", "gradients", "optimizer", "activations"]
+        .map(|part| plan["memory_bytes"][part].as_u64().expect(part))
+        .iter()
+        .sum();
+    assert_eq!(Some(parts), plan["memory_bytes"]["total"].as_u64());
+    let one = plan["scale"][0]["hours"].as_f64().expect("hours");
+    assert!((one / number("hours") - 8.0).abs() < 1e-9, "one card takes eight times as long: {plan}");
+    assert_eq!(plan["scale"][2]["cards"], 100_000);
+}
+
+#[test]
+fn without_utilisation_and_price_both_come_from_dated_tables() {
+    let plan = json(&done(&[&THE_RUN_OF_THE_LESSON[..], &["--gpu", "8xh100"]].concat()));
+    let hours = plan["hours"].as_f64().expect("hours");
+    assert!((24.0..26.0).contains(&hours), "{plan}");
+    assert!(plan["price_from"].as_str().is_some_and(|from| from.contains("2026-05")), "{plan}");
+    let folder = Folder::new("prices");
+    let own = folder.join("prices.toml");
+    let row =
+        "[[price]]\ncard = \"H100 SXM\"\nwhat = \"ours\"\nlow = 2\nhigh = 2\ndate = \"2026-11\"\ndefault = true\n";
+    std::fs::write(&own, row).expect("written");
+    let flags = ["--gpu", "8xh100", "--prices", &own.display().to_string()];
+    let cheaper = json(&done(&[&THE_RUN_OF_THE_LESSON[..], &flags].concat()));
+    assert!((cheaper["dollars"].as_f64().expect("dollars") - 16.0 * hours).abs() < 0.01);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let refused = |flags: &[&str], code: i32, says: &str| {
+        let output = corella(&[&THE_RUN_OF_THE_LESSON[..], flags].concat());
+        let message = stderr(&output);
+        assert!(output.status.code() == Some(code) && message.contains(says), "{flags:?}: {message}");
+    };
+    refused(&["--gpu", "8xH100", "--mfu", "1.21"], 2, "impossible");
+    refused(&["--gpu", "8xT1000"], 2, "no card is called T1000");
+    refused(&["--gpu", "manyxH100"], 2, "no card is called");
+    refused(&["--gpu", "8xH100", "--prices", "/does/not/exist"], 1, "does/not/exist");
+
+    let folder = Folder::new("too-large");
+    let text = folder.text().display().to_string();
+    let out = folder.join("run").display().to_string();
+    let args = [small_run(&text, &out, "1"), vec!["--micro-batch", "100000000"]].concat();
+    let message = stderr(&corella(&args));
+    assert!(message.contains("GiB are available") && message.contains("hint: a smaller --micro-batch"), "{message}");
+}
+
+#[test]
+fn an_automatic_micro_batch_trains_and_is_written_down() {
+    let folder = Folder::new("auto");
+    let text = folder.text().display().to_string();
+    let out = folder.join("run");
+    let path = out.display().to_string();
+    let printed =
+        done(&[small_run(&text, &path, "2"), vec!["--micro-batch", "auto", "--batch-tokens", "512"]].concat());
+    assert!(printed.contains("512 tokens = micro-batch 16 × 32 × 1"), "{printed}");
+    assert!(printed.contains("time: about") && printed.contains("6N+6LCT"), "{printed}");
+    let plan = std::fs::read_to_string(out.join("run.toml")).expect("a plan");
+    assert!(plan.contains("micro_batch = 16"), "{plan}");
+}
