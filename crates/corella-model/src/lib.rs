@@ -5,6 +5,7 @@ mod error;
 pub mod formats;
 pub mod gpt2;
 pub mod llama;
+pub mod memory;
 mod one_sequence;
 pub mod step;
 pub mod step_options;

@@ -12,7 +12,8 @@ mod params;
 mod train;
 mod weights;
 
-pub use activations::{MemoryPlan, Recompute, memory_plan};
+pub use crate::memory::{MemoryPlan, Recompute};
+pub use activations::memory_plan;
 pub use config::Gpt2Config;
 pub use decode::Gpt2Infer;
 pub use hugging_face::{Gpt2Files, save as save_hugging_face};

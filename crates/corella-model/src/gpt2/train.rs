@@ -2,7 +2,7 @@
 
 use corella_ops::{AdamW, ClassifierDims, Dtype, OpsInfer, ParamPart};
 
-use super::activations::{ActivationGrads, Activations, Recompute};
+use super::activations::{ActivationGrads, Activations};
 use super::backward::backward;
 use super::config::Gpt2Config;
 use super::decode::Decoding;
@@ -10,6 +10,7 @@ use super::forward::{Shape, forward};
 use super::params::{WTE, param_specs};
 use super::weights::Gpt2Weights;
 use crate::ModelError;
+use crate::memory::Recompute;
 use crate::text_model::{BatchShape, ParamInfo, TextModel, TrainModel};
 
 /// Parameters, activations and gradients of a GPT-2 on one backend.

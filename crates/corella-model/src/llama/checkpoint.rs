@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use corella_ops::WeightFormat;
+
 use super::config::LlamaConfig;
 use super::params::{ParamSpec, param_specs};
+use super::source::LlamaSource;
 use super::{gguf, hugging_face, llama2c};
 use crate::ModelError;
 use crate::checkpoint::Place;
@@ -55,18 +58,26 @@ impl LlamaCheckpoint {
         param_specs(&self.config)
     }
 
-    /// All values of a row of the table.
-    pub fn read_f32(&self, index: usize) -> Result<Vec<f32>, FormatError> {
-        let mut values = Vec::new();
-        for place in &self.places[index] {
-            values.extend(place.read_f32(&self.files)?);
-        }
-        Ok(values)
-    }
-
     /// An error if a file changed since it was opened.
     pub fn check_unchanged(&self) -> Result<(), FormatError> {
         self.files.iter().try_for_each(ModelFile::check_unchanged)
+    }
+}
+
+impl LlamaSource for LlamaCheckpoint {
+    fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    fn format(&self, row: usize, part: usize) -> WeightFormat {
+        self.places[row][part].format
+    }
+
+    fn read_rows(&self, row: usize, part: usize, use_rows: &mut dyn FnMut(usize, &[u8])) -> Result<(), FormatError> {
+        let place = &self.places[row][part];
+        place.read_pieces(&self.files, use_rows)?;
+        // A file that was replaced while it was read would give a mixture of two models.
+        self.files[place.file].check_unchanged()
     }
 }
 

@@ -1,16 +1,16 @@
 //! Generation: what a Llama computes in a step, call by call, over packed weights and a paged KV cache.
 
+use std::sync::Arc;
+
 use corella_ops::{
     BatchPlan as RowPlan, Dtype, GluDims, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, OpsTrain,
     ParamPart, RopePairs, Store,
 };
 
-use super::checkpoint::LlamaCheckpoint;
 use super::config::LlamaConfig;
-use super::params::{Block, EMBEDDING, at, head as head_row, last_norm};
+use super::params::{Block, EMBEDDING, at, head as head_row, last_norm, param_specs};
+use super::source::LlamaSource;
 use crate::ModelError;
-use crate::checkpoint::Place;
-use crate::formats::ModelFile;
 use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
 use crate::step_options::{PAGE_TOKENS, StepOptions};
 
@@ -36,45 +36,39 @@ struct Weights<B: OpsInfer> {
 }
 
 impl<B: OpsInfer> Weights<B> {
-    fn load(ops: &B, checkpoint: &LlamaCheckpoint) -> Result<Self, ModelError> {
-        let files = &checkpoint.files;
-        let config = &checkpoint.config;
-        let all = |row: usize| {
-            let places = checkpoint.places[row].iter();
-            places.map(|place| load_weight(ops, files, place)).collect::<Result<Vec<_>, ModelError>>()
+    fn load(ops: &B, source: &dyn LlamaSource) -> Result<Self, ModelError> {
+        let config = source.config();
+        let table = param_specs(config);
+        let part = |row: usize, part: usize| -> Result<B::Weight, ModelError> {
+            let (spec, format) = (&table[row], source.format(row, part));
+            let mut weight = ops.weight(format, spec.parts[part].rows, spec.cols, &spec.name)?;
+            source.read_rows(row, part, &mut |first, bytes| ops.weight_rows(&mut weight, first, bytes))?;
+            Ok(weight)
         };
-        let one = |row: usize| load_weight(ops, files, &checkpoint.places[row][0]);
-        let norm = |row: usize| load_vector(ops, files, &checkpoint.places[row][0]);
+        let all = |row: usize| (0..table[row].parts.len()).map(|i| part(row, i)).collect::<Result<Vec<_>, _>>();
+        let norm = |row: usize| -> Result<B::Param, ModelError> {
+            let spec = &table[row];
+            let mut param = OpsTrain::param(ops, 1, spec.cols, false, Dtype::F32, &spec.name)?;
+            ops.param_write(&mut param, ParamPart::Value, &source.values(row)?);
+            Ok(param)
+        };
         let blocks = (0..config.n_layer).map(|layer| {
             Ok(BlockWeights {
                 attention_norm: norm(at(layer, Block::AttentionNorm))?,
                 qkv: all(at(layer, Block::Qkv))?,
-                o: one(at(layer, Block::O))?,
+                o: part(at(layer, Block::O), 0)?,
                 feed_forward_norm: norm(at(layer, Block::FeedForwardNorm))?,
                 gate_up: all(at(layer, Block::GateUp))?,
-                down: one(at(layer, Block::Down))?,
+                down: part(at(layer, Block::Down), 0)?,
             })
         });
         Ok(Weights {
-            embedding: one(EMBEDDING)?,
+            embedding: part(EMBEDDING, 0)?,
             blocks: blocks.collect::<Result<_, ModelError>>()?,
             norm: norm(last_norm(config))?,
-            head: if config.tied { None } else { Some(one(head_row(config))?) },
+            head: if config.tied { None } else { Some(part(head_row(config), 0)?) },
         })
     }
-}
-
-/// Packs a matrix piece by piece as it is read.
-fn load_weight<B: OpsInfer>(ops: &B, files: &[ModelFile], place: &Place) -> Result<B::Weight, ModelError> {
-    let mut weight = ops.weight(place.format, place.rows, place.cols, &place.name)?;
-    place.read_pieces(files, |first, bytes| ops.weight_rows(&mut weight, first, bytes))?;
-    Ok(weight)
-}
-
-fn load_vector<B: OpsInfer>(ops: &B, files: &[ModelFile], place: &Place) -> Result<B::Param, ModelError> {
-    let mut param = OpsTrain::param(ops, 1, place.cols, false, Dtype::F32, &place.name)?;
-    ops.param_write(&mut param, ParamPart::Value, &place.read_f32(files)?);
-    Ok(param)
 }
 
 /// Llama's layers have no biases.
@@ -123,7 +117,7 @@ impl<B: OpsInfer> Buffers<B> {
 
 /// A Llama that only generates.
 pub struct LlamaInfer<B: OpsInfer> {
-    ops: B,
+    ops: Arc<B>,
     config: LlamaConfig,
     limits: StepLimits,
     name: String,
@@ -138,13 +132,12 @@ pub struct LlamaInfer<B: OpsInfer> {
 
 impl<B: OpsInfer> LlamaInfer<B> {
     /// Loads the weights and allocates everything that steps need.
-    pub fn new(ops: B, checkpoint: &LlamaCheckpoint, options: StepOptions) -> Result<Self, ModelError> {
-        let config = checkpoint.config.clone();
+    pub fn new(ops: impl Into<Arc<B>>, source: &dyn LlamaSource, options: StepOptions) -> Result<Self, ModelError> {
+        let (ops, config) = (ops.into(), source.config().clone());
         let head_bytes = options.kv_kind.bytes(config.head_size) as u64;
         let token_bytes = 2 * (config.n_layer * config.n_kv_head) as u64 * head_bytes;
         let limits = options.limits(config.context_len, config.vocab_size, token_bytes)?;
-        let weights = Weights::load(&ops, checkpoint)?;
-        checkpoint.check_unchanged()?;
+        let weights = Weights::load(&*ops, source)?;
         let dims = KvPagesDims {
             pages: limits.pages,
             page_len: PAGE_TOKENS,
@@ -155,7 +148,7 @@ impl<B: OpsInfer> LlamaInfer<B> {
         let pages = (0..config.n_layer).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
         Ok(LlamaInfer {
             name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
-            buffers: Buffers::new(&ops, &config, limits)?,
+            buffers: Buffers::new(&*ops, &config, limits)?,
             frequencies: config.rope.frequencies(config.head_size),
             host: vec![0.0; limits.max_logit_rows * config.vocab_size],
             pages,
@@ -175,7 +168,7 @@ impl<B: OpsInfer> LlamaInfer<B> {
 
     /// The blocks, for the N tokens of a plan.
     fn blocks(&mut self, n: usize, batch: &B::Batch) {
-        let (ops, b, config) = (&self.ops, &mut self.buffers, &self.config);
+        let (ops, b, config) = (&*self.ops, &mut self.buffers, &self.config);
         let norm = NormDims { n, c: config.n_embd, eps: config.norm_eps };
         let heads = HeadDims { nh: config.n_head, nkv: config.n_kv_head, hs: config.head_size };
         ops.lookup(&mut b.x, &b.ids, &self.weights.embedding, n, Store::Write);
@@ -196,7 +189,7 @@ impl<B: OpsInfer> LlamaInfer<B> {
 
     /// Last norm and output head of the wanted rows.
     fn head(&mut self, rows: &[usize]) {
-        let (ops, b, config) = (&self.ops, &mut self.buffers, &self.config);
+        let (ops, b, config) = (&*self.ops, &mut self.buffers, &self.config);
         let (c, n) = (config.n_embd, rows.len());
         let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
         ops.select_rows(&mut b.wanted, &b.x, &rows, c);

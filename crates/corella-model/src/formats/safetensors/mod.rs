@@ -8,7 +8,7 @@ mod shards;
 mod writer;
 
 pub use header::{SafeTensor, TensorType, parse};
-pub use shards::{Placed, Shards};
+pub use shards::{Placed, SINGLE, Shards};
 pub use writer::{NewTensor, Writer};
 
 use std::collections::BTreeMap;
