@@ -279,13 +279,13 @@ macro_rules! with_simd {
                 unsafe { body::<$crate::cpu::simd::Wide512>($($arg),*) }
             }
 
-            match path {
+            match path.vectors() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the path exists only after its features were detected (`Path::available`); the rest is handed on.
-                $crate::cpu::path::Path::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::cpu::path::Vectors::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                $crate::cpu::path::Path::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::cpu::path::Vectors::Avx512 => unsafe { avx512($($arg),*) },
                 // SAFETY: as above; plain Rust needs no features.
                 _ => unsafe { body::<$crate::cpu::simd::Plain>($($arg),*) },
             }

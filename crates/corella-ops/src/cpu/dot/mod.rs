@@ -12,16 +12,16 @@ mod pack;
 mod probe;
 
 pub use finish::{Finish, Then};
-pub use pack::PackedRight;
+pub use pack::{PackedRight, pack_left};
 
 use super::bf16::{Bf16, Number};
 use super::gemm::{Size, Store, Workers};
 use super::pack::Operand;
 use super::path::Path;
 use super::scratch::Scratch;
-use amx::Amx;
+pub use amx::Amx;
 use finish::{Place, finish};
-use kernel::{Avx512Bf16, DotKernel, NR, STEP};
+pub use kernel::{Avx512Bf16, DotKernel, NR, STEP};
 
 /// Rows of a task: with the longest stretch of k, 1.5 MiB of A.
 const ROWS: usize = 256;

@@ -1,6 +1,8 @@
 //! The backward pass: for each block of queries, the probabilities of each block of keys once more, and from them what q, k
 //! and v contribute.
 
+#[cfg(target_arch = "x86_64")]
+use super::dot;
 use super::product::{Block, Rows, Single, Start, product};
 use super::{Part, QUERIES, SharedBuf, at, gather, hide_future, padded, spans, turn};
 use crate::contract::AttentionDims;
@@ -15,6 +17,8 @@ use crate::cpu::vectorized::vectorized;
 
 /// Keys of a block.
 const KEYS: usize = 96;
+/// Keys of a part are a multiple of this: whole blocks of every kernel.
+const UNIT: usize = 192;
 /// Heads of keys below which a head's keys are cut into parts, so that there is work for several threads. The number of
 /// parts follows from the shape alone, because the parts' dq are added up.
 const FEW_HEADS: usize = 8;
@@ -31,9 +35,9 @@ pub fn backward(
     d: AttentionDims,
 ) {
     let heads = d.b * d.nkv;
-    let blocks = d.t.div_ceil(KEYS);
-    let parts = FEW_HEADS.div_ceil(heads.max(1)).min(blocks.div_ceil(2)).max(1);
-    let run = blocks.div_ceil(parts) * KEYS;
+    let blocks = d.t.div_ceil(UNIT);
+    let parts = FEW_HEADS.div_ceil(heads.max(1)).min(blocks).max(1);
+    let run = blocks.div_ceil(parts) * UNIT;
     let dq_len = d.b * d.t * d.c();
     let mut dq = Scratch::new(if parts > 1 { parts * dq_len } else { 0 });
     let dqkv = SharedBuf::new(dqkv);
@@ -42,7 +46,7 @@ pub fn backward(
         let (part, head) = (task / heads, task % heads);
         let inputs = Inputs { dout, out, qkv, lse, d, b: head / d.nkv, kv_head: head % d.nkv };
         let keys = (part * run).min(d.t)..((part + 1) * run).min(d.t);
-        keys_grad(path, &inputs, keys, &dqkv, |t, head, row| {
+        let put = |t: usize, head: usize, row: &[f32]| {
             // SAFETY: these columns of q belong to this task; in `sums` each part has its own array.
             unsafe {
                 if parts == 1 {
@@ -52,7 +56,12 @@ pub fn backward(
                     sums.part(at, d.hs).copy_from_slice(row);
                 }
             }
-        });
+        };
+        #[cfg(target_arch = "x86_64")]
+        if dot::backward(path, &inputs, keys.clone(), &dqkv, &put) {
+            return;
+        }
+        keys_grad(path, &inputs, keys, &dqkv, &put);
     });
     if parts > 1 {
         pool.run(d.b * d.t, &|row| {
@@ -71,14 +80,14 @@ pub fn backward(
 }
 
 /// What a task reads, and which head of keys it works on.
-struct Inputs<'a> {
-    dout: &'a Buf,
-    out: &'a Buf,
-    qkv: &'a Buf,
-    lse: &'a [f32],
-    d: AttentionDims,
-    b: usize,
-    kv_head: usize,
+pub struct Inputs<'a> {
+    pub(super) dout: &'a Buf,
+    pub(super) out: &'a Buf,
+    pub(super) qkv: &'a Buf,
+    pub(super) lse: &'a [f32],
+    pub(super) d: AttentionDims,
+    pub(super) b: usize,
+    pub(super) kv_head: usize,
 }
 
 /// Gradients of some keys and values of a head, written to dqkv; dq of every query that sees them, as far as they go, is
@@ -88,7 +97,7 @@ fn keys_grad(
     inputs: &Inputs<'_>,
     keys: std::ops::Range<usize>,
     dqkv: &SharedBuf<'_>,
-    put: impl Fn(usize, usize, &[f32]),
+    put: &impl Fn(usize, usize, &[f32]),
 ) {
     let Inputs { qkv, d, b, kv_head, .. } = *inputs;
     let (n, hs, row) = (keys.len(), d.hs, padded(d));

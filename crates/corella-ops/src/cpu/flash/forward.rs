@@ -1,5 +1,7 @@
 //! The forward pass: for each block of queries, blocks of keys with an online softmax.
 
+#[cfg(target_arch = "x86_64")]
+use super::dot;
 use super::product::{Block, Rows, Single, Start, product};
 use super::{Part, QUERIES, SharedBuf, at, gather, hide_future, padded, spans, turn};
 use crate::contract::AttentionDims;
@@ -14,43 +16,87 @@ use crate::cpu::simd::with_simd;
 /// Keys of a block: their scores and values stay in the first-level cache.
 const KEYS: usize = 96;
 
+/// Queries of a task at least, where heads are cut; whole blocks of every kernel.
+const RUN: usize = 192;
+
 /// See [`crate::OpsTrain::attention`].
 pub fn forward(pool: &Pool, path: Path, out: &mut Buf, lse: &mut [f32], qkv: &Buf, d: AttentionDims) {
-    let (hs, row) = (d.hs, padded(d));
-    let blocks = d.t.div_ceil(QUERIES);
     // Where heads are too few for the threads, each is cut into runs of query blocks, which are independent of each other.
-    let parts = (4 * pool.threads()).div_ceil((d.b * d.nh).max(1)).min(blocks.div_ceil(4)).max(1);
-    let run = blocks.div_ceil(parts);
-    let (out, lse) = (SharedBuf::new(out), SharedMut::new(lse));
+    let runs = d.t.div_ceil(RUN);
+    let parts = (4 * pool.threads()).div_ceil((d.b * d.nh).max(1)).min(runs).max(1);
+    let run = runs.div_ceil(parts) * RUN;
+    let output = Output { path, d, out: SharedBuf::new(out), lse: SharedMut::new(lse) };
     pool.run(d.b * d.nh * parts, &|task| {
         // The longest runs, the last ones, come first.
         let (part, head) = (parts - 1 - task / (d.b * d.nh), task % (d.b * d.nh));
-        let (b, head) = (head / d.nh, head % d.nh);
-        let (begin, end) = ((part * run * QUERIES).min(d.t), ((part + 1) * run * QUERIES).min(d.t));
-        let mut space = Scratch::new((2 * end + 3 * QUERIES) * row);
-        let (k, rest) = space.split_at_mut(end * row);
-        let (v, rest) = rest.split_at_mut(end * row);
-        let (q, rest) = rest.split_at_mut(row * QUERIES);
-        let (q_turned, sums) = rest.split_at_mut(row * QUERIES);
-        gather(path, k, row, (qkv, at(d, Part::K, b, 0, head / d.group())), d.qkv(), end, hs);
-        gather(path, v, row, (qkv, at(d, Part::V, b, 0, head / d.group())), d.qkv(), end, hs);
-        for t0 in (begin..end).step_by(QUERIES) {
-            let rows = QUERIES.min(d.t - t0);
-            // Copied first: the rows of the next block are asked for meanwhile.
-            gather(path, q, row, (qkv, at(d, Part::Q, b, t0, head)), d.qkv(), rows, hs);
-            turn(path, q_turned, q, row, rows, hs);
-            let (max, total) = block(path, sums, q_turned, &k[..(t0 + rows) * row], v, (hs, row), t0);
-            // The sums turned back, over the queries: (queries, row).
-            pack(path, row, q, Operand::rows(sums, QUERIES), 0, hs, 0, rows);
-            // SAFETY: these queries of this head's lse.
-            let lse = unsafe { lse.part((b * d.nh + head) * d.t + t0, rows) };
-            for (i, from) in q.chunks_exact(row).enumerate().take(rows) {
-                // SAFETY: this head's columns of row t0 + i, which no other task writes.
-                unsafe { out.put(path, (b * d.t + t0 + i) * d.c() + head * hs, &from[..hs], 1.0 / total[i]) };
-                lse[i] = (max[i] + total[i].log2()) * std::f32::consts::LN_2;
-            }
+        let (begin, end) = ((part * run).min(d.t), ((part + 1) * run).min(d.t));
+        let place = Place { b: head / d.nh, head: head % d.nh };
+        #[cfg(target_arch = "x86_64")]
+        if dot::forward(path, &output, qkv, place, begin..end) {
+            return;
         }
+        run_of_queries(path, &output, qkv, place, begin..end);
     });
+}
+
+/// A head of a sequence.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Sequence.
+    pub b: usize,
+    /// Head of queries.
+    pub head: usize,
+}
+
+/// The results, which tasks write in parts.
+pub struct Output<'a> {
+    path: Path,
+    pub(super) d: AttentionDims,
+    out: SharedBuf<'a>,
+    lse: SharedMut<'a>,
+}
+
+impl Output<'_> {
+    /// Results of the `rows` queries from `t0` on. sums: (hs, width), one column per query; `max`, `total`: of their softmax,
+    /// in base 2.
+    ///
+    /// # Safety
+    /// No other task writes the results of these queries of this head.
+    pub unsafe fn put(&self, place: Place, t0: usize, rows: usize, sums: &[f32], max: &[f32], total: &[f32]) {
+        let (d, hs, row, width) = (self.d, self.d.hs, padded(self.d), max.len());
+        let mut turned = Scratch::new(width * row);
+        pack(self.path, row, &mut turned, Operand::rows(sums, width), 0, hs, 0, rows);
+        // SAFETY: handed on.
+        let lse = unsafe { self.lse.part((place.b * d.nh + place.head) * d.t + t0, rows) };
+        for (i, from) in turned.chunks_exact(row).enumerate().take(rows) {
+            let at = (place.b * d.t + t0 + i) * d.c() + place.head * hs;
+            // SAFETY: handed on.
+            unsafe { self.out.put(self.path, at, &from[..hs], 1.0 / total[i]) };
+            lse[i] = (max[i] + total[i].log2()) * std::f32::consts::LN_2;
+        }
+    }
+}
+
+/// Some blocks of queries of a head, in f32.
+fn run_of_queries(path: Path, output: &Output<'_>, qkv: &Buf, place: Place, queries: std::ops::Range<usize>) {
+    let (d, hs, row, end) = (output.d, output.d.hs, padded(output.d), queries.end);
+    let Place { b, head } = place;
+    let mut space = Scratch::new((2 * end + 3 * QUERIES) * row);
+    let (k, rest) = space.split_at_mut(end * row);
+    let (v, rest) = rest.split_at_mut(end * row);
+    let (q, rest) = rest.split_at_mut(row * QUERIES);
+    let (q_turned, sums) = rest.split_at_mut(row * QUERIES);
+    gather(path, k, row, (qkv, at(d, Part::K, b, 0, head / d.group())), d.qkv(), end, hs);
+    gather(path, v, row, (qkv, at(d, Part::V, b, 0, head / d.group())), d.qkv(), end, hs);
+    for t0 in queries.step_by(QUERIES) {
+        let rows = QUERIES.min(d.t - t0);
+        // Copied first: the rows of the next block are asked for meanwhile.
+        gather(path, q, row, (qkv, at(d, Part::Q, b, t0, head)), d.qkv(), rows, hs);
+        turn(path, q_turned, q, row, rows, hs);
+        let (max, total) = block(path, sums, q_turned, &k[..(t0 + rows) * row], v, (hs, row), t0);
+        // SAFETY: these queries of this head belong to this task.
+        unsafe { output.put(place, t0, rows, sums, &max, &total) };
+    }
 }
 
 /// sums (hs, QUERIES) = Σ over keys of v · 2^(scaled score − max); returns, for each query, max in base 2 and Σ 2^(…).

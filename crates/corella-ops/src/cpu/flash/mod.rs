@@ -8,6 +8,8 @@
 //! query heads of a group in their order.
 
 mod backward;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 mod forward;
 mod product;
 
