@@ -57,6 +57,11 @@ impl HubName {
         self.path.as_deref()
     }
 
+    /// The name without its path.
+    pub fn repository(&self) -> HubName {
+        HubName { path: None, ..self.clone() }
+    }
+
     /// Whether a file of the repository is meant.
     pub fn selects(&self, file: &str) -> bool {
         let Some(path) = &self.path else { return true };

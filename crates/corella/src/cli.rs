@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::prepare::PrepareArgs;
 use corella_model::Dtype;
 
 /// Train GPT-2 from random weights, and continue text with what came out.
@@ -54,7 +56,7 @@ pub enum Command {
     /// Continue a text
     Generate(GenerateArgs),
     /// Turn text into token shards
-    Prepare(PrepareArgs),
+    Prepare(Box<PrepareArgs>),
     /// Convert a model between Hugging Face folders and llm.c files
     Convert(ConvertArgs),
     /// Loss and perplexity of a model on a text
@@ -238,29 +240,6 @@ pub struct GenerateArgs {
     /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
     #[arg(long)]
     pub tokenizer: Option<String>,
-}
-
-/// Flags of `prepare`.
-#[derive(Debug, Args)]
-pub struct PrepareArgs {
-    /// Text files or folders, or `tiny-internet`
-    #[arg(required = true)]
-    pub sources: Vec<PathBuf>,
-    /// `gpt2`, `own` (trained on the text), or a tokenizer.json
-    #[arg(long, default_value = "own")]
-    pub tokenizer: String,
-    /// Size of an own vocabulary
-    #[arg(long, default_value_t = 2048)]
-    pub vocab_size: usize,
-    /// Share of the documents kept for validation
-    #[arg(long, default_value_t = 0.05)]
-    pub val_fraction: f64,
-    /// Pages of the tiny internet
-    #[arg(long, default_value_t = crate::inputs::TINY_PAGES)]
-    pub pages: usize,
-    /// Folder to write
-    #[arg(long)]
-    pub out: PathBuf,
 }
 
 /// Flags of `convert`.

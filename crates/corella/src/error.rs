@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use corella_hub::HubError;
 use corella_model::ModelError;
 use corella_model::formats::FormatError;
 use corella_text::data::DataError;
@@ -97,6 +98,14 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(error) = error.downcast_ref::<FormatError>() {
         return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<HubError>() {
+        return error.hint();
+    }
+    match error.downcast_ref::<DataError>() {
+        Some(DataError::Problem(_)) => return Some("without --strict such input is reported and passed over"),
+        Some(DataError::Memory { .. }) => return Some("raise --memory or lower --max-document"),
+        _ => {}
     }
     match error.downcast_ref::<std::io::Error>()?.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use corella_model::gpt2::{Gpt2Weights, load_gpt2};
 use corella_ops::cpu::{Cpu, CpuOptions};
-use corella_text::data::readers::ReadOptions;
+use corella_text::data::readers::{ReadOptions, SourceFile, expand};
 use corella_text::data::{Dataset, Document, Origin, TextCorpus, tokens_of};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
+use crate::fetch::fetch;
 
 /// The name that stands for the embedded corpus.
 pub const TINY_INTERNET: &str = "tiny-internet";
@@ -22,7 +23,7 @@ pub const TINY_PAGES: usize = 38_900;
 /// Share of the documents kept for validation when text is tokenised on the spot.
 const VAL_FRACTION: f64 = 0.05;
 /// Most text, in bytes, that an own vocabulary is trained on: more hardly changes it.
-const VOCABULARY_BYTES: usize = 20_000_000;
+pub const VOCABULARY_BYTES: usize = 20_000_000;
 
 /// The backend for the flags that every command has.
 pub fn backend(common: &Common) -> Result<Cpu> {
@@ -49,14 +50,23 @@ pub fn tokenizer_for(name: &str, vocab_size: usize, documents: &[Document]) -> R
 /// Most problems of the input that are printed one by one.
 const PROBLEMS_SHOWN: usize = 10;
 
-/// Documents of a file, a folder or a pattern, in any format that `corella prepare` reads.
-pub fn documents(source: &Path) -> Result<Vec<Document>> {
-    if !source.exists() && !source.to_string_lossy().contains(['*', '?', '[']) {
+/// The files that a source stands for: a file, a folder, a pattern, or a data set on the hub, which is fetched.
+pub fn source_files(source: &Path, quiet: bool) -> Result<Vec<SourceFile>> {
+    let name = source.to_string_lossy();
+    if name.starts_with(corella_hub::PREFIX) {
+        return fetch(&name, quiet);
+    }
+    if !source.exists() && !name.contains(['*', '?', '[']) {
         return Err(Failure::new(format!("{} does not exist", source.display())).hint(
-            "give a file or a folder of text, JSON lines, Parquet or WARC (also packed), a folder written by `corella prepare`, or `tiny-internet`",
+            "give a file or a folder of text, JSON lines, Parquet or WARC (also packed), a folder written by `corella prepare`, hf://datasets/OWNER/NAME, or `tiny-internet`",
         ));
     }
-    let corpus = TextCorpus::read(source, &ReadOptions::default())?;
+    Ok(expand(source)?)
+}
+
+/// Documents of a source, in any format that `corella prepare` reads.
+pub fn documents(source: &Path) -> Result<Vec<Document>> {
+    let corpus = TextCorpus::read(&source_files(source, false)?, &ReadOptions::default())?;
     for problem in corpus.problems.iter().take(PROBLEMS_SHOWN) {
         eprintln!("warning: {problem}");
     }

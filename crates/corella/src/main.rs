@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod error;
+mod fetch;
 mod inputs;
 mod machine;
 mod signals;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::DataError;
 use super::clean::{CleanOptions, clean};
 use super::document::{Document, Flow, Problem, Sink};
-use super::readers::{ReadOptions, SourceFile, expand, read_file};
+use super::readers::{ReadOptions, SourceFile, read_file};
 
 /// The documents of some sources, and what was wrong with these.
 #[derive(Clone, Debug, Default)]
@@ -17,15 +17,18 @@ pub struct TextCorpus {
 }
 
 impl TextCorpus {
-    /// Reads what a path, a folder or a pattern stands for, in any format that [`read_file`] knows.
-    pub fn read(source: &Path, options: &ReadOptions) -> Result<TextCorpus, DataError> {
+    /// Reads files of any format that [`read_file`] knows.
+    pub fn read(files: &[SourceFile], options: &ReadOptions) -> Result<TextCorpus, DataError> {
         let mut corpus = TextCorpus::default();
-        for SourceFile { path, name } in expand(source)? {
-            let _ = read_file(&path, &name, options, &mut corpus);
+        for SourceFile { path, name } in files {
+            let _ = read_file(path, name, options, &mut corpus);
         }
         if corpus.documents.is_empty() {
             let why = corpus.problems.first().map(|p| format!(": {p}")).unwrap_or_default();
-            return Err(DataError::bad(source, format!("holds no text{why}")));
+            return Err(DataError::bad(
+                files.first().map_or(Path::new("nothing"), |f| &f.path),
+                format!("holds no text{why}"),
+            ));
         }
         Ok(corpus)
     }

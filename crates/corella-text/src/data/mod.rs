@@ -4,6 +4,9 @@ mod clean;
 mod corpus;
 mod dataset;
 mod document;
+mod duplicates;
+pub mod filters;
+mod index;
 mod loader;
 mod prepare;
 pub mod readers;
@@ -15,8 +18,13 @@ pub use clean::{CleanOptions, clean};
 pub use corpus::TextCorpus;
 pub use dataset::{Dataset, TokenStream};
 pub use document::{Document, Flow, Origin, Problem, ProblemKind, Sink};
+pub use duplicates::{Signature, signature, text_hash};
+pub use index::{IndexEntry, read_index};
 pub use loader::{Loader, LoaderState};
-pub use prepare::{DatasetInfo, PrepareOptions, PrepareReport, prepare, tokens_of};
+pub use prepare::{
+    DatasetInfo, Dropped, Example, PrepareOptions, PrepareReport, Problems, Report, Tally, Vocabulary, Watch,
+    is_token_file, prepare, prepare_documents, prepare_tokens, tokens_of,
+};
 pub use shard::{read_shard, write_shard};
 
 use crate::tokenizer::TokenizerError;
@@ -49,6 +57,19 @@ pub enum DataError {
         tokens: usize,
         /// Length of a sequence.
         seq_len: usize,
+    },
+    /// A problem of the input, where none is allowed.
+    #[error("{0}")]
+    Problem(Problem),
+    /// The ceiling of memory is too low.
+    #[error("{given} bytes of memory are too few for {limit}: {needed} are needed")]
+    Memory {
+        /// The ceiling.
+        given: usize,
+        /// The least that would do.
+        needed: usize,
+        /// What needs it.
+        limit: String,
     },
     /// A saved position belongs to other data.
     #[error("the saved position belongs to other data: {0}")]

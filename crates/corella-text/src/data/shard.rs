@@ -9,23 +9,47 @@ use super::DataError;
 /// Magic and version of shards with 16-bit tokens, and with 32-bit tokens.
 const NARROW: (u32, u32) = (20240520, 1);
 const WIDE: (u32, u32) = (20240801, 7);
-const HEADER: usize = 1024;
+/// Bytes of the header.
+pub(super) const HEADER: usize = 1024;
+
+/// Bytes of a token: two if `vocab_size` allows.
+pub(super) fn width(vocab_size: usize) -> usize {
+    if vocab_size <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Bytes of a token of the shard that begins with `head`; `None` if no shard does.
+pub(super) fn token_width(head: &[u8]) -> Option<usize> {
+    let word = |i: usize| Some(u32::from_le_bytes(head.get(4 * i..4 * i + 4)?.try_into().ok()?));
+    match (word(0)?, word(1)?) {
+        NARROW => Some(2),
+        WIDE => Some(4),
+        _ => None,
+    }
+}
+
+/// The header of a shard of `count` tokens.
+pub(super) fn shard_header(count: u32, vocab_size: usize) -> [u8; HEADER] {
+    let (magic, version) = if width(vocab_size) == 2 { NARROW } else { WIDE };
+    let mut header = [0; HEADER];
+    for (i, word) in [magic, version, count].into_iter().enumerate() {
+        header[4 * i..4 * i + 4].copy_from_slice(&word.to_le_bytes());
+    }
+    header
+}
+
+/// Tokens as they stand in a shard.
+pub(super) fn token_bytes(tokens: &[u32], vocab_size: usize) -> Vec<u8> {
+    let width = width(vocab_size);
+    let mut bytes = Vec::with_capacity(tokens.len() * width);
+    tokens.iter().for_each(|token| bytes.extend_from_slice(&token.to_le_bytes()[..width]));
+    bytes
+}
 
 /// Writes a shard under a temporary name, syncs it, and renames it. 16-bit tokens if `vocab_size` allows.
 /// Returns the checksum (CRC-32) of the file.
 pub fn write_shard(path: &Path, tokens: &[u32], vocab_size: usize) -> Result<u32, DataError> {
-    let narrow = vocab_size <= 1 << 16;
-    let (magic, version) = if narrow { NARROW } else { WIDE };
     let count = u32::try_from(tokens.len()).map_err(|_| DataError::bad(path, "more than 2^32 tokens in one shard"))?;
-    let mut bytes = Vec::with_capacity(HEADER + tokens.len() * 4);
-    for word in [magic, version, count] {
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    bytes.resize(HEADER, 0);
-    for token in tokens {
-        let all = token.to_le_bytes();
-        bytes.extend_from_slice(if narrow { &all[..2] } else { &all });
-    }
+    let bytes = [&shard_header(count, vocab_size)[..], &token_bytes(tokens, vocab_size)].concat();
     let temporary = path.with_extension("bin.partial");
     let write = || -> std::io::Result<()> {
         let mut out = BufWriter::new(File::create(&temporary)?);

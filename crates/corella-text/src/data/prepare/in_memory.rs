@@ -1,0 +1,100 @@
+//! Documents that are in memory already: tokenised on the spot, or written as a prepared folder.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::available_parallelism;
+
+use super::super::{DataError, Document, duplicates::text_hash};
+use super::state::write_synced;
+use super::writer::{PartState, PartWriter};
+use super::{DatasetInfo, PrepareReport, chosen, finish};
+use crate::tokenizer::Tokenizer;
+
+/// The documents' tokens, each document behind an end-of-text token: (train, its size, val, its size).
+///
+/// A single document is split in two; of several, those are for validation on whose hash the lot falls.
+pub fn tokens_of(
+    documents: &[Document],
+    tokenizer: &Tokenizer,
+    val_fraction: f64,
+) -> (Vec<u32>, PrepareReport, Vec<u32>, PrepareReport) {
+    let mut parts = [(Vec::new(), PrepareReport::default()), (Vec::new(), PrepareReport::default())];
+    let mut put = |part: usize, text: &str, ids: Vec<u32>| {
+        let (tokens, report) = &mut parts[part];
+        tokens.push(tokenizer.end_of_text());
+        tokens.extend(ids);
+        report.documents += 1;
+        report.bytes += text.len() as u64;
+        report.tokens = tokens.len() as u64;
+    };
+    if let [only] = documents {
+        let (train, val) = split(&only.text, val_fraction);
+        put(0, train, tokenizer.encode(train));
+        if !val.is_empty() {
+            put(1, val, tokenizer.encode(val));
+        }
+    } else {
+        for (document, ids) in documents.iter().zip(encode_all(documents, tokenizer)) {
+            put(usize::from(chosen(lot(document), val_fraction)), &document.text, ids);
+        }
+    }
+    let [train, val] = parts;
+    (train.0, train.1, val.0, val.1)
+}
+
+fn lot(document: &Document) -> u64 {
+    (text_hash(&document.text) >> 64) as u64
+}
+
+/// Cuts a text at a line's end, as near as possible to where validation begins.
+pub(super) fn split(text: &str, val_fraction: f64) -> (&str, &str) {
+    let target = (text.len() as f64 * (1.0 - val_fraction)) as usize;
+    let cut = text.bytes().take(target).rposition(|b| b == b'\n').map_or(text.len(), |i| i + 1);
+    text.split_at(cut)
+}
+
+/// The ids of every document, in their order, on all processors.
+fn encode_all(documents: &[Document], tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); documents.len()]));
+    let work = || {
+        while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < documents.len()) {
+            let ids = tokenizer.encode(&documents[i].text);
+            done.lock().unwrap_or_else(PoisonError::into_inner)[i] = ids;
+        }
+    };
+    let threads = available_parallelism().map_or(1, usize::from).min(documents.len());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a prepared folder of documents whose parts are decided.
+pub fn prepare_documents(
+    train: &[Document],
+    val: &[Document],
+    tokenizer: &Tokenizer,
+    out: &Path,
+    shard_tokens: usize,
+) -> Result<DatasetInfo, DataError> {
+    fs::create_dir_all(out).map_err(DataError::io(out))?;
+    let mut sources: Vec<&str> = Vec::new();
+    let mut parts = Vec::new();
+    for (name, documents) in [("train", train), ("val", val)] {
+        let mut writer = PartWriter::new(out, name, tokenizer.vocab_size(), shard_tokens, PartState::default())?;
+        for (document, ids) in documents.iter().zip(encode_all(documents, tokenizer)) {
+            if sources.last() != Some(&&*document.origin.source) {
+                sources.push(&document.origin.source);
+            }
+            let source = u32::try_from(sources.len() - 1).unwrap_or(u32::MAX);
+            let ids = [&[tokenizer.end_of_text()], &ids[..]].concat();
+            writer.append(&document.origin, source, lot(document), document.text.len(), &ids)?;
+        }
+        parts.push(writer.finish()?);
+    }
+    let lines: String = sources.iter().map(|s| format!("{}\n", serde_json::Value::from(*s))).collect();
+    write_synced(&out.join("sources.txt"), &lines)?;
+    write_synced(&out.join("tokenizer.json"), &tokenizer.to_json())?;
+    let val = parts.pop().unwrap_or_default();
+    finish(out, tokenizer, parts.pop().unwrap_or_default(), val)
+}

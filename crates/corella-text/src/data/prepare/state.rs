@@ -1,0 +1,119 @@
+//! What an interrupted run leaves behind so that the next one goes on: a folder `.prepare` inside the output.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::DataError;
+use super::writer::PartState;
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The pass it is in.
+    pub stage: Stage,
+}
+
+/// The two passes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Stage {
+    /// Reading and judging; so many documents have a record.
+    Survey {
+        /// Documents with a record.
+        documents: u64,
+    },
+    /// Tokenising.
+    Shards {
+        /// Documents of the complete survey.
+        documents: u64,
+        /// What is written, if anything.
+        done: Option<Box<ShardsDone>>,
+    },
+}
+
+/// What the second pass has written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ShardsDone {
+    /// Documents that were taken in.
+    pub documents: u64,
+    /// The part to train on.
+    pub train: PartState,
+    /// The part to validate on.
+    pub val: PartState,
+}
+
+/// The working folder.
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the working folder for a plan. One that was left by another plan is emptied; so is the output of that plan.
+    pub(super) fn open(out: &Path, plan: &str) -> Result<Folder, DataError> {
+        let folder = Folder { path: out.join(".prepare") };
+        fs::create_dir_all(&folder.path).map_err(DataError::io(&folder.path))?;
+        let same = fs::read_to_string(folder.file("plan.json")).is_ok_and(|found| found == plan);
+        if !same {
+            fs::remove_dir_all(&folder.path).map_err(DataError::io(&folder.path))?;
+            clear(out)?;
+            fs::create_dir_all(&folder.path).map_err(DataError::io(&folder.path))?;
+            write_synced(&folder.file("plan.json"), plan)?;
+        }
+        Ok(folder)
+    }
+
+    /// A file of the folder.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// What was noted last.
+    pub(super) fn progress(&self) -> Result<Progress, DataError> {
+        let path = self.file("progress.json");
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|e| DataError::bad(&path, e.to_string())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Progress { stage: Stage::Survey { documents: 0 } })
+            }
+            Err(e) => Err(DataError::io(&path)(e)),
+        }
+    }
+
+    /// Notes how far the run is.
+    pub(super) fn note(&self, progress: &Progress) -> Result<(), DataError> {
+        let path = self.file("progress.json");
+        let text = serde_json::to_string(progress).map_err(|e| DataError::bad(&path, e.to_string()))?;
+        write_synced(&path, &text)
+    }
+
+    /// Removes the folder: the run is complete.
+    pub(super) fn remove(self) -> Result<(), DataError> {
+        fs::remove_dir_all(&self.path).map_err(DataError::io(&self.path))
+    }
+}
+
+/// Removes what an earlier run wrote into a folder, and nothing else.
+fn clear(out: &Path) -> Result<(), DataError> {
+    for entry in fs::read_dir(out).map_err(DataError::io(out))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let shard = (name.starts_with("train_") || name.starts_with("val_"))
+            && [".bin", ".idx", ".partial"].iter().any(|e| name.ends_with(e));
+        if shard || matches!(&name[..], "dataset.json" | "report.json" | "sources.txt" | "tokenizer.json") {
+            fs::remove_file(entry.path()).map_err(DataError::io(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a small file under a temporary name, syncs and renames it.
+pub(super) fn write_synced(path: &Path, text: &str) -> Result<(), DataError> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        fs::write(&temporary, text)?;
+        File::open(&temporary)?.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(DataError::io(path))
+}

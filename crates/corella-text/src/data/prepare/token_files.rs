@@ -1,0 +1,115 @@
+//! Ready-made tokens: shards of llm.c and files of nanoGPT, brought into the form of a prepared folder.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use super::super::readers::SourceFile;
+use super::super::shard::{HEADER, token_width};
+use super::super::{DataError, Origin};
+use super::state::write_synced;
+use super::writer::{PartState, PartWriter};
+use super::{DatasetInfo, finish};
+use crate::tokenizer::Tokenizer;
+
+/// Tokens read at a time.
+const CHUNK: usize = 1 << 16;
+/// Longest document in tokens; what comes after is a document of its own.
+const LONGEST: usize = 16 << 20;
+
+/// Whether a file holds tokens: a shard of llm.c by its first bytes, a file of nanoGPT (which has no header) by its ending.
+pub fn is_token_file(path: &Path) -> bool {
+    let mut head = [0; 12];
+    let llm_c = File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok_and(|()| token_width(&head).is_some());
+    llm_c || path.extension().is_some_and(|e| e == "bin")
+}
+
+/// Writes a prepared folder of files of tokens. Those with `val` or `test` in their names are for validation. A document
+/// begins at every end-of-text token.
+pub fn prepare_tokens(
+    files: &[SourceFile],
+    tokenizer: &Tokenizer,
+    out: &Path,
+    shard_tokens: usize,
+) -> Result<DatasetInfo, DataError> {
+    fs::create_dir_all(out).map_err(DataError::io(out))?;
+    let is_val = |file: &SourceFile| {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        name.contains("val") || name.contains("test")
+    };
+    let (mut sources, mut parts) = (String::new(), Vec::new());
+    let mut source = 0u32;
+    for part in ["train", "val"] {
+        let mut writer = PartWriter::new(out, part, tokenizer.vocab_size(), shard_tokens, PartState::default())?;
+        for file in files.iter().filter(|f| is_val(f) == (part == "val")) {
+            one_file(file, source, tokenizer, &mut writer)?;
+            sources.push_str(&format!("{}\n", serde_json::Value::from(&file.name[..])));
+            source += 1;
+        }
+        parts.push(writer.finish()?);
+    }
+    write_synced(&out.join("sources.txt"), &sources)?;
+    write_synced(&out.join("tokenizer.json"), &tokenizer.to_json())?;
+    let val = parts.pop().unwrap_or_default();
+    finish(out, tokenizer, parts.pop().unwrap_or_default(), val)
+}
+
+fn one_file(file: &SourceFile, source: u32, tokenizer: &Tokenizer, writer: &mut PartWriter) -> Result<(), DataError> {
+    let path = &file.path;
+    let opened = File::open(path).map_err(DataError::io(path))?;
+    let length = opened.metadata().map_err(DataError::io(path))?.len();
+    let mut reader = BufReader::with_capacity(1 << 18, opened);
+    let mut head = Vec::new();
+    reader.by_ref().take(HEADER as u64).read_to_end(&mut head).map_err(DataError::io(path))?;
+    let (width, count) = match token_width(&head) {
+        Some(width) => {
+            let count = u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]]));
+            if length != HEADER as u64 + count * width as u64 {
+                let why = format!("{length} bytes, but the header says {count} tokens of {width}");
+                return Err(DataError::bad(path, why));
+            }
+            head.clear();
+            (width, count)
+        }
+        // nanoGPT: 16-bit tokens and nothing else.
+        None if length % 2 == 0 => (2, length / 2),
+        None => return Err(DataError::bad(path, format!("{length} bytes are no whole number of 16-bit tokens"))),
+    };
+    let mut reader = std::io::Read::chain(&head[..], reader);
+    let (mut document, mut start, mut record, mut at) = (Vec::<u32>::new(), 0u64, 0u64, 0u64);
+    let mut bytes = vec![0; CHUNK * width];
+    let mut put = |document: &mut Vec<u32>, start: u64| -> Result<(), DataError> {
+        if document.is_empty() {
+            return Ok(());
+        }
+        let raw: Vec<u8> = document.iter().flat_map(|t| t.to_le_bytes()).collect();
+        let hash = twox_hash::XxHash3_64::oneshot(&raw);
+        let text = document.iter().filter(|t| **t != tokenizer.end_of_text());
+        let length = text.map(|t| tokenizer.token_bytes(*t).len()).sum();
+        let origin = Origin { source: file.name.as_str().into(), record, offset: start };
+        record += 1;
+        writer.append(&origin, source, hash, length, document)?;
+        document.clear();
+        Ok(())
+    };
+    while at < count {
+        let now = ((count - at) as usize).min(CHUNK);
+        let chunk = &mut bytes[..now * width];
+        reader.read_exact(chunk).map_err(DataError::io(path))?;
+        for token in chunk.chunks_exact(width) {
+            let token = token.iter().rev().fold(0u32, |t, b| t << 8 | u32::from(*b));
+            if token as usize >= tokenizer.vocab_size() {
+                let why =
+                    format!("token {token} at place {at} is outside the vocabulary of {}", tokenizer.vocab_size());
+                return Err(DataError::bad(path, why));
+            }
+            if token == tokenizer.end_of_text() || document.len() == LONGEST {
+                put(&mut document, start)?;
+                start = at;
+            }
+            document.push(token);
+            at += 1;
+        }
+    }
+    put(&mut document, start)
+}

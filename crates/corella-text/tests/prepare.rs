@@ -1,0 +1,219 @@
+//! A prepared folder: the same bytes whatever the threads and the memory, an index that agrees with the shards, a choice of
+//! validation documents that stays, a report of what was dropped.
+
+mod preparing;
+
+use std::collections::BTreeSet;
+
+use preparing::{Folder, Witness, contents, options};
+use corella_text::data::filters::{FilterOptions, Rule};
+use corella_text::data::readers::SourceFile;
+use corella_text::data::{
+    DataError, Dataset, DatasetInfo, PrepareOptions, ProblemKind, Report, Vocabulary, is_token_file, prepare,
+    prepare_tokens, read_index, read_shard, write_shard,
+};
+use corella_text::tokenizer::Tokenizer;
+
+fn text(i: usize) -> String {
+    let words: Vec<String> = (0..40 + i * 37 % 100).map(|k| format!("word{}", (i * 7919 + k * k * 31) % 997)).collect();
+    words.join(" ")
+}
+
+/// 300 documents in three files: texts between separators, JSON lines, and a text alone.
+fn sources(folder: &Folder) -> Vec<SourceFile> {
+    let texts: Vec<String> = (0..150).map(text).collect();
+    let json: String = (150..299).map(|i| format!("{}\n", serde_json::json!({ "text": text(i) }))).collect();
+    vec![
+        folder.file("a.txt", texts.join("<|endoftext|>")),
+        folder.file("b.jsonl", json),
+        folder.file("c.txt", text(299)),
+    ]
+}
+
+fn run(
+    files: &[SourceFile],
+    folder: &Folder,
+    name: &str,
+    options: &PrepareOptions,
+) -> Result<(DatasetInfo, Report), DataError> {
+    let vocabulary = Vocabulary::Trained { size: 400, sample_bytes: 20_000 };
+    prepare(files, &vocabulary, &folder.0.join(name), options, &mut Witness::default())
+}
+
+#[test]
+fn threads_and_memory_do_not_change_a_byte() {
+    let folder = Folder::new("bytes");
+    let files = sources(&folder);
+    let near = PrepareOptions { near_duplicates: Some(0.7), ..options() };
+    run(&files, &folder, "one", &PrepareOptions { threads: 1, ..near.clone() }).expect("prepared");
+    let one = contents(&folder.0.join("one"));
+    assert!(one.len() > 10 && one.iter().any(|(name, _)| name == "train_000003.bin"), "several shards");
+    assert!(!one.iter().any(|(name, _)| name.contains("partial") || name == ".prepare"), "nothing is left over");
+    for (threads, memory) in [(2, 64 << 20), (7, 64 << 20), (3, 1 << 30)] {
+        let name = format!("{threads}-{memory}");
+        run(&files, &folder, &name, &PrepareOptions { threads, memory, ..near.clone() }).expect("prepared");
+        assert!(one == contents(&folder.0.join(&name)), "{threads} threads, {memory} bytes");
+    }
+    // Over an older output of other options, nothing of that stays.
+    run(&files[..1], &folder, "one", &PrepareOptions { shard_tokens: 700, ..options() }).expect("prepared");
+    run(&files, &folder, "one", &near).expect("prepared");
+    assert!(one == contents(&folder.0.join("one")));
+}
+
+#[test]
+fn index_shards_and_sources_agree_and_every_document_stands_once() {
+    let folder = Folder::new("index");
+    let files = sources(&folder);
+    let (info, report) = run(&files, &folder, "out", &options()).expect("prepared");
+    let out = folder.0.join("out");
+    let dataset = Dataset::open(&out).expect("a data set");
+    let names: Vec<String> = std::fs::read_to_string(out.join("sources.txt"))
+        .expect("sources")
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    assert_eq!(names, ["a.txt", "b.jsonl", "c.txt"]);
+    let mut seen = BTreeSet::new();
+    for part in ["train", "val"] {
+        let (mut tokens, mut entries) = (Vec::new(), Vec::new());
+        for (shard, crc) in info.shards.iter().filter(|(n, _)| n.starts_with(part)) {
+            let bytes = std::fs::read(out.join(shard)).expect("a shard");
+            assert_eq!(crc32fast::hash(&bytes), *crc, "{shard}");
+            let shard_tokens = read_shard(&out.join(shard), info.vocab_size).expect("a shard");
+            let index =
+                read_index(&out.join(shard).with_extension("idx"), shard_tokens.len() as u64).expect("an index");
+            entries.extend(index.into_iter().map(|e| (e.start as usize + tokens.len(), e)));
+            tokens.extend(shard_tokens);
+        }
+        for (index, crc) in info.indexes.iter().filter(|(n, _)| n.starts_with(part)) {
+            assert_eq!(crc32fast::hash(&std::fs::read(out.join(index)).expect("an index")), *crc, "{index}");
+        }
+        let mut next = 0;
+        for (start, entry) in entries {
+            assert_eq!(start, next, "documents lie behind each other, across shards");
+            next = start + entry.tokens as usize;
+            assert_eq!(tokens[start], dataset.tokenizer.end_of_text());
+            let document = dataset.tokenizer.decode(&tokens[start + 1..next]);
+            let number = match entry.source {
+                0 => entry.record as usize,
+                1 => 150 + entry.record as usize,
+                _ => 299,
+            };
+            assert_eq!(document, text(number));
+            assert!(seen.insert(number), "document {number} stands twice");
+        }
+        assert_eq!(next, tokens.len());
+    }
+    assert_eq!((seen.len(), report.kept.documents, report.read.documents), (300, 300, 300));
+    assert!((10..60).contains(&info.val.documents), "{} of 300 for validation, 30 expected", info.val.documents);
+    assert_eq!(dataset.val.len() as u64, info.val.tokens);
+}
+
+fn validation_texts(folder: &Folder, out: &str) -> BTreeSet<String> {
+    let dataset = Dataset::open(&folder.0.join(out)).expect("a data set");
+    let text = dataset.tokenizer.decode(&dataset.val);
+    text.split("<|endoftext|>").filter(|t| !t.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_for_validation_stays_so_when_documents_are_added() {
+    let folder = Folder::new("stable");
+    let files = sources(&folder);
+    run(&files[1..2], &folder, "few", &options()).expect("prepared");
+    run(&files, &folder, "more", &options()).expect("prepared");
+    let (few, more) = (validation_texts(&folder, "few"), validation_texts(&folder, "more"));
+    assert!(few.len() > 3 && more.len() > few.len() && few.is_subset(&more));
+    // Where the lot falls on none, one is taken; a single document is split.
+    let (info, _) =
+        run(&files[1..2], &folder, "rare", &PrepareOptions { val_fraction: 1e-9, ..options() }).expect("prepared");
+    assert_eq!((info.val.documents, info.train.documents), (1, 148));
+    let lines: String = (0..50).map(|i| format!("{}\n", text(i))).collect();
+    let (info, _) = run(&[folder.file("d.txt", lines)], &folder, "single", &options()).expect("prepared");
+    assert_eq!((info.val.documents, info.train.documents), (1, 1));
+    let share = info.val.bytes as f64 / (info.val.bytes + info.train.bytes) as f64;
+    assert!((0.08..0.15).contains(&share), "{share}");
+}
+
+#[test]
+fn what_is_dropped_is_counted_by_rule_with_examples_and_places() {
+    let folder = Folder::new("report");
+    let lines = [
+        serde_json::json!({ "text": text(1) }).to_string(),
+        serde_json::json!({ "text": "too short" }).to_string(),
+        serde_json::json!({ "text": text(1).to_uppercase() }).to_string(),
+        "no JSON".to_owned(),
+        serde_json::json!({ "text": text(2) }).to_string(),
+    ];
+    let file = folder.file("a.jsonl", lines.join("\n"));
+    let filters = FilterOptions { min_bytes: 50, ..FilterOptions::default() };
+    let options = PrepareOptions { filters, val_fraction: 0.0, ..options() };
+    let (info, report) = run(std::slice::from_ref(&file), &folder, "out", &options).expect("prepared");
+    assert_eq!((info.train.documents, report.read.documents), (2, 4));
+    let short = &report.dropped[&Rule::TooShort];
+    assert_eq!((short.tally.documents, short.tally.bytes), (1, 9));
+    let example = &short.examples[0];
+    assert_eq!((&example.found[..], &example.text[..], example.record), ("9 bytes", "too short", 1));
+    assert_eq!(report.dropped[&Rule::ExactDuplicate].examples[0].record, 2);
+    let problems = &report.problems[&ProblemKind::BadRecord];
+    assert_eq!((problems.count, problems.examples[0].record), (1, 3));
+    let written = std::fs::read_to_string(folder.0.join("out/report.json")).expect("a report");
+    assert_eq!(serde_json::from_str::<Report>(&written).expect("JSON"), report);
+    let strict = run(&[file], &folder, "strict", &PrepareOptions { strict: true, ..options });
+    assert!(matches!(strict, Err(DataError::Problem(p)) if p.origin.record == 3));
+    assert!(!folder.0.join("strict/dataset.json").exists());
+}
+
+#[test]
+fn a_ceiling_below_what_one_document_needs_is_refused() {
+    let folder = Folder::new("ceiling");
+    let files = sources(&folder);
+    let low = run(&files, &folder, "out", &PrepareOptions { memory: 1 << 20, ..options() });
+    assert!(matches!(low, Err(DataError::Memory { needed, .. }) if needed == 64 << 20));
+    let nothing = run(&[folder.file("empty.txt", "")], &folder, "out", &options());
+    assert!(nothing.is_err_and(|e| e.to_string().contains("none is left")));
+}
+
+#[test]
+fn files_of_tokens_become_a_prepared_folder() {
+    let folder = Folder::new("tokens");
+    let gpt2 = Tokenizer::gpt2();
+    let tokens: Vec<u32> = (0..30).flat_map(|i| [vec![gpt2.end_of_text()], gpt2.encode(&text(i))].concat()).collect();
+    let shard = folder.0.join("x_train_000001.bin");
+    write_shard(&shard, &tokens, 50_257).expect("written");
+    // nanoGPT: the end-of-text token behind each document, no header.
+    let nano: Vec<u8> = (30..40)
+        .flat_map(|i| [gpt2.encode(&text(i)), vec![gpt2.end_of_text()]].concat())
+        .flat_map(|t| (t as u16).to_le_bytes())
+        .collect();
+    let files = [SourceFile::at(&shard), folder.file("val.bin", &nano)];
+    assert!(files.iter().all(|f| is_token_file(&f.path)));
+    let out = folder.0.join("out");
+    let info = prepare_tokens(&files, &gpt2, &out, 1000).expect("prepared");
+    assert_eq!((info.train.documents, info.train.tokens), (30, tokens.len() as u64));
+    assert_eq!(info.train.bytes, (0..30).map(|i| text(i).len() as u64).sum::<u64>());
+    assert_eq!(info.val.tokens, nano.len() as u64 / 2);
+    let dataset = Dataset::open(&out).expect("a data set");
+    assert_eq!(*dataset.train, tokens);
+    let foreign =
+        prepare_tokens(&files, &Tokenizer::train(["a b"], 257, Default::default()).expect("trained"), &out, 1000);
+    assert!(foreign.is_err_and(|e| e.to_string().contains("vocabulary of 257")));
+}
+
+#[test]
+fn broken_indexes_are_refused() {
+    let folder = Folder::new("broken");
+    let (info, _) = run(&sources(&folder), &folder, "out", &options()).expect("prepared");
+    let path = folder.0.join("out").join(&info.indexes[0].0);
+    let whole = std::fs::read(&path).expect("an index");
+    assert!(read_index(&path, 5000).is_ok() && read_index(&path, 4999).is_err());
+    for broken in [&whole[..whole.len() - 1], &whole[..40], b""] {
+        std::fs::write(&path, broken).expect("written");
+        assert!(read_index(&path, 5000).is_err());
+    }
+    for at in [0, 8, 12, 16, 32, 70] {
+        let mut broken = whole.clone();
+        broken[at] ^= 1;
+        std::fs::write(&path, broken).expect("written");
+        assert!(read_index(&path, 5000).is_err(), "byte {at}");
+    }
+}

@@ -1,0 +1,186 @@
+//! What the user can type behind `corella prepare`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use corella_text::data::filters::{FilterOptions, known_language};
+use corella_text::data::readers::ReadOptions;
+use corella_text::data::{CleanOptions, PrepareOptions};
+
+use crate::error::{Failure, Result};
+
+/// Flags of `prepare`.
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// Files, folders or patterns of text, JSON lines, Parquet, WARC or WET, also in gzip, zstd, zip or tar; files of tokens
+    /// (llm.c, nanoGPT); `hf://datasets/OWNER/NAME[/PATTERN]`; or `tiny-internet`
+    #[arg(required = true)]
+    pub sources: Vec<PathBuf>,
+    /// `gpt2`, `own` (trained on the text), or a tokenizer.json
+    #[arg(long, default_value = "own")]
+    pub tokenizer: String,
+    /// Size of an own vocabulary
+    #[arg(long, default_value_t = 2048)]
+    pub vocab_size: usize,
+    /// Share of the documents kept for validation
+    #[arg(long, default_value_t = 0.05)]
+    pub val_fraction: f64,
+    /// Pages of the tiny internet
+    #[arg(long, default_value_t = crate::inputs::TINY_PAGES)]
+    pub pages: usize,
+    /// Folder to write
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Field of JSON lines, or column of Parquet, that holds the text [default: text, content, …]
+    #[arg(long)]
+    pub field: Option<String>,
+    /// What separates documents inside a text file
+    #[arg(long, default_value = corella_text::tokenizer::END_OF_TEXT)]
+    pub separator: String,
+    /// Longest document; a longer text is cut at line ends
+    #[arg(long, default_value = "16MiB", value_parser = bytes)]
+    pub max_document: usize,
+    /// Compose characters (Unicode NFC)
+    #[arg(long)]
+    pub nfc: bool,
+    /// Rules for documents and lines (several, with commas)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub filter: Vec<FilterSet>,
+    /// Keep these languages only (ISO 639-3: eng,deu,…)
+    #[arg(long, value_delimiter = ',')]
+    pub language: Vec<String>,
+    /// Drop documents with fewer bytes
+    #[arg(long, default_value_t = 0)]
+    pub min_bytes: usize,
+    /// Drop documents with more bytes
+    #[arg(long)]
+    pub max_bytes: Option<usize>,
+    /// Which texts that stand there again are dropped
+    #[arg(long, value_enum, default_value_t = Duplicates::Exact)]
+    pub duplicates: Duplicates,
+    /// Similarity (Jaccard, of five-word sequences) from which texts count as nearly the same
+    #[arg(long, default_value_t = 0.7)]
+    pub similarity: f64,
+    /// Most tokens of a shard
+    #[arg(long, default_value_t = 100_000_000, value_parser = shard_tokens)]
+    pub shard_tokens: usize,
+    /// Ceiling of the memory
+    #[arg(long, default_value = "1GiB", value_parser = bytes)]
+    pub memory: usize,
+    /// End at the first problem of the input instead of reporting it
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Rules that go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FilterSet {
+    /// Gopher's quality rules: words, symbols, bullets, stop words
+    Gopher,
+    /// Gopher's rules against repetition
+    Repetition,
+    /// C4's rules: lines that are sentences, pages that have three
+    C4,
+    /// FineWeb's rules: lists, short lines, repeated lines
+    Fineweb,
+    /// Cut lines of navigation, consent, copyright
+    Boilerplate,
+    /// All of these
+    Web,
+}
+
+/// Which duplicates are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Duplicates {
+    /// None
+    Keep,
+    /// The same text but for case and white space
+    Exact,
+    /// These, and nearly the same text (MinHash)
+    Near,
+}
+
+impl PrepareArgs {
+    /// The options for the library.
+    pub fn options(&self, threads: usize) -> Result<PrepareOptions> {
+        if !(0.0..1.0).contains(&self.val_fraction) {
+            return Err(Failure::usage(format!("--val-fraction {} is not in 0 .. 1", self.val_fraction)));
+        }
+        if !(0.1..=1.0).contains(&self.similarity) {
+            return Err(Failure::usage(format!("--similarity {} is not in 0.1 .. 1", self.similarity)));
+        }
+        if self.max_document < 1024 {
+            return Err(Failure::usage(format!("--max-document {} is below 1 KiB", self.max_document)));
+        }
+        for code in &self.language {
+            known_language(code).map_err(|e| Failure::usage(e.to_string()))?;
+        }
+        let has = |set| self.filter.contains(&set) || self.filter.contains(&FilterSet::Web);
+        Ok(PrepareOptions {
+            read: ReadOptions {
+                field: self.field.clone(),
+                separator: self.separator.clone(),
+                max_document: self.max_document,
+                // The window of a decompressor may take an eighth of the memory; zstd's own limits are 10 and 31.
+                zstd_window_log: (self.memory / 8).max(1).ilog2().clamp(10, 31),
+            },
+            clean: CleanOptions { nfc: self.nfc },
+            filters: FilterOptions {
+                min_bytes: self.min_bytes,
+                max_bytes: self.max_bytes,
+                languages: self.language.clone(),
+                gopher: has(FilterSet::Gopher),
+                repetition: has(FilterSet::Repetition),
+                c4: has(FilterSet::C4),
+                fineweb: has(FilterSet::Fineweb),
+                boilerplate: has(FilterSet::Boilerplate),
+            },
+            exact_duplicates: self.duplicates != Duplicates::Keep,
+            near_duplicates: (self.duplicates == Duplicates::Near).then_some(self.similarity),
+            val_fraction: self.val_fraction,
+            shard_tokens: self.shard_tokens,
+            strict: self.strict,
+            threads,
+            memory: self.memory,
+        })
+    }
+}
+
+fn shard_tokens(text: &str) -> std::result::Result<usize, String> {
+    let n: usize = text.replace('_', "").parse().map_err(|e| format!("{e}"))?;
+    if (1..=i32::MAX as usize).contains(&n) { Ok(n) } else { Err("not in 1 .. 2,147,483,647".to_owned()) }
+}
+
+/// A number of bytes, with K, M, G or T (powers of 1000) or KiB, MiB, GiB or TiB (powers of 1024).
+fn bytes(text: &str) -> std::result::Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| format!("{text} is no number of bytes"))?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let power = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(format!("{unit} is no unit; K, M, G, T, KiB, MiB, GiB, TiB are")),
+    };
+    let base: f64 = if unit.contains('i') { 1024.0 } else { 1000.0 };
+    let value = number * base.powi(power);
+    if value <= 9e15 { Ok(value as usize) } else { Err(format!("{text} is too much")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn numbers_of_bytes_are_read_with_their_units() {
+        let read = |text| bytes(text).ok();
+        assert_eq!(
+            [read("1GiB"), read("1.5M"), read("64"), read("2 kb")],
+            [Some(1 << 30), Some(1_500_000), Some(64), Some(2000)]
+        );
+        assert_eq!([read("x"), read("1 parsec"), read("-1"), read("9999999T")], [None; 4]);
+    }
+}

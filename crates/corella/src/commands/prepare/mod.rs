@@ -1,0 +1,108 @@
+//! `corella prepare`: text in, token shards out.
+
+mod args;
+mod console;
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use corella_text::data::readers::SourceFile;
+use corella_text::data::{
+    DatasetInfo, Document, Report, Vocabulary, is_token_file, prepare, prepare_documents, prepare_tokens,
+};
+use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts};
+
+use crate::cli::Common;
+use crate::error::{Failure, Result};
+use crate::inputs::{
+    TINY_INTERNET, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, pages_as_documents, source_files, tokenizer_for,
+};
+pub use args::PrepareArgs;
+use console::Console;
+
+/// Runs the command.
+pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
+    let started = Instant::now();
+    let threads =
+        common.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let options = args.options(threads)?;
+    if args.sources.iter().any(|s| s == Path::new(TINY_INTERNET)) {
+        return tiny_internet(args, common, started);
+    }
+    let mut files: Vec<SourceFile> = Vec::new();
+    for source in &args.sources {
+        files.extend(source_files(source, common.json)?);
+    }
+    if files.iter().all(|f| is_token_file(&f.path)) && !files.is_empty() {
+        let tokenizer = match &args.tokenizer[..] {
+            "own" => {
+                return Err(Failure::usage("files of tokens need the vocabulary that they were made with")
+                    .hint("name it with --tokenizer gpt2, or --tokenizer FILE"));
+            }
+            name => tokenizer_for(name, 0, &[])?,
+        };
+        let info = prepare_tokens(&files, &tokenizer, &args.out, options.shard_tokens)?;
+        return done(&info, None, args, common, started);
+    }
+    let vocabulary = match &args.tokenizer[..] {
+        "own" => Vocabulary::Trained { size: args.vocab_size, sample_bytes: VOCABULARY_BYTES },
+        name => Vocabulary::Given(tokenizer_for(name, 0, &[])?),
+    };
+    let mut console = Console::new(&files, common.json);
+    let (info, report) = prepare(&files, &vocabulary, &args.out, &options, &mut console)?;
+    console.end();
+    done(&info, Some(&report), args, common, started)
+}
+
+/// All pages are trained on, so that the fact list counts what a model sees; validation is a fresh stream of pages.
+fn tiny_internet(args: &PrepareArgs, common: &Common, started: Instant) -> Result<()> {
+    if args.sources.len() > 1 {
+        return Err(Failure::usage("tiny-internet stands alone: its fact list counts every page of the folder")
+            .hint("prepare the other texts into a folder of their own"));
+    }
+    let world = World::new(WORLD_SEED);
+    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed, documents: args.pages });
+    let pages: Vec<Document> = pages_as_documents(&corpus).collect();
+    let fresh: Vec<Document> = pages_as_documents(&fresh_pages(&world)).collect();
+    let tokenizer = tokenizer_for(&args.tokenizer, args.vocab_size, &pages)?;
+    let info = prepare_documents(&pages, &fresh, &tokenizer, &args.out, args.shard_tokens)?;
+    let list = serde_json::to_string_pretty(&facts(&world, &corpus))?;
+    let path = args.out.join("facts.json");
+    fs::write(&path, list).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    done(&info, None, args, common, started)
+}
+
+/// Tells what was written.
+fn done(
+    info: &DatasetInfo,
+    report: Option<&Report>,
+    args: &PrepareArgs,
+    common: &Common,
+    started: Instant,
+) -> Result<()> {
+    let seconds = started.elapsed().as_secs_f64();
+    if common.json {
+        let mut json = serde_json::to_value(info)?;
+        json["report"] = serde_json::to_value(report)?;
+        json["seconds"] = seconds.into();
+        json["peak_memory_bytes"] = console::peak_memory().into();
+        println!("{json}");
+        return Ok(());
+    }
+    if let Some(report) = report {
+        print!("{}", console::summary(report));
+    }
+    for (name, part) in [("train", info.train), ("val", info.val)] {
+        println!(
+            "{name:9} {} documents, {} tokens, {}",
+            console::grouped(part.documents),
+            console::grouped(part.tokens),
+            console::megabytes(part.bytes)
+        );
+    }
+    let memory = console::peak_memory().map(|b| format!(", at most {} of memory", console::megabytes(b)));
+    println!("wrote {} in {seconds:.1} s{}", args.out.display(), memory.unwrap_or_default());
+    println!("train on it with: corella train --data {}", args.out.display());
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! `corella prepare` as a whole: killed at any moment it ends with the same bytes, it keeps below its ceiling of memory, and
+//! it fetches from a server that speaks the hub's protocol.
+#![cfg(unix)]
+
+mod common;
+#[path = "../../corella-hub/tests/hub_server/mod.rs"]
+mod hub_server;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{CORELLA, Folder, corella, done, stderr};
+use hub_server::HubServer;
+use serde_json::Value;
+
+/// Text of `bytes` bytes in lines of JSON, no two alike.
+fn json_lines(bytes: usize) -> String {
+    let mut out = String::with_capacity(bytes + 2000);
+    let mut seed = 1u64;
+    while out.len() < bytes {
+        out.push_str("{\"text\": \"");
+        for _ in 0..150 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (word, end) = (seed >> 40, seed >> 36 & 15);
+            out.push_str(["the ", "river ", "old ", "and ", "walked "][(word % 5) as usize]);
+            out.push_str(&format!("w{}{}", word % 3000, if end == 0 { ".\\n" } else { " " }));
+        }
+        out.push_str("\"}\n");
+    }
+    out
+}
+
+/// Every file of a folder with its content.
+fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .expect("a folder")
+        .map(|e| e.expect("an entry").path())
+        .map(|p| (p.file_name().expect("a name").to_string_lossy().into_owned(), std::fs::read(&p).unwrap_or_default()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
+    let folder = Folder::new("prepare-kill");
+    let source = folder.join("a.jsonl");
+    // A document twice, and one that is too short, so that the report has something to say.
+    let first = json_lines(1000);
+    std::fs::write(&source, [json_lines(24 << 20), first, "{\"text\": \"x\"}\nno JSON\n".to_owned()].concat())
+        .expect("written");
+    let args = |out: &str| -> Vec<String> {
+        let fixed = "--tokenizer gpt2 --shard-tokens 1000000 --duplicates near --min-bytes 100 --threads 2 --out";
+        let mut args = vec!["prepare".to_owned(), source.display().to_string()];
+        args.extend(fixed.split(' ').map(str::to_owned));
+        args.push(folder.join(out).display().to_string());
+        args
+    };
+    let strs = |args: &[String]| -> Vec<String> { args.to_vec() };
+    let started = std::time::Instant::now();
+    done(&strs(&args("whole")).iter().map(String::as_str).collect::<Vec<_>>());
+    let whole_time = started.elapsed();
+    let mut kills = 0;
+    let mut went_on = false;
+    // Each run goes a little further than the one before; some are killed in the survey, some while shards are written.
+    for attempt in 1..=8u32 {
+        let mut child = Command::new(CORELLA)
+            .args(args("killed"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        std::thread::sleep(whole_time.mul_f64(f64::from(attempt) * 0.11));
+        if child.try_wait().expect("status").is_none() {
+            child.kill().expect("killed");
+            kills += 1;
+        }
+        let output = child.wait_with_output().expect("ended");
+        went_on |= String::from_utf8_lossy(&output.stderr).contains("going on behind");
+    }
+    assert!(kills >= 3 && went_on, "{kills} kills");
+    done(&args("killed").iter().map(String::as_str).collect::<Vec<_>>());
+    let (whole, killed) = (contents(&folder.join("whole")), contents(&folder.join("killed")));
+    assert!(whole.iter().any(|(name, _)| name == "train_000004.bin"), "several shards");
+    assert_eq!(whole.iter().map(|(n, _)| n).collect::<Vec<_>>(), killed.iter().map(|(n, _)| n).collect::<Vec<_>>());
+    for ((name, whole), (_, killed)) in whole.iter().zip(&killed) {
+        assert!(whole == killed, "{name} differs");
+    }
+}
+
+/// The most memory that a process has held, as the kernel counts it.
+#[cfg(target_os = "linux")]
+fn peak(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_input_larger_than_the_ceiling_stays_below_it() {
+    let folder = Folder::new("prepare-memory");
+    let ceiling = 96u64 << 20;
+    // One file of 40 MB in a single document, which is cut, and one of 80 MB in many.
+    std::fs::write(folder.join("a.txt"), json_lines(40 << 20).replace("\"}\n", "\n")).expect("written");
+    std::fs::write(folder.join("b.jsonl"), json_lines(80 << 20)).expect("written");
+    let out = folder.join("out").display().to_string();
+    let source = folder.0.display().to_string();
+    let mut child = Command::new(CORELLA)
+        .args(["prepare", &format!("{source}/*.*"), "--out", &out, "--tokenizer", "gpt2", "--duplicates", "near"])
+        .args(["--memory", "96MiB", "--max-document", "4MiB", "--threads", "2", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut most = 0;
+    while child.try_wait().expect("status").is_none() {
+        most = most.max(peak(child.id()).unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let output = child.wait_with_output().expect("ended");
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    println!("input 120 MiB, ceiling {ceiling}, peak {most}, reported {}", json["peak_memory_bytes"]);
+    assert!(most > 10 << 20 && most <= ceiling, "{most} bytes held at once, {ceiling} allowed");
+    assert!(json["train"]["tokens"].as_u64() > Some(20_000_000), "{json}");
+    assert!(json["report"]["problems"]["cut"]["count"].as_u64() > Some(5));
+}
+
+#[test]
+fn data_sets_of_the_hub_are_fetched_prepared_and_trained_on() {
+    let folder = Folder::new("prepare-hub");
+    let lines = json_lines(200_000);
+    let gpt2 = corella_text::tokenizer::Tokenizer::gpt2();
+    let tokens = gpt2.encode(&lines[..100_000]);
+    corella_text::data::write_shard(&folder.join("shard.bin"), &tokens, 50_257).expect("written");
+    let shard = std::fs::read(folder.join("shard.bin")).expect("read");
+    let server = HubServer::start(&[
+        ("README.md", b"about"),
+        ("data/train.jsonl", lines.as_bytes()),
+        ("tokens/fineweb_train_000001.bin", &shard),
+    ]);
+    let run = |args: &[&str], token: &str| {
+        Command::new(CORELLA)
+            .args(args)
+            .env("HF_ENDPOINT", &server.endpoint)
+            .env("HF_HOME", folder.join("hf"))
+            .env("HF_TOKEN", token)
+            .env_remove("HF_HUB_CACHE")
+            .output()
+            .expect("the program starts")
+    };
+    server.state().token = Some("secret".to_owned());
+    let out = |name: &str| folder.join(name).display().to_string();
+    let refused = run(&["prepare", "hf://datasets/o/n", "--out", &out("x")], "wrong");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("401") && stderr(&refused).contains("hint:"), "{}", stderr(&refused));
+    // A connection that breaks half-way is taken up.
+    server.state().cuts = vec![50_000];
+    let json = run(&["prepare", "hf://datasets/o/n/data", "--out", &out("text"), "--json"], "secret");
+    assert!(json.status.success(), "{}", stderr(&json));
+    assert_eq!(server.ranges(), ["-", "bytes=50000-"]);
+    let sources = std::fs::read_to_string(folder.join("text/sources.txt")).expect("sources");
+    assert_eq!(sources, "\"hf://datasets/o/n/data/train.jsonl\"\n");
+    let tokens_out = out("tokens");
+    let args = ["prepare", "hf://datasets/o/n/tokens/*.bin", "--tokenizer", "gpt2", "--out", &tokens_out, "--json"];
+    let json = run(&args, "secret");
+    assert!(json.status.success(), "{}", stderr(&json));
+    let info: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(info["train"]["tokens"].as_u64(), Some(tokens.len() as u64));
+    let missing = run(&["prepare", "hf://datasets/o/n/*.parquet", "--out", &out("x")], "secret");
+    assert!(stderr(&missing).contains("no file matches") && missing.status.code() == Some(1));
+}
+
+#[test]
+fn training_reads_what_prepare_reads() {
+    let folder = Folder::new("train-readers");
+    let lines = json_lines(60_000);
+    let packed = folder.join("my.jsonl.zst");
+    std::fs::write(&packed, zstd::encode_all(lines.as_bytes(), 1).expect("compressed")).expect("written");
+    let small = "--n-layer 1 --n-head 1 --n-embd 16 --seq-len 16 --vocab-size 300 --steps 1 --sample-every 0 --out";
+    let run = folder.join("run").display().to_string();
+    let packed = packed.display().to_string();
+    let mut args = vec!["train", &packed];
+    args.extend(small.split(' '));
+    args.push(&run);
+    done(&args);
+    let (prepared, source) = (folder.join("prepared").display().to_string(), format!("{}/*.zst", folder.0.display()));
+    done(&["prepare", &source, "--vocab-size", "300", "--out", &prepared]);
+    let second = folder.join("second").display().to_string();
+    let mut args = vec!["train", "--data", &prepared];
+    args.extend(small.split(' '));
+    args.push(&second);
+    done(&args);
+    let strict = folder.join("bad.txt");
+    std::fs::write(&strict, b"good\xff").expect("written");
+    let strict = corella(&["prepare", &strict.display().to_string(), "--strict", "--out", &prepared]);
+    assert_eq!(strict.status.code(), Some(1));
+    assert!(stderr(&strict).contains("bad UTF-8") && stderr(&strict).contains("hint:"), "{}", stderr(&strict));
+}
