@@ -11,7 +11,7 @@ mod elementwise;
 mod encoder;
 mod flash;
 mod gemm;
-mod infer;
+pub mod infer;
 mod kernel;
 mod linear;
 mod math;

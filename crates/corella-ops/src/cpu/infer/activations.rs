@@ -2,8 +2,8 @@
 
 use super::super::path::Path;
 use super::super::pool::Pool;
-use super::super::rows::by_rows;
 use super::super::scratch::Scratch;
+use super::super::shared::SharedMut;
 use super::super::vectorized::vectorized;
 use super::layout::UNIT;
 use crate::contract_infer::int8_scale;
@@ -18,8 +18,8 @@ const PLACES: usize = (UNIT / 4 + EXTRA).next_multiple_of(16);
 /// N rows of C activations. Element c of row n is `scale·q`, scale that of its unit; behind the end of a row stand zeros.
 pub struct Activations {
     space: Scratch,
-    /// Rows.
-    pub n: usize,
+    /// Rows, those of zeros included.
+    pub rows: usize,
     units: usize,
 }
 
@@ -42,26 +42,34 @@ impl<'a> ActivationUnit<'a> {
 }
 
 impl Activations {
-    /// Rounds the first `n` rows of x (N,C).
-    pub fn new(pool: &Pool, path: Path, x: &[f32], n: usize, c: usize) -> Activations {
-        let units = c.div_ceil(UNIT);
-        let mut space = Scratch::new(n * units * PLACES);
-        by_rows(pool, &mut space, n, units * PLACES, |first, _, out| {
-            for (i, out) in out.chunks_exact_mut(units * PLACES).enumerate() {
-                let row = &x[(first + i) * c..][..c];
-                for (out, x) in out.chunks_exact_mut(PLACES).zip(row.chunks(UNIT)) {
-                    let mut whole = [0.0; UNIT];
-                    whole[..x.len()].copy_from_slice(x);
-                    round(path, out, &whole);
+    /// Rounds the first `n` rows of x (N,C). Up to a multiple of `tile`, rows of zeros follow.
+    pub fn new(pool: &Pool, path: Path, x: &[f32], n: usize, c: usize, tile: usize) -> Activations {
+        let (units, rows) = (c.div_ceil(UNIT), n.next_multiple_of(tile));
+        let mut space = Scratch::new(units * rows * PLACES);
+        let parts = SharedMut::new(&mut space);
+        let block = rows.div_ceil(4 * pool.threads());
+        pool.run(rows.div_ceil(block), &|task| {
+            for row in task * block..((task + 1) * block).min(rows) {
+                for u in 0..units {
+                    // SAFETY: a unit of a row of this task.
+                    let out = unsafe { parts.part((u * rows + row) * PLACES, PLACES) };
+                    if row < n {
+                        let x = &x[row * c..][u * UNIT..((u + 1) * UNIT).min(c)];
+                        let mut whole = [0.0; UNIT];
+                        whole[..x.len()].copy_from_slice(x);
+                        round(path, out, &whole);
+                    } else {
+                        out.fill(0.0);
+                    }
                 }
             }
         });
-        Activations { space, n, units }
+        Activations { space, rows, units }
     }
 
-    /// Unit `unit` of row `row`.
+    /// Unit `unit` of row `row`. The same unit of the next row follows it at [`Activations::ROW`] floats.
     pub fn unit(&self, row: usize, unit: usize) -> ActivationUnit<'_> {
-        ActivationUnit { places: &self.space[(row * self.units + unit) * PLACES..][..PLACES] }
+        ActivationUnit { places: &self.space[(unit * self.rows + row) * PLACES..][..PLACES] }
     }
 
     /// Units of a row.
@@ -69,10 +77,8 @@ impl Activations {
         self.units
     }
 
-    /// Floats between the units of two rows.
-    pub fn row_places(&self) -> usize {
-        self.units * PLACES
-    }
+    /// Floats between rows: tile after tile reads on in memory.
+    pub const ROW: usize = PLACES;
 }
 
 vectorized! {

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{EIGHT, FIVE, FOUR, SIX, Step, TABLE, layout};
-use super::layout::{BLOCK, Layout, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
 /// Rows of a tile at most: their sums and what else is needed fit into 16 registers.
@@ -24,65 +24,69 @@ const fn signed(codes: u8) -> bool {
 ///
 /// # Safety
 /// `block` points at half a vector's offset into a block in the layout of `CODES`; j < 4.
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m256i) {
-    // SAFETY: half vectors of the block (the caller's promise).
-    let vector = |i: usize| unsafe { _mm256_loadu_si256(block.add(i * VECTOR).cast()) };
-    if CODES == EIGHT {
-        let flip = _mm256_set1_epi8(-128);
-        return (_mm256_xor_si256(vector(j), flip), _mm256_xor_si256(vector(j + 4), flip));
-    }
-    let raw = vector(j);
-    let mask = _mm256_set1_epi8(15);
-    let (low, high) = (_mm256_and_si256(raw, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(raw), mask));
-    let merge = |four, plane, mask: i8| _mm256_or_si256(four, _mm256_and_si256(plane, _mm256_set1_epi8(mask)));
-    match CODES {
-        FOUR => (low, high),
-        TABLE => {
-            // SAFETY: the 16 bytes of the table.
-            let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(IQ4_VALUES.as_ptr().cast()) });
-            (_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high))
+    // SAFETY: vectors of the block and the bytes of the table; the features are the caller's.
+    unsafe {
+        let vector = |i: usize| _mm256_loadu_si256(block.add(i * VECTOR).cast());
+        if CODES == EIGHT {
+            let flip = _mm256_set1_epi8(-128);
+            return (_mm256_xor_si256(vector(j), flip), _mm256_xor_si256(vector(j + 4), flip));
         }
-        FIVE => {
-            let plane = vector(4);
-            let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
-            (merge(low, _mm256_sll_epi16(plane, left), 16), merge(high, _mm256_srl_epi16(plane, right), 16))
+        let raw = vector(j);
+        let mask = _mm256_set1_epi8(15);
+        let (low, high) = (_mm256_and_si256(raw, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(raw), mask));
+        let merge = |four, plane, mask: i8| _mm256_or_si256(four, _mm256_and_si256(plane, _mm256_set1_epi8(mask)));
+        match CODES {
+            FOUR => (low, high),
+            TABLE => {
+                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(IQ4_VALUES.as_ptr().cast()));
+                (_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high))
+            }
+            FIVE => {
+                let plane = vector(4);
+                let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
+                (merge(low, _mm256_sll_epi16(plane, left), 16), merge(high, _mm256_srl_epi16(plane, right), 16))
+            }
+            SIX => {
+                let to = |plane| match j {
+                    0 => _mm256_slli_epi16::<4>(plane),
+                    1 => _mm256_slli_epi16::<2>(plane),
+                    2 => plane,
+                    _ => _mm256_srli_epi16::<2>(plane),
+                };
+                (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
+            }
+            _ => unreachable!(),
         }
-        SIX => {
-            let to = |plane| match j {
-                0 => _mm256_slli_epi16::<4>(plane),
-                1 => _mm256_slli_epi16::<2>(plane),
-                2 => plane,
-                _ => _mm256_srli_epi16::<2>(plane),
-            };
-            (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
-        }
-        _ => unreachable!(),
     }
 }
 
 /// sum + Σ of four neighbouring products.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn dot<const CODES: u8>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    let pairs = if signed(CODES) {
-        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-    } else {
-        _mm256_maddubs_epi16(w, x)
-    };
-    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+///
+/// # Safety
+/// As of [`unit`].
+#[inline(always)]
+unsafe fn dot<const CODES: u8>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: arithmetic alone; the features are the caller's.
+    unsafe {
+        let pairs = if signed(CODES) {
+            _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+        } else {
+            _mm256_maddubs_epi16(w, x)
+        };
+        _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
 }
 
 /// 8 half-precision numbers.
 ///
 /// # Safety
 /// 16 bytes can be read.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
+#[inline(always)]
 unsafe fn halves(at: *const u8) -> __m256 {
     // SAFETY: the caller's promise.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(at.cast()) })
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
 }
 
 /// See [`super::kernel::Kernel`].
@@ -90,8 +94,8 @@ unsafe fn halves(at: *const u8) -> __m256 {
 /// # Safety
 /// As there; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: usize>(step: &Step) {
-    for p in 0..P {
+pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
+    for p in 0..PAIR {
         for half in 0..2 {
             // SAFETY: handed on.
             unsafe { columns::<CODES, SCALES, R>(step, p, half) };
@@ -103,8 +107,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: u
 ///
 /// # Safety
 /// As of [`unit`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, p: usize, half: usize) {
     let layout = const { layout(CODES, SCALES) };
     let first = half * HALF;
@@ -178,8 +181,7 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
 ///
 /// # Safety
 /// As of [`unit`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 unsafe fn add_scaled<const R: usize>(step: &Step, p: usize, first: usize, total: &[__m256i; R], d: usize) {
     // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
     unsafe {
@@ -196,8 +198,7 @@ unsafe fn add_scaled<const R: usize>(step: &Step, p: usize, first: usize, total:
 ///
 /// # Safety
 /// As of [`unit`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 unsafe fn block<const CODES: u8, const R: usize>(
     layout: Layout,
     step: &Step,

@@ -1,4 +1,4 @@
-//! Integer micro-kernels: a unit of one or two panels against a few rows.
+//! Integer micro-kernels: a unit of a pair of panels against a few rows.
 //!
 //! Sums of integer products are exact, so only the f32 steps have an order, the same in every kernel and for any number of
 //! rows. For a unit, with I the integer sums of the weights that share a scale:
@@ -9,18 +9,16 @@
 //! ```
 
 use super::super::path::Path;
-use super::layout::{Codes, Layout, Scales};
+use super::layout::{Codes, Layout, PAIR, Scales};
 
 /// Rows of a tile at most.
 pub const MAX_ROWS: usize = 6;
-/// Panels of a tile at most.
-pub const MAX_PANELS: usize = 2;
 
 /// One step of a tile: a unit of weights and of activations. Pointers of rows are `*_row` elements apart.
 #[derive(Clone, Copy)]
 pub struct Step {
     /// The unit of each panel.
-    pub w: [*const u8; MAX_PANELS],
+    pub w: [*const u8; PAIR],
     /// Blocks of the unit.
     pub blocks: usize,
     /// Elements (i8), then the scale (f32): a unit of [`super::activations::Activations`].
@@ -31,7 +29,7 @@ pub struct Step {
     pub side: *const i32,
     /// Numbers between rows.
     pub side_row: usize,
-    /// Sums, panels × 16 per row.
+    /// Sums, 32 per row.
     pub c: *mut f32,
     /// Floats between rows.
     pub c_row: usize,
@@ -62,11 +60,11 @@ impl Side {
     }
 }
 
-/// A micro-kernel for one layout and shape of tile.
+/// A micro-kernel for one layout and number of rows.
 ///
 /// # Safety
 /// The step's pointers reach what they say: a unit of each panel in the kernel's layout, and for each row a unit of activations,
-/// [`Side::LEN`] numbers, and 16 sums per panel that nobody else uses. The processor has the path's features.
+/// [`Side::LEN`] numbers, and 32 sums that nobody else uses. The processor has the path's features.
 pub type Kernel = unsafe fn(&Step);
 
 /// Which integer kernels run.
@@ -116,6 +114,24 @@ impl Integers {
         }
     }
 
+    /// The kernel of a layout for many rows: [`MAX_ROWS`] rows and unpacked units. Only of those that
+    /// [`Integers::unpacks`].
+    pub fn block_kernel(self, scales: Scales) -> Kernel {
+        #[cfg(target_arch = "x86_64")]
+        if self == Integers::Vnni {
+            use super::vnni_block::unit;
+            return match scales {
+                Scales::Halves { min: false } => unit::<HALVES>,
+                Scales::Halves { min: true } => unit::<HALVES_MIN>,
+                Scales::Integers { sub: 32, min: false } => unit::<INTEGERS_32>,
+                Scales::Integers { sub: 32, min: true } => unit::<INTEGERS_32_MIN>,
+                Scales::Integers { min: false, .. } => unit::<INTEGERS_16>,
+                Scales::Integers { min: true, .. } => unit::<INTEGERS_16_MIN>,
+            };
+        }
+        unreachable!("kernels that do not unpack")
+    }
+
     /// Copies a unit with its codes as bytes: the layout [`Layout::unpacked`].
     pub fn unpack(self, layout: Layout, from: &[u8], to: &mut [u8], blocks: usize) {
         assert!(from.len() >= layout.unit_bytes(blocks) && to.len() >= layout.unpacked().unit_bytes(blocks));
@@ -137,24 +153,18 @@ impl Integers {
         unreachable!("kernels that do not unpack")
     }
 
-    /// The kernel of a layout for `rows` rows and `panels` panels.
-    pub fn kernel(self, layout: Layout, rows: usize, panels: usize) -> Kernel {
-        assert!((1..=self.rows()).contains(&rows) && (1..=MAX_PANELS).contains(&panels), "a tile of {rows}×{panels}");
+    /// The kernel of a layout for `rows` rows.
+    pub fn kernel(self, layout: Layout, rows: usize) -> Kernel {
+        assert!((1..=self.rows()).contains(&rows), "a tile of {rows} rows");
         macro_rules! shapes {
             ($module:ident, $codes:expr, $scales:expr) => {
-                match (rows, panels) {
-                    (1, 1) => super::$module::unit::<$codes, $scales, 1, 1>,
-                    (1, _) => super::$module::unit::<$codes, $scales, 1, 2>,
-                    (2, 1) => super::$module::unit::<$codes, $scales, 2, 1>,
-                    (2, _) => super::$module::unit::<$codes, $scales, 2, 2>,
-                    (3, 1) => super::$module::unit::<$codes, $scales, 3, 1>,
-                    (3, _) => super::$module::unit::<$codes, $scales, 3, 2>,
-                    (4, 1) => super::$module::unit::<$codes, $scales, 4, 1>,
-                    (4, _) => super::$module::unit::<$codes, $scales, 4, 2>,
-                    (5, 1) => super::$module::unit::<$codes, $scales, 5, 1>,
-                    (5, _) => super::$module::unit::<$codes, $scales, 5, 2>,
-                    (_, 1) => super::$module::unit::<$codes, $scales, 6, 1>,
-                    (_, _) => super::$module::unit::<$codes, $scales, 6, 2>,
+                match rows {
+                    1 => super::$module::unit::<$codes, $scales, 1>,
+                    2 => super::$module::unit::<$codes, $scales, 2>,
+                    3 => super::$module::unit::<$codes, $scales, 3>,
+                    4 => super::$module::unit::<$codes, $scales, 4>,
+                    5 => super::$module::unit::<$codes, $scales, 5>,
+                    _ => super::$module::unit::<$codes, $scales, 6>,
                 }
             };
         }
@@ -174,12 +184,7 @@ impl Integers {
                     (Five, Halves { min: true }) => shapes!($module, FIVE, HALVES_MIN),
                     (Five, Integers { .. }) => shapes!($module, FIVE, INTEGERS_32_MIN),
                     (Six, _) => shapes!($module, SIX, INTEGERS_16),
-                    (Eight, Halves { min: false }) => shapes!($module, EIGHT, HALVES),
-                    (Eight, Halves { min: true }) => shapes!($module, EIGHT, HALVES_MIN),
-                    (Eight, Integers { sub: 32, min: true }) => shapes!($module, EIGHT, INTEGERS_32_MIN),
-                    (Eight, Integers { sub: 32, min: false }) => shapes!($module, EIGHT, INTEGERS_32),
-                    (Eight, Integers { min: true, .. }) => shapes!($module, EIGHT, INTEGERS_16_MIN),
-                    (Eight, Integers { min: false, .. }) => shapes!($module, EIGHT, INTEGERS_16),
+                    (Eight, _) => shapes!($module, EIGHT, HALVES),
                 }
             }};
         }

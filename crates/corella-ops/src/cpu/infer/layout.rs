@@ -2,7 +2,8 @@
 //!
 //! 16 rows of the matrix (columns of the product) make a panel, 256 weights along k a unit, 32 a block, 4 a group. A vector of
 //! 64 bytes holds one group of all 16 columns: bytes 4i .. 4i+4 belong to column i, as the dot-product instructions of
-//! AVX-512, AVX2 and AMX want it. A panel is a run of units, so that one column block is one stretch of memory:
+//! AVX-512, AVX2 and AMX want it. Two panels make a pair, the columns that a kernel works on together: first the first unit
+//! of both, then the second of both, and so on, so that a thread reads one long stretch of memory:
 //!
 //! ```text
 //! unit   codes of each block · scales · minima · (d · dmin for formats with scales of two levels)
@@ -20,6 +21,10 @@ use crate::quant::blocks::Scheme;
 
 /// Columns of a panel.
 pub const PANEL: usize = 16;
+/// Panels of a pair.
+pub const PAIR: usize = 2;
+/// Columns of a pair.
+pub const COLUMNS: usize = PAIR * PANEL;
 /// Weights of a unit along k.
 pub const UNIT: usize = 256;
 /// Weights of a block along k.
@@ -150,9 +155,25 @@ impl Layout {
         end.next_multiple_of(VECTOR)
     }
 
-    /// Bytes of a panel of `cols` weights along k.
-    pub fn panel_bytes(self, cols: usize) -> usize {
-        cols / UNIT * self.unit_bytes(UNIT / BLOCK)
-            + if cols.is_multiple_of(UNIT) { 0 } else { self.unit_bytes(cols % UNIT / BLOCK) }
+    /// Units of a panel of `cols` weights along k.
+    pub fn units(cols: usize) -> usize {
+        cols.div_ceil(UNIT)
+    }
+
+    /// Blocks of unit `u`: the last may be shorter.
+    pub fn blocks(cols: usize, u: usize) -> usize {
+        (cols - u * UNIT).min(UNIT) / BLOCK
+    }
+
+    /// Where unit `u` of panel `p` of a pair lies.
+    pub fn unit_range(self, cols: usize, u: usize, p: usize) -> std::ops::Range<usize> {
+        let bytes = self.unit_bytes(Layout::blocks(cols, u));
+        let start = PAIR * u * self.unit_bytes(UNIT / BLOCK) + p * bytes;
+        start..start + bytes
+    }
+
+    /// Bytes of a pair of panels of `cols` weights along k.
+    pub fn pair_bytes(self, cols: usize) -> usize {
+        if cols == 0 { 0 } else { self.unit_range(cols, Layout::units(cols) - 1, PAIR - 1).end }
     }
 }

@@ -6,8 +6,8 @@ use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
 use super::activations::{Activations, PART};
 use super::float;
-use super::kernel::{Integers, MAX_PANELS, Side, Step};
-use super::layout::{BLOCK, Layout, PANEL, UNIT, VECTOR};
+use super::kernel::{Integers, MAX_ROWS, Side, Step};
+use super::layout::{BLOCK, COLUMNS, Layout, PAIR, PANEL, UNIT};
 use super::weight::Weight;
 use crate::contract_infer::Store;
 
@@ -20,7 +20,9 @@ pub struct Layer<'a> {
 }
 
 /// Rows that pass by an unpacked unit together: their activations of one unit stay in the second-level cache.
-const ROW_BLOCK: usize = 512;
+const ROW_BLOCK: usize = 510;
+/// Up to so many rows, unpacking a unit costs more than it saves.
+const FEW: usize = 12;
 /// Bytes of weights that a task reads at least, so that few tasks pay for the start of a stream.
 const TASK_BYTES: usize = 1 << 16;
 
@@ -34,7 +36,7 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
         return;
     }
     let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
-    let activations = quantised.then(|| Activations::new(pool, path, x, n, c));
+    let activations = quantised.then(|| Activations::new(pool, path, x, n, c, MAX_ROWS));
     let mut first = 0;
     let parts: Vec<Part<'_>> = layers
         .iter()
@@ -45,14 +47,23 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
             part
         })
         .collect();
-    let call = Call { path, x, activations: activations.as_ref(), n, width, out: SharedMut::new(out), store };
-    // Tasks of several pairs of panels; the pairs of all layers are numbered through.
+    let call = Call {
+        path,
+        kernels: Integers::on(path),
+        x,
+        activations: activations.as_ref(),
+        n,
+        width,
+        out: SharedMut::new(out),
+        store,
+    };
+    // Tasks of several pairs of panels, of all layers in one region.
     let tasks: Vec<(usize, std::ops::Range<usize>)> = parts
         .iter()
         .enumerate()
         .flat_map(|(i, part)| {
-            let pairs = part.w.panel_count().div_ceil(MAX_PANELS);
-            let by_bytes = TASK_BYTES.div_ceil(MAX_PANELS * part.w.panel(0).len().max(1));
+            let pairs = part.w.pair_count();
+            let by_bytes = TASK_BYTES.div_ceil((part.w.bytes() as usize / pairs.max(1)).max(1));
             let step = by_bytes.min(pairs.div_ceil(2 * pool.threads())).max(1);
             (0..pairs).step_by(step).map(move |p| (i, p..(p + step).min(pairs)))
         })
@@ -61,10 +72,9 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
         let (part, pairs) = &tasks[task];
         let part = &parts[*part];
         for pair in pairs.clone() {
-            let panels = pair * MAX_PANELS..((pair + 1) * MAX_PANELS).min(part.w.panel_count());
             match part.w.layout {
-                Some(layout) => call.integers(part, layout, panels),
-                None => call.floats(part, panels),
+                Some(layout) => call.integers(part, layout, pair),
+                None => call.floats(part, pair),
             }
         }
     });
@@ -82,6 +92,7 @@ struct Part<'a> {
 /// What all tasks share.
 struct Call<'a> {
     path: Path,
+    kernels: Integers,
     x: &'a [f32],
     activations: Option<&'a Activations>,
     n: usize,
@@ -93,9 +104,9 @@ struct Call<'a> {
 /// The numbers of [`Side`] for all units of all rows.
 fn side_numbers(x: &Activations, layout: Layout) -> Vec<i32> {
     let (parts, runs) = (layout.sub() / PART, UNIT / layout.sub());
-    let mut numbers = vec![0; x.n * x.units() * Side::LEN];
+    let mut numbers = vec![0; x.rows * x.units() * Side::LEN];
     for (i, numbers) in numbers.chunks_exact_mut(Side::LEN).enumerate() {
-        let unit = x.unit(i / x.units(), i % x.units());
+        let unit = x.unit(i % x.rows, i / x.rows);
         let sum = |run: usize| (0..parts).map(|part| unit.sum(run * parts + part)).sum::<i32>();
         match Side::of(layout.scales) {
             Side::Start => numbers.iter_mut().take(runs).enumerate().for_each(|(s, n)| *n = -layout.zero * sum(s)),
@@ -114,77 +125,45 @@ fn side_numbers(x: &Activations, layout: Layout) -> Vec<i32> {
 }
 
 impl Call<'_> {
-    /// Columns of one or two panels, for all rows, with integer kernels.
-    fn integers(&self, part: &Part<'_>, layout: Layout, panels: std::ops::Range<usize>) {
+    /// The columns of a pair of panels, for all rows, with integer kernels.
+    fn integers(&self, part: &Part<'_>, layout: Layout, pair: usize) {
         let (Some(x), Some(side)) = (self.activations, &part.side) else { unreachable!("prepared by `linear`") };
-        let kernels = Integers::on(self.path);
-        let tile = kernels.rows();
-        let columns = panels.len() * PANEL;
-        let w: Vec<&[u8]> = panels.clone().map(|p| part.w.panel(p)).collect();
-        let whole = layout.unit_bytes(UNIT / BLOCK);
-        let unpacks = kernels.unpacks() && self.n > 2 * tile && layout != layout.unpacked();
-        let unpacked_bytes = if unpacks { layout.unpacked().unit_bytes(UNIT / BLOCK) } else { 0 };
-        let mut unpacked = Scratch::new(panels.len() * unpacked_bytes / 4);
-        let unpacked = bytes_mut(&mut unpacked);
-        let used = if unpacks { layout.unpacked() } else { layout };
-        for block in (0..self.n).step_by(ROW_BLOCK) {
-            let rows = ROW_BLOCK.min(self.n - block);
-            let mut sums = Scratch::new(rows * columns);
+        let columns = Columns { kernels: self.kernels, layout, cols: part.w.cols, pair: part.w.pair(pair), x, side };
+        for first in (0..self.n).step_by(ROW_BLOCK) {
+            let rows = ROW_BLOCK.min(self.n - first);
+            let mut sums = Scratch::new(rows.next_multiple_of(MAX_ROWS) * COLUMNS);
             sums.fill(0.0);
-            for u in 0..x.units() {
-                let blocks = (part.w.cols - u * UNIT).min(UNIT) / BLOCK;
-                let mut pointers = [w[0].as_ptr(); MAX_PANELS];
-                for (p, pointer) in pointers.iter_mut().enumerate().take(panels.len()) {
-                    let unit = &w[p][u * whole..][..layout.unit_bytes(blocks)];
-                    *pointer = unit.as_ptr();
-                    prefetch(&w[p][u * whole..], unit.len());
-                    if unpacks {
-                        let to = &mut unpacked[p * unpacked_bytes..][..unpacked_bytes];
-                        kernels.unpack(layout, unit, to, blocks);
-                        *pointer = to.as_ptr();
-                    }
-                }
-                for first in (0..rows).step_by(tile) {
-                    let count = tile.min(rows - first);
-                    let step = Step {
-                        w: pointers,
-                        blocks,
-                        x: x.unit(block + first, u).places().as_ptr(),
-                        x_row: x.row_places(),
-                        side: side[((block + first) * x.units() + u) * Side::LEN..].as_ptr(),
-                        side_row: x.units() * Side::LEN,
-                        c: sums[first * columns..][..count * columns].as_mut_ptr(),
-                        c_row: columns,
-                    };
-                    // SAFETY: units of `blocks` blocks in the layout `used` (sliced above), `count` rows of activations and side
-                    // numbers (both made for n rows of this many units), `count` rows of sums; the path's features were detected.
-                    unsafe { kernels.kernel(used, count, panels.len())(&step) };
-                }
+            if self.kernels.unpacks() && self.n > FEW {
+                columns.many_rows(first, rows, &mut sums);
+            } else {
+                columns.few_rows(first, rows, &mut sums);
             }
-            self.store(part, panels.start, block, columns, &sums);
+            self.store(part, pair * COLUMNS, first, COLUMNS, &sums[..rows * COLUMNS]);
         }
     }
 
     /// The same with floating-point weights.
-    fn floats(&self, part: &Part<'_>, panels: std::ops::Range<usize>) {
-        let cols = part.w.cols;
-        for panel in panels {
+    fn floats(&self, part: &Part<'_>, pair: usize) {
+        let (cols, bytes) = (part.w.cols, part.w.pair(pair));
+        for (p, panel) in bytes.chunks_exact((bytes.len() / PAIR).max(1)).enumerate() {
+            let o = pair * COLUMNS + p * PANEL;
             for first in (0..self.n).step_by(float::ROWS) {
                 let rows = float::ROWS.min(self.n - first);
                 let mut sums = [[0.0; PANEL]; float::ROWS];
-                let x = &self.x[first * cols..];
-                float::tile(part.w.format, self.path, x, cols, cols, part.w.panel(panel), &mut sums[..rows]);
-                self.store(part, panel, first, PANEL, sums[..rows].as_flattened());
+                float::tile(part.w.format, self.path, &self.x[first * cols..], cols, cols, panel, &mut sums[..rows]);
+                self.store(part, o, first, PANEL, sums[..rows].as_flattened());
             }
         }
     }
 
-    /// Brings sums (rows, columns) of the columns from panel `panel` on to the output, from row `first` on.
-    fn store(&self, part: &Part<'_>, panel: usize, first: usize, columns: usize, sums: &[f32]) {
-        let o = panel * PANEL;
-        let width = columns.min(part.w.rows - o);
+    /// Brings sums (rows, columns) of the columns from `o` on to the output, from row `first` on.
+    fn store(&self, part: &Part<'_>, o: usize, first: usize, columns: usize, sums: &[f32]) {
+        let width = columns.min(part.w.rows.saturating_sub(o));
+        if width == 0 {
+            return;
+        }
         for (r, sums) in sums.chunks_exact(columns).enumerate() {
-            // SAFETY: columns of this task's panels in one row.
+            // SAFETY: columns of this task's pair in one row.
             let out = unsafe { self.out.part((first + r) * self.width + part.first + o, width) };
             for (i, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
                 let biased = part.bias.map_or(*sum, |bias| sum + bias[o + i]);
@@ -194,22 +173,78 @@ impl Call<'_> {
     }
 }
 
+/// A pair of panels and what it is multiplied with.
+struct Columns<'a> {
+    kernels: Integers,
+    layout: Layout,
+    /// C.
+    cols: usize,
+    pair: &'a [u8],
+    x: &'a Activations,
+    side: &'a [i32],
+}
+
+impl Columns<'_> {
+    /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
+    fn step(&self, w: [*const u8; PAIR], u: usize, row: usize, count: usize, sums: &mut [f32]) -> Step {
+        assert!(row + count <= self.x.rows && sums.len() >= count * COLUMNS, "{count} rows from {row}");
+        Step {
+            w,
+            blocks: Layout::blocks(self.cols, u),
+            x: self.x.unit(row, u).places().as_ptr(),
+            x_row: Activations::ROW,
+            side: self.side[(u * self.x.rows + row) * Side::LEN..].as_ptr(),
+            side_row: Side::LEN,
+            c: sums.as_mut_ptr(),
+            c_row: COLUMNS,
+        }
+    }
+
+    /// sums (rows, columns) += x\[first ..\] · pair, reading the weights as they are stored.
+    fn few_rows(&self, first: usize, rows: usize, sums: &mut [f32]) {
+        let tile = self.kernels.rows();
+        let (whole, last) = (self.kernels.kernel(self.layout, tile.min(rows)), (rows - 1) % tile + 1);
+        let last_kernel = self.kernels.kernel(self.layout, last);
+        for u in 0..self.x.units() {
+            let w = [0, 1].map(|p| self.pair[self.layout.unit_range(self.cols, u, p)].as_ptr());
+            for (row, sums) in (0..rows).step_by(tile).zip(sums.chunks_mut(tile * COLUMNS)) {
+                let count = tile.min(rows - row);
+                let step = self.step(w, u, first + row, count, sums);
+                // SAFETY: the unit of both panels, rows and sums as `step` checked; the path's features were detected.
+                unsafe { if count == tile { whole(&step) } else { last_kernel(&step) } };
+            }
+        }
+    }
+
+    /// The same with each unit unpacked once for all rows. `rows` is filled up to whole tiles, whose sums are not defined.
+    fn many_rows(&self, first: usize, rows: usize, sums: &mut [f32]) {
+        let unpacked = self.layout.unpacked();
+        let bytes = unpacked.unit_bytes(UNIT / BLOCK);
+        let mut space = Scratch::new(PAIR * bytes / 4);
+        let kernel = self.kernels.block_kernel(self.layout.scales);
+        for u in 0..self.x.units() {
+            let mut w = [std::ptr::null(); PAIR];
+            for ((p, to), space) in w.iter_mut().enumerate().zip(bytes_mut(&mut space).chunks_exact_mut(bytes)) {
+                let unit = &self.pair[self.layout.unit_range(self.cols, u, p)];
+                *to = if unpacked == self.layout {
+                    unit.as_ptr()
+                } else {
+                    self.kernels.unpack(self.layout, unit, space, Layout::blocks(self.cols, u));
+                    space.as_ptr()
+                };
+            }
+            for (row, sums) in (0..rows).step_by(MAX_ROWS).zip(sums.chunks_mut(MAX_ROWS * COLUMNS)) {
+                let step = self.step(w, u, first + row, MAX_ROWS, sums);
+                // SAFETY: the unit of both panels in the unpacked layout; rows and sums as `step` checked; the path's features
+                // were detected.
+                unsafe { kernel(&step) };
+            }
+        }
+    }
+}
+
 /// The bytes of numbers.
 fn bytes_mut(numbers: &mut [f32]) -> &mut [u8] {
     // SAFETY: any four bytes are a float and the other way round; the length is the same in bytes; the borrow is exclusive.
     unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), 4 * numbers.len()) }
-}
-
-/// Bytes that weights are asked for ahead of their use.
-const AHEAD: usize = 4096;
-
-/// Asks for the `len` bytes that lie [`AHEAD`] of the beginning of `rest`, as far as there are so many.
-fn prefetch(rest: &[u8], len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in rest.get(AHEAD..(AHEAD + len).min(rest.len())).unwrap_or_default().chunks(VECTOR) {
-        // SAFETY: a prefetch of an address inside a slice; it reads nothing.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (rest, len, AHEAD);
 }

@@ -13,6 +13,8 @@ mod paged;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
+#[cfg(target_arch = "x86_64")]
+mod vnni_block;
 mod weight;
 
 pub use batch::Batch;

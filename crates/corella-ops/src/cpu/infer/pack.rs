@@ -5,25 +5,24 @@ use crate::quant::WeightFormat;
 use crate::quant::blocks::{Block, IQ4_VALUES, Scheme, take_apart};
 use crate::quant::half::{f16_to_f32, f32_to_f16};
 
-/// Where a row's blocks begin in a panel: (byte of the unit, blocks of the unit, first block of the unit) for each file block.
-fn places(format: WeightFormat, layout: Layout, cols: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let whole = layout.unit_bytes(UNIT / BLOCK);
-    (0..cols / format.block_len()).map(move |i| {
-        let k = i * format.block_len();
-        (k / UNIT * whole, (cols - k / UNIT * UNIT).min(UNIT) / BLOCK, k % UNIT / BLOCK)
-    })
-}
-
-/// Writes a row of file blocks as column `lane` of a panel.
-pub fn write_lane(format: WeightFormat, layout: Layout, panel: &mut [u8], lane: usize, row: &[u8], cols: usize) {
-    for ((unit, blocks, first), bytes) in places(format, layout, cols).zip(row.chunks_exact(format.block_bytes())) {
-        let unit = &mut panel[unit..][..layout.unit_bytes(blocks)];
+/// Writes a row of file blocks as column `lane` of panel `p` of a pair.
+pub fn write_lane(
+    format: WeightFormat,
+    layout: Layout,
+    pair: &mut [u8],
+    (p, lane): (usize, usize),
+    row: &[u8],
+    cols: usize,
+) {
+    for (i, bytes) in row.chunks_exact(format.block_bytes()).enumerate() {
+        let (u, first) = (i * format.block_len() / UNIT, i * format.block_len() % UNIT / BLOCK);
+        let unit = &mut pair[layout.unit_range(cols, u, p)];
         let block = take_apart(format, bytes);
         for (i, codes) in block.codes[..format.block_len()].chunks_exact(BLOCK).enumerate() {
             let at = (first + i) * layout.codes.block_bytes();
             write_codes(layout.codes, &mut unit[at..][..layout.codes.block_bytes()], lane, codes);
         }
-        write_scales(layout, unit, blocks, first, lane, &block);
+        write_scales(layout, unit, Layout::blocks(cols, u), first, lane, &block);
     }
 }
 
@@ -118,13 +117,11 @@ pub fn pair_at(s: usize, lane: usize) -> usize {
     (s / 2 * PANEL + lane) * 2 + s % 2
 }
 
-/// Column `lane` of a panel as f32, exactly as [`crate::quant::dequantize_row`] gives the row it was packed from.
-pub fn read_lane(format: WeightFormat, layout: Layout, panel: &[u8], lane: usize, out: &mut [f32]) {
-    let whole = layout.unit_bytes(UNIT / BLOCK);
-    let has_min = Scheme::of(format).is_some_and(|scheme| scheme.has_min);
+/// Column `lane` of panel `p` as f32, exactly as [`crate::quant::dequantize_row`] gives the row it was packed from.
+pub fn read_lane(format: WeightFormat, layout: Layout, pair: &[u8], (p, lane): (usize, usize), out: &mut [f32]) {
+    let (has_min, cols) = (Scheme::of(format).is_some_and(|scheme| scheme.has_min), out.len());
     for (u, out) in out.chunks_mut(UNIT).enumerate() {
-        let blocks = out.len() / BLOCK;
-        let unit = &panel[u * whole..][..layout.unit_bytes(blocks)];
+        let (unit, blocks) = (&pair[layout.unit_range(cols, u, p)], Layout::blocks(cols, u));
         for (b, out) in out.chunks_exact_mut(BLOCK).enumerate() {
             let codes = read_codes(layout.codes, &unit[b * layout.codes.block_bytes()..], lane);
             // No scale holds for less than 16 weights.

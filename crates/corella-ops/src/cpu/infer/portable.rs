@@ -1,16 +1,16 @@
 //! Integer kernels in plain Rust.
 
 use super::kernel::{Side, Step, layout};
-use super::layout::{BLOCK, Layout, PANEL, Scales, UNIT};
+use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT};
 use super::pack::{half_at, pair_at, read_codes};
 
 /// See [`super::kernel::Kernel`].
 ///
 /// # Safety
 /// As there.
-pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: usize>(step: &Step) {
+pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
     let layout = const { layout(CODES, SCALES) };
-    for p in 0..P {
+    for p in 0..PAIR {
         // SAFETY: a unit of the panel (the caller's promise).
         let w = unsafe { std::slice::from_raw_parts(step.w[p], layout.unit_bytes(step.blocks)) };
         for lane in 0..PANEL {

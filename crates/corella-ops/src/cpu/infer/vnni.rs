@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{EIGHT, FIVE, FOUR, SIX, Step, TABLE, layout};
-use super::layout::{BLOCK, Layout, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
 /// The values of a table code, + 128.
@@ -24,41 +24,64 @@ const TABLE_CODES: [u8; 16] = {
 ///
 /// # Safety
 /// `block` points at a block in the layout of `CODES`; j < 4.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline(always)]
 unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, __m512i) {
-    // SAFETY: vectors of the block (the caller's promise).
-    let vector = |i: usize| unsafe { _mm512_loadu_si512(block.add(i * VECTOR).cast()) };
-    if CODES == EIGHT {
-        return (vector(j), vector(j + 4));
+    // SAFETY: vectors of the block and the bytes of the table; the features are the caller's.
+    unsafe {
+        let vector = |i: usize| _mm512_loadu_si512(block.add(i * VECTOR).cast());
+        if CODES == EIGHT {
+            return (vector(j), vector(j + 4));
+        }
+        let raw = vector(j);
+        let mask = _mm512_set1_epi8(15);
+        let (low, high) = (_mm512_and_si512(raw, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(raw), mask));
+        // Bits of a plane, brought to where they belong; whatever comes from the neighbouring byte is masked away.
+        let merge = |four, plane, mask: i8| _mm512_ternarylogic_epi32::<0xf8>(four, plane, _mm512_set1_epi8(mask));
+        match CODES {
+            FOUR => (low, high),
+            TABLE => {
+                let table = _mm512_broadcast_i32x4(_mm_loadu_si128(TABLE_CODES.as_ptr().cast()));
+                (_mm512_shuffle_epi8(table, low), _mm512_shuffle_epi8(table, high))
+            }
+            FIVE => {
+                let plane = vector(4);
+                let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
+                (merge(low, _mm512_sll_epi16(plane, left), 16), merge(high, _mm512_srl_epi16(plane, right), 16))
+            }
+            SIX => {
+                let to = |plane| match j {
+                    0 => _mm512_slli_epi16::<4>(plane),
+                    1 => _mm512_slli_epi16::<2>(plane),
+                    2 => plane,
+                    _ => _mm512_srli_epi16::<2>(plane),
+                };
+                (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
+            }
+            _ => unreachable!(),
+        }
     }
-    let raw = vector(j);
-    let mask = _mm512_set1_epi8(15);
-    let (low, high) = (_mm512_and_si512(raw, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(raw), mask));
-    // Bits of a plane, brought to where they belong; whatever comes from the neighbouring byte is masked away.
-    let merge = |four, plane, mask: i8| _mm512_ternarylogic_epi32::<0xf8>(four, plane, _mm512_set1_epi8(mask));
-    match CODES {
-        FOUR => (low, high),
-        TABLE => {
-            // SAFETY: the 16 bytes of the table.
-            let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(TABLE_CODES.as_ptr().cast()) });
-            (_mm512_shuffle_epi8(table, low), _mm512_shuffle_epi8(table, high))
+}
+
+/// Bytes ahead that weights are asked for, into the second-level cache and then into the first: with the first alone, its
+/// dozen outstanding lines are the limit, at two thirds of what the memory gives.
+const FAR: usize = 12_288;
+/// See [`FAR`].
+const NEAR: usize = 1_024;
+
+/// Asks for what lies ahead of the lines of block `b` of a pair of units: a `blocks`-th part of all.
+///
+/// # Safety
+/// Any address will do.
+#[inline(always)]
+unsafe fn ask_ahead(layout: Layout, step: &Step, b: usize) {
+    let lines = (PAIR * layout.unit_bytes(UNIT / BLOCK)).div_ceil(VECTOR * UNIT / BLOCK);
+    for line in 0..lines {
+        let at = step.w[0].wrapping_add((b * lines + line) * VECTOR);
+        // SAFETY: prefetches read nothing.
+        unsafe {
+            _mm_prefetch::<{ _MM_HINT_T1 }>(at.wrapping_add(FAR).cast());
+            _mm_prefetch::<{ _MM_HINT_T0 }>(at.wrapping_add(NEAR).cast());
         }
-        FIVE => {
-            let plane = vector(4);
-            let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
-            (merge(low, _mm512_sll_epi16(plane, left), 16), merge(high, _mm512_srl_epi16(plane, right), 16))
-        }
-        SIX => {
-            let to = |plane| match j {
-                0 => _mm512_slli_epi16::<4>(plane),
-                1 => _mm512_slli_epi16::<2>(plane),
-                2 => plane,
-                _ => _mm512_srli_epi16::<2>(plane),
-            };
-            (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
-        }
-        _ => unreachable!(),
     }
 }
 
@@ -66,11 +89,10 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, __m51
 ///
 /// # Safety
 /// 32 bytes can be read.
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 unsafe fn halves(at: *const u8) -> __m512 {
     // SAFETY: the caller's promise.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
 }
 
 /// See [`super::kernel::Kernel`].
@@ -78,7 +100,7 @@ unsafe fn halves(at: *const u8) -> __m512 {
 /// # Safety
 /// As there; the processor has AVX-512 VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: usize>(step: &Step) {
+pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
     let layout = const { layout(CODES, SCALES) };
     // SAFETY: everything below reads and writes inside the unit, rows and sums that the caller promises.
     unsafe {
@@ -86,10 +108,10 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: u
             Scales::Halves { min } => {
                 let blocks = step.blocks;
                 let (scales, mins) = (layout.scales_at(blocks), layout.mins_at(blocks));
-                let mut f = [[_mm512_setzero_ps(); P]; R];
+                let mut f = [[_mm512_setzero_ps(); PAIR]; R];
                 for b in 0..blocks {
-                    let sums = block_32::<CODES, R, P>(layout, step, b, min);
-                    for p in 0..P {
+                    let sums = block_32::<CODES, R>(layout, step, b, min);
+                    for p in 0..PAIR {
                         let scale = halves(step.w[p].add(scales + 2 * PANEL * b));
                         for r in 0..R {
                             f[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, f[r][p]);
@@ -105,7 +127,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: u
                 }
                 for r in 0..R {
                     let scale = _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4));
-                    for p in 0..P {
+                    for p in 0..PAIR {
                         let c = step.c.add(r * step.c_row + p * PANEL);
                         _mm512_storeu_ps(c, _mm512_fmadd_ps(f[r][p], scale, _mm512_loadu_ps(c)));
                     }
@@ -117,19 +139,19 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: u
                 let scale = |p: usize, s: usize| {
                     _mm512_cvtepi8_epi32(_mm_loadu_si128(step.w[p].add(scales + PANEL * s).cast()))
                 };
-                let mut total = [[_mm512_setzero_si512(); P]; R];
+                let mut total = [[_mm512_setzero_si512(); PAIR]; R];
                 for b in 0..BLOCKS {
                     if sub == 32 {
-                        let sums = block_32::<CODES, R, P>(layout, step, b, min);
-                        for p in 0..P {
+                        let sums = block_32::<CODES, R>(layout, step, b, min);
+                        for p in 0..PAIR {
                             let scale = scale(p, b);
                             for r in 0..R {
                                 total[r][p] = _mm512_add_epi32(total[r][p], _mm512_mullo_epi32(sums[r][p], scale));
                             }
                         }
                     } else {
-                        let [first, second] = block_16::<CODES, R, P>(layout, step, b, min);
-                        for p in 0..P {
+                        let [first, second] = block_16::<CODES, R>(layout, step, b, min);
+                        for p in 0..PAIR {
                             let (low, high) = (scale(p, 2 * b), scale(p, 2 * b + 1));
                             for r in 0..R {
                                 let scaled = _mm512_add_epi32(
@@ -141,11 +163,11 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: u
                         }
                     }
                 }
-                add_scaled::<R, P>(step, &total, d);
+                add_scaled::<R>(step, &total, d);
                 if min {
-                    let mut total = [[_mm512_setzero_si512(); P]; R];
+                    let mut total = [[_mm512_setzero_si512(); PAIR]; R];
                     for pair in 0..UNIT / sub / 2 {
-                        for p in 0..P {
+                        for p in 0..PAIR {
                             let bytes = _mm256_loadu_si256(step.w[p].add(mins + 2 * PANEL * pair).cast());
                             let mins = _mm512_cvtepu8_epi16(bytes);
                             for r in 0..R {
@@ -160,7 +182,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: u
                             *total = _mm512_sub_epi32(_mm512_setzero_si512(), *total);
                         }
                     }
-                    add_scaled::<R, P>(step, &total, d + 2 * PANEL);
+                    add_scaled::<R>(step, &total, d + 2 * PANEL);
                 }
             }
         }
@@ -171,12 +193,11 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const P: u
 ///
 /// # Safety
 /// As of [`unit`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn add_scaled<const R: usize, const P: usize>(step: &Step, total: &[[__m512i; P]; R], d: usize) {
+#[inline(always)]
+unsafe fn add_scaled<const R: usize>(step: &Step, total: &[[__m512i; PAIR]; R], d: usize) {
     // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
     unsafe {
-        for p in 0..P {
+        for p in 0..PAIR {
             let d = halves(step.w[p].add(d));
             for r in 0..R {
                 let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4)));
@@ -189,40 +210,40 @@ unsafe fn add_scaled<const R: usize, const P: usize>(step: &Step, total: &[[__m5
 }
 
 /// What the sum of run `s` of row `r` begins with.
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 unsafe fn start(step: &Step, r: usize, s: usize, min: bool) -> __m512i {
     // SAFETY: a side number of the row (the caller's promise).
-    if min { _mm512_setzero_si512() } else { _mm512_set1_epi32(unsafe { *step.side.add(r * step.side_row + s) }) }
+    unsafe { if min { _mm512_setzero_si512() } else { _mm512_set1_epi32(*step.side.add(r * step.side_row + s)) } }
 }
 
 /// Integer sums of block `b`.
 ///
 /// # Safety
 /// As of [`unit`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn block_32<const CODES: u8, const R: usize, const P: usize>(
+#[inline(always)]
+unsafe fn block_32<const CODES: u8, const R: usize>(
     layout: Layout,
     step: &Step,
     b: usize,
     min: bool,
-) -> [[__m512i; P]; R] {
+) -> [[__m512i; PAIR]; R] {
     // SAFETY: block b of each panel, elements and side numbers of each row.
     unsafe {
-        let mut sums = [[_mm512_setzero_si512(); P]; R];
+        let mut sums = [[_mm512_setzero_si512(); PAIR]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
-            *sums = [start(step, r, b, min); P];
+            *sums = [start(step, r, b, min); PAIR];
         }
+        ask_ahead(layout, step, b);
         for j in 0..4 {
-            let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); P];
-            for p in 0..P {
-                w[p] = groups::<CODES>(step.w[p].add(b * layout.codes.block_bytes()), j);
+            let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
+            for p in 0..PAIR {
+                let block = step.w[p].add(b * layout.codes.block_bytes());
+                w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
                 let x = step.x.add(r * step.x_row).cast::<i32>().add(8 * b + j);
                 let (low, high) = (_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(4)));
-                for p in 0..P {
+                for p in 0..PAIR {
                     sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], w[p].0, low);
                     sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], w[p].1, high);
                 }
@@ -236,30 +257,31 @@ unsafe fn block_32<const CODES: u8, const R: usize, const P: usize>(
 ///
 /// # Safety
 /// As of [`unit`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn block_16<const CODES: u8, const R: usize, const P: usize>(
+#[inline(always)]
+unsafe fn block_16<const CODES: u8, const R: usize>(
     layout: Layout,
     step: &Step,
     b: usize,
     min: bool,
-) -> [[[__m512i; P]; R]; 2] {
+) -> [[[__m512i; PAIR]; R]; 2] {
     // SAFETY: as in `block_32`.
     unsafe {
-        let mut sums = [[[_mm512_setzero_si512(); P]; R]; 2];
+        let mut sums = [[[_mm512_setzero_si512(); PAIR]; R]; 2];
         for r in 0..R {
-            sums[0][r] = [start(step, r, 2 * b, min); P];
-            sums[1][r] = [start(step, r, 2 * b + 1, min); P];
+            sums[0][r] = [start(step, r, 2 * b, min); PAIR];
+            sums[1][r] = [start(step, r, 2 * b + 1, min); PAIR];
         }
+        ask_ahead(layout, step, b);
         for j in 0..4 {
-            let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); P];
-            for p in 0..P {
-                w[p] = groups::<CODES>(step.w[p].add(b * layout.codes.block_bytes()), j);
+            let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
+            for p in 0..PAIR {
+                let block = step.w[p].add(b * layout.codes.block_bytes());
+                w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
                 let x = step.x.add(r * step.x_row).cast::<i32>().add(8 * b + j);
                 let (low, high) = (_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(4)));
-                for p in 0..P {
+                for p in 0..PAIR {
                     sums[0][r][p] = _mm512_dpbusd_epi32(sums[0][r][p], w[p].0, low);
                     sums[1][r][p] = _mm512_dpbusd_epi32(sums[1][r][p], w[p].1, high);
                 }

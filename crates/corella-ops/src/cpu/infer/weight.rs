@@ -3,24 +3,24 @@
 use super::super::array::Array;
 use super::super::pool::Pool;
 use super::super::zeros;
-use super::layout::{Layout, PANEL};
+use super::layout::{COLUMNS, Layout, PAIR, PANEL};
 use super::{float, pack};
 use crate::contract::OpsError;
 use crate::quant::WeightFormat;
 
-/// (rows, cols) weights, in panels of 16 rows.
+/// (rows, cols) weights, in pairs of panels of 16 rows.
 #[derive(Debug)]
 pub struct Weight {
     /// Format of the file.
     pub format: WeightFormat,
-    /// Layout of a panel; `None` for floating-point formats.
+    /// Layout of a unit; `None` for floating-point formats.
     pub layout: Option<Layout>,
     /// OC.
     pub rows: usize,
     /// C.
     pub cols: usize,
-    panel_bytes: usize,
-    panels: Array<u8>,
+    pair_bytes: usize,
+    pairs: Array<u8>,
 }
 
 impl Weight {
@@ -28,12 +28,12 @@ impl Weight {
     pub fn new(format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Weight, OpsError> {
         format.check_row(cols, what)?;
         let layout = Layout::of(format);
-        let panel_bytes = match layout {
-            Some(layout) => layout.panel_bytes(cols),
-            None => float::panel_bytes(format, cols),
+        let pair_bytes = match layout {
+            Some(layout) => layout.pair_bytes(cols),
+            None => PAIR * float::panel_bytes(format, cols),
         };
-        let len = rows.div_ceil(PANEL) * panel_bytes;
-        Ok(Weight { format, layout, rows, cols, panel_bytes, panels: zeros(len, what)? })
+        let len = rows.div_ceil(PAIR * PANEL) * pair_bytes;
+        Ok(Weight { format, layout, rows, cols, pair_bytes, pairs: zeros(len, what)? })
     }
 
     /// Packs rows as they lie in a file.
@@ -46,18 +46,22 @@ impl Weight {
             return;
         }
         let (format, layout, cols) = (self.format, self.layout, self.cols);
-        let (first_panel, end_panel) = (first / PANEL, (first + count).div_ceil(PANEL));
-        let panels = &mut self.panels[first_panel * self.panel_bytes..end_panel * self.panel_bytes];
-        let panels: Vec<_> = panels.chunks_exact_mut(self.panel_bytes).map(std::sync::Mutex::new).collect();
-        pool.run(panels.len(), &|task| {
-            // Each panel is one task's alone; the lock only says so to the compiler.
-            let mut panel = panels[task].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let start = (first_panel + task) * PANEL;
-            for row in start.max(first)..(start + PANEL).min(first + count) {
+        let (first_pair, end_pair) = (first / COLUMNS, (first + count).div_ceil(COLUMNS));
+        let pairs = &mut self.pairs[first_pair * self.pair_bytes..end_pair * self.pair_bytes];
+        let pairs: Vec<_> = pairs.chunks_exact_mut(self.pair_bytes).map(std::sync::Mutex::new).collect();
+        pool.run(pairs.len(), &|task| {
+            // Each pair is one task's alone; the lock only says so to the compiler.
+            let mut pair = pairs[task].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let start = (first_pair + task) * COLUMNS;
+            for row in start.max(first)..(start + COLUMNS).min(first + count) {
                 let bytes = &bytes[(row - first) * row_bytes..][..row_bytes];
+                let place = (row % COLUMNS / PANEL, row % PANEL);
                 match layout {
-                    Some(layout) => pack::write_lane(format, layout, &mut panel, row % PANEL, bytes, cols),
-                    None => float::write_lane(format, &mut panel, row % PANEL, bytes),
+                    Some(layout) => pack::write_lane(format, layout, &mut pair, place, bytes, cols),
+                    None => {
+                        let panel = pair.len() / PAIR;
+                        float::write_lane(format, &mut pair[place.0 * panel..][..panel], place.1, bytes);
+                    }
                 }
             }
         });
@@ -65,25 +69,25 @@ impl Weight {
 
     /// Bytes of memory.
     pub fn bytes(&self) -> u64 {
-        self.panels.len() as u64
+        self.pairs.len() as u64
     }
 
-    /// Panels.
-    pub fn panel_count(&self) -> usize {
-        self.rows.div_ceil(PANEL)
+    /// Pairs of panels; the last may be filled up with zeros.
+    pub fn pair_count(&self) -> usize {
+        self.rows.div_ceil(COLUMNS)
     }
 
-    /// Panel `panel`.
-    pub fn panel(&self, panel: usize) -> &[u8] {
-        &self.panels[panel * self.panel_bytes..][..self.panel_bytes]
+    /// Pair `pair`.
+    pub fn pair(&self, pair: usize) -> &[u8] {
+        &self.pairs[pair * self.pair_bytes..][..self.pair_bytes]
     }
 
     /// Row `row`, dequantised exactly.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
-        let (panel, lane) = (self.panel(row / PANEL), row % PANEL);
+        let (pair, place) = (self.pair(row / COLUMNS), (row % COLUMNS / PANEL, row % PANEL));
         match self.layout {
-            Some(layout) => pack::read_lane(self.format, layout, panel, lane, out),
-            None => float::read_lane(self.format, panel, lane, out),
+            Some(layout) => pack::read_lane(self.format, layout, pair, place, out),
+            None => float::read_lane(self.format, &pair[place.0 * pair.len() / PAIR..], place.1, out),
         }
     }
 }
