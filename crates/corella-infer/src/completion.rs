@@ -90,7 +90,7 @@ pub fn complete(model: &mut dyn StepModel, bytes: TokenBytes, request: Request) 
     let limits = model.limits();
     let metrics = Arc::new(Metrics::default());
     metrics.queued.add(1);
-    let mut scheduler = Scheduler::new(limits, limits.max_seqs, bytes, metrics);
+    let mut scheduler = Scheduler::new(limits, limits.vocab_size, limits.max_seqs, bytes, metrics);
     let (sender, events) = std::sync::mpsc::channel();
     scheduler.add(Arc::new(request), Box::new(move |event| sender.send(event).is_ok()), Cancelled::default());
     while !scheduler.idle() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use corella_model::{StepLimits, StepModel};
@@ -27,11 +27,20 @@ pub struct EngineOptions {
     pub limits: RequestLimits,
     /// The model's own end-of-text tokens.
     pub eos: Vec<u32>,
+    /// Tokens that the tokenizer knows, where a model has rows of logits behind them to fill up: those are neither taken
+    /// nor drawn.
+    pub vocab_size: Option<usize>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { max_running: 64, max_queue: 256, limits: RequestLimits::default(), eos: Vec::new() }
+        EngineOptions {
+            max_running: 64,
+            max_queue: 256,
+            limits: RequestLimits::default(),
+            eos: Vec::new(),
+            vocab_size: None,
+        }
     }
 }
 
@@ -87,15 +96,17 @@ impl Engine {
     /// Starts the thread. `bytes` gives the bytes of a token, for text and stop strings.
     pub fn start(model: Box<dyn StepModel>, bytes: TokenBytes, options: EngineOptions) -> io::Result<Engine> {
         let metrics = Arc::new(Metrics::default());
+        let limits = model.limits();
+        let known = options.vocab_size.unwrap_or(limits.vocab_size).min(limits.vocab_size);
         let shared = Arc::new(Shared {
-            model: model.limits(),
+            model: StepLimits { vocab_size: known, ..limits },
             backend: model.backend_name(),
             options,
             metrics: metrics.clone(),
             closed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let scheduler = Scheduler::new(shared.model, shared.options.max_running, bytes, metrics);
+        let scheduler = Scheduler::new(limits, known, shared.options.max_running, bytes, metrics);
         let (commands, inbox) = channel();
         let seen = shared.clone();
         let thread = std::thread::Builder::new()
@@ -133,39 +144,31 @@ impl Drop for Engine {
 
 /// The engine's thread.
 fn work(mut model: Box<dyn StepModel>, mut scheduler: Scheduler, inbox: &Receiver<Command>, shared: &Shared) {
+    let take = |scheduler: &mut Scheduler, command| match command {
+        Command::Submit { request, sink, cancelled } => scheduler.add(request, sink, cancelled),
+        Command::Close => {}
+    };
     loop {
-        // With nothing to do, sleep until something comes.
-        let mut next = if scheduler.idle() {
-            let Ok(command) = inbox.recv() else { return };
-            Some(command)
-        } else {
-            None
-        };
-        loop {
-            match next.take() {
-                Some(Command::Submit { request, sink, cancelled }) => scheduler.add(request, sink, cancelled),
-                Some(Command::Close) | None => {}
-            }
-            match inbox.try_recv() {
-                Ok(command) => next = Some(command),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(command) = inbox.try_recv() {
+            take(&mut scheduler, command);
         }
         if shared.stop.load(Ordering::Relaxed) {
             scheduler.fail_all("the engine was stopped");
         }
-        if scheduler.idle() {
-            if shared.closed.load(Ordering::Relaxed) {
-                return;
-            }
-            continue;
+        if !scheduler.idle() {
+            scheduler.step(&mut *model);
+        } else if shared.closed.load(Ordering::Relaxed) {
+            return;
+        } else {
+            // Nothing to do: sleep until something comes.
+            let Ok(command) = inbox.recv() else { return };
+            take(&mut scheduler, command);
         }
-        scheduler.step(&mut *model);
     }
 }
 
 impl EngineHandle {
-    /// What the model's steps can hold: context, vocabulary, pages.
+    /// What the model's steps can hold: context, pages, and the tokens that may be used.
     pub fn model(&self) -> &StepLimits {
         &self.shared.model
     }

@@ -196,7 +196,7 @@ fn dtype_parser() -> impl TypedValueParser<Value = Dtype> {
 /// Flags of `generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// A run folder, a Hugging Face folder, or a llm.c .bin
+    /// A run folder, a Hugging Face folder, or a model file
     pub model: PathBuf,
     /// The text to continue
     #[arg(short, long, group = "input")]
@@ -207,12 +207,57 @@ pub struct GenerateArgs {
     /// The token ids to continue, e.g. 1,2,3
     #[arg(long, group = "input", value_delimiter = ',')]
     pub prompt_ids: Option<Vec<u32>>,
-    /// Number of continuations
+    /// Number of continuations; side by side on a terminal that is wide enough
     #[arg(short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub n: u32,
+    /// Draw so many continuations and keep the n likeliest
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub best_of: Option<u32>,
     /// Most tokens to add
     #[arg(long, default_value_t = 128)]
     pub max_tokens: usize,
+    /// No end before so many tokens
+    #[arg(long, default_value_t = 0)]
+    pub min_tokens: usize,
+    /// How to draw
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// End before this text (may be given several times)
+    #[arg(long)]
+    pub stop: Vec<String>,
+    /// End before this token (may be given several times)
+    #[arg(long)]
+    pub stop_id: Vec<u32>,
+    /// Report the K likeliest tokens at each position; colours tokens by probability on a terminal
+    #[arg(long, value_name = "K")]
+    pub logprobs: Option<usize>,
+    /// Report probabilities as the draw uses them, after temperature and filters
+    #[arg(long, requires = "logprobs")]
+    pub filtered: bool,
+    /// Print a table of tokens, those of the prompt too: position, id, probability, text
+    #[arg(long, conflicts_with = "json")]
+    pub show_tokens: bool,
+    /// Do not put the token in front that marks the start of a text
+    #[arg(long)]
+    pub no_bos: bool,
+    /// Go on after an end-of-text token
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Propose at most N tokens at once from what stood in the text before: faster on text that repeats itself, the
+    /// output is the same
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub lookup: usize,
+    /// Number type of cached keys and values
+    #[arg(long, value_enum, default_value_t = KvType::F16)]
+    pub kv_type: KvType,
+    /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer file
+    #[arg(long)]
+    pub tokenizer: Option<String>,
+}
+
+/// How a token is drawn. The steps come in this order: bias, penalties, temperature, top-k, top-p, min-p, typical-p.
+#[derive(Debug, Args)]
+pub struct SamplingArgs {
     /// 0 always takes the likeliest token; 1 draws from the model's distribution
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f32,
@@ -225,21 +270,38 @@ pub struct GenerateArgs {
     /// Draw from tokens at least this likely, relative to the likeliest
     #[arg(long)]
     pub min_p: Option<f32>,
-    /// End before this text (may be given several times)
+    /// Draw from the tokens closest to the expected surprise that together reach this probability
     #[arg(long)]
-    pub stop: Vec<String>,
-    /// Report the K likeliest tokens at each position
-    #[arg(long)]
-    pub logprobs: Option<usize>,
-    /// Do not put the end-of-text token in front, which marks the start of a document
-    #[arg(long)]
-    pub no_bos: bool,
-    /// Go on after an end-of-text token
-    #[arg(long)]
-    pub ignore_eos: bool,
-    /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
-    #[arg(long)]
-    pub tokenizer: Option<String>,
+    pub typical_p: Option<f32>,
+    /// Above 1: tokens of prompt and output become less likely
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Above 0: a token becomes less likely with each time that it was drawn
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Above 0: a token that was drawn becomes less likely
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Make a token likelier, or less likely: ID=BIAS (may be given several times)
+    #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias)]
+    pub logit_bias: Vec<(u32, f32)>,
+}
+
+/// `ID=BIAS`.
+fn parse_bias(text: &str) -> Result<(u32, f32), String> {
+    let parsed = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
+    parsed.ok_or_else(|| "expected ID=BIAS, for example 50256=-100".to_owned())
+}
+
+/// Number types of cached keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KvType {
+    /// Half precision
+    F16,
+    /// The upper half of a single
+    Bf16,
+    /// 8-bit integers
+    Q8,
 }
 
 /// Flags of `convert`.

@@ -8,6 +8,7 @@ mod error;
 mod fetch;
 mod inputs;
 mod machine;
+mod model;
 mod signals;
 mod terminal;
 mod tour;

@@ -33,6 +33,8 @@ pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 /// All requests on one model.
 pub(crate) struct Scheduler {
     limits: StepLimits,
+    /// Tokens that may be drawn; logits behind them are padding.
+    known_tokens: usize,
     /// Most continuations under way.
     max_running: usize,
     pool: PagePool,
@@ -47,8 +49,15 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// For a model with `limits`; at most `max_running` continuations are under way at once.
-    pub fn new(limits: StepLimits, max_running: usize, bytes: TokenBytes, metrics: Arc<Metrics>) -> Scheduler {
+    /// For a model with `limits` whose first `known_tokens` tokens may be drawn; at most `max_running` continuations are
+    /// under way at once.
+    pub fn new(
+        limits: StepLimits,
+        known_tokens: usize,
+        max_running: usize,
+        bytes: TokenBytes,
+        metrics: Arc<Metrics>,
+    ) -> Scheduler {
         // Half of a step is left for prompts, so that they never wait for the end of all continuations.
         let most = limits.max_seqs.min(limits.max_logit_rows).min(limits.max_batch_tokens.div_ceil(2));
         metrics.pages.set(limits.pages as u64);
@@ -56,6 +65,7 @@ impl Scheduler {
             max_running: max_running.clamp(1, most.max(1)),
             pool: PagePool::new(limits.pages, limits.page_tokens),
             limits,
+            known_tokens,
             jobs: BTreeMap::new(),
             waiting: Vec::new(),
             running: Vec::new(),
@@ -211,8 +221,8 @@ impl Scheduler {
 
     /// Takes in the logits of a step: scores, draws, new samples, ends. Returns the pages to copy.
     fn absorb(&mut self, items: &[Item], logits: &[f32], began: Instant) -> Vec<(u32, u32)> {
-        let v = self.limits.vocab_size;
-        let mut rows = logits.chunks_exact(v);
+        let known = self.known_tokens;
+        let mut rows = logits.chunks_exact(self.limits.vocab_size).map(|row| &row[..known]);
         let mut copies = Vec::new();
         let mut split = Vec::new();
         let mut ended = Vec::new();

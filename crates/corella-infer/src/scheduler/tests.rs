@@ -157,7 +157,7 @@ impl Rig {
     fn new(limits: StepLimits, max_running: usize) -> Rig {
         let metrics = Arc::new(Metrics::default());
         let bytes: TokenBytes = Arc::new(bytes_of);
-        let scheduler = Scheduler::new(limits, max_running, bytes, metrics.clone());
+        let scheduler = Scheduler::new(limits, V, max_running, bytes, metrics.clone());
         Rig { scheduler, model: PageModel::new(limits), metrics }
     }
 

@@ -9,6 +9,7 @@ mod hugging_face;
 mod init;
 mod llmc;
 mod params;
+mod step;
 mod train;
 mod weights;
 
@@ -20,5 +21,6 @@ pub use hugging_face::{Gpt2Files, save as save_hugging_face};
 pub use init::{Mersenne, random_weights};
 pub use llmc::save as save_llmc;
 pub use params::{Init, ParamSpec, param_specs};
+pub use step::Gpt2Step;
 pub use train::Gpt2Train;
 pub use weights::{Gpt2Weights, load as load_gpt2};

@@ -1,0 +1,258 @@
+//! `corella generate`: continues a text in the terminal, token by token.
+
+mod colour;
+mod columns;
+mod view;
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use corella_infer::{
+    Completion, Engine, EngineOptions, Event, LogProbStage, RequestLimits, RequestParams, SampleParams, TokenBytes,
+};
+use corella_model::{KvKind, StepOptions};
+use corella_text::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use crate::cli::{Common, GenerateArgs, KvType};
+use crate::error::{Failure, Result};
+use crate::model::{self, Opened};
+use view::View;
+
+/// Continuations that are computed at once.
+const AT_ONCE: usize = 16;
+
+/// One continuation, as `--json` prints it.
+#[derive(Serialize)]
+struct Choice {
+    text: String,
+    ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top_logprobs: Vec<Vec<(u32, f32)>>,
+    finish_reason: &'static str,
+    /// The string or token that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<String>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document {
+    prompt_ids: Vec<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prompt_logprobs: Vec<Option<f32>>,
+    choices: Vec<Choice>,
+    usage: corella_infer::Usage,
+    backend: String,
+    seed: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
+    warn_of_instruct(&args.model);
+    let opened = model::open(&args.model, args.tokenizer.as_deref())?;
+    let tokenizer = opened.tokenizer.clone();
+    let (prompt_ids, prompt_text) = prompt(args, &tokenizer)?;
+    let samples = args.best_of.unwrap_or(0).max(args.n) as usize;
+    let engine = start(opened, args, common, prompt_ids.len(), samples)?;
+    let handle = engine.handle();
+    let request = handle.check(params(args, common, &prompt_ids)).map_err(Failure::usage)?;
+    if request.clipped() && !common.json {
+        eprintln!("note: the context leaves room for {} tokens only", request.max_tokens());
+    }
+    let start = Instant::now();
+    let (_ticket, events) = handle.stream(request)?;
+    let mut view = View::new(args, common, &tokenizer);
+    view.prompt(&prompt_text, &prompt_ids);
+    let mut completion = Completion::default();
+    let mut first = None;
+    for event in events {
+        if matches!(event, Event::Piece { .. }) {
+            first.get_or_insert_with(|| start.elapsed().as_secs_f64());
+        }
+        view.event(&event)?;
+        if completion.add(event) {
+            break;
+        }
+    }
+    if let Some(error) = completion.error {
+        return Err(Failure::new(error));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    if common.json {
+        let document = document(completion, prompt_ids, handle.backend_name(), common.seed);
+        println!("{}", serde_json::to_string(&document)?);
+        return Ok(());
+    }
+    view.end()?;
+    eprintln!("{}", summary(&completion, samples, first.unwrap_or(seconds), seconds));
+    Ok(())
+}
+
+/// `[7 prompt tokens, first token after 12 ms, 128 tokens, 45.1 tok/s]`
+fn summary(completion: &Completion, samples: usize, first: f64, seconds: f64) -> String {
+    let usage = &completion.usage;
+    // The first token of each sample comes out of the prompt.
+    let rest = usage.completion_tokens.saturating_sub(samples) as f64 / (seconds - first).max(1e-9);
+    let looked_up = match usage.drafted_tokens {
+        0 => String::new(),
+        drafted => format!(", {} of {drafted} proposed tokens taken", usage.accepted_tokens),
+    };
+    format!(
+        "[{} prompt tokens, first token after {:.0} ms, {} tokens, {rest:.1} tok/s{looked_up}]",
+        usage.prompt_tokens,
+        first * 1e3,
+        usage.completion_tokens
+    )
+}
+
+/// Loads the model with room for this request, and starts its engine.
+fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, samples: usize) -> Result<Engine> {
+    let context_len = prompt.saturating_add(args.max_tokens).clamp(1, opened.context_len().max(1));
+    let at_once = samples.min(AT_ONCE);
+    // The prompt's full pages are shared; each sample has its own last pages.
+    let own = args.max_tokens.min(context_len) + 2 * corella_model::step_options::PAGE_TOKENS;
+    let max_batch_tokens = context_len.clamp(2 * at_once, 512);
+    let options = StepOptions {
+        context_len,
+        kv_tokens: context_len + at_once * own,
+        kv_kind: match args.kv_type {
+            KvType::F16 => KvKind::F16,
+            KvType::Bf16 => KvKind::Bf16,
+            KvType::Q8 => KvKind::Q8,
+        },
+        max_seqs: at_once,
+        max_batch_tokens,
+        max_logit_rows: max_batch_tokens.min(at_once + 32),
+    };
+    let tokenizer = opened.tokenizer.clone();
+    let engine = EngineOptions {
+        max_running: at_once,
+        max_queue: 1,
+        limits: RequestLimits {
+            samples: 10_000,
+            total_tokens: u64::MAX,
+            stops: 10_000,
+            stop_bytes: 1 << 20,
+            stop_ids: 10_000,
+            biases: 10_000,
+            logprobs: 1_000,
+            lookup: 64,
+        },
+        eos: tokenizer.stop_ids().to_vec(),
+        vocab_size: Some(tokenizer.vocab_size()),
+    };
+    let bytes: TokenBytes = Arc::new(move |id| tokenizer.token_bytes(id).to_vec());
+    Ok(Engine::start(opened.load(common, options)?, bytes, engine)?)
+}
+
+/// The flags as a request.
+fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams {
+    let s = &args.sampling;
+    let tabled = args.show_tokens;
+    RequestParams {
+        prompt: prompt.to_vec(),
+        n: args.n as usize,
+        best_of: args.best_of.map(|n| n as usize),
+        max_tokens: args.max_tokens,
+        min_tokens: args.min_tokens,
+        sample: SampleParams {
+            temperature: s.temperature,
+            top_k: s.top_k,
+            top_p: s.top_p,
+            min_p: s.min_p,
+            typical_p: s.typical_p,
+            repetition_penalty: s.repetition_penalty,
+            frequency_penalty: s.frequency_penalty,
+            presence_penalty: s.presence_penalty,
+            logit_bias: s.logit_bias.clone(),
+            seed: common.seed,
+        },
+        stop: args.stop.clone(),
+        stop_ids: args.stop_id.clone(),
+        ignore_eos: args.ignore_eos,
+        logprobs: if common.json || tabled { Some(args.logprobs.unwrap_or(0)) } else { args.logprobs },
+        logprob_stage: if args.filtered { LogProbStage::Filtered } else { LogProbStage::Raw },
+        prompt_logprobs: if tabled || (common.json && args.logprobs.is_some()) {
+            Some(args.logprobs.unwrap_or(0))
+        } else {
+            None
+        },
+        lookup: args.lookup,
+        ..RequestParams::default()
+    }
+}
+
+/// The ids to continue, and their text: the token that marks the start of a text goes in front, unless `--no-bos`.
+fn prompt(args: &GenerateArgs, tokenizer: &Tokenizer) -> Result<(Vec<u32>, String)> {
+    if let Some(ids) = &args.prompt_ids {
+        return Ok((ids.clone(), tokenizer.decode(ids)));
+    }
+    let text = match (&args.prompt, &args.prompt_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(path)) => read_text(path)?,
+        (None, None) => String::new(),
+    };
+    let mut ids = if args.no_bos { Vec::new() } else { vec![tokenizer.start_of_text()] };
+    ids.extend(tokenizer.encode(&text));
+    if ids.is_empty() {
+        return Err(Failure::usage("an empty prompt with --no-bos leaves nothing to continue").hint("give -p TEXT"));
+    }
+    Ok((ids, text))
+}
+
+/// A file's text; `-` is standard input.
+fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes).map(drop)
+    } else {
+        std::fs::read(path).map(|read| bytes = read)
+    };
+    let name = path.display();
+    read.map_err(|e| Failure::new(format!("{name}: {e}")))?;
+    String::from_utf8(bytes).map_err(|e| {
+        Failure::new(format!("{name}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
+            .hint("convert it first, for example with iconv -t UTF-8, or give token ids with --prompt-ids")
+    })
+}
+
+/// Names of models that were tuned on conversations.
+const INSTRUCT: [&str; 4] = ["instruct", "-chat", "-it.", "-it-"];
+
+/// Says so if the name is one of a model that was tuned on conversations.
+fn warn_of_instruct(path: &Path) {
+    let name = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy().to_lowercase());
+    if INSTRUCT.iter().any(|part| name.contains(part)) {
+        eprintln!(
+            "warning: this looks like an instruct model; it is continued like any other, without its chat template.\n\
+             hint: base models are the ones without `instruct` or `chat` in their name"
+        );
+    }
+}
+
+fn document(completion: Completion, prompt_ids: Vec<u32>, backend: &str, seed: u64) -> Document {
+    let choices = completion.choices.into_iter().map(|choice| Choice {
+        text: choice.text,
+        ids: choice.tokens.iter().map(|t| t.id).collect(),
+        logprobs: choice.tokens.iter().filter_map(|t| t.logprob).collect(),
+        finish_reason: choice.reason.as_ref().map_or("length", |reason| reason.name()),
+        stop: choice.reason.and_then(|reason| match reason {
+            corella_infer::FinishReason::StopString(text) => Some(text),
+            corella_infer::FinishReason::StopToken(id) => Some(id.to_string()),
+            corella_infer::FinishReason::Length => None,
+        }),
+        top_logprobs: choice.tokens.into_iter().map(|t| t.top).filter(|top| !top.is_empty()).collect(),
+    });
+    Document {
+        prompt_ids,
+        prompt_logprobs: completion.prompt.iter().map(|t| t.logprob).collect(),
+        choices: choices.collect(),
+        usage: completion.usage,
+        backend: backend.to_owned(),
+        seed,
+    }
+}
