@@ -389,6 +389,42 @@ pub trait OpsTrain: Send + Sync + 'static {
         self.gelu(out, pre, dims.n * dims.oc);
     }
 
+    /// The way back through the second half of the MLP, out = gelu(pre)·wᵀ + b: act = gelu(pre), computed again;
+    /// dpre = (dout·w) ∘ gelu'(pre);  dw += doutᵀ·act;  db += Σ_n dout.   pre, dpre, act: (N,C)  dout: (N,OC).
+    /// WRITES dpre, act, ADDS to dw, db. The default body is the composition, and the oracle of a fused one.
+    fn gelu_matmul_grad(
+        &self,
+        dpre: &mut Self::Buf,
+        act: &mut Self::Buf,
+        w: &mut Self::Param,
+        b: &mut Self::Param,
+        dout: &Self::Buf,
+        pre: &Self::Buf,
+        dims: MatmulDims,
+    ) {
+        self.gelu(act, pre, dims.n * dims.c);
+        self.matmul_grad(dpre, w, Some(b), dout, act, dims);
+        self.gelu_grad(dpre, pre, dims.n * dims.c);
+    }
+
+    /// out = residual + x·wᵀ + b: a projection back into the residual stream.   out, residual: (N,OC).   WRITES out.
+    /// The default body is the composition, and the oracle of a fused one.
+    fn matmul_residual(
+        &self,
+        out: &mut Self::Buf,
+        residual: &Self::Buf,
+        x: &Self::Buf,
+        w: &Self::Param,
+        b: &Self::Param,
+        dims: MatmulDims,
+    ) {
+        self.matmul(out, x, w, Some(b), dims);
+        self.accumulate(out, residual, dims.n * dims.oc);
+    }
+
+    /// out += x over the first `len` elements.   ADDS to out (which may be bf16 here).
+    fn accumulate(&self, out: &mut Self::Buf, x: &Self::Buf, len: usize);
+
     /// out = a + b over the first `len` elements.   WRITES out.
     fn residual(&self, out: &mut Self::Buf, a: &Self::Buf, b: &Self::Buf, len: usize);
 

@@ -41,6 +41,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
             }));
         }
         cases.push(Case::new(format!("matmul_gelu {n}×{c}→{oc}"), move |ops: &On<B>| matmul_gelu(ops, d)));
+        cases.push(Case::new(format!("matmul_residual {n}×{c}→{oc}"), move |ops: &On<B>| matmul_residual(ops, d)));
     }
     for len in [0, 1, 15, 16, 1003] {
         cases.push(Case::new(format!("gelu and residual of {len}"), move |ops: &On<B>| elementwise(ops, len)));
@@ -120,6 +121,23 @@ fn matmul_gelu<B: OpsInfer>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsEr
     let (mut out, mut pre) = (a.unset(d.n * d.oc)?, a.unset(d.n * d.oc)?);
     ops.matmul_gelu(&mut out, &mut pre, &x, &w, &b, d);
     Ok(vec![("out", a.read(&out, d.n * d.oc)), ("pre", a.read(&pre, d.n * d.oc))])
+}
+
+/// The projection forward into an f32 stream, and back through a GELU.
+fn matmul_residual<B: OpsInfer>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, d.c + 3);
+    let (x, mut w, mut b) = (a.numbers(d.n * d.c)?, a.param(d.oc, d.c)?, a.param(1, d.oc)?);
+    let (residual, dout) = (a.numbers_f32(d.n * d.oc)?, a.numbers(d.n * d.oc)?);
+    let (mut out, mut dpre, mut act) = (a.unset_f32(d.n * d.oc)?, a.unset(d.n * d.c)?, a.unset(d.n * d.c)?);
+    ops.matmul_residual(&mut out, &residual, &x, &w, &b, d);
+    ops.gelu_matmul_grad(&mut dpre, &mut act, &mut w, &mut b, &dout, &x, d);
+    Ok(vec![
+        ("out", a.read(&out, d.n * d.oc)),
+        ("dpre", a.read(&dpre, d.n * d.c)),
+        ("act", a.read(&act, d.n * d.c)),
+        ("dw", a.part(&w, ParamPart::Grad, d.oc * d.c)),
+        ("db", a.part(&b, ParamPart::Grad, d.oc)),
+    ])
 }
 
 fn elementwise<B: OpsInfer>(ops: &On<B>, len: usize) -> Result<Outputs, OpsError> {

@@ -6,7 +6,7 @@ use super::buf::{Buf, numbers};
 use super::gemm::{Right, Size, Store};
 use super::math::{exp, max_by, sum_by};
 use super::pack::Operand;
-use super::param::{Param, Values};
+use super::param::{GradMut, Param};
 use super::path::Path;
 use super::pool::Pool;
 use super::rows::by_rows;
@@ -33,7 +33,7 @@ struct Grads<'a, T> {
     /// Values of the head (V, C).
     wte: &'a [T],
     /// (V, C), added to.
-    dwte: &'a mut [f32],
+    dwte: GradMut<'a>,
     /// Factor of the loss.
     scale: f32,
 }
@@ -64,18 +64,16 @@ impl Cpu {
         scale: f32,
         d: ClassifierDims,
     ) {
-        let Param { value: Values::Rows(rows), low, grad, .. } = wte else {
-            panic!("a gradient of what is not trained")
-        };
-        match low {
+        let (values, dwte) = wte.parts();
+        match values.low {
             Some(low) => {
-                let grads = Some(Grads { dx, wte: low, dwte: grad, scale });
+                let grads = Some(Grads { dx, wte: low, dwte, scale });
                 let head = Head { right: Right::Fresh(Operand::rows(low, d.c)), grads };
                 self.by_chunks(losses, &self.lend_bf16(x, d.n * d.c), head, targets, d);
             }
             None => {
-                let grads = Some(Grads { dx, wte: rows, dwte: grad, scale });
-                let head = Head { right: Right::Fresh(Operand::rows(rows, d.c)), grads };
+                let grads = Some(Grads { dx, wte: values.rows, dwte, scale });
+                let head = Head { right: Right::Fresh(Operand::rows(values.rows, d.c)), grads };
                 self.by_chunks(losses, &self.lend_f32(x, d.n * d.c), head, targets, d);
             }
         }
@@ -107,7 +105,8 @@ impl Cpu {
                 });
                 let size = Size { m: d.v, n: d.c, k: rows, ldc: d.c };
                 let (dlogits, columns) = (Operand::columns(logits, d.v), Right::Fresh(Operand::columns(x, d.c)));
-                self.product(size, dlogits, columns, grads.dwte, Store::Add, None);
+                let (dwte, store) = grads.dwte.front(d.v * d.c);
+                self.product(size, dlogits, columns, dwte, store, None);
             }
         }
     }

@@ -31,6 +31,15 @@ vectorized! {
 }
 
 vectorized! {
+    /// out += x.
+    pub fn accumulate<O: Number, X: Number>(out: &mut [O], x: &[X]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = O::put(out.get() + x.get());
+        }
+    }
+}
+
+vectorized! {
     /// sums[i] += Σ over rows of x[row, first + i], the rows in their order. x: (·, width).
     pub fn add_rows<X: Number>(sums: &mut [f32], x: &[X], width: usize, first: usize) {
         for row in x.chunks_exact(width) {

@@ -11,11 +11,11 @@ use super::dot::{self, Finish, PackedRight, Then};
 use super::elementwise;
 use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::pack::Operand;
-use super::param::{Param, Values};
+use super::param::{GradMut, Param};
 use super::rows::{by_columns, by_rows};
 use super::scratch::Scratch;
 use super::shared::SharedMut;
-use crate::contract::MatmulDims;
+use crate::contract::{MatmulDims, OpsTrain};
 
 /// Numbers in the format that is wanted: where they are, or converted.
 pub(super) enum Lent<'a, T: Element> {
@@ -62,18 +62,6 @@ impl Cpu {
         }
     }
 
-    /// Computes `len` numbers in f32, which are then rounded to the format of `out`.
-    pub(super) fn through_f32(&self, out: &mut Buf, len: usize, compute: impl FnOnce(&mut [f32])) {
-        match out {
-            Buf::F32(out) => compute(&mut out[..len]),
-            Buf::Bf16(out) => {
-                let mut wide = Scratch::new(len);
-                compute(&mut wide);
-                self.convert_into(&mut out[..len], &wide);
-            }
-        }
-    }
-
     /// out (=, += where `store` says so) a·bᵀ + bias, rounded to the format of `out`.
     pub(super) fn product<T: Number, O: Number>(
         &self,
@@ -90,9 +78,7 @@ impl Cpu {
             && let (Some(a), Right::Fresh(b)) = (T::bf16_operand(a), b)
             && let Some(b) = T::bf16_operand(b)
         {
-            let b = PackedRight::new(workers, b, size.n, size.k);
-            let to = Finish { out: SharedMut::new(out), ldc: size.ldc, store, bias, then: Then::Nothing };
-            return dot::product(workers, self.path, size, a, &b, &to);
+            return self.dot(size, a, b, &Finish { store, bias, ..Finish::new(out, size.ldc) });
         }
         if let Some(out) = O::f32_slice(out) {
             return gemm(workers, self.path, size, a, b, out, store, bias);
@@ -102,9 +88,17 @@ impl Cpu {
         self.convert_into(&mut out[..size.m * size.n], &sums);
     }
 
+    /// A product on a path with instructions for bf16.
+    #[cfg(target_arch = "x86_64")]
+    fn dot<O: Number>(&self, size: Size, a: Operand<'_, Bf16>, b: Operand<'_, Bf16>, to: &Finish<'_, O>) {
+        let workers = Workers::Pool(&self.pool);
+        let b = PackedRight::new(workers, b, size.n, size.k);
+        dot::product(workers, self.path, size, a, &b, to);
+    }
+
     /// See [`crate::OpsTrain::matmul`].
     pub(super) fn train_linear(&self, out: &mut Buf, x: &Buf, w: &Param, b: Option<&Param>, d: MatmulDims) {
-        let size = Size { m: d.n, n: d.oc, k: d.c, ldc: d.oc };
+        let size = forward(d);
         let bias = b.map(Param::rows);
         match &w.low {
             Some(low) => {
@@ -120,6 +114,35 @@ impl Cpu {
         }
     }
 
+    /// See [`crate::OpsTrain::matmul_gelu`].
+    pub(super) fn linear_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
+        #[cfg(target_arch = "x86_64")]
+        if self.path.has_dot()
+            && let (Some(low), Buf::Bf16(out), Buf::Bf16(pre)) = (&w.low, &mut *out, &mut *pre)
+        {
+            let x = self.lend_bf16(x, d.n * d.c);
+            let then = Then::Gelu { pre: SharedMut::new(pre) };
+            let to = Finish { bias: Some(b.rows()), then, ..Finish::new(out, d.oc) };
+            return self.dot(forward(d), Operand::rows(&x, d.c), Operand::rows(low, d.c), &to);
+        }
+        self.matmul(pre, x, w, Some(b), d);
+        self.gelu(out, pre, d.n * d.oc);
+    }
+
+    /// See [`crate::OpsTrain::matmul_residual`].
+    pub(super) fn linear_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
+        #[cfg(target_arch = "x86_64")]
+        if self.path.has_dot()
+            && let (Some(low), Buf::F32(out), Buf::F32(residual)) = (&w.low, &mut *out, residual)
+        {
+            let x = self.lend_bf16(x, d.n * d.c);
+            let to = Finish { bias: Some(b.rows()), then: Then::Residual(residual), ..Finish::new(out, d.oc) };
+            return self.dot(forward(d), Operand::rows(&x, d.c), Operand::rows(low, d.c), &to);
+        }
+        self.matmul(out, x, w, Some(b), d);
+        self.accumulate(out, residual, d.n * d.oc);
+    }
+
     /// See [`crate::OpsTrain::matmul_grad`].
     pub(super) fn train_linear_grad(
         &self,
@@ -131,29 +154,66 @@ impl Cpu {
         d: MatmulDims,
     ) {
         if let Some(b) = b {
-            self.bias_grad(&mut b.grad, dout, d);
+            self.bias_grad(b.grad(), dout, d);
         }
-        match &w.low {
+        let (values, dw) = w.parts();
+        match values.low {
             Some(low) => {
                 let (dout, x) = (self.lend_bf16(dout, d.n * d.oc), self.lend_bf16(x, d.n * d.c));
-                self.both_grads(dx, &mut w.grad, &dout, &x, low, d);
+                self.input_grad(dx, &dout, low, d);
+                self.weight_grad(dw, &dout, &x, d);
             }
             None => {
                 let (dout, x) = (self.lend_f32(dout, d.n * d.oc), self.lend_f32(x, d.n * d.c));
-                let Values::Rows(rows) = &w.value else { panic!("a gradient of what is not trained") };
-                self.both_grads(dx, &mut w.grad, &dout, &x, rows, d);
+                self.input_grad(dx, &dout, values.rows, d);
+                self.weight_grad(dw, &dout, &x, d);
             }
         }
     }
 
-    /// dx = dout·w, dw += doutᵀ·x.
-    fn both_grads<T: Number>(&self, dx: &mut Buf, dw: &mut [f32], dout: &[T], x: &[T], w: &[T], d: MatmulDims) {
-        let to_x = Size { m: d.n, n: d.c, k: d.oc, ldc: d.c };
+    /// See [`crate::OpsTrain::gelu_matmul_grad`].
+    pub(super) fn gelu_linear_grad(
+        &self,
+        dpre: &mut Buf,
+        act: &mut Buf,
+        w: &mut Param,
+        b: &mut Param,
+        dout: &Buf,
+        pre: &Buf,
+        d: MatmulDims,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.path.has_dot()
+            && w.low.is_some()
+            && let (Buf::Bf16(dpre), Buf::Bf16(act), Buf::Bf16(pre)) = (&mut *dpre, &mut *act, pre)
+        {
+            self.bias_grad(b.grad(), dout, d);
+            let (values, dw) = w.parts();
+            let dout = self.lend_bf16(dout, d.n * d.oc);
+            if let Some(low) = values.low {
+                let then = Then::GeluGrad { pre, act: SharedMut::new(act) };
+                let to = Finish { then, ..Finish::new(dpre, d.c) };
+                self.dot(backward(d), Operand::rows(&dout, d.oc), Operand::columns(low, d.c), &to);
+            }
+            return self.weight_grad(dw, &dout, &act[..d.n * d.c], d);
+        }
+        self.gelu(act, pre, d.n * d.c);
+        self.matmul_grad(dpre, w, Some(b), dout, act, d);
+        self.gelu_grad(dpre, pre, d.n * d.c);
+    }
+
+    /// dx = dout·w.
+    fn input_grad<T: Number>(&self, dx: &mut Buf, dout: &[T], w: &[T], d: MatmulDims) {
         let (a, b) = (Operand::rows(dout, d.oc), Right::Fresh(Operand::columns(w, d.c)));
-        numbers!([dx = dx] self.product(to_x, a, b, dx, Store::Write, None));
-        let to_w = Size { m: d.oc, n: d.c, k: d.n, ldc: d.c };
+        numbers!([dx = dx] self.product(backward(d), a, b, dx, Store::Write, None));
+    }
+
+    /// dw += doutᵀ·x.
+    fn weight_grad<T: Number>(&self, mut dw: GradMut<'_>, dout: &[T], x: &[T], d: MatmulDims) {
+        let size = Size { m: d.oc, n: d.c, k: d.n, ldc: d.c };
         let (a, b) = (Operand::columns(dout, d.oc), Right::Fresh(Operand::columns(x, d.c)));
-        self.product(to_w, a, b, dw, Store::Add, None);
+        let (dw, store) = dw.whole();
+        self.product(size, a, b, dw, store, None);
     }
 
     /// db += Σ over rows of dout.
@@ -165,4 +225,14 @@ impl Cpu {
             elementwise::add_rows(self.path, db, &dout[..d.n * d.oc], d.oc, first);
         }));
     }
+}
+
+/// Sizes of out = x·wᵀ.
+fn forward(d: MatmulDims) -> Size {
+    Size { m: d.n, n: d.oc, k: d.c, ldc: d.oc }
+}
+
+/// Sizes of dx = dout·w.
+fn backward(d: MatmulDims) -> Size {
+    Size { m: d.n, n: d.c, k: d.oc, ldc: d.c }
 }

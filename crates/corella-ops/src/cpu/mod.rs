@@ -120,7 +120,7 @@ impl OpsTrain for Cpu {
             Values::Packed(Packed::zeros(self.path, (rows, cols), space))
         };
         let low = if dtype == Dtype::Bf16 && trained && rows > 1 { Some(zeros(rows * cols, what)?) } else { None };
-        Ok(Param { value, low, grad: zeros(extra, what)?, m: zeros(extra, what)?, v: zeros(extra, what)? })
+        Ok(Param::new(value, low, [zeros(extra, what)?, zeros(extra, what)?, zeros(extra, what)?]))
     }
 
     fn write(&self, buf: &mut Buf, values: &[f32]) {
@@ -148,7 +148,7 @@ impl OpsTrain for Cpu {
     }
 
     fn zero_grad(&self, p: &mut Param) {
-        p.grad.fill(0.0);
+        p.zero_grad();
     }
 
     fn encoder(&self, out: &mut Buf, ids: &Vec<u32>, wte: &Param, wpe: &Param, d: EncoderDims) {
@@ -157,7 +157,7 @@ impl OpsTrain for Cpu {
     }
 
     fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Buf, ids: &Vec<u32>, d: EncoderDims) {
-        numbers!([dout = dout] encoder::backward(&self.pool, &mut wte.grad, &mut wpe.grad, dout, ids, d));
+        numbers!([dout = dout] encoder::backward(&self.pool, wte.grad(), wpe.grad(), dout, ids, d));
     }
 
     fn embedding(&self, out: &mut Buf, ids: &Vec<u32>, wte: &Param, d: EmbeddingDims) {
@@ -165,7 +165,7 @@ impl OpsTrain for Cpu {
     }
 
     fn embedding_grad(&self, wte: &mut Param, dout: &Buf, ids: &Vec<u32>, d: EmbeddingDims) {
-        numbers!([dout = dout] encoder::tokens_grad(&self.pool, &mut wte.grad, dout, ids, d));
+        numbers!([dout = dout] encoder::tokens_grad(&self.pool, wte.grad(), dout, ids, d));
     }
 
     fn layernorm(&self, out: &mut Buf, mean: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, b: &Param, d: NormDims) {
@@ -184,8 +184,9 @@ impl OpsTrain for Cpu {
         rstd: &Buf,
         d: NormDims,
     ) {
-        let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
-        let (dx, dw, db, mean, rstd) = (dx.f32_mut(), &mut w.grad, &mut b.grad, mean.f32(), rstd.f32());
+        let (values, dw) = w.parts();
+        let (scale, dw, db) = (values.rows, dw.add(), b.grad());
+        let (dx, mean, rstd) = (dx.f32_mut(), mean.f32(), rstd.f32());
         numbers!([dout = dout, x = x] {
             norm::backward(&self.pool, self.path, dx, dw, db, dout, x, scale, mean, rstd, d);
         });
@@ -197,8 +198,8 @@ impl OpsTrain for Cpu {
     }
 
     fn rmsnorm_grad(&self, dx: &mut Buf, w: &mut Param, dout: &Buf, x: &Buf, rstd: &Buf, d: NormDims) {
-        let Values::Rows(scale) = &w.value else { unreachable!("a vector") };
-        let (dx, dw, rstd) = (dx.f32_mut(), &mut w.grad, rstd.f32());
+        let (values, dw) = w.parts();
+        let (scale, dw, dx, rstd) = (values.rows, dw.add(), dx.f32_mut(), rstd.f32());
         numbers!([dout = dout, x = x] rmsnorm::backward(&self.pool, self.path, dx, dw, dout, x, scale, rstd, d));
     }
 
@@ -218,6 +219,33 @@ impl OpsTrain for Cpu {
 
     fn matmul_grad(&self, dx: &mut Buf, w: &mut Param, b: Option<&mut Param>, dout: &Buf, x: &Buf, d: MatmulDims) {
         self.train_linear_grad(dx, w, b, dout, x, d);
+    }
+
+    fn matmul_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
+        self.linear_gelu(out, pre, x, w, b, d);
+    }
+
+    fn gelu_matmul_grad(
+        &self,
+        dpre: &mut Buf,
+        act: &mut Buf,
+        w: &mut Param,
+        b: &mut Param,
+        dout: &Buf,
+        pre: &Buf,
+        d: MatmulDims,
+    ) {
+        self.gelu_linear_grad(dpre, act, w, b, dout, pre, d);
+    }
+
+    fn matmul_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
+        self.linear_residual(out, residual, x, w, b, d);
+    }
+
+    fn accumulate(&self, out: &mut Buf, x: &Buf, len: usize) {
+        numbers!([out = out, x = x] by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
+            elementwise::accumulate(self.path, out, &x[first..first + n]);
+        }));
     }
 
     fn attention(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, d: AttentionDims) {
@@ -274,14 +302,11 @@ impl OpsTrain for Cpu {
     }
 
     fn grad_square_sum(&self, p: &Param) -> f64 {
-        optimizer::square_sum(&self.pool, self.path, &p.grad)
+        p.grad_read().map_or(0.0, |grad| optimizer::square_sum(&self.pool, self.path, grad))
     }
 
     fn adamw(&self, p: &mut Param, hyper: AdamW) {
-        let Param { value: Values::Rows(value), low, grad, m, v } = p else {
-            panic!("an update of what is not trained")
-        };
-        let low = low.as_deref_mut().unwrap_or_default();
+        let (value, low, grad, m, v) = p.for_update();
         optimizer::adamw(&self.pool, self.path, value, low, grad, m, v, hyper);
     }
 }

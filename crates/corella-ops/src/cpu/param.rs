@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::bf16::{Bf16, convert};
-use super::gemm::{Right, Workers};
+use super::gemm::{Right, Store, Workers};
 use super::pack::{Operand, Packed};
 use super::path::Path;
 use crate::contract::ParamPart;
@@ -13,9 +13,50 @@ pub struct Param {
     pub(super) value: Values,
     /// The values in bf16, row-major, where products read them so; as current as the values.
     pub(super) low: Option<Array<Bf16>>,
-    pub(super) grad: Array,
+    grad: Array,
+    /// Whether the gradient is zero, whatever its memory holds: what is written first then need not be cleared before.
+    grad_is_zero: bool,
     pub(super) m: Array,
     pub(super) v: Array,
+}
+
+/// The values of a trained tensor, row-major.
+#[derive(Clone, Copy)]
+pub(super) struct TrainedValues<'a> {
+    /// In f32.
+    pub rows: &'a [f32],
+    /// In bf16, where products read them so.
+    pub low: Option<&'a [Bf16]>,
+}
+
+/// A gradient that something is about to be added to.
+pub(super) struct GradMut<'a> {
+    grad: &'a mut [f32],
+    is_zero: &'a mut bool,
+}
+
+impl<'a> GradMut<'a> {
+    /// Its memory, cleared if it was zero.
+    pub fn add(self) -> &'a mut [f32] {
+        if std::mem::take(self.is_zero) {
+            self.grad.fill(0.0);
+        }
+        self.grad
+    }
+
+    /// Its memory for a result that covers all of it, and whether that replaces or is added.
+    pub fn whole(&mut self) -> (&mut [f32], Store) {
+        self.front(self.grad.len())
+    }
+
+    /// Its memory for a result that covers the first `len` elements, and whether that replaces or is added.
+    pub fn front(&mut self, len: usize) -> (&mut [f32], Store) {
+        if std::mem::take(self.is_zero) {
+            self.grad[len..].fill(0.0);
+            return (self.grad, Store::Write);
+        }
+        (self.grad, Store::Add)
+    }
 }
 
 /// The values.
@@ -55,6 +96,40 @@ impl<'a> Weight<'a> {
 }
 
 impl Param {
+    /// A tensor whose gradient and moments, if any, are zero.
+    pub(super) fn new(value: Values, low: Option<Array<Bf16>>, [grad, m, v]: [Array; 3]) -> Param {
+        Param { value, low, grad, grad_is_zero: true, m, v }
+    }
+
+    /// Forgets the gradient.
+    pub(super) fn zero_grad(&mut self) {
+        self.grad_is_zero = true;
+    }
+
+    /// The gradient, to add to.
+    pub(super) fn grad(&mut self) -> &mut [f32] {
+        self.parts().1.add()
+    }
+
+    /// The gradient, if it is not zero.
+    pub(super) fn grad_read(&self) -> Option<&[f32]> {
+        (!self.grad_is_zero).then_some(&*self.grad)
+    }
+
+    /// Values and gradient at once.
+    pub(super) fn parts(&mut self) -> (TrainedValues<'_>, GradMut<'_>) {
+        let Values::Rows(rows) = &self.value else { panic!("a gradient of what is not trained") };
+        let values = TrainedValues { rows, low: self.low.as_deref() };
+        (values, GradMut { grad: &mut self.grad, is_zero: &mut self.grad_is_zero })
+    }
+
+    /// Everything that an update reads and writes: values, their bf16 image (maybe empty), gradient, moments.
+    pub(super) fn for_update(&mut self) -> (&mut [f32], &mut [Bf16], &[f32], &mut [f32], &mut [f32]) {
+        self.grad();
+        let Values::Rows(rows) = &mut self.value else { panic!("an update of what is not trained") };
+        (rows, self.low.as_deref_mut().unwrap_or_default(), &self.grad, &mut self.m, &mut self.v)
+    }
+
     /// For products and lookups.
     pub(super) fn weight(&self) -> Weight<'_> {
         match &self.value {
@@ -88,7 +163,10 @@ impl Param {
                 let Values::Rows(rows) = &mut self.value else { unreachable!("packed values are replaced above") };
                 rows
             }
-            ParamPart::Grad => &mut self.grad,
+            ParamPart::Grad => {
+                self.grad_is_zero = false;
+                &mut self.grad
+            }
             ParamPart::M => &mut self.m,
             ParamPart::V => &mut self.v,
         };
@@ -103,6 +181,7 @@ impl Param {
                 out.chunks_exact_mut(packed.k).enumerate().for_each(|(row, out)| packed.read(row, out));
             }
             (ParamPart::Value, Values::Rows(rows)) => out.copy_from_slice(rows),
+            (ParamPart::Grad, _) if self.grad_is_zero => out.fill(0.0),
             (ParamPart::Grad, _) => out.copy_from_slice(&self.grad),
             (ParamPart::M, _) => out.copy_from_slice(&self.m),
             (ParamPart::V, _) => out.copy_from_slice(&self.v),

@@ -256,6 +256,12 @@ impl OpsTrain for Reference {
         llama::swiglu_grad(dgate_up, dout, gate_up, d);
     }
 
+    fn accumulate(&self, out: &mut Vec<f64>, x: &Vec<f64>, len: usize) {
+        for i in 0..len {
+            out[i] += x[i];
+        }
+    }
+
     fn residual(&self, out: &mut Vec<f64>, a: &Vec<f64>, b: &Vec<f64>, len: usize) {
         for i in 0..len {
             out[i] = a[i] + b[i];

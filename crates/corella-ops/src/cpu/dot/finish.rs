@@ -1,10 +1,10 @@
 //! What happens to a tile of sums before it is stored: bias, GELU, residual, rounding.
 
 use std::arch::x86_64::{
-    __m512, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_sub_ps,
+    __m512, __m512i, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_mask_storeu_epi16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_stream_si512, _mm512_sub_ps,
 };
 
 use super::kernel::NR;
@@ -25,6 +25,16 @@ pub struct Finish<'a, O: Number> {
     pub bias: Option<&'a [f32]>,
     /// What follows.
     pub then: Then<'a>,
+    /// Whether whole lines of bf16 pass the caches by.
+    pub stream: bool,
+}
+
+impl<'a, O: Number> Finish<'a, O> {
+    /// Replaces `out`, whose rows lie `ldc` apart.
+    pub fn new(out: &'a mut [O], ldc: usize) -> Finish<'a, O> {
+        let stream = size_of_val(out) >= STREAMED;
+        Finish { out: SharedMut::new(out), ldc, store: Store::Write, bias: None, then: Then::Nothing, stream }
+    }
 }
 
 /// What follows the bias.
@@ -47,6 +57,9 @@ pub enum Then<'a> {
     Residual(&'a [f32]),
 }
 
+/// Results of this many bytes pass the caches by: they would be read from memory only to be written over.
+const STREAMED: usize = 16 << 20;
+
 /// The part of a tile that lies inside the result.
 #[derive(Clone, Copy)]
 pub struct Place {
@@ -60,43 +73,61 @@ pub struct Place {
     pub columns: usize,
 }
 
-/// Half a row of a tile: 16 numbers, of which the first `count` are inside.
+/// The columns of a tile that are inside the result, as masks of two halves of 16.
 #[derive(Clone, Copy)]
-struct Half {
-    mask: u16,
-    at: usize,
-    count: usize,
+struct Inside([u16; 2]);
+
+impl Inside {
+    fn new(columns: usize) -> Inside {
+        Inside([0, 16].map(|first: usize| ((1u32 << columns.saturating_sub(first).min(16)) - 1) as u16))
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn load_f32(from: &[f32], half: Half) -> __m512 {
-    let from = &from[half.at..half.at + half.count];
-    // SAFETY: the mask covers `count` numbers, the length of the slice.
-    unsafe { _mm512_maskz_loadu_ps(half.mask, from.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn load_bf16(from: &[Bf16], half: Half) -> __m512 {
-    let from = &from[half.at..half.at + half.count];
-    // SAFETY: as above.
-    let bits = unsafe { _mm256_maskz_loadu_epi16(half.mask, from.as_ptr().cast()) };
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-}
-
+/// 32 numbers of a row; zero outside.
+///
 /// # Safety
-/// The numbers of the half are used by nobody else.
+/// The numbers inside are there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn load<T: Number>(from: *const T, inside: Inside) -> [__m512; 2] {
+    // SAFETY: masks cover what is inside; formats are told apart by their size.
+    unsafe {
+        if size_of::<T>() == size_of::<f32>() {
+            let from: *const f32 = from.cast();
+            return [
+                _mm512_maskz_loadu_ps(inside.0[0], from),
+                _mm512_maskz_loadu_ps(inside.0[1], from.wrapping_add(16)),
+            ];
+        }
+        let from: *const i16 = from.cast();
+        [0, 1].map(|half| {
+            let bits = _mm256_maskz_loadu_epi16(inside.0[half], from.wrapping_add(16 * half));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+        })
+    }
+}
+
+/// Stores 32 numbers of a row, rounded to the format.
+///
+/// # Safety
+/// The numbers inside are there, and used by nobody else.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn store<O: Number>(to: &SharedMut<'_, O>, half: Half, x: __m512) {
-    // SAFETY: the caller's promise; the mask covers `count` numbers, and formats are told apart by their size.
+unsafe fn store<T: Number>(to: *mut T, inside: Inside, x: [__m512; 2], stream: bool) {
+    // SAFETY: as above.
     unsafe {
-        let to = to.part(half.at, half.count).as_mut_ptr();
-        if size_of::<O>() == size_of::<f32>() {
-            _mm512_mask_storeu_ps(to.cast(), half.mask, x);
+        if size_of::<T>() == size_of::<f32>() {
+            let to: *mut f32 = to.cast();
+            _mm512_mask_storeu_ps(to, inside.0[0], x[0]);
+            _mm512_mask_storeu_ps(to.wrapping_add(16), inside.0[1], x[1]);
         } else {
-            _mm256_mask_storeu_epi16(to.cast(), half.mask, std::mem::transmute(_mm512_cvtneps_pbh(x)));
+            let both = u32::from(inside.0[1]) << 16 | u32::from(inside.0[0]);
+            let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(x[1], x[0]));
+            if stream && both == u32::MAX && to.addr().is_multiple_of(64) {
+                _mm512_stream_si512(to.cast(), rounded);
+            } else {
+                _mm512_mask_storeu_epi16(to.cast(), both, rounded);
+            }
         }
     }
 }
@@ -143,53 +174,72 @@ fn gelu_and_slope(x: __m512) -> (__m512, __m512) {
 /// The processor has the features; the part is used by nobody else. `sums` holds the tile, rows of NR.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn finish<O: Number>(sums: &[f32], f: &Finish<'_, O>, place: Place) {
-    for i in 0..2 {
-        let first = 16 * i;
-        if place.columns <= first {
-            return;
-        }
-        let count = (place.columns - first).min(16);
-        let mask = if count == 16 { u16::MAX } else { (1 << count) - 1 };
-        let column = place.column + first;
-        let bias = match f.bias {
-            Some(bias) => load_f32(bias, Half { mask, at: column, count }),
-            None => _mm512_setzero_ps(),
-        };
-        for row in 0..place.rows {
-            let half = Half { mask, at: (place.row + row) * f.ldc + column, count };
-            let sums = &sums[row * NR + first..][..16];
-            // SAFETY: 16 numbers.
-            let x = _mm512_add_ps(unsafe { _mm512_loadu_ps(sums.as_ptr()) }, bias);
-            // SAFETY: this half of a row is inside the tile, which is the caller's alone.
-            unsafe { finish_half(x, f, half) };
-        }
-    }
-}
-
-/// # Safety
-/// The half is used by nobody else.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn finish_half<O: Number>(x: __m512, f: &Finish<'_, O>, half: Half) {
-    // SAFETY: handed on.
+    let inside = Inside::new(place.columns);
+    let (at, span) = (place.row * f.ldc + place.column, (place.rows - 1) * f.ldc + place.columns);
+    assert!(sums.len() >= place.rows * NR && place.columns <= NR);
+    // SAFETY: the tile lies inside the arrays (`tile_at` and the slices check it) and is the caller's alone; the rows of the
+    // sums are there (asserted).
     unsafe {
+        let bias = match f.bias {
+            Some(bias) => load(bias[place.column..place.column + place.columns].as_ptr(), inside),
+            None => [_mm512_setzero_ps(); 2],
+        };
+        let row = |i: usize| {
+            let sums = load(sums.as_ptr().add(i * NR), Inside::new(NR));
+            [_mm512_add_ps(sums[0], bias[0]), _mm512_add_ps(sums[1], bias[1])]
+        };
+        let out = f.out.tile_at(at, span);
         match &f.then {
             Then::Nothing if f.store == Store::Add => {
-                let to = f.out.part(half.at, half.count).as_ptr();
-                // Only f32 results are added to (checked where a product begins).
-                store(&f.out, half, _mm512_add_ps(x, _mm512_maskz_loadu_ps(half.mask, to.cast())));
+                for i in 0..place.rows {
+                    let (x, old) = (row(i), load(out.add(i * f.ldc).cast_const(), inside));
+                    store(
+                        out.add(i * f.ldc),
+                        inside,
+                        [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])],
+                        f.stream,
+                    );
+                }
             }
-            Then::Nothing => store(&f.out, half, x),
+            Then::Nothing => {
+                for i in 0..place.rows {
+                    store(out.add(i * f.ldc), inside, row(i), f.stream);
+                }
+            }
             Then::Gelu { pre } => {
-                store(pre, half, x);
-                store(&f.out, half, gelu(x));
+                let pre = pre.tile_at(at, span);
+                for i in 0..place.rows {
+                    let x = row(i);
+                    store(pre.add(i * f.ldc), inside, x, f.stream);
+                    store(out.add(i * f.ldc), inside, [gelu(x[0]), gelu(x[1])], f.stream);
+                }
             }
             Then::GeluGrad { pre, act } => {
-                let (y, slope) = gelu_and_slope(load_bf16(pre, half));
-                store(act, half, y);
-                store(&f.out, half, _mm512_mul_ps(x, slope));
+                let (pre, act) = (pre[at..at + span].as_ptr(), act.tile_at(at, span));
+                for i in 0..place.rows {
+                    let (x, pre) = (row(i), load(pre.add(i * f.ldc), inside));
+                    let [low, high] = [gelu_and_slope(pre[0]), gelu_and_slope(pre[1])];
+                    store(act.add(i * f.ldc), inside, [low.0, high.0], f.stream);
+                    store(
+                        out.add(i * f.ldc),
+                        inside,
+                        [_mm512_mul_ps(x[0], low.1), _mm512_mul_ps(x[1], high.1)],
+                        f.stream,
+                    );
+                }
             }
-            Then::Residual(residual) => store(&f.out, half, _mm512_add_ps(x, load_f32(residual, half))),
+            Then::Residual(residual) => {
+                let residual = residual[at..at + span].as_ptr();
+                for i in 0..place.rows {
+                    let (x, old) = (row(i), load(residual.add(i * f.ldc), inside));
+                    store(
+                        out.add(i * f.ldc),
+                        inside,
+                        [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])],
+                        f.stream,
+                    );
+                }
+            }
         }
     }
 }

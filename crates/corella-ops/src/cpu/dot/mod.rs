@@ -14,6 +14,8 @@ mod probe;
 pub use finish::{Finish, Then};
 pub use pack::{PackedRight, pack_left};
 
+use std::ops::Range;
+
 use super::bf16::{Bf16, Number};
 use super::gemm::{Size, Store, Workers};
 use super::pack::Operand;
@@ -23,47 +25,18 @@ pub use amx::Amx;
 use finish::{Place, finish};
 pub use kernel::{Avx512Bf16, DotKernel, NR, STEP};
 
-/// Rows of a task: with the longest stretch of k, 1.5 MiB of A.
+/// Most rows of a task.
 const ROWS: usize = 256;
-/// Longest stretch of k for which the rows of a task stay in the second-level cache.
-const LONG: usize = 3072;
-/// Stretch of k for which a panel stays in the first-level cache, 32 KiB.
-const SHORT: usize = 512;
+/// Stretch of k for which the rows of a task stay in the second-level cache: 512 KiB of A. Shorter products have one stretch
+/// up to three times as long, and need room for the sums of a single panel only.
+const LONG: usize = 1024;
+/// Stretch of k for which a panel stays in the first-level cache beside a tile's rows of A.
+const SHORT: usize = 256;
 
 impl Path {
     /// Whether products in bfloat16 have kernels of their own.
     pub fn has_dot(self) -> bool {
         matches!(self, Path::Avx512Bf16 | Path::Amx)
-    }
-}
-
-/// The A operand: rows where they are, and the last tile, or all, packed.
-struct Left<'a> {
-    direct: Option<Operand<'a, Bf16>>,
-    /// Tiles from `packed_from` on.
-    packed: Scratch<Bf16>,
-    packed_from: usize,
-    mr: usize,
-    padded: usize,
-}
-
-impl<'a> Left<'a> {
-    fn new(workers: Workers<'_>, from: Operand<'a, Bf16>, mr: usize, m: usize, k: usize) -> Left<'a> {
-        let whole = !from.by_columns() && k.is_multiple_of(STEP);
-        let packed_from = if whole { m / mr } else { 0 };
-        let packed = pack::pack_left(workers, from, mr, packed_from * mr, m, k);
-        Left { direct: whole.then_some(from), packed, packed_from, mr, padded: k.next_multiple_of(STEP) }
-    }
-
-    /// Where tile `tile` begins at `k`, and the distances of its rows and steps.
-    fn at(&self, tile: usize, k: usize) -> (*const Bf16, usize, usize) {
-        match self.direct {
-            Some(from) if tile < self.packed_from => (from.row(tile * self.mr)[k..].as_ptr(), from.width(), STEP),
-            _ => {
-                let at = (tile - self.packed_from) * self.mr * self.padded + k * self.mr;
-                (self.packed[at..].as_ptr(), STEP, self.mr * STEP)
-            }
-        }
     }
 }
 
@@ -95,70 +68,177 @@ fn run<K: DotKernel, O: Number>(
     if size.m == 0 || size.n == 0 {
         return;
     }
-    let left = Left::new(workers, a, K::MR, size.m, size.k);
     let (tiles, panels) = (size.m.div_ceil(K::MR), size.n.div_ceil(NR));
-    let block = ROWS / K::MR;
-    let row_blocks = tiles.div_ceil(block);
-    let wanted = if workers.threads() > 1 { 4 * workers.threads() } else { 1 };
-    let range = panels.div_ceil(wanted.div_ceil(row_blocks)).max(1);
-    let column_blocks = panels.div_ceil(range);
-    workers.run(row_blocks * column_blocks, &|task| {
-        let (row, column) = (task % row_blocks, task / row_blocks);
-        let rows = row * block..((row + 1) * block).min(tiles);
-        let columns = column * range..((column + 1) * range).min(panels);
+    let blocks = Blocks::new(tiles, panels, ROWS / K::MR, workers.threads());
+    workers.run(blocks.tasks(), &|task| {
         // SAFETY: the path exists only after its features were detected and permitted.
         unsafe { K::begin() };
-        self::block::<K, O>(&left, b, to, size, rows, columns);
+        let (rows, columns) = blocks.of(task);
+        Block { a, b, to, size, rows, columns }.run::<K>();
         // SAFETY: begun above.
         unsafe { K::end() };
     });
 }
 
-/// Tiles of rows × panels.
-fn block<K: DotKernel, O: Number>(
-    left: &Left<'_>,
-    b: &PackedRight,
-    to: &Finish<'_, O>,
-    size: Size,
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
-) {
-    let tile = K::MR * NR;
-    // Sums of one panel, or of all where k has several long stretches.
-    let kept = if b.k > LONG { columns.len() } else { 1 };
-    let mut sums = Scratch::<f32>::new(kept * rows.len() * tile);
-    // No steps at all: an empty sum.
-    if b.k == 0 {
-        sums.fill(0.0);
+/// How a result is cut into tasks.
+struct Blocks {
+    tiles: usize,
+    panels: usize,
+    /// Tiles of rows of a task.
+    tall: usize,
+    /// Panels of a task.
+    wide: usize,
+}
+
+impl Blocks {
+    fn new(tiles: usize, panels: usize, tallest: usize, threads: usize) -> Blocks {
+        // The height with which the last thread is done first.
+        let rounds = |tall: usize| tiles.div_ceil(tall).div_ceil(threads) * tall;
+        let tall = (1..=tallest).rev().min_by_key(|tall| rounds(*tall)).unwrap_or(1);
+        // Where rows are too few for all threads, the columns are cut too.
+        let row_blocks = tiles.div_ceil(tall);
+        let column_blocks = if threads == 1 || row_blocks >= threads { 1 } else { (4 * threads).div_ceil(row_blocks) };
+        Blocks { tiles, panels, tall, wide: panels.div_ceil(column_blocks).max(1) }
     }
-    for long in (0..b.k.max(1)).step_by(LONG) {
-        let long_end = (long + LONG).min(b.k);
-        for j in columns.clone() {
-            let panel = b.panel(j);
-            let sums =
-                &mut sums[if kept > 1 { (j - columns.start) * rows.len() * tile } else { 0 }..][..rows.len() * tile];
-            for short in (long..long_end.max(long + 1)).step_by(SHORT) {
-                let short_end = (short + SHORT).min(long_end);
-                for (i, sums) in rows.clone().zip(sums.chunks_exact_mut(tile)) {
-                    if short_end > short {
-                        let (a, a_row, a_step) = left.at(i, short);
-                        let panel = &panel[short * NR..short_end * NR];
-                        // SAFETY: `left` and the panel hold whole steps up to `short_end` (their packing, or the shape);
-                        // `begin` was called by the caller on this thread.
-                        unsafe {
-                            let steps = (short_end - short) / STEP;
-                            K::tile(steps, a, a_row, a_step, panel.as_ptr(), sums.as_mut_ptr(), short > 0);
+
+    fn tasks(&self) -> usize {
+        self.tiles.div_ceil(self.tall) * self.panels.div_ceil(self.wide)
+    }
+
+    /// Tiles and panels of a task.
+    fn of(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let row_blocks = self.tiles.div_ceil(self.tall);
+        let (row, column) = (task % row_blocks * self.tall, task / row_blocks * self.wide);
+        (row..(row + self.tall).min(self.tiles), column..(column + self.wide).min(self.panels))
+    }
+}
+
+/// A task.
+struct Block<'a, O: Number> {
+    a: Operand<'a, Bf16>,
+    b: &'a PackedRight,
+    to: &'a Finish<'a, O>,
+    size: Size,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl<O: Number> Block<'_, O> {
+    fn run<K: DotKernel>(&self) {
+        let Block { b, size, .. } = self;
+        let (rows, panels, tile) = (self.rows.len(), self.columns.len(), K::MR * NR);
+        let long = if b.k <= 3 * LONG { b.k } else { LONG };
+        // Sums of one panel, or of all where k has several long stretches.
+        let kept = if b.k > long { panels } else { 1 };
+        let mut sums = Scratch::<f32>::new(kept * rows * tile);
+        if b.k == 0 {
+            // An empty sum.
+            sums.fill(0.0);
+            for j in self.columns.clone() {
+                self.rows.clone().zip(sums.chunks_exact(tile)).for_each(|(i, sums)| self.finish::<K>(i, j, sums));
+            }
+            return;
+        }
+        // Rows are read where they are, if they are whole.
+        let direct = !self.a.by_columns() && size.k.is_multiple_of(STEP) && self.rows.end * K::MR <= size.m;
+        let mut packed = Scratch::<Bf16>::new(if direct { 0 } else { rows * K::MR * long });
+        for from in (0..b.k).step_by(long) {
+            let stretch = from..(from + long).min(b.k);
+            let packed = if direct { None } else { Some(&mut packed[..rows * K::MR * stretch.len()]) };
+            let left = match packed {
+                None => Left::Direct(self.a),
+                Some(packed) => {
+                    let first = self.rows.start * K::MR;
+                    // SAFETY: the path has the features (where a product begins).
+                    unsafe { pack::pack_left(packed, self.a, K::MR, first..size.m, stretch.clone(), size.k) };
+                    Left::Packed(packed)
+                }
+            };
+            for (index, j) in self.columns.clone().enumerate() {
+                let at = if kept > 1 { index * rows * tile } else { 0 };
+                self.panel::<K>(&left, &stretch, j, &mut sums[at..at + rows * tile]);
+            }
+        }
+    }
+
+    /// One stretch of k of one panel, all rows.
+    fn panel<K: DotKernel>(&self, left: &Left<'_>, stretch: &Range<usize>, j: usize, sums: &mut [f32]) {
+        let panel = &self.b.panel(j)[..stretch.end * NR];
+        let mut ahead = Ahead::new(self, stretch, j, sums.len() / (K::MR * NR));
+        for short in stretch.clone().step_by(SHORT) {
+            let end = (short + SHORT).min(stretch.end);
+            for (row, sums) in sums.chunks_exact_mut(K::MR * NR).enumerate() {
+                let (a, a_row, a_step) = match left {
+                    Left::Direct(a) => {
+                        let first = (self.rows.start + row) * K::MR;
+                        if j == self.columns.start && row + 1 < self.rows.len() {
+                            (first + K::MR..first + 2 * K::MR).for_each(|next| prefetch(&a.row(next)[short..end]));
                         }
+                        (a.row(first)[short..].as_ptr(), a.width(), STEP)
                     }
-                    if short_end == b.k {
-                        let (row, column) = (i * K::MR, j * NR);
-                        let (rows, columns) = (K::MR.min(size.m - row), NR.min(size.n - column));
-                        // SAFETY: this tile belongs to this task alone.
-                        unsafe { finish(sums, to, Place { row, column, rows, columns }) };
+                    Left::Packed(a) => {
+                        let at = (row * stretch.len() + short - stretch.start) * K::MR;
+                        (a[at..].as_ptr(), STEP, K::MR * STEP)
                     }
+                };
+                prefetch(ahead.next());
+                let b = panel[short * NR..end * NR].as_ptr();
+                // SAFETY: A has whole tiles and whole steps up to `end` (packed so, or checked for what is direct), and so
+                // has the panel; `begin` was called on this thread.
+                unsafe { K::tile((end - short) / STEP, a, a_row, a_step, b, sums.as_mut_ptr(), short > 0) };
+                if end == self.b.k {
+                    self.finish::<K>(self.rows.start + row, j, sums);
                 }
             }
         }
+    }
+
+    fn finish<K: DotKernel>(&self, tile: usize, panel: usize, sums: &[f32]) {
+        let (row, column) = (tile * K::MR, panel * NR);
+        let (rows, columns) = (K::MR.min(self.size.m - row), NR.min(self.size.n - column));
+        // SAFETY: this tile belongs to this task alone; the path has the features.
+        unsafe { finish(sums, self.to, Place { row, column, rows, columns }) };
+    }
+}
+
+/// The rows of a task, for a stretch of k.
+enum Left<'a> {
+    /// Where they are.
+    Direct(Operand<'a, Bf16>),
+    /// (tile, step, MR, STEP).
+    Packed(&'a [Bf16]),
+}
+
+/// The next panel, in as many parts as there are tiles to do before it: it comes from far while they are done.
+struct Ahead<'a> {
+    rest: &'a [Bf16],
+    part: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn new<O: Number>(block: &Block<'a, O>, stretch: &Range<usize>, j: usize, rows: usize) -> Ahead<'a> {
+        if j + 1 >= block.columns.end {
+            return Ahead { rest: &[], part: 1 };
+        }
+        let rest = &block.b.panel(j + 1)[stretch.start * NR..stretch.end * NR];
+        Ahead { rest, part: rest.len().div_ceil(rows * stretch.len().div_ceil(SHORT)).next_multiple_of(STEP) }
+    }
+
+    fn next(&mut self) -> &'a [Bf16] {
+        let (part, rest) = self.rest.split_at(self.part.min(self.rest.len()));
+        self.rest = rest;
+        part
+    }
+}
+
+/// Asks for numbers that will be needed soon: every second line, as lines come from memory in pairs, and the few buffers for
+/// lines on the way are what a product runs out of first.
+#[inline(always)]
+fn prefetch(soon: &[Bf16]) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    for line in soon.chunks(2 * STEP) {
+        // SAFETY: a prefetch of an address inside a slice; it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
 }
 

@@ -6,6 +6,8 @@ use std::arch::x86_64::{
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
+use std::ops::Range;
+
 use super::kernel::{NR, STEP};
 use crate::cpu::bf16::Bf16;
 use crate::cpu::gemm::Workers;
@@ -153,52 +155,28 @@ fn pack_panel(to: &mut [Bf16], from: Operand<'_, Bf16>, outer: usize, end: usize
     }
 }
 
-/// Rows `first_row` .. `end` of the A operand in tiles of `mr` rows: (tile, step, mr, STEP), padded with zero rows and to
-/// whole steps.
-pub fn pack_left(
-    workers: Workers<'_>,
-    from: Operand<'_, Bf16>,
-    mr: usize,
-    first_row: usize,
-    end: usize,
-    k: usize,
-) -> Scratch<Bf16> {
-    let (tiles, padded) = ((end - first_row).div_ceil(mr), k.next_multiple_of(STEP));
-    let mut data = Scratch::new(tiles * mr * padded);
-    if data.is_empty() {
-        return data;
-    }
-    let len = data.len();
-    let to = SharedMut::new(&mut data);
-    // A group of rows may reach into two tiles; each row is written by one task alone.
-    workers.run((tiles * mr).div_ceil(GROUP), &|group| {
-        // SAFETY: this module is used on paths with these features only; the rows of a group are its own.
-        unsafe { pack_group(&to, len, from, mr, (first_row, group * GROUP), end, k) };
-    });
-    data
-}
-
-/// # Safety
-/// The rows of the group are used by nobody else.
+/// Outer indices from `outer.start` on, and numbers `stretch` of k, of the A operand, in tiles of `mr` rows:
+/// (tile, step, mr, STEP). Rows from `outer.end` on, and k from `k` on, are zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pack_group(
-    to: &SharedMut<'_, Bf16>,
-    len: usize,
+pub fn pack_left(
+    to: &mut [Bf16],
     from: Operand<'_, Bf16>,
     mr: usize,
-    (first_row, group): (usize, usize),
-    end: usize,
+    outer: Range<usize>,
+    stretch: Range<usize>,
     k: usize,
 ) {
-    let (padded, outer) = (k.next_multiple_of(STEP), first_row + group);
-    let rows = GROUP.min(len / padded - group);
-    for step in 0..padded / STEP {
-        let end = end.min(outer + GROUP).max(outer);
-        let vectors = load(from, outer, end, step * STEP, k, false);
-        for (i, vector) in vectors.into_iter().enumerate().take(rows) {
-            let (tile, row) = ((group + i) / mr, (group + i) % mr);
-            // SAFETY: one row of one step, which belongs to this group.
-            store(unsafe { to.part(((tile * padded / STEP + step) * mr + row) * STEP, STEP) }, vector);
+    let steps = stretch.len() / STEP;
+    let rows = to.len() / stretch.len();
+    for group in (0..rows).step_by(GROUP) {
+        let first = outer.start + group;
+        let end = outer.end.clamp(first, first + GROUP);
+        for step in 0..steps {
+            let vectors = load(from, first, end, stretch.start + step * STEP, k, false);
+            for (i, vector) in vectors.into_iter().enumerate().take(rows - group) {
+                let (tile, row) = ((group + i) / mr, (group + i) % mr);
+                store(&mut to[((tile * steps + step) * mr + row) * STEP..], vector);
+            }
         }
     }
 }
