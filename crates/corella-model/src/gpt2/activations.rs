@@ -15,11 +15,11 @@ pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute,
     let n = (batch.b * batch.t) as u64;
     let (c, layers, heads) = (config.n_embd() as u64, config.n_layer() as u64, config.n_head() as u64);
     let (wide, narrow) = (4, dtype.bytes() as u64);
-    // Per row of a block: ln1, qkv (3), atty, ln2, fch (4), fch_gelu (4) of width C; residual2; four norm numbers; lse.
-    let block = n * (narrow * 14 * c + wide * (c + 4 + heads));
+    // Per row of a block: ln1, qkv (3), atty, ln2, fch (4) of width C; residual2; four norm numbers; lse.
+    let block = n * (narrow * 10 * c + wide * (c + 4 + heads));
     let kept_blocks = if recompute == Recompute::Block { 1 } else { layers };
-    // The inputs of the blocks and the last output; scratch, last norm; then the gradients.
-    let rest = n * (wide * ((layers + 1) * c + 3) + narrow * 2 * c) + n * (wide * c + narrow * 8 * c);
+    // The inputs of the blocks and the last output; fch_gelu (4), last norm; then the gradients.
+    let rest = n * (wide * ((layers + 1) * c + 3) + narrow * 5 * c) + n * (wide * c + narrow * 8 * c);
     MemoryPlan {
         params: 4 * count + images,
         grads: 4 * count,
@@ -53,8 +53,6 @@ pub struct BlockActs<Buf> {
     pub ln2_rstd: Buf,
     /// MLP before GELU (N, 4C).
     pub fch: Buf,
-    /// MLP after GELU (N, 4C).
-    pub fch_gelu: Buf,
 }
 
 /// All activations.
@@ -64,8 +62,8 @@ pub struct Activations<B: OpsTrain> {
     pub residual: Vec<B::Buf>,
     /// One per block, or a single one that every block uses in turn.
     pub blocks: Vec<BlockActs<B::Buf>>,
-    /// A projection's output before it is added to the residual stream (N, C).
-    pub scratch: B::Buf,
+    /// MLP after GELU (N, 4C), of the block that is being computed; the way back computes it again.
+    pub fch_gelu: B::Buf,
     /// Last norm (N, C), (N), (N).
     pub lnf: B::Buf,
     /// See `lnf`.
@@ -112,7 +110,6 @@ impl<B: OpsTrain> Activations<B> {
                 ln2_mean: ops.buf(n, Dtype::F32, "ln2_mean")?,
                 ln2_rstd: ops.buf(n, Dtype::F32, "ln2_rstd")?,
                 fch: ops.buf(n * 4 * c, dtype, "fch")?,
-                fch_gelu: ops.buf(n * 4 * c, dtype, "fch_gelu")?,
             })
         };
         let blocks = if recompute == Recompute::Block { 1 } else { config.n_layer() };
@@ -121,7 +118,7 @@ impl<B: OpsTrain> Activations<B> {
                 .map(|_| ops.buf(n * c, Dtype::F32, "residual"))
                 .collect::<Result<_, _>>()?,
             blocks: (0..blocks).map(|_| block()).collect::<Result<_, _>>()?,
-            scratch: ops.buf(n * c, dtype, "scratch")?,
+            fch_gelu: ops.buf(n * 4 * c, dtype, "fch_gelu")?,
             lnf: ops.buf(n * c, dtype, "lnf")?,
             lnf_mean: ops.buf(n, Dtype::F32, "lnf_mean")?,
             lnf_rstd: ops.buf(n, Dtype::F32, "lnf_rstd")?,

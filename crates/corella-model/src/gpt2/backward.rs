@@ -28,9 +28,9 @@ pub fn backward<B: OpsTrain>(
         let x = &acts.residual[layer];
         let block = &mut acts.blocks[if recompute { 0 } else { layer }];
         if recompute {
-            forward_block(ops, p, layer, x, block, &mut acts.scratch, s);
+            forward_block(ops, p, layer, x, block, &mut acts.fch_gelu, s);
         }
-        backward_block(ops, p, layer, x, block, d, s);
+        backward_block(ops, p, layer, x, block, &mut acts.fch_gelu, d, s);
     }
     let dims = EncoderDims { b: s.b, t: s.t, c: s.c, v: config.vocab_size(), pos0: 0 };
     let (wte, wpe) = weight_and_bias(p, WTE);
@@ -44,14 +44,14 @@ fn backward_block<B: OpsTrain>(
     layer: usize,
     x: &B::Buf,
     a: &BlockActs<B::Buf>,
+    fch_gelu: &mut B::Buf,
     d: &mut ActivationGrads<B>,
     s: Shape,
 ) {
     use Block::*;
     let c = s.c;
     let (w, b) = weight_and_bias(p, at(layer, FcProjW));
-    ops.matmul_grad(&mut d.wide, w, Some(b), &d.residual, &a.fch_gelu, s.linear(4 * c, c));
-    ops.gelu_grad(&mut d.wide, &a.fch, s.n() * 4 * c);
+    ops.gelu_matmul_grad(&mut d.wide, fch_gelu, w, b, &d.residual, &a.fch, s.linear(4 * c, c));
     let (w, b) = weight_and_bias(p, at(layer, FcW));
     ops.matmul_grad(&mut d.narrow, w, Some(b), &d.wide, &a.ln2, s.linear(c, 4 * c));
     let (w, b) = weight_and_bias(p, at(layer, Ln2W));

@@ -60,21 +60,22 @@ pub fn forward<B: OpsTrain>(
         let (before, after) = acts.residual.split_at_mut(layer + 1);
         let kept = acts.blocks.len();
         let block = &mut acts.blocks[layer % kept];
-        forward_block(ops, p, layer, &before[layer], block, &mut acts.scratch, s);
-        ops.residual(&mut after[0], &block.residual2, &acts.scratch, s.n() * s.c);
+        forward_block(ops, p, layer, &before[layer], block, &mut acts.fch_gelu, s);
+        let (w, b) = (&p[at(layer, Block::FcProjW)], &p[at(layer, Block::FcProjB)]);
+        ops.matmul_residual(&mut after[0], &block.residual2, &acts.fch_gelu, w, b, s.linear(4 * s.c, s.c));
     }
     let (last, norm) = (&acts.residual[config.n_layer()], last_norm(config));
     ops.layernorm(&mut acts.lnf, &mut acts.lnf_mean, &mut acts.lnf_rstd, last, &p[norm], &p[norm + 1], s.norm());
 }
 
-/// One block from its input `x` to `a.residual2` and, in `scratch`, the MLP's output that is added to it.
+/// One block from its input `x` to `fch_gelu`, which the last projection then adds to the stream.
 pub fn forward_block<B: OpsTrain>(
     ops: &B,
     p: &[B::Param],
     layer: usize,
     x: &B::Buf,
     a: &mut BlockActs<B::Buf>,
-    scratch: &mut B::Buf,
+    fch_gelu: &mut B::Buf,
     s: Shape,
 ) {
     use Block::*;
@@ -83,9 +84,7 @@ pub fn forward_block<B: OpsTrain>(
     ops.layernorm(&mut a.ln1, &mut a.ln1_mean, &mut a.ln1_rstd, x, w(Ln1W), w(Ln1B), s.norm());
     ops.matmul(&mut a.qkv, &a.ln1, w(QkvW), Some(w(QkvB)), s.linear(c, 3 * c));
     ops.attention(&mut a.atty, &mut a.lse, &a.qkv, s.attention());
-    ops.matmul(scratch, &a.atty, w(AttProjW), Some(w(AttProjB)), s.linear(c, c));
-    let norm = (w(Ln2W), w(Ln2B));
-    ops.residual_layernorm(&mut a.residual2, &mut a.ln2, &mut a.ln2_mean, &mut a.ln2_rstd, x, scratch, norm, s.norm());
-    ops.matmul_gelu(&mut a.fch_gelu, &mut a.fch, &a.ln2, w(FcW), w(FcB), s.linear(c, 4 * c));
-    ops.matmul(scratch, &a.fch_gelu, w(FcProjW), Some(w(FcProjB)), s.linear(4 * c, c));
+    ops.matmul_residual(&mut a.residual2, x, &a.atty, w(AttProjW), w(AttProjB), s.linear(c, c));
+    ops.layernorm(&mut a.ln2, &mut a.ln2_mean, &mut a.ln2_rstd, &a.residual2, w(Ln2W), w(Ln2B), s.norm());
+    ops.matmul_gelu(fch_gelu, &mut a.fch, &a.ln2, w(FcW), w(FcB), s.linear(c, 4 * c));
 }

@@ -15,7 +15,6 @@ use super::forward::{Output, Place};
 use crate::cpu::bf16::Bf16;
 use crate::cpu::buf::Buf;
 use crate::cpu::dot::{Amx, Avx512Bf16, DotKernel, NR, STEP, pack_left};
-use crate::cpu::gemm::Workers;
 use crate::cpu::pack::Operand;
 use crate::cpu::path::Path;
 use crate::cpu::scratch::Scratch;
@@ -64,8 +63,13 @@ struct Tiles {
 impl Tiles {
     /// Packs `outer` × `k` of an operand.
     fn new<K: DotKernel>(from: Operand<'_, Bf16>, outer: usize, k: usize) -> Tiles {
-        let data = pack_left(Workers::Caller, from, K::MR, 0, outer, k);
-        Tiles { data, mr: K::MR, steps: k.div_ceil(STEP) }
+        let steps = k.div_ceil(STEP);
+        let mut data = Scratch::new(outer.next_multiple_of(K::MR) * steps * STEP);
+        if !data.is_empty() {
+            // SAFETY: the path has the features of its kernel.
+            unsafe { pack_left(&mut data, from, K::MR, 0..outer, 0..steps * STEP, k) };
+        }
+        Tiles { data, mr: K::MR, steps }
     }
 
     /// From a tile and a step on.
