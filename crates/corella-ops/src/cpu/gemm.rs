@@ -4,6 +4,8 @@
 //! K alone, so a row's result is the same alone or among others, and on any number of threads.
 
 use super::bf16::{Number, convert};
+#[cfg(target_arch = "aarch64")]
+use super::kernel::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{Avx2, Avx512};
 use super::kernel::{Finish, Kernel, Portable};
@@ -103,12 +105,13 @@ pub fn gemm<T: Number>(
     }
     let product = Product { workers, path, size, a, c: SharedMut::new(c), store, bias };
     match path.vectors() {
-        Vectors::Base => product.run::<Portable>(b),
         #[cfg(target_arch = "x86_64")]
         Vectors::Avx2 => product.run::<Avx2>(b),
         #[cfg(target_arch = "x86_64")]
         Vectors::Avx512 => product.run::<Avx512>(b),
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        Vectors::Neon => product.run::<Neon>(b),
+        // Vectors of another processor: no path has them here.
         _ => product.run::<Portable>(b),
     }
 }

@@ -324,3 +324,75 @@ impl Kernel for Avx512 {
         }
     }
 }
+
+/// 128-bit vectors of AArch64: 24 registers of sums, 3 of b and 2 of a of the 32 that there are.
+#[cfg(target_arch = "aarch64")]
+pub struct Neon;
+
+#[cfg(target_arch = "aarch64")]
+impl Kernel for Neon {
+    const MR: usize = 8;
+    const NR: usize = 12;
+    /// 12 KiB of B and 8 KiB of A in at least 32 KiB.
+    const KC: usize = 256;
+    const MC: usize = 128;
+
+    #[inline]
+    unsafe fn tile(
+        steps: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        rows: usize,
+        columns: usize,
+        finish: Finish<'_>,
+    ) {
+        use std::arch::aarch64::{vdupq_n_f32, vfmaq_laneq_f32, vld1q_f32, vst1q_f32};
+        // SAFETY: every processor of this kind has these instructions. Step k < steps reads a[k·8 ..][..8] and
+        // b[k·12 ..][..12], inside the promised lengths; a row of `out` holds three registers; the rest is handed on.
+        unsafe {
+            let mut sums = [[vdupq_n_f32(0.0); 3]; 8];
+            for k in 0..steps {
+                let (a, b) = (a.add(k * 8), b.add(k * 12));
+                let b = [vld1q_f32(b), vld1q_f32(b.add(4)), vld1q_f32(b.add(8))];
+                for (half, sums) in sums.chunks_exact_mut(4).enumerate() {
+                    let a = vld1q_f32(a.add(4 * half));
+                    for (j, b) in b.iter().enumerate() {
+                        sums[0][j] = vfmaq_laneq_f32::<0>(sums[0][j], *b, a);
+                        sums[1][j] = vfmaq_laneq_f32::<1>(sums[1][j], *b, a);
+                        sums[2][j] = vfmaq_laneq_f32::<2>(sums[2][j], *b, a);
+                        sums[3][j] = vfmaq_laneq_f32::<3>(sums[3][j], *b, a);
+                    }
+                }
+            }
+            let mut out = [[0.0f32; 12]; 8];
+            for (row, sums) in out.iter_mut().zip(&sums) {
+                for (j, sum) in sums.iter().enumerate() {
+                    vst1q_f32(row.as_mut_ptr().add(4 * j), *sum);
+                }
+            }
+            store_part(&out, c, ldc, rows, columns, finish);
+        }
+    }
+
+    unsafe fn row(steps: usize, a: *const f32, b: [*const f32; 2], sums: &mut [f32]) {
+        use std::arch::aarch64::{vdupq_n_f32, vfmaq_n_f32, vld1q_f32, vst1q_f32};
+        assert_eq!(sums.len(), 2 * Self::NR);
+        // SAFETY: as above; step k < steps of a and of both panels; six registers fill `sums` (asserted).
+        unsafe {
+            let mut lanes = [[vdupq_n_f32(0.0); 3]; 2];
+            for k in 0..steps {
+                let x = *a.add(k);
+                for (lanes, b) in lanes.iter_mut().zip(b) {
+                    for (j, lane) in lanes.iter_mut().enumerate() {
+                        *lane = vfmaq_n_f32(*lane, vld1q_f32(b.add(k * Self::NR + 4 * j)), x);
+                    }
+                }
+            }
+            for (i, lane) in lanes.iter().flatten().enumerate() {
+                vst1q_f32(sums.as_mut_ptr().add(4 * i), *lane);
+            }
+        }
+    }
+}

@@ -21,6 +21,8 @@ pub enum Path {
     Avx512Bf16,
     /// The same, with products of bfloat16 tiles (AMX).
     Amx,
+    /// 128-bit vectors of AArch64.
+    Neon,
 }
 
 /// The vectors that loops are compiled for.
@@ -32,6 +34,8 @@ pub enum Vectors {
     Avx2,
     /// 512 bits (AVX-512 F, BW, DQ, VL).
     Avx512,
+    /// 128 bits of AArch64, which every processor of that kind has.
+    Neon,
 }
 
 impl Path {
@@ -55,6 +59,8 @@ impl Path {
                 }
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        paths.push(Path::Neon);
         paths
     }
 
@@ -78,6 +84,7 @@ impl Path {
             Path::Avx512 => "avx512",
             Path::Avx512Bf16 => "avx512bf16",
             Path::Amx => "amx",
+            Path::Neon => "neon",
         }
     }
 
@@ -87,6 +94,7 @@ impl Path {
             Path::Portable => Vectors::Base,
             Path::Avx2 => Vectors::Avx2,
             Path::Avx512 | Path::Avx512Bf16 | Path::Amx => Vectors::Avx512,
+            Path::Neon => Vectors::Neon,
         }
     }
 
@@ -106,6 +114,8 @@ impl Path {
             Vectors::Avx2 => of::<super::kernel::Avx2>(),
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512 => of::<super::kernel::Avx512>(),
+            #[cfg(target_arch = "aarch64")]
+            Vectors::Neon => of::<super::kernel::Neon>(),
             _ => of::<super::kernel::Portable>(),
         }
     }

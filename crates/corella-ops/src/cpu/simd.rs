@@ -256,6 +256,76 @@ mod x86 {
 #[derive(Clone, Copy)]
 pub struct Wide512;
 
+/// NEON.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy)]
+pub struct Wide128;
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{Simd, Wide128};
+    use std::arch::aarch64::*;
+
+    // SAFETY of every block below: every processor of this kind has these instructions, and the caller promises that pointers
+    // cover a register.
+    impl Simd for Wide128 {
+        const LANES: usize = 4;
+        const ROWS: usize = 8;
+        type V = float32x4_t;
+
+        #[inline(always)]
+        unsafe fn load(at: *const f32) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe { vld1q_f32(at) }
+        }
+        #[inline(always)]
+        unsafe fn store(at: *mut f32, v: float32x4_t) {
+            // SAFETY: see above.
+            unsafe { vst1q_f32(at, v) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe { vdupq_n_f32(x) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe { vaddq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe { vsubq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe { vmulq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe { vfmaq_f32(c, a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+        }
+        #[inline(always)]
+        unsafe fn scale(p: float32x4_t, n: float32x4_t, shifted: float32x4_t) -> float32x4_t {
+            // SAFETY: see above.
+            unsafe {
+                let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(shifted));
+                let scaled = vaddq_u32(vreinterpretq_u32_f32(p), exponent);
+                // What is not a number is not less either.
+                vreinterpretq_f32_u32(vbicq_u32(scaled, vcltq_f32(n, vdupq_n_f32(-126.0))))
+            }
+        }
+    }
+}
+
 /// Defines a function that is compiled for each path with a type parameter that stands for the path's registers, and which
 /// takes the path to run as its first argument. As [`super::vectorized::vectorized`], for bodies that name registers.
 macro_rules! with_simd {
@@ -286,6 +356,9 @@ macro_rules! with_simd {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::cpu::path::Vectors::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                $crate::cpu::path::Vectors::Neon => unsafe { body::<$crate::cpu::simd::Wide128>($($arg),*) },
                 // SAFETY: as above; plain Rust needs no features.
                 _ => unsafe { body::<$crate::cpu::simd::Plain>($($arg),*) },
             }

@@ -9,6 +9,8 @@
 //! ```
 
 use super::super::path::Path;
+#[cfg(target_arch = "x86_64")]
+use super::super::path::Vectors;
 use super::layout::{Codes, Layout, PAIR, Scales};
 
 /// Rows of a tile at most.
@@ -85,7 +87,7 @@ impl Integers {
     pub fn on(path: Path) -> Integers {
         #[cfg(target_arch = "x86_64")]
         {
-            if path == Path::Avx512 && is_x86_feature_detected!("avx512vnni") {
+            if path.vectors() == Vectors::Avx512 && is_x86_feature_detected!("avx512vnni") {
                 return Integers::Vnni;
             }
             if path.has_avx2() && is_x86_feature_detected!("f16c") {
