@@ -4,10 +4,10 @@ mod preparing;
 
 use std::collections::HashSet;
 
-use preparing::{Folder, Witness, novels, options};
 use corella_text::data::filters::Rule;
 use corella_text::data::{Document, PrepareOptions, Vocabulary, prepare, text_hash};
 use corella_text::tokenizer::Tokenizer;
+use preparing::{Folder, Witness, novels, options};
 
 /// Pages of about 1,500 characters, cut at paragraphs.
 fn pages(documents: &[Document], most: usize) -> Vec<String> {

@@ -5,7 +5,6 @@ mod preparing;
 
 use std::collections::BTreeSet;
 
-use preparing::{Folder, Witness, contents, options};
 use corella_text::data::filters::{FilterOptions, Rule};
 use corella_text::data::readers::SourceFile;
 use corella_text::data::{
@@ -13,6 +12,7 @@ use corella_text::data::{
     prepare_tokens, read_index, read_shard, write_shard,
 };
 use corella_text::tokenizer::Tokenizer;
+use preparing::{Folder, Witness, contents, options};
 
 fn text(i: usize) -> String {
     let words: Vec<String> = (0..40 + i * 37 % 100).map(|k| format!("word{}", (i * 7919 + k * k * 31) % 997)).collect();

@@ -10,6 +10,7 @@ mod layout;
 mod linear;
 mod pack;
 mod paged;
+mod pages;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -18,7 +19,7 @@ mod vnni_block;
 mod weight;
 
 pub use batch::Batch;
-pub use paged::KvPages;
+pub use pages::KvPages;
 pub use weight::Weight;
 
 use super::attention::{self, Kv};

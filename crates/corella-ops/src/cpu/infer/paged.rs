@@ -1,59 +1,50 @@
 //! Attention over a paged cache of keys and values.
+//!
+//! The positions of a sequence are cut into stretches of 256, at the same places for every row. Inside a stretch a query's
+//! scores are sums over the head's dimensions in their order, its weights relative to the stretch's largest score, its
+//! weighted values summed in the order of positions; the stretches are put together in ascending order (online softmax;
+//! Milakov and Gimelshein, arXiv 1805.02867). So a row's bits do not depend on the rows computed beside it, nor on which
+//! thread took which stretch.
 
-use super::super::attention::softmax;
-use super::super::math::sum_by;
+use super::super::math::{exp, sum_by};
 use super::super::path::Path;
 use super::super::pool::Pool;
 use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
+use super::super::simd::with_simd;
 use super::super::vectorized::vectorized;
-use super::super::{Array, zeros};
 use super::batch::Batch;
-use crate::contract::OpsError;
-use crate::contract_infer::{HeadDims, KvPagesDims};
+use super::pages::{GROUP, KvPages};
+use crate::contract_infer::HeadDims;
 
-/// Keys and values of a layer, each (pages, NKV, page length, HS).
-#[derive(Debug)]
-pub struct KvPages {
-    dims: KvPagesDims,
-    k: Array,
-    v: Array,
+/// Positions of a stretch.
+const STRETCH: usize = 256;
+/// Queries that pass by a stretch together: their scores and sums stay in the first-level cache.
+const QUERIES: usize = 16;
+
+/// Rows of one sequence at consecutive positions.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    /// First row.
+    row: usize,
+    /// Rows.
+    rows: usize,
+    sequence: u32,
+    /// Position of the first row.
+    position: usize,
 }
 
-impl KvPages {
-    /// All pages.
-    pub fn new(dims: KvPagesDims) -> Result<KvPages, OpsError> {
-        assert!(dims.page_len.is_multiple_of(KvPagesDims::GROUP) && dims.page_len > 0, "a page of {}", dims.page_len);
-        let len = dims.pages * dims.page_len * dims.nkv * dims.hs;
-        Ok(KvPages { dims, k: zeros(len, "keys")?, v: zeros(len, "values")? })
-    }
-
-    /// Copies a page over another.
-    pub fn copy(&mut self, from: usize, to: usize) {
-        let len = self.dims.page_len * self.dims.nkv * self.dims.hs;
-        for all in [&mut self.k, &mut self.v] {
-            all.copy_within(from * len..(from + 1) * len, to * len);
+/// Cuts a batch into chunks of at most `most` rows.
+fn chunks(batch: &Batch, most: usize) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for (row, at) in batch.rows.iter().enumerate() {
+        let position = at.position as usize;
+        match chunks.last_mut() {
+            Some(c) if c.sequence == at.sequence && c.position + c.rows == position && c.rows < most => c.rows += 1,
+            _ => chunks.push(Chunk { row, rows: 1, sequence: at.sequence, position }),
         }
     }
-
-    fn at(&self, (page, place): (usize, usize), head: usize) -> usize {
-        ((page * self.dims.nkv + head) * self.dims.page_len + place) * self.dims.hs
-    }
-
-    /// Writes the keys and values of all rows.
-    fn write(&mut self, qkv: &[f32], batch: &Batch, d: HeadDims) {
-        for (n, row) in batch.rows.iter().enumerate() {
-            let place = batch.place(row.sequence, row.position as usize);
-            for head in 0..d.nkv {
-                let (from, to) = (n * d.qkv() + (d.nh + head) * d.hs, self.at(place, head));
-                for (from, to) in [(from, &mut self.k[to..][..d.hs]), (from + d.nkv * d.hs, &mut self.v[to..][..d.hs])]
-                {
-                    to.copy_from_slice(&qkv[from..][..d.hs]);
-                    self.dims.kind.round(to);
-                }
-            }
-        }
-    }
+    chunks
 }
 
 /// See [`crate::OpsInfer::attention_paged`].
@@ -66,38 +57,303 @@ pub fn attention(
     batch: &Batch,
     d: HeadDims,
 ) {
-    assert_eq!(
-        (pages.dims.nkv, pages.dims.hs, pages.dims.page_len),
-        (d.nkv, d.hs, batch.page_len),
-        "shape of the cache"
-    );
-    pages.write(qkv, batch, d);
-    let (pages, out, scale) = (&*pages, SharedMut::new(out), 1.0 / (d.hs as f32).sqrt());
-    pool.run(batch.rows.len() * d.nh, &|task| {
-        let (n, head) = (task / d.nh, task % d.nh);
-        let row = batch.rows[n];
-        // SAFETY: head `head` of row `n` belongs to this task.
-        let out = unsafe { out.part(task * d.hs, d.hs) };
-        let q = &qkv[n * d.qkv() + head * d.hs..][..d.hs];
-        let at = |s: usize| pages.at(batch.place(row.sequence, s), head / (d.nh / d.nkv));
-        let seen = row.position as usize + 1;
-        let mut p = Scratch::new(seen);
-        for (s, p) in p.iter_mut().enumerate() {
-            *p = dot(path, q, &pages.k[at(s)..][..d.hs]);
-        }
-        softmax(&mut p, scale);
-        out.fill(0.0);
-        for (s, p) in p.iter().enumerate() {
-            for (out, v) in out.iter_mut().zip(&pages.v[at(s)..][..d.hs]) {
-                *out += p * v;
+    let dims = pages.dims();
+    assert_eq!((dims.nkv, dims.hs, dims.page_len), (d.nkv, d.hs, batch.page_len), "shape of the cache");
+    assert!(out.len() >= batch.rows.len() * d.nh * d.hs, "{} rows of heads", batch.rows.len());
+    pages.write(pool, qkv, batch, d);
+    let heads = d.nh / d.nkv;
+    let chunks = chunks(batch, (QUERIES / heads).max(1));
+    let call = Call { path, pages, qkv, batch, d, width: d.hs.next_multiple_of(GROUP) };
+    let out = SharedMut::new(out);
+    let tasks = chunks.len() * d.nkv;
+    let stretches = |chunk: &Chunk| (chunk.position + chunk.rows).div_ceil(STRETCH);
+    let most = chunks.iter().map(stretches).max().unwrap_or(0);
+    if tasks >= 4 * pool.threads() || most <= 1 {
+        pool.run(tasks, &|task| {
+            let (chunk, head) = (&chunks[task / d.nkv], task % d.nkv);
+            let mut whole = Partial::new(chunk.rows * heads, call.width);
+            let mut part = Partial::new(chunk.rows * heads, call.width);
+            whole.clear();
+            for stretch in 0..stretches(chunk) {
+                call.stretch(chunk, head, stretch, &mut part.numbers);
+                whole.add(path, &part.numbers);
             }
+            call.finish(chunk, head, &whole, &out);
+        });
+        return;
+    }
+    // Few queries, long contexts: each stretch is a task.
+    let size = Partial::len((QUERIES / heads).max(1) * heads, call.width);
+    let mut space = Scratch::<f32>::new(tasks * most * size);
+    let shared = SharedMut::new(&mut space);
+    pool.run(tasks * most, &|task| {
+        let (chunk, head, stretch) = (&chunks[task / most / d.nkv], task / most % d.nkv, task % most);
+        if stretch < stretches(chunk) {
+            // SAFETY: each task has its own part.
+            call.stretch(chunk, head, stretch, unsafe { shared.part(task * size, size) });
         }
+    });
+    pool.run(tasks, &|task| {
+        let (chunk, head) = (&chunks[task / d.nkv], task % d.nkv);
+        let mut whole = Partial::new(chunk.rows * heads, call.width);
+        whole.clear();
+        for stretch in 0..stretches(chunk) {
+            // SAFETY: written by the region before, and only read here.
+            whole.add(path, unsafe { shared.part((task * most + stretch) * size, size) });
+        }
+        call.finish(chunk, head, &whole, &out);
     });
 }
 
+/// For some queries: the weighted values (queries, width), then the largest score of each, then the sums of weights.
+struct Partial {
+    numbers: Scratch,
+    queries: usize,
+    width: usize,
+}
+
+impl Partial {
+    fn len(queries: usize, width: usize) -> usize {
+        queries * (width + 2)
+    }
+
+    fn new(queries: usize, width: usize) -> Partial {
+        Partial { numbers: Scratch::new(Partial::len(queries, width)), queries, width }
+    }
+
+    /// Nothing seen yet.
+    fn clear(&mut self) {
+        let (values, rest) = self.numbers.split_at_mut(self.queries * self.width);
+        values.fill(0.0);
+        rest[..self.queries].fill(f32::NEG_INFINITY);
+        rest[self.queries..].fill(0.0);
+    }
+
+    /// Puts the next stretch behind what was seen.
+    fn add(&mut self, path: Path, next: &[f32]) {
+        let (n, width) = (self.queries, self.width);
+        let (values, rest) = self.numbers.split_at_mut(n * width);
+        let (max, sum) = rest.split_at_mut(n);
+        for q in 0..n {
+            let (next_max, next_sum) = (next[n * width + q], next[n * width + n + q]);
+            if next_sum == 0.0 {
+                // The query stands before this stretch.
+                continue;
+            }
+            let both = if max[q] > next_max { max[q] } else { next_max };
+            let (old, new) = (exp(max[q] - both), exp(next_max - both));
+            sum[q] = sum[q] * old + next_sum * new;
+            max[q] = both;
+            merge(path, &mut values[q * width..][..width], &next[q * width..][..width], old, new);
+        }
+    }
+}
+
 vectorized! {
-    /// Σ a·b.
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        sum_by(a.len(), |i| a[i] * b[i])
+    /// a ← a·old + b·new.
+    fn merge(a: &mut [f32], b: &[f32], old: f32, new: f32) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a = *a * old + b * new;
+        }
+    }
+}
+
+/// What all tasks share.
+struct Call<'a> {
+    path: Path,
+    pages: &'a KvPages,
+    qkv: &'a [f32],
+    batch: &'a Batch,
+    d: HeadDims,
+    /// HS, filled up to whole vectors.
+    width: usize,
+}
+
+impl Call<'_> {
+    /// The queries of a chunk that read head `head` (rows, heads of the group), against one stretch.
+    fn stretch(&self, chunk: &Chunk, head: usize, stretch: usize, out: &mut [f32]) {
+        let (hs, width, heads) = (self.d.hs, self.width, self.d.nh / self.d.nkv);
+        let n = chunk.rows * heads;
+        let start = stretch * STRETCH;
+        // Positions of the stretch that each row sees.
+        let seen = |q: usize| (chunk.position + q / heads + 1).saturating_sub(start).min(STRETCH);
+        let all = seen(n - 1);
+        let mut space = Scratch::<f32>::new(n * (hs + STRETCH) + GROUP * width.max(hs));
+        let (queries, rest) = space.split_at_mut(n * hs);
+        let (scores, wide) = rest.split_at_mut(n * STRETCH);
+        let scale = 1.0 / (hs as f32).sqrt();
+        for (q, query) in queries.chunks_exact_mut(hs).enumerate() {
+            let from = (chunk.row + q / heads) * self.d.qkv() + (head * heads + q % heads) * hs;
+            query.iter_mut().zip(&self.qkv[from..]).for_each(|(to, x)| *to = x * scale);
+        }
+        for group in (0..all).step_by(GROUP) {
+            let place = self.batch.place(chunk.sequence, start + group);
+            self.pages.keys(self.path, place, head, &mut wide[..GROUP * hs]);
+            // SAFETY: n queries of hs numbers, 16 keys, and for each query a row of scores with room from `group` on.
+            unsafe { dot(self.path, queries.as_ptr(), n, hs, wide.as_ptr(), scores[group..].as_mut_ptr()) };
+        }
+        let (values, statistics) = out.split_at_mut(n * width);
+        for (q, scores) in scores.chunks_exact_mut(STRETCH).enumerate() {
+            (statistics[q], statistics[n + q]) = weights(self.path, &mut scores[..seen(q)]);
+        }
+        values.fill(0.0);
+        for group in (0..all).step_by(GROUP) {
+            let place = self.batch.place(chunk.sequence, start + group);
+            let count = GROUP.min(all - group);
+            self.pages.values(self.path, place, head, count, width, wide);
+            // Queries that see all of these positions together; the others, at the end of a prompt, each as far as it sees.
+            let first = (0..n).find(|q| seen(*q) >= group + count).unwrap_or(n);
+            for q in 0..first {
+                let count = seen(q).saturating_sub(group).min(count);
+                let (p, values) = (&scores[q * STRETCH + group..], &mut values[q * width..]);
+                // SAFETY: one query, `count` weights and values, one row of sums.
+                unsafe { add_weighted(self.path, p.as_ptr(), 1, count, wide.as_ptr(), width, values.as_mut_ptr()) };
+            }
+            if first < n {
+                let (p, values) = (&scores[first * STRETCH + group..], &mut values[first * width..]);
+                // SAFETY: n − first queries with `count` weights each, `count` values, as many rows of sums.
+                unsafe {
+                    add_weighted(self.path, p.as_ptr(), n - first, count, wide.as_ptr(), width, values.as_mut_ptr())
+                };
+            }
+        }
+    }
+
+    /// Divides by the sums of weights and writes the heads of the chunk's rows.
+    fn finish(&self, chunk: &Chunk, head: usize, whole: &Partial, out: &SharedMut<'_>) {
+        let (hs, heads, n) = (self.d.hs, self.d.nh / self.d.nkv, whole.queries);
+        for (q, values) in whole.numbers.chunks_exact(self.width).enumerate().take(n) {
+            let inverse = 1.0 / whole.numbers[n * self.width + n + q];
+            let to = ((chunk.row + q / heads) * self.d.nh + head * heads + q % heads) * hs;
+            // SAFETY: this head of this row belongs to this task.
+            let out = unsafe { out.part(to, hs) };
+            out.iter_mut().zip(values).for_each(|(out, x)| *out = x * inverse);
+        }
+    }
+}
+
+vectorized! {
+    /// scores ← exp(scores − their largest); returns the largest and the sum. Of no scores: −∞ and 0.
+    fn weights(scores: &mut [f32]) -> (f32, f32) {
+        if scores.is_empty() {
+            return (f32::NEG_INFINITY, 0.0);
+        }
+        let max = super::super::attention::max_of(scores);
+        for x in scores.iter_mut() {
+            *x = exp(*x - max);
+        }
+        (max, sum_by(scores.len(), |i| scores[i]))
+    }
+}
+
+with_simd! {
+    /// scores[q][0 .. 16] = Σ_i queries[q][i] · keys[i][0 .. 16], i ascending, for n queries; rows of scores are a
+    /// stretch apart.
+    ///
+    /// # Safety
+    /// queries (n,hs), keys (hs,16), n rows of scores with 16 places at the front of each.
+    unsafe fn dot<S>(queries: *const f32, n: usize, hs: usize, keys: *const f32, scores: *mut f32) {
+        // SAFETY: handed on.
+        unsafe {
+            let mut q = 0;
+            while q + 4 <= n {
+                dot_tile::<S, 4>(queries.add(q * hs), hs, keys, scores.add(q * STRETCH));
+                q += 4;
+            }
+            while q < n {
+                dot_tile::<S, 1>(queries.add(q * hs), hs, keys, scores.add(q * STRETCH));
+                q += 1;
+            }
+        }
+    }
+}
+
+/// `N` queries of [`dot`].
+///
+/// # Safety
+/// As there, and the features of `S`.
+#[inline(always)]
+unsafe fn dot_tile<S: super::super::simd::Simd, const N: usize>(
+    queries: *const f32,
+    hs: usize,
+    keys: *const f32,
+    scores: *mut f32,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        for lane in (0..GROUP).step_by(S::LANES) {
+            let mut sums = [S::splat(0.0); N];
+            for i in 0..hs {
+                let key = S::load(keys.add(i * GROUP + lane));
+                for (q, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::fma(S::splat(*queries.add(q * hs + i)), key, *sum);
+                }
+            }
+            for (q, sum) in sums.iter().enumerate() {
+                S::store(scores.add(q * STRETCH + lane), *sum);
+            }
+        }
+    }
+}
+
+with_simd! {
+    /// sums[q] += Σ_s p[q][s] · values[s], s ascending, for n queries and `count` positions; rows of p are a stretch apart.
+    ///
+    /// # Safety
+    /// n rows of p with `count` weights, values (count,width), sums (n,width); width is a multiple of 16.
+    unsafe fn add_weighted<S>(
+        p: *const f32,
+        n: usize,
+        count: usize,
+        values: *const f32,
+        width: usize,
+        sums: *mut f32,
+    ) {
+        // SAFETY: handed on.
+        unsafe {
+            for lane in (0..width).step_by(GROUP) {
+                let mut q = 0;
+                while q + 4 <= n {
+                    add_tile::<S, 4>(p.add(q * STRETCH), count, values.add(lane), width, sums.add(q * width + lane));
+                    q += 4;
+                }
+                while q < n {
+                    add_tile::<S, 1>(p.add(q * STRETCH), count, values.add(lane), width, sums.add(q * width + lane));
+                    q += 1;
+                }
+            }
+        }
+    }
+}
+
+/// `N` queries and 16 columns of [`add_weighted`].
+///
+/// # Safety
+/// As there, and the features of `S`.
+#[inline(always)]
+unsafe fn add_tile<S: super::super::simd::Simd, const N: usize>(
+    p: *const f32,
+    count: usize,
+    values: *const f32,
+    width: usize,
+    sums: *mut f32,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        for lane in (0..GROUP).step_by(S::LANES) {
+            let mut tile = [S::splat(0.0); N];
+            for (q, sum) in tile.iter_mut().enumerate() {
+                *sum = S::load(sums.add(q * width + lane));
+            }
+            for s in 0..count {
+                let value = S::load(values.add(s * width + lane));
+                for (q, sum) in tile.iter_mut().enumerate() {
+                    *sum = S::fma(S::splat(*p.add(q * STRETCH + s)), value, *sum);
+                }
+            }
+            for (q, sum) in tile.iter().enumerate() {
+                S::store(sums.add(q * width + lane), *sum);
+            }
+        }
     }
 }
