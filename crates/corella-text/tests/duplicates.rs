@@ -42,7 +42,7 @@ fn edited(text: &str, every: u64, salt: usize) -> String {
     let words = text.split(' ').enumerate();
     let edit = |(i, w): (usize, &str)| {
         let lot = text_hash(&format!("{salt} {i}")) as u64;
-        if lot % every == 0 { format!("changed{i}") } else { w.to_owned() }
+        if lot.is_multiple_of(every) { format!("changed{i}") } else { w.to_owned() }
     };
     words.map(edit).collect::<Vec<_>>().join(" ")
 }

@@ -341,6 +341,9 @@ pub struct BenchArgs {
     /// Only this number format: f32 or bf16 (ops and train)
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,
+    /// The text to measure on (prepare) [default: the tiny internet]
+    #[arg(long)]
+    pub text: Option<PathBuf>,
     /// Sequences of a micro-batch (train)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096).map(usize::from))]
     pub micro_batch: Option<usize>,
@@ -355,4 +358,6 @@ pub enum BenchWhat {
     Train,
     /// Prefill and decoding of whole models
     Generate,
+    /// Reading, cleaning, judging, hashing and tokenising of text
+    Prepare,
 }

@@ -42,8 +42,7 @@ pub(super) fn check(text: &str) -> Option<Rejection> {
     }
     // An end mark behind a letter, digit or quote, before white space or the end.
     let mut sentences = 0usize;
-    let mut marks = text.char_indices().filter(|(_, c)| matches!(c, '.' | '!' | '?')).peekable();
-    while let Some((i, mark)) = marks.next() {
+    for (i, mark) in text.char_indices().filter(|(_, c)| matches!(c, '.' | '!' | '?')) {
         let after = text[i + mark.len_utf8()..].chars().next();
         if after.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '”' | '\'' | ')')) {
             sentences += 1;

@@ -140,14 +140,26 @@ impl FilterOptions {
     /// Applies the rules to a cleaned text: first those about the whole, then those that take lines out, then those about
     /// what is left.
     pub fn judge<'t>(&self, text: &'t str) -> Judgement<'t> {
-        let whole = [
-            (!self.languages.is_empty()).then(|| language::check(text, &self.languages)).flatten(),
-            self.repetition.then(|| repetition::check(text)).flatten(),
-            self.gopher.then(|| gopher::check(text)).flatten(),
-        ];
-        if let Some(rejection) = whole.into_iter().flatten().next() {
-            return Judgement { text: Cow::Borrowed(text), lines_cut: 0, rejection: Some(rejection) };
+        // The cheapest first; what one drops the next need not see.
+        let rejection = (!self.languages.is_empty())
+            .then(|| language::check(text, &self.languages))
+            .flatten()
+            .or_else(|| self.gopher.then(|| gopher::check(text)).flatten())
+            .or_else(|| self.repetition.then(|| repetition::check(text)).flatten());
+        if rejection.is_some() {
+            return Judgement { text: Cow::Borrowed(text), lines_cut: 0, rejection };
         }
+        let (left, lines_cut) = self.cut(text);
+        let rejection = (left.trim().is_empty() && lines_cut > 0)
+            .then(|| Rejection::new(Rule::Empty, format!("all {lines_cut} lines were cut")))
+            .or_else(|| self.c4.then(|| c4::check(&left)).flatten())
+            .or_else(|| self.fineweb.then(|| fineweb::check(&left)).flatten())
+            .or_else(|| self.length(&left));
+        Judgement { text: left, lines_cut, rejection }
+    }
+
+    /// Takes out the lines that the rules for lines name: what is left, and how many they were.
+    pub fn cut<'t>(&self, text: &'t str) -> (Cow<'t, str>, u32) {
         let (mut left, mut lines_cut) = (Cow::Borrowed(text), 0);
         for (applies, is_cut) in [
             (self.boilerplate, boilerplate::lines as fn(&str) -> Vec<bool>),
@@ -162,12 +174,7 @@ impl FilterOptions {
                 }
             }
         }
-        let rejection = (left.trim().is_empty() && lines_cut > 0)
-            .then(|| Rejection::new(Rule::Empty, format!("all {lines_cut} lines were cut")))
-            .or_else(|| self.c4.then(|| c4::check(&left)).flatten())
-            .or_else(|| self.fineweb.then(|| fineweb::check(&left)).flatten())
-            .or_else(|| self.length(&left));
-        Judgement { text: left, lines_cut, rejection }
+        (left, lines_cut)
     }
 
     fn length(&self, text: &str) -> Option<Rejection> {

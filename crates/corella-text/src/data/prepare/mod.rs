@@ -64,9 +64,9 @@ pub struct PrepareOptions {
 
 /// Documents between reader and writer may take this part of the ceiling; the rest is for the program, its tables, the
 /// readers' buffers, and what the allocator keeps.
-const IN_FLIGHT_PART: usize = 4;
+const IN_FLIGHT_PART: usize = 6;
 /// The ceiling must be this multiple of the longest document.
-const DOCUMENTS: usize = 16;
+const DOCUMENTS: usize = 24;
 /// The least ceiling, in bytes.
 const LEAST_MEMORY: usize = 64 << 20;
 
@@ -280,7 +280,7 @@ fn sample(job: &Job<'_>, survey: &Survey, fate: &Fate, bytes: usize) -> Result<V
         number += 1;
         if matches!(verdict, shards::Verdict::Train | shards::Verdict::Split) {
             let cleaned = clean(&text, job.options.clean);
-            let text = job.options.filters.judge(&cleaned).text.into_owned();
+            let text = job.options.filters.cut(&cleaned).0.into_owned();
             taken += text.len();
             texts.push(text);
         }

@@ -292,10 +292,10 @@ impl Sources {
 /// The tokens of what is left of a text: one piece, or two where it is split.
 fn tokenise(job: &Job<'_>, tokenizer: &Tokenizer, text: &str, verdict: Verdict) -> Vec<(Verdict, usize, Vec<u32>)> {
     let cleaned = clean(text, job.options.clean);
-    let text = job.options.filters.judge(&cleaned).text;
+    let (text, _) = job.options.filters.cut(&cleaned);
     let encode = |text: &str| {
-        let mut ids = vec![tokenizer.end_of_text()];
-        ids.extend(tokenizer.encode(text));
+        let mut ids = tokenizer.encode(text);
+        ids.insert(0, tokenizer.end_of_text());
         ids
     };
     let pieces = match verdict {

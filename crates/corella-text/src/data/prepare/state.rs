@@ -1,6 +1,6 @@
 //! What an interrupted run leaves behind so that the next one goes on: a folder `.prepare` inside the output.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,21 +44,38 @@ pub(super) struct ShardsDone {
     pub val: PartState,
 }
 
-/// The working folder.
+/// The working folder. Only one process works in it.
 pub(super) struct Folder {
     path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
 }
 
 impl Folder {
     /// Opens the working folder for a plan. One that was left by another plan is emptied; so is the output of that plan.
     pub(super) fn open(out: &Path, plan: &str) -> Result<Folder, DataError> {
-        let folder = Folder { path: out.join(".prepare") };
-        fs::create_dir_all(&folder.path).map_err(DataError::io(&folder.path))?;
+        let path = out.join(".prepare");
+        fs::create_dir_all(&path).map_err(DataError::io(&path))?;
+        let lock = path.join("lock");
+        let file = File::create(&lock).map_err(DataError::io(&lock))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataError::bad(out, "in use by another process")),
+            Err(TryLockError::Error(e)) => return Err(DataError::io(&lock)(e)),
+        }
+        let folder = Folder { path, _lock: file };
         let same = fs::read_to_string(folder.file("plan.json")).is_ok_and(|found| found == plan);
         if !same {
-            fs::remove_dir_all(&folder.path).map_err(DataError::io(&folder.path))?;
+            // The plan goes first: without it the rest counts for nothing.
+            for name in ["plan.json", "progress.json", "survey.bin"] {
+                match fs::remove_file(folder.file(name)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(DataError::io(&folder.file(name))(e));
+                    }
+                    _ => {}
+                }
+            }
             clear(out)?;
-            fs::create_dir_all(&folder.path).map_err(DataError::io(&folder.path))?;
             write_synced(&folder.file("plan.json"), plan)?;
         }
         Ok(folder)

@@ -58,10 +58,16 @@ struct Checked {
 impl Checked {
     /// Opens a file to go on behind `length` bytes that have the checksum `crc`.
     fn open(path: PathBuf, header: usize, length: u64, crc: u32) -> Result<Checked, DataError> {
+        let whole = header as u64 + length;
+        if length > 0 && fs::metadata(&path).map_or(0, |m| m.len()) < whole {
+            let why =
+                format!("fewer than the {whole} bytes that were noted; remove the folder .prepare to begin again");
+            return Err(DataError::bad(&path, why));
+        }
         let open = || -> std::io::Result<File> {
             let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
             // What was written since the last note goes; it will come again.
-            file.set_len(header as u64 + length)?;
+            file.set_len(whole)?;
             file.seek(SeekFrom::End(0))?;
             Ok(file)
         };
@@ -170,7 +176,9 @@ impl PartWriter {
                     open.index.write(&entry)?;
                     self.state.entries += 1;
                 }
-                open.tokens.write(&token_bytes(now, self.vocab_size))?;
+                for piece in now.chunks(1 << 16) {
+                    open.tokens.write(&token_bytes(piece, self.vocab_size))?;
+                }
             }
             self.state.tokens += now.len() as u64;
             rest = later;

@@ -39,6 +39,7 @@ pub struct ReadOptions {
     /// Longest document in bytes: a longer text is cut at line ends.
     pub max_document: usize,
     /// Largest window of zstd, as a power of two, that may be allocated.
+    #[serde(skip, default)]
     pub zstd_window_log: u32,
 }
 

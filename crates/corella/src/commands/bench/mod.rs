@@ -1,6 +1,7 @@
 //! `corella bench`: how fast, beside what the machine can do at most, both measured in the same run.
 
 mod ops;
+mod prepare;
 mod train;
 
 use std::time::Instant;
@@ -70,6 +71,9 @@ pub struct Bench {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
+    if args.what == BenchWhat::Prepare {
+        return prepare::run(args, common);
+    }
     let cpu = backend(common)?;
     // Nothing is timed that was not first checked.
     for dtype in Dtype::ALL {
@@ -90,6 +94,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     }
     let mut bench = Bench { cpu, ceilings, repeat: args.repeat, quiet: common.json, rows: Vec::new() };
     match args.what {
+        BenchWhat::Prepare => {}
         BenchWhat::Ops => ops::run(&mut bench, args)?,
         BenchWhat::Train => train::run(&mut bench, args, common)?,
         BenchWhat::Generate => train::generate(&mut bench, args, common)?,

@@ -34,6 +34,10 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     for source in &args.sources {
         files.extend(source_files(source, common.json)?);
     }
+    // An output below a source is no source.
+    let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let out = absolute(&args.out);
+    files.retain(|f| !absolute(&f.path).starts_with(&out));
     if files.iter().all(|f| is_token_file(&f.path)) && !files.is_empty() {
         let tokenizer = match &args.tokenizer[..] {
             "own" => {
