@@ -1,5 +1,6 @@
 //! GPT-2 and Llama as explicit calls over one parameter table each, and the files they are exchanged in.
 
+mod any;
 pub mod checkpoint;
 mod error;
 pub mod formats;
@@ -11,6 +12,7 @@ pub mod step;
 pub mod step_options;
 pub mod text_model;
 
+pub use any::AnyModel;
 pub use error::ModelError;
 pub use one_sequence::OneSequence;
 pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut};

@@ -45,7 +45,7 @@ pub struct CostPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelPlan {
-    /// A preset's name, or gpt2-custom.
+    /// A preset's name, gpt2-custom or llama-custom.
     pub name: String,
     /// Blocks.
     pub n_layer: usize,
@@ -53,6 +53,12 @@ pub struct ModelPlan {
     pub n_head: usize,
     /// Width.
     pub n_embd: usize,
+    /// Heads of keys and values of a Llama; as many as heads where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_kv_head: Option<usize>,
+    /// Width of a Llama's feed-forward layer; follows from the width where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_ff: Option<usize>,
     /// Tokens of a sequence.
     pub seq_len: usize,
     /// Size of the vocabulary.

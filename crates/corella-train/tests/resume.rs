@@ -56,6 +56,8 @@ fn run(dir: &Path, resume: bool) -> Run {
             n_layer: 2,
             n_head: 2,
             n_embd: 16,
+            n_kv_head: None,
+            n_ff: None,
             seq_len: 16,
             vocab_size: 300,
         },

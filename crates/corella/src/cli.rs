@@ -87,18 +87,24 @@ pub struct TourArgs {
 pub struct TrainArgs {
     /// A run file (.toml), or text to train on: a file or a folder
     pub source: Option<PathBuf>,
-    /// gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m or gpt2-custom
+    /// gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, gpt2-custom, llama-3.2-1b, llama-3.1-8b … or llama-custom
     #[arg(long)]
     pub model: Option<String>,
-    /// Layers (gpt2-custom)
+    /// Layers (custom models)
     #[arg(long)]
     pub n_layer: Option<usize>,
-    /// Heads (gpt2-custom)
+    /// Heads (custom models)
     #[arg(long)]
     pub n_head: Option<usize>,
-    /// Width (gpt2-custom)
+    /// Width (custom models)
     #[arg(long)]
     pub n_embd: Option<usize>,
+    /// Heads of keys and values (llama-custom) [default: as many as heads]
+    #[arg(long)]
+    pub n_kv_head: Option<usize>,
+    /// Width of the feed-forward layer (llama-custom) [default: 8/3 of the width]
+    #[arg(long)]
+    pub n_ff: Option<usize>,
     /// Context length T
     #[arg(long)]
     pub seq_len: Option<usize>,

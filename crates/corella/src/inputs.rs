@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use corella_model::AnyModel;
 use corella_model::gpt2::{Gpt2Weights, load_gpt2};
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::readers::{ReadOptions, SourceFile, expand};
@@ -128,6 +129,13 @@ pub struct Model {
 pub fn open_weights(path: &Path) -> Result<(Gpt2Weights, PathBuf)> {
     let folder = model_folder(path)?;
     Ok((load_gpt2(&folder)?, folder))
+}
+
+/// A model of either family: of a run folder its newest checkpoint, a Hugging Face folder, or a model file; and where it
+/// was found.
+pub fn open_any(path: &Path) -> Result<(AnyModel, PathBuf)> {
+    let folder = model_folder(path)?;
+    Ok((AnyModel::open(&folder)?, folder))
 }
 
 /// Opens weights and tokenizer of a MODEL argument.

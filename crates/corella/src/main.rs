@@ -9,6 +9,7 @@ mod fetch;
 mod inputs;
 mod machine;
 mod model;
+mod shape;
 mod signals;
 mod terminal;
 mod tour;

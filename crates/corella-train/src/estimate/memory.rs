@@ -1,7 +1,6 @@
 //! Memory of a training run, part by part.
 
-use corella_model::gpt2::{Gpt2Config, MemoryPlan, Recompute, memory_plan};
-use corella_model::{BatchShape, Dtype};
+use corella_model::memory::MemoryPlan;
 
 use serde::Serialize;
 
@@ -33,10 +32,11 @@ impl From<MemoryPlan> for MemoryBytes {
 }
 
 /// The plan for a GPU: bf16 weights, gradients and activations; f32 copies and moments, shared among the cards (ZeRO-1).
-pub fn gpu_memory(config: &Gpt2Config, batch: BatchShape, recompute: Recompute, cards: u32) -> MemoryBytes {
-    let n = config.parameter_count() as u64;
+///
+/// `activations` is their memory in bf16.
+pub fn gpu_memory(parameters: u64, activations: u64, cards: u32) -> MemoryBytes {
+    let n = parameters;
     let (weights, gradients, optimizer) = (2 * n, 2 * n, 12 * n / u64::from(cards.max(1)));
-    let activations = memory_plan(config, batch, recompute, Dtype::Bf16).activations;
     MemoryBytes { weights, gradients, optimizer, activations, total: weights + gradients + optimizer + activations }
 }
 
@@ -48,6 +48,9 @@ pub fn largest_micro_batch(sequences: usize, budget: u64, bytes: impl Fn(usize) 
 
 #[cfg(test)]
 mod tests {
+    use corella_model::gpt2::{Gpt2Config, Recompute, memory_plan};
+    use corella_model::{BatchShape, Dtype};
+
     use super::*;
 
     #[test]
@@ -60,7 +63,9 @@ mod tests {
     #[test]
     fn the_124m_recipe_fits_the_card_that_it_was_run_on() {
         let config = Gpt2Config::preset("gpt2-124m").expect("a preset");
-        let plan = gpu_memory(&config, BatchShape { b: 64, t: 1024 }, Recompute::None, 8);
+        let batch = BatchShape { b: 64, t: 1024 };
+        let activations = memory_plan(&config, batch, Recompute::None, Dtype::Bf16).activations;
+        let plan = gpu_memory(config.parameter_count() as u64, activations, 8);
         assert!(plan.total < 80_000_000_000, "{plan:?}");
         assert_eq!(plan.weights, 2 * 124_439_808);
     }

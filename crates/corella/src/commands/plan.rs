@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use corella_model::BatchShape;
-use corella_model::gpt2::{Gpt2Config, Recompute, memory_plan};
+use corella_model::memory::Recompute;
+use corella_model::{BatchShape, Dtype};
 use corella_ops::OpsTrain;
 use corella_ops::cpu::{Cpu, probe};
 use corella_train::RunPlan;
@@ -19,6 +19,7 @@ use crate::commands::run_plan::wanted;
 use crate::error::{Failure, Result};
 use crate::inputs::backend;
 use crate::machine::available_memory;
+use crate::shape::ModelShape;
 
 /// Flags of `plan`: those of `train`, and the machine.
 #[derive(Debug, Args)]
@@ -81,8 +82,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
     }
     let mut plan = wanted(&args.train, common)?.plan;
-    let m = &plan.model;
-    let config = Gpt2Config::new(m.vocab_size, m.n_layer, m.n_head, m.n_embd, m.seq_len)?;
+    let config = ModelShape::of(&plan.model)?;
     let work = workload(&plan, &config);
     let (machine, memory_available) = match &args.gpu {
         Some(text) => {
@@ -94,7 +94,10 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     };
     let on_gpu = args.gpu.is_some();
     let bytes = |plan: &RunPlan, b: usize| match on_gpu {
-        true => gpu_memory(&config, shape(plan, b), plan_recompute(plan), machine.cards),
+        true => {
+            let activations = config.memory(shape(plan, b), plan_recompute(plan), Dtype::Bf16).activations;
+            gpu_memory(config.parameter_count() as u64, activations, machine.cards)
+        }
         false => plan_memory(plan, &config, b),
     };
     if plan.train.micro_batch == 0 {
@@ -166,13 +169,14 @@ fn price(args: &PlanArgs, plan: &RunPlan, machine: &Machine) -> Result<(Option<f
 }
 
 /// The plan as a workload.
-pub fn workload(plan: &RunPlan, config: &Gpt2Config) -> Workload {
-    let (params, layers) = (config.parameter_count() as u64, config.n_layer() as u64);
+pub fn workload(plan: &RunPlan, config: &ModelShape) -> Workload {
+    let (layers, _, channels) = config.sizes();
+    let layers = layers as u64;
     Workload {
-        params,
-        matmul_params: params,
+        params: config.parameter_count() as u64,
+        matmul_params: config.product_parameters() as u64,
         layers,
-        channels: config.n_embd() as u64,
+        channels: channels as u64,
         span: layers * plan.model.seq_len as u64,
         vocab_size: config.vocab_size() as u64,
         tokens: plan.train.steps * plan.train.batch_tokens as u64,
@@ -210,12 +214,12 @@ pub fn plan_recompute(plan: &RunPlan) -> Recompute {
 }
 
 /// Memory on the processor with `b` sequences per pass.
-pub fn plan_memory(plan: &RunPlan, config: &Gpt2Config, b: usize) -> MemoryBytes {
-    memory_plan(config, shape(plan, b), plan_recompute(plan), plan.train.dtype).into()
+pub fn plan_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
+    config.memory(shape(plan, b), plan_recompute(plan), plan.train.dtype).into()
 }
 
 /// Replaces a micro-batch of 0 (`auto`) by the largest that fits into most of the available memory.
-pub fn settle_micro_batch(plan: &mut RunPlan, config: &Gpt2Config, available: Option<u64>) -> Result<()> {
+pub fn settle_micro_batch(plan: &mut RunPlan, config: &ModelShape, available: Option<u64>) -> Result<()> {
     if plan.train.micro_batch > 0 {
         return Ok(());
     }
@@ -250,16 +254,17 @@ fn gib(bytes: u64) -> f64 {
 }
 
 /// Prints what `train` is about to do.
-pub fn print_run(plan: &RunPlan, config: &Gpt2Config, memory: MemoryBytes, corpus: usize, cpu: &Cpu) {
+pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpus: usize, cpu: &Cpu) {
     let work = workload(plan, config);
+    let (layers, heads, width) = config.sizes();
     println!(
         "{}: {} parameters, {} layers × {} heads, width {}, context {}, vocabulary {}",
         plan.model.name,
         work.params,
-        config.n_layer(),
-        config.n_head(),
-        config.n_embd(),
-        config.seq_len(),
+        layers,
+        heads,
+        width,
+        plan.model.seq_len,
         config.vocab_size()
     );
     if let Ok(equation) = plan.equation() {

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use corella_model::gpt2::Gpt2Config;
+use corella_model::AnyModel;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::{CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan};
 
 use crate::cli::{Common, TrainArgs};
 use crate::error::{Failure, Result};
+use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
 
 /// Sequences of an update where neither they nor the micro-batch are given.
 const SEQUENCES: usize = 8;
@@ -51,21 +52,24 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
 
 /// What is trained when nothing is said: a preset's shape, or a small model that a laptop trains in minutes.
 fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
-    let preset = args.model.as_deref().and_then(Gpt2Config::preset);
-    let (n_layer, n_head, n_embd, seq_len, tokenizer) = match &preset {
-        Some(p) => (p.n_layer(), p.n_head(), p.n_embd(), p.seq_len(), "gpt2"),
-        None => (4, 4, 256, 256, "own"),
+    let preset = args.model.as_deref().and_then(ModelShape::preset);
+    let tokenizer = if matches!(preset, Some(ModelShape::Gpt2(_))) { "gpt2" } else { "own" };
+    let name = args.model.clone().unwrap_or_else(|| GPT2_CUSTOM.to_owned());
+    let mut model = ModelPlan {
+        name,
+        n_layer: 4,
+        n_head: 4,
+        n_embd: 256,
+        n_kv_head: None,
+        n_ff: None,
+        seq_len: 256,
+        vocab_size: 2048,
     };
-    let name = if preset.is_some() { args.model.clone().unwrap_or_default() } else { "gpt2-custom".to_owned() };
+    if let Some(preset) = &preset {
+        preset.set_plan(&mut model);
+    }
     RunPlan {
-        model: ModelPlan {
-            name,
-            n_layer,
-            n_head,
-            n_embd,
-            seq_len,
-            vocab_size: preset.as_ref().map_or(2048, |p| p.vocab_size()),
-        },
+        model,
         data: DataPlan { path: String::new(), tokenizer: tokenizer.to_owned(), shuffle: true },
         train: TrainPlan {
             lr: if preset.is_some() { 6e-4 } else { 2e-3 },
@@ -87,20 +91,26 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
         }
     }
     if let Some(name) = &args.model
-        && name != "gpt2-custom"
-        && Gpt2Config::preset(name).is_none()
+        && name != GPT2_CUSTOM
+        && name != LLAMA_CUSTOM
+        && ModelShape::preset(name).is_none()
     {
         return Err(Failure::usage(format!("no model is called {name}"))
-            .hint("gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, or gpt2-custom with --n-layer, --n-head, --n-embd"));
+            .hint("gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, llama-3.2-1b, llama-3.1-8b …, or gpt2-custom and llama-custom with --n-layer, --n-head, --n-embd"));
     }
-    if let Some(preset) = args.model.as_deref().and_then(Gpt2Config::preset) {
-        (plan.model.n_layer, plan.model.n_head, plan.model.n_embd) =
-            (preset.n_layer(), preset.n_head(), preset.n_embd());
-        plan.model.name = args.model.clone().unwrap_or_default();
+    if let Some(name) = &args.model {
+        plan.model.name.clone_from(name);
+        if let Some(preset) = ModelShape::preset(name) {
+            let (seq_len, vocab_size) = (plan.model.seq_len, plan.model.vocab_size);
+            preset.set_plan(&mut plan.model);
+            (plan.model.seq_len, plan.model.vocab_size) = (seq_len, vocab_size);
+        }
     }
     set(&mut plan.model.n_layer, &args.n_layer);
     set(&mut plan.model.n_head, &args.n_head);
     set(&mut plan.model.n_embd, &args.n_embd);
+    plan.model.n_kv_head = args.n_kv_head.or(plan.model.n_kv_head);
+    plan.model.n_ff = args.n_ff.or(plan.model.n_ff);
     set(&mut plan.model.seq_len, &args.seq_len);
     set(&mut plan.model.vocab_size, &args.vocab_size);
     set(&mut plan.data.tokenizer, &args.tokenizer);
@@ -148,15 +158,18 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
     if let Some(model) = &args.init_from {
         plan.train.init_from = Some(model.display().to_string());
         // The shape is that of the model to start from.
-        let (weights, _) = crate::inputs::open_weights(model)?;
-        plan.model.n_layer = weights.config.n_layer();
-        plan.model.n_head = weights.config.n_head();
-        plan.model.n_embd = weights.config.n_embd();
-        plan.model.seq_len = args.seq_len.unwrap_or(weights.config.seq_len());
+        let (weights, _) = crate::inputs::open_any(model)?;
+        let (name, shape) = match &weights {
+            AnyModel::Gpt2(weights) => (GPT2_CUSTOM, ModelShape::Gpt2(weights.config.clone())),
+            AnyModel::Llama(checkpoint) => (LLAMA_CUSTOM, ModelShape::Llama(checkpoint.config.clone())),
+        };
+        plan.model.name = name.to_owned();
+        shape.set_plan(&mut plan.model);
+        set(&mut plan.model.seq_len, &args.seq_len);
         if args.tokenizer.is_none() {
             if model.join("tokenizer.json").is_file() {
                 plan.data.tokenizer = model.display().to_string();
-            } else if weights.config.vocab_size() == Tokenizer::gpt2().vocab_size() {
+            } else if weights.vocab_size() == Tokenizer::gpt2().vocab_size() {
                 plan.data.tokenizer = "gpt2".to_owned();
             }
         }

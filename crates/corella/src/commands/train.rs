@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use corella_infer::{GenerateOptions, SampleParams, generate};
-use corella_model::gpt2::{Gpt2Config, Gpt2Files, Gpt2Train, Gpt2Weights, random_weights};
-use corella_model::{BatchShape, TextModel};
+use corella_model::gpt2::{Gpt2Files, Gpt2Train, random_weights};
+use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, SpecialIds};
+use corella_model::{AnyModel, BatchShape, ModelFiles, TextModel, TrainModel};
+use corella_ops::cpu::Cpu;
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport};
@@ -16,6 +18,7 @@ use crate::commands::run_plan::{Wanted, wanted};
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, dataset};
 use crate::machine::available_memory;
+use crate::shape::ModelShape;
 use crate::signals::stop_flag;
 
 /// Runs the command.
@@ -79,17 +82,7 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
 
 /// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused.
 pub fn build(plan: &mut RunPlan, dir: PathBuf, data: Dataset, resume: bool, common: &Common) -> Result<Run> {
-    let weights = initial_weights(plan)?;
-    let config = weights.config.clone();
-    if data.tokenizer.vocab_size() > config.vocab_size() {
-        return Err(Failure::new(format!(
-            "the tokenizer has {} tokens but the model only {}",
-            data.tokenizer.vocab_size(),
-            config.vocab_size()
-        ))
-        .hint("name the model's own tokenizer with --tokenizer"));
-    }
-    plan.model.vocab_size = config.vocab_size();
+    let config = ModelShape::of(&plan.model)?;
     settle_micro_batch(plan, &config, available_memory())?;
     plan.check()?;
     let memory = plan_memory(plan, &config, plan.train.micro_batch);
@@ -98,22 +91,57 @@ pub fn build(plan: &mut RunPlan, dir: PathBuf, data: Dataset, resume: bool, comm
     if !common.json {
         print_run(plan, &config, memory, data.train.len(), &ops);
     }
-    let recompute = plan_recompute(plan);
-    let batch = BatchShape { b: plan.train.micro_batch, t: plan.model.seq_len };
-    let model = Gpt2Train::new(ops, &weights, batch, recompute, plan.train.dtype)?;
-    Ok(Run { plan: plan.clone(), dir, model: Box::new(model), files: Box::new(Gpt2Files { config }), data, resume })
+    let (model, files) = build_model(plan, config, ops, &data)?;
+    Ok(Run { plan: plan.clone(), dir, model, files, data, resume })
 }
 
-/// Random weights, or those of the model to start from.
-fn initial_weights(plan: &RunPlan) -> Result<Gpt2Weights> {
-    let m = &plan.model;
-    match &plan.train.init_from {
-        Some(model) => Ok(crate::inputs::open_weights(Path::new(model)).map(|(weights, _)| weights)?),
-        None => {
-            let config = Gpt2Config::new(m.vocab_size, m.n_layer, m.n_head, m.n_embd, m.seq_len)?;
-            Ok(random_weights(&config, plan.train.seed))
+/// The model with its first weights, and how it is kept in checkpoints.
+fn build_model(
+    plan: &RunPlan,
+    config: ModelShape,
+    ops: Cpu,
+    data: &Dataset,
+) -> Result<(Box<dyn TrainModel>, Box<dyn ModelFiles>)> {
+    let (recompute, dtype) = (plan_recompute(plan), plan.train.dtype);
+    let batch = BatchShape { b: plan.train.micro_batch, t: plan.model.seq_len };
+    let first = plan.train.init_from.as_ref().map(|model| crate::inputs::open_any(Path::new(model))).transpose()?;
+    if let Some((model, _)) = &first
+        && data.tokenizer.vocab_size() > model.vocab_size()
+    {
+        return Err(Failure::new(format!(
+            "the tokenizer has {} tokens but the model only {}",
+            data.tokenizer.vocab_size(),
+            model.vocab_size()
+        ))
+        .hint("name the model's own tokenizer with --tokenizer"));
+    }
+    match (config, first.map(|(model, _)| model)) {
+        (ModelShape::Gpt2(config), first) => {
+            let weights = match first {
+                Some(AnyModel::Gpt2(weights)) => weights,
+                Some(AnyModel::Llama(_)) => return Err(other_family(plan)),
+                None => random_weights(&config, plan.train.seed),
+            };
+            let model = Gpt2Train::new(ops, &weights, batch, recompute, dtype)?;
+            Ok((Box::new(model), Box::new(Gpt2Files { config: weights.config })))
+        }
+        (ModelShape::Llama(config), first) => {
+            let weights: Box<dyn LlamaSource> = match first {
+                Some(AnyModel::Llama(checkpoint)) => checkpoint,
+                Some(AnyModel::Gpt2(_)) => return Err(other_family(plan)),
+                None => Box::new(LlamaWeights::random(&config, plan.train.seed)),
+            };
+            let model = LlamaTrain::new(ops, &*weights, batch, recompute, dtype)?;
+            let special =
+                SpecialIds { bos: Some(data.tokenizer.start_of_text()), eos: data.tokenizer.stop_ids().to_vec() };
+            Ok((Box::new(model), Box::new(LlamaFiles { config: weights.config().clone(), special })))
         }
     }
+}
+
+fn other_family(plan: &RunPlan) -> Failure {
+    Failure::new(format!("the model to start from is no {}", plan.model.name))
+        .hint("leave --model out: its shape is that of the model to start from")
 }
 
 /// Prints the run and writes its samples.

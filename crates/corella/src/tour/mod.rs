@@ -81,6 +81,8 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
             n_layer: 4,
             n_head: 4,
             n_embd: 256,
+            n_kv_head: None,
+            n_ff: None,
             seq_len: SEQ_LEN,
             vocab_size,
         },

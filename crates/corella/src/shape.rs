@@ -1,0 +1,117 @@
+//! The shape of a model to train, of either family.
+
+use corella_model::gpt2::{self, Gpt2Config};
+use corella_model::llama::{self, LlamaConfig, LlamaShape, Rope, RopeScaling};
+use corella_model::memory::{MemoryPlan, Recompute};
+use corella_model::{BatchShape, Dtype};
+use corella_train::ModelPlan;
+
+use crate::error::Result;
+
+/// The name of a Llama with a shape of one's own.
+pub const LLAMA_CUSTOM: &str = "llama-custom";
+/// The name of a GPT-2 with a shape of one's own.
+pub const GPT2_CUSTOM: &str = "gpt2-custom";
+/// Base of the rotary frequencies of a new Llama, as in Llama 3.
+const ROPE_THETA: f64 = 500_000.0;
+/// Width of the feed-forward layer where none is given: two thirds of GPT-2's, because it has three matrices, in whole
+/// multiples of this.
+const FEED_FORWARD_STEP: usize = 32;
+
+/// A shape of either family.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelShape {
+    /// GPT-2.
+    Gpt2(Gpt2Config),
+    /// Llama.
+    Llama(LlamaConfig),
+}
+
+impl ModelShape {
+    /// The published model of a name.
+    pub fn preset(name: &str) -> Option<Self> {
+        Gpt2Config::preset(name).map(ModelShape::Gpt2).or_else(|| LlamaConfig::preset(name).map(ModelShape::Llama))
+    }
+
+    /// The shape of a plan.
+    pub fn of(plan: &ModelPlan) -> Result<Self> {
+        if !plan.name.starts_with("llama") {
+            let config = Gpt2Config::new(plan.vocab_size, plan.n_layer, plan.n_head, plan.n_embd, plan.seq_len)?;
+            return Ok(ModelShape::Gpt2(config));
+        }
+        let preset = LlamaConfig::preset(&plan.name);
+        let head_size = match &preset {
+            Some(p) => p.head_size,
+            None => plan.n_embd.checked_div(plan.n_head).unwrap_or(0),
+        };
+        Ok(ModelShape::Llama(LlamaConfig::new(LlamaShape {
+            vocab_size: plan.vocab_size,
+            n_layer: plan.n_layer,
+            n_head: plan.n_head,
+            n_kv_head: plan.n_kv_head.unwrap_or(plan.n_head),
+            head_size,
+            n_embd: plan.n_embd,
+            n_ff: plan.n_ff.unwrap_or((8 * plan.n_embd / 3).next_multiple_of(FEED_FORWARD_STEP)),
+            context_len: plan.seq_len,
+            norm_eps: 1e-5,
+            tied: preset.as_ref().is_none_or(|p| p.tied),
+            rope: preset.map_or(Rope { theta: ROPE_THETA, scaling: RopeScaling::None }, |p| p.rope.clone()),
+        })?))
+    }
+
+    /// Writes the shape into a plan, the context and the vocabulary too.
+    pub fn set_plan(&self, plan: &mut ModelPlan) {
+        match self {
+            ModelShape::Gpt2(c) => {
+                (plan.n_layer, plan.n_head, plan.n_embd) = (c.n_layer(), c.n_head(), c.n_embd());
+                (plan.n_kv_head, plan.n_ff) = (None, None);
+                (plan.seq_len, plan.vocab_size) = (c.seq_len(), c.vocab_size());
+            }
+            ModelShape::Llama(c) => {
+                (plan.n_layer, plan.n_head, plan.n_embd) = (c.n_layer, c.n_head, c.n_embd);
+                (plan.n_kv_head, plan.n_ff) = (Some(c.n_kv_head), Some(c.n_ff));
+                (plan.seq_len, plan.vocab_size) = (c.context_len, c.vocab_size);
+            }
+        }
+    }
+
+    /// Tokens that can be predicted.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            ModelShape::Gpt2(c) => c.vocab_size(),
+            ModelShape::Llama(c) => c.vocab_size,
+        }
+    }
+
+    /// All parameters.
+    pub fn parameter_count(&self) -> usize {
+        match self {
+            ModelShape::Gpt2(c) => c.parameter_count(),
+            ModelShape::Llama(c) => c.parameter_count(),
+        }
+    }
+
+    /// Parameters that a token is multiplied with: all, but for an embedding that is not the output head too.
+    pub fn product_parameters(&self) -> usize {
+        match self {
+            ModelShape::Llama(c) if !c.tied => c.parameter_count() - c.vocab_size * c.n_embd,
+            _ => self.parameter_count(),
+        }
+    }
+
+    /// Blocks, heads, width.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        match self {
+            ModelShape::Gpt2(c) => (c.n_layer(), c.n_head(), c.n_embd()),
+            ModelShape::Llama(c) => (c.n_layer, c.n_head, c.n_embd),
+        }
+    }
+
+    /// Memory of a training run.
+    pub fn memory(&self, batch: BatchShape, recompute: Recompute, dtype: Dtype) -> MemoryPlan {
+        match self {
+            ModelShape::Gpt2(c) => gpt2::memory_plan(c, batch, recompute, dtype),
+            ModelShape::Llama(c) => llama::memory_plan(c, batch, recompute, dtype),
+        }
+    }
+}
