@@ -11,6 +11,9 @@ use crate::formats::{Cause, ModelFile};
 use crate::gpt2::{Gpt2Weights, load_gpt2};
 use crate::llama::{LlamaCheckpoint, SpecialIds};
 
+/// Llama 3's end of a message and end of a turn.
+const LLAMA3_TURN_ENDS: [u32; 2] = [128_008, 128_009];
+
 /// A model that is open for reading.
 #[derive(Debug)]
 pub enum AnyModel {
@@ -57,6 +60,15 @@ impl AnyModel {
         match self {
             AnyModel::Gpt2(weights) => weights.config.parameter_count(),
             AnyModel::Llama(checkpoint) => checkpoint.config.parameter_count(),
+        }
+    }
+
+    /// Whether the files are those of a model that was tuned to follow instructions: it ends a text with the end of a
+    /// turn too, which a base model does not know.
+    pub fn is_instruct(&self) -> bool {
+        match self {
+            AnyModel::Gpt2(_) => false,
+            AnyModel::Llama(checkpoint) => checkpoint.special.eos.iter().any(|id| LLAMA3_TURN_ENDS.contains(id)),
         }
     }
 

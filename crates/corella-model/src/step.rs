@@ -193,6 +193,21 @@ pub trait StepModel: Send {
     fn copy_page(&mut self, from: u32, to: u32);
 }
 
+impl<M: StepModel + ?Sized> StepModel for Box<M> {
+    fn limits(&self) -> StepLimits {
+        (**self).limits()
+    }
+    fn backend_name(&self) -> String {
+        (**self).backend_name()
+    }
+    fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
+        (**self).step(plan)
+    }
+    fn copy_page(&mut self, from: u32, to: u32) {
+        (**self).copy_page(from, to);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::prepare::PrepareArgs;
 use corella_model::Dtype;
+use corella_ops::WeightFormat;
 
 /// Train GPT-2 from random weights, and continue text with what came out.
 #[derive(Debug, Parser)]
@@ -57,8 +58,10 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Turn text into token shards
     Prepare(Box<PrepareArgs>),
-    /// Convert a model between Hugging Face folders and llm.c files
+    /// Convert a model between Hugging Face folders, GGUF and llm.c files, and between number formats
     Convert(ConvertArgs),
+    /// What a model file is: code, configuration, and one long list of numbers
+    Inspect(crate::commands::inspect::InspectArgs),
     /// Loss and perplexity of a model on a text
     Eval(EvalArgs),
     /// What a run will cost: operations, memory, hours, dollars, energy
@@ -310,23 +313,39 @@ pub enum KvType {
     Q8,
 }
 
+fn weight_format_parser() -> impl TypedValueParser<Value = WeightFormat> {
+    PossibleValuesParser::new(["f32", "f16", "bf16", "q8_0", "q4_0"]).map(|name| {
+        let known = WeightFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(&name));
+        known.unwrap_or(WeightFormat::F32)
+    })
+}
+
 /// Flags of `convert`.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// A run folder, a Hugging Face folder, or a llm.c .bin
+    /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name
     pub input: PathBuf,
-    /// A folder (Hugging Face) or a name ending in .bin (llm.c, f32)
+    /// A folder (Hugging Face), a name ending in .gguf, or one ending in .bin (llm.c, f32)
     pub output: PathBuf,
+    /// Number format of the matrices [default: f16 in a .gguf, as they are in a folder]
+    #[arg(long, value_parser = weight_format_parser())]
+    pub dtype: Option<WeightFormat>,
 }
 
 /// Flags of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// A run folder, a Hugging Face folder, or a llm.c .bin
+    /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name
     pub model: PathBuf,
     /// The text to measure on
     #[arg(long)]
     pub text: PathBuf,
+    /// Tokens of a window [default: the model's context, at most 2048]
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Do not put the token in front of each window that marks the start of a text
+    #[arg(long)]
+    pub no_bos: bool,
     /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
     #[arg(long)]
     pub tokenizer: Option<String>,

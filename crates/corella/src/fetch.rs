@@ -1,12 +1,13 @@
-//! Data sets on the hub, fetched into the cache.
+//! Data sets and models on the hub, fetched into the cache.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use corella_hub::{HubClient, HubName, RemoteFile, Transferred};
 use corella_text::data::readers::SourceFile;
 
-use crate::error::Result;
+use crate::error::{Failure, Result};
 
 /// Endings of files that hold data, where the user names a whole repository.
 const DATA: [&str; 12] =
@@ -35,6 +36,44 @@ pub fn fetch(name: &str, quiet: bool) -> Result<Vec<SourceFile>> {
     }
     bar.end();
     Ok(fetched)
+}
+
+/// Files that a model's folder needs, beside its weights.
+const MODEL: [&str; 6] =
+    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"];
+
+/// Fetches a model (`hf://OWNER/NAME[@REVISION]`, or one `.gguf` file of it behind a `/`) into the cache, as
+/// [`fetch`] does, and says where it lies. A model that the cache holds whole needs no network with `HF_HUB_OFFLINE=1`.
+pub fn fetch_model(name: &str) -> Result<PathBuf> {
+    let name: HubName = name.parse()?;
+    let client = HubClient::from_env()?;
+    let listing = client.list(&name)?;
+    let has_weights = listing.files.iter().any(|f| f.path.ends_with(".safetensors"));
+    let wanted = |file: &&RemoteFile| {
+        let in_root = !file.path.contains('/');
+        let weights = file.path.starts_with("model") && file.path.contains(".safetensors");
+        match name.path() {
+            Some(_) => true,
+            None => in_root && (MODEL.contains(&&file.path[..]) || weights),
+        }
+    };
+    let files: Vec<&RemoteFile> = listing.files.iter().filter(wanted).collect();
+    if name.path().is_none() && !has_weights {
+        return Err(Failure::new(format!("{} holds no safetensors", name.repository()))
+            .hint("name one of its .gguf files: hf://OWNER/NAME/FILE.gguf"));
+    }
+    let mut bar = Bar { quiet: false, terminal: std::io::stderr().is_terminal(), drawn: Instant::now(), line: false };
+    let mut last = None;
+    for (i, file) in files.iter().enumerate() {
+        let mut show = |done: Transferred<'_>| bar.draw(i + 1, files.len(), done);
+        last = Some(client.download(&name, &listing.commit, &file.path, &mut show)?);
+    }
+    bar.end();
+    match (name.path(), last) {
+        (None, _) => Ok(client.snapshot(&name, &listing.commit)),
+        (Some(_), Some(file)) => Ok(file),
+        (Some(path), None) => Err(Failure::new(format!("{} has no file {path}", name.repository()))),
+    }
 }
 
 /// Draws the progress of downloads on standard error.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use corella_model::AnyModel;
-use corella_model::gpt2::{Gpt2Weights, load_gpt2};
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::readers::{ReadOptions, SourceFile, expand};
 use corella_text::data::{Dataset, Document, Origin, TextCorpus, tokens_of};
@@ -13,7 +12,7 @@ use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
-use crate::fetch::fetch;
+use crate::fetch::{fetch, fetch_model};
 
 /// The name that stands for the embedded corpus.
 pub const TINY_INTERNET: &str = "tiny-internet";
@@ -117,57 +116,28 @@ pub fn pages_as_documents(corpus: &Corpus) -> impl Iterator<Item = Document> + '
     })
 }
 
-/// Weights and tokenizer of a MODEL argument.
-pub struct Model {
-    /// Configuration and tensors.
-    pub weights: Gpt2Weights,
-    /// Turns text into its ids and back.
-    pub tokenizer: Tokenizer,
-}
-
-/// Weights of a run folder (its newest checkpoint), a Hugging Face folder, or a llm.c file, and where they were found.
-pub fn open_weights(path: &Path) -> Result<(Gpt2Weights, PathBuf)> {
-    let folder = model_folder(path)?;
-    Ok((load_gpt2(&folder)?, folder))
-}
-
 /// A model of either family: of a run folder its newest checkpoint, a Hugging Face folder, or a model file; and where it
 /// was found.
 pub fn open_any(path: &Path) -> Result<(AnyModel, PathBuf)> {
-    let folder = model_folder(path)?;
-    Ok((AnyModel::open(&folder)?, folder))
-}
-
-/// Opens weights and tokenizer of a MODEL argument.
-///
-/// The tokenizer is the one named, else the one beside the weights, else GPT-2's where the vocabulary has its size.
-pub fn open_model(path: &Path, tokenizer: Option<&str>) -> Result<Model> {
-    let (weights, folder) = open_weights(path)?;
-    let vocab_size = weights.config.vocab_size();
-    let tokenizer = match tokenizer {
-        Some(name) => tokenizer_for(name, 0, &[])?,
-        None if folder.join("tokenizer.json").is_file() => Tokenizer::load(&folder)?,
-        None if vocab_size == Tokenizer::gpt2().vocab_size() => Tokenizer::gpt2(),
-        None => {
-            return Err(Failure::new(format!("{} has no tokenizer.json", folder.display()))
-                .hint("name the tokenizer with --tokenizer FILE"));
-        }
+    let folder = match path.to_str().filter(|name| name.starts_with(corella_hub::PREFIX)) {
+        Some(name) => fetch_model(name)?,
+        None => model_folder(path)?,
     };
-    if tokenizer.vocab_size() > vocab_size {
-        return Err(Failure::new(format!(
-            "the tokenizer has {} tokens but the model only {vocab_size}",
-            tokenizer.vocab_size()
-        ))
-        .hint("use the tokenizer that the model was trained with"));
+    let model = AnyModel::open(&folder)?;
+    if model.is_instruct() {
+        eprintln!(
+            "warning: this model was tuned to follow instructions; text is continued as it is, without a chat template"
+        );
     }
-    Ok(Model { weights, tokenizer })
+    Ok((model, folder))
 }
 
 /// The folder or file that holds the weights: of a run folder, its newest checkpoint.
 fn model_folder(path: &Path) -> Result<PathBuf> {
     if !path.exists() {
-        return Err(Failure::new(format!("{} does not exist", path.display()))
-            .hint("MODEL is a run folder, a Hugging Face folder, or a llm.c .bin"));
+        return Err(Failure::new(format!("{} does not exist", path.display())).hint(
+            "MODEL is a run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name",
+        ));
     }
     let checkpoints = path.join("checkpoints");
     if !checkpoints.is_dir() {

@@ -6,6 +6,8 @@ mod cli;
 mod commands;
 mod error;
 mod fetch;
+mod gguf_tokenizer;
+mod gguf_vocab;
 mod inputs;
 mod machine;
 mod model;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Prepare(args) => commands::prepare::run(&args, &cli.common),
         Command::Convert(args) => commands::convert::run(&args, &cli.common),
         Command::Bench(args) => commands::bench::run(&args, &cli.common),
+        Command::Inspect(args) => commands::inspect::run(&args, &cli.common),
         Command::Eval(args) => commands::eval::run(&args, &cli.common),
     };
     match outcome {

@@ -2,35 +2,84 @@
 
 use std::path::Path;
 
-use corella_model::gpt2::{Gpt2Step, Gpt2Weights};
-use corella_model::{StepModel, StepOptions};
+use corella_model::formats::gguf;
+use corella_model::gpt2::Gpt2Step;
+use corella_model::llama::LlamaInfer;
+use corella_model::{AnyModel, StepModel, StepOptions};
 use corella_text::tokenizer::Tokenizer;
 
 use crate::cli::Common;
-use crate::error::Result;
-use crate::inputs::{backend, open_model};
+use crate::error::{Failure, Result};
+use crate::gguf_vocab::gguf_vocab;
+use crate::inputs::{backend, open_any, tokenizer_for};
 
 /// A model's files, and the tokenizer that goes with them.
 pub struct Opened {
     /// Turns text into the model's ids and back.
     pub tokenizer: Tokenizer,
-    weights: Gpt2Weights,
+    files: AnyModel,
 }
 
-/// Finds the files of a MODEL argument and its tokenizer.
+/// Finds the files of a MODEL argument and its tokenizer: the one named, else the one inside or beside the weights,
+/// else GPT-2's where the vocabulary has its size.
 pub fn open(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
-    let model = open_model(path, tokenizer)?;
-    Ok(Opened { tokenizer: model.tokenizer, weights: model.weights })
+    let (files, at) = open_any(path)?;
+    let tokenizer = match tokenizer {
+        Some(name) => tokenizer_for(name, 0, &[])?,
+        None => own_tokenizer(&files, &at)?,
+    };
+    tokenizer.padding_in(files.vocab_size())?;
+    Ok(Opened { tokenizer, files })
+}
+
+/// The tokenizer inside or beside the weights found at `at`, else GPT-2's where the vocabulary has its size.
+pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
+    if at.is_dir() {
+        return match Tokenizer::load(at) {
+            Err(_) if files.vocab_size() == Tokenizer::gpt2().vocab_size() => Ok(Tokenizer::gpt2()),
+            loaded => Ok(loaded?),
+        };
+    }
+    let head = std::fs::File::open(at).and_then(|mut file| {
+        let mut head = [0; 4];
+        std::io::Read::read_exact(&mut file, &mut head).map(|()| head)
+    })?;
+    if &head == b"GGUF" {
+        let (_, header) = gguf::open(at)?;
+        if let Some(vocab) = gguf_vocab(&header) {
+            return Ok(Tokenizer::from_gguf(&vocab)?);
+        }
+    } else if files.vocab_size() >= Tokenizer::gpt2().vocab_size() && matches!(files, AnyModel::Gpt2(_)) {
+        return Ok(Tokenizer::gpt2());
+    }
+    Err(Failure::new(format!("{} carries no tokenizer", at.display())).hint("name the tokenizer with --tokenizer FILE"))
 }
 
 impl Opened {
     /// Most tokens of a sequence.
     pub fn context_len(&self) -> usize {
-        self.weights.config.seq_len()
+        self.files.context_len()
+    }
+
+    /// The tokens that end a text: the tokenizer's, and those that the model's files name.
+    pub fn eos(&self) -> Vec<u32> {
+        let mut eos = self.tokenizer.stop_ids().to_vec();
+        eos.extend(self.files.special().eos);
+        eos.retain(|id| (*id as usize) < self.files.vocab_size());
+        eos
     }
 
     /// Loads the weights.
     pub fn load(self, common: &Common, options: StepOptions) -> Result<Box<dyn StepModel>> {
-        Ok(Box::new(Gpt2Step::new(backend(common)?, self.weights, options)?))
+        load(self.files, common, options)
     }
+}
+
+/// Loads a model's weights, with the room that `options` say.
+pub fn load(files: AnyModel, common: &Common, options: StepOptions) -> Result<Box<dyn StepModel>> {
+    let ops = backend(common)?;
+    Ok(match files {
+        AnyModel::Gpt2(weights) => Box::new(Gpt2Step::new(ops, weights, options)?),
+        AnyModel::Llama(checkpoint) => Box::new(LlamaInfer::new(ops, &*checkpoint, options)?),
+    })
 }

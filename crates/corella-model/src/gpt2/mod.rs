@@ -14,6 +14,9 @@ mod train;
 mod weights;
 
 pub use crate::memory::{MemoryPlan, Recompute};
+/// The source text of the forward pass, for those who want to see how short it is.
+pub const FORWARD_SOURCE: &str = include_str!("step.rs");
+
 pub use activations::memory_plan;
 pub use config::Gpt2Config;
 pub use decode::Gpt2Infer;

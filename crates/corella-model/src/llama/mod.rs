@@ -18,6 +18,9 @@ mod save;
 mod source;
 mod train;
 
+/// The source text of the forward pass, for those who want to see how short it is.
+pub const FORWARD_SOURCE: &str = include_str!("infer.rs");
+
 pub use activations::memory_plan;
 pub use checkpoint::{LlamaCheckpoint, SpecialIds};
 pub use config::{LlamaConfig, LlamaShape};

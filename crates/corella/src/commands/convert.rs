@@ -1,10 +1,19 @@
-//! `corella convert`: GPT-2 between Hugging Face folders and llm.c files.
+//! `corella convert`: a model from one kind of file to another, with other number formats.
 
-use corella_model::gpt2::{save_hugging_face, save_llmc};
+use std::path::Path;
+
+use corella_model::AnyModel;
+use corella_model::formats::gguf::{self, Value};
+use corella_model::gpt2::{save_hugging_face as save_gpt2, save_llmc};
+use corella_model::llama::{LlamaCheckpoint, save_gguf, save_hugging_face};
+use corella_ops::WeightFormat;
+use corella_text::tokenizer::Tokenizer;
 
 use crate::cli::{Common, ConvertArgs};
 use crate::error::{Failure, Result};
-use crate::inputs::open_weights;
+use crate::gguf_tokenizer;
+use crate::inputs::open_any;
+use crate::model::own_tokenizer;
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
@@ -12,23 +21,88 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
         return Err(Failure::new(format!("{} exists already", args.output.display()))
             .hint("give a name that is not taken; nothing is overwritten"));
     }
-    let (weights, folder) = open_weights(&args.input)?;
-    let format = if args.output.extension().is_some_and(|e| e == "bin") {
-        save_llmc(&weights, &args.output)?;
-        "llm.c"
-    } else {
-        save_hugging_face(&weights, &args.output)?;
-        let tokenizer = folder.join("tokenizer.json");
-        if tokenizer.is_file() {
-            std::fs::copy(&tokenizer, args.output.join("tokenizer.json"))?;
-        }
-        "Hugging Face"
+    let (model, at) = open_any(&args.input)?;
+    let parameters = model.parameter_count();
+    let kind = match args.output.extension().and_then(|e| e.to_str()) {
+        Some("bin") => "llm.c",
+        Some("gguf") => "GGUF",
+        _ => "Hugging Face",
     };
-    let parameters = weights.config.parameter_count();
+    match &model {
+        AnyModel::Gpt2(weights) => {
+            if args.dtype.is_some_and(|d| d != WeightFormat::F32) || kind == "GGUF" {
+                return Err(Failure::usage("GPT-2 is written in f32, as a Hugging Face folder or for llm.c")
+                    .hint("leave --dtype out, and name a folder or a .bin"));
+            }
+            if kind == "llm.c" {
+                save_llmc(weights, &args.output)?;
+            } else {
+                save_gpt2(weights, &args.output)?;
+                write_tokenizer(&model, &at, &args.output)?;
+            }
+        }
+        AnyModel::Llama(checkpoint) => match kind {
+            "GGUF" => {
+                let name = args.output.file_stem().unwrap_or_default().to_string_lossy();
+                let format = args.dtype.unwrap_or(WeightFormat::F16);
+                save_gguf(&**checkpoint, &name, tokenizer_keys(&model, &at)?, format, &args.output)?;
+            }
+            "llm.c" => {
+                return Err(Failure::usage("llm.c's files hold GPT-2 only")
+                    .hint("name a folder (Hugging Face) or a .gguf for a Llama"));
+            }
+            _ => {
+                let format = args.dtype.unwrap_or_else(|| plain_format(checkpoint));
+                if format.block_len() > 1 {
+                    return Err(Failure::usage(format!("safetensors do not hold {}", format.name()))
+                        .hint("f32, f16 or bf16 for a folder; quantised formats for a .gguf"));
+                }
+                save_hugging_face(&**checkpoint, &checkpoint.special, format, &args.output)?;
+                write_tokenizer(&model, &at, &args.output)?;
+            }
+        },
+    }
     if common.json {
-        println!("{}", serde_json::json!({"output": args.output, "format": format, "parameters": parameters}));
+        println!("{}", serde_json::json!({"output": args.output, "format": kind, "parameters": parameters}));
     } else {
-        println!("wrote {} ({format}, {parameters} parameters)", args.output.display());
+        println!("wrote {} ({kind}, {parameters} parameters)", args.output.display());
     }
     Ok(())
+}
+
+/// The format of most weights where that is a plain one, else F32.
+fn plain_format(checkpoint: &LlamaCheckpoint) -> WeightFormat {
+    let first = checkpoint.places.iter().flatten().find(|place| place.rows > 1).map(|place| place.format);
+    first.filter(|format| format.block_len() == 1).unwrap_or(WeightFormat::F32)
+}
+
+/// The tokenizer's keys: as they are where the model comes from a GGUF file, else those of the tokenizer beside it.
+fn tokenizer_keys(model: &AnyModel, at: &Path) -> Result<Vec<(String, Value)>> {
+    if at.extension().is_some_and(|e| e == "gguf") {
+        let (_, header) = gguf::open(at).map_err(corella_model::ModelError::from)?;
+        return Ok(header.metadata.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")).collect());
+    }
+    match own_tokenizer(model, at).and_then(|tokenizer| gguf_tokenizer::metadata(&tokenizer, model.vocab_size())) {
+        Ok(keys) => Ok(keys),
+        Err(why) => {
+            eprintln!("warning: the file will hold no tokenizer: {why}");
+            Ok(vec![("tokenizer.ggml.model".to_owned(), Value::String("none".to_owned()))])
+        }
+    }
+}
+
+/// Puts the tokenizer beside the weights: the file that was there, else one with the same ids.
+fn write_tokenizer(model: &AnyModel, at: &Path, output: &Path) -> Result<()> {
+    let (from, to) = (at.join("tokenizer.json"), output.join("tokenizer.json"));
+    if from.is_file() {
+        std::fs::copy(from, to)?;
+        return Ok(());
+    }
+    match own_tokenizer(model, at).map(|tokenizer: Tokenizer| tokenizer.to_json()) {
+        Ok(json) => Ok(std::fs::write(to, json)?),
+        Err(_) => {
+            eprintln!("warning: the model carries no tokenizer; the folder has none");
+            Ok(())
+        }
+    }
 }

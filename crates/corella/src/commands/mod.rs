@@ -4,6 +4,7 @@ pub mod bench;
 pub mod convert;
 pub mod eval;
 pub mod generate;
+pub mod inspect;
 pub mod plan;
 pub mod prepare;
 pub mod run_plan;

@@ -1,0 +1,73 @@
+//! "A lossy zip of the internet": the bytes of the corpus beside the bytes of the parameters.
+
+use std::path::Path;
+
+use corella_model::AnyModel;
+use corella_train::RunPlan;
+use serde::Serialize;
+
+use super::anatomy::bytes;
+
+/// Tokens that Llama 3 was trained on: "over 15T" (The Llama 3 Herd of Models, arXiv 2407.21783).
+const LLAMA3_TOKENS: f64 = 15e12;
+/// Bytes of English text per token of Llama 3's tokenizer, about.
+const LLAMA3_BYTES_PER_TOKEN: f64 = 4.4;
+/// WebText: "40 GB of text" (Radford et al. 2019).
+const WEBTEXT_BYTES: u64 = 40_000_000_000;
+/// Tokens of Llama 3's vocabulary.
+const LLAMA3_VOCABULARY: usize = 128_256;
+/// Tokens of GPT-2's vocabulary.
+const GPT2_VOCABULARY: usize = 50_257;
+
+/// What a model was trained on.
+#[derive(Debug, Serialize)]
+pub struct Corpus {
+    /// Bytes of text.
+    pub bytes: u64,
+    /// Where the figure is from.
+    pub source: String,
+}
+
+impl Corpus {
+    /// The figure that was given, the size of the text of a run, or that of the published models.
+    pub fn of(path: &Path, model: &AnyModel, given: Option<u64>) -> Option<Self> {
+        let corpus = |bytes: u64, source: &str| Some(Corpus { bytes, source: source.to_owned() });
+        if let Some(bytes) = given {
+            return corpus(bytes, "as given");
+        }
+        if let Some((bytes, name)) = run_text(path) {
+            return Some(Corpus { bytes, source: format!("the size of {name}, which this run trains on") });
+        }
+        match model {
+            AnyModel::Llama(l) if l.config.vocab_size == LLAMA3_VOCABULARY => corpus(
+                (LLAMA3_TOKENS * LLAMA3_BYTES_PER_TOKEN) as u64,
+                "15 trillion tokens as published for Llama 3, at about 4.4 bytes of text each",
+            ),
+            AnyModel::Gpt2(w) if w.config.vocab_size() == GPT2_VOCABULARY => {
+                corpus(WEBTEXT_BYTES, "WebText, as published for GPT-2")
+            }
+            _ => None,
+        }
+    }
+
+    /// Prints the comparison.
+    pub fn print(&self, parameter_bytes: u64) {
+        println!();
+        println!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source);
+        let ratio = self.bytes as f64 / parameter_bytes as f64;
+        println!("             {} of parameters: 1 to {ratio:.1}", bytes(parameter_bytes));
+        if ratio > 5.0 {
+            println!(
+                "             far less than any archive that gives every byte back, so most of it is forgotten or blurred"
+            );
+        }
+    }
+}
+
+/// Bytes and name of the text that a run folder names in its plan.
+fn run_text(path: &Path) -> Option<(u64, String)> {
+    let text = std::fs::read_to_string(path.join("run.toml")).ok()?;
+    let data = RunPlan::from_toml(&text).ok()?.data.path;
+    let size = std::fs::metadata(&data).ok().filter(|m| m.is_file())?.len();
+    Some((size, data))
+}

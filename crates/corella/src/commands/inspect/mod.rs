@@ -1,0 +1,45 @@
+//! `corella inspect`: what a model file is: code, configuration, and one long list of numbers.
+
+mod anatomy;
+mod corpus;
+
+use clap::Args;
+use std::path::PathBuf;
+
+use crate::cli::Common;
+use crate::error::Result;
+use crate::inputs::open_any;
+
+use anatomy::Anatomy;
+use corpus::Corpus;
+
+/// Flags of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name
+    pub model: PathBuf,
+    /// Bytes of the text that it was trained on, for the comparison with its own size
+    #[arg(long)]
+    pub corpus_bytes: Option<u64>,
+    /// Print every tensor, not only one block's
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
+    let (model, at) = open_any(&args.model)?;
+    let anatomy = Anatomy::of(&model, &at);
+    let corpus = Corpus::of(&args.model, &model, args.corpus_bytes);
+    if common.json {
+        let mut document = serde_json::to_value(&anatomy)?;
+        document["corpus"] = serde_json::to_value(&corpus)?;
+        println!("{document}");
+    } else {
+        anatomy.print(args.all);
+        if let Some(corpus) = corpus {
+            corpus.print(anatomy.parameter_bytes);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! A tokenizer as the metadata of a GGUF file.
+
+use std::collections::HashMap;
+
+use corella_model::formats::gguf::{Array, Value};
+use corella_text::tokenizer::Tokenizer;
+use serde::Deserialize;
+
+use crate::error::{Failure, Result};
+
+/// Kinds of token (`llama_token_type`).
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+/// The parts of a tokenizer.json that GGUF keeps.
+#[derive(Deserialize)]
+struct TokenizerFile {
+    added_tokens: Vec<Added>,
+    pre_tokenizer: serde_json::Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    vocab: HashMap<String, u32>,
+    merges: Vec<(String, String)>,
+    byte_fallback: bool,
+}
+
+/// The keys `tokenizer.ggml.*` of a byte-level tokenizer for a model of `vocab_size` tokens, those behind the tokenizer's
+/// own unused. Other tokenizers are not written: their scores are not known.
+pub fn metadata(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Vec<(String, Value)>> {
+    let file: TokenizerFile = serde_json::from_str(&tokenizer.to_json())?;
+    let Some(pre) = pre_name(&file.pre_tokenizer).filter(|_| !file.model.byte_fallback) else {
+        return Err(Failure::new(format!("a {} tokenizer cannot be written into a GGUF file", tokenizer.kind()))
+            .hint("convert from a GGUF file that carries it, or from a model with a byte-level tokenizer"));
+    };
+    let mut tokens: Vec<String> = (0..vocab_size).map(|id| format!("[PAD{id}]")).collect();
+    let mut kinds = vec![UNUSED; vocab_size];
+    for (name, id) in file.model.vocab {
+        if let (Some(token), Some(kind)) = (tokens.get_mut(id as usize), kinds.get_mut(id as usize)) {
+            (*token, *kind) = (name, NORMAL);
+        }
+    }
+    for added in file.added_tokens {
+        if let Some(kind) = kinds.get_mut(added.id as usize) {
+            *kind = if added.special { CONTROL } else { USER_DEFINED };
+        }
+    }
+    let merges = file.model.merges.into_iter().map(|(a, b)| format!("{a} {b}")).collect();
+    let key = |rest: &str, value: Value| (format!("tokenizer.ggml.{rest}"), value);
+    Ok(vec![
+        key("model", Value::String("gpt2".to_owned())),
+        key("pre", Value::String(pre.to_owned())),
+        key("tokens", Value::Array(Array::String(tokens))),
+        key("token_type", Value::Array(Array::I32(kinds))),
+        key("merges", Value::Array(Array::String(merges))),
+        key("bos_token_id", Value::U32(tokenizer.start_of_text())),
+        key("eos_token_id", Value::U32(tokenizer.end_of_text())),
+        key("add_bos_token", Value::Bool(true)),
+    ])
+}
+
+/// llama.cpp's name for the pattern that splits a text, of a byte-level tokenizer.
+fn pre_name(pre: &serde_json::Value) -> Option<&'static str> {
+    let steps = match pre["pretokenizers"].as_array() {
+        Some(steps) => steps.clone(),
+        None => vec![pre.clone()],
+    };
+    let has = |kind: &str| steps.iter().find(|step| step["type"] == kind);
+    has("ByteLevel")?;
+    if has("Digits").is_some() {
+        return Some("smollm");
+    }
+    match has("Split").and_then(|step| step["pattern"]["Regex"].as_str()) {
+        None => Some("gpt-2"),
+        Some(pattern) if pattern.contains(r"\p{N}{1,3}") => Some("llama-bpe"),
+        Some(_) => Some("qwen2"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpt2s_tokenizer_is_written_with_its_merges_and_padding() {
+        let tokenizer = Tokenizer::gpt2();
+        let keys = metadata(&tokenizer, 50_304).expect("byte-level");
+        let get = |name: &str| keys.iter().find(|(k, _)| k == &format!("tokenizer.ggml.{name}")).map(|(_, v)| v);
+        let Some(Value::Array(Array::String(tokens))) = get("tokens") else { panic!("no tokens") };
+        assert_eq!((tokens.len(), &tokens[15496][..], &tokens[50256][..]), (50_304, "Hello", "<|endoftext|>"));
+        assert_eq!(tokens[262], "\u{120}the");
+        let Some(Value::Array(Array::I32(kinds))) = get("token_type") else { panic!("no kinds") };
+        assert_eq!((kinds[0], kinds[50256], kinds[50257]), (NORMAL, CONTROL, UNUSED));
+        let Some(Value::Array(Array::String(merges))) = get("merges") else { panic!("no merges") };
+        assert_eq!((merges.len(), &merges[0][..]), (50_000, "\u{120} t"));
+        assert_eq!(get("pre").and_then(Value::as_str), Some("gpt-2"));
+    }
+}

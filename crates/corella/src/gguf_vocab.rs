@@ -1,0 +1,35 @@
+//! The tokenizer that a GGUF file carries in its metadata.
+
+use corella_model::formats::gguf::{Array, Gguf, Value};
+use corella_text::tokenizer::GgufVocab;
+
+/// The keys `tokenizer.ggml.*`; `None` where the file names no tokenizer, as converters do for bare weights.
+pub fn gguf_vocab(header: &Gguf) -> Option<GgufVocab> {
+    let get = |key: &str| header.get(&format!("tokenizer.ggml.{key}"));
+    let text = |key: &str| get(key).and_then(Value::as_str).map(str::to_owned);
+    let id = |key: &str| get(key).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    let truth = |key: &str| if let Some(Value::Bool(value)) = get(key) { Some(*value) } else { None };
+    let texts = |key: &str| match get(key) {
+        Some(Value::Array(Array::String(values))) => Some(values.clone()),
+        _ => None,
+    };
+    Some(GgufVocab {
+        model: text("model").filter(|model| model != "none" && model != "no_vocab")?,
+        pre: text("pre"),
+        tokens: texts("tokens")?,
+        scores: match get("scores") {
+            Some(Value::Array(Array::F32(values))) => Some(values.clone()),
+            _ => None,
+        },
+        token_types: match get("token_type") {
+            Some(Value::Array(Array::I32(values))) => Some(values.clone()),
+            _ => None,
+        },
+        merges: texts("merges"),
+        bos: id("bos_token_id"),
+        eos: id("eos_token_id"),
+        unk: id("unknown_token_id"),
+        add_bos: truth("add_bos_token"),
+        add_space_prefix: truth("add_space_prefix"),
+    })
+}
