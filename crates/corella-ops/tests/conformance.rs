@@ -1,8 +1,8 @@
 //! Every kernel path against the f64 reference, and the two promises of repeatability.
 
-use corella_ops::cases::{Random, all, differences};
+use corella_ops::cases::{Expected, Random, all};
 use corella_ops::cpu::{Cpu, CpuOptions, Path};
-use corella_ops::{Dtype, MatmulDims, OpsTrain, ParamPart};
+use corella_ops::{AttentionDims, Dtype, MatmulDims, OpsTrain, ParamPart};
 
 fn cpu(path: Path, threads: usize) -> Cpu {
     Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("the backend starts")
@@ -17,9 +17,12 @@ fn kernels() -> impl Iterator<Item = (Path, Dtype)> {
 
 #[test]
 fn every_path_agrees_with_the_reference() {
-    for (path, dtype) in kernels() {
-        let found = differences(&cpu(path, 2), dtype).expect("the cases run");
-        assert!(found.is_empty(), "{path:?} {dtype:?}:\n{}", found.join("\n"));
+    for dtype in Dtype::ALL {
+        let expected = Expected::new(dtype).expect("the reference runs");
+        for (path, _) in kernels().filter(|(_, kernels)| *kernels == dtype) {
+            let found = expected.differences(&cpu(path, 2)).expect("the cases run");
+            assert!(found.is_empty(), "{path:?} {dtype:?}:\n{}", found.join("\n"));
+        }
     }
 }
 
@@ -27,13 +30,13 @@ fn every_path_agrees_with_the_reference() {
 fn the_number_of_threads_changes_no_bit() {
     for (path, dtype) in kernels() {
         let one = cpu(path, 1);
-        for threads in 2..=4 {
-            let many = cpu(path, threads);
-            for case in all::<Cpu>(dtype) {
-                let (a, b) = (case.run(&one, dtype).expect("one"), case.run(&many, dtype).expect("many"));
-                for ((name, a), (_, b)) in a.iter().zip(&b) {
+        let many: Vec<Cpu> = (2..=4).map(|threads| cpu(path, threads)).collect();
+        for case in all::<Cpu>(dtype) {
+            let one = case.run(&one, dtype).expect("one thread");
+            for many in &many {
+                for ((name, a), (_, b)) in one.iter().zip(&case.run(many, dtype).expect("many threads")) {
                     let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(same, "{path:?} {dtype:?}, {threads} threads, {}: {name}", case.name);
+                    assert!(same, "{path:?} {dtype:?}, {} threads, {}: {name}", many.threads(), case.name);
                 }
             }
         }
@@ -92,6 +95,42 @@ fn special_values_reach_their_own_row_only() {
             ops.read(&out, &mut host);
             for (row, values) in host.chunks_exact(oc).enumerate() {
                 assert_eq!(values.iter().all(|v| v.is_finite()), row != 7, "{path:?} {dtype:?} {special}: row {row}");
+            }
+        }
+    }
+}
+
+/// A key that is not a number spoils the queries that see it, in its head of its sequence, and the gradients there.
+#[test]
+fn special_values_in_attention_stay_in_their_head() {
+    let d = AttentionDims { b: 2, t: 70, nh: 2, nkv: 2, hs: 16 };
+    let (rows, c) = (d.b * d.t, d.c());
+    for (path, dtype) in kernels() {
+        let ops = cpu(path, 2);
+        let mut values = Random::new(5).normals(rows * d.qkv());
+        let bad = (d.t + 5) * d.qkv() + (d.nh + 1) * d.hs;
+        values[bad] = f32::NAN;
+        let buf = |len, dtype| ops.buf(len, dtype, "attention").expect("memory");
+        let (mut qkv, mut dout) = (buf(rows * d.qkv(), dtype), buf(rows * c, dtype));
+        let (mut out, mut lse, mut dqkv) =
+            (buf(rows * c, dtype), buf(rows * d.nh, Dtype::F32), buf(rows * d.qkv(), dtype));
+        ops.write(&mut qkv, &values);
+        ops.write(&mut dout, &Random::new(6).normals(rows * c));
+        ops.attention(&mut out, &mut lse, &qkv, d);
+        ops.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
+        let (mut host, mut grads) = (vec![0.0; rows * c], vec![0.0; rows * d.qkv()]);
+        ops.read(&out, &mut host);
+        ops.read(&dqkv, &mut grads);
+        for (row, (out, grads)) in host.chunks_exact(c).zip(grads.chunks_exact(d.qkv())).enumerate() {
+            for head in 0..d.nh {
+                let own = row >= d.t && head == 1;
+                let finite = |x: &[f32]| x[head * d.hs..][..d.hs].iter().all(|x| x.is_finite());
+                assert!(own || finite(out), "{path:?} {dtype:?}: row {row}, head {head}");
+                assert!(
+                    own || grads.chunks_exact(c).all(finite),
+                    "{path:?} {dtype:?}: gradients of row {row}, head {head}"
+                );
+                assert!(!own || row < d.t + 5 || !finite(out), "{path:?} {dtype:?}: row {row} hides what it saw");
             }
         }
     }

@@ -7,6 +7,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
     for (b, t, nh, nkv, hs) in [
         (0, 3, 1, 1, 4),
+        (2, 0, 2, 1, 8),
         (1, 1, 1, 1, 4),
         (2, 7, 3, 3, 8),
         (1, 50, 2, 1, 17),

@@ -88,20 +88,40 @@ pub fn tolerance(dtype: Dtype) -> f64 {
     }
 }
 
-/// Runs every case on a backend and on the reference, and says what differs.
-///
-/// Inputs are rounded to the format first, for both. An output may differ from the reference by
-/// [`tolerance`] times the largest element of the reference's output.
-pub fn differences<B: OpsInfer>(ops: &B, dtype: Dtype) -> Result<Vec<String>, OpsError> {
-    let mut found = Vec::new();
-    for (case, exact) in all::<B>(dtype).iter().zip(all::<Reference>(dtype)) {
-        for ((name, got), (_, expected)) in case.run(ops, dtype)?.iter().zip(exact.run(&Reference, dtype)?) {
-            if let Some(difference) = difference(got, &expected, tolerance(dtype) + case.rounding) {
-                found.push(format!("{}: {name}: {difference}", case.name));
+/// What the reference computes for every case of a format.
+pub struct Expected {
+    dtype: Dtype,
+    outputs: Vec<Outputs>,
+}
+
+impl Expected {
+    /// Computes it.
+    pub fn new(dtype: Dtype) -> Result<Expected, OpsError> {
+        let outputs =
+            all::<Reference>(dtype).iter().map(|case| case.run(&Reference, dtype)).collect::<Result<_, _>>()?;
+        Ok(Expected { dtype, outputs })
+    }
+
+    /// Runs every case on a backend, and says what differs.
+    ///
+    /// Inputs are rounded to the format first, for both. An output may differ from the reference by
+    /// [`tolerance`] times the largest element of the reference's output.
+    pub fn differences<B: OpsInfer>(&self, ops: &B) -> Result<Vec<String>, OpsError> {
+        let mut found = Vec::new();
+        for (case, expected) in all::<B>(self.dtype).iter().zip(&self.outputs) {
+            for ((name, got), (_, expected)) in case.run(ops, self.dtype)?.iter().zip(expected) {
+                if let Some(difference) = difference(got, expected, tolerance(self.dtype) + case.rounding) {
+                    found.push(format!("{}: {name}: {difference}", case.name));
+                }
             }
         }
+        Ok(found)
     }
-    Ok(found)
+}
+
+/// Runs every case on a backend and on the reference, and says what differs: see [`Expected::differences`].
+pub fn differences<B: OpsInfer>(ops: &B, dtype: Dtype) -> Result<Vec<String>, OpsError> {
+    Expected::new(dtype)?.differences(ops)
 }
 
 fn difference(got: &[f32], expected: &[f32], tolerance: f64) -> Option<String> {

@@ -34,6 +34,9 @@ pub fn backward(
     lse: &[f32],
     d: AttentionDims,
 ) {
+    if d.t == 0 {
+        return;
+    }
     let heads = d.b * d.nkv;
     let blocks = d.t.div_ceil(UNIT);
     let parts = FEW_HEADS.div_ceil(heads.max(1)).min(blocks).max(1);

@@ -21,6 +21,9 @@ const RUN: usize = 192;
 
 /// See [`crate::OpsTrain::attention`].
 pub fn forward(pool: &Pool, path: Path, out: &mut Buf, lse: &mut [f32], qkv: &Buf, d: AttentionDims) {
+    if d.t == 0 {
+        return;
+    }
     // Where heads are too few for the threads, each is cut into runs of query blocks, which are independent of each other.
     let runs = d.t.div_ceil(RUN);
     let parts = (4 * pool.threads()).div_ceil((d.b * d.nh).max(1)).min(runs).max(1);
