@@ -43,13 +43,17 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn run(dir: &Path, resume: bool) -> Run {
+    run_in(Dtype::F32, dir, resume)
+}
+
+fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
     let config = Gpt2Config::new(300, 2, 2, 16, 16).expect("valid");
     let text = "The river Orn flows through Brael, and Brael is known for its glass bells. ".repeat(60);
     let tokenizer = Tokenizer::train([&text[..]], 300, TrainOptions::default()).expect("large enough");
     let ids = tokenizer.encode(&text);
     let batch = BatchShape { b: 2, t: 16 };
     let ops = Cpu::new(CpuOptions { threads: Some(2), path: None }).expect("available");
-    let model = Gpt2Train::new(ops, &random_weights(&config, 1), batch, Recompute::None, Dtype::F32).expect("fits");
+    let model = Gpt2Train::new(ops, &random_weights(&config, 1), batch, Recompute::None, dtype).expect("fits");
     let plan = RunPlan {
         model: ModelPlan {
             name: "gpt2-custom".into(),
@@ -68,6 +72,7 @@ fn run(dir: &Path, resume: bool) -> Run {
             micro_batch: 2,
             lr: 1e-2,
             warmup_steps: 4,
+            dtype,
             ..TrainPlan::default()
         },
         output: OutputPlan {
@@ -91,9 +96,13 @@ fn run(dir: &Path, resume: bool) -> Run {
 }
 
 fn go(dir: &Path, resume: bool, stop_after: u64) -> (Vec<(u64, f64)>, Outcome) {
+    go_in(Dtype::F32, dir, resume, stop_after)
+}
+
+fn go_in(dtype: Dtype, dir: &Path, resume: bool, stop_after: u64) -> (Vec<(u64, f64)>, Outcome) {
     let stop = AtomicBool::new(false);
     let mut watch = Watch { losses: Vec::new(), stop_after, stop: &stop };
-    let outcome = train(&mut run(dir, resume), &mut watch, &stop).expect("trains");
+    let outcome = train(&mut run_in(dtype, dir, resume), &mut watch, &stop).expect("trains");
     (watch.losses, outcome)
 }
 
@@ -106,17 +115,20 @@ fn log(dir: &Path) -> Vec<(u64, String)> {
 
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
-    let (whole, parts) = (folder("whole"), folder("parts"));
-    let (expected, end) = go(&whole, false, u64::MAX);
-    assert!(end.finished && expected[19].1 < expected[0].1 - 0.5, "it learns: {expected:?}");
-    let (mut got, stopped) = go(&parts, false, 9);
-    assert!(!stopped.finished && stopped.step == 9);
-    got.extend(go(&parts, true, u64::MAX).0);
-    assert_eq!(got, expected);
-    assert_eq!(log(&parts), log(&whole), "every step once, with the same numbers");
-    for file in ["model.safetensors", "optimizer.safetensors"] {
-        let read = |dir: &Path| std::fs::read(dir.join("checkpoints/step-00000020").join(file)).expect("checkpoint");
-        assert!(read(&parts) == read(&whole), "{file}");
+    for dtype in Dtype::ALL {
+        let (whole, parts) = (folder(&format!("whole-{}", dtype.name())), folder(&format!("parts-{}", dtype.name())));
+        let (expected, end) = go_in(dtype, &whole, false, u64::MAX);
+        assert!(end.finished && expected[19].1 < expected[0].1 - 0.5, "it learns: {expected:?}");
+        let (mut got, stopped) = go_in(dtype, &parts, false, 9);
+        assert!(!stopped.finished && stopped.step == 9);
+        got.extend(go_in(dtype, &parts, true, u64::MAX).0);
+        assert_eq!(got, expected);
+        assert_eq!(log(&parts), log(&whole), "every step once, with the same numbers");
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let read =
+                |dir: &Path| std::fs::read(dir.join("checkpoints/step-00000020").join(file)).expect("checkpoint");
+            assert!(read(&parts) == read(&whole), "{file}");
+        }
     }
 }
 

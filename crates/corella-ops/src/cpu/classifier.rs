@@ -15,10 +15,13 @@ use super::shared::SharedMut;
 use super::vectorized::vectorized;
 use crate::contract::ClassifierDims;
 
-/// Least rows of a chunk: each chunk reads all of `wte` three times, so short chunks cost memory traffic.
+/// Least rows of a chunk.
 const LEAST_ROWS: usize = 512;
-/// Logits of a chunk, where that allows more rows.
-const LOGITS: usize = 1 << 21;
+/// Rows of a chunk for each column of x: a chunk reads and writes all of `wte` and its gradient, some 16 bytes an element, and
+/// its logits a few times, some 12 bytes each; so few that the first would outweigh the second cost memory traffic.
+const ROWS_BY_WIDTH: usize = 4;
+/// Most bytes of the logits of a chunk.
+const LOGITS: usize = 224 << 20;
 
 /// The output head in the format of its products, and its gradients, where these are wanted.
 struct Head<'a, T: Number> {
@@ -87,7 +90,9 @@ impl Cpu {
         targets: &[u32],
         d: ClassifierDims,
     ) {
-        let chunk = LEAST_ROWS.max(LOGITS / d.v).min(d.n.max(1));
+        // Chunks of one length.
+        let most = (ROWS_BY_WIDTH * d.c).min(LOGITS / (d.v * size_of::<T>())).max(LEAST_ROWS);
+        let chunk = d.n.div_ceil(d.n.div_ceil(most).max(1)).max(1);
         let mut logits = Scratch::<T>::new(chunk * d.v);
         for first in (0..d.n).step_by(chunk) {
             let rows = chunk.min(d.n - first);

@@ -29,6 +29,7 @@ mod scratch;
 mod shared;
 mod simd;
 mod swiglu;
+mod threads;
 mod vectorized;
 
 pub use array::Array;
@@ -54,7 +55,7 @@ use rows::by_rows;
 /// How to set up the backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuOptions {
-    /// Threads; as many as the process may use if `None`.
+    /// Threads; one for each physical core that the process may use if `None`.
     pub threads: Option<usize>,
     /// Kernel path; the one forced by [`PATH_VARIABLE`] or else the fastest if `None`.
     pub path: Option<Path>,
@@ -73,9 +74,7 @@ impl Cpu {
             Some(path) => path,
             None => Path::detect()?,
         };
-        let threads =
-            options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-        Ok(Cpu { pool: Pool::new(threads), path })
+        Ok(Cpu { pool: Pool::new(options.threads.unwrap_or_else(threads::default)), path })
     }
 
     /// Threads that compute.

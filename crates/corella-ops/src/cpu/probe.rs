@@ -71,6 +71,47 @@ pub fn read_now(cpu: &Cpu, bytes: usize) -> f64 {
     best
 }
 
+/// As [`read_now`] for what reads and writes: the better of reading, and of writing past the caches.
+pub fn traffic_now(cpu: &Cpu, bytes: usize) -> f64 {
+    let blocks = (bytes.min(READ_BYTES) / BLOCK_BYTES).max(1);
+    let (mut data, mut best) = (vec![1.0f32; blocks * BLOCK_BYTES / 4], read_now(cpu, bytes));
+    for _ in 0..REPEAT {
+        let start = Instant::now();
+        let parts = SharedMut::new(&mut data);
+        cpu.pool.run(blocks, &|block| {
+            // SAFETY: one block per task.
+            write(cpu.path, unsafe { parts.part(block * BLOCK_BYTES / 4, BLOCK_BYTES / 4) });
+        });
+        best = best.max((blocks * BLOCK_BYTES) as f64 / start.elapsed().as_secs_f64() / 1e9);
+        black_box(&data);
+    }
+    best
+}
+
+/// Fills a block, past the caches where there are instructions for that.
+fn write(path: Path, block: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if path.vectors() == Vectors::Avx512 {
+        // SAFETY: the path exists only after its features were detected.
+        return unsafe { write_avx512(block) };
+    }
+    let _ = path;
+    block.fill(black_box(2.0));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn write_avx512(block: &mut [f32]) {
+    use std::arch::x86_64::{_mm512_set1_ps, _mm512_stream_ps};
+    let value = _mm512_set1_ps(black_box(2.0));
+    // SAFETY: any bits are a number; only whole, aligned lines are used below.
+    let (_, lines, _) = unsafe { block.align_to_mut::<std::arch::x86_64::__m512>() };
+    for line in lines {
+        // SAFETY: an aligned line of the block.
+        unsafe { _mm512_stream_ps(std::ptr::from_mut(line).cast(), value) };
+    }
+}
+
 /// The floating-point rate of this moment, in 10⁹ operations per second, from a few milliseconds of work: on a shared
 /// host it changes from second to second.
 pub fn f32_now(cpu: &Cpu) -> f64 {

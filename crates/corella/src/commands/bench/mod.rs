@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use corella_ops::cases::differences;
 use corella_ops::cpu::Cpu;
-use corella_ops::cpu::probe::{Ceilings, bf16_now, ceilings, f32_now, read_now};
+use corella_ops::cpu::probe::{Ceilings, bf16_now, ceilings, f32_now, read_now, traffic_now};
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
@@ -38,8 +38,10 @@ pub struct Row {
 pub enum Bound {
     /// Multiply-adds in a format; the count is of floating-point operations.
     Compute(Dtype, f64),
-    /// Memory; the count is of bytes.
+    /// Memory that is read; the count is of bytes.
     Memory(f64),
+    /// Memory that is read and written; the count is of bytes.
+    Traffic(f64),
 }
 
 /// The last line of the output.
@@ -174,6 +176,9 @@ impl Bench {
             }
             // As fast as this machine reads so much right now: from memory, or from a cache that it fits into.
             Bound::Memory(bytes) => (bytes, "GB/s", self.ceilings.read_gbs.max(read_now(&self.cpu, bytes as usize))),
+            Bound::Traffic(bytes) => {
+                (bytes, "GB/s", self.ceilings.read_gbs.max(traffic_now(&self.cpu, bytes as usize)))
+            }
         };
         let value = count / seconds / 1e9;
         let percent_of_ceiling = match (bound, peak) {

@@ -167,24 +167,24 @@ fn rows(bench: &mut Bench) -> Result<()> {
     let shape = format!("{n}×{c}");
     let pass = 4.0 * len as f64;
     let encoder = EncoderDims { b: 32, t: 1024, c, v: 50257, pos0: 0 };
-    bench.time("encoder", shape.clone(), Bound::Memory(2.0 * pass), "8·N·C bytes", |ops| {
+    bench.time("encoder", shape.clone(), Bound::Traffic(2.0 * pass), "8·N·C bytes", |ops| {
         ops.encoder(&mut out, &ids, &wte, &wpe, encoder);
     });
-    bench.time("layernorm", shape.clone(), Bound::Memory(2.0 * pass), "8·N·C bytes", |ops| {
+    bench.time("layernorm", shape.clone(), Bound::Traffic(2.0 * pass), "8·N·C bytes", |ops| {
         ops.layernorm(&mut out, &mut mean, &mut rstd, &x, &w, &b, d);
     });
-    bench.time("layernorm_grad", shape.clone(), Bound::Memory(4.0 * pass), "16·N·C bytes", |ops| {
+    bench.time("layernorm_grad", shape.clone(), Bound::Traffic(4.0 * pass), "16·N·C bytes", |ops| {
         ops.layernorm_grad(&mut dx, &mut w, &mut b, &dout, &x, &mean, &rstd, d);
     });
-    bench.time("gelu", shape.clone(), Bound::Memory(2.0 * pass), "8·N bytes", |ops| ops.gelu(&mut out, &x, len));
-    bench.time("gelu_grad", shape.clone(), Bound::Memory(3.0 * pass), "12·N bytes", |ops| {
+    bench.time("gelu", shape.clone(), Bound::Traffic(2.0 * pass), "8·N bytes", |ops| ops.gelu(&mut out, &x, len));
+    bench.time("gelu_grad", shape.clone(), Bound::Traffic(3.0 * pass), "12·N bytes", |ops| {
         ops.gelu_grad(&mut dx, &x, len);
     });
-    bench.time("residual", shape.clone(), Bound::Memory(3.0 * pass), "12·N bytes", |ops| {
+    bench.time("residual", shape.clone(), Bound::Traffic(3.0 * pass), "12·N bytes", |ops| {
         ops.residual(&mut out, &x, &dout, len);
     });
     let hyper = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, step: 1 };
-    bench.time("adamw", shape.clone(), Bound::Memory(7.0 * pass), "28·N bytes (4 read, 3 written)", |ops| {
+    bench.time("adamw", shape.clone(), Bound::Traffic(7.0 * pass), "28·N bytes (4 read, 3 written)", |ops| {
         ops.adamw(&mut p, hyper);
     });
     bench.time("grad_square_sum", shape, Bound::Memory(pass), "4·N bytes", |ops| {
