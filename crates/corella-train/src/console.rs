@@ -34,6 +34,9 @@ pub fn line(
     if let Some(loss) = report.val_loss {
         line += &format!(" | val {loss:.6}");
     }
+    for (name, score) in &report.scores {
+        line += &format!(" | {name} {score:.4}");
+    }
     if let Some(skip) = report.skipped {
         line += &format!(" | SKIPPED: {}", skip.name());
     }
@@ -76,12 +79,13 @@ mod tests {
             z_norm: None,
             skipped: Some(Skip::NormSpike),
             val_loss: Some(6.5),
+            scores: [("piqa/acc".to_owned(), 0.5)].into(),
             elapsed: 6.0,
             time: 0.0,
         };
         assert_eq!(
             line(&report, 1000, 25e6, 0.5, Some(24.0)),
-            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | $0.0400 | val 6.500000 | SKIPPED: norm spike"
+            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | $0.0400 | val 6.500000 | piqa/acc 0.5000 | SKIPPED: norm spike"
         );
     }
 }

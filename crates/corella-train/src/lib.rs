@@ -10,6 +10,7 @@ mod folder;
 pub mod heartbeat;
 mod log;
 mod plan;
+pub mod report;
 mod run_loop;
 mod schedule;
 mod spikes;

@@ -214,6 +214,12 @@ pub struct OutputPlan {
     pub val_every: u64,
     /// Tokens of a validation, rounded down to whole sequences.
     pub val_tokens: usize,
+    /// Updates between evaluations; 0 for none.
+    pub eval_every: u64,
+    /// Evaluation files, as `corella eval` takes them.
+    pub eval_tasks: Vec<String>,
+    /// Most items of each, from its start; 0 for all.
+    pub eval_limit: usize,
 }
 
 impl Default for OutputPlan {
@@ -226,6 +232,9 @@ impl Default for OutputPlan {
             sample_tokens: 64,
             val_every: 100,
             val_tokens: 50_000,
+            eval_every: 0,
+            eval_tasks: Vec::new(),
+            eval_limit: 200,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::folder::RunFolder;
 use crate::heartbeat::{self, Heartbeat, RunState};
 use crate::log::{Event, JsonLines, Sample};
 use crate::plan::RunPlan;
+use crate::report::{self, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::{StepReport, step};
 use crate::validate::validation_loss;
@@ -25,6 +26,8 @@ use crate::validate::validation_loss;
 const PATIENCE: u32 = 8;
 /// Checkpoints in a row that may fail: a disk that is full for an hour must not end a run of days.
 const FAILED_SAVES: u32 = 3;
+/// Least time between two reports, so that they do not hold up short updates.
+const REPORT: Duration = Duration::from_secs(30);
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -36,6 +39,10 @@ pub trait Hooks {
     fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample>;
     /// A checkpoint was written.
     fn on_checkpoint(&mut self, path: &Path);
+    /// Evaluates the weights after `step` updates: scores by name.
+    fn evaluate(&mut self, _step: u64, _model: &mut dyn TextModel) -> BTreeMap<String, f64> {
+        BTreeMap::new()
+    }
     /// Something went wrong that does not end the run.
     fn on_trouble(&mut self, what: &str) {
         eprintln!("warning: {what}");
@@ -56,6 +63,8 @@ pub struct Run {
     pub data: Dataset,
     /// Go on from the newest checkpoint.
     pub resume: bool,
+    /// What the run is made with (program, machine), for its report.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// How a run ended.
@@ -104,6 +113,7 @@ struct Session<'a> {
     log: JsonLines,
     samples: JsonLines,
     events: JsonLines,
+    board: Option<EventFile>,
     done: u64,
     loss: Option<f64>,
     val_loss: Option<f64>,
@@ -113,6 +123,7 @@ struct Session<'a> {
     failed_saves: u32,
     trouble: Option<String>,
     beat: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
@@ -165,6 +176,7 @@ impl<'a> Session<'a> {
             log,
             samples,
             events,
+            board: None,
             done,
             loss: None,
             val_loss,
@@ -172,6 +184,7 @@ impl<'a> Session<'a> {
             failed_saves: 0,
             trouble: None,
             beat: None,
+            reported: None,
         };
         session.write_plan()?;
         Ok(session)
@@ -180,6 +193,10 @@ impl<'a> Session<'a> {
     fn write_plan(&self) -> Result<(), TrainError> {
         let path = self.run.dir.join("run.toml");
         fs::write(&path, self.run.plan.to_toml()?).map_err(TrainError::io(&path))?;
+        let path = self.run.dir.join(report::ENVIRONMENT);
+        let mut environment = self.run.environment.clone();
+        environment.insert("computed on".to_owned(), self.run.model.backend_name());
+        fs::write(&path, format!("{:#}\n", serde_json::json!(environment))).map_err(TrainError::io(&path))?;
         let path = self.run.dir.join("tokenizer.json");
         fs::write(&path, self.run.data.tokenizer.to_json()).map_err(TrainError::io(&path))
     }
@@ -188,6 +205,10 @@ impl<'a> Session<'a> {
     fn go(&mut self) -> Result<Outcome, TrainError> {
         self.event(if self.done > 0 { "resumed" } else { "started" }, &self.run.model.backend_name());
         self.beat(RunState::Training, true);
+        match EventFile::create(&self.run.dir.join("tensorboard"), self.done, self.clock.wall()) {
+            Ok(board) => self.board = Some(board),
+            Err(error) => self.trouble(&error.to_string()),
+        }
         let (steps, out) = (self.run.plan.train.steps, self.run.plan.output.clone());
         let due = |every: u64, step: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
         let validated = |step: u64| out.val_every > 0 && (due(out.val_every, step) || due(out.checkpoint_every, step));
@@ -207,9 +228,16 @@ impl<'a> Session<'a> {
                 report.val_loss = self.validate();
             }
             (report.elapsed, report.time) = (self.clock.elapsed(), self.clock.wall());
+            if due(out.eval_every, self.done) {
+                let mut model = self.run.model.text_model()?;
+                report.scores = self.hooks.evaluate(self.done, &mut *model);
+            }
             let written = self.log.write(&report);
             self.tolerate(written);
+            let drawn = self.board.as_mut().map_or(Ok(()), |board| board.write(&report));
+            self.tolerate(drawn);
             self.hooks.on_step(&report);
+            self.report(false);
             self.beat(RunState::Training, false);
             self.count_skip(report.skipped)?;
             if due(out.sample_every, self.done) {
@@ -347,6 +375,18 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Writes report.html and what TensorBoard reads. A page that cannot be written must not end a run.
+    fn report(&mut self, now: bool) {
+        if !now && self.reported.is_some_and(|last| last.elapsed() < REPORT) {
+            return;
+        }
+        self.reported = Some(Instant::now());
+        let flushed = self.board.as_mut().map_or(Ok(()), EventFile::flush);
+        if let Err(error) = flushed.and_then(|()| report::write(&self.run.dir)) {
+            self.trouble(&error.to_string());
+        }
+    }
+
     fn event(&mut self, event: &str, what: &str) {
         let (elapsed, time) = (self.clock.elapsed(), self.clock.wall());
         let event = Event { step: self.done, event: event.to_owned(), what: what.to_owned(), elapsed, time };
@@ -394,6 +434,7 @@ impl<'a> Session<'a> {
             self.commands.failure(&self.run.dir, self.done, error);
         }
         self.beat(state, true);
+        self.report(true);
         self.commands.wait();
     }
 }

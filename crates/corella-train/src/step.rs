@@ -1,5 +1,6 @@
 //! One update, from tokens to new weights.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -45,6 +46,9 @@ pub struct StepReport {
     /// Validation loss after the update, where measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// Scores of evaluations after the update, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f64>,
     /// Seconds in the run until here, over all sessions.
     pub elapsed: f64,
     /// Seconds since 1970 by the wall's clock.
@@ -132,6 +136,7 @@ pub fn step(
         z_norm: verdict.z_norm,
         skipped: verdict.skip,
         val_loss: None,
+        scores: BTreeMap::new(),
         elapsed: 0.0,
         time: 0.0,
     }))

@@ -92,6 +92,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
         files: Box::new(Gpt2Files { config }),
         data: Dataset::from_parts(tokenizer, ids.clone(), ids),
         resume,
+        environment: [("test".to_owned(), "yes".to_owned())].into(),
     }
 }
 

@@ -27,8 +27,8 @@ pub struct Common {
     /// One JSON document on stdout (the last line where there is a stream)
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where to compute
-    #[arg(long, global = true, value_enum, default_value_t = Device::Auto)]
+    /// Where to compute: cpu, cuda, cuda:N, or auto for the best there is
+    #[arg(long, global = true, value_parser = Device::parse, default_value = "auto")]
     pub device: Device,
     /// Worker threads [default: the processor's cores]
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -38,13 +38,29 @@ pub struct Common {
     pub seed: u64,
 }
 
-/// Devices that this build can compute on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     /// The best there is
     Auto,
     /// The processor
     Cpu,
+    /// The GPU of this number
+    Cuda(u32),
+}
+
+impl Device {
+    fn parse(text: &str) -> Result<Device, String> {
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok().map(Device::Cuda))
+                .ok_or_else(|| "auto, cpu, cuda or cuda:N".to_owned()),
+        }
+    }
 }
 
 /// The commands.
@@ -62,10 +78,14 @@ pub enum Command {
     Convert(ConvertArgs),
     /// What a model file is: code, configuration, and one long list of numbers
     Inspect(crate::commands::inspect::InspectArgs),
-    /// Loss and perplexity of a model on a text
-    Eval(EvalArgs),
+    /// Loss, perplexity and bits per byte on a text or data set; scores on tasks
+    Eval(crate::commands::eval::EvalArgs),
     /// What a run will cost: operations, memory, hours, dollars, energy
     Plan(Box<crate::commands::plan::PlanArgs>),
+    /// The page of a run, or several runs beside each other
+    Report(crate::commands::report::ReportArgs),
+    /// What this machine has, what is missing, what will be used and why
+    Doctor,
     /// Measure the kernels beside the machine's limits; the last line is one JSON document
     Bench(BenchArgs),
 }
@@ -195,6 +215,15 @@ pub struct TrainArgs {
     /// Tokens of the validation loss
     #[arg(long)]
     pub val_tokens: Option<usize>,
+    /// Updates between evaluations on the tasks of --eval
+    #[arg(long)]
+    pub eval_every: Option<u64>,
+    /// A task to evaluate during training: a file, or TASK=FILE (may be given several times)
+    #[arg(long)]
+    pub eval: Vec<String>,
+    /// Most items of each task [default: 200]
+    #[arg(long)]
+    pub eval_limit: Option<usize>,
 }
 
 /// Number formats by name.
@@ -330,25 +359,6 @@ pub struct ConvertArgs {
     /// Number format of the matrices [default: f16 in a .gguf, as they are in a folder]
     #[arg(long, value_parser = weight_format_parser())]
     pub dtype: Option<WeightFormat>,
-}
-
-/// Flags of `eval`.
-#[derive(Debug, Args)]
-pub struct EvalArgs {
-    /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name
-    pub model: PathBuf,
-    /// The text to measure on
-    #[arg(long)]
-    pub text: PathBuf,
-    /// Tokens of a window [default: the model's context, at most 2048]
-    #[arg(long)]
-    pub context: Option<usize>,
-    /// Do not put the token in front of each window that marks the start of a text
-    #[arg(long)]
-    pub no_bos: bool,
-    /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
-    #[arg(long)]
-    pub tokenizer: Option<String>,
 }
 
 /// Flags of `bench`.

@@ -10,7 +10,7 @@ use corella_text::data::{Dataset, Document, Origin, TextCorpus, tokens_of};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
-use crate::cli::Common;
+use crate::cli::{Common, Device};
 use crate::error::{Failure, Result};
 use crate::fetch::{fetch, fetch_model};
 
@@ -27,6 +27,12 @@ pub const VOCABULARY_BYTES: usize = 20_000_000;
 
 /// The backend for the flags that every command has.
 pub fn backend(common: &Common) -> Result<Cpu> {
+    if let Device::Cuda(number) = common.device {
+        return Err(Failure::new(format!(
+            "no GPU can be used for cuda:{number}: this version computes on the processor"
+        ))
+        .hint("leave --device out, or give --device cpu; `corella doctor` shows what was found"));
+    }
     Ok(Cpu::new(CpuOptions { threads: common.threads.map(usize::from), path: None })?)
 }
 

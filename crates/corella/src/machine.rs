@@ -1,6 +1,8 @@
-//! What this machine has: memory, as far as the process may use it.
+//! What this machine has: processor, memory as far as the process may use it, system.
 
-use sysinfo::System;
+use std::collections::BTreeMap;
+
+use sysinfo::{CpuRefreshKind, System};
 
 /// Bytes of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,4 +32,26 @@ pub fn memory() -> Option<Memory> {
 /// Bytes that a run may take, where the system says.
 pub fn available_memory() -> Option<u64> {
     memory().map(|memory| memory.available)
+}
+
+/// The processor's name, where the system says.
+pub fn processor() -> Option<String> {
+    let mut system = System::new().ok()?;
+    system.refresh_cpu_list(CpuRefreshKind::nothing());
+    system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Program, machine and system, as a report shows them.
+pub fn environment() -> BTreeMap<String, String> {
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let known = [
+        ("program", Some(format!("corella {} ({})", env!("CARGO_PKG_VERSION"), env!("CORELLA_COMMIT")))),
+        ("processor", processor()),
+        ("threads", Some(threads.to_string())),
+        ("memory", memory().map(|m| gib(m.total))),
+        ("system", System::long_os_version().ok()),
+        ("command", Some(std::env::args().skip(1).collect::<Vec<_>>().join(" "))),
+    ];
+    known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }

@@ -27,6 +27,8 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Tour(args) => tour::run(&args, &cli.common),
         Command::Train(args) => commands::train::run(&args, &cli.common),
+        Command::Report(args) => commands::report::run(&args, &cli.common),
+        Command::Doctor => commands::doctor::run(&cli.common),
         Command::Plan(args) => commands::plan::run(&args, &cli.common),
         Command::Generate(args) => commands::generate::run(&args, &cli.common),
         Command::Prepare(args) => commands::prepare::run(&args, &cli.common),

@@ -90,3 +90,29 @@ fn an_automatic_micro_batch_trains_and_is_written_down() {
     let plan = std::fs::read_to_string(out.join("run.toml")).expect("a plan");
     assert!(plan.contains("micro_batch = 16"), "{plan}");
 }
+
+#[test]
+fn every_run_file_is_a_plan() {
+    let runs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runs");
+    let mut planned = 0;
+    for entry in std::fs::read_dir(runs).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a run file");
+        let (head, _) = text.split_once("[model]").expect("a model");
+        for word in ["parameters", "tokens", "operations", "corella train"] {
+            assert!(head.contains(word), "{}: the head lacks {word}", path.display());
+        }
+        // Runs from given weights are planned where the weights are.
+        if !text.contains("init_from") {
+            let plan = json(&done(&["plan", &path.display().to_string(), "--gpu", "8xH100", "--json"]));
+            let written = plan["parameters"].as_u64().expect("a number");
+            if head.contains("GPT-2") {
+                let digits = head.replace(',', "");
+                assert!(digits.contains(&format!("= {written}")), "{}: {written} parameters", path.display());
+            }
+            assert_eq!(plan["fits"], true, "{}: {plan}", path.display());
+            planned += 1;
+        }
+    }
+    assert_eq!(planned, 6);
+}

@@ -1,9 +1,19 @@
-//! `corella eval`: how well a model predicts a text.
+//! `corella eval`: how well a model predicts texts, and how it does on tasks.
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use corella_eval::{Item, ItemScore, Task, TaskScore, negative_log_likelihood, read_items, score_item, summary};
 use corella_model::{OneSequence, StepOptions, TextModel};
+use corella_text::data::Dataset;
+use corella_text::tokenizer::Tokenizer;
+use serde::Serialize;
 
-use crate::cli::{Common, EvalArgs};
+use crate::cli::Common;
 use crate::error::{Failure, Result};
+use crate::inputs::backend;
 use crate::model;
 
 /// Longest window where none is given: longer ones take memory and time, and change the figure little.
@@ -11,56 +21,201 @@ const LONGEST_WINDOW: usize = 2048;
 /// Rows of logits at once.
 const ROWS: usize = 64;
 
+/// Flags of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name
+    pub model: PathBuf,
+    /// Measure loss, perplexity and bits per byte on this text
+    #[arg(long)]
+    pub text: Option<PathBuf>,
+    /// Measure them on the validation part of this prepared folder
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Score a task: a file, or TASK=FILE where the file's name does not begin with the task's (may be given several
+    /// times): hellaswag, arc_easy, arc_challenge, piqa, winogrande, lambada_openai, mmlu
+    #[arg(long)]
+    pub task: Vec<String>,
+    /// Most items of a task, or tokens of --data (0: all)
+    #[arg(long, default_value_t = 0)]
+    pub limit: usize,
+    /// Write the log-likelihoods of every item to this file, as JSON lines
+    #[arg(long)]
+    pub items: Option<PathBuf>,
+    /// Tokens of a window [default: the model's context, at most 2048]
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Do not put the token in front of each window of --text that marks the start of a text
+    #[arg(long)]
+    pub no_bos: bool,
+    /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
+    #[arg(long)]
+    pub tokenizer: Option<String>,
+}
+
+/// How well a stream of tokens is predicted.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Surprise {
+    tokens: usize,
+    nll: f64,
+    perplexity: f64,
+    bits_per_byte: f64,
+    context: usize,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document {
+    #[serde(flatten)]
+    surprise: Option<Surprise>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tasks: BTreeMap<&'static str, TaskScore>,
+    backend: String,
+}
+
 /// Runs the command.
-///
-/// The text is cut into windows of the context length. Each starts with the token that marks the start of a text, which
-/// predicts the window's first token, so every token of the text is predicted exactly once; with `--no-bos` the first
-/// token of each window is not predicted.
 pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
-    let model = model::open(&args.model, args.tokenizer.as_deref())?;
-    let text =
-        std::fs::read_to_string(&args.text).map_err(|e| Failure::new(format!("{}: {e}", args.text.display())))?;
-    let ids = model.tokenizer.encode(&text);
-    if ids.is_empty() {
-        return Err(Failure::new(format!("{} is empty", args.text.display())));
+    if args.text.is_none() && args.data.is_none() && args.task.is_empty() {
+        return Err(Failure::usage("nothing to measure").hint("give --text FILE, --data DIR, or --task FILE"));
     }
-    let bos = (!args.no_bos).then(|| model.tokenizer.start_of_text());
+    if args.text.is_some() && args.data.is_some() {
+        return Err(Failure::usage("--text and --data cannot be measured at once").hint("run the command twice"));
+    }
+    let tasks = args.task.iter().map(|task| load_task(task, args.limit)).collect::<Result<Vec<_>>>()?;
+    let model = model::open(&args.model, args.tokenizer.as_deref())?;
+    let tokenizer = model.tokenizer.clone();
     let context = args.context.unwrap_or(LONGEST_WINDOW).min(model.context_len());
     if context < 2 {
         return Err(Failure::usage("a context of fewer than two tokens predicts nothing").hint("--context 2 or more"));
     }
     let rows = context.min(ROWS);
     let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, ..StepOptions::one_sequence(context) };
+    let backend = corella_ops::OpsTrain::name(&backend(common)?);
     let mut model = OneSequence::new(model.load(common, options)?);
-    let (mut nll, mut predicted) = (0.0, 0usize);
-    for chunk in ids.chunks(context - usize::from(bos.is_some())) {
-        let tokens: Vec<u32> = bos.into_iter().chain(chunk.iter().copied()).collect();
-        model.reset();
-        model.feed_each(&tokens[..tokens.len() - 1], &mut |i, logits| {
-            nll -= log_probability(logits, tokens[i + 1]);
-            predicted += 1;
-        });
+    let surprise = match (&args.text, &args.data) {
+        (Some(path), _) => Some(of_text(&mut model, &tokenizer, path, context, !args.no_bos)?),
+        (None, Some(dir)) => Some(of_data(&mut model, &tokenizer, dir, context, args.limit)?),
+        (None, None) => None,
+    };
+    let mut lines = Vec::new();
+    let mut found = BTreeMap::new();
+    for (task, items) in &tasks {
+        let scores: Vec<ItemScore> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
+        for (number, score) in scores.iter().enumerate() {
+            lines.push(serde_json::json!({"task": task.name(), "item": number, "score": score}).to_string());
+        }
+        found.insert(task.name(), summary(*task, &scores));
     }
-    let perplexity = (nll / predicted as f64).exp();
-    let bits_per_byte = nll / std::f64::consts::LN_2 / text.len() as f64;
+    if let Some(path) = &args.items {
+        let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let written = std::fs::File::create(path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    }
     if common.json {
+        println!("{}", serde_json::to_string(&Document { surprise, tasks: found, backend })?);
+        return Ok(());
+    }
+    if let Some(s) = surprise {
         println!(
-            "{}",
-            serde_json::json!({"tokens": predicted, "nll": nll, "perplexity": perplexity,
-                "bits_per_byte": bits_per_byte, "context": context})
+            "{} tokens in windows of {}, loss {:.4} nats per token, perplexity {:.3}, {:.4} bits per byte",
+            s.tokens,
+            s.context,
+            s.nll / s.tokens as f64,
+            s.perplexity,
+            s.bits_per_byte
         );
-    } else {
-        println!(
-            "{predicted} tokens in windows of {context}, loss {:.4} nats per token, perplexity {perplexity:.3}, {bits_per_byte:.4} bits per byte",
-            nll / predicted as f64
-        );
+    }
+    for (name, score) in &found {
+        let norm = score.acc_norm.map(|norm| format!(", acc_norm {norm:.4}")).unwrap_or_default();
+        let perplexity = score.perplexity.map(|p| format!(", perplexity {p:.2}")).unwrap_or_default();
+        println!("{name:16} {} items: acc {:.4} ± {:.4}{norm}{perplexity}", score.items, score.acc, score.acc_stderr);
     }
     Ok(())
 }
 
-/// Log of the probability that the logits give to a token.
-fn log_probability(logits: &[f32], token: u32) -> f64 {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|l| (f64::from(*l) - max).exp()).sum();
-    f64::from(logits[token as usize]) - max - sum.ln()
+/// `FILE` or `TASK=FILE`, and its first items (0: all).
+pub fn load_task(text: &str, limit: usize) -> Result<(Task, Vec<Item>)> {
+    let unknown = |asked: &str| Failure::usage(corella_eval::EvalError::UnknownTask { asked: asked.to_owned() });
+    let (task, path) = match text.split_once('=') {
+        Some((name, path)) => (Task::from_name(name).ok_or_else(|| unknown(name))?, Path::new(path)),
+        None => {
+            let path = Path::new(text);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let task =
+                Task::of_file(&name).ok_or_else(|| unknown(&name).hint("name the task: --task hellaswag=FILE"))?;
+            (task, path)
+        }
+    };
+    Ok((task, read_items(path, task, limit)?))
+}
+
+/// Scores of loaded tasks with the weights of a model, by name: what `--eval-every` logs.
+pub fn task_scores(
+    model: &mut dyn TextModel,
+    tokenizer: &Tokenizer,
+    tasks: &[(Task, Vec<Item>)],
+) -> BTreeMap<String, f64> {
+    let mut scores = BTreeMap::new();
+    for (task, items) in tasks {
+        let each: Vec<ItemScore> = items.iter().map(|item| score_item(model, tokenizer, item)).collect();
+        let found = summary(*task, &each);
+        scores.insert(format!("{}/acc", task.name()), found.acc);
+        scores.extend(found.acc_norm.map(|norm| (format!("{}/acc_norm", task.name()), norm)));
+    }
+    scores
+}
+
+/// The text is cut into windows. Each starts with the token that marks the start of a text, which predicts the window's
+/// first token, so every token of the text is predicted exactly once; without it (`bos`) the first token of each window is
+/// not predicted.
+fn of_text(
+    model: &mut dyn TextModel,
+    tokenizer: &Tokenizer,
+    path: &Path,
+    context: usize,
+    bos: bool,
+) -> Result<Surprise> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    let ids = tokenizer.encode(&text);
+    if ids.is_empty() {
+        return Err(Failure::new(format!("{} is empty", path.display())));
+    }
+    let start: Vec<u32> = bos.then(|| tokenizer.start_of_text()).into_iter().collect();
+    let windows = ids.chunks(context - start.len()).map(|chunk| [&start[..], chunk].concat());
+    Ok(surprise(model, windows.filter(|window| window.len() > 1).collect(), text.len(), context))
+}
+
+/// The validation part of a prepared folder in windows of the context length, each token predicted once but the first of
+/// a window, as during training.
+fn of_data(
+    model: &mut dyn TextModel,
+    tokenizer: &Tokenizer,
+    dir: &Path,
+    context: usize,
+    limit: usize,
+) -> Result<Surprise> {
+    let data = Dataset::open(dir)?;
+    if data.tokenizer.fingerprint() != tokenizer.fingerprint() {
+        return Err(Failure::new(format!("{} was prepared with another tokenizer than the model's", dir.display()))
+            .hint("measure on the text with --text, or prepare it with the model's tokenizer.json"));
+    }
+    let val = if limit > 0 { &data.val[..data.val.len().min(limit + 1)] } else { &data.val[..] };
+    if val.len() < 2 {
+        return Err(Failure::new(format!("{} holds no validation tokens", dir.display())));
+    }
+    let t = context.min(val.len() - 1);
+    let windows: Vec<Vec<u32>> = (0..(val.len() - 1) / t).map(|i| val[i * t..i * t + t + 1].to_vec()).collect();
+    // Bytes of what is predicted; the token between documents stands for none.
+    let end = tokenizer.end_of_text();
+    let targets = windows.iter().flat_map(|w| &w[1..]).filter(|id| **id != end);
+    let bytes = targets.map(|id| tokenizer.token_bytes(*id).len()).sum();
+    Ok(surprise(model, windows, bytes, context))
+}
+
+fn surprise(model: &mut dyn TextModel, windows: Vec<Vec<u32>>, bytes: usize, context: usize) -> Surprise {
+    let tokens = windows.iter().map(|window| window.len() - 1).sum();
+    let nll: f64 = windows.iter().map(|window| negative_log_likelihood(model, window)).sum();
+    let perplexity = (nll / tokens as f64).exp();
+    let bits_per_byte = nll / std::f64::consts::LN_2 / bytes.max(1) as f64;
+    Surprise { tokens, nll, perplexity, bits_per_byte, context }
 }

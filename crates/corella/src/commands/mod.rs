@@ -2,10 +2,12 @@
 
 pub mod bench;
 pub mod convert;
+pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod plan;
 pub mod prepare;
+pub mod report;
 pub mod run_plan;
 pub mod train;

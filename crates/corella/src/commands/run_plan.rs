@@ -128,6 +128,11 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
     set(&mut plan.output.sample_every, &args.sample_every);
     set(&mut plan.output.val_every, &args.val_every);
     set(&mut plan.output.val_tokens, &args.val_tokens);
+    set(&mut plan.output.eval_every, &args.eval_every);
+    set(&mut plan.output.eval_limit, &args.eval_limit);
+    if !args.eval.is_empty() {
+        plan.output.eval_tasks.clone_from(&args.eval);
+    }
     let commands = &mut plan.commands;
     for (to, from) in [(&mut commands.on_checkpoint, &args.on_checkpoint), (&mut commands.on_failure, &args.on_failure)]
     {

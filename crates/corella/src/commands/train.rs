@@ -1,8 +1,10 @@
 //! `corella train`: from text to a trained model.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use corella_eval::{Item, Task};
 use corella_infer::{GenerateOptions, SampleParams, generate};
 use corella_model::gpt2::{Gpt2Files, Gpt2Train, random_weights};
 use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, SpecialIds};
@@ -13,11 +15,12 @@ use corella_text::tokenizer::Tokenizer;
 use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport};
 
 use crate::cli::{Common, TrainArgs};
+use crate::commands::eval::{load_task, task_scores};
 use crate::commands::plan::{check_memory, plan_memory, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::run_plan::{Wanted, wanted};
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, dataset};
-use crate::machine::available_memory;
+use crate::machine::{available_memory, environment};
 use crate::shape::ModelShape;
 use crate::signals::stop_flag;
 
@@ -27,8 +30,21 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     let mut run = build(&mut plan, dir, data, args.resume, common)?;
     let stop = stop_flag(&run.dir)?;
     let mut hooks = Console::new(&run, common.json);
+    hooks.tasks = tasks(&run.plan)?;
     let outcome = corella_train::train(&mut run, &mut hooks, &stop)?;
     finish(&run.plan, &run.dir, &outcome, common)
+}
+
+/// The tasks to evaluate during training.
+fn tasks(plan: &RunPlan) -> Result<Vec<(Task, Vec<Item>)>> {
+    let out = &plan.output;
+    if out.eval_every == 0 {
+        return Ok(Vec::new());
+    }
+    if out.eval_tasks.is_empty() {
+        return Err(Failure::usage("--eval-every has nothing to evaluate").hint("name task files with --eval FILE"));
+    }
+    out.eval_tasks.iter().map(|task| load_task(task, out.eval_limit)).collect()
 }
 
 fn finish(plan: &RunPlan, dir: &Path, outcome: &Outcome, common: &Common) -> Result<()> {
@@ -92,7 +108,7 @@ pub fn build(plan: &mut RunPlan, dir: PathBuf, data: Dataset, resume: bool, comm
         print_run(plan, &config, memory, data.train.len(), &ops);
     }
     let (model, files) = build_model(plan, config, ops, &data)?;
-    Ok(Run { plan: plan.clone(), dir, model, files, data, resume })
+    Ok(Run { plan: plan.clone(), dir, model, files, data, resume, environment: environment() })
 }
 
 /// The model with its first weights, and how it is kept in checkpoints.
@@ -152,6 +168,8 @@ pub struct Console {
     seconds: f64,
     steps: u64,
     quiet: bool,
+    /// Tasks of `--eval-every`.
+    tasks: Vec<(Task, Vec<Item>)>,
 }
 
 impl Console {
@@ -165,6 +183,7 @@ impl Console {
             seconds: 0.0,
             steps: 0,
             quiet,
+            tasks: Vec::new(),
         }
     }
 
@@ -200,6 +219,10 @@ impl Hooks for Console {
             samples.push(Sample { step, prompt: prompt.clone(), text, seed });
         }
         samples
+    }
+
+    fn evaluate(&mut self, _step: u64, model: &mut dyn TextModel) -> BTreeMap<String, f64> {
+        task_scores(model, &self.tokenizer, &self.tasks)
     }
 
     fn on_checkpoint(&mut self, path: &Path) {

@@ -1,0 +1,47 @@
+//! Evaluation: multiple choice and cloze tasks from local files, with the prompts, log-likelihoods and metrics of
+//! EleutherAI's lm-evaluation-harness (lm-eval), so that the scores can be compared with published ones.
+
+mod file;
+mod score;
+mod task;
+
+use std::path::PathBuf;
+
+pub use file::read_items;
+pub use score::{ItemScore, Likelihood, TaskScore, log_likelihood, negative_log_likelihood, score_item, summary};
+pub use task::{Item, Pair, Task};
+
+/// What can go wrong in an evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line is not an item of the task.
+    #[error("{}: line {line}: {what}", path.display())]
+    Item {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// What is missing or wrong.
+        what: String,
+    },
+    /// No items.
+    #[error("{} holds no items", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not a task.
+    #[error("no task is called {asked}; known are {}", Task::ALL.map(Task::name).join(", "))]
+    UnknownTask {
+        /// What was asked for.
+        asked: String,
+    },
+}

@@ -1,0 +1,136 @@
+//! Log-likelihoods of continuations, and the metrics made of them.
+
+use corella_model::TextModel;
+use corella_text::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use crate::{Item, Pair, Task};
+
+/// What the model says of a continuation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Likelihood {
+    /// Natural log of its probability, given the context.
+    pub log_prob: f64,
+    /// Whether every token of it is the likeliest at its place.
+    pub greedy: bool,
+}
+
+/// Log-likelihood of a continuation, tokenised as lm-eval does: spaces at the end of the context go over to the
+/// continuation; the continuation's ids are those of the whole text behind as many ids as the context has; an empty
+/// context is the token that starts a text; what is too long loses its beginning.
+pub fn log_likelihood(model: &mut dyn TextModel, tokenizer: &Tokenizer, pair: &Pair) -> Likelihood {
+    let (context, spaces) = pair.context.split_at(pair.context.trim_end().len());
+    let continuation = format!("{spaces}{}", pair.continuation);
+    let (mut ids, start) = if pair.context.is_empty() {
+        let start = [tokenizer.start_of_text()];
+        ([&start[..], &tokenizer.encode(&continuation)].concat(), 1)
+    } else {
+        let whole = tokenizer.encode(&format!("{context}{continuation}"));
+        let start = tokenizer.encode(context).len().min(whole.len());
+        (whole, start)
+    };
+    let mut judged = ids.len() - start;
+    let too_long = ids.len().saturating_sub(model.context_len() + 1);
+    ids.drain(..too_long);
+    // The first token of all has nothing before it to be predicted from.
+    judged = judged.min(ids.len().saturating_sub(1));
+    let mut found = Likelihood { log_prob: 0.0, greedy: true };
+    if judged == 0 {
+        return found;
+    }
+    let first = ids.len() - judged;
+    model.reset();
+    model.feed_each(&ids[..ids.len() - 1], &mut |i, logits| {
+        if i + 1 >= first {
+            let target = ids[i + 1] as usize;
+            found.log_prob += log_probability(logits, target);
+            found.greedy &= logits.iter().position(|l| *l == max(logits)) == Some(target);
+        }
+    });
+    found
+}
+
+/// Negative log-likelihood, in nats, of every token after the first, given those before it: at least two tokens, of which
+/// all but the last fit into the context.
+pub fn negative_log_likelihood(model: &mut dyn TextModel, tokens: &[u32]) -> f64 {
+    let mut nll = 0.0;
+    model.reset();
+    model.feed_each(&tokens[..tokens.len() - 1], &mut |i, logits| {
+        nll -= log_probability(logits, tokens[i + 1] as usize);
+    });
+    nll
+}
+
+fn max(logits: &[f32]) -> f32 {
+    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+fn log_probability(logits: &[f32], target: usize) -> f64 {
+    let top = f64::from(max(logits));
+    let sum: f64 = logits.iter().map(|l| (f64::from(*l) - top).exp()).sum();
+    f64::from(logits[target]) - top - sum.ln()
+}
+
+/// An item, scored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ItemScore {
+    /// Log-likelihood of each continuation.
+    pub log_probs: Vec<f64>,
+    /// Whether the likeliest continuation is the right one; of a cloze, whether greedy decoding gives it.
+    pub acc: bool,
+    /// The same with each log-likelihood divided by the characters of its choice.
+    pub acc_norm: bool,
+}
+
+/// Scores an item.
+pub fn score_item(model: &mut dyn TextModel, tokenizer: &Tokenizer, item: &Item) -> ItemScore {
+    match item {
+        Item::Cloze(pair) => {
+            let found = log_likelihood(model, tokenizer, pair);
+            ItemScore { log_probs: vec![found.log_prob], acc: found.greedy, acc_norm: found.greedy }
+        }
+        Item::Choice { pairs, lengths, gold } => {
+            let log_probs: Vec<f64> = pairs.iter().map(|p| log_likelihood(model, tokenizer, p).log_prob).collect();
+            let normed: Vec<f64> = log_probs.iter().zip(lengths).map(|(p, n)| p / (*n).max(1) as f64).collect();
+            ItemScore { acc: first_largest(&log_probs) == *gold, acc_norm: first_largest(&normed) == *gold, log_probs }
+        }
+    }
+}
+
+/// Index of the largest value, of several the first, as numpy's argmax.
+fn first_largest(values: &[f64]) -> usize {
+    (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
+/// The scores of a task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskScore {
+    /// Items.
+    pub items: usize,
+    /// Share of right answers.
+    pub acc: f64,
+    /// Its standard error.
+    pub acc_stderr: f64,
+    /// Share of right answers by length-normalised likelihood, where the task has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acc_norm: Option<f64>,
+    /// exp of the mean negative log-likelihood of the continuation, for cloze tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+}
+
+/// Means over the items.
+pub fn summary(task: Task, scores: &[ItemScore]) -> TaskScore {
+    let n = scores.len().max(1) as f64;
+    let share = |of: fn(&ItemScore) -> bool| scores.iter().filter(|s| of(s)).count() as f64 / n;
+    let acc = share(|s| s.acc);
+    let mean_log = scores.iter().filter_map(|s| s.log_probs.first()).sum::<f64>() / n;
+    TaskScore {
+        items: scores.len(),
+        acc,
+        // Of a sample, as lm-eval has it.
+        acc_stderr: (acc * (1.0 - acc) / (n - 1.0).max(1.0)).sqrt(),
+        acc_norm: task.has_norm().then(|| share(|s| s.acc_norm)),
+        perplexity: (task == Task::Lambada).then(|| (-mean_log).exp()),
+    }
+}

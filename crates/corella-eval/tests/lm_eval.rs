@@ -1,0 +1,67 @@
+//! Every log-likelihood and score equals lm-eval's through transformers (fixtures/eval/make.py), on the same checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use corella_eval::{ItemScore, Task, read_items, score_item, summary};
+use corella_model::gpt2::{Gpt2Infer, load_gpt2};
+use corella_ops::cpu::{Cpu, CpuOptions};
+use corella_text::tokenizer::Tokenizer;
+use serde::Deserialize;
+
+/// lm-eval's result of a task.
+#[derive(Deserialize)]
+struct Golden {
+    acc: f64,
+    acc_norm: Option<f64>,
+    perplexity: Option<f64>,
+    /// Of each item, each continuation.
+    log_probs: Vec<Vec<f64>>,
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/eval").join(name)
+}
+
+#[test]
+fn six_tasks_score_as_lm_eval_scores_them() {
+    let golden = std::fs::read_to_string(fixture("golden.json")).expect("a fixture");
+    let golden: BTreeMap<String, Golden> = serde_json::from_str(&golden).expect("JSON");
+    let tokenizer = Tokenizer::load(&fixture("model")).expect("a tokenizer");
+    let ops = Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("available");
+    let mut model = Gpt2Infer::new(ops, load_gpt2(&fixture("model")).expect("a model")).expect("fits");
+    assert_eq!(golden.len(), 6);
+    let mut worst = 0.0f64;
+    for (name, theirs) in golden {
+        let task = Task::from_name(&name).expect("a task");
+        let items = read_items(&fixture(&format!("items/{name}.jsonl")), task, 0).expect("items");
+        let ours: Vec<ItemScore> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
+        assert_eq!(ours.len(), theirs.log_probs.len(), "{name}");
+        for (number, (score, expected)) in ours.iter().zip(&theirs.log_probs).enumerate() {
+            assert_eq!(score.log_probs.len(), expected.len(), "{name} {number}");
+            for (a, b) in score.log_probs.iter().zip(expected) {
+                let error = (a - b).abs() / b.abs().max(1.0);
+                worst = worst.max(error);
+                assert!(error < 2e-5, "{name} {number}: {a} here, {b} there");
+            }
+        }
+        let found = summary(task, &ours);
+        assert_eq!((found.acc, found.acc_norm), (theirs.acc, theirs.acc_norm), "{name}");
+        if let (Some(a), Some(b)) = (found.perplexity, theirs.perplexity) {
+            assert!((a / b - 1.0).abs() < 1e-5, "{name}: perplexity {a} here, {b} there");
+        }
+    }
+    println!("largest relative difference of a log-likelihood: {worst:.1e}");
+}
+
+#[test]
+fn a_line_that_is_no_item_is_named() {
+    let path = std::env::temp_dir().join(format!("corella-items-{}.jsonl", std::process::id()));
+    std::fs::write(&path, "{\"context\": \"a\", \"continuation\": \"b\"}\n\n{\"context\": 3}\n").expect("written");
+    let error = read_items(&path, Task::Lambada, 0).expect_err("a bad line").to_string();
+    assert!(error.contains("line 3") && error.contains("context"), "{error}");
+    assert_eq!(read_items(&path, Task::Lambada, 1).expect("the first is good").len(), 1);
+    std::fs::write(&path, "").expect("written");
+    assert!(read_items(&path, Task::Lambada, 0).is_err(), "no items");
+    std::fs::remove_file(&path).expect("removed");
+}

@@ -1,0 +1,141 @@
+//! Several runs beside each other.
+
+use serde::Serialize;
+
+use super::chart::{Chart, Look, Series, escape};
+use super::page::shell;
+use super::record::Record;
+use crate::console::duration;
+
+/// A run in a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Name of its folder.
+    pub name: String,
+    /// Updates made.
+    pub step: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Mean training loss of the last tenth.
+    pub loss: Option<f64>,
+    /// Lowest validation loss.
+    pub best_val_loss: Option<f64>,
+    /// Last validation loss.
+    pub val_loss: Option<f64>,
+    /// Median tokens per second.
+    pub tokens_per_second: Option<f64>,
+    /// Seconds in training.
+    pub seconds: f64,
+    /// Tokens until the validation loss was as low as the highest final one of the runs compared; `None` for never.
+    pub tokens_to_common_loss: Option<f64>,
+}
+
+/// The figures of each run, in the order given.
+pub fn summaries(records: &[Record]) -> Vec<Summary> {
+    let finals = records.iter().filter_map(|r| r.validations().map(|v| v.1).last());
+    let common = finals.max_by(f64::total_cmp);
+    records.iter().map(|record| summary(record, common)).collect()
+}
+
+fn summary(record: &Record, common: Option<f64>) -> Summary {
+    let losses: Vec<f64> = record.updates().filter_map(|row| row.loss).collect();
+    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
+    let mut speeds: Vec<f64> = record.updates().filter_map(|row| row.tokens_per_second).collect();
+    speeds.sort_by(f64::total_cmp);
+    let last = record.updates().last();
+    Summary {
+        name: record.name(),
+        step: last.map_or(0, |row| row.step),
+        tokens: last.map_or(0, |row| row.tokens_seen),
+        loss: (!tail.is_empty()).then(|| tail.iter().sum::<f64>() / tail.len() as f64),
+        best_val_loss: record.validations().map(|v| v.1).min_by(f64::total_cmp),
+        val_loss: record.validations().map(|v| v.1).last(),
+        tokens_per_second: speeds.get(speeds.len() / 2).copied(),
+        seconds: record.seconds(),
+        tokens_to_common_loss: common.and_then(|c| record.validations().find(|(_, loss)| *loss <= c).map(|v| v.0)),
+    }
+}
+
+/// The differences between the plans, key by key: (key, value of each run).
+pub fn differences(records: &[Record]) -> Vec<(String, Vec<String>)> {
+    let flat = |record: &Record| -> Vec<(String, String)> {
+        let value = toml::Value::try_from(&record.plan).ok();
+        let mut pairs = Vec::new();
+        for (section, keys) in value.as_ref().and_then(toml::Value::as_table).into_iter().flatten() {
+            for (key, value) in keys.as_table().into_iter().flatten() {
+                pairs.push((format!("{section}.{key}"), value.to_string()));
+            }
+        }
+        pairs
+    };
+    let plans: Vec<Vec<(String, String)>> = records.iter().map(flat).collect();
+    let mut keys: Vec<String> = Vec::new();
+    plans.iter().flatten().for_each(|(key, _)| {
+        if !keys.contains(key) {
+            keys.push(key.clone())
+        }
+    });
+    let value = |plan: &Vec<(String, String)>, key: &str| {
+        plan.iter().find(|(k, _)| k == key).map_or("–".to_owned(), |(_, v)| v.clone())
+    };
+    let rows = keys.into_iter().map(|key| (plans.iter().map(|plan| value(plan, &key)).collect::<Vec<_>>(), key));
+    rows.filter(|(values, _)| values.windows(2).any(|w| w[0] != w[1])).map(|(values, key)| (key, values)).collect()
+}
+
+/// A page that compares runs.
+pub fn comparison(records: &[Record]) -> String {
+    let series = |of: &dyn Fn(&Record) -> Vec<(f64, f64)>, look| -> Vec<Series> {
+        let lines = records.iter().enumerate();
+        lines.map(|(i, r)| Series { name: r.name(), points: of(r), look, colour: i % 5 }).collect()
+    };
+    let chart = |title: &str, x_name, series| Chart {
+        title: title.to_owned(),
+        x_name,
+        series,
+        levels: Vec::new(),
+        from_zero: false,
+    };
+    let by_time = |r: &Record| r.rows.iter().filter_map(|row| Some((row.elapsed / 60.0, row.val_loss?))).collect();
+    let training = |r: &Record| r.updates().filter_map(|row| Some((row.tokens_seen as f64, row.loss?))).collect();
+    let speed = |r: &Record| r.updates().filter_map(|row| Some((row.step as f64, row.tokens_per_second?))).collect();
+    let charts = [
+        chart("Validation loss by tokens", "tokens", series(&|r| r.validations().collect(), Look::Strong)),
+        chart("Validation loss by time", "minutes", series(&by_time, Look::Strong)),
+        chart("Training loss", "tokens", series(&training, Look::Faint)),
+        chart("Tokens per second", "updates", series(&speed, Look::Faint)),
+    ];
+    let show = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
+    let rows: String = summaries(records)
+        .iter()
+        .map(|s| {
+            format!(
+                r#"<tr><td>{}</td><td class="n">{}</td><td class="n">{}</td><td class="n">{}</td><td class="n">{}</td><td class="n">{}</td><td class="n">{}</td><td class="n">{}</td></tr>"#,
+                escape(&s.name),
+                s.step,
+                s.tokens,
+                show(s.loss, 4),
+                show(s.val_loss, 4),
+                show(s.best_val_loss, 4),
+                show(s.tokens_per_second, 0),
+                duration(s.seconds)
+            )
+        })
+        .collect();
+    let different: String = differences(records)
+        .iter()
+        .map(|(key, values)| {
+            format!(
+                "<tr><th>{}</th>{}</tr>",
+                escape(key),
+                values.iter().map(|v| format!("<td>{}</td>", escape(v))).collect::<String>()
+            )
+        })
+        .collect();
+    let names: Vec<String> = records.iter().map(Record::name).collect();
+    let body = format!(
+        r#"<h1>{}</h1><p class="state">runs beside each other</p><table><tr><th>run</th><th>updates</th><th>tokens</th><th>loss (last tenth)</th><th>validation</th><th>lowest</th><th>tokens/s</th><th>time</th></tr>{rows}</table><div class="charts">{}</div><h2>What differs in the plans</h2><table>{different}</table>"#,
+        escape(&names.join(" · ")),
+        charts.iter().map(Chart::html).collect::<String>()
+    );
+    shell(&names.join(" and "), &body)
+}

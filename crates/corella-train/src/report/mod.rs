@@ -1,0 +1,37 @@
+//! What a run shows of itself: report.html, comparisons, and files for TensorBoard.
+
+mod chart;
+mod compare;
+mod page;
+mod record;
+mod reference;
+pub mod tensorboard;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use compare::{Summary, comparison, differences, summaries};
+pub use page::page;
+pub use record::{ENVIRONMENT, Record, Row};
+pub use reference::{Curve, Standing, curves};
+
+use crate::TrainError;
+
+/// Writes report.html into a run folder, from what the folder holds. It is replaced whole.
+pub fn write(dir: &Path) -> Result<PathBuf, TrainError> {
+    let html = page(&Record::open(dir)?)?;
+    let path = dir.join("report.html");
+    replace(&path, &html)?;
+    Ok(path)
+}
+
+/// How the newest validation loss of a run stands beside the curve that judges its shape, where there is one.
+pub fn standing(record: &Record) -> Result<Option<Standing>, TrainError> {
+    Ok(page::standing(record, &curves()?))
+}
+
+/// Replaces a file whole, so that a browser never sees half of one.
+pub fn replace(path: &Path, text: &str) -> Result<(), TrainError> {
+    let temporary = path.with_extension("html.partial");
+    fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path)).map_err(TrainError::io(path))
+}

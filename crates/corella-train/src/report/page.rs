@@ -1,0 +1,247 @@
+//! report.html: one run on one page that needs nothing else, no network, no other file.
+
+use std::fmt::Write;
+
+use super::chart::{Chart, Look, Series, escape, number};
+use super::record::Record;
+use super::reference::{Curve, Standing, curves};
+use crate::TrainError;
+use crate::console::duration;
+use crate::heartbeat::RunState;
+
+/// The page of a run.
+pub fn page(record: &Record) -> Result<String, TrainError> {
+    let curves: Vec<Curve> = curves()?.into_iter().filter(|curve| curve.is_of(&record.plan)).collect();
+    let mut body = format!("<h1>{}</h1>{}", escape(&record.name()), state(record, &curves));
+    body += &tiles(record);
+    let charts = [loss(record, &curves), learning_rate(record), norm(record), throughput(record), scores(record)];
+    let _ = write!(body, r#"<div class="charts">{}</div>"#, charts.iter().map(Chart::html).collect::<String>());
+    body += &parts(record);
+    body += &samples(record);
+    body += &details(record);
+    Ok(shell(&record.name(), &body))
+}
+
+/// A page around a body.
+pub fn shell(title: &str, body: &str) -> String {
+    format!(
+        r#"<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{}</title><style>{}</style></head><body>{body}<script>{}</script></body></html>"#,
+        escape(title),
+        include_str!("page.css"),
+        include_str!("page.js")
+    )
+}
+
+/// How the newest validation loss stands beside the curve that judges this shape.
+pub fn standing(record: &Record, curves: &[Curve]) -> Option<Standing> {
+    let (tokens, loss) = record.validations().last()?;
+    curves.iter().filter(|curve| curve.judges(&record.plan)).find_map(|curve| curve.standing(tokens, loss))
+}
+
+fn state(record: &Record, curves: &[Curve]) -> String {
+    let beat = record.heartbeat.as_ref();
+    let state = match beat.map(|b| b.state) {
+        Some(RunState::Finished) => "finished",
+        Some(RunState::Stopped) => "stopped",
+        Some(RunState::Failed) => "failed",
+        Some(_) => "going on when this page was written",
+        None => "not begun",
+    };
+    let mut text = format!("{} · {state}", escape(&record.plan.model.name));
+    if let Some(trouble) = beat.and_then(|b| b.trouble.as_ref()) {
+        let _ = write!(text, r#" · <span class="bad">{}</span>"#, escape(trouble));
+    }
+    match standing(record, curves) {
+        Some(s) => {
+            let class = if s.word() == "behind" { "bad" } else { "good" };
+            let _ = write!(
+                text,
+                r#" · <span class="{class}">{}</span>: validation loss {:+.3} from the reference curve's {:.3} (another seed may lie {:.2} off)"#,
+                s.word(),
+                s.above,
+                s.expected,
+                s.band
+            );
+        }
+        None => text += " · no reference curve for this model, vocabulary and data",
+    }
+    format!(r#"<p class="state">{text}</p>"#)
+}
+
+fn tiles(record: &Record) -> String {
+    let last = record.updates().last();
+    let steps = record.plan.train.steps;
+    let val = record.validations().last();
+    let best = record.validations().map(|v| v.1).min_by(f64::total_cmp);
+    let dollars = record.plan.cost.price_per_hour.map(|price| price * record.seconds() / 3600.0);
+    let skipped = record.updates().filter(|row| row.skipped.is_some()).count();
+    let tiles = [
+        ("updates", last.map(|row| format!("{} of {steps}", row.step))),
+        ("tokens seen", last.map(|row| number(row.tokens_seen as f64))),
+        ("last loss", last.and_then(|row| row.loss).map(|loss| format!("{loss:.4}"))),
+        ("validation loss", val.map(|(_, loss)| format!("{loss:.4}"))),
+        ("lowest validation loss", best.map(|loss| format!("{loss:.4}"))),
+        ("time in training", last.map(|row| duration(row.elapsed))),
+        ("bill", dollars.map(|dollars| format!("${dollars:.2}"))),
+        ("updates left out", (skipped > 0).then(|| skipped.to_string())),
+    ];
+    let shown = tiles.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let html: String =
+        shown.map(|(name, value)| format!(r#"<div class="tile"><b>{value}</b><span>{name}</span></div>"#)).collect();
+    format!(r#"<div class="tiles">{html}</div>"#)
+}
+
+fn line(name: &str, points: Vec<(f64, f64)>, look: Look, colour: usize) -> Series {
+    Series { name: name.to_owned(), points, look, colour }
+}
+
+/// A value of each update by step.
+fn by_step(record: &Record, of: impl Fn(&super::record::Row) -> Option<f64>) -> Vec<(f64, f64)> {
+    record.updates().filter_map(|row| Some((row.step as f64, of(row)?))).collect()
+}
+
+fn loss(record: &Record, curves: &[Curve]) -> Chart {
+    let training = record.updates().filter_map(|row| Some((row.tokens_seen as f64, row.loss?))).collect();
+    let mut series = vec![
+        line("training", training, Look::Faint, 0),
+        line("validation", record.validations().collect(), Look::Strong, 1),
+    ];
+    // No further than the run itself is planned to go.
+    let end = (record.plan.train.steps * record.plan.train.batch_tokens as u64) as f64;
+    for curve in curves {
+        let mut points: Vec<(f64, f64)> = curve.points.iter().copied().filter(|(tokens, _)| *tokens <= end).collect();
+        if let Some(last) = curve.at(end).filter(|_| points.last().is_none_or(|p| p.0 < end)) {
+            points.push((end, last));
+        }
+        series.push(line(&format!("reference: {}", curve.name), points, Look::Dashed, 2));
+    }
+    let vocab = record.plan.model.vocab_size as f64;
+    let mut levels = vec![(format!("a guess among {vocab} tokens"), vocab.ln())];
+    levels.extend(gpt2_levels(record));
+    Chart { title: "Loss in nats per token".into(), x_name: "tokens", series, levels, from_zero: false }
+}
+
+/// OpenAI's checkpoints on FineWeb's validation tokens (llm.c dev/vislog.ipynb), for runs on FineWeb with their vocabulary.
+fn gpt2_levels(record: &Record) -> Vec<(String, f64)> {
+    let fineweb = record.plan.data.path.to_lowercase().contains("fineweb") && record.plan.model.vocab_size == 50257;
+    let of = [("GPT-2 124M", 3.424958), ("GPT-2 355M", 3.083089), ("GPT-2 774M", 3.000580), ("GPT-2 1558M", 2.831273)];
+    if fineweb { of.map(|(name, loss)| (name.to_owned(), loss)).to_vec() } else { Vec::new() }
+}
+
+fn chart(title: &str, series: Vec<Series>, from_zero: bool) -> Chart {
+    Chart { title: title.to_owned(), x_name: "updates", series, levels: Vec::new(), from_zero }
+}
+
+fn learning_rate(record: &Record) -> Chart {
+    chart("Learning rate", vec![line("rate", by_step(record, |row| row.lr), Look::Strong, 0)], true)
+}
+
+fn norm(record: &Record) -> Chart {
+    let skipped = by_step(record, |row| row.skipped.as_ref().and(row.norm));
+    let series = vec![
+        line("before clipping", by_step(record, |row| row.norm), Look::Faint, 0),
+        line("left out", skipped, Look::Dots, 1),
+    ];
+    Chart { levels: vec![("clipped above".to_owned(), record.plan.train.clip)], ..chart("Gradient norm", series, true) }
+}
+
+fn throughput(record: &Record) -> Chart {
+    chart(
+        "Tokens per second",
+        vec![line("tokens/s", by_step(record, |row| row.tokens_per_second), Look::Faint, 0)],
+        true,
+    )
+}
+
+fn scores(record: &Record) -> Chart {
+    let names: std::collections::BTreeSet<&String> = record.rows.iter().flat_map(|row| row.scores.keys()).collect();
+    let of = |(i, name): (usize, &&String)| {
+        let points = record.rows.iter().filter_map(|row| Some((row.step as f64, *row.scores.get(*name)?)));
+        line(name, points.collect(), Look::Strong, i % 5)
+    };
+    chart("Evaluations", names.iter().enumerate().map(of).collect(), false)
+}
+
+/// Where the time went: of the updates by part, and what lay between them.
+fn parts(record: &Record) -> String {
+    let mut sums = [0.0; 4];
+    for row in record.updates() {
+        if let (Some(parts), Some(ms)) = (row.parts, row.ms) {
+            let known = [parts.data_ms, parts.forward_backward_ms, parts.optimizer_ms];
+            (0..3).for_each(|i| sums[i] += known[i]);
+            sums[3] += (ms - known.iter().sum::<f64>()).max(0.0);
+        }
+    }
+    // Validation, samples, checkpoints: in the run, but in no update.
+    let inside: f64 = sums.iter().sum();
+    let between = (record.seconds() * 1e3 - inside).max(0.0) + sums[3];
+    let all = inside - sums[3] + between;
+    if all <= 0.0 {
+        return String::new();
+    }
+    let names = [
+        ("waiting for data", sums[0]),
+        ("forward and backward", sums[1]),
+        ("norm and AdamW", sums[2]),
+        ("validation, samples, checkpoints", between),
+    ];
+    let (mut bar, mut legend) = (String::new(), String::new());
+    for (colour, (name, ms)) in names.into_iter().enumerate() {
+        let percent = 100.0 * ms / all;
+        let _ = write!(bar, r#"<i class="c{colour}" style="width:{percent:.2}%" title="{name}"></i>"#);
+        let _ = write!(legend, r#"<span class="key c{colour}">{name} {percent:.1} %</span>"#);
+    }
+    format!(r#"<h2>Where the time goes</h2><div class="legend">{legend}</div><div class="bar">{bar}</div>"#)
+}
+
+/// Most samples on a page: the first, the last, and some between.
+const SAMPLES: usize = 24;
+
+fn samples(record: &Record) -> String {
+    if record.samples.is_empty() {
+        return String::new();
+    }
+    let n = record.samples.len();
+    let chosen = (0..n).filter(|i| n <= SAMPLES || i * SAMPLES / n != (i + 1) * SAMPLES / n || *i == 0);
+    let rows: String = chosen
+        .map(|i| &record.samples[i])
+        .map(|s| {
+            format!(
+                r#"<tr><td class="n">{}</td><td class="sample"><em>{}</em>{}</td></tr>"#,
+                s.step,
+                escape(&s.prompt),
+                escape(&s.text)
+            )
+        })
+        .collect();
+    format!(r#"<h2>What it wrote, by update</h2><table>{rows}</table>"#)
+}
+
+fn details(record: &Record) -> String {
+    let plan = record.plan.to_toml().unwrap_or_default();
+    let environment: String = record
+        .environment
+        .iter()
+        .map(|(k, v)| format!("<tr><th>{}</th><td>{}</td></tr>", escape(k), escape(v)))
+        .collect();
+    let events: Vec<String> = record
+        .events
+        .iter()
+        .filter(|e| e.event != "checkpoint")
+        .map(|e| {
+            format!(
+                r#"<tr><td class="n">{}</td><td>{} {}</td><td class="n">{}</td></tr>"#,
+                e.step,
+                escape(&e.event),
+                escape(&e.what),
+                duration(e.elapsed)
+            )
+        })
+        .collect();
+    let skip = events.len().saturating_sub(60);
+    format!(
+        r#"<div class="two"><div><h2>Plan</h2><pre>{}</pre></div><div><h2>Environment</h2><table>{environment}</table><h2>Events</h2><table>{}</table></div></div>"#,
+        escape(&plan),
+        events[skip..].concat()
+    )
+}

@@ -1,0 +1,120 @@
+//! What a run folder says about its run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::TrainError;
+use crate::heartbeat::{self, Heartbeat};
+use crate::log::{Event, Sample};
+use crate::plan::RunPlan;
+use crate::step::StepParts;
+
+/// Name of the file with what the run was made with.
+pub const ENVIRONMENT: &str = "environment.json";
+
+/// A line of log.jsonl. A run writes several kinds: of an update, and of the validation before the first.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    /// Updates made.
+    pub step: u64,
+    /// Loss; none where it was not finite.
+    pub loss: Option<f64>,
+    /// Learning rate.
+    pub lr: Option<f64>,
+    /// Gradient norm.
+    pub norm: Option<f64>,
+    /// Milliseconds of the update.
+    pub ms: Option<f64>,
+    /// Where they went.
+    pub parts: Option<StepParts>,
+    /// Speed.
+    pub tokens_per_second: Option<f64>,
+    /// Tokens since the start.
+    pub tokens_seen: u64,
+    /// Why the update was left out.
+    pub skipped: Option<String>,
+    /// Validation loss.
+    pub val_loss: Option<f64>,
+    /// Scores of evaluations by name.
+    pub scores: BTreeMap<String, f64>,
+    /// Seconds in the run.
+    pub elapsed: f64,
+}
+
+/// A run as its folder tells it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The plan.
+    pub plan: RunPlan,
+    /// The log, one row per step.
+    pub rows: Vec<Row>,
+    /// What it wrote.
+    pub samples: Vec<Sample>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// How it is.
+    pub heartbeat: Option<Heartbeat>,
+    /// What it was made with.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// Reads a run folder. Lines that are half written (the run may be going on) are left out.
+    pub fn open(dir: &Path) -> Result<Record, TrainError> {
+        let path = dir.join("run.toml");
+        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+        let plan = RunPlan::from_toml(&text)?;
+        let mut rows: Vec<Row> = Vec::new();
+        for row in lines::<Row>(&dir.join("log.jsonl")) {
+            match rows.last_mut().filter(|last| last.step == row.step) {
+                Some(last) => *last = row,
+                None => rows.push(row),
+            }
+        }
+        let heartbeat = fs::read_to_string(dir.join(heartbeat::FILE)).ok();
+        let environment = fs::read_to_string(dir.join(ENVIRONMENT)).ok();
+        Ok(Record {
+            plan,
+            rows,
+            samples: lines(&dir.join("samples.jsonl")),
+            events: lines(&dir.join("events.jsonl")),
+            heartbeat: heartbeat.and_then(|text| serde_json::from_str(&text).ok()),
+            environment: environment.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+            dir: dir.to_path_buf(),
+        })
+    }
+
+    /// Name of the folder.
+    pub fn name(&self) -> String {
+        let path = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Rows of updates.
+    pub fn updates(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.step > 0)
+    }
+
+    /// Validation losses by tokens seen.
+    pub fn validations(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.rows.iter().filter_map(|row| Some((row.tokens_seen as f64, row.val_loss?)))
+    }
+
+    /// Seconds of training so far.
+    pub fn seconds(&self) -> f64 {
+        self.rows.last().map_or(0.0, |row| row.elapsed)
+    }
+}
+
+/// The lines of a file that can be read.
+fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}

@@ -1,0 +1,84 @@
+//! `corella report`: the page of a run, or runs beside each other.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use corella_train::report::{self, Record, Summary, comparison, differences, standing, summaries};
+
+use crate::cli::Common;
+use crate::error::{Failure, Result};
+
+/// Flags of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Run folders: one for its report.html, several for a comparison
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The page to write [default: report.html in the run folder, comparison.html for several]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
+    let open = |dir: &PathBuf| {
+        if !dir.join("run.toml").is_file() {
+            return Err(Failure::new(format!("{} is not a run folder: it holds no run.toml", dir.display()))
+                .hint("name a folder that `corella train` wrote"));
+        }
+        Ok(Record::open(dir)?)
+    };
+    let records: Vec<Record> = args.runs.iter().map(open).collect::<Result<_>>()?;
+    let page = match (&records[..], &args.out) {
+        ([one], None) => report::write(&one.dir)?,
+        ([one], Some(out)) => {
+            report::replace(out, &report::page(one)?)?;
+            out.clone()
+        }
+        (several, out) => {
+            let out = out.clone().unwrap_or_else(|| PathBuf::from("comparison.html"));
+            report::replace(&out, &comparison(several))?;
+            out
+        }
+    };
+    let found = summaries(&records);
+    let differ = if records.len() > 1 { differences(&records) } else { Vec::new() };
+    if common.json {
+        let tracks: Vec<_> = records.iter().map(track).collect::<Result<_>>()?;
+        println!("{}", serde_json::json!({"runs": found, "tracks": tracks, "differences": differ, "page": page}));
+        return Ok(());
+    }
+    for (record, summary) in records.iter().zip(&found) {
+        print(summary);
+        if let Some(track) = track(record)? {
+            println!("    {track}");
+        }
+    }
+    for (key, values) in differ {
+        println!("{key}: {}", values.join(" | "));
+    }
+    println!("wrote {}", page.display());
+    Ok(())
+}
+
+/// How a run stands beside the curve that judges it, in a sentence.
+fn track(record: &Record) -> Result<Option<String>> {
+    Ok(standing(record)?.map(|s| {
+        format!("{}: {:+.3} from the reference curve's {:.3} (band {:.2})", s.word(), s.above, s.expected, s.band)
+    }))
+}
+
+fn print(s: &Summary) {
+    let show = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.4}"));
+    println!(
+        "{}: {} updates, {} tokens, loss {}, validation {} (lowest {}), {:.0} tokens/s, {}",
+        s.name,
+        s.step,
+        s.tokens,
+        show(s.loss),
+        show(s.val_loss),
+        show(s.best_val_loss),
+        s.tokens_per_second.unwrap_or(0.0),
+        corella_train::console::duration(s.seconds)
+    );
+}

@@ -1,0 +1,104 @@
+//! What a run shows of itself: its page, its comparison with another, its scores, and the machine's.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Folder, corella, done, stderr, tiny_run};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().expect("a line")).expect("JSON")
+}
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/eval").join(name).display().to_string()
+}
+
+#[test]
+fn a_run_writes_a_page_that_needs_nothing_else_and_runs_can_be_compared() {
+    let folder = Folder::new("report");
+    let data = folder.data().display().to_string();
+    let (a, b) = (folder.join("a").display().to_string(), folder.join("b").display().to_string());
+    let with = |out: &str, lr: &str| {
+        let flags = ["--lr", lr, "--sample-every", "10", "--sample-prompt", "The <b>red</b>", "--price", "2"];
+        done(&[tiny_run(&data, out, "30"), flags.to_vec()].concat());
+    };
+    with(&a, "0.003");
+    with(&b, "0.0001");
+    let page = fs::read_to_string(folder.join("a/report.html")).expect("a page");
+    for part in ["Loss in nats per token", "Learning rate", "Gradient norm", "Tokens per second", "Where the time goes"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    for part in ["finished", "bill", "computed on", "n_layer = 1", "The &lt;b&gt;red&lt;/b&gt;", "prefers-color-scheme"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    for outside in ["http:", "https:", "src=", "href=", "@import", "<b>red"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let page = folder.join("both.html").display().to_string();
+    let found = json(&done(&["report", &a, &b, "--out", &page, "--json"]));
+    let val = |i: usize| found["runs"][i]["val_loss"].as_f64().expect("a loss");
+    assert!(val(0) < val(1), "{found}");
+    assert_eq!(found["differences"][0][0], "train.lr", "{found}");
+    assert!(fs::read_to_string(page).expect("a page").contains("What differs in the plans"));
+    assert_eq!(fs::read_dir(folder.join("a/tensorboard")).expect("a folder").count(), 1);
+
+    let message = stderr(&corella(&["report", &data]));
+    assert!(message.contains("is not a run folder") && message.contains("hint:"), "{message}");
+}
+
+#[test]
+fn tasks_and_prepared_data_are_scored_after_and_during_training() {
+    let folder = Folder::new("eval");
+    let model = fixture("model");
+    let lines = folder.join("items.jsonl").display().to_string();
+    let task = fixture("items/piqa.jsonl");
+    let found = json(&done(&["eval", &model, "--task", &task, "--limit", "4", "--items", &lines, "--json"]));
+    assert_eq!(found["tasks"]["piqa"]["items"], 4, "{found}");
+    assert_eq!(fs::read_to_string(&lines).expect("items").lines().count(), 4);
+
+    let data = folder.data().display().to_string();
+    let run = folder.join("run").display().to_string();
+    let flags =
+        ["--eval-every", "5", "--eval", &task, "--eval-limit", "3", "--val-every", "10", "--val-tokens", "1000000"];
+    let printed = done(&[tiny_run(&data, &run, "10"), flags.to_vec()].concat());
+    assert!(printed.contains("piqa/acc"), "{printed}");
+    let log = fs::read_to_string(folder.join("run/log.jsonl")).expect("a log");
+    assert_eq!(log.matches("piqa/acc_norm").count(), 2, "{log}");
+    let measured = json(&done(&["eval", &run, "--data", &data, "--json"]));
+    let (nll, tokens) = (measured["nll"].as_f64().expect("nll"), measured["tokens"].as_f64().expect("tokens"));
+    let trained = json(&log)["val_loss"].as_f64().expect("a validation loss");
+    assert!((nll / tokens - trained).abs() < 1e-4, "the validation loss of training, after it: {measured}, {trained}");
+
+    for (args, says) in [
+        (vec!["eval", &model], "nothing to measure"),
+        (vec!["eval", &model, "--task", "chess.jsonl"], "no task is called chess.jsonl"),
+        (vec!["eval", &model, "--task", "chess=x"], "known are hellaswag"),
+        (vec!["eval", &model, "--data", &data], "another tokenizer"),
+    ] {
+        let message = stderr(&corella(&args));
+        assert!(message.contains(says), "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn doctor_names_what_is_used_and_what_is_missing() {
+    let found = json(&done(&["doctor", "--json", "--threads", "1"]));
+    assert_eq!((found["threads"].as_u64(), found["device"].as_str()), (Some(1), Some("cpu")));
+    assert!(found["kernel_path"].as_str().is_some_and(|path| path.starts_with("cpu")), "{found}");
+    assert!(found["memory"]["total"].as_u64() > found["memory"]["available"].as_u64(), "{found}");
+    for library in found["gpu_libraries"].as_array().expect("libraries") {
+        assert!(library["package"].as_str().is_some_and(|p| !p.is_empty()), "{library}");
+    }
+    let printed = done(&["doctor"]);
+    for part in ["processor", "features", "kernels", "libcublasLt.so", "will use"] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    let message = stderr(&corella(&["doctor", "--device", "cuda:1"]));
+    assert!(message.contains("cuda:1") && message.contains("hint:"), "{message}");
+    assert_eq!(corella(&["doctor", "--device", "tpu"]).status.code(), Some(2));
+}
