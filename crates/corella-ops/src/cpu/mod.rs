@@ -11,7 +11,7 @@ mod elementwise;
 mod encoder;
 mod flash;
 mod gemm;
-pub mod infer;
+mod infer;
 mod kernel;
 mod linear;
 mod math;

@@ -6,6 +6,8 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+pub use super::infer::probe::int8_now;
+
 use super::Cpu;
 use super::path::{Path, Vectors};
 use super::shared::SharedMut;
@@ -18,6 +20,8 @@ pub struct Ceilings {
     pub f32_gflops: f64,
     /// Products of bfloat16 pairs, two operations each, where the path has instructions for them.
     pub bf16_gflops: Option<f64>,
+    /// Products of 8-bit integers, two operations each, where the path has instructions for them.
+    pub int8_gops: Option<f64>,
     /// Reading memory, in 10⁹ bytes per second.
     pub read_gbs: f64,
 }
@@ -45,7 +49,8 @@ pub fn ceilings(cpu: &Cpu) -> Ceilings {
             bf16_gflops = Some(rate.max(bf16_gflops.unwrap_or(0.0)));
         }
     }
-    Ceilings { f32_gflops, bf16_gflops, read_gbs: read_now(cpu, READ_BYTES) }
+    let int8_gops = (0..REPEAT).filter_map(|_| int8_now(cpu)).reduce(f64::max);
+    Ceilings { f32_gflops, bf16_gflops, int8_gops, read_gbs: read_now(cpu, READ_BYTES) }
 }
 
 /// The rate, in 10⁹ bytes per second, at which this many bytes are read again and again, at most 256 MiB: what fits into a

@@ -35,9 +35,9 @@ fn ask() -> bool {
     false
 }
 
-/// What LDTILECFG reads: palette 1, eight tiles of 16 rows of 64 bytes.
+/// What LDTILECFG reads: palette 1, and the shapes of eight tiles.
 #[repr(C, align(64))]
-struct Config {
+pub struct Config {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -45,13 +45,21 @@ struct Config {
     rows: [u8; 16],
 }
 
-static CONFIG: Config = Config {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+impl Config {
+    /// Tiles of `rows` rows of `row_bytes` bytes: at most 16 and 64.
+    pub const fn new(row_bytes: [u16; 8], rows: [u8; 8]) -> Config {
+        let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut tile = 0;
+        while tile < 8 {
+            assert!(row_bytes[tile] <= 64 && rows[tile] <= 16);
+            (config.row_bytes[tile], config.rows[tile]) = (row_bytes[tile], rows[tile]);
+            tile += 1;
+        }
+        config
+    }
+}
+
+static CONFIG: Config = Config::new([64; 8], [16; 8]);
 
 /// Four tiles of sums, 32 × 32; two of A; two of B.
 pub struct Amx;

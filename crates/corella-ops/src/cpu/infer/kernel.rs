@@ -80,6 +80,9 @@ pub enum Integers {
     /// 512-bit dot products of bytes (VNNI).
     #[cfg(target_arch = "x86_64")]
     Vnni,
+    /// The same for few rows, tiles for many (AMX).
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Integers {
@@ -88,7 +91,7 @@ impl Integers {
         #[cfg(target_arch = "x86_64")]
         {
             if path.vectors() == Vectors::Avx512 && is_x86_feature_detected!("avx512vnni") {
-                return Integers::Vnni;
+                return if path == Path::Amx && super::amx::available() { Integers::Amx } else { Integers::Vnni };
             }
             if path.has_avx2() && is_x86_feature_detected!("f16c") {
                 return Integers::Avx2;
@@ -107,51 +110,82 @@ impl Integers {
         }
     }
 
-    /// Whether units are unpacked to 8-bit codes for many rows.
-    pub fn unpacks(self) -> bool {
+    /// Rows of a tile of the kernel for many rows, which reads unpacked units; 0 without one.
+    pub fn block_rows(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Integers::Vnni => true,
-            _ => false,
+            Integers::Vnni => super::vnni_block::ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Integers::Amx => super::amx::ROWS,
+            _ => 0,
         }
     }
 
-    /// The kernel of a layout for many rows: [`MAX_ROWS`] rows and unpacked units. Only of those that
-    /// [`Integers::unpacks`].
+    /// The kernel for many rows: [`Integers::block_rows`] rows and unpacked units. Between [`Integers::begin`] and
+    /// [`Integers::end`] on the same thread.
     pub fn block_kernel(self, scales: Scales) -> Kernel {
-        #[cfg(target_arch = "x86_64")]
-        if self == Integers::Vnni {
-            use super::vnni_block::unit;
-            return match scales {
-                Scales::Halves { min: false } => unit::<HALVES>,
-                Scales::Halves { min: true } => unit::<HALVES_MIN>,
-                Scales::Integers { sub: 32, min: false } => unit::<INTEGERS_32>,
-                Scales::Integers { sub: 32, min: true } => unit::<INTEGERS_32_MIN>,
-                Scales::Integers { min: false, .. } => unit::<INTEGERS_16>,
-                Scales::Integers { min: true, .. } => unit::<INTEGERS_16_MIN>,
+        macro_rules! scales {
+            ($module:ident) => {
+                match scales {
+                    Scales::Halves { min: false } => super::$module::unit::<HALVES>,
+                    Scales::Halves { min: true } => super::$module::unit::<HALVES_MIN>,
+                    Scales::Integers { sub: 32, min: false } => super::$module::unit::<INTEGERS_32>,
+                    Scales::Integers { sub: 32, min: true } => super::$module::unit::<INTEGERS_32_MIN>,
+                    Scales::Integers { min: false, .. } => super::$module::unit::<INTEGERS_16>,
+                    Scales::Integers { min: true, .. } => super::$module::unit::<INTEGERS_16_MIN>,
+                }
             };
         }
-        unreachable!("kernels that do not unpack")
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Integers::Vnni => scales!(vnni_block),
+            #[cfg(target_arch = "x86_64")]
+            Integers::Amx => scales!(amx),
+            _ => unreachable!("kernels without one for many rows"),
+        }
     }
 
-    /// Copies a unit with its codes as bytes: the layout [`Layout::unpacked`].
-    pub fn unpack(self, layout: Layout, from: &[u8], to: &mut [u8], blocks: usize) {
+    /// Prepares this thread for the kernel for many rows of a layout.
+    pub fn begin(self, layout: Layout) {
+        #[cfg(target_arch = "x86_64")]
+        if self == Integers::Amx {
+            super::amx::begin(layout.sub());
+        }
+        let _ = layout;
+    }
+
+    /// Ends what [`Integers::begin`] began.
+    pub fn end(self) {
+        #[cfg(target_arch = "x86_64")]
+        if self == Integers::Amx {
+            super::amx::end();
+        }
+    }
+
+    /// Copies a unit with its codes as bytes, in the layout [`Layout::unpacked`]; for tiles as signed bytes whose zero is 0.
+    /// Returns whether a copy was needed.
+    pub fn unpack(self, layout: Layout, from: &[u8], to: &mut [u8], blocks: usize) -> bool {
         assert!(from.len() >= layout.unit_bytes(blocks) && to.len() >= layout.unpacked().unit_bytes(blocks));
         #[cfg(target_arch = "x86_64")]
-        if self == Integers::Vnni {
+        {
+            let zero = if self == Integers::Amx { layout.zero as u8 } else { 0 };
+            if layout.codes == Codes::Eight && zero == 0 {
+                return false;
+            }
             let (from, to) = (from.as_ptr(), to.as_mut_ptr());
-            // SAFETY: a unit in each layout (assertion); the features were detected (`on`).
+            // SAFETY: a unit in each layout (assertion); both kinds that unpack have AVX-512, which was detected (`on`).
             unsafe {
                 match layout.codes {
-                    Codes::Four => super::vnni::unpack::<FOUR>(layout, from, to, blocks),
-                    Codes::Table => super::vnni::unpack::<TABLE>(layout, from, to, blocks),
-                    Codes::Five => super::vnni::unpack::<FIVE>(layout, from, to, blocks),
-                    Codes::Six => super::vnni::unpack::<SIX>(layout, from, to, blocks),
-                    Codes::Eight => super::vnni::unpack::<EIGHT>(layout, from, to, blocks),
+                    Codes::Four => super::vnni::unpack::<FOUR>(layout, from, to, blocks, zero),
+                    Codes::Table => super::vnni::unpack::<TABLE>(layout, from, to, blocks, zero),
+                    Codes::Five => super::vnni::unpack::<FIVE>(layout, from, to, blocks, zero),
+                    Codes::Six => super::vnni::unpack::<SIX>(layout, from, to, blocks, zero),
+                    Codes::Eight => super::vnni::unpack::<EIGHT>(layout, from, to, blocks, zero),
                 }
             }
-            return;
+            return true;
         }
+        #[cfg(not(target_arch = "x86_64"))]
         unreachable!("kernels that do not unpack")
     }
 
@@ -194,7 +228,7 @@ impl Integers {
             #[cfg(target_arch = "x86_64")]
             Integers::Avx2 => layouts!(avx2),
             #[cfg(target_arch = "x86_64")]
-            Integers::Vnni => layouts!(vnni),
+            Integers::Vnni | Integers::Amx => layouts!(vnni),
             Integers::Portable => layouts!(portable),
         }
     }

@@ -6,7 +6,7 @@ use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
 use super::activations::{Activations, PART};
 use super::float;
-use super::kernel::{Integers, MAX_ROWS, Side, Step};
+use super::kernel::{Integers, Side, Step};
 use super::layout::{BLOCK, COLUMNS, Layout, PAIR, PANEL, UNIT};
 use super::weight::Weight;
 use crate::contract_infer::Store;
@@ -20,7 +20,7 @@ pub struct Layer<'a> {
 }
 
 /// Rows that pass by an unpacked unit together: their activations of one unit stay in the second-level cache.
-const ROW_BLOCK: usize = 510;
+const ROW_BLOCK: usize = 480;
 /// Up to so many rows, unpacking a unit costs more than it saves.
 const FEW: usize = 12;
 /// Bytes of weights that a task reads at least, so that few tasks pay for the start of a stream.
@@ -36,7 +36,8 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
         return;
     }
     let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
-    let activations = quantised.then(|| Activations::new(pool, path, x, n, c, MAX_ROWS));
+    let kernels = Integers::on(path);
+    let activations = quantised.then(|| Activations::new(pool, path, x, n, c, kernels.block_rows().max(1)));
     let mut first = 0;
     let parts: Vec<Part<'_>> = layers
         .iter()
@@ -131,9 +132,10 @@ impl Call<'_> {
         let columns = Columns { kernels: self.kernels, layout, cols: part.w.cols, pair: part.w.pair(pair), x, side };
         for first in (0..self.n).step_by(ROW_BLOCK) {
             let rows = ROW_BLOCK.min(self.n - first);
-            let mut sums = Scratch::new(rows.next_multiple_of(MAX_ROWS) * COLUMNS);
+            let tile = self.kernels.block_rows().max(1);
+            let mut sums = Scratch::new(rows.next_multiple_of(tile) * COLUMNS);
             sums.fill(0.0);
-            if self.kernels.unpacks() && self.n > FEW {
+            if tile > 1 && self.n > FEW {
                 columns.many_rows(first, rows, &mut sums);
             } else {
                 columns.few_rows(first, rows, &mut sums);
@@ -218,33 +220,24 @@ impl Columns<'_> {
 
     /// The same with each unit unpacked once for all rows. `rows` is filled up to whole tiles, whose sums are not defined.
     fn many_rows(&self, first: usize, rows: usize, sums: &mut [f32]) {
-        let unpacked = self.layout.unpacked();
-        let bytes = unpacked.unit_bytes(UNIT / BLOCK);
-        let mut space = Scratch::new(PAIR * bytes / 4);
+        let (bytes, tile) = (self.layout.unpacked().unit_bytes(UNIT / BLOCK), self.kernels.block_rows());
+        let mut space = Scratch::<u8>::new(PAIR * bytes);
         let kernel = self.kernels.block_kernel(self.layout.scales);
+        self.kernels.begin(self.layout);
         for u in 0..self.x.units() {
             let mut w = [std::ptr::null(); PAIR];
-            for ((p, to), space) in w.iter_mut().enumerate().zip(bytes_mut(&mut space).chunks_exact_mut(bytes)) {
+            for ((p, to), space) in w.iter_mut().enumerate().zip(space.chunks_exact_mut(bytes)) {
                 let unit = &self.pair[self.layout.unit_range(self.cols, u, p)];
-                *to = if unpacked == self.layout {
-                    unit.as_ptr()
-                } else {
-                    self.kernels.unpack(self.layout, unit, space, Layout::blocks(self.cols, u));
-                    space.as_ptr()
-                };
+                let copied = self.kernels.unpack(self.layout, unit, space, Layout::blocks(self.cols, u));
+                *to = if copied { space.as_ptr() } else { unit.as_ptr() };
             }
-            for (row, sums) in (0..rows).step_by(MAX_ROWS).zip(sums.chunks_mut(MAX_ROWS * COLUMNS)) {
-                let step = self.step(w, u, first + row, MAX_ROWS, sums);
-                // SAFETY: the unit of both panels in the unpacked layout; rows and sums as `step` checked; the path's features
-                // were detected.
+            for (row, sums) in (0..rows).step_by(tile).zip(sums.chunks_mut(tile * COLUMNS)) {
+                let step = self.step(w, u, first + row, tile, sums);
+                // SAFETY: the unit of both panels in the unpacked layout; rows and sums as `step` checked; `begin` was called;
+                // the path's features were detected.
                 unsafe { kernel(&step) };
             }
         }
+        self.kernels.end();
     }
-}
-
-/// The bytes of numbers.
-fn bytes_mut(numbers: &mut [f32]) -> &mut [u8] {
-    // SAFETY: any four bytes are a float and the other way round; the length is the same in bytes; the borrow is exclusive.
-    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), 4 * numbers.len()) }
 }

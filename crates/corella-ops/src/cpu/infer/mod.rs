@@ -2,6 +2,8 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 mod batch;
 mod float;
@@ -12,6 +14,7 @@ mod pack;
 mod paged;
 mod pages;
 mod portable;
+pub mod probe;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 #[cfg(target_arch = "x86_64")]

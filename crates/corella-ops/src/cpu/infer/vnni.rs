@@ -291,20 +291,21 @@ unsafe fn block_16<const CODES: u8, const R: usize>(
     }
 }
 
-/// Copies a unit with its codes as bytes: the layout [`Layout::unpacked`].
+/// Copies a unit with its codes, less `zero`, as bytes: the layout [`Layout::unpacked`].
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for one in the unpacked layout; AVX-512 as in [`unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, zero: u8) {
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
             let (from, to) = (from.add(b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {
                 let (low, high) = groups::<CODES>(from, j);
-                _mm512_storeu_si512(to.add(j * VECTOR).cast(), low);
-                _mm512_storeu_si512(to.add((j + 4) * VECTOR).cast(), high);
+                let zero = _mm512_set1_epi8(zero as i8);
+                _mm512_storeu_si512(to.add(j * VECTOR).cast(), _mm512_sub_epi8(low, zero));
+                _mm512_storeu_si512(to.add((j + 4) * VECTOR).cast(), _mm512_sub_epi8(high, zero));
             }
         }
         let (scales, end) = (layout.scales_at(blocks), layout.unit_bytes(blocks));

@@ -1,5 +1,6 @@
 //! `corella bench`: how fast, beside what the machine can do at most, both measured in the same run.
 
+mod infer;
 mod ops;
 mod prepare;
 mod train;
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use corella_ops::cases::differences;
 use corella_ops::cpu::Cpu;
-use corella_ops::cpu::probe::{Ceilings, bf16_now, ceilings, f32_now, read_now, traffic_now};
+use corella_ops::cpu::probe::{Ceilings, bf16_now, ceilings, f32_now, int8_now, read_now, traffic_now};
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
@@ -38,6 +39,8 @@ pub struct Row {
 pub enum Bound {
     /// Multiply-adds in a format; the count is of floating-point operations.
     Compute(Dtype, f64),
+    /// Products of 8-bit integers; the count is of operations.
+    Integers(f64),
     /// Memory that is read; the count is of bytes.
     Memory(f64),
     /// Memory that is read and written; the count is of bytes.
@@ -97,7 +100,10 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     let mut bench = Bench { cpu, ceilings, repeat: args.repeat, quiet: common.json, rows: Vec::new() };
     match args.what {
         BenchWhat::Prepare => {}
-        BenchWhat::Ops => ops::run(&mut bench, args)?,
+        BenchWhat::Ops => {
+            ops::run(&mut bench, args)?;
+            infer::run(&mut bench)?;
+        }
         BenchWhat::Train => train::run(&mut bench, args, common)?,
         BenchWhat::Generate => train::generate(&mut bench, args, common)?,
     }
@@ -109,7 +115,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         ceilings: CeilingsOut {
             f32_gflops: bench.ceilings.f32_gflops.max(again.f32_gflops),
             bf16_gflops: bench.ceilings.bf16_gflops.into_iter().chain(again.bf16_gflops).reduce(f64::max),
-            int8_gops: None,
+            int8_gops: bench.ceilings.int8_gops.into_iter().chain(again.int8_gops).reduce(f64::max),
             read_gbs: bench.ceilings.read_gbs.max(again.read_gbs),
         },
         results: bench.rows,
@@ -154,6 +160,7 @@ impl Bench {
     pub fn peak_now(&self, bound: Bound) -> f64 {
         match bound {
             Bound::Compute(Dtype::Bf16, _) => bf16_now(&self.cpu),
+            Bound::Integers(_) => int8_now(&self.cpu).unwrap_or_else(|| f32_now(&self.cpu)),
             _ => f32_now(&self.cpu),
         }
     }
@@ -174,6 +181,9 @@ impl Bench {
                 let bf16 = self.ceilings.bf16_gflops.filter(|_| dtype == Dtype::Bf16);
                 (operations, "GFLOP/s", bf16.unwrap_or(self.ceilings.f32_gflops))
             }
+            Bound::Integers(operations) => {
+                (operations, "GOP/s", self.ceilings.int8_gops.unwrap_or(self.ceilings.f32_gflops))
+            }
             // As fast as this machine reads so much right now: from memory, or from a cache that it fits into.
             Bound::Memory(bytes) => (bytes, "GB/s", self.ceilings.read_gbs.max(read_now(&self.cpu, bytes as usize))),
             Bound::Traffic(bytes) => {
@@ -182,7 +192,9 @@ impl Bench {
         };
         let value = count / seconds / 1e9;
         let percent_of_ceiling = match (bound, peak) {
-            (Bound::Compute(_, operations), Some(peak)) => 100.0 * operations / 1e9 / peak,
+            (Bound::Compute(_, operations) | Bound::Integers(operations), Some(peak)) => {
+                100.0 * operations / 1e9 / peak
+            }
             _ => 100.0 * value / ceiling,
         };
         if !self.quiet {

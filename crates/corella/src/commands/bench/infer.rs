@@ -1,0 +1,106 @@
+//! Operations of inference: weights of every fast format, attention over the cache, at the shapes of Llama 3.1 8B.
+
+use corella_ops::cases::{Random, random_rows};
+use corella_ops::cpu::Cpu;
+use corella_ops::{
+    BatchPlan, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, OpsTrain, RowAt, Store, WeightFormat,
+};
+
+use super::{Bench, Bound};
+use crate::error::Result;
+
+/// Bytes of weights that are read in turn, so that they come from memory as in a model.
+const WEIGHTS: usize = 256 << 20;
+/// Width of the layers.
+const C: usize = 4096;
+const HEADS: HeadDims = HeadDims { nh: 32, nkv: 8, hs: 128 };
+const PAGE: usize = 256;
+
+/// Runs all.
+pub fn run(bench: &mut Bench) -> Result<()> {
+    use WeightFormat::*;
+    for format in [Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, Bf16, F16] {
+        linear(bench, format)?;
+    }
+    for kind in KvKind::ALL {
+        decode(bench, kind)?;
+    }
+    prefill(bench)
+}
+
+fn buf(cpu: &Cpu, len: usize) -> std::result::Result<<Cpu as OpsTrain>::Buf, OpsError> {
+    let mut buf = cpu.buf(len, Dtype::F32, "bench")?;
+    cpu.write(&mut buf, &Random::new(2).normals(len));
+    Ok(buf)
+}
+
+/// 4096 → 4096, with as many weights as it takes to leave the caches.
+fn linear(bench: &mut Bench, format: WeightFormat) -> Result<()> {
+    let bytes = random_rows(&mut Random::new(1), format, C, C);
+    let mut weights = Vec::new();
+    for _ in 0..(WEIGHTS / bytes.len()).max(1) {
+        let mut weight = bench.cpu.weight(format, C, C, "bench")?;
+        bench.cpu.weight_rows(&mut weight, 0, &bytes);
+        weights.push(weight);
+    }
+    let each = bench.cpu.weight_bytes(&weights[0]) as f64;
+    for n in [1, 8, 32, 512] {
+        let used = if n > 32 { 4 } else { weights.len() };
+        let (x, mut out) = (buf(&bench.cpu, n * C)?, buf(&bench.cpu, n * C)?);
+        let shape = format!("{used} × {n}×{C}→{C}");
+        let operations = 2.0 * (used * n * C * C) as f64;
+        let (bound, formula) = match n {
+            1 => (Bound::Memory(each * used as f64), "bytes of the packed weights"),
+            _ if format.block_len() > 1 => (Bound::Integers(operations), "2·N·C·OC"),
+            _ => (Bound::Compute(Dtype::F32, operations), "2·N·C·OC"),
+        };
+        bench.time(&format!("linear {}", format.name()), shape, bound, formula, |ops| {
+            for w in &weights[..used] {
+                ops.linear(&mut out, &x, n, &[Linear { w, bias: None }], Store::Write);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// One token after 8,191 others.
+fn decode(bench: &mut Bench, kind: KvKind) -> Result<()> {
+    let len = 8192;
+    let table: Vec<u32> = (0..(len / PAGE) as u32).collect();
+    let dims = KvPagesDims { pages: table.len(), page_len: PAGE, nkv: HEADS.nkv, hs: HEADS.hs, kind };
+    let mut pages = bench.cpu.kv_pages(dims)?;
+    let (qkv, mut out) = (buf(&bench.cpu, PAGE * HEADS.qkv())?, buf(&bench.cpu, PAGE * HEADS.nh * HEADS.hs)?);
+    // Every page is filled as if it were a sequence of its own: memory that was never written would not be read either.
+    let rows: Vec<RowAt> = (0..PAGE as u32).map(|position| RowAt { sequence: 0, position }).collect();
+    for page in table.chunks(1) {
+        let batch = bench.cpu.batch(BatchPlan { rows: &rows, tables: &[page], page_len: PAGE, frequencies: &[] })?;
+        bench.cpu.attention_paged(&mut out, &mut pages, &qkv, &batch, HEADS);
+    }
+    let rows = [RowAt { sequence: 0, position: len as u32 - 1 }];
+    let batch = bench.cpu.batch(BatchPlan { rows: &rows, tables: &[&table], page_len: PAGE, frequencies: &[] })?;
+    let bytes = (2 * len * HEADS.nkv * kind.bytes(HEADS.hs)) as f64;
+    let name = format!("attention {}", kind.name());
+    bench.time(&name, format!("1 query, {len} keys"), Bound::Memory(bytes), "bytes of keys and values", |ops| {
+        ops.attention_paged(&mut out, &mut pages, &qkv, &batch, HEADS);
+    });
+    Ok(())
+}
+
+/// A prompt.
+fn prefill(bench: &mut Bench) -> Result<()> {
+    let n = 1024;
+    let table: Vec<u32> = (0..(n / PAGE) as u32).collect();
+    let kind = KvKind::F16;
+    let mut pages =
+        bench.cpu.kv_pages(KvPagesDims { pages: table.len(), page_len: PAGE, nkv: HEADS.nkv, hs: HEADS.hs, kind })?;
+    let (qkv, mut out) = (buf(&bench.cpu, n * HEADS.qkv())?, buf(&bench.cpu, n * HEADS.nh * HEADS.hs)?);
+    let rows: Vec<RowAt> = (0..n as u32).map(|position| RowAt { sequence: 0, position }).collect();
+    let batch = bench.cpu.batch(BatchPlan { rows: &rows, tables: &[&table], page_len: PAGE, frequencies: &[] })?;
+    // Scores and weighted sums over the causal half.
+    let flops = 2.0 * (n * n * HEADS.nh * HEADS.hs) as f64;
+    let bound = Bound::Compute(Dtype::F32, flops);
+    bench.time("attention f16", format!("{n} queries"), bound, "2·N²·NH·HS (causal half)", |ops| {
+        ops.attention_paged(&mut out, &mut pages, &qkv, &batch, HEADS);
+    });
+    Ok(())
+}
