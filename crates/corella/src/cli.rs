@@ -86,6 +86,10 @@ pub enum Command {
     Report(crate::commands::report::ReportArgs),
     /// What this machine has, what is missing, what will be used and why
     Doctor,
+    /// Serve the model: OpenAI-compatible completions, and the playground
+    Serve(Box<crate::commands::serve::ServeArgs>),
+    /// Where text comes from: spans that stand in the training data, and what a model has by heart
+    Trace(crate::commands::trace::TraceArgs),
     /// Measure the kernels beside the machine's limits; the last line is one JSON document
     Bench(BenchArgs),
 }

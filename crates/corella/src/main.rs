@@ -11,6 +11,7 @@ mod gguf_vocab;
 mod inputs;
 mod machine;
 mod model;
+mod playground;
 mod shape;
 mod signals;
 mod terminal;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args, &cli.common),
         Command::Prepare(args) => commands::prepare::run(&args, &cli.common),
         Command::Convert(args) => commands::convert::run(&args, &cli.common),
+        Command::Serve(args) => commands::serve::run(&args, &cli.common),
+        Command::Trace(args) => commands::trace::run(&args, &cli.common),
         Command::Bench(args) => commands::bench::run(&args, &cli.common),
         Command::Inspect(args) => commands::inspect::run(&args, &cli.common),
         Command::Eval(args) => commands::eval::run(&args, &cli.common),

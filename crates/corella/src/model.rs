@@ -69,6 +69,11 @@ impl Opened {
         eos
     }
 
+    /// Whether the files say that the model was tuned to follow instructions.
+    pub fn is_instruct(&self) -> bool {
+        self.files.is_instruct()
+    }
+
     /// Loads the weights.
     pub fn load(self, common: &Common, options: StepOptions) -> Result<Box<dyn StepModel>> {
         load(self.files, common, options)

@@ -10,4 +10,6 @@ pub mod plan;
 pub mod prepare;
 pub mod report;
 pub mod run_plan;
+pub mod serve;
+pub mod trace;
 pub mod train;

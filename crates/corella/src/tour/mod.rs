@@ -2,6 +2,8 @@
 
 mod phenomena;
 
+pub use phenomena::OPENING;
+
 use std::path::Path;
 
 use corella_model::TextModel;

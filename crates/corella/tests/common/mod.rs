@@ -62,6 +62,11 @@ pub fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
+/// The last line of a text, as JSON.
+pub fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text.lines().last().expect("a line")).expect("JSON")
+}
+
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

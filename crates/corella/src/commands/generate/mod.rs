@@ -52,7 +52,6 @@ struct Document {
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
-    warn_of_instruct(&args.model);
     let opened = model::open(&args.model, args.tokenizer.as_deref())?;
     let tokenizer = opened.tokenizer.clone();
     let (prompt_ids, prompt_text) = prompt(args, &tokenizer)?;
@@ -218,20 +217,6 @@ fn read_text(path: &Path) -> Result<String> {
         Failure::new(format!("{name}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
             .hint("convert it first, for example with iconv -t UTF-8, or give token ids with --prompt-ids")
     })
-}
-
-/// Names of models that were tuned on conversations.
-const INSTRUCT: [&str; 4] = ["instruct", "-chat", "-it.", "-it-"];
-
-/// Says so if the name is one of a model that was tuned on conversations.
-fn warn_of_instruct(path: &Path) {
-    let name = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy().to_lowercase());
-    if INSTRUCT.iter().any(|part| name.contains(part)) {
-        eprintln!(
-            "warning: this looks like an instruct model; it is continued like any other, without its chat template.\n\
-             hint: base models are the ones without `instruct` or `chat` in their name"
-        );
-    }
 }
 
 fn document(completion: Completion, prompt_ids: Vec<u32>, backend: &str, seed: u64) -> Document {

@@ -1,0 +1,267 @@
+//! The application: its routes in one table, and what every request passes through.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use crate::access::Access;
+use crate::chat::{self, Transcript};
+use crate::completions::completions;
+use crate::error::ApiError;
+use crate::served::Served;
+use crate::{live, monitor, playground, tokens, trace};
+
+/// Longest body.
+const MOST_BODY: usize = 16 << 20;
+/// Longest time that a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Where loading stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Loading {
+    /// Still reading: what it does, and how far it is (0 … 1) where that is known.
+    Busy {
+        /// For people.
+        what: String,
+        /// Share done.
+        share: Option<f32>,
+    },
+    /// The model could not be loaded; the server stays up to say why.
+    Failed(String),
+}
+
+/// What the binary brings beside the model. All of it is optional.
+#[derive(Default)]
+pub struct Extras {
+    /// Demonstrations for the playground, in the shape of `/corella/demos`; the general ones if none.
+    pub demos: Option<Value>,
+    /// Finds where text comes from.
+    pub tracer: Option<Box<dyn trace::Tracer>>,
+}
+
+/// Everything that routes share.
+pub struct App {
+    served: OnceLock<Arc<Served>>,
+    loading: RwLock<Loading>,
+    draining: AtomicBool,
+    /// Requests under way, streams included.
+    active: Arc<AtomicUsize>,
+    started: Instant,
+    /// Who may ask.
+    pub access: Access,
+    /// The prompt that makes a chat of completions.
+    pub transcript: Transcript,
+    /// The run folder whose log is shown live.
+    pub run: Option<PathBuf>,
+    /// Demos, tracer.
+    pub extras: OnceLock<Extras>,
+}
+
+impl App {
+    /// An application whose model is still to come.
+    pub fn new(access: Access, transcript: Transcript, run: Option<PathBuf>) -> Arc<App> {
+        Arc::new(App {
+            served: OnceLock::new(),
+            loading: RwLock::new(Loading::Busy { what: "loading the model".to_owned(), share: None }),
+            draining: AtomicBool::new(false),
+            active: Arc::default(),
+            started: Instant::now(),
+            access,
+            transcript,
+            run,
+            extras: OnceLock::new(),
+        })
+    }
+
+    /// Says how far loading is.
+    pub fn loading(&self, now: Loading) {
+        *self.loading.write().unwrap_or_else(std::sync::PoisonError::into_inner) = now;
+    }
+
+    /// The model is there.
+    pub fn ready(&self, served: Served, extras: Extras) {
+        // The first model stays; there is one per server.
+        let _ = self.extras.set(extras);
+        let _ = self.served.set(Arc::new(served));
+    }
+
+    /// The model, or 503 with the reason.
+    pub fn served(&self) -> Result<Arc<Served>, ApiError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(ApiError::unavailable("the server is shutting down", None));
+        }
+        if let Some(served) = self.served.get() {
+            return Ok(served.clone());
+        }
+        match &*self.loading.read().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Loading::Busy { what, share: Some(share) } => {
+                Err(ApiError::unavailable(format!("{what}: {:.0} %", share * 100.0), Some(1)))
+            }
+            Loading::Busy { what, share: None } => Err(ApiError::unavailable(what.clone(), Some(1))),
+            Loading::Failed(why) => Err(ApiError::unavailable(format!("the model could not be loaded: {why}"), None)),
+        }
+    }
+
+    /// From now on no new work is taken.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        if let Some(served) = self.served.get() {
+            served.close();
+        }
+    }
+
+    /// Requests under way.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Every path that needs the key, if there is one, in the order of the documentation.
+pub const ROUTES: [(&str, &str); 11] = [
+    ("post", "/v1/completions"),
+    ("post", "/v1/chat/completions"),
+    ("get", "/v1/models"),
+    ("post", "/tokenize"),
+    ("post", "/detokenize"),
+    ("get", "/corella/demos"),
+    ("get", "/corella/run"),
+    ("get", "/corella/transcript"),
+    ("post", "/corella/trace"),
+    ("get", "/metrics"),
+    ("get", "/openapi.json"),
+];
+
+/// The application as a service, for a socket or for a test.
+pub fn router(app: Arc<App>) -> Router {
+    let keyed = Router::new()
+        .route("/v1/completions", post(completions))
+        .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/models", get(monitor::models))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/corella/demos", get(playground::demos))
+        .route("/corella/run", get(live::run))
+        .route("/corella/transcript", get(chat::transcript))
+        .route("/corella/trace", post(trace::trace))
+        .route("/metrics", get(monitor::metrics))
+        .route("/openapi.json", get(monitor::openapi))
+        .layer(from_fn_with_state(app.clone(), with_key));
+    let open = Router::new().route("/health", get(monitor::health)).merge(playground::routes());
+    keyed
+        .merge(open)
+        .fallback(|request: Request| async move { ApiError::no_such_path(request.uri().path()) })
+        .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
+        .layer(from_fn_with_state(app.clone(), around))
+        .with_state(app)
+}
+
+async fn with_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
+    app.access.check_key(request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// What every request passes through: host name, CORS, the body's size and time, the count of what is under way.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let origin = app.access.allowed_origin(request.headers());
+    let mut response = match within(&app, request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
+    }
+    response
+}
+
+async fn within(app: &Arc<App>, request: Request, next: Next) -> Result<Response, ApiError> {
+    app.access.check_host(request.headers())?;
+    if Access::is_preflight(request.method(), request.headers()) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let request = if request.method() == Method::POST { read_body(request).await? } else { request };
+    let guard = Active::new(&app.active);
+    let response = next.run(request).await;
+    // A stream is under way until its body ends or is dropped.
+    let (parts, body) = response.into_parts();
+    Ok(Response::from_parts(parts, Body::new(Guarded { body, _guard: guard })))
+}
+
+/// Reads the whole body within its limits, so that a slow or endless sender is answered before any work.
+async fn read_body(request: Request) -> Result<Request, ApiError> {
+    let (parts, body) = request.into_parts();
+    if body.size_hint().lower() > MOST_BODY as u64 {
+        return Err(ApiError::too_large(MOST_BODY));
+    }
+    let read = Limited::new(body, MOST_BODY).collect();
+    let bytes: Bytes = match tokio::time::timeout(BODY_TIME, read).await {
+        Err(_) => return Err(ApiError::too_slow(BODY_TIME.as_secs())),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            return Err(ApiError::too_large(MOST_BODY));
+        }
+        Ok(Err(error)) => return Err(ApiError::bad_body(format!("the body broke off: {error}"))),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    Ok(Request::from_parts(parts, Body::from(bytes)))
+}
+
+/// Counts a request from its beginning to the end of its body.
+struct Active(Arc<AtomicUsize>);
+
+impl Active {
+    fn new(count: &Arc<AtomicUsize>) -> Active {
+        count.fetch_add(1, Ordering::Relaxed);
+        Active(count.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Guarded {
+    body: Body,
+    _guard: Active,
+}
+
+impl HttpBody for Guarded {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,32 @@
+//! `POST /v1/completions`: text in, continuation out. Never a chat template.
+
+mod request;
+mod response;
+mod run;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+
+pub use request::{CompletionCall, Prompt, Show};
+pub use run::{collect, start};
+pub use stream::stream;
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// The route.
+pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
+    let served = app.served()?;
+    let call = CompletionCall::parse(&body, app.access.scope(&headers), served.random_seed())?;
+    let (show, streamed) = (call.show, call.stream);
+    let running = start(&served, call)?;
+    if streamed {
+        return Ok(stream(served, running, show));
+    }
+    Ok(axum::Json(collect(&served, running, show).await?).into_response())
+}

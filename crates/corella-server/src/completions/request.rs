@@ -1,0 +1,284 @@
+//! The body of `POST /v1/completions`, parsed. OpenAI's fields, and extensions under the names that vLLM and llama.cpp use.
+
+use corella_infer::{CacheScope, LogProbStage, RequestParams, SampleParams};
+use serde_json::Value;
+
+use crate::error::ApiError;
+use crate::fields::{Fields, token_id};
+
+/// Prompts of one request.
+const MOST_PROMPTS: usize = 256;
+/// Continuations of one prompt; the engine's own limit may be lower.
+const MOST_SAMPLES: u64 = 128;
+/// Alternatives for a token; the engine's own limit may be lower.
+const MOST_LOGPROBS: u64 = 100;
+
+/// Fields of other servers that change nothing here.
+const HARMLESS: [&str; 6] = ["user", "metadata", "store", "service_tier", "cache_prompt", "skip_special_tokens"];
+
+/// A prompt as it was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// Text, to be tokenised.
+    Text(String),
+    /// Token ids, taken as they are.
+    Ids(Vec<u32>),
+}
+
+/// What the answer shows beside the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Show {
+    /// The prompt in front of the text.
+    pub echo: bool,
+    /// OpenAI's `logprobs` object, with so many alternatives.
+    pub logprobs: Option<usize>,
+    /// llama.cpp's `completion_probabilities`, with so many alternatives.
+    pub n_probs: Option<usize>,
+    /// vLLM's `token_ids` and `prompt_token_ids`.
+    pub token_ids: bool,
+    /// vLLM's `prompt_logprobs`, with so many alternatives.
+    pub prompt_logprobs: Option<usize>,
+    /// Events with the progress of the prompt, in a stream.
+    pub progress: bool,
+    /// A last event with the usage, in a stream.
+    pub usage: bool,
+}
+
+/// A completion request, each field within its own range.
+#[derive(Clone, Debug)]
+pub struct CompletionCall {
+    /// The model it is meant for, if it says so.
+    pub model: Option<String>,
+    /// One or more prompts.
+    pub prompts: Vec<Prompt>,
+    /// Everything for the engine but the prompt.
+    pub params: RequestParams,
+    /// Whether a text prompt gets the token in front that marks the start of a text.
+    pub mark_start: bool,
+    /// What the answer shows.
+    pub show: Show,
+    /// Server-sent events instead of one document.
+    pub stream: bool,
+}
+
+impl CompletionCall {
+    /// Parses a body. `scope` is whose cached prompts it may use, `seed` the one it gets if it names none.
+    pub fn parse(body: &[u8], scope: CacheScope, seed: u64) -> Result<CompletionCall, ApiError> {
+        let mut f = Fields::parse(body)?;
+        if f.take("suffix").is_some() {
+            return Err(ApiError::bad(
+                "suffix",
+                "`suffix` is not offered: a base model of this kind writes forwards only",
+            ));
+        }
+        if f.take("prompt_embeds").is_some() {
+            return Err(ApiError::bad("prompt_embeds", "`prompt_embeds` is not offered: send text or token ids"));
+        }
+        let model = f.string("model")?;
+        let prompts = prompts(f.take("prompt"))?;
+        let show = show(&mut f)?;
+        let stream = f.flag("stream")?;
+        let mark_start = f.flag_if_given("add_special_tokens")?.unwrap_or(true);
+        let params = engine_params(&mut f, &show, scope, seed)?;
+        let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
+        f.finish(&HARMLESS)?;
+        Ok(CompletionCall { model, prompts, params, mark_start, show, stream })
+    }
+}
+
+fn prompts(value: Option<Value>) -> Result<Vec<Prompt>, ApiError> {
+    let wrong = || {
+        ApiError::bad(
+            "prompt",
+            "`prompt` must be a string, an array of strings, an array of token ids, or an array of such arrays",
+        )
+    };
+    let ids = |list: &[Value]| list.iter().map(|v| token_id("prompt", v)).collect::<Result<Vec<_>, _>>();
+    match value {
+        None => Ok(vec![Prompt::Text(String::new())]),
+        Some(Value::String(text)) => Ok(vec![Prompt::Text(text)]),
+        Some(Value::Array(list)) => match list.first() {
+            None => Ok(vec![Prompt::Ids(Vec::new())]),
+            Some(Value::Number(_)) => Ok(vec![Prompt::Ids(ids(&list)?)]),
+            Some(_) if list.len() > MOST_PROMPTS => {
+                Err(ApiError::bad("prompt", format!("{} prompts; at most {MOST_PROMPTS} in one request", list.len())))
+            }
+            Some(_) => list
+                .iter()
+                .map(|item| match item {
+                    Value::String(text) => Ok(Prompt::Text(text.clone())),
+                    Value::Array(inner) => Ok(Prompt::Ids(ids(inner)?)),
+                    _ => Err(wrong()),
+                })
+                .collect(),
+        },
+        Some(_) => Err(wrong()),
+    }
+}
+
+fn show(f: &mut Fields) -> Result<Show, ApiError> {
+    let count = |f: &mut Fields, name| -> Result<Option<usize>, ApiError> {
+        Ok(f.uint(name, 0..=MOST_LOGPROBS)?.map(|n| n as usize))
+    };
+    Ok(Show {
+        echo: f.flag("echo")?,
+        logprobs: count(f, "logprobs")?,
+        n_probs: count(f, "n_probs")?.filter(|n| *n > 0),
+        token_ids: f.flag("return_token_ids")?,
+        prompt_logprobs: count(f, "prompt_logprobs")?,
+        progress: false,
+        usage: false,
+    })
+}
+
+fn usage(f: &mut Fields) -> Result<bool, ApiError> {
+    let Some(mut options) = f.object("stream_options")? else { return Ok(false) };
+    let usage = options.flag("include_usage")?;
+    options.finish(&["include_obfuscation", "continuous_usage_stats"])?;
+    Ok(usage)
+}
+
+fn engine_params(f: &mut Fields, show: &Show, scope: CacheScope, seed: u64) -> Result<RequestParams, ApiError> {
+    let limit = u64::from(u32::MAX);
+    let max_tokens = f.uint("max_tokens", 0..=limit)?.or(f.uint("n_predict", 0..=limit)?).unwrap_or(16);
+    let best_of = f.uint("best_of", 1..=MOST_SAMPLES)?.map(|n| n as usize);
+    let n = f.uint("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize;
+    let filtered = f.flag("post_sampling_probs")?;
+    let salt = f.string("cache_salt")?;
+    Ok(RequestParams {
+        n,
+        best_of,
+        max_tokens: max_tokens as usize,
+        min_tokens: f.uint("min_tokens", 0..=limit)?.unwrap_or(0) as usize,
+        sample: sample(f, seed)?,
+        stop: f.strings("stop")?,
+        keep_stop: f.flag("include_stop_str_in_output")?,
+        stop_ids: f.ids("stop_token_ids")?,
+        ignore_eos: f.flag("ignore_eos")?,
+        logprobs: show.logprobs.max(show.n_probs),
+        logprob_stage: if filtered { LogProbStage::Filtered } else { LogProbStage::Raw },
+        prompt_logprobs: show.prompt_logprobs.max(show.logprobs.filter(|_| show.echo)),
+        scope: salt.map_or(scope, |salt| CacheScope::salted(&salt)),
+        ..RequestParams::default()
+    })
+}
+
+fn sample(f: &mut Fields, seed: u64) -> Result<SampleParams, ApiError> {
+    let all = SampleParams::default();
+    let repetition = f.float("repetition_penalty", 0.01..=100.0)?.or(f.float("repeat_penalty", 0.01..=100.0)?);
+    Ok(SampleParams {
+        temperature: f.float("temperature", 0.0..=100.0)?.unwrap_or(all.temperature),
+        top_k: top_k(f)?,
+        top_p: f.float("top_p", f32::MIN_POSITIVE..=1.0)?.filter(|p| *p < 1.0),
+        min_p: f.float("min_p", 0.0..=1.0)?.filter(|p| *p > 0.0),
+        typical_p: f.float("typical_p", f32::MIN_POSITIVE..=1.0)?.filter(|p| *p < 1.0),
+        repetition_penalty: repetition.unwrap_or(all.repetition_penalty),
+        frequency_penalty: f.float("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        presence_penalty: f.float("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        logit_bias: logit_bias(f)?,
+        seed: f.take("seed").map_or(Ok(seed), |value| seed_of(&value))?,
+    })
+}
+
+/// 0 and −1 mean no limit, as in llama.cpp and vLLM.
+fn top_k(f: &mut Fields) -> Result<Option<usize>, ApiError> {
+    match f.take("top_k").map(|v| v.as_i64()) {
+        None | Some(Some(0 | -1)) => Ok(None),
+        Some(Some(k)) if k > 0 => Ok(usize::try_from(k).ok()),
+        Some(_) => Err(ApiError::bad("top_k", "`top_k` must be a whole number from 1 on, or 0 or -1 for no limit")),
+    }
+}
+
+/// Any 64-bit integer, with or without a sign.
+fn seed_of(value: &Value) -> Result<u64, ApiError> {
+    let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+    seed.ok_or_else(|| ApiError::bad("seed", "`seed` must be a whole number of 64 bits"))
+}
+
+/// OpenAI's form: an object from token ids, as strings, to numbers.
+fn logit_bias(f: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
+    let wrong = || ApiError::bad("logit_bias", "`logit_bias` must map token ids to numbers from -100 to 100");
+    let Some(entries) = f.object("logit_bias")? else { return Ok(Vec::new()) };
+    let bias = |(id, value): (String, Value)| {
+        let id = id.parse::<u32>().map_err(|_| wrong())?;
+        let bias = value.as_f64().filter(|b| (-100.0..=100.0).contains(b)).ok_or_else(wrong)?;
+        Ok((id, bias as f32))
+    };
+    entries.entries().map(bias).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<CompletionCall, ApiError> {
+        CompletionCall::parse(text.as_bytes(), CacheScope::default(), 7)
+    }
+
+    fn param_of(text: &str) -> String {
+        parse(text).expect_err(text).param.unwrap_or_default()
+    }
+
+    #[test]
+    fn every_form_of_prompt_is_understood() {
+        let prompts = |text| parse(text).expect(text).prompts;
+        let text = |t: &str| Prompt::Text(t.to_owned());
+        assert_eq!(prompts(r#"{"prompt": "a"}"#), [text("a")]);
+        assert_eq!(prompts(r#"{"prompt": ["a", "b"]}"#), [text("a"), text("b")]);
+        assert_eq!(prompts(r#"{"prompt": [1, 2]}"#), [Prompt::Ids(vec![1, 2])]);
+        assert_eq!(prompts(r#"{"prompt": [[1], [2, 3]]}"#), [Prompt::Ids(vec![1]), Prompt::Ids(vec![2, 3])]);
+        assert_eq!(prompts("{}"), [text("")]);
+        assert_eq!(param_of(r#"{"prompt": [1, -2]}"#), "prompt");
+        assert_eq!(param_of(r#"{"prompt": [1, "a"]}"#), "prompt");
+        assert_eq!(param_of(r#"{"prompt": {"a": 1}}"#), "prompt");
+        assert_eq!(param_of(r#"{"prompt": 4}"#), "prompt");
+    }
+
+    #[test]
+    fn out_of_range_is_refused_with_the_name_of_the_field() {
+        for (text, param) in [
+            (r#"{"n": 1000000}"#, "n"),
+            (r#"{"best_of": 4096}"#, "best_of"),
+            (r#"{"max_tokens": -1}"#, "max_tokens"),
+            (r#"{"temperature": -0.1}"#, "temperature"),
+            (r#"{"temperature": "hot"}"#, "temperature"),
+            (r#"{"top_p": 0}"#, "top_p"),
+            (r#"{"top_k": -2}"#, "top_k"),
+            (r#"{"repetition_penalty": 0}"#, "repetition_penalty"),
+            (r#"{"frequency_penalty": 3}"#, "frequency_penalty"),
+            (r#"{"logprobs": 1000}"#, "logprobs"),
+            (r#"{"logit_bias": {"x": 1}}"#, "logit_bias"),
+            (r#"{"logit_bias": {"5": 101}}"#, "logit_bias"),
+            (r#"{"stop": [1]}"#, "stop"),
+            (r#"{"seed": 1.5}"#, "seed"),
+            (r#"{"suffix": "end"}"#, "suffix"),
+            (r#"{"prompt_embeds": "AAAA"}"#, "prompt_embeds"),
+            (r#"{"grammar": "root"}"#, "grammar"),
+            (r#"{"stream_options": {"unheard_of": true}}"#, "unheard_of"),
+        ] {
+            assert_eq!(param_of(text), param, "{text}");
+        }
+    }
+
+    #[test]
+    fn seeds_at_the_limits_work_and_one_is_given_where_none_is_named() {
+        let seed = |text| parse(text).expect(text).params.sample.seed;
+        assert_eq!(seed(r#"{"seed": 18446744073709551615}"#), u64::MAX);
+        assert_eq!(seed(r#"{"seed": -9223372036854775808}"#), 1 << 63);
+        assert_eq!(seed("{}"), 7);
+    }
+
+    #[test]
+    fn log_probabilities_of_the_prompt_are_asked_for_only_where_they_are_shown() {
+        let of = |text| {
+            let call = parse(text).expect(text);
+            (call.params.logprobs, call.params.prompt_logprobs)
+        };
+        assert_eq!(of("{}"), (None, None));
+        assert_eq!(of(r#"{"logprobs": 2}"#), (Some(2), None));
+        assert_eq!(of(r#"{"logprobs": 2, "echo": true}"#), (Some(2), Some(2)));
+        assert_eq!(of(r#"{"echo": true}"#), (None, None));
+        assert_eq!(of(r#"{"n_probs": 5, "logprobs": 0, "echo": true}"#), (Some(5), Some(0)));
+        assert_eq!(of(r#"{"prompt_logprobs": 1}"#), (None, Some(1)));
+    }
+}

@@ -1,0 +1,167 @@
+//! The answer of `/v1/completions`: OpenAI's legacy shape, with the extensions that were asked for.
+
+use corella_infer::{FinishReason, TokenLogProb, Usage};
+use corella_text::tokenizer::Tokenizer;
+use serde_json::{Map, Value, json};
+
+use super::request::Show;
+
+/// What all chunks and documents of one answer begin with.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Id of the answer.
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The model.
+    pub model: String,
+    /// Device, kernel path and formats: same text here, same bytes in the answer.
+    pub fingerprint: String,
+}
+
+impl Frame {
+    /// A document with `choices`.
+    pub fn document(&self, choices: Vec<Value>) -> Map<String, Value> {
+        let mut document = Map::new();
+        document.insert("id".to_owned(), json!(self.id));
+        document.insert("object".to_owned(), json!("text_completion"));
+        document.insert("created".to_owned(), json!(self.created));
+        document.insert("model".to_owned(), json!(self.model));
+        document.insert("system_fingerprint".to_owned(), json!(self.fingerprint));
+        document.insert("choices".to_owned(), json!(choices));
+        document
+    }
+}
+
+/// The growing record of one choice: enough to write a chunk of it, or all of it.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Its number in the answer.
+    pub index: usize,
+    /// Characters written so far, the prompt's included if it is echoed.
+    offset: usize,
+}
+
+/// A stretch of a choice to be written.
+#[derive(Clone, Debug, Default)]
+pub struct Stretch {
+    /// Text.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<TokenLogProb>,
+    /// Whether this is the echoed prompt.
+    pub echo: bool,
+    /// Why the choice ends here, if it does.
+    pub finish: Option<FinishReason>,
+}
+
+impl Choice {
+    /// A choice of which nothing has been written.
+    pub fn new(index: usize) -> Choice {
+        Choice { index, offset: 0 }
+    }
+
+    /// A stretch as a `choices` entry.
+    pub fn write(&mut self, stretch: &Stretch, show: &Show, tokenizer: &Tokenizer) -> Value {
+        let mut choice = Map::new();
+        choice.insert("index".to_owned(), json!(self.index));
+        choice.insert("text".to_owned(), json!(stretch.text));
+        choice
+            .insert("logprobs".to_owned(), show.logprobs.map_or(Value::Null, |n| self.logprobs(stretch, n, tokenizer)));
+        choice.insert("finish_reason".to_owned(), json!(stretch.finish.as_ref().map(FinishReason::name)));
+        match &stretch.finish {
+            Some(FinishReason::StopString(found)) => choice.insert("stop_reason".to_owned(), json!(found)),
+            Some(FinishReason::StopToken(id)) => choice.insert("stop_reason".to_owned(), json!(id)),
+            Some(FinishReason::Length) => choice.insert("stop_reason".to_owned(), Value::Null),
+            None => None,
+        };
+        if show.token_ids && !stretch.echo {
+            let ids: Vec<u32> = stretch.tokens.iter().map(|t| t.id).collect();
+            choice.insert("token_ids".to_owned(), json!(ids));
+        }
+        if let Some(n) = show.n_probs
+            && !stretch.echo
+        {
+            let all: Vec<Value> = stretch.tokens.iter().map(|t| probabilities(t, n, tokenizer)).collect();
+            choice.insert("completion_probabilities".to_owned(), json!(all));
+        }
+        self.offset += stretch.text.chars().count();
+        Value::Object(choice)
+    }
+
+    /// OpenAI's parallel lists. Alternatives with the same text (parts of characters) share an entry, the likeliest counts.
+    fn logprobs(&self, stretch: &Stretch, n: usize, tokenizer: &Tokenizer) -> Value {
+        let (mut tokens, mut own, mut top, mut offsets) = (vec![], vec![], vec![], vec![]);
+        let mut offset = self.offset;
+        for t in &stretch.tokens {
+            let text = token_text(t.id, tokenizer);
+            offsets.push(offset);
+            offset += text.chars().count();
+            own.push(t.logprob.map(finite));
+            top.push(t.logprob.map(|own| {
+                let mut entries: Map<String, Value> = Map::new();
+                for (id, logprob) in t.top.iter().take(n) {
+                    entries.entry(token_text(*id, tokenizer)).or_insert_with(|| json!(finite(*logprob)));
+                }
+                entries.entry(text.clone()).or_insert_with(|| json!(finite(own)));
+                entries
+            }));
+            tokens.push(text);
+        }
+        json!({"tokens": tokens, "token_logprobs": own, "top_logprobs": top, "text_offset": offsets})
+    }
+}
+
+/// A token as llama.cpp's `completion_probabilities` and vLLM's `prompt_logprobs` show it.
+pub fn probabilities(t: &TokenLogProb, n: usize, tokenizer: &Tokenizer) -> Value {
+    let one = |id: u32, logprob: Option<f32>| {
+        let bytes = tokenizer.token_bytes(id);
+        json!({"id": id, "token": String::from_utf8_lossy(bytes), "bytes": bytes, "logprob": logprob.map(finite)})
+    };
+    let mut token = one(t.id, t.logprob);
+    let top: Vec<Value> = t.top.iter().take(n).map(|(id, logprob)| one(*id, Some(*logprob))).collect();
+    token["top_logprobs"] = json!(top);
+    token
+}
+
+/// JSON has no −∞; what a filter removed has a logarithm far below any real one, as in OpenAI's answers.
+fn finite(logprob: f32) -> f32 {
+    logprob.max(-9999.0)
+}
+
+/// A token's text; bytes that are only part of a character are shown as OpenAI shows them.
+pub fn token_text(id: u32, tokenizer: &Tokenizer) -> String {
+    let bytes = tokenizer.token_bytes(id);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => "bytes:".to_owned() + &bytes.iter().map(|b| format!("\\x{b:02x}")).collect::<String>(),
+    }
+}
+
+/// OpenAI's `usage`, with what the prefix cache saved.
+pub fn usage(all: &[Usage]) -> Value {
+    let sum = |of: fn(&Usage) -> usize| all.iter().map(of).sum::<usize>();
+    let (prompt, drawn) = (sum(|u| u.prompt_tokens), sum(|u| u.completion_tokens));
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": drawn,
+        "total_tokens": prompt + drawn,
+        "prompt_tokens_details": {"cached_tokens": sum(|u| u.cached_tokens)},
+    })
+}
+
+/// llama.cpp's `timings`, for one prompt.
+pub fn timings(u: &Usage) -> Value {
+    let rate = |n: usize, seconds: f64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
+    let computed = u.prompt_tokens - u.cached_tokens.min(u.prompt_tokens);
+    json!({
+        "queue_ms": u.queue_seconds * 1e3,
+        "prompt_n": computed,
+        "cache_n": u.cached_tokens,
+        "prompt_ms": u.prefill_seconds * 1e3,
+        "prompt_per_second": rate(computed, u.prefill_seconds),
+        "predicted_n": u.completion_tokens,
+        "predicted_ms": u.decode_seconds * 1e3,
+        "predicted_per_second": rate(u.completion_tokens, u.decode_seconds),
+    })
+}

@@ -1,0 +1,156 @@
+//! Errors as OpenAI's clients expect them: `{"error": {"message", "type", "param", "code"}}`.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use corella_infer::RequestError;
+use serde_json::{Value, json};
+
+/// An answer that is not 2xx.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// One sentence for the person who sent the request.
+    pub message: String,
+    /// The parameter that is wrong.
+    pub param: Option<String>,
+    /// A word that programs can compare.
+    pub code: &'static str,
+    /// Seconds after which another try may succeed.
+    pub retry_after: Option<u64>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError { status, message: message.into(), param: None, code, retry_after: None }
+    }
+
+    /// 400: parameter `param` is wrong.
+    pub fn bad(param: &str, message: impl Into<String>) -> ApiError {
+        let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message);
+        ApiError { param: Some(param.to_owned()), ..error }
+    }
+
+    /// 400: the body as a whole is wrong.
+    pub fn bad_body(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", message)
+    }
+
+    /// 401: no key, or a wrong one.
+    pub fn unauthorized() -> ApiError {
+        let message = "a key is needed: send the header `Authorization: Bearer KEY`";
+        ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    /// 403: asked through a name that is not this machine's.
+    pub fn foreign_host(host: &str) -> ApiError {
+        let message = format!(
+            "this server answers on this machine only, not under the name `{host}`; start it with --allow-host"
+        );
+        ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message)
+    }
+
+    /// 404: no such path.
+    pub fn no_such_path(path: &str) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is nothing at {path}; see /openapi.json"))
+    }
+
+    /// 404: another model than the one that is loaded.
+    pub fn no_such_model(asked: &str, loaded: &str) -> ApiError {
+        let message = format!("model `{asked}` is not loaded; this server has `{loaded}`");
+        let error = ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message);
+        ApiError { param: Some("model".to_owned()), ..error }
+    }
+
+    /// 404: what this server was not started with.
+    pub fn not_here(what: &str) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "not_available", what)
+    }
+
+    /// 405.
+    pub fn wrong_method() -> ApiError {
+        ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "wrong_method",
+            "this path does not take this method; see /openapi.json",
+        )
+    }
+
+    /// 408: the body did not arrive in time.
+    pub fn too_slow(seconds: u64) -> ApiError {
+        let message = format!("the body did not arrive within {seconds} seconds");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    }
+
+    /// 413: the body is longer than `limit` bytes.
+    pub fn too_large(limit: usize) -> ApiError {
+        let message = format!("the body is longer than {limit} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    /// 429: as many requests wait as may.
+    pub fn busy() -> ApiError {
+        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "the queue is full; try again soon");
+        ApiError { retry_after: Some(1), ..error }
+    }
+
+    /// 500: the engine failed at this request.
+    pub fn internal(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// 503: the model is not there (yet).
+    pub fn unavailable(message: impl Into<String>, retry_after: Option<u64>) -> ApiError {
+        ApiError { retry_after, ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
+    }
+
+    /// The document.
+    pub fn body(&self) -> Value {
+        let kind = match self.status.as_u16() {
+            401 | 403 => "authentication_error",
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
+        json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> ApiError {
+        let param = match &error {
+            RequestError::OutOfRange { name, .. } => name,
+            RequestError::BadToken { what: "logit_bias", .. } => "logit_bias",
+            RequestError::BadToken { what: "stop token", .. } => "stop_token_ids",
+            RequestError::TooMany { what, .. } => match *what {
+                "stop strings" | "bytes of stop strings" => "stop",
+                "stop tokens" => "stop_token_ids",
+                "logit biases" => "logit_bias",
+                "continuations of one prompt" => "n",
+                "alternatives for a token" => "logprobs",
+                _ => "max_tokens",
+            },
+            RequestError::NeverFits { .. } => "max_tokens",
+            RequestError::Stop(_) => "stop",
+            RequestError::Contradiction(what) if what.starts_with("best_of") => "best_of",
+            RequestError::Contradiction(_) => "min_tokens",
+            _ => "prompt",
+        };
+        ApiError::bad(param, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = self.body().to_string();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,187 @@
+//! The fields of a JSON body, taken out one by one with their ranges; what is left over is unknown and refused.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// The body of a request.
+#[derive(Clone, Debug)]
+pub struct Fields(Map<String, Value>);
+
+/// Name of a JSON type, for messages.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn wrong(name: &str, value: &Value, wanted: &str) -> ApiError {
+    // A value is shown where it is short; a body of megabytes is not sent back.
+    let shown = value.to_string();
+    let found = if shown.len() <= 40 { format!("{} {shown}", kind(value)) } else { kind(value).to_owned() };
+    ApiError::bad(name, format!("`{name}` must be {wanted}, not {found}"))
+}
+
+impl Fields {
+    /// Parses a body.
+    pub fn parse(body: &[u8]) -> Result<Fields, ApiError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(map)) => Ok(Fields(map)),
+            Ok(other) => Err(ApiError::bad_body(format!("the body must be a JSON object, not {}", kind(&other)))),
+            Err(error) => Err(ApiError::bad_body(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// The value of a field; null counts as absent.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// A whole number.
+    pub fn uint(&mut self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        // Clients in other languages write 16 as 16.0.
+        let number = value.as_u64().or_else(|| {
+            value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(x)).map(|x| x as u64)
+        });
+        match number.filter(|n| range.contains(n)) {
+            Some(n) => Ok(Some(n)),
+            None => Err(wrong(name, &value, &format!("a whole number from {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// A number.
+    pub fn float(&mut self, name: &str, range: RangeInclusive<f32>) -> Result<Option<f32>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_f64().map(|x| x as f32).filter(|x| range.contains(x)) {
+            Some(x) => Ok(Some(x)),
+            None => Err(wrong(name, &value, &format!("a number from {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// A boolean, false if absent.
+    pub fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
+        Ok(self.flag_if_given(name)?.unwrap_or(false))
+    }
+
+    /// A boolean.
+    pub fn flag_if_given(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(other) => Err(wrong(name, &other, "true or false")),
+        }
+    }
+
+    /// A string.
+    pub fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(wrong(name, &other, "a string")),
+        }
+    }
+
+    /// A string or a list of strings.
+    pub fn strings(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        const WANTED: &str = "a string or an array of strings";
+        match self.take(name) {
+            None => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(vec![text]),
+            Some(Value::Array(list)) => list
+                .into_iter()
+                .map(|item| match item {
+                    Value::String(text) => Ok(text),
+                    other => Err(wrong(name, &other, WANTED)),
+                })
+                .collect(),
+            Some(other) => Err(wrong(name, &other, WANTED)),
+        }
+    }
+
+    /// A list of token ids.
+    pub fn ids(&mut self, name: &str) -> Result<Vec<u32>, ApiError> {
+        match self.take(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(|item| token_id(name, item)).collect(),
+            Some(other) => Err(wrong(name, &other, "an array of token ids")),
+        }
+    }
+
+    /// An object, as fields of its own.
+    pub fn object(&mut self, name: &str) -> Result<Option<Fields>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Fields(map))),
+            Some(other) => Err(wrong(name, &other, "an object")),
+        }
+    }
+
+    /// Entries of an object whose keys are not known beforehand.
+    pub fn entries(self) -> impl Iterator<Item = (String, Value)> {
+        self.0.into_iter()
+    }
+
+    /// Ends the reading: a field that nobody took and that is not in `harmless` is an error, because a parameter that is
+    /// silently ignored gives another result than the one asked for.
+    pub fn finish(self, harmless: &[&str]) -> Result<(), ApiError> {
+        let unknown = self.0.iter().find(|(name, value)| {
+            let says_nothing = value.is_null() || **value == Value::Bool(false);
+            !says_nothing && !harmless.contains(&name.as_str())
+        });
+        match unknown {
+            None => Ok(()),
+            Some((name, _)) => Err(ApiError::bad(name, format!("`{name}` is not known here; see /openapi.json"))),
+        }
+    }
+}
+
+/// A token id; whether the model has it is checked later.
+pub fn token_id(name: &str, value: &Value) -> Result<u32, ApiError> {
+    let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+    id.ok_or_else(|| wrong(name, value, "a token id: a whole number from 0 on"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> Fields {
+        Fields::parse(text.as_bytes()).expect("an object")
+    }
+
+    #[test]
+    fn numbers_outside_their_range_name_field_and_range() {
+        for text in [r#"{"n": -1}"#, r#"{"n": 0}"#, r#"{"n": 1.5}"#, r#"{"n": 1e40}"#, r#"{"n": "2"}"#, r#"{"n": 129}"#]
+        {
+            let error = fields(text).uint("n", 1..=128).expect_err(text);
+            assert_eq!(error.param.as_deref(), Some("n"));
+            assert!(error.message.contains("from 1 to 128"), "{}", error.message);
+        }
+        assert_eq!(fields(r#"{"n": 2.0}"#).uint("n", 1..=128), Ok(Some(2)));
+        assert_eq!(fields(r#"{"n": null}"#).uint("n", 1..=128), Ok(None));
+        assert!(fields(r#"{"t": 1e999}"#.replace("1e999", "2.5").as_str()).float("t", 0.0..=2.0).is_err());
+    }
+
+    #[test]
+    fn what_nobody_takes_is_refused_unless_it_says_nothing() {
+        assert!(fields(r#"{"user": "me", "logprobs": null, "stream": false}"#).finish(&["user"]).is_ok());
+        let error = fields(r#"{"grammar": "root ::= x"}"#).finish(&["user"]).expect_err("unknown");
+        assert_eq!(error.param.as_deref(), Some("grammar"));
+    }
+
+    #[test]
+    fn bodies_that_are_no_objects_are_refused() {
+        for text in ["", "[1]", "\"x\"", "{\"a\":", "{\"a\": \"\\ud800\"}", "{\"a\": NaN}"] {
+            assert!(Fields::parse(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(Fields::parse(b"{\"a\": \"\xff\"}").is_err());
+    }
+}

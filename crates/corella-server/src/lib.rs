@@ -1,0 +1,30 @@
+//! The completions server and the playground. It knows text and HTTP; the engine knows tokens.
+//!
+//! A request's way: [`router`] (access, sizes, times) → [`completions`] (parsed, checked) → the engine's thread → events →
+//! one document or a stream.
+
+mod access;
+mod app;
+mod chat;
+mod completions;
+mod demos;
+mod error;
+mod fields;
+mod listener;
+mod live;
+mod monitor;
+mod openapi;
+mod playground;
+mod served;
+mod tokens;
+mod trace;
+
+pub use access::Access;
+pub use app::{App, Extras, Loading, ROUTES, router};
+pub use chat::Transcript;
+pub use demos::assistant_page;
+pub use error::ApiError;
+pub use listener::{ListenOptions, ServeError, Shutdown, Stopped, serve};
+pub use openapi::DOCUMENT as OPENAPI;
+pub use served::Served;
+pub use trace::{Place, Span, Tracer};

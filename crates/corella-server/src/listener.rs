@@ -1,0 +1,141 @@
+//! The socket: connections in, graceful end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::app::{App, router};
+
+/// Connections open at once; more wait in the system's queue.
+const MOST_CONNECTIONS: usize = 1024;
+/// Longest time that the head of a request may take to arrive.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Most bytes of a request's head.
+const MOST_HEAD: usize = 64 << 10;
+
+/// What can go wrong with the socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An address that others reach, without a key.
+    #[error("{0} can be reached from other machines, and no key is set")]
+    Exposed(IpAddr),
+    /// The runtime could not be started.
+    #[error("cannot start the server: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// Where to listen, and for how long to wait at the end.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Listen on an address that others reach although no key is set.
+    pub allow_exposed: bool,
+    /// Time that requests under way have to finish when the server shuts down.
+    pub drain: Duration,
+}
+
+/// Ends a server from anywhere. Dropping it ends the server too.
+#[derive(Debug)]
+pub struct Shutdown(watch::Sender<bool>);
+
+/// What a server listens to for its end.
+#[derive(Clone, Debug)]
+pub struct Stopped(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// A pair.
+    pub fn new() -> (Shutdown, Stopped) {
+        let (send, receive) = watch::channel(false);
+        (Shutdown(send), Stopped(receive))
+    }
+
+    /// Lets the server finish what is under way, and end.
+    pub fn now(&self) {
+        // Nobody listening means that it has ended.
+        let _ = self.0.send(true);
+    }
+}
+
+/// Serves `app` until it is told to stop, then lets requests under way finish. `bound` is told the address.
+pub fn serve(
+    app: Arc<App>,
+    options: &ListenOptions,
+    stop: Stopped,
+    bound: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    let ip = options.address.ip();
+    if !ip.is_loopback() && app.access.keys.is_empty() && !options.allow_exposed {
+        return Err(ServeError::Exposed(ip));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Runtime)?;
+    runtime.block_on(async {
+        let listen = |source| ServeError::Listen { address: options.address, source };
+        let listener = TcpListener::bind(options.address).await.map_err(listen)?;
+        bound(listener.local_addr().map_err(listen)?);
+        accept(app, listener, stop.0, options.drain).await;
+        Ok(())
+    })
+}
+
+async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>, drain: Duration) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let service = TowerToHyperService::new(router(app.clone()));
+    loop {
+        let accepted = tokio::select! {
+            accepted = async {
+                let place = places.clone().acquire_owned().await;
+                (place, listener.accept().await)
+            } => accepted,
+            // A dropped sender stops the server too.
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (Ok(place), Ok((socket, _))) = accepted else {
+            // Out of file handles, or a connection that was closed at once: a pause, then on.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        // Tokens are small; they must not wait for a full packet.
+        let _ = socket.set_nodelay(true);
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MOST_HEAD);
+        let connection = builder.serve_connection(TokioIo::new(socket), service.clone());
+        let mut stopping = stop.clone();
+        tokio::spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                _ = connection.as_mut() => true,
+                _ = stopping.wait_for(|stop| *stop) => false,
+            };
+            if !ended {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    app.drain();
+    let end = Instant::now() + drain;
+    while app.active() > 0 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,48 @@
+//! What operators ask: health, models, metrics, the interface's description.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// 200 once the model answers; 503 with the progress before, and while the server shuts down.
+pub async fn health(State(app): State<Arc<App>>) -> Response {
+    match app.served() {
+        Ok(served) => Json(json!({"status": "ok", "model": served.name})).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The one model.
+pub async fn models(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({"object": "list", "data": [app.served()?.model()]})))
+}
+
+/// The interface's description.
+pub async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::DOCUMENT).into_response()
+}
+
+/// Prometheus' text format. Counters that only grow are `_total`.
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let snapshot = serde_json::to_value(app.served()?.metrics()).unwrap_or_default();
+    const GAUGES: [&str; 6] = ["queued", "waiting", "running", "pages", "pages_held", "pages_idle"];
+    let mut text = String::new();
+    for (name, value) in snapshot.as_object().into_iter().flatten() {
+        let gauge = GAUGES.contains(&name.as_str());
+        let (suffix, kind) = if gauge { ("", "gauge") } else { ("_total", "counter") };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# TYPE corella_{name}{suffix} {kind}\ncorella_{name}{suffix} {value}");
+    }
+    let _ = writeln!(text, "# TYPE corella_http_active gauge\ncorella_http_active {}", app.active());
+    let _ =
+        writeln!(text, "# TYPE corella_uptime_seconds gauge\ncorella_uptime_seconds {:.1}", app.uptime().as_secs_f64());
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}

@@ -1,0 +1,119 @@
+//! The model that is served: engine, tokenizer, and what people want to know of it.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use corella_infer::{EngineHandle, MetricsSnapshot, Request, RequestLimits, RequestParams, Sink, SubmitError, Ticket};
+use corella_text::tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+
+/// A loaded model behind its engine.
+pub struct Served {
+    /// Name under which it is offered.
+    pub name: String,
+    /// Whether it is a base model; instruct models work too, but the playground says so.
+    pub base: bool,
+    /// Facts for `/v1/models`: parameters, formats, files.
+    pub facts: Value,
+    /// Device, kernel path and number formats.
+    pub fingerprint: String,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    engine: EngineHandle,
+    ids: AtomicU64,
+    random: RandomState,
+}
+
+impl Served {
+    /// Puts a model behind the server.
+    pub fn new(name: String, engine: EngineHandle, tokenizer: Tokenizer, base: bool, facts: Value) -> Served {
+        let random = RandomState::new();
+        let fingerprint = engine.backend_name().to_owned();
+        let ids = AtomicU64::new(random.hash_one(&name));
+        Served { name, base, facts, fingerprint, tokenizer, engine, ids, random }
+    }
+
+    /// A number for an answer's id.
+    pub fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A seed for a request that names none; small enough for every JSON reader to give back exactly.
+    pub fn random_seed(&self) -> u64 {
+        let mut hasher = self.random.build_hasher();
+        hasher.write_u64(self.next_id());
+        hasher.finish() >> 32
+    }
+
+    /// Ids of a text, with the token in front that marks the start of a text, as `corella generate` puts it. What looks
+    /// like a special token in the text stays text.
+    pub fn encode(&self, text: &str, mark_start: bool) -> Vec<u32> {
+        let front = mark_start.then(|| self.tokenizer.start_of_text());
+        front.into_iter().chain(self.tokenizer.encode(text)).collect()
+    }
+
+    /// Text of ids, without the token that only marks the start.
+    pub fn text_of(&self, ids: &[u32]) -> String {
+        match ids.split_first() {
+            Some((first, rest)) if *first == self.tokenizer.start_of_text() => self.tokenizer.decode(rest),
+            _ => self.tokenizer.decode(ids),
+        }
+    }
+
+    /// Checks a request against model and limits.
+    pub fn check(&self, params: RequestParams) -> Result<Request, ApiError> {
+        Ok(self.engine.check(params)?)
+    }
+
+    /// Hands a request to the engine.
+    pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, ApiError> {
+        self.engine.submit(request, sink).map_err(|error| match error {
+            SubmitError::QueueFull { .. } => ApiError::busy(),
+            SubmitError::Closed => ApiError::unavailable("the server is shutting down", None),
+        })
+    }
+
+    /// What one request may ask for.
+    pub fn limits(&self) -> &RequestLimits {
+        &self.engine.options().limits
+    }
+
+    /// Ids that the model has.
+    pub fn vocabulary(&self) -> usize {
+        self.engine.model().vocab_size
+    }
+
+    /// Takes no more requests; those under way go on.
+    pub fn close(&self) {
+        self.engine.close();
+    }
+
+    /// Tokens that fit in the context.
+    pub fn context(&self) -> usize {
+        self.engine.model().context_len
+    }
+
+    /// Counters of the engine.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.engine.metrics()
+    }
+
+    /// The entry of `/v1/models`.
+    pub fn model(&self) -> Value {
+        json!({
+            "id": self.name,
+            "object": "model",
+            "owned_by": "corella",
+            "created": 0,
+            "base": self.base,
+            "context": self.context(),
+            "max_model_len": self.context(),
+            "vocabulary": self.engine.model().vocab_size,
+            "backend": self.fingerprint,
+            "facts": self.facts,
+        })
+    }
+}

@@ -1,0 +1,192 @@
+// node --test: the parts of the playground that need no page. They are the very files that the server embeds.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+// The files are ES modules without a package file of their own: they are loaded through data URLs with their imports resolved.
+const cache = new Map();
+async function load(name) {
+  if (!cache.has(name)) {
+    const text = readFileSync(new URL("../web/" + name, import.meta.url), "utf8");
+    let source = text;
+    for (const [whole, target] of text.matchAll(/from "\.\/([a-z_]+\.js)"/g)) {
+      source = source.replace(whole, `from ${JSON.stringify(await load(target))}`);
+    }
+    cache.set(name, "data:text/javascript," + encodeURIComponent(source));
+  }
+  return cache.get(name);
+}
+const module = async (name) => import(await load(name));
+
+const state = await module("state.js");
+const filters = await module("filters.js");
+const diff = await module("diff.js");
+const overlap = await module("overlap.js");
+const { history } = await module("history.js");
+const { events } = await module("api.js");
+const { niceTicks } = await module("chart.js");
+
+const token = (text, logprob = -1) => ({ id: 1, text, logprob, entropy: null, top: [{ id: 1, text, logprob }, { id: 2, text: "X", logprob: -2 }] });
+
+function written(prompt, ...pieces) {
+  let doc = state.emptyDocument(prompt);
+  doc = state.addNode(doc, doc.leaf, { by: "model", tokens: [] });
+  return state.appendTokens(doc, doc.leaf, pieces.map((p) => token(p)));
+}
+
+const shape = (doc) => Object.values(doc.nodes).map((n) => [n.id, n.parent, n.text]);
+
+test("typing at the end of one's own text stays in one node", () => {
+  const doc = state.editText(state.emptyDocument("Once"), "Once upon");
+  assert.deepEqual(shape(doc), [[0, null, "Once upon"]]);
+});
+
+test("typing behind generated text makes a node of one's own, and the text is what was typed", () => {
+  const doc = state.editText(written("A", " b", " c"), "A b c!");
+  assert.equal(state.textOf(doc), "A b c!");
+  assert.equal(doc.nodes[doc.leaf].by, "you");
+  assert.equal(doc.nodes[1].tokens.length, 2, "the model's tokens keep their probabilities");
+});
+
+test("a change inside generated text starts a branch and keeps the old one", () => {
+  const before = written("A", " big", " dog");
+  const doc = state.editText(before, "A big cat");
+  assert.equal(state.textOf(doc), "A big cat");
+  const leaves = Object.values(doc.nodes).filter((n) => state.childrenOf(doc, n.id).length === 0).map((n) => state.textOf(doc, n.id)).sort();
+  assert.deepEqual(leaves, ["A big cat", "A big dog"]);
+  assert.deepEqual(doc.nodes[1].tokens.map((t) => t.text), [" big", " "], "cut inside a token: its front has no probability");
+  assert.equal(doc.nodes[1].tokens[1].logprob, null);
+});
+
+test("deleting the end goes back without losing it", () => {
+  const doc = state.editText(written("A", " b", " c"), "A b");
+  assert.equal(state.textOf(doc), "A b");
+  const all = Object.values(doc.nodes).map((n) => state.textOf(doc, n.id));
+  assert.ok(all.includes("A b c"));
+});
+
+test("a new beginning keeps the old page as a branch", () => {
+  const doc = state.editText(written("Hello", " you"), "Bye");
+  assert.equal(state.textOf(doc), "Bye");
+  assert.ok(Object.values(doc.nodes).some((n) => state.textOf(doc, n.id) === "Hello you"));
+});
+
+test("random edits always give the text that was typed, and every node hangs on the root", () => {
+  let seed = 7;
+  const random = (n) => (seed = (seed * 1103515245 + 12345) & 0x7fffffff) % n;
+  let doc = written("Once upon", " a", " time", " 🦓", " there");
+  for (let i = 0; i < 500; i++) {
+    const text = state.textOf(doc);
+    const at = random(text.length + 1);
+    const end = Math.min(text.length, at + random(4));
+    const next = text.slice(0, at) + ["", "x", " yz", "\n", "é"][random(5)] + text.slice(end);
+    doc = state.editText(doc, next);
+    assert.equal(state.textOf(doc), next);
+    if (random(6) === 0) {
+      doc = state.addNode(doc, doc.leaf, { by: "model", tokens: [] });
+      doc = state.appendTokens(doc, doc.leaf, [token(" m"), token("n")]);
+    }
+    if (random(9) === 0) {
+      const ids = Object.keys(doc.nodes);
+      doc = { ...doc, leaf: Number(ids[random(ids.length)]) };
+    }
+    for (const node of Object.values(doc.nodes)) {
+      assert.ok(node.parent === null || doc.nodes[node.parent]);
+      if (node.tokens) assert.equal(node.tokens.map((t) => t.text).join(""), node.text);
+    }
+  }
+  assert.deepEqual(state.importDocument(state.exportDocument(doc, "m")).nodes[0].text, doc.nodes[0].text);
+});
+
+test("an alternative starts a sibling at its token", () => {
+  const doc = state.takeAlternative(written("A", " b", " c", " d"), 1, 1, { id: 9, text: " z", logprob: -3 });
+  assert.equal(state.textOf(doc), "A b z");
+  assert.equal(state.childrenOf(doc, 1).length, 2);
+  const first = state.takeAlternative(written("A", " b", " c"), 1, 0, { id: 9, text: " z", logprob: -3 });
+  assert.equal(state.textOf(first), "A z");
+});
+
+test("pruning moves a reader out, and siblings can be walked", () => {
+  let doc = written("A", " b");
+  doc = state.addNode(doc, 0, { by: "model", text: " c", tokens: [token(" c")] });
+  assert.equal(state.textOf(state.sibling(doc, 1)), "A b");
+  assert.equal(state.textOf(state.prune(doc, doc.leaf)), "A");
+  assert.equal(state.prune(doc, 0), doc);
+});
+
+test("a file that is no tree is refused with a sentence", () => {
+  const node = (id, parent) => ({ id, parent, by: "you", text: "" });
+  const file = (nodes) => JSON.stringify({ format: "corella-tree-1", leaf: 0, nodes });
+  for (const text of ["", "[]", "{}", file([]), file([node(0, 1), node(1, 0)]), file([node(0, null), node(1, 5)]), file([node(0, null), node(0, null)]), file([node(-1, null)])]) {
+    assert.throws(() => state.importDocument(text), /\.$/, text);
+  }
+});
+
+test("filters keep what they say", () => {
+  const top = [0.5, 0.25, 0.15, 0.1].map((p, id) => ({ id, text: String(id), logprob: Math.log(p) }));
+  const kept = (params) => filters.reshape(top, { temperature: 1, topK: 0, topP: 1, minP: 0, ...params }).rows.filter((r) => r.kept).length;
+  assert.equal(kept({}), 4);
+  assert.equal(kept({ topK: 2 }), 2);
+  assert.equal(kept({ topP: 0.6 }), 2);
+  assert.equal(kept({ minP: 0.28 }), 3);
+  assert.equal(kept({ temperature: 0 }), 1);
+  const { rows } = filters.reshape(top, { temperature: 2, topK: 2, topP: 1, minP: 0 });
+  assert.ok(Math.abs(rows[0].drawn - Math.SQRT2 / (1 + Math.SQRT2)) < 1e-9);
+  assert.ok(Math.abs(rows.reduce((n, r) => n + r.drawn, 0) - 1) < 1e-9);
+});
+
+test("universes are marked where they part", () => {
+  const marked = diff.compare(["He chose Mike and won.", "He chose Ron and won."]);
+  assert.deepEqual(marked[0].filter((w) => !w.shared).map((w) => w.text), [" Mike"]);
+  assert.deepEqual(marked.map((m) => m.map((w) => w.text).join("")), ["He chose Mike and won.", "He chose Ron and won."]);
+  assert.equal(diff.commonStart(["abc", "abd"]), 2);
+});
+
+test("overlaps with a reference are those that a search finds", () => {
+  const reference = "the quick brown fox jumps over the lazy dog and the quick cat";
+  const states = overlap.automaton(reference);
+  const text = "yes, the quick brown fox sat; over the lazy dog and then";
+  const spans = overlap.overlaps(states, text, 10);
+  assert.deepEqual(spans.map((s) => text.slice(s.start, s.end)), ["the quick brown fox ", " over the lazy dog and the"]);
+  for (const s of spans) assert.equal(reference.slice(s.at, s.at + s.end - s.start), text.slice(s.start, s.end));
+  const r = overlap.recited(reference, "quick brown", " fox jumps under");
+  assert.equal(r.same, " fox jumps ".length);
+  assert.equal(overlap.recited(reference, "no such prompt", "x"), null);
+});
+
+test("undo takes typing back in one step and redo brings it again", () => {
+  const shown = [];
+  const past = history("a", (doc) => shown.push(doc));
+  past.commit("ab", "typing");
+  past.commit("abc", "typing");
+  past.amend("abcd");
+  past.undo();
+  assert.equal(past.document, "a");
+  past.redo();
+  assert.equal(past.document, "abcd");
+  past.commit("x");
+  assert.equal(past.canRedo, false);
+});
+
+test("events are read however the stream is cut", async () => {
+  const bytes = new TextEncoder().encode('data: {"a":"é"}\n\n: ping\n\ndata: one\r\ndata: two\r\n\r\ndata: [DONE]\n\n');
+  for (const size of [1, 2, 3, 7, 1000]) {
+    const stream = new ReadableStream({
+      start(controller) {
+        for (let i = 0; i < bytes.length; i += size) controller.enqueue(bytes.slice(i, i + size));
+        controller.close();
+      },
+    });
+    const found = [];
+    for await (const event of events(stream)) found.push(event);
+    assert.deepEqual(found, ['{"a":"é"}', "one\ntwo", "[DONE]"]);
+  }
+});
+
+test("ticks are round and enclose the range", () => {
+  assert.deepEqual(niceTicks(0, 10), [0, 2, 4, 6, 8, 10]);
+  for (const [low, high] of [[0, 10], [3.2, 7.9], [0.001, 0.0011], [-5, 5], [4, 4]]) {
+    const ticks = niceTicks(low, high);
+    assert.ok(ticks[0] <= low && ticks[ticks.length - 1] >= high && ticks.length <= 8, `${low} ${high}: ${ticks}`);
+  }
+});

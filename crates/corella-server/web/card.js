@@ -1,0 +1,83 @@
+// The card that hangs on a token: what else could have stood there, each one click away.
+
+import { byId, el, visible } from "./dom.js";
+import { bits, percent } from "./filters.js";
+
+/** `onTake(place, alternative)` is called when a reader goes on from another token. */
+export function card({ onTake, onClose }) {
+  const box = byId("card");
+  let current = null;
+  let timer = null;
+
+  box.addEventListener("pointerenter", () => clearTimeout(timer));
+  box.addEventListener("pointerleave", () => close());
+  box.addEventListener("keydown", (event) => {
+    const buttons = [...box.querySelectorAll("button")];
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) {
+      buttons.at((buttons.indexOf(document.activeElement) + step) % buttons.length)?.focus();
+      event.preventDefault();
+    }
+    if (event.key === "Escape") {
+      close(true);
+      event.stopPropagation();
+    }
+  });
+
+  function fill(place) {
+    const { token } = place;
+    const facts = token.logprob === null ? "no probability is known for this text"
+      : `${percent(Math.exp(token.logprob))} · ${bits(token.logprob).toFixed(1)} bits`
+        + (token.entropy === null ? "" : ` · entropy ${(token.entropy / Math.LN2).toFixed(1)} bits`) + (token.id === null ? "" : ` · id ${token.id}`);
+    const largest = Math.max(...token.top.map((t) => t.logprob), token.logprob ?? -99);
+    const rows = token.top.map((t) => el("button", {
+      type: "button", className: "bar-row" + (t.id === token.id ? " chosen" : ""), title: t.id === token.id ? "the token that was drawn" : "continue from this token",
+      onclick: () => { close(true); onTake(place, t); },
+    },
+    el("span", { className: "piece" }, ...visible(t.text)),
+    el("span", { className: "track" }, el("span", { className: "drawn", style: `width:${100 * Math.exp(t.logprob - largest)}%` })),
+    el("span", { className: "number" }, percent(Math.exp(t.logprob)))));
+    box.replaceChildren(el("h2", {}, ...visible(token.text)), el("p", { className: "hint" }, facts), el("div", { className: "bars" }, ...rows));
+  }
+
+  function open(place, rect, focus) {
+    clearTimeout(timer);
+    if (current !== place) fill(place);
+    current = place;
+    box.hidden = false;
+    const height = box.offsetHeight;
+    const below = rect.bottom + height + 12 < innerHeight || rect.top < height;
+    box.style.left = Math.max(8, Math.min(rect.left, innerWidth - box.offsetWidth - 8)) + scrollX + "px";
+    box.style.top = (below ? rect.bottom + 6 : rect.top - height - 6) + scrollY + "px";
+    if (focus) box.querySelector("button")?.focus();
+  }
+
+  function close(now = true) {
+    clearTimeout(timer);
+    if (!now) {
+      timer = setTimeout(close, 250);
+      return;
+    }
+    if (!box.hidden) onClose();
+    box.hidden = true;
+    current = null;
+  }
+
+  return {
+    /** After the pointer has rested a moment. */
+    hover(place, rect) {
+      if (current === place) {
+        clearTimeout(timer);
+        return;
+      }
+      clearTimeout(timer);
+      timer = setTimeout(() => open(place, rect, false), box.hidden ? 220 : 60);
+    },
+    open: (place, rect) => open(place, rect, true),
+    leave: () => close(false),
+    close,
+    get isOpen() {
+      return !box.hidden;
+    },
+  };
+}

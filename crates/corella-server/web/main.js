@@ -1,0 +1,393 @@
+// The playground: wires the document, the text box, the server and the panels together.
+
+import * as api from "./api.js";
+import { card } from "./card.js";
+import { byId } from "./dom.js";
+import { editor } from "./editor.js";
+import { history } from "./history.js";
+import { drawDemos } from "./panel_demos.js";
+import { drawNext } from "./panel_next.js";
+import { sourcePanel } from "./panel_source.js";
+import { drawTokens } from "./panel_tokens.js";
+import { drawTree, landing } from "./panel_tree.js";
+import { sampling } from "./sampling.js";
+import * as state from "./state.js";
+import { remember, settings } from "./storage.js";
+import { setUpTheme } from "./theme.js";
+import { drawUniverses } from "./universes.js";
+
+const PANELS = ["demos", "next", "tree", "tokens", "source", "settings"];
+
+const view = settings.read("view", { colour: "none", panel: "demos" });
+const storage = remember("page", (message) => say(message, true));
+const params = sampling(() => { fillControls(); if (view.panel === "next") drawPanel(); });
+const past = history(state.emptyDocument(), changed);
+const box = editor({
+  onEdit: (text) => past.commit(state.editText(past.document, text), "typing"),
+  onHover: (place, rect) => alternatives.hover(place, rect),
+  onLeave: () => alternatives.leave(),
+});
+const alternatives = card({ onTake: takeAlternative, onClose: () => box.mark(null) });
+const source = sourcePanel(byId("panel-source"), {
+  onSpans: (found) => { spans = found; box.draw(past.document, view.colour, spans); },
+  text: () => state.textOf(past.document),
+  lastPromptAndAnswer,
+  trace: async (text) => {
+    try {
+      return await api.postJson("/corella/trace", { text });
+    } catch (error) {
+      if (error.status === 404) return null;
+      throw error;
+    }
+  },
+});
+
+let model = null;
+let demos = null;
+let spans = [];
+let running = null;
+let distribution = { text: null, top: null, error: null };
+let tokens = { text: null, list: null, error: null };
+let lookUp = null;
+
+// ---- drawing -------------------------------------------------------------------------------------------------------
+
+function changed(doc) {
+  storage.save(doc);
+  scheduleDraw();
+}
+
+let drawing = false;
+/** At most one drawing per frame, however fast tokens come. */
+function scheduleDraw() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    draw();
+  });
+}
+
+function draw() {
+  const doc = past.document;
+  box.draw(doc, view.colour, spans);
+  byId("undo").disabled = !past.canUndo || running !== null;
+  byId("redo").disabled = !past.canRedo || running !== null;
+  const path = state.pathTo(doc);
+  const forks = path.filter((n) => state.childrenOf(doc, n.id).filter((c) => c.by === "model").length > 1);
+  const fork = forks.length ? forks[forks.length - 1].id : null;
+  drawUniverses(byId("universes"), doc, fork, new Set(path.map((n) => n.id)), treeActions);
+  if (running === null) afterText();
+  if (view.panel === "tree" || view.panel === "next") drawPanel();
+}
+
+function drawPanel() {
+  const panel = byId("panel-" + view.panel);
+  const doc = past.document;
+  switch (view.panel) {
+    case "demos": return drawDemos(panel, demos, model, { run: runDemo });
+    case "next": return drawNext(panel, distribution.top, params, { onTake: appendToken, onRefresh: () => lookAhead(true), error: distribution.error });
+    case "tree": return drawTree(panel, doc, treeActions);
+    case "tokens": return drawTokens(panel, doc, tokens.list, model?.context, tokens.error);
+    case "source": return source.draw();
+    default: return params.draw(panel);
+  }
+}
+
+function showPanel(name) {
+  view.panel = name;
+  settings.write("view", view);
+  for (const other of PANELS) {
+    const on = other === name;
+    byId("panel-" + other).hidden = !on;
+    byId("tab-" + other).setAttribute("aria-selected", String(on));
+    byId("tab-" + other).tabIndex = on ? 0 : -1;
+  }
+  drawPanel();
+  if (name === "next" && running === null) lookAhead(false);
+  if (name === "tokens") afterText();
+}
+
+function say(message, error = false) {
+  const status = byId("status");
+  status.textContent = message;
+  status.classList.toggle("error", error);
+}
+
+function fillControls() {
+  for (const [id, key] of [["max-tokens", "maxTokens"], ["samples", "samples"]]) {
+    if (document.activeElement !== byId(id)) byId(id).value = params.values[key];
+  }
+}
+
+function showContext(count) {
+  const context = model?.context ?? 0;
+  byId("meter-text").textContent = context ? `${count.toLocaleString()} / ${context.toLocaleString()} tokens` : "";
+  byId("meter-fill").style.width = context ? Math.min(100, (100 * count) / context) + "%" : "0";
+  byId("meter").classList.toggle("full", context > 0 && count >= context * 0.9);
+  byId("meter").setAttribute("aria-valuenow", String(count));
+  byId("meter").setAttribute("aria-valuemax", String(context));
+}
+
+// ---- what is looked up about the text -------------------------------------------------------------------------------
+
+let pause = null;
+/** Counts the tokens once the text has rested. */
+function afterText() {
+  const text = state.textOf(past.document);
+  if (tokens.text === text || !model) return;
+  source.textChanged();
+  clearTimeout(pause);
+  pause = setTimeout(async () => {
+    try {
+      tokens = { text, list: await api.tokenize(text), error: null };
+      showContext(tokens.list.length);
+      warnAboutSpace(text);
+    } catch (error) {
+      tokens = { text, list: null, error: error.message };
+    }
+    if (view.panel === "tokens") drawPanel();
+  }, 250);
+}
+
+/** A space at the end usually becomes a token that the model has seldom seen there. */
+function warnAboutSpace(text) {
+  if (running === null && /[^\s] $/.test(text)) say("The text ends with a space: most words carry their space in front, so the model may go on oddly. Remove it.");
+}
+
+async function lookAhead(force) {
+  const text = state.textOf(past.document);
+  if (!model || running !== null || (!force && distribution.text === text)) return;
+  lookUp?.abort();
+  lookUp = new AbortController();
+  distribution = { text, top: distribution.top, error: null };
+  try {
+    let top = null;
+    await api.complete(text, { max_tokens: 1, temperature: 0, n_probs: 40, ignore_eos: true }, (_, found) => { top ??= found[0].top; }, lookUp.signal);
+    distribution = { text, top, error: null };
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    distribution = { text: null, top: null, error: error.message };
+  }
+  if (view.panel === "next") drawPanel();
+}
+
+// ---- generating -------------------------------------------------------------------------------------------------------
+
+/** Continues the text of the page. Several samples become branches side by side; the first is on the page. */
+async function generate() {
+  if (running !== null || !model) return;
+  const doc = past.document;
+  const parent = doc.leaf;
+  const prompt = state.textOf(doc);
+  const request = params.request();
+  const ids = [];
+  past.commit(doc);
+  running = new AbortController();
+  setRunning(true);
+  const started = performance.now();
+  let first = null;
+  let count = 0;
+  const sink = (index, found) => {
+    first ??= performance.now();
+    count += found.length;
+    let next = past.document;
+    if (ids[index] === undefined) {
+      const leaf = next.leaf;
+      next = state.addNode(next, parent, { by: "model", tokens: [], sampling: request });
+      ids[index] = next.leaf;
+      if (ids.filter((id) => id !== undefined).length > 1) next = { ...next, leaf };
+    }
+    past.amend(state.appendTokens(next, ids[index], found));
+    box.followEnd();
+  };
+  try {
+    const { finish } = await api.complete(prompt, request, sink, running.signal);
+    let next = past.document;
+    ids.forEach((id, i) => (next = next.nodes[id] ? state.changeNode(next, id, { finish: finish[i] ?? null }) : next));
+    past.amend(next);
+    const seconds = (performance.now() - (first ?? started)) / 1000;
+    const speed = count > 1 && seconds > 0 ? ` · ${(count / seconds).toFixed(0)} tokens/s · first after ${Math.round((first ?? started) - started)} ms` : "";
+    say(`${count} token${count === 1 ? "" : "s"}${speed} · ended: ${[...new Set(finish)].map(reason).join(", ") || "nothing to add"}`);
+  } catch (error) {
+    if (error.name === "AbortError") say(`Stopped after ${count} tokens; the text so far stays.`);
+    else say(error.message + (error.retryAfter ? ` Try again in ${error.retryAfter} s.` : ""), true);
+  }
+  running = null;
+  setRunning(false);
+  scheduleDraw();
+  if (view.panel === "next") lookAhead(false);
+  if (view.colour === "trace") source.ask();
+}
+
+const reason = (finish) => ({ length: "the number of tokens asked for", stop: "a stop string or the end of a document" })[finish] ?? finish;
+
+function setRunning(on) {
+  byId("generate").hidden = on;
+  byId("stop").hidden = !on;
+  byId("text").readOnly = on;
+  box.setStreaming(on);
+  if (on) {
+    alternatives.close();
+    say("…");
+  }
+}
+
+function takeAlternative(place, token) {
+  if (running !== null) return;
+  past.commit(state.takeAlternative(past.document, place.node, place.index, token));
+  generate();
+}
+
+function appendToken(token) {
+  if (running !== null) return;
+  const doc = past.document;
+  past.commit(state.addNode(doc, doc.leaf, { by: "model", text: token.text, tokens: [{ id: token.id, text: token.text, logprob: token.logprob, entropy: null, top: distribution.top }] }));
+  lookAhead(true);
+}
+
+/** A demo begins on a branch of its own beside everything else. */
+function runDemo(prompt, changes, reference) {
+  if (running !== null) return say("Stop the running text first.", true);
+  const { max_tokens, samples, temperature, ...rest } = changes ?? {};
+  params.set({ topK: 0, topP: 1, minP: 0, repetition: 1, presence: 0, frequency: 0, stop: "", ...rest,
+    ...(max_tokens ? { maxTokens: max_tokens } : {}), samples: samples ?? 1, temperature: temperature ?? 1 });
+  if (reference !== undefined) source.setReference(reference);
+  past.commit(state.editText(past.document, prompt));
+  draw();
+  generate();
+}
+
+function lastPromptAndAnswer() {
+  const path = state.pathTo(past.document);
+  let at = path.length;
+  while (at > 0 && path[at - 1].by === "model") at--;
+  const join = (nodes) => nodes.map((n) => n.text).join("");
+  return { prompt: join(path.slice(0, at)), answer: join(path.slice(at)) };
+}
+
+// ---- the tree ------------------------------------------------------------------------------------------------------
+
+const treeActions = {
+  go: (id) => running === null && past.commit({ ...past.document, leaf: landing(past.document, id) }),
+  bookmark: (id) => past.commit(state.changeNode(past.document, id, { bookmark: !past.document.nodes[id].bookmark })),
+  prune: (id) => running === null && past.commit(state.prune(past.document, id)),
+  clear: () => running === null && past.commit(state.emptyDocument()),
+  exportTree() {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([state.exportDocument(past.document, model?.id)], { type: "application/json" }));
+    link.download = "corella-tree.json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  },
+  async importTree(file) {
+    try {
+      past.commit(state.importDocument(await file.text()));
+      say("Imported. Undo brings the page before it back.");
+    } catch (error) {
+      say(error.message, true);
+    }
+  },
+};
+
+// ---- keys and buttons --------------------------------------------------------------------------------------------------
+
+function onKey(event) {
+  const control = event.ctrlKey || event.metaKey;
+  const inField = event.target.matches?.("input, select, textarea:not(#text)");
+  if (control && event.key === "Enter") generate();
+  else if (event.key === "Escape") {
+    if (alternatives.isOpen) {
+      alternatives.close();
+      box.focus();
+    } else if (running) running.abort();
+    else return;
+  } else if (control && event.key.toLowerCase() === "z" && !inField) {
+    if (running === null) event.shiftKey ? past.redo() : past.undo();
+  } else if (control && event.key.toLowerCase() === "y" && !inField) {
+    if (running === null) past.redo();
+  } else if (event.altKey && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
+    if (running === null) past.commit(state.sibling(past.document, event.key === "ArrowLeft" ? -1 : 1));
+  } else if (event.altKey && event.key === "ArrowUp") {
+    const node = past.document.nodes[past.document.leaf];
+    if (running === null && node.parent !== null) past.commit({ ...past.document, leaf: node.parent });
+  } else if (event.altKey && event.key.toLowerCase() === "b") treeActions.bookmark(past.document.leaf);
+  else if (event.altKey && event.key === ".") {
+    const place = box.placeAtCursor();
+    if (place) {
+      box.mark(place);
+      alternatives.open(place, place.element.getBoundingClientRect());
+    }
+  } else if (event.altKey && /^[1-6]$/.test(event.key)) {
+    showPanel(PANELS[Number(event.key) - 1]);
+    byId("tab-" + view.panel).focus();
+  } else if (event.key === "F1") byId("keys").showModal();
+  else return;
+  event.preventDefault();
+}
+
+function wire() {
+  document.addEventListener("keydown", onKey);
+  byId("generate").addEventListener("click", generate);
+  byId("stop").addEventListener("click", () => running?.abort());
+  byId("undo").addEventListener("click", () => past.undo());
+  byId("redo").addEventListener("click", () => past.redo());
+  byId("help").addEventListener("click", () => byId("keys").showModal());
+  for (const [id, key, most] of [["max-tokens", "maxTokens", 100000], ["samples", "samples", 8]]) {
+    byId(id).addEventListener("change", (event) => {
+      params.set({ [key]: Math.min(most, Math.max(1, Math.round(Number(event.target.value)) || 1)) });
+      event.target.value = params.values[key];
+    });
+  }
+  byId("colour").value = view.colour;
+  byId("colour").addEventListener("change", (event) => {
+    view.colour = event.target.value;
+    settings.write("view", view);
+    if (view.colour === "trace") source.ask();
+    draw();
+  });
+  for (const name of PANELS) byId("tab-" + name).addEventListener("click", () => showPanel(name));
+  byId("tabs").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step || event.altKey) return;
+    showPanel(PANELS[(PANELS.indexOf(view.panel) + step + PANELS.length) % PANELS.length]);
+    byId("tab-" + view.panel).focus();
+  });
+}
+
+/** Asks for the model until the server has loaded it. */
+async function connect() {
+  for (;;) {
+    try {
+      model = await api.loadedModel();
+      byId("model-name").textContent = `${model.id} · ${model.base === false ? "instruct model" : "base model"}`;
+      byId("dot").className = "dot up";
+      demos = (await api.getJson("/corella/demos"))?.demos ?? [];
+      byId("run-link").hidden = (await api.getJson("/corella/run")) === null;
+      if (view.panel === "demos") drawPanel();
+      showContext(0);
+      scheduleDraw();
+      return;
+    } catch (error) {
+      byId("dot").className = "dot down";
+      byId("model-name").textContent = error.status === 503 ? error.message : "not connected";
+      if (error.status === 401) return askForKey();
+      await new Promise((done) => setTimeout(done, 1000));
+    }
+  }
+}
+
+function askForKey() {
+  const key = prompt("This server wants an API key:");
+  if (key) {
+    sessionStorage.setItem("corella-key", key);
+    connect();
+  }
+}
+
+setUpTheme(byId("theme"));
+wire();
+fillControls();
+showPanel(PANELS.includes(view.panel) ? view.panel : "demos");
+storage.load().then((doc) => doc && past.amend(doc));
+connect();

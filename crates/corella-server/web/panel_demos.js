@@ -1,0 +1,69 @@
+// The guided tour: the lecture's demonstrations, each one click on the loaded model. The server names the prompts: those of
+// the tiny internet for a model that learned it, the lecture's for any other.
+
+import { el } from "./dom.js";
+
+/**
+ * `demos`: [{ id, title, text, kind, prompt, reference, pairs, question, measured, settings }], the shape of /corella/demos.
+ * `act.run(prompt, settings, reference)` puts the prompt on a fresh branch and continues it.
+ */
+export function drawDemos(panel, demos, model, act) {
+  const intro = model?.base === false
+    ? "This looks like an instruct model. The tour is about base models: they continue any text; nobody taught them to answer."
+    : "A base model is a simulator of text: give it a beginning and it dreams how the page goes on, token by token.";
+  panel.replaceChildren(el("h2", {}, "What a base model does"), el("p", { className: "hint" }, intro),
+    ...(demos ?? []).map((demo, i) => (KINDS[demo.kind] ?? plain)(demo, i + 1, act)));
+}
+
+const KINDS = { fewshot, assistant };
+
+function frame(demo, number, ...content) {
+  return el("section", { className: "demo", "data-demo": demo.id, "aria-label": demo.title },
+    el("h3", {}, `${number}. ${demo.title}`), el("p", {}, demo.text),
+    demo.measured ? el("p", { className: "measured" }, demo.measured) : null, ...content);
+}
+
+const button = (label, onclick, className = "small") => el("button", { type: "button", className, onclick }, label);
+
+function plain(demo, number, act) {
+  const runs = demo.prompts ?? [{ label: "Try it", prompt: demo.prompt, settings: demo.settings, reference: demo.reference }];
+  const shown = runs[0].prompt;
+  return frame(demo, number, el("pre", {}, shown),
+    el("div", { className: "row" }, ...runs.map((r) => button(r.label, () => act.run(r.prompt, { ...demo.settings, ...r.settings }, r.reference)))));
+}
+
+/** Pairs of words that make a translator; every cell can be changed. */
+function fewshot(demo, number, act) {
+  const pairs = demo.pairs.map((pair) => [...pair]);
+  const grid = el("div", { className: "pairs" });
+  const question = el("input", { type: "text", value: demo.question, "aria-label": "Word to translate" });
+  const prompt = () => pairs.filter(([a, b]) => a && b).map(([a, b]) => `${a}: ${b}\n`).join("") + question.value + ":";
+  const draw = () => grid.replaceChildren(...pairs.flatMap((pair, i) => [
+    el("input", { type: "text", value: pair[0], "aria-label": `Example ${i + 1}, from`, oninput: (e) => (pair[0] = e.target.value) }),
+    el("input", { type: "text", value: pair[1], "aria-label": `Example ${i + 1}, to`, oninput: (e) => (pair[1] = e.target.value) }),
+    el("button", { type: "button", className: "quiet small", "aria-label": `Remove example ${i + 1}`, onclick: () => { pairs.splice(i, 1); draw(); } }, "×"),
+  ]), question, el("span", {}, "→ ?"), el("span", {}));
+  draw();
+  return frame(demo, number, grid, el("div", { className: "row" },
+    button("Add an example", () => { pairs.push(["", ""]); draw(); }),
+    button("Continue", () => act.run(prompt(), demo.settings)),
+    button("Without examples", () => act.run(question.value + ":", demo.settings))));
+}
+
+/** A transcript that makes an assistant of a base model; the stop string is a switch, the prompt is in full view. */
+function assistant(demo, number, act) {
+  const question = el("input", { type: "text", value: demo.question, "aria-label": "Question", style: "flex:1" });
+  const stop = el("input", { type: "checkbox", checked: true });
+  const page = el("pre", {});
+  const prompt = () => demo.prompt.replace("{}", question.value);
+  const show = () => (page.textContent = prompt());
+  question.addEventListener("input", show);
+  show();
+  const settings = () => ({ ...demo.settings, stop: demo.stop, stopOn: stop.checked });
+  return frame(demo, number, el("div", { className: "row" }, question),
+    el("details", {}, el("summary", {}, "The whole prompt"), page),
+    el("label", { className: "row" }, stop, `stop at “${demo.stop}” — switched off, it dreams the next question`),
+    el("div", { className: "row" },
+      button("Ask inside the transcript", () => act.run(prompt(), settings())),
+      button("Ask bare", () => act.run(question.value, { ...demo.settings, stopOn: false }))));
+}

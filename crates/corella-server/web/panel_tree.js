@@ -1,0 +1,74 @@
+// The panel ‘Branches’: every continuation that was made, to walk, bookmark and prune.
+
+import { el } from "./dom.js";
+import { childrenOf, newestLeaf, pathTo } from "./state.js";
+
+const SHOWN = 60;
+
+/** Draws the tree; `act` has go(id), bookmark(id), prune(id), exportTree(), importTree(file), clear(). */
+export function drawTree(panel, doc, act) {
+  const onPath = new Set(pathTo(doc).map((n) => n.id));
+  const marked = Object.values(doc.nodes).filter((n) => n.bookmark);
+  const file = el("input", { type: "file", accept: "application/json,.json", hidden: true, onchange: (e) => e.target.files[0] && act.importTree(e.target.files[0]) });
+  panel.replaceChildren(
+    el("h2", {}, "Branches"),
+    el("p", { className: "hint" }, `${Object.keys(doc.nodes).length} pieces. Blue is the model’s, black is yours. Everything stays until you prune it; kept in this browser only.`),
+    el("div", { className: "row" },
+      el("button", { type: "button", className: "small", onclick: act.exportTree }, "Export"),
+      el("button", { type: "button", className: "small", onclick: () => file.click() }, "Import"), file,
+      el("button", { type: "button", className: "small", onclick: act.clear }, "New page")),
+    marked.length ? el("h3", {}, "Bookmarks") : null,
+    marked.length ? el("ul", { className: "tree" }, ...marked.map((n) => el("li", {}, el("div", { className: "node" }, goButton(n, act))))) : null,
+    el("h3", {}, "Tree"),
+    el("ul", { className: "tree", role: "tree", "aria-label": "Branches" }, branch(doc, rootOf(doc), onPath, act)));
+}
+
+const rootOf = (doc) => pathTo(doc)[0];
+
+const label = (text) => {
+  const line = text.replace(/\s+/g, " ").trim();
+  return line === "" ? "(empty)" : line.length > SHOWN ? line.slice(0, SHOWN) + "…" : line;
+};
+
+function goButton(node, act) {
+  return el("button", { type: "button", className: "go" + (node.by === "model" ? " model-text" : ""), title: node.text.slice(0, 400), onclick: () => act.go(node.id) }, label(node.text));
+}
+
+/** A node with what hangs on it. A chain without forks stays at one indentation. */
+function branch(doc, node, onPath, act) {
+  const items = [];
+  for (let at = node; at; ) {
+    const children = childrenOf(doc, at.id);
+    const item = el("li", { role: "treeitem", className: (onPath.has(at.id) ? "on-path" : "") + (doc.leaf === at.id ? " leaf" : ""), "aria-selected": String(doc.leaf === at.id) },
+      el("div", { className: "node" }, goButton(at, act), actions(at, act)));
+    items.push(item);
+    if (children.length === 1) {
+      at = children[0];
+      continue;
+    }
+    if (children.length > 1) item.append(el("ul", { role: "group" }, ...children.flatMap((child) => branchItems(doc, child, onPath, act))));
+    at = null;
+  }
+  return items.length === 1 ? items[0] : fragment(items);
+}
+
+function branchItems(doc, node, onPath, act) {
+  return [branch(doc, node, onPath, act)];
+}
+
+function fragment(items) {
+  const made = document.createDocumentFragment();
+  made.append(...items);
+  return made;
+}
+
+function actions(node, act) {
+  const bookmark = el("button", { type: "button", className: "quiet small act" + (node.bookmark ? " on" : ""), title: "Bookmark", "aria-label": "Bookmark", "aria-pressed": String(node.bookmark), onclick: () => act.bookmark(node.id) }, node.bookmark ? "★" : "☆");
+  const prune = node.parent === null ? null : el("button", { type: "button", className: "quiet small act", title: "Prune this branch", "aria-label": "Prune this branch", onclick: () => act.prune(node.id) }, "✂");
+  return el("span", {}, bookmark, prune);
+}
+
+/** Where a reader lands who chooses node `id`: at the end of its newest branch, or at itself if it is on the path. */
+export function landing(doc, id) {
+  return pathTo(doc).some((n) => n.id === id) ? id : newestLeaf(doc, id);
+}

@@ -1,0 +1,103 @@
+// The sampling settings: what is sent with every request, presets, and the panel that sets them.
+
+import { el } from "./dom.js";
+import { settings } from "./storage.js";
+
+const DEFAULTS = {
+  maxTokens: 128, samples: 1, temperature: 1, topK: 0, topP: 1, minP: 0, repetition: 1, presence: 0, frequency: 0,
+  seed: "", stop: "", stopOn: true, ignoreEos: false,
+};
+
+/** Named settings; each replaces the shaping of the distribution and nothing else. */
+export const PRESETS = [
+  { name: "The model itself", text: "temperature 1, no filter", values: { temperature: 1, topK: 0, topP: 1, minP: 0, repetition: 1 } },
+  { name: "Careful", text: "temperature 0.7, top-p 0.9", values: { temperature: 0.7, topK: 0, topP: 0.9, minP: 0, repetition: 1 } },
+  { name: "Adventurous", text: "temperature 1.3, min-p 0.08", values: { temperature: 1.3, topK: 0, topP: 1, minP: 0.08, repetition: 1 } },
+  { name: "Likeliest", text: "temperature 0: always the top token", values: { temperature: 0, topK: 0, topP: 1, minP: 0, repetition: 1 } },
+];
+
+const SLIDERS = [
+  ["temperature", "Temperature", 0, 2, 0.05, "flattens (above 1) or sharpens the distribution; 0 takes the likeliest token"],
+  ["topK", "Top-k", 0, 200, 1, "only the k likeliest tokens; 0 for all"],
+  ["topP", "Top-p", 0.05, 1, 0.01, "only the likeliest tokens that together reach p; 1 for all"],
+  ["minP", "Min-p", 0, 0.5, 0.01, "only tokens at least this likely, relative to the likeliest"],
+  ["repetition", "Repetition", 1, 2, 0.05, "divides the scores of tokens that were used; 1 for none"],
+  ["presence", "Presence", -2, 2, 0.1, "taken off tokens that were used at all"],
+  ["frequency", "Frequency", -2, 2, 0.1, "taken off for each use"],
+];
+
+/** The settings of this browser. `onChange()` after every change. */
+export function sampling(onChange) {
+  let values = settings.read("sampling", DEFAULTS);
+  const own = settings.read("presets", { list: [] }).list;
+
+  function set(changes) {
+    values = { ...values, ...changes };
+    settings.write("sampling", values);
+    onChange();
+  }
+
+  /** The body of a request, beside the prompt. */
+  function request() {
+    const stops = values.stopOn ? values.stop.split("\n").filter((s) => s !== "").map((s) => s.replaceAll("\\n", "\n")) : [];
+    const body = {
+      max_tokens: values.maxTokens, n: values.samples, temperature: values.temperature, top_p: values.topP, n_probs: 12,
+    };
+    if (values.topK > 0) body.top_k = values.topK;
+    if (values.minP > 0) body.min_p = values.minP;
+    if (values.repetition !== 1) body.repetition_penalty = values.repetition;
+    if (values.presence !== 0) body.presence_penalty = values.presence;
+    if (values.frequency !== 0) body.frequency_penalty = values.frequency;
+    if (values.seed !== "") body.seed = Number(values.seed);
+    if (stops.length) body.stop = stops;
+    if (values.ignoreEos) body.ignore_eos = true;
+    return body;
+  }
+
+  function draw(panel) {
+    const preset = (p, remove) => el("span", { className: "row" },
+      el("button", { type: "button", className: "small", title: p.text, onclick: () => { set(p.values); draw(panel); } }, p.name), remove);
+    const presets = el("div", { className: "row" }, ...PRESETS.map((p) => preset(p)), ...own.map((p, i) => preset(p, el("button", {
+      type: "button", className: "quiet small", "aria-label": "Remove preset " + p.name,
+      onclick: () => { own.splice(i, 1); settings.write("presets", { list: own }); draw(panel); },
+    }, "×"))));
+    const name = el("input", { type: "text", placeholder: "name", "aria-label": "Name of the preset", size: 12, maxLength: 30 });
+    const save = el("button", {
+      type: "button", className: "small",
+      onclick: () => {
+        if (name.value.trim() === "") return name.focus();
+        own.push({ name: name.value.trim(), text: "your own", values: Object.fromEntries(SLIDERS.map(([key]) => [key, values[key]])) });
+        settings.write("presets", { list: own });
+        draw(panel);
+      },
+    }, "Save as preset");
+    panel.replaceChildren(
+      el("h2", {}, "Sampling"), el("p", { className: "hint" }, "How a token is drawn from the distribution. The panel ‘Next token’ shows what each control does to it."),
+      presets, el("div", { className: "row", style: "margin:.5rem 0" }, name, save),
+      ...SLIDERS.map((slider) => sliderRow(slider)),
+      el("h3", {}, "Seed"),
+      el("div", { className: "row" }, el("input", {
+        type: "number", min: 0, step: 1, value: values.seed, placeholder: "a new one each time", "aria-label": "Seed", style: "width:12rem",
+        oninput: (e) => set({ seed: e.target.value }),
+      })),
+      el("h3", {}, "Stop"),
+      el("label", { className: "row" }, el("input", { type: "checkbox", checked: values.stopOn, onchange: (e) => set({ stopOn: e.target.checked }) }), "stop at these strings (one a line, \\n for a line break)"),
+      el("textarea", { className: "area", "aria-label": "Stop strings", rows: 3, value: values.stop, oninput: (e) => set({ stop: e.target.value }) }),
+      el("label", { className: "row" }, el("input", { type: "checkbox", checked: values.ignoreEos, onchange: (e) => set({ ignoreEos: e.target.checked }) }), "go on past the end of a document"),
+    );
+  }
+
+  function sliderRow([key, label, min, max, step, title]) {
+    const number = el("input", { type: "number", min, max, step, value: values[key], "aria-label": label + ", number", onchange: (e) => change(e.target.value) });
+    const range = el("input", { type: "range", min, max, step, value: values[key], "aria-label": label, oninput: (e) => change(e.target.value) });
+    const change = (text) => {
+      const value = Math.min(max, Math.max(min, Number(text)));
+      if (!Number.isFinite(value)) return;
+      number.value = range.value = value;
+      set({ [key]: value });
+    };
+    return el("div", { className: "slider", title }, el("span", {}, label), range, number);
+  }
+
+  return { get values() { return values; }, set, request, draw };
+}

@@ -1,0 +1,289 @@
+//! `corella trace`: which spans of a text stand in the training data, where and how often; and how much of a text a model
+//! has by heart.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use corella_infer::{Engine, EngineOptions, RequestParams, TokenBytes};
+use corella_model::StepOptions;
+use corella_server::{Place, Span, Tracer};
+use corella_text::tokenizer::Tokenizer;
+use corella_trace::{Index, SpanRules, TokenSpan, WINDOW, extraction, spans, windows};
+use corella_train::RunPlan;
+use serde_json::json;
+
+use crate::cli::Common;
+use crate::error::{Failure, Result};
+use crate::inputs::dataset;
+use crate::model;
+
+/// Name of the index in a run folder.
+const INDEX: &str = "trace.index";
+/// Places of a span that are shown.
+const PLACES: usize = 3;
+/// Tokens shown around a place.
+const AROUND: usize = 30;
+
+/// Flags of `trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// What to do
+    #[command(subcommand)]
+    command: TraceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TraceCommand {
+    /// Sort the training tokens of a run, so that spans are found at once
+    Index {
+        /// A run folder
+        run: PathBuf,
+    },
+    /// The spans of a text that stand in the training data of a run
+    Find {
+        /// A run folder
+        run: PathBuf,
+        /// The text
+        #[command(flatten)]
+        text: TextArgs,
+        /// Fewest tokens of a span
+        #[arg(long, default_value_t = SpanRules::default().least)]
+        least: usize,
+    },
+    /// How likely a model writes a text word for word, in windows of 50 tokens
+    Memory {
+        /// A run folder, a Hugging Face folder, or a model file
+        model: PathBuf,
+        /// The text
+        #[command(flatten)]
+        text: TextArgs,
+        /// Tokens from one window to the next
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        stride: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct TextArgs {
+    /// The text itself
+    #[arg(short, long)]
+    prompt: Option<String>,
+    /// A file with the text
+    #[arg(long)]
+    text: Option<PathBuf>,
+}
+
+impl TextArgs {
+    fn read(&self) -> Result<String> {
+        match (&self.prompt, &self.text) {
+            (Some(text), _) => Ok(text.clone()),
+            (None, Some(path)) => {
+                std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+            }
+            (None, None) => Ok(String::new()),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &TraceArgs, common: &Common) -> Result<()> {
+    match &args.command {
+        TraceCommand::Index { run } => index(run, common),
+        TraceCommand::Find { run, text, least } => find(run, &text.read()?, *least, common),
+        TraceCommand::Memory { model, text, stride } => memory(model, &text.read()?, *stride as usize, common),
+    }
+}
+
+fn plan_of(run: &Path) -> Result<RunPlan> {
+    let path = run.join("run.toml");
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Failure::new(format!("{}: {e}", path.display()))
+            .hint("name a run folder, as `corella train` and `corella tour` write it")
+    })?;
+    Ok(RunPlan::from_toml(&text)?)
+}
+
+fn index(run: &Path, common: &Common) -> Result<()> {
+    let tracer = RunTracer::build(&plan_of(run)?)?;
+    let path = run.join(INDEX);
+    tracer.index.write(&path)?;
+    let (tokens, documents) = (tracer.index.len(), tracer.index.documents());
+    if common.json {
+        println!("{}", json!({"path": path.display().to_string(), "tokens": tokens, "documents": documents}));
+    } else {
+        println!("wrote {}: {tokens} tokens in {documents} documents", path.display());
+    }
+    Ok(())
+}
+
+fn find(run: &Path, text: &str, least: usize, common: &Common) -> Result<()> {
+    let plan = plan_of(run)?;
+    let mut tracer = match RunTracer::open(run, &plan, false)? {
+        Some(tracer) => tracer,
+        None => RunTracer::build(&plan)?,
+    };
+    tracer.rules.least = least;
+    let found = tracer.find(text);
+    if common.json {
+        println!("{}", json!({"spans": found}));
+        return Ok(());
+    }
+    if found.is_empty() {
+        println!("no span of {least} tokens or more stands in the training data");
+    }
+    let units: Vec<u16> = text.encode_utf16().collect();
+    for span in &found {
+        let stretch = String::from_utf16_lossy(&units[span.start..span.end]);
+        println!("read {} times, {} tokens: {:?}", span.count, span.tokens, stretch);
+        for place in &span.documents {
+            println!(
+                "    document {}: …{}【{}】{}…",
+                place.document,
+                line(&place.before),
+                line(&place.matched),
+                line(&place.after)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn line(text: &str) -> String {
+    text.replace('\n', " ⏎ ")
+}
+
+fn memory(path: &Path, text: &str, stride: usize, common: &Common) -> Result<()> {
+    let log_probs = scores(path, text, common)?;
+    let found = windows(&log_probs, stride);
+    let share = extraction(&found);
+    if common.json {
+        let rows: Vec<_> = found.iter().map(|w| json!({"start": w.start, "log_p": w.log_p, "p": w.p()})).collect();
+        println!("{}", json!({"tokens": log_probs.len(), "window": WINDOW, "windows": rows, "memorised_share": share}));
+        return Ok(());
+    }
+    if found.is_empty() {
+        let what =
+            format!("the text has {} tokens; a window of {WINDOW} needs {WINDOW} more in front of it", log_probs.len());
+        return Err(Failure::usage(what).hint("give a longer text"));
+    }
+    for w in &found {
+        let bar = "█".repeat((w.p() * 40.0).round() as usize);
+        println!("token {:6}  p = {:<12.3e} {bar}", w.start, w.p());
+    }
+    println!(
+        "{} of {} windows have p > 0.5: that part of the text it knows by heart",
+        (share * found.len() as f64).round(),
+        found.len()
+    );
+    Ok(())
+}
+
+/// The log-probability of every token of `text`, given all before it.
+fn scores(path: &Path, text: &str, common: &Common) -> Result<Vec<f32>> {
+    let opened = model::open(path, None)?;
+    let tokenizer = opened.tokenizer.clone();
+    let mut prompt = vec![tokenizer.start_of_text()];
+    prompt.extend(tokenizer.encode(text));
+    if prompt.len() > opened.context_len() {
+        let what = format!("the text has {} tokens, but the context holds {}", prompt.len(), opened.context_len());
+        return Err(Failure::usage(what).hint("give a shorter text"));
+    }
+    let step = StepOptions::one_sequence(prompt.len());
+    let bytes: TokenBytes = Arc::new(move |id| tokenizer.token_bytes(id).to_vec());
+    let engine = Engine::start(opened.load(common, step)?, bytes, EngineOptions::default())?;
+    let handle = engine.handle();
+    let params = RequestParams { prompt, max_tokens: 0, prompt_logprobs: Some(0), ..RequestParams::default() };
+    let completion = handle.complete(handle.check(params).map_err(Failure::usage)?)?;
+    match completion.error {
+        Some(error) => Err(Failure::new(error)),
+        // The first token has no probability: it only marks the start.
+        None => Ok(completion.prompt.iter().filter_map(|t| t.logprob).collect()),
+    }
+}
+
+/// The index of a run's training tokens, with the tokenizer that made them.
+pub struct RunTracer {
+    index: Index,
+    tokenizer: Tokenizer,
+    rules: SpanRules,
+}
+
+impl RunTracer {
+    /// Reads the index that `corella trace index` wrote; where there is none, makes one if `build`.
+    pub fn open(run: &Path, plan: &RunPlan, build: bool) -> Result<Option<RunTracer>> {
+        let path = run.join(INDEX);
+        if !path.is_file() {
+            return build.then(|| RunTracer::build(plan)).transpose();
+        }
+        let (tokens, tokenizer) = training_tokens(plan)?;
+        let index = Index::read(&path, tokens, tokenizer.end_of_text())?;
+        Ok(Some(RunTracer { index, tokenizer, rules: SpanRules::default() }))
+    }
+
+    fn build(plan: &RunPlan) -> Result<RunTracer> {
+        let (tokens, tokenizer) = training_tokens(plan)?;
+        let index = Index::build(tokens, tokenizer.end_of_text())?;
+        Ok(RunTracer { index, tokenizer, rules: SpanRules::default() })
+    }
+
+    fn find(&self, text: &str) -> Vec<Span> {
+        let ids = self.tokenizer.encode(text);
+        let units = token_units(text, &ids, &self.tokenizer);
+        let found = spans(&self.index, &ids, self.tokenizer.end_of_text(), self.rules);
+        found.iter().map(|span| self.show(span, &ids, &units)).collect()
+    }
+
+    fn show(&self, span: &TokenSpan, ids: &[u32], units: &[usize]) -> Span {
+        let (start, end) = (span.range.start, span.range.end);
+        let places = self.index.positions(&span.found, PLACES);
+        let text = |range| self.tokenizer.decode(self.index.tokens(range));
+        let documents: Vec<Place> = places
+            .iter()
+            .map(|at| {
+                let (document, inside) = self.index.document(*at);
+                let behind = at + (end - start);
+                Place {
+                    document: document as u64,
+                    before: text(inside.start.max(at.saturating_sub(AROUND))..*at),
+                    matched: text(*at..behind),
+                    after: text(behind..inside.end.min(behind + AROUND).max(behind)),
+                }
+            })
+            .collect();
+        let leaves = documents.first().map(|d| d.after.clone()).filter(|after| !after.is_empty() && end < ids.len());
+        Span { start: units[start], end: units[end], tokens: end - start, count: span.found.count(), documents, leaves }
+    }
+}
+
+impl Tracer for RunTracer {
+    fn spans(&self, text: &str) -> std::result::Result<Vec<Span>, String> {
+        Ok(self.find(text))
+    }
+}
+
+/// The tokens that a run was trained on, as it saw them.
+fn training_tokens(plan: &RunPlan) -> Result<(Vec<u32>, Tokenizer)> {
+    let data = dataset(Path::new(&plan.data.path), &plan.data.tokenizer, plan.model.vocab_size, plan.train.seed)?;
+    Ok((data.train.to_vec(), data.tokenizer))
+}
+
+/// Where each token begins, and where the last ends, in UTF-16 units of `text`. A border inside a character counts as the
+/// character's beginning.
+fn token_units(text: &str, ids: &[u32], tokenizer: &Tokenizer) -> Vec<usize> {
+    let mut units = vec![0; text.len() + 1];
+    let mut count = 0;
+    for (at, c) in text.char_indices() {
+        units[at..at + c.len_utf8()].fill(count);
+        count += c.len_utf16();
+    }
+    units[text.len()] = count;
+    let mut at = 0;
+    let mut starts = vec![0];
+    for id in ids {
+        at += tokenizer.token_bytes(*id).len();
+        starts.push(units[at.min(text.len())]);
+    }
+    starts
+}

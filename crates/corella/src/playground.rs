@@ -1,0 +1,94 @@
+//! What the playground shows of a run folder beside its model: demonstrations from the tiny internet with the measured
+//! figures, and where text comes from.
+
+use std::path::Path;
+
+use corella_server::{Extras, Tracer, Transcript, assistant_page};
+use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts, probes};
+use corella_train::RunPlan;
+use serde_json::{Value, json};
+
+use crate::commands::trace::RunTracer;
+use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED};
+use crate::tour::OPENING;
+
+/// Everything that goes with `model`, where it is a run folder.
+pub fn extras(model: &Path) -> Extras {
+    let plan = std::fs::read_to_string(model.join("run.toml")).ok().and_then(|text| RunPlan::from_toml(&text).ok());
+    let Some(plan) = plan else { return Extras::default() };
+    let tiny = plan.data.path == TINY_INTERNET;
+    let measured = std::fs::read_to_string(model.join("tour.json")).ok().and_then(|t| serde_json::from_str(&t).ok());
+    // The tiny internet is made and sorted in seconds; other data are searched where an index was made before.
+    let tracer = RunTracer::open(model, &plan, tiny).ok().flatten();
+    Extras {
+        demos: tiny.then(|| demos(plan.train.seed, &measured.unwrap_or(Value::Null))),
+        tracer: tracer.map(|tracer| Box::new(tracer) as Box<dyn Tracer>),
+    }
+}
+
+/// The lecture's demonstrations with pages, facts and words of the tiny internet. `measured` is tour.json.
+fn demos(seed: u64, measured: &Value) -> Value {
+    let world = World::new(WORLD_SEED);
+    let corpus = Corpus::generate(&world, CorpusOptions { seed, documents: TINY_PAGES });
+    let list = facts(&world, &corpus);
+    let probes = probes(&world, &list);
+    let found = &measured["phenomena"];
+    let ratio = |v: &Value| Some(format!("{} of {}", v[0].as_u64()?, v[1].as_u64()?));
+    let note = |text: Option<String>| text.map_or(Value::Null, |t| json!(format!("Measured on this model: {t}.")));
+    let planted = list.planted.iter().max_by_key(|p| p.presentations);
+    let (article, times) = planted.map_or(("", 0), |p| (p.text.as_str(), p.presentations));
+    let given: String = article.split_inclusive(' ').take(12).collect();
+    let known = probes.recall.first();
+    let unknown = probes.recall.iter().find(|r| r.mentions == 0);
+    let few = probes.few_shot.iter().find(|f| f.examples == 10);
+    let mut lines: Vec<&str> = few.map_or(Vec::new(), |f| f.prompt.lines().collect());
+    let word = lines.pop().unwrap_or_default().trim_end_matches(':');
+    let pairs: Vec<Vec<&str>> = lines.iter().map(|l| l.splitn(2, ": ").collect()).collect();
+    let question = probes.explanations.first().map_or("", |q| &q.question);
+    let page = if probes.assistant.is_empty() {
+        assistant_page(&Transcript::default(), &[])
+    } else {
+        probes.assistant.clone()
+    };
+    let recall_32 = ratio(&found["recall_by_mentions"]["32"]);
+    json!([
+        {
+            "id": "continue", "kind": "plain", "title": "It continues",
+            "text": "A beginning is all it gets. Three samples of one prompt differ, because every token is drawn from a distribution.",
+            "measured": note(ratio(&found["grammatical_sentences"]).map(|r| format!("{r} sentences of its stories follow the grammar of the pages it read"))),
+            "prompts": [{"label": "Three times", "prompt": OPENING, "settings": {"samples": 3, "max_tokens": 60, "temperature": 0.8}}]
+        },
+        {
+            "id": "list", "kind": "plain", "title": "It knows what was mentioned often",
+            "text": "Facts that many pages state come back; rare ones are guessed. Colour by surprise to see where it is unsure.",
+            "measured": note(recall_32.map(|r| format!("{r} facts right that 32 to 63 pages state"))),
+            "prompts": [
+                {"label": "A well-known animal", "prompt": known.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "temperature": 0}},
+                {"label": "One that no page describes", "prompt": unknown.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "samples": 4}}
+            ]
+        },
+        {
+            "id": "recite", "kind": "plain", "title": "It recites",
+            "text": format!("This article stood in the corpus {times} times. It comes back word for word. The panel ‘Source’ shows where it comes from."),
+            "measured": note(found["recited_of_40"][times.to_string()].as_array().map(|runs| format!("{} of {} articles seen {times} times recited for 40 tokens", runs.iter().filter(|n| **n == json!(40)).count(), runs.len()))),
+            "prompts": [{"label": "Recite", "prompt": given.trim_end(), "reference": article, "settings": {"temperature": 0, "max_tokens": 80}}]
+        },
+        {
+            "id": "universes", "kind": "plain", "title": "It dreams parallel universes",
+            "text": "Asked for what it was never told, it makes something up, another thing each time. The words that the universes do not share are marked.",
+            "prompts": [{"label": "Four universes", "prompt": unknown.map_or("", |r| &r.prompt), "settings": {"samples": 4, "max_tokens": 12}}]
+        },
+        {
+            "id": "fewshot", "kind": "fewshot", "title": "It learns from examples in the prompt",
+            "text": "It read lists of words in three invented languages. The examples tell it which one is meant.",
+            "measured": note(ratio(&found["few_shot_by_examples"]["3"]).map(|r| format!("{r} words right with three examples"))),
+            "pairs": pairs, "question": word, "settings": {"max_tokens": 8, "temperature": 0, "stop": "\\n"}
+        },
+        {
+            "id": "assistant", "kind": "assistant", "title": "A transcript makes it an assistant",
+            "text": "Its pages hold conversations with an assistant, as the web does. Without the stop it dreams the next question too; without the page, the bare question only leads to more text.",
+            "measured": note(ratio(&found["assistant"]["explanations"]).map(|r| format!("{r} explanations right"))),
+            "prompt": page, "question": question, "stop": "\\nHuman:", "settings": {"max_tokens": 100, "temperature": 0.5}
+        }
+    ])
+}
