@@ -64,7 +64,7 @@ pub struct PrepareOptions {
 
 /// Documents between reader and writer may take this part of the ceiling; the rest is for the program, its tables, the
 /// readers' buffers, and what the allocator keeps.
-const IN_FLIGHT_PART: usize = 6;
+const IN_FLIGHT_PART: usize = 8;
 /// The ceiling must be this multiple of the longest document.
 const DOCUMENTS: usize = 24;
 /// The least ceiling, in bytes.
