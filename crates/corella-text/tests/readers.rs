@@ -316,6 +316,22 @@ fn no_parquet_file_of_the_collection_breaks_the_reader() {
 }
 
 #[test]
+fn flipped_bits_in_a_parquet_file_are_damage_and_nothing_worse() {
+    let Some(folder) = shared("parquet/parquet-testing") else { return };
+    let whole = std::fs::read(folder.join("delta_byte_array.parquet")).expect("a file");
+    let (options, place) =
+        (ReadOptions { field: Some("c_email_address".to_owned()), ..ReadOptions::default() }, Folder::new("flipped"));
+    let mut damaged = 0;
+    for at in (4..whole.len()).step_by(311) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x41;
+        let path = place.file("a.parquet", &flipped);
+        damaged += usize::from(kinds(&read(&path, &options)).contains(&ProblemKind::Damaged));
+    }
+    assert!(damaged > 5, "{damaged} files with damage");
+}
+
+#[test]
 fn web_archives_give_the_text_of_their_pages() {
     let Some(folder) = shared("warc/whirlwind") else { return };
     let default = ReadOptions::default();
