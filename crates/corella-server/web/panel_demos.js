@@ -62,7 +62,7 @@ function assistant(demo, number, act) {
   const settings = () => ({ ...demo.settings, stop: demo.stop, stopOn: stop.checked });
   return frame(demo, number, el("div", { className: "row" }, question),
     el("details", {}, el("summary", {}, "The whole prompt"), page),
-    el("label", { className: "row" }, stop, `stop at “${demo.stop}” — switched off, it dreams the next question`),
+    el("label", { className: "row line" }, stop, `stop at “${demo.stop}” — switched off, it dreams the next question`),
     el("div", { className: "row" },
       button("Ask inside the transcript", () => act.run(prompt(), settings())),
       button("Ask bare", () => act.run(question.value, { ...demo.settings, stopOn: false }))));

@@ -81,9 +81,9 @@ export function sampling(onChange) {
         oninput: (e) => set({ seed: e.target.value }),
       })),
       el("h3", {}, "Stop"),
-      el("label", { className: "row" }, el("input", { type: "checkbox", checked: values.stopOn, onchange: (e) => set({ stopOn: e.target.checked }) }), "stop at these strings (one a line, \\n for a line break)"),
+      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.stopOn, onchange: (e) => set({ stopOn: e.target.checked }) }), "stop at these strings (one a line, \\n for a line break)"),
       el("textarea", { className: "area", "aria-label": "Stop strings", rows: 3, value: values.stop, oninput: (e) => set({ stop: e.target.value }) }),
-      el("label", { className: "row" }, el("input", { type: "checkbox", checked: values.ignoreEos, onchange: (e) => set({ ignoreEos: e.target.checked }) }), "go on past the end of a document"),
+      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.ignoreEos, onchange: (e) => set({ ignoreEos: e.target.checked }) }), "go on past the end of a document"),
     );
   }
 
