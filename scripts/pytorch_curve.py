@@ -5,7 +5,7 @@
                                                            trains it on the windows of DATA in their file order
     scripts/pytorch_curve.py compare OURS THEIRS [THEIRS2] largest and mean gap between two or three log.jsonl
 
-CONFIG is vocab,layers,heads,width,context. RUN.toml is the run.toml of our run, which must have `shuffle = false`.
+CONFIG is vocab,layers,heads,width,context. RUN.toml is the run.toml of our run, which must have `order = "file"`.
 """
 import json
 import math

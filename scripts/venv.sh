@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python3 -m venv .venv
-.venv/bin/pip install --quiet torch transformers safetensors tiktoken numpy tensorboard tbparse 'lm-eval[hf]' gguf
+.venv/bin/pip install --quiet torch transformers safetensors tiktoken tokenizers sentencepiece protobuf numpy tensorboard tbparse 'lm-eval[hf]' gguf

@@ -1,36 +1,174 @@
-//! The loader's promises: every window once per epoch, one order for all batch sizes, resume.
+//! The loader's promises: every token once per epoch on any number of ranks, one order for all batch sizes, resume.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use corella_text::data::{DataError, Loader, read_shard, write_shard};
+use corella_text::data::{DataError, Loader, LoaderOptions, Order, TokenStream, read_shard, write_shard};
+use corella_text::tokenizer::Tokenizer;
 
-/// First tokens of the next `batches` batches of `b` windows.
-fn firsts(loader: &mut Loader, batches: usize, b: usize, t: usize) -> Vec<u32> {
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary folder");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn counting(n: u32) -> TokenStream {
+    TokenStream::in_memory((0..n).collect())
+}
+
+fn loader(stream: &TokenStream, options: LoaderOptions) -> Loader {
+    Loader::new(stream.clone(), options).expect("long enough")
+}
+
+/// Inputs and targets of the next `batches` batches of `b` windows, window by window.
+fn windows(loader: &mut Loader, batches: usize, b: usize, t: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
     let (mut x, mut y) = (vec![0; b * t], vec![0; b * t]);
     let mut seen = Vec::new();
     for _ in 0..batches {
-        loader.next_batch(b, &mut x, &mut y);
-        assert!(x.iter().zip(&y).all(|(x, y)| y == &(x + 1)), "targets are one token further");
-        seen.extend(x.chunks(t).map(|w| w[0]));
+        loader.next_batch(b, &mut x, &mut y).expect("readable");
+        seen.extend(x.chunks(t).zip(y.chunks(t)).map(|(x, y)| (x.to_vec(), y.to_vec())));
     }
     seen
 }
 
+/// First tokens of the windows, whose targets are one further: for a stream that counts.
+fn firsts(loader: &mut Loader, batches: usize, b: usize, t: usize) -> Vec<u32> {
+    let seen = windows(loader, batches, b, t);
+    assert!(seen.iter().all(|(x, y)| x.iter().zip(y).all(|(x, y)| *y == x + 1)), "targets are one token further");
+    seen.into_iter().map(|(x, _)| x[0]).collect()
+}
+
+fn sorted(mut all: Vec<u32>) -> Vec<u32> {
+    all.sort_unstable();
+    all
+}
+
 #[test]
 fn an_epoch_visits_every_window_once_and_the_next_in_another_order() {
-    let mut loader = Loader::new(Arc::new((0..1001).collect()), 10, 7, true).expect("long enough");
+    let mut loader = loader(&counting(1001), LoaderOptions::new(10, 7));
     let first = firsts(&mut loader, 100, 1, 10);
     let second = firsts(&mut loader, 100, 1, 10);
-    let mut sorted = first.clone();
-    sorted.sort_unstable();
-    assert_eq!(sorted, (0..100).map(|w| w * 10).collect::<Vec<_>>());
+    assert_eq!(sorted(first.clone()), (0..100).map(|w| w * 10).collect::<Vec<_>>());
     assert_ne!(first, second);
+    assert_eq!(loader.epoch(), 2);
+}
+
+#[test]
+fn ranks_share_an_epoch_and_their_number_changes_no_order() {
+    let (t, b, epoch) = (5, 4, 120);
+    let documents: Vec<u32> = (0..601).map(|i| if i % 23 == 0 || i % 57 == 3 { 0 } else { i + 1 }).collect();
+    for order in [Order::File, Order::Windows, Order::Documents] {
+        let stream = TokenStream::in_memory(documents.clone());
+        let options = LoaderOptions { order, ..LoaderOptions::new(t, 11) };
+        let alone = windows(&mut loader(&stream, options), 2 * epoch / b, b, t);
+        for world in [1, 2, 3, 8] {
+            // Batches of all ranks together are those of one rank: two epochs, and what is over.
+            let mut ranks: Vec<Loader> =
+                (0..world).map(|rank| loader(&stream, LoaderOptions { rank, world, ..options })).collect();
+            let together: Vec<_> = (0..2 * epoch / (b * world))
+                .flat_map(|_| ranks.iter_mut().flat_map(|r| windows(r, 1, b, t)).collect::<Vec<_>>())
+                .collect();
+            assert_eq!(together, alone[..together.len()], "{order:?} on {world} ranks");
+            assert!(ranks.iter().all(|rank| rank.state() == ranks[0].state()));
+        }
+        // Each epoch holds every token as an input but the last, and as a target but the first.
+        for part in alone.chunks(epoch) {
+            let inputs = sorted(part.iter().flat_map(|(x, _)| x.clone()).collect());
+            if order == Order::Documents {
+                // Another document is last in every epoch: its last token is the one that is no input.
+                let all = sorted(documents.clone());
+                let missing: Vec<&u32> =
+                    all.iter().filter(|token| **token != 0 && inputs.binary_search(token).is_err()).collect();
+                assert!(inputs.len() == all.len() - 1 && missing.len() <= 1);
+            } else {
+                assert_eq!(inputs, sorted(documents[..600].to_vec()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks() {
+    let stream = counting(2001);
+    let options = LoaderOptions::new(8, 3);
+    let alone = firsts(&mut loader(&stream, options), 300, 1, 8);
+    let mut two: Vec<Loader> =
+        (0..2).map(|rank| loader(&stream, LoaderOptions { rank, world: 2, ..options })).collect();
+    let mut seen: Vec<u32> =
+        (0..20).flat_map(|_| two.iter_mut().flat_map(|r| firsts(r, 1, 3, 8)).collect::<Vec<_>>()).collect();
+    let mut three: Vec<Loader> =
+        (0..3).map(|rank| loader(&stream, LoaderOptions { rank, world: 3, ..options })).collect();
+    three.iter_mut().for_each(|r| r.restore(&two[0].state()).expect("the same data"));
+    seen.extend((0..20).flat_map(|_| three.iter_mut().flat_map(|r| firsts(r, 1, 3, 8)).collect::<Vec<_>>()));
+    assert_eq!(seen, alone);
+}
+
+#[test]
+fn documents_stay_together_and_come_in_another_order_every_epoch() {
+    // Documents of the letters' numbers, each behind a 0.
+    let lengths = [3, 7, 1, 12, 5, 2, 9, 4];
+    let tokens: Vec<u32> =
+        (1u32..).zip(lengths).flat_map(|(name, n)| std::iter::once(0).chain(std::iter::repeat_n(name, n))).collect();
+    let options = LoaderOptions { order: Order::Documents, ..LoaderOptions::new(6, 2) };
+    let mut loader = loader(&TokenStream::in_memory(tokens.clone()), options);
+    let per_epoch = loader.sequences_per_epoch() as usize;
+    assert_eq!(per_epoch, (tokens.len() - 1) / 6);
+    let mut orders = Vec::new();
+    for _ in 0..4 {
+        let epoch = windows(&mut loader, per_epoch, 1, 6);
+        let flat: Vec<u32> = epoch.iter().flat_map(|(x, _)| x.clone()).collect();
+        let mut order: Vec<u32> = flat.iter().copied().filter(|token| *token != 0).collect();
+        order.dedup();
+        // Every name comes in one run: no document is torn apart between the windows.
+        let mut distinct = order.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), order.len());
+        orders.push(order);
+    }
+    assert!(orders.windows(2).any(|pair| pair[0] != pair[1]));
+    let packing = loader.packing().expect("readable");
+    assert_eq!((packing.documents, packing.left_out), (8, (tokens.len() - 1 - 6 * per_epoch) as u64));
+    // Counted by hand: tokens 0-3, 4-11, 12-13, 14-26, 27-32, 33-35, 36-45, 46-50 in windows of 6.
+    assert_eq!(packing.cut, 5);
+}
+
+#[test]
+fn llm_cs_order_gives_every_rank_its_lane() {
+    let stream = counting(1001);
+    let options = LoaderOptions { order: Order::LlmC, llm_c_batch: 4, ..LoaderOptions::new(5, 0) };
+    let mut one = loader(&stream, options);
+    assert_eq!(one.sequences_per_epoch(), 200);
+    // 50 samples of 20 tokens: NumPy's twister with the seed 42 and llm.c's rule begin with 0, 34, 29.
+    let seen = firsts(&mut one, 3, 4, 5);
+    let expected: Vec<u32> = [0, 34, 29].iter().flat_map(|s| (0..4).map(move |lane| s * 20 + lane * 5)).collect();
+    assert_eq!(seen, expected);
+    for world in [2, 3] {
+        let mut all = Vec::new();
+        for rank in 0..world {
+            let mut loader = loader(&stream, LoaderOptions { rank, world, ..options });
+            let per_rank = loader.sequences_per_epoch() as usize / world / 4;
+            all.extend(firsts(&mut loader, per_rank, 4, 5));
+        }
+        let used = 1000 / (20 * world) * 4 * world;
+        assert_eq!(sorted(all), (0..used as u32).map(|w| w * 5).collect::<Vec<_>>());
+    }
 }
 
 #[test]
 fn the_order_does_not_depend_on_the_batch_size_and_a_resume_continues_it() {
-    let data = Arc::new((0..1000).collect::<Vec<u32>>());
-    let make = || Loader::new(Arc::clone(&data), 8, 3, true).expect("long enough");
+    let data = counting(1000);
+    let make = || loader(&data, LoaderOptions::new(8, 3));
     let whole = firsts(&mut make(), 200, 1, 8);
     assert_eq!(whole, firsts(&mut make(), 50, 4, 8));
     let mut before = make();
@@ -39,20 +177,93 @@ fn the_order_does_not_depend_on_the_batch_size_and_a_resume_continues_it() {
     after.restore(&before.state()).expect("same data");
     seen.extend(firsts(&mut after, 167, 1, 8));
     assert_eq!(whole, seen);
-    let mut other = Loader::new(data, 9, 3, true).expect("long enough");
+    // Back to where it was, as a step does that was cut short: what was read ahead is not handed out.
+    let mut back = make();
+    let start = back.state();
+    firsts(&mut back, 5, 2, 8);
+    back.restore(&start).expect("same data");
+    assert_eq!(firsts(&mut back, 10, 2, 8), whole[..20]);
+    let mut other = loader(&data, LoaderOptions::new(9, 3));
     assert!(matches!(other.restore(&before.state()), Err(DataError::OtherData(_))));
 }
 
 #[test]
 fn too_little_data_is_an_error() {
-    assert!(matches!(Loader::new(Arc::new(vec![1; 8]), 8, 0, true), Err(DataError::TooShort { .. })));
+    let stream = TokenStream::in_memory(vec![1; 8]);
+    for order in [Order::Windows, Order::LlmC] {
+        let options = LoaderOptions { order, ..LoaderOptions::new(8, 0) };
+        assert!(matches!(Loader::new(stream.clone(), options), Err(DataError::TooShort { .. })));
+    }
+}
+
+/// The same tokens in memory, in three shards of either width, and in nanoGPT's form give the same batches.
+#[test]
+fn files_are_read_as_memory_is() {
+    let folder = Folder::new("loader-files");
+    let tokens: Vec<u32> = (0..3000).map(|i| i * 7 % 1000).collect();
+    let options = LoaderOptions::new(16, 5);
+    let expected = windows(&mut loader(&TokenStream::in_memory(tokens.clone()), options), 50, 8, 16);
+    for vocab_size in [50_257, 128_256] {
+        let paths: Vec<PathBuf> = (0..3).map(|i| folder.0.join(format!("train_{i:06}.bin"))).collect();
+        for (path, part) in paths.iter().zip([&tokens[..1001], &tokens[1001..1500], &tokens[1500..]]) {
+            write_shard(path, part, vocab_size).expect("written");
+        }
+        let stream = TokenStream::open(&paths, vocab_size).expect("whole");
+        assert_eq!((stream.len(), stream.shards()), (3000, vec![1001, 499, 1500]));
+        assert_eq!(windows(&mut loader(&stream, options), 50, 8, 16), expected);
+        assert_eq!(
+            stream.documents(7).expect("readable"),
+            TokenStream::in_memory(tokens.clone()).documents(7).expect("readable")
+        );
+    }
+    let plain = folder.0.join("nano.bin");
+    std::fs::write(&plain, tokens.iter().flat_map(|t| (*t as u16).to_le_bytes()).collect::<Vec<_>>()).expect("written");
+    let stream = TokenStream::open(&[plain], 1000).expect("whole");
+    assert_eq!(windows(&mut loader(&stream, options), 50, 8, 16), expected);
+}
+
+#[test]
+fn ids_outside_the_vocabulary_and_files_cut_while_in_use_are_errors() {
+    let folder = Folder::new("loader-broken");
+    let path = folder.0.join("train_000000.bin");
+    let tokens: Vec<u32> = (0..5000).collect();
+    write_shard(&path, &tokens, 50_257).expect("written");
+    let (mut x, mut y) = (vec![0; 16], vec![0; 16]);
+    let open = |vocab_size| TokenStream::open(std::slice::from_ref(&path), vocab_size).expect("whole");
+    let options = LoaderOptions { order: Order::File, ..LoaderOptions::new(16, 0) };
+    let mut small = loader(&open(100), options);
+    for _ in 0..6 {
+        small.next_batch(1, &mut x, &mut y).expect("ids below 100");
+    }
+    let error = small.next_batch(1, &mut x, &mut y).expect_err("id 100");
+    assert!(error.to_string().contains("token 100 at place 100 is outside the vocabulary of 100"), "{error}");
+    let mut cut = loader(&open(50_257), options);
+    std::fs::File::options().write(true).open(&path).expect("open").set_len(1100).expect("cut");
+    cut.next_batch(1, &mut x, &mut y).expect("still there");
+    cut.next_batch(1, &mut x, &mut y).expect("still there");
+    assert!(matches!(cut.next_batch(1, &mut x, &mut y), Err(DataError::Io { .. })));
+}
+
+#[test]
+fn ready_made_files_are_found_by_their_names() {
+    let folder = Folder::new("loader-ready");
+    let write =
+        |name: &str, n: u32| write_shard(&folder.0.join(name), &(0..n).collect::<Vec<_>>(), 50_257).expect("written");
+    write("fineweb_val_000000.bin", 50);
+    write("fineweb_train_000002.bin", 70);
+    write("fineweb_train_000001.bin", 60);
+    std::fs::write(folder.0.join("README.md"), "not tokens").expect("written");
+    let open = |path: &Path| corella_text::data::Dataset::open_token_files(path, Tokenizer::gpt2());
+    let data = open(&folder.0).expect("found");
+    assert_eq!((data.train.shards(), data.val.len()), (vec![60, 70], 50));
+    let one = open(&folder.0.join("fineweb_train_000001.bin")).expect("found");
+    assert_eq!((one.train.len(), one.val.len()), (60, 0));
 }
 
 #[test]
 fn shards_come_back_and_broken_ones_are_refused() {
-    let dir = std::env::temp_dir().join(format!("corella-shard-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("temporary folder");
-    let path = dir.join("train_000000.bin");
+    let folder = Folder::new("shard");
+    let path = folder.0.join("train_000000.bin");
     for vocab_size in [50_257, 128_256] {
         let tokens: Vec<u32> = (0..5000).map(|i| i * 7 % vocab_size as u32).collect();
         write_shard(&path, &tokens, vocab_size).expect("written");
@@ -64,5 +275,8 @@ fn shards_come_back_and_broken_ones_are_refused() {
         std::fs::write(&path, broken).expect("written");
         assert!(read_shard(&path, 128_256).is_err());
     }
-    std::fs::remove_dir_all(&dir).expect("removed");
+    // Without a header a file is nanoGPT's, if its size allows.
+    assert!(TokenStream::open(std::slice::from_ref(&path), 128_256).is_ok());
+    std::fs::write(&path, &whole[..1025]).expect("written");
+    assert!(matches!(TokenStream::open(&[path], 128_256), Err(DataError::Bad { .. })));
 }

@@ -1,6 +1,7 @@
 //! The resolved plan of a run: what run.toml holds.
 
 use corella_model::Dtype;
+use corella_text::data::Order;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -73,13 +74,9 @@ pub struct DataPlan {
     pub path: String,
     /// Which tokenizer.
     pub tokenizer: String,
-    /// Whether sequences come in random order (false: in the order of the file).
-    #[serde(default = "yes")]
-    pub shuffle: bool,
-}
-
-fn yes() -> bool {
-    true
+    /// In which order sequences come: windows, documents, file or llm.c.
+    #[serde(default)]
+    pub order: Order,
 }
 
 /// The optimisation. Defaults are those of the published GPT-2 reproductions.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corella_model::{ModelFiles, TextModel, TrainModel};
-use corella_text::data::{Dataset, Loader, TokenStream};
+use corella_text::data::{Dataset, Loader, LoaderOptions};
 
 use crate::TrainError;
 use crate::checkpoint::{self, State};
@@ -137,8 +137,13 @@ impl<'a> Session<'a> {
         let plan = &run.plan;
         let checkpoints = run.dir.join("checkpoints");
         checkpoint::clean(&checkpoints)?;
-        let tokens = TokenStream::clone(&run.data.train);
-        let mut loader = Loader::new(tokens, plan.model.seq_len, plan.train.seed, plan.data.shuffle)?;
+        let options = LoaderOptions {
+            order: plan.data.order,
+            end_of_text: run.data.tokenizer.end_of_text(),
+            llm_c_batch: plan.train.micro_batch,
+            ..LoaderOptions::new(plan.model.seq_len, plan.train.seed)
+        };
+        let mut loader = Loader::new(run.data.train.clone(), options)?;
         let mut spikes = SpikeDetector::new(plan.train.spike_window);
         let newest = checkpoint::latest(&checkpoints)?;
         if !run.resume
@@ -277,8 +282,14 @@ impl<'a> Session<'a> {
 
     fn validate(&mut self) -> Option<f64> {
         self.beat(RunState::Validating, false);
-        let (model, val) = (&mut *self.run.model, &self.run.data.val[..]);
-        self.rating = validation_loss(model, val, self.run.plan.output.val_tokens, self.stop);
+        let (model, val) = (&mut *self.run.model, &self.run.data.val);
+        self.rating = match validation_loss(model, val, self.run.plan.output.val_tokens, self.stop) {
+            Ok(loss) => loss,
+            Err(error) => {
+                self.trouble(&format!("{error}; training goes on without this validation loss"));
+                None
+            }
+        };
         self.val_loss = self.rating.or(self.val_loss);
         self.rating
     }

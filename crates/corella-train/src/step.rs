@@ -94,7 +94,7 @@ pub fn step(
             return Ok(None);
         }
         let begin = Instant::now();
-        loader.next_batch(shape.b, &mut inputs, &mut targets);
+        loader.next_batch(shape.b, &mut inputs, &mut targets)?;
         parts.data_ms += ms_since(begin);
         let begin = Instant::now();
         loss += model.forward_backward(&inputs, &targets, 1.0 / accumulation as f32) / accumulation as f64;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use corella_model::gpt2::{Gpt2Config, Gpt2Files, Gpt2Train, Recompute, random_weights};
 use corella_model::{BatchShape, Dtype, TextModel};
 use corella_ops::cpu::{Cpu, CpuOptions};
-use corella_text::data::Dataset;
+use corella_text::data::{Dataset, Order};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::{
     CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport,
@@ -65,7 +65,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
             seq_len: 16,
             vocab_size: 300,
         },
-        data: DataPlan { path: "text".into(), tokenizer: "own".into(), shuffle: true },
+        data: DataPlan { path: "text".into(), tokenizer: "own".into(), order: Order::default() },
         train: TrainPlan {
             steps: 20,
             batch_tokens: 64,
@@ -186,7 +186,7 @@ fn a_stretch_of_rubbish_in_the_data_is_left_out_and_training_goes_on() {
     tokens.splice(at..at + 63, rubbish);
     assert_eq!(tokens.len(), before);
     run.data = Dataset::from_parts(run.data.tokenizer.clone(), tokens, Vec::new());
-    run.plan.data.shuffle = false;
+    run.plan.data.order = Order::File;
     run.plan.train.steps = 118;
     run.plan.train.spike_window = 32;
     run.plan.output = OutputPlan { checkpoint_every: 0, sample_every: 0, val_every: 0, ..OutputPlan::default() };

@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::prepare::PrepareArgs;
+use crate::commands::tokenizer::TokenizerCommand;
 use corella_model::Dtype;
 use corella_ops::WeightFormat;
 
@@ -74,6 +75,9 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Turn text into token shards
     Prepare(Box<PrepareArgs>),
+    /// Train a vocabulary, encode, decode, look inside
+    #[command(subcommand)]
+    Tokenizer(TokenizerCommand),
     /// Convert a model between Hugging Face folders, GGUF and llm.c files, and between number formats
     Convert(ConvertArgs),
     /// What a model file is: code, configuration, and one long list of numbers

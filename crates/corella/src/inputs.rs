@@ -6,13 +6,14 @@ use std::sync::Arc;
 use corella_model::AnyModel;
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::readers::{ReadOptions, SourceFile, expand};
-use corella_text::data::{Dataset, Document, Origin, TextCorpus, tokens_of};
+use corella_text::data::{Dataset, Document, Origin, TextCorpus, is_token_file, tokens_of};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
 use crate::cli::{Common, Device};
 use crate::error::{Failure, Result};
 use crate::fetch::{fetch, fetch_model};
+use crate::tokenizers;
 
 /// The name that stands for the embedded corpus.
 pub const TINY_INTERNET: &str = "tiny-internet";
@@ -36,10 +37,9 @@ pub fn backend(common: &Common) -> Result<Cpu> {
     Ok(Cpu::new(CpuOptions { threads: common.threads.map(usize::from), path: None })?)
 }
 
-/// `gpt2`, `own` (trained on `documents`), or a file or folder with a tokenizer.json.
+/// `own` (trained on `documents`), or what [`tokenizers::load`] reads.
 pub fn tokenizer_for(name: &str, vocab_size: usize, documents: &[Document]) -> Result<Tokenizer> {
     match name {
-        "gpt2" => Ok(Tokenizer::gpt2()),
         "own" => {
             let mut bytes = 0;
             let sample = documents.iter().map(|d| d.text.as_str()).take_while(|text| {
@@ -49,7 +49,7 @@ pub fn tokenizer_for(name: &str, vocab_size: usize, documents: &[Document]) -> R
             });
             Ok(Tokenizer::train(sample, vocab_size, TrainOptions::default())?)
         }
-        path => Ok(Tokenizer::load(Path::new(path))?),
+        name => tokenizers::load(name),
     }
 }
 
@@ -92,10 +92,26 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> 
     if source.join("dataset.json").is_file() {
         return Ok(Dataset::open(source)?);
     }
+    if holds_tokens(source) {
+        if tokenizer == "own" {
+            return Err(Failure::new(format!("{} holds tokens, but not which tokenizer made them", source.display()))
+                .hint("name it with --tokenizer, for example --tokenizer gpt2"));
+        }
+        return Ok(Dataset::open_token_files(source, tokenizers::load(tokenizer)?)?);
+    }
     let documents = documents(source)?;
     let tokenizer = tokenizer_for(tokenizer, vocab_size, &documents)?;
     let (train, _, val, _) = tokens_of(&documents, &tokenizer, VAL_FRACTION);
     Ok(Dataset::from_parts(tokenizer, train, val))
+}
+
+/// Whether this is a file of tokens (llm.c's or nanoGPT's), or a folder that holds such files and was not prepared here.
+fn holds_tokens(source: &Path) -> bool {
+    if source.is_file() {
+        return is_token_file(source);
+    }
+    let inside = std::fs::read_dir(source).into_iter().flatten().flatten();
+    inside.into_iter().any(|entry| entry.path().extension().is_some_and(|e| e == "bin") && is_token_file(&entry.path()))
 }
 
 /// The tiny internet with its own vocabulary; validation is a fresh stream of the same world, without planted pages.

@@ -15,6 +15,7 @@ mod playground;
 mod shape;
 mod signals;
 mod terminal;
+mod tokenizers;
 mod tour;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan::run(&args, &cli.common),
         Command::Generate(args) => commands::generate::run(&args, &cli.common),
         Command::Prepare(args) => commands::prepare::run(&args, &cli.common),
+        Command::Tokenizer(command) => commands::tokenizer::run(&command, &cli.common),
         Command::Convert(args) => commands::convert::run(&args, &cli.common),
         Command::Serve(args) => commands::serve::run(&args, &cli.common),
         Command::Trace(args) => commands::trace::run(&args, &cli.common),

@@ -1,13 +1,9 @@
 //! A prepared folder, or the same in memory.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use super::{DataError, DatasetInfo, read_shard};
+use super::{DataError, DatasetInfo, TokenStream};
 use crate::tokenizer::Tokenizer;
-
-/// Tokens in their order. Cheap to clone.
-pub type TokenStream = Arc<Vec<u32>>;
 
 /// Tokens to train and to validate on, and the tokenizer that made them.
 #[derive(Clone, Debug)]
@@ -31,20 +27,39 @@ impl Dataset {
             return Err(DataError::bad(dir, "tokenizer.json is not the one that the shards were made with"));
         }
         let part = |name: &str| -> Result<TokenStream, DataError> {
-            let mut tokens = Vec::new();
+            let mut shards = Vec::new();
             for (shard, _) in info.shards.iter().filter(|(shard, _)| shard.starts_with(name)) {
                 if Path::new(shard).file_name() != Some(shard.as_ref()) {
                     return Err(DataError::bad(&path, format!("shard {shard} is not a plain file name")));
                 }
-                tokens.extend(read_shard(&dir.join(shard), info.vocab_size)?);
+                shards.push(dir.join(shard));
             }
-            Ok(Arc::new(tokens))
+            TokenStream::open(&shards, info.vocab_size)
         };
         Ok(Dataset { train: part("train_")?, val: part("val_")?, tokenizer })
     }
 
     /// A data set that was never on disk.
     pub fn from_parts(tokenizer: Tokenizer, train: Vec<u32>, val: Vec<u32>) -> Dataset {
-        Dataset { tokenizer, train: Arc::new(train), val: Arc::new(val) }
+        Dataset { tokenizer, train: TokenStream::in_memory(train), val: TokenStream::in_memory(val) }
+    }
+
+    /// Files of tokens that were prepared elsewhere, used where they are: a llm.c shard or a nanoGPT file, or a folder of
+    /// them. Those with `val` in their names are to validate on; the others are taken in the order of their names.
+    pub fn open_token_files(path: &Path, tokenizer: Tokenizer) -> Result<Dataset, DataError> {
+        let mut files = vec![path.to_path_buf()];
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).map_err(DataError::io(path))?;
+            files = entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(DataError::io(path))?;
+            files.retain(|file| file.extension().is_some_and(|e| e == "bin"));
+            files.sort();
+        }
+        if files.is_empty() {
+            return Err(DataError::bad(path, "holds no .bin files of tokens"));
+        }
+        let is_val = |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().contains("val"));
+        let (val, train): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_val);
+        let open = |files: &[PathBuf]| TokenStream::open(files, tokenizer.vocab_size());
+        Ok(Dataset { train: open(&train)?, val: open(&val)?, tokenizer })
     }
 }

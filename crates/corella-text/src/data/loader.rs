@@ -1,11 +1,13 @@
-//! Batches out of a token stream.
+//! Batches out of a token stream, the next one prepared while a step runs.
 //!
-//! The stream is cut into windows of T tokens (and the next one as the last target). Every epoch visits every window once,
-//! in an order that follows from seed and epoch alone; so the position is one number, and the order of the windows does
-//! not depend on how many of them make a batch.
+//! Every epoch visits every window once, in an order that follows from seed and epoch alone; so the position is one
+//! number, and the order of the windows depends neither on how many of them make a batch nor on the number of ranks.
 
 use serde::{Deserialize, Serialize};
 
+use super::llmc_order::{Lanes, LlmcOrder};
+use super::order::{Order, Windows};
+use super::prefetch::Prefetcher;
 use super::{DataError, TokenStream};
 
 /// Where a loader stands.
@@ -13,59 +15,85 @@ use super::{DataError, TokenStream};
 pub struct LoaderState {
     /// Seed of the order.
     pub seed: u64,
-    /// Whether windows are visited in random order.
-    pub shuffle: bool,
+    /// How windows are ordered.
+    pub order: Order,
     /// T.
     pub seq_len: usize,
     /// Windows of an epoch.
     pub windows: u64,
-    /// Windows handed out since the start of training.
+    /// Windows handed out since the start of training, to all ranks together.
     pub next: u64,
 }
 
+/// What a loader is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// T.
+    pub seq_len: usize,
+    /// How windows are ordered.
+    pub order: Order,
+    /// Seed of the order.
+    pub seed: u64,
+    /// The token in front of every document, for [`Order::Documents`] and for counting.
+    pub end_of_text: u32,
+    /// This rank, below `world`.
+    pub rank: usize,
+    /// Number of ranks. Of the windows of a batch of all ranks, rank 0 gets the first, rank 1 those behind, and so on.
+    pub world: usize,
+    /// B, for [`Order::LlmC`] alone: that order depends on it.
+    pub llm_c_batch: usize,
+}
+
+impl LoaderOptions {
+    /// Windows in a random order, for one rank.
+    pub fn new(seq_len: usize, seed: u64) -> Self {
+        let order = Order::default();
+        LoaderOptions { seq_len, order, seed, end_of_text: 0, rank: 0, world: 1, llm_c_batch: 1 }
+    }
+}
+
+/// What packing does to the documents of a stream in its own order: see [`super::order`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// Documents.
+    pub documents: u64,
+    /// Those that a window's end cuts, because they are longer than what was left of it.
+    pub cut: u64,
+    /// Tokens at the end that fill no window.
+    pub left_out: u64,
+}
+
 /// Hands out batches for ever, epoch after epoch.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Loader {
-    tokens: TokenStream,
+    stream: TokenStream,
+    options: LoaderOptions,
     state: LoaderState,
-    /// Order of the epoch that `order_epoch` names.
-    order: Vec<u32>,
-    order_epoch: Option<u64>,
+    ahead: Prefetcher,
 }
 
 impl Loader {
     /// A loader at the start of the first epoch.
-    pub fn new(tokens: TokenStream, seq_len: usize, seed: u64, shuffle: bool) -> Result<Self, DataError> {
-        let windows = tokens.len().saturating_sub(1) / seq_len.max(1);
-        if windows == 0 {
-            return Err(DataError::TooShort { tokens: tokens.len(), seq_len });
-        }
-        let state = LoaderState { seed, shuffle, seq_len, windows: windows as u64, next: 0 };
-        Ok(Loader { tokens, state, order: Vec::new(), order_epoch: None })
+    pub fn new(stream: TokenStream, options: LoaderOptions) -> Result<Self, DataError> {
+        let windows = options.windows(&stream)?;
+        let LoaderOptions { seed, order, seq_len, .. } = options;
+        let state = LoaderState { seed, order, seq_len, windows: windows.count(), next: 0 };
+        Ok(Loader { stream, options, state, ahead: Prefetcher::start(windows, seq_len) })
     }
 
-    /// The next `b` windows: inputs and, one token further, targets, both (b, T).
-    pub fn next_batch(&mut self, b: usize, inputs: &mut [u32], targets: &mut [u32]) {
+    /// The next `b` windows of this rank: inputs and, one token further, targets, both (b, T).
+    pub fn next_batch(&mut self, b: usize, inputs: &mut [u32], targets: &mut [u32]) -> Result<(), DataError> {
         let t = self.state.seq_len;
         assert!(inputs.len() == b * t && targets.len() == b * t, "a batch is (b, T)");
-        for (inputs, targets) in inputs.chunks_exact_mut(t).zip(targets.chunks_exact_mut(t)) {
-            let start = self.next_window() * t;
-            inputs.copy_from_slice(&self.tokens[start..start + t]);
-            targets.copy_from_slice(&self.tokens[start + 1..start + t + 1]);
+        let (lane, all) = ((self.options.rank * b) as u64, (self.options.world * b) as u64);
+        let batch = self.ahead.take(self.state.next + lane, b, self.state.next + all + lane)?;
+        let windows = batch.chunks_exact(t + 1);
+        for ((inputs, targets), window) in inputs.chunks_exact_mut(t).zip(targets.chunks_exact_mut(t)).zip(windows) {
+            inputs.copy_from_slice(&window[..t]);
+            targets.copy_from_slice(&window[1..]);
         }
-    }
-
-    fn next_window(&mut self) -> usize {
-        let (epoch, place) = (self.epoch(), (self.state.next % self.state.windows) as usize);
-        self.state.next += 1;
-        if !self.state.shuffle {
-            return place;
-        }
-        if self.order_epoch != Some(epoch) {
-            self.order = permutation(self.state.windows, self.state.seed, epoch);
-            self.order_epoch = Some(epoch);
-        }
-        self.order[place] as usize
+        self.state.next += all;
+        Ok(())
     }
 
     /// Epoch of the next window, from 0.
@@ -78,12 +106,23 @@ impl Loader {
         self.state.windows
     }
 
-    /// The position, for a checkpoint.
+    /// How documents and windows lie. Reads everything once.
+    pub fn packing(&self) -> Result<Packing, DataError> {
+        let (t, tokens) = (self.state.seq_len as u64, self.stream.len());
+        let starts = self.stream.documents(self.options.end_of_text)?;
+        let ends = starts.iter().skip(1).copied().chain([tokens]);
+        let used = self.state.windows * t;
+        let cut = starts.iter().zip(ends).filter(|(start, end)| *start / t != (end - 1) / t);
+        let cut = cut.count() as u64;
+        Ok(Packing { documents: starts.len() as u64, cut, left_out: tokens.saturating_sub(used + 1) })
+    }
+
+    /// The position, for a checkpoint. It is the same on all ranks.
     pub fn state(&self) -> LoaderState {
         self.state.clone()
     }
 
-    /// Goes to a position saved by a loader over the same data.
+    /// Goes to a position saved by a loader over the same data, with any number of ranks.
     pub fn restore(&mut self, state: &LoaderState) -> Result<(), DataError> {
         let here = LoaderState { next: state.next, ..self.state.clone() };
         if here != *state {
@@ -94,22 +133,31 @@ impl Loader {
     }
 }
 
-/// A random order of 0 .. n (Fisher and Yates), from seed and epoch.
-fn permutation(n: u64, seed: u64, epoch: u64) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..n as u32).collect();
-    let mut state = seed ^ epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
-    for i in (1..order.len()).rev() {
-        let j = (u128::from(splitmix(&mut state)) * (i as u128 + 1)) >> 64;
-        order.swap(i, j as usize);
+impl LoaderOptions {
+    fn windows(&self, stream: &TokenStream) -> Result<Windows, DataError> {
+        let LoaderOptions { seq_len, order, seed, .. } = *self;
+        assert!(self.rank < self.world, "rank {} of {}", self.rank, self.world);
+        let too_short = || DataError::TooShort { tokens: stream.len(), seq_len };
+        let count = stream.len().saturating_sub(1) / seq_len.max(1) as u64;
+        if count == 0 {
+            return Err(too_short());
+        }
+        if count > u64::from(u32::MAX) {
+            let why = format!("{count} windows of {seq_len} tokens, at most {} can be ordered", u32::MAX);
+            return Err(DataError::OtherData(why));
+        }
+        Ok(match order {
+            Order::File => Windows::file(stream.clone(), seq_len, count),
+            Order::Windows => Windows::shuffled(stream.clone(), seq_len, count, seed),
+            Order::Documents => {
+                let starts = stream.documents(self.end_of_text)?;
+                Windows::documents(stream.clone(), seq_len, count, seed, starts)
+            }
+            Order::LlmC => {
+                let (b, rank, world) = (self.llm_c_batch as u64, self.rank as u64, self.world as u64);
+                let order = LlmcOrder::new(&stream.shards(), seq_len, Lanes { b, rank, world });
+                Windows::llm_c(stream.clone(), seq_len, order.ok_or_else(too_short)?)
+            }
+        })
     }
-    order
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

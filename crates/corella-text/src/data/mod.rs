@@ -7,25 +7,31 @@ mod document;
 mod duplicates;
 pub mod filters;
 mod index;
+mod llmc_order;
 mod loader;
+mod order;
+mod prefetch;
 mod prepare;
 pub mod readers;
 mod shard;
+mod token_stream;
 
 use std::path::{Path, PathBuf};
 
 pub use clean::{CleanOptions, clean};
 pub use corpus::TextCorpus;
-pub use dataset::{Dataset, TokenStream};
+pub use dataset::Dataset;
 pub use document::{Document, Flow, Origin, Problem, ProblemKind, Sink};
 pub use duplicates::{Signature, signature, text_hash};
 pub use index::{IndexEntry, read_index};
-pub use loader::{Loader, LoaderState};
+pub use loader::{Loader, LoaderOptions, LoaderState, Packing};
+pub use order::Order;
 pub use prepare::{
     DatasetInfo, Dropped, Example, PrepareOptions, PrepareReport, Problems, Report, Tally, Vocabulary, Watch,
     is_token_file, prepare, prepare_documents, prepare_tokens, tokens_of,
 };
 pub use shard::{read_shard, write_shard};
+pub use token_stream::TokenStream;
 
 use crate::tokenizer::TokenizerError;
 
@@ -54,7 +60,7 @@ pub enum DataError {
     )]
     TooShort {
         /// What there is.
-        tokens: usize,
+        tokens: u64,
         /// Length of a sequence.
         seq_len: usize,
     },

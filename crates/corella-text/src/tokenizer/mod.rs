@@ -199,7 +199,7 @@ impl Tokenizer {
 
     /// Whether an id is a special token.
     pub fn is_special(&self, id: u32) -> bool {
-        std::str::from_utf8(self.token_bytes(id)).is_ok_and(|name| self.inner.specials.id(name) == Some(id))
+        self.inner.specials.has(id)
     }
 
     /// What kind of vocabulary it is, in words.

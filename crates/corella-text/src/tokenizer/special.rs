@@ -1,6 +1,6 @@
 //! Special tokens: their names, what they are for, and where they stand in a text that may hold them.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Names that mark the border between documents where a file does not say which token does.
 const END_NAMES: [&str; 4] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<|end_story|>"];
@@ -13,6 +13,7 @@ const TURN_NAMES: [&str; 4] = ["<|eom_id|>", "<|eot_id|>", "<|im_end|>", "<end_o
 #[derive(Clone, Debug, Default)]
 pub struct Specials {
     ids: FxHashMap<String, u32>,
+    by_id: FxHashSet<u32>,
     /// Lengths of the names, the longest first.
     lengths: Vec<usize>,
     /// Bytes that a name begins with.
@@ -29,12 +30,18 @@ impl Specials {
         let mut first: Vec<u8> = ids.keys().filter_map(|name| name.bytes().next()).collect();
         first.sort_unstable();
         first.dedup();
-        Specials { ids, lengths, first }
+        let by_id = ids.values().copied().collect();
+        Specials { ids, by_id, lengths, first }
     }
 
     /// The id of a name.
     pub fn id(&self, name: &str) -> Option<u32> {
         self.ids.get(name).copied()
+    }
+
+    /// Whether an id is one of them.
+    pub fn has(&self, id: u32) -> bool {
+        self.by_id.contains(&id)
     }
 
     /// Number of special tokens.

@@ -199,7 +199,9 @@ fn of_data(
         return Err(Failure::new(format!("{} was prepared with another tokenizer than the model's", dir.display()))
             .hint("measure on the text with --text, or prepare it with the model's tokenizer.json"));
     }
-    let val = if limit > 0 { &data.val[..data.val.len().min(limit + 1)] } else { &data.val[..] };
+    let most = if limit > 0 { limit as u64 + 1 } else { u64::MAX };
+    let mut val = vec![0; data.val.len().min(most) as usize];
+    data.val.read(0, &mut val)?;
     if val.len() < 2 {
         return Err(Failure::new(format!("{} holds no validation tokens", dir.display())));
     }

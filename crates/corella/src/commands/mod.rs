@@ -11,5 +11,6 @@ pub mod prepare;
 pub mod report;
 pub mod run_plan;
 pub mod serve;
+pub mod tokenizer;
 pub mod trace;
 pub mod train;

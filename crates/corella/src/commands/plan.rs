@@ -254,7 +254,7 @@ fn gib(bytes: u64) -> f64 {
 }
 
 /// Prints what `train` is about to do.
-pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpus: usize, cpu: &Cpu) {
+pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpus: u64, cpu: &Cpu) {
     let work = workload(plan, config);
     let (layers, heads, width) = config.sizes();
     println!(

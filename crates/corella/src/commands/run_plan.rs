@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use corella_model::AnyModel;
+use corella_text::data::Order;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::{CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan};
 
@@ -70,7 +71,7 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
     }
     RunPlan {
         model,
-        data: DataPlan { path: String::new(), tokenizer: tokenizer.to_owned(), shuffle: true },
+        data: DataPlan { path: String::new(), tokenizer: tokenizer.to_owned(), order: Order::default() },
         train: TrainPlan {
             lr: if preset.is_some() { 6e-4 } else { 2e-3 },
             micro_batch: if preset.is_some() { 4 } else { 8 },

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use corella_model::TextModel;
 use corella_model::gpt2::{Gpt2Infer, load_gpt2};
+use corella_text::data::Order;
 use corella_text::tiny_internet::{Corpus, CorpusOptions, Grammar, World, facts, probes};
 use corella_train::{
     CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan,
@@ -88,7 +89,7 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
             seq_len: SEQ_LEN,
             vocab_size,
         },
-        data: DataPlan { path: TINY_INTERNET.to_owned(), tokenizer: "own".to_owned(), shuffle: true },
+        data: DataPlan { path: TINY_INTERNET.to_owned(), tokenizer: "own".to_owned(), order: Order::default() },
         train: TrainPlan {
             steps,
             batch_tokens: BATCH * SEQ_LEN,

@@ -1,0 +1,46 @@
+//! `corella tokenizer`: encode, decode, inspect, train.
+
+mod common;
+
+use common::{Folder, corella, done, stderr};
+
+#[test]
+fn text_goes_to_ids_and_back() {
+    let out = done(&["tokenizer", "encode", "Hello, world!"]);
+    assert_eq!(out.trim(), "15496 11 995 0");
+    assert_eq!(done(&["tokenizer", "decode", "15496", "11", "995", "0"]).trim(), "Hello, world!");
+    let special = done(&["tokenizer", "encode", "a<|endoftext|>", "--special", "--bos", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&special).expect("JSON");
+    assert_eq!(report["ids"], serde_json::json!([50256, 64, 50256]));
+}
+
+#[test]
+fn a_vocabulary_is_trained_and_shown() {
+    let dir = Folder::new("tokenizer-command");
+    let (text, out) = (dir.join("text.txt"), dir.join("own.json"));
+    std::fs::write(&text, "the cat and the hat and the bat\n".repeat(50)).expect("written");
+    let (text, out) = (text.to_string_lossy().into_owned(), out.to_string_lossy().into_owned());
+    done(&["tokenizer", "train", &text, "--vocab-size", "280", "--out", &out]);
+    let shown = done(&["tokenizer", "inspect", &out, "--text", "the bat", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(report["end_of_text"], 0);
+    assert!(report["vocab_size"].as_u64().expect("a number") <= 280);
+    let ids = done(&["tokenizer", "encode", "--tokenizer", &out, "the hat"]);
+    let back = done(&["tokenizer", "decode", "--tokenizer", &out, ids.trim()]);
+    assert_eq!(back.trim(), "the hat");
+}
+
+#[test]
+fn mistakes_say_what_to_do() {
+    for (args, code) in [
+        (&["tokenizer", "encode", "x", "--tokenizer", "/nowhere.json"][..], 1),
+        (&["tokenizer", "inspect", "Cargo.toml"], 1),
+        (&["tokenizer", "decode", "50257"], 2),
+        (&["tokenizer", "decode", "-7x"], 2),
+    ] {
+        let out = corella(args);
+        assert_eq!(out.status.code(), Some(code), "{args:?}");
+        let error = stderr(&out);
+        assert!(error.contains("hint:") || error.contains("--help"), "{args:?}: {error}");
+    }
+}
