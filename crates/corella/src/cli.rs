@@ -375,6 +375,9 @@ pub struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
     pub what: BenchWhat,
+    /// A run folder, a Hugging Face folder or a model file (generate)
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    pub path: Option<PathBuf>,
     /// Repetitions; the median counts
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
     pub repeat: usize,

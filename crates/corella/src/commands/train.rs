@@ -1,11 +1,10 @@
 //! `corella train`: from text to a trained model.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use corella_eval::{Item, Task};
-use corella_infer::{GenerateOptions, SampleParams, generate};
+use corella_infer::{SampleParams, continue_tokens};
 use corella_model::gpt2::{Gpt2Files, Gpt2Train, random_weights};
 use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, SpecialIds};
 use corella_model::{AnyModel, BatchShape, ModelFiles, TextModel, TrainModel};
@@ -244,15 +243,9 @@ pub fn continue_text(
 ) -> String {
     let mut ids = vec![tokenizer.start_of_text()];
     ids.extend(tokenizer.encode(prompt));
-    let options = GenerateOptions {
-        max_tokens,
-        sample: SampleParams { temperature, seed, ..SampleParams::default() },
-        stop_ids: tokenizer.stop_ids().to_vec(),
-        sample_index,
-        log_probs: 0,
-    };
-    match generate(model, &ids, &options, &mut |_| ControlFlow::Continue(())) {
-        Ok(generation) => tokenizer.decode_continuation(&generation.tokens.iter().map(|t| t.id).collect::<Vec<_>>()),
+    let params = SampleParams { temperature, seed, ..SampleParams::default() };
+    match continue_tokens(model, &ids, max_tokens, tokenizer.stop_ids(), params, sample_index) {
+        Ok(tokens) => tokenizer.decode_continuation(&tokens),
         Err(error) => {
             eprintln!("warning: no sample: {error}");
             String::new()

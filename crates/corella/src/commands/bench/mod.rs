@@ -1,5 +1,6 @@
 //! `corella bench`: how fast, beside what the machine can do at most, both measured in the same run.
 
+mod generate;
 mod infer;
 mod ops;
 mod prepare;
@@ -105,7 +106,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
             infer::run(&mut bench)?;
         }
         BenchWhat::Train => train::run(&mut bench, args, common)?,
-        BenchWhat::Generate => train::generate(&mut bench, args, common)?,
+        BenchWhat::Generate => generate::run(&mut bench, args, common)?,
     }
     // The ceiling once more: the machine may have changed its mind since.
     let again = corella_ops::cpu::probe::ceilings(&bench.cpu);

@@ -1,9 +1,9 @@
-//! Whole updates and whole generated tokens, of models with random weights.
+//! Whole updates of models with random weights.
 
 use std::time::Instant;
 
-use corella_model::gpt2::{Gpt2Config, Gpt2Infer, Gpt2Train, Recompute, random_weights};
-use corella_model::{AdamW, BatchShape, Dtype, TextModel, TrainModel};
+use corella_model::gpt2::{Gpt2Config, Gpt2Train, Recompute, random_weights};
+use corella_model::{AdamW, BatchShape, Dtype, TrainModel};
 
 use super::{Bench, Bound, formats};
 use crate::cli::{BenchArgs, Common};
@@ -11,13 +11,15 @@ use crate::error::{Failure, Result};
 use crate::inputs::backend;
 
 /// A model to measure, with its micro-batch.
-struct Shape {
-    name: &'static str,
-    config: Gpt2Config,
+pub struct Shape {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Its shape.
+    pub config: Gpt2Config,
     batch: BatchShape,
 }
 
-fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
+pub fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
     let shape = |name, v, layers, heads, c, t, b| -> Result<Shape> {
         Ok(Shape { name, config: Gpt2Config::new(v, layers, heads, c, t)?, batch: BatchShape { b, t } })
     };
@@ -90,53 +92,6 @@ fn updates(bench: &mut Bench, shape: &Shape, args: &BenchArgs, dtype: Dtype, com
     );
     if !common.json {
         println!("{:18} {:.0} tokens/s", "", n as f64 / median);
-    }
-    Ok(())
-}
-
-/// `bench generate`: decoding one token after the other, bound by reading every weight once.
-pub fn generate(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
-    for shape in shapes(args.model.as_deref())? {
-        let config = shape.config;
-        let mut model = Gpt2Infer::new(backend(common)?, random_weights(&config, 1))?;
-        let prompt: Vec<u32> = (0..config.seq_len() / 2).map(|i| (i * 7919 % config.vocab_size()) as u32).collect();
-        let start = Instant::now();
-        model.feed(&prompt);
-        let prefill = start.elapsed().as_secs_f64();
-        let products = config.parameter_count() - config.seq_len() * config.n_embd();
-        // The output head is needed for the last token only.
-        let head = (config.vocab_size() * config.n_embd()) as f64;
-        let flops = 2.0 * (products as f64 - head) * prompt.len() as f64;
-        bench.row(
-            &format!("prefill {}", shape.name),
-            format!("{} tokens", prompt.len()),
-            Bound::Compute(Dtype::F32, flops),
-            "2·N per token without the output head",
-            prefill,
-            None,
-        );
-        let tokens = (config.seq_len() / 4).min(64);
-        let mut seconds: Vec<f64> = (0..tokens)
-            .map(|i| {
-                let start = Instant::now();
-                model.feed(&[(i % config.vocab_size()) as u32]);
-                start.elapsed().as_secs_f64()
-            })
-            .collect();
-        seconds.sort_by(f64::total_cmp);
-        let median = seconds[tokens / 2];
-        let bytes = 4.0 * products as f64;
-        bench.row(
-            &format!("decode {}", shape.name),
-            format!("{tokens} tokens"),
-            Bound::Memory(bytes),
-            "4·N bytes per token",
-            median,
-            None,
-        );
-        if !common.json {
-            println!("{:18} {:.0} and {:.0} tokens/s", "", prompt.len() as f64 / prefill, 1.0 / median);
-        }
     }
     Ok(())
 }

@@ -141,7 +141,7 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, sa
             logprobs: 1_000,
             lookup: 64,
         },
-        eos: tokenizer.stop_ids().to_vec(),
+        eos: opened.eos(),
         vocab_size: Some(tokenizer.vocab_size()),
     };
     let bytes: TokenBytes = Arc::new(move |id| tokenizer.token_bytes(id).to_vec());
