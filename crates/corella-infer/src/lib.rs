@@ -22,7 +22,7 @@ pub use completion::{Choice, Completion, complete};
 pub use engine::{Engine, EngineHandle, EngineOptions, SubmitError, Ticket};
 pub use error::RequestError;
 pub use event::{Event, FinishReason, TokenLogProb, Usage};
-pub use generate::{Ended, GenerateOptions, Generation, TokenOut, generate, log_probabilities};
+pub use generate::continue_tokens;
 pub use metrics::MetricsSnapshot;
 pub use pages::CacheScope;
 pub use request::{LogProbStage, Request, RequestLimits, RequestParams};
