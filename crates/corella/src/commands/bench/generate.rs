@@ -131,9 +131,9 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
         first,
         None,
     );
+    bench.tokens(prompt as f64 / first);
     if !common.json {
-        let rate = prompt as f64 / first;
-        println!("{:18} loaded in {loading:.2} s; first token after {:.1} ms, {rate:.1} tok/s", "", first * 1e3);
+        println!("{:18} loaded in {loading:.2} s; first token after {:.1} ms", "", first * 1e3);
     }
     for batch in BATCHES {
         let mut steps: Vec<f64> = Vec::new();
@@ -144,9 +144,7 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
         let step = median(&mut steps);
         let text = format!("{batch} × {decoded} tokens");
         bench.row(&format!("decode {name}"), text, Bound::Memory(bytes), "bytes of all weights per step", step, None);
-        if !common.json {
-            println!("{:18} {:.1} tok/s", "", batch as f64 / step);
-        }
+        bench.tokens(batch as f64 / step);
     }
     if !common.json {
         let kv = handle.model().pages as f64 * handle.model().page_bytes as f64;

@@ -33,6 +33,9 @@ pub struct Row {
     pub percent_of_ceiling: f64,
     /// How operations or bytes were counted.
     pub formula: &'static str,
+    /// Tokens per second, where tokens are what is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
 }
 
 /// What bounds a kernel.
@@ -201,6 +204,16 @@ impl Bench {
         if !self.quiet {
             println!("{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} %  {:9.3} ms", seconds * 1e3);
         }
-        self.rows.push(Row { name: name.to_owned(), shape, value, unit, percent_of_ceiling, formula });
+        self.rows.push(Row { name: name.to_owned(), shape, value, unit, percent_of_ceiling, formula, tokens_per_second: None });
+    }
+
+    /// States the last row in tokens per second too.
+    pub fn tokens(&mut self, rate: f64) {
+        if let Some(row) = self.rows.last_mut() {
+            row.tokens_per_second = Some(rate);
+        }
+        if !self.quiet {
+            println!("{:18} {rate:.1} tokens/s", "");
+        }
     }
 }
