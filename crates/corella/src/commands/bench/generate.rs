@@ -84,7 +84,8 @@ fn name(path: &Path) -> String {
 
 fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
     let context = subject.files.context_len().min(PROMPT + DECODED);
-    let (prompt, given, decoded) = (PROMPT.min(context / 2), GIVEN.min(context / 4), DECODED.min(context / 4));
+    let (given, decoded) = (GIVEN.min(context / 4), DECODED.min(context / 4));
+    let prompt = PROMPT.min(context - decoded);
     let most = BATCHES[BATCHES.len() - 1];
     let options = StepOptions {
         context_len: context,
