@@ -7,10 +7,9 @@ mod view;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use corella_infer::{
-    Completion, Engine, EngineOptions, Event, LogProbStage, RequestLimits, RequestParams, SampleParams, TokenBytes,
+    Completion, Engine, EngineOptions, LogProbStage, RequestLimits, RequestParams, SampleParams, TokenBytes,
 };
 use corella_model::{KvKind, StepOptions};
 use corella_text::tokenizer::Tokenizer;
@@ -62,16 +61,11 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     if request.clipped() && !common.json {
         eprintln!("note: the context leaves room for {} tokens only", request.max_tokens());
     }
-    let start = Instant::now();
     let (_ticket, events) = handle.stream(request)?;
     let mut view = View::new(args, common, &tokenizer);
     view.prompt(&prompt_text, &prompt_ids);
     let mut completion = Completion::default();
-    let mut first = None;
     for event in events {
-        if matches!(event, Event::Piece { .. }) {
-            first.get_or_insert_with(|| start.elapsed().as_secs_f64());
-        }
         view.event(&event)?;
         if completion.add(event) {
             break;
@@ -80,22 +74,22 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     if let Some(error) = completion.error {
         return Err(Failure::new(error));
     }
-    let seconds = start.elapsed().as_secs_f64();
     if common.json {
         let document = document(completion, prompt_ids, handle.backend_name(), common.seed);
         println!("{}", serde_json::to_string(&document)?);
         return Ok(());
     }
     view.end()?;
-    eprintln!("{}", summary(&completion, samples, first.unwrap_or(seconds), seconds));
+    eprintln!("{}", summary(&completion, samples));
     Ok(())
 }
 
 /// `[7 prompt tokens, first token after 12 ms, 128 tokens, 45.1 tok/s]`
-fn summary(completion: &Completion, samples: usize, first: f64, seconds: f64) -> String {
+fn summary(completion: &Completion, samples: usize) -> String {
     let usage = &completion.usage;
-    // The first token of each sample comes out of the prompt.
-    let rest = usage.completion_tokens.saturating_sub(samples) as f64 / (seconds - first).max(1e-9);
+    // The first token of each sample comes out of the prompt. The engine's own times: printing may lag behind.
+    let rest = usage.completion_tokens.saturating_sub(samples) as f64 / usage.decode_seconds.max(1e-9);
+    let first = usage.queue_seconds + usage.prefill_seconds;
     let looked_up = match usage.drafted_tokens {
         0 => String::new(),
         drafted => format!(", {} of {drafted} proposed tokens taken", usage.accepted_tokens),
