@@ -79,7 +79,7 @@ impl Keys<'_> {
 
     fn whole(&self, rest: &str) -> Result<Option<usize>, FormatError> {
         let key = format!("{ARCHITECTURE}.{rest}");
-        self.typed(&key, "a whole number", |v| usize::try_from(v.as_u64()?).ok())
+        self.typed(&key, "a whole number from 0 on", |v| usize::try_from(v.as_u64()?).ok())
     }
 
     fn need(&self, rest: &str) -> Result<usize, FormatError> {

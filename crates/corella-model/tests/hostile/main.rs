@@ -1,5 +1,6 @@
 //! Broken and malicious model files: each gives the error that names its cause, without a large allocation.
 
+mod configs;
 mod gguf;
 mod safetensors;
 mod shards;

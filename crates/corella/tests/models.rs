@@ -1,0 +1,130 @@
+//! Model files of every kind through the program: converted, looked into, continued, measured.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Folder, corella, done, stderr};
+use corella_model::llama::{LlamaCheckpoint, LlamaWeights};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON")
+}
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name).display().to_string()
+}
+
+/// The folder of real checkpoints, where it is there.
+fn checkpoints() -> Option<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/checkpoints");
+    if !dir.is_dir() {
+        eprintln!("skipped: {} is not here", dir.display());
+        return None;
+    }
+    Some(dir)
+}
+
+/// All weights of a Llama, as numbers.
+fn weights(model: &str) -> LlamaWeights {
+    LlamaWeights::read(&LlamaCheckpoint::open(Path::new(model)).expect("a right file")).expect("readable")
+}
+
+#[test]
+fn inspect_shows_the_anatomy_of_a_model() {
+    let model = json(&done(&["inspect", &fixture("llama/model"), "--corpus-bytes", "1000000", "--json"]));
+    assert_eq!((&model["family"], &model["kind"]), (&"llama".into(), &"base".into()));
+    let tensors = model["tensors"].as_array().expect("tensors");
+    let sum: u64 = tensors.iter().map(|t| t["parameters"].as_u64().expect("a number")).sum();
+    assert_eq!(model["parameters"], sum);
+    assert_eq!(model["parameter_bytes"], 4 * sum);
+    assert_eq!(model["config"]["n_kv_head"], 3);
+    // Two layers, two kinds, three heads of eight numbers of two bytes.
+    assert_eq!(model["kv_bytes_per_token"], 2 * 2 * 3 * 8 * 2);
+    assert_eq!(model["corpus"]["bytes"], 1_000_000);
+    assert!((60..400).contains(&model["code_lines"].as_u64().expect("a number")));
+    let text = done(&["inspect", &fixture("gpt2/model")]);
+    assert!(text.contains("attn.c_attn.weight") && text.contains("lines compute the forward pass"), "{text}");
+}
+
+#[test]
+fn a_llama_survives_the_way_through_gguf_in_every_format() {
+    let folder = Folder::new("gguf");
+    let path = |name: &str| folder.join(name).display().to_string();
+    let original = weights(&fixture("llama/model"));
+    // Bytes of a number, and how far rounding may move one.
+    for (format, bytes, rounding) in [("f32", 4.0, 0.0), ("f16", 2.0, 1.0 / 2048.0), ("bf16", 2.0, 1.0 / 256.0)] {
+        let file = path(&format!("{format}.gguf"));
+        done(&["convert", &fixture("llama/model"), &file, "--dtype", format]);
+        let model = json(&done(&["inspect", &file, "--json"]));
+        let per = model["parameter_bytes"].as_f64().expect("bytes") / model["parameters"].as_f64().expect("numbers");
+        assert!((per - bytes).abs() < 0.1, "{format}: {per} bytes per parameter");
+        assert!(model["config"]["rope_scaling"].as_str().is_some_and(|s| s.contains("divisors")), "{model}");
+        for (ours, theirs) in weights(&file).tensors.iter().zip(&original.tensors) {
+            assert!(ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() <= rounding * b.abs() + 1e-7), "{format}");
+        }
+    }
+    // Back to a folder, whose configuration has the three regimes again, and every weight its place and value.
+    let again = path("again");
+    done(&["convert", &path("f32.gguf"), &again]);
+    assert!(weights(&again) == original);
+    // Rows of 48 are not whole blocks of 32.
+    let refused = corella(&["convert", &fixture("llama/model"), &path("q8.gguf"), "--dtype", "q8_0"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("blocks") && !folder.join("q8.gguf").exists(), "{}", stderr(&refused));
+}
+
+#[test]
+fn trained_models_are_measured_alike_in_every_file_that_holds_them() {
+    let Some(dir) = checkpoints() else { return };
+    let folder = Folder::new("alike");
+    let text = folder.join("story.txt");
+    std::fs::write(&text, "Once upon a time, there was a little girl named Lily. She loved to play outside.")
+        .expect("written");
+    let (text, tokenizer) = (text.display().to_string(), dir.join("stories260K/tok512.bin").display().to_string());
+    let loss = |model: &str| {
+        let out = json(&done(&["eval", model, "--text", &text, "--tokenizer", &tokenizer, "--json"]));
+        let (nll, n) = (out["nll"].as_f64().expect("a number"), out["tokens"].as_f64().expect("a number"));
+        assert!(n > 20.0, "{out}");
+        nll / n
+    };
+    let bin = loss(&dir.join("stories260K/stories260K.bin").display().to_string());
+    let folder_loss = loss(&dir.join("stories260K/hf-derived").display().to_string());
+    // The rows of q and k are permuted, so sums differ in their last bits.
+    assert!((bin - folder_loss).abs() < 1e-3, "{bin} {folder_loss}");
+    assert!((0.5..1.6).contains(&bin), "a story like those it was trained on: {bin}");
+    let gguf = folder.join("stories.gguf").display().to_string();
+    done(&["convert", &dir.join("stories260K/stories260K.bin").display().to_string(), &gguf, "--dtype", "f16"]);
+    assert!((loss(&gguf) - bin).abs() < 2e-3);
+}
+
+#[test]
+fn a_small_llama_trains_and_continues_text() {
+    let folder = Folder::new("llama-run");
+    let (text, out) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    let flags = "--model llama-custom --n-layer 2 --n-head 4 --n-kv-head 2 --n-embd 32 --n-ff 96 --seq-len 32 --vocab-size 300 --micro-batch 4 --steps 20 --warmup-steps 2 --sample-every 10 --val-every 10 --lr 5e-3";
+    let mut args = vec!["train", &text, "--out", &out];
+    args.extend(flags.split(' '));
+    done(&args);
+    let losses: Vec<f64> = std::fs::read_to_string(folder.join("run/log.jsonl"))
+        .expect("a log")
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["loss"].as_f64())
+        .collect();
+    assert!(losses.last() < losses.first(), "{losses:?}");
+    let model = json(&done(&["inspect", &out, "--json"]));
+    assert_eq!((&model["family"], &model["config"]["n_kv_head"]), (&"llama".into(), &2.into()));
+    assert!(model["corpus"]["bytes"].as_u64() > Some(1000), "the text of the run: {model}");
+    // Through a file of 8 bits with its tokenizer inside, the same greedy text comes.
+    let gguf = folder.join("run.gguf").display().to_string();
+    done(&["convert", &out, &gguf, "--dtype", "q8_0"]);
+    let greedy = |model: &str| {
+        json(&done(&["generate", model, "-p", "The red fox", "--max-tokens", "8", "--temperature", "0", "--json"]))
+    };
+    assert_eq!(greedy(&out)["prompt_ids"], greedy(&gguf)["prompt_ids"]);
+    let eval =
+        |model: &str| json(&done(&["eval", model, "--text", &text, "--json"]))["nll"].as_f64().expect("a number");
+    let (exact, eight) = (eval(&out), eval(&gguf));
+    assert!((eight / exact - 1.0).abs() < 2e-3, "{eight} {exact}");
+}

@@ -1,0 +1,70 @@
+"""Perplexity beside llama.cpp on the same files, in every format that it writes.
+
+    python scripts/quantisation_oracle.py CORELLA MODEL TEXT [CONTEXT]
+
+MODEL is a Llama trained with `corella train` (rows of whole blocks of 256, for the K formats). It is converted to GGUF
+by `corella convert`, quantised by llama.cpp, and both programs measure TEXT in the same windows. Bounds on the
+difference of ln(perplexity): 0.002 for F32, F16, BF16 and Q8_0, 0.01 for the rest. Needs `llama-cpp-python`.
+"""
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+
+# llama.cpp's `llama_ftype`.
+TYPES = dict(F32=0, F16=1, BF16=32, Q8_0=7, Q4_0=2, Q4_1=3, Q5_0=8, Q5_1=9, Q2_K=10, Q3_K_M=12, Q4_K_M=15, Q5_K_M=17,
+             Q6_K=18, IQ4_NL=25, IQ4_XS=30)
+EXACT = ("F32", "F16", "BF16", "Q8_0")
+
+
+def corella(*args):
+    return subprocess.run([sys.argv[1], *map(str, args)], check=True, capture_output=True, text=True).stdout
+
+
+def llama_cpp_nll(path, text, context):
+    model = llama_cpp.Llama(str(path), n_ctx=context, n_batch=context, logits_all=True, n_threads=2, verbose=False)
+    ids, bos = model.tokenize(text, add_bos=False, special=False), model.token_bos()
+    nll = 0.0
+    for start in range(0, len(ids), context - 1):
+        window = [bos] + ids[start:start + context - 1]
+        model.reset()
+        model.eval(window)
+        logits = np.asarray(model.scores[:len(window) - 1], dtype=np.float64)
+        top = logits.max(axis=1)
+        log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        nll += (log_sum - logits[np.arange(len(window) - 1), window[1:]]).sum()
+    return nll, len(ids)
+
+
+def main():
+    model, text = sys.argv[2], Path(sys.argv[3])
+    context = int(sys.argv[4]) if len(sys.argv) > 4 else 256
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "F32.gguf"
+        corella("convert", model, source, "--dtype", "f32")
+        for name, ftype in TYPES.items():
+            path = Path(folder) / f"{name}.gguf"
+            if name != "F32":
+                params = llama_cpp.llama_model_quantize_default_params()
+                params.ftype, params.nthread = ftype, 2
+                assert llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), params) == 0
+            theirs, count = llama_cpp_nll(path, text.read_bytes(), context)
+            ours = json.loads(corella("eval", path, "--text", text, "--context", context, "--json"))
+            assert ours["tokens"] == count, f"{ours['tokens']} tokens, but llama.cpp has {count}"
+            gap = ours["nll"] / count - theirs / count
+            bound = 0.002 if name in EXACT else 0.01
+            print(f"{name:7} llama.cpp {np.exp(theirs / count):9.4f}  corella {ours['perplexity']:9.4f}  "
+                  f"difference of ln {gap:+.5f}  bound {bound}", flush=True)
+            if abs(gap) > bound:
+                failed.append(name)
+            if name != "F32":
+                path.unlink()
+    sys.exit(f"outside the bound: {failed}" if failed else 0)
+
+
+main()
