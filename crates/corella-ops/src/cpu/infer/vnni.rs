@@ -64,18 +64,19 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, __m51
 
 /// Bytes ahead that weights are asked for, into the second-level cache and then into the first: with the first alone, its
 /// dozen outstanding lines are the limit, at two thirds of what the memory gives.
-const FAR: usize = 12_288;
+const FAR: usize = 8_192;
 /// See [`FAR`].
 const NEAR: usize = 1_024;
 
-/// Asks for what lies ahead of the lines of block `b` of a pair of units: a `blocks`-th part of all.
+/// Asks for what lies ahead of quarter `j` of the lines of block `b` of a pair of units. A few lines at a time: a burst waits
+/// for itself.
 ///
 /// # Safety
 /// Any address will do.
 #[inline(always)]
-unsafe fn ask_ahead(layout: Layout, step: &Step, b: usize) {
+unsafe fn ask_ahead(layout: Layout, step: &Step, b: usize, j: usize) {
     let lines = (PAIR * layout.unit_bytes(UNIT / BLOCK)).div_ceil(VECTOR * UNIT / BLOCK);
-    for line in 0..lines {
+    for line in j * lines / 4..(j + 1) * lines / 4 {
         let at = step.w[0].wrapping_add((b * lines + line) * VECTOR);
         // SAFETY: prefetches read nothing.
         unsafe {
@@ -233,8 +234,8 @@ unsafe fn block_32<const CODES: u8, const R: usize>(
         for (r, sums) in sums.iter_mut().enumerate() {
             *sums = [start(step, r, b, min); PAIR];
         }
-        ask_ahead(layout, step, b);
         for j in 0..4 {
+            ask_ahead(layout, step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
                 let block = step.w[p].add(b * layout.codes.block_bytes());
@@ -271,8 +272,8 @@ unsafe fn block_16<const CODES: u8, const R: usize>(
             sums[0][r] = [start(step, r, 2 * b, min); PAIR];
             sums[1][r] = [start(step, r, 2 * b + 1, min); PAIR];
         }
-        ask_ahead(layout, step, b);
         for j in 0..4 {
+            ask_ahead(layout, step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
                 let block = step.w[p].add(b * layout.codes.block_bytes());
