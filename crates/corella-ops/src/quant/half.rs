@@ -74,7 +74,9 @@ mod tests {
             (2.980_232_2e-8, 0),
             (2.980_232_6e-8, 1),
             (6.097_555e-5, 0x3ff),
-            (6.1005e-5, 0x400),
+            // Either side of 1023.5 · 2⁻²⁴, between the largest subnormal number and the smallest normal one.
+            (6.1005e-5, 0x3ff),
+            (6.1006e-5, 0x400),
             (-0.0, 0x8000),
             (f32::INFINITY, 0x7c00),
         ] {

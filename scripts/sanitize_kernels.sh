@@ -1,0 +1,30 @@
+#!/bin/bash
+# Runs the kernel tests with AddressSanitizer, and on the AVX2 and the portable path under valgrind where it is installed
+# (valgrind knows no AVX-512).
+#
+#   scripts/sanitize_kernels.sh WORKFOLDER [asan|valgrind]
+#
+# AddressSanitizer sees every load and store that the compiler makes, vector intrinsics included; not those inside assembly
+# blocks (the AMX tiles). The pinned compiler has its runtime, behind RUSTC_BOOTSTRAP.
+set -eu
+mkdir -p "$1"
+work=$(realpath "$1")
+what=${2:-asan}
+cd "$(dirname "$0")/.."
+target=x86_64-unknown-linux-gnu
+case $what in
+asan)
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="$work/asan" \
+        cargo test -p corella-ops --lib --tests --target $target
+    ;;
+valgrind)
+    CARGO_TARGET_DIR="$work/valgrind" cargo test -p corella-ops --test conformance --no-run --target $target
+    test=$(ls -t "$work/valgrind/$target/debug/deps/conformance"-* | grep -v '\.d$' | head -1)
+    # Paths that valgrind cannot run are left out by the processor that it shows to the program.
+    valgrind --error-exitcode=1 --fair-sched=yes "$test" --test-threads 1 special smallest alone
+    ;;
+*)
+    echo "asan or valgrind" >&2
+    exit 2
+    ;;
+esac
