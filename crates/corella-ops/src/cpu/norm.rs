@@ -4,7 +4,7 @@ use super::bf16::Number;
 use super::math::sum_by;
 use super::path::Path;
 use super::pool::Pool;
-use super::rows::{by_columns, by_rows};
+use super::rows::{by_chunks, by_rows};
 use super::shared::SharedMut;
 use super::vectorized::vectorized;
 use crate::contract::NormDims;
@@ -59,41 +59,36 @@ pub fn backward<D: Number, X: Number>(
     rstd: &[f32],
     d: NormDims,
 ) {
-    by_rows(pool, &mut dx[..d.n * d.c], d.n, d.c, |first, _, dx| {
-        for (i, dx) in dx.chunks_exact_mut(d.c).enumerate() {
-            let at = (first + i) * d.c;
-            row_grad(path, dx, &dout[at..at + d.c], &x[at..at + d.c], w, mean[first + i], rstd[first + i]);
-        }
-    });
-    let (dw, db) = (SharedMut::new(dw), SharedMut::new(db));
-    by_columns(pool, d.c, |first, columns| {
-        // SAFETY: the columns of this block, which no other block touches.
-        let (dw, db) = unsafe { (dw.part(first, columns), db.part(first, columns)) };
-        for row in 0..d.n {
-            let at = row * d.c + first;
-            column_grad(path, dw, db, &dout[at..at + columns], &x[at..at + columns], mean[row], rstd[row]);
+    let dx = SharedMut::new(dx);
+    by_chunks(pool, path, [dw, db], d.n, |rows, sums| {
+        let (dw, db) = sums.split_at_mut(d.c);
+        for row in rows {
+            let at = row * d.c;
+            // SAFETY: a row of this chunk, which no other chunk touches.
+            let dx = unsafe { dx.part(at, d.c) };
+            row_grad(path, dx, dw, db, &dout[at..at + d.c], &x[at..at + d.c], w, (mean[row], rstd[row]));
         }
     });
 }
 
 vectorized! {
-    /// With n = (x − m)·r and g = dout·w:  dx += r·(g − mean(g) − n·mean(g·n)).
-    fn row_grad<D: Number, X: Number>(dx: &mut [f32], dout: &[D], x: &[X], w: &[f32], m: f32, r: f32) {
-        let c = x.len();
+    /// With n = (x − m)·r and g = dout·w:  dx += r·(g − mean(g) − n·mean(g·n)),  dw += dout·n,  db += dout.
+    fn row_grad<D: Number, X: Number>(
+        dx: &mut [f32],
+        dw: &mut [f32],
+        db: &mut [f32],
+        dout: &[D],
+        x: &[X],
+        w: &[f32],
+        statistics: (f32, f32),
+    ) {
+        let ((m, r), c) = (statistics, x.len());
         let mean_g = sum_by(c, |j| dout[j].get() * w[j]) / c as f32;
         let mean_gn = sum_by(c, |j| dout[j].get() * w[j] * (x[j].get() - m) * r) / c as f32;
-        for (((dx, x), dout), w) in dx.iter_mut().zip(x).zip(dout).zip(w) {
-            *dx += r * (dout.get() * w - mean_g - (x.get() - m) * r * mean_gn);
-        }
-    }
-}
-
-vectorized! {
-    /// dw += dout·n, db += dout for some columns of a row.
-    fn column_grad<D: Number, X: Number>(dw: &mut [f32], db: &mut [f32], dout: &[D], x: &[X], m: f32, r: f32) {
-        for (((dw, db), x), dout) in dw.iter_mut().zip(db).zip(x).zip(dout) {
-            let dout = dout.get();
-            *dw += dout * (x.get() - m) * r;
+        for (((((dx, dw), db), x), dout), w) in dx.iter_mut().zip(dw).zip(db).zip(x).zip(dout).zip(w) {
+            let (dout, n) = (dout.get(), (x.get() - m) * r);
+            *dx += r * (dout * w - mean_g - n * mean_gn);
+            *dw += dout * n;
             *db += dout;
         }
     }

@@ -4,7 +4,7 @@ use super::bf16::Number;
 use super::math::sum_by;
 use super::path::Path;
 use super::pool::Pool;
-use super::rows::{by_columns, by_rows};
+use super::rows::{by_chunks, by_rows};
 use super::shared::SharedMut;
 use super::vectorized::vectorized;
 use crate::contract::NormDims;
@@ -53,39 +53,26 @@ pub fn backward<D: Number, X: Number>(
     rstd: &[f32],
     d: NormDims,
 ) {
-    by_rows(pool, &mut dx[..d.n * d.c], d.n, d.c, |first, _, dx| {
-        for (i, dx) in dx.chunks_exact_mut(d.c).enumerate() {
-            let at = (first + i) * d.c;
-            row_grad(path, dx, &dout[at..at + d.c], &x[at..at + d.c], w, rstd[first + i]);
-        }
-    });
-    let dw = SharedMut::new(dw);
-    by_columns(pool, d.c, |first, columns| {
-        // SAFETY: the columns of this block, which no other block touches.
-        let dw = unsafe { dw.part(first, columns) };
-        for (row, rstd) in rstd.iter().enumerate().take(d.n) {
-            let at = row * d.c + first;
-            column_grad(path, dw, &dout[at..at + columns], &x[at..at + columns], *rstd);
+    let dx = SharedMut::new(dx);
+    by_chunks(pool, path, [dw], d.n, |rows, dw| {
+        for row in rows {
+            let at = row * d.c;
+            // SAFETY: a row of this chunk, which no other chunk touches.
+            let dx = unsafe { dx.part(at, d.c) };
+            row_grad(path, dx, dw, &dout[at..at + d.c], &x[at..at + d.c], w, rstd[row]);
         }
     });
 }
 
 vectorized! {
-    /// With n = x·r and g = dout·w:  dx += r·(g − n·mean(g·n)).
-    fn row_grad<D: Number, X: Number>(dx: &mut [f32], dout: &[D], x: &[X], w: &[f32], r: f32) {
+    /// With n = x·r and g = dout·w:  dx += r·(g − n·mean(g·n)),  dw += dout·n.
+    fn row_grad<D: Number, X: Number>(dx: &mut [f32], dw: &mut [f32], dout: &[D], x: &[X], w: &[f32], r: f32) {
         let c = x.len();
         let mean_gn = sum_by(c, |j| dout[j].get() * w[j] * x[j].get() * r) / c as f32;
-        for (((dx, x), dout), w) in dx.iter_mut().zip(x).zip(dout).zip(w) {
-            *dx += r * (dout.get() * w - x.get() * r * mean_gn);
-        }
-    }
-}
-
-vectorized! {
-    /// dw += dout·n for some columns of a row.
-    fn column_grad<D: Number, X: Number>(dw: &mut [f32], dout: &[D], x: &[X], r: f32) {
-        for ((dw, x), dout) in dw.iter_mut().zip(x).zip(dout) {
-            *dw += dout.get() * x.get() * r;
+        for ((((dx, dw), x), dout), w) in dx.iter_mut().zip(dw).zip(x).zip(dout).zip(w) {
+            let (dout, n) = (dout.get(), x.get() * r);
+            *dx += r * (dout * w - n * mean_gn);
+            *dw += dout * n;
         }
     }
 }
