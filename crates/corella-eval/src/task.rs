@@ -87,7 +87,7 @@ impl Task {
                     (Some(_), Some(_)) => format!("{} {}", text(line, "ctx_a")?, capitalized(text(line, "ctx_b")?)),
                     _ => text(line, "ctx")?.to_owned(),
                 };
-                let query = without_brackets(&format!("{}: {context}", text(line, "activity_label")?));
+                let query = without_brackets(format!("{}: {context}", text(line, "activity_label")?));
                 let endings = texts(line, "endings")?.into_iter().map(without_brackets).collect();
                 choice(&query, endings, number(line, "label")?)
             }
