@@ -266,7 +266,7 @@ impl Tracer for RunTracer {
 /// The tokens that a run was trained on, as it saw them.
 fn training_tokens(plan: &RunPlan) -> Result<(Vec<u32>, Tokenizer)> {
     let data = dataset(Path::new(&plan.data.path), &plan.data.tokenizer, plan.model.vocab_size, plan.train.seed)?;
-    Ok((data.train.to_vec(), data.tokenizer))
+    Ok((data.train.to_vec()?, data.tokenizer))
 }
 
 /// Where each token begins, and where the last ends, in UTF-16 units of `text`. A border inside a character counts as the
