@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn hellaswag_is_cleaned_as_lm_eval_does() {
-        assert_eq!(without_brackets(" Bake [title] a cake [step] now  [x"), "Bake.  a cake now [x");
+        assert_eq!(without_brackets(" Bake [title] a cake [step] now  [x"), "Bake. a cake now [x");
         assert_eq!(capitalized("he RUNS"), "He runs");
     }
 }

@@ -1,6 +1,6 @@
 //! The completions server and the playground. It knows text and HTTP; the engine knows tokens.
 //!
-//! A request's way: [`router`] (access, sizes, times) → [`completions`] (parsed, checked) → the engine's thread → events →
+//! A request's way: [`router`] (access, sizes, times) → `completions` (parsed, checked) → the engine's thread → events →
 //! one document or a stream.
 
 mod access;

@@ -93,7 +93,8 @@ fn trained_models_are_measured_alike_in_every_file_that_holds_them() {
     let folder_loss = loss(&dir.join("stories260K/hf-derived").display().to_string());
     // The rows of q and k are permuted, so sums differ in their last bits.
     assert!((bin - folder_loss).abs() < 1e-3, "{bin} {folder_loss}");
-    assert!((0.5..1.6).contains(&bin), "a story like those it was trained on: {bin}");
+    // The model's published validation loss; the usual beginning of a story is easier than a whole one.
+    assert!(bin < 1.2968, "a story like those it was trained on: {bin}");
     let gguf = folder.join("stories.gguf").display().to_string();
     done(&["convert", &dir.join("stories260K/stories260K.bin").display().to_string(), &gguf, "--dtype", "f16"]);
     assert!((loss(&gguf) - bin).abs() < 2e-3);

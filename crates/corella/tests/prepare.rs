@@ -63,7 +63,8 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
     let whole_time = started.elapsed();
     let mut kills = 0;
     let mut went_on = false;
-    // Each run goes a little further than the one before; some are killed in the survey, some while shards are written.
+    // Every other run is killed at a time, the later the further, in the survey or behind it; the rest when the next shard
+    // is there, so that some are killed while shards are written however fast the machine is.
     for attempt in 1..=8u32 {
         let mut child = Command::new(CORELLA)
             .args(args("killed"))
@@ -71,7 +72,14 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        std::thread::sleep(whole_time.mul_f64(f64::from(attempt) * 0.11));
+        if attempt % 2 == 1 {
+            std::thread::sleep(whole_time.mul_f64(f64::from(attempt) * 0.11));
+        } else {
+            let shard = folder.join("killed").join(format!("train_{:06}.bin", attempt / 2 - 1));
+            while !shard.is_file() && child.try_wait().expect("status").is_none() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
         if child.try_wait().expect("status").is_none() {
             child.kill().expect("killed");
             kills += 1;

@@ -95,6 +95,9 @@ impl<'a> Weight<'a> {
     }
 }
 
+/// What an update touches: values, their image in bf16, gradient, both moments.
+pub(super) type Update<'a> = (&'a mut [f32], &'a mut [Bf16], &'a [f32], &'a mut [f32], &'a mut [f32]);
+
 impl Param {
     /// A tensor whose gradient and moments, if any, are zero.
     pub(super) fn new(value: Values, low: Option<Array<Bf16>>, [grad, m, v]: [Array; 3]) -> Param {
@@ -124,7 +127,7 @@ impl Param {
     }
 
     /// Everything that an update reads and writes: values, their bf16 image (maybe empty), gradient, moments.
-    pub(super) fn for_update(&mut self) -> (&mut [f32], &mut [Bf16], &[f32], &mut [f32], &mut [f32]) {
+    pub(super) fn for_update(&mut self) -> Update<'_> {
         self.grad();
         let Values::Rows(rows) = &mut self.value else { panic!("an update of what is not trained") };
         (rows, self.low.as_deref_mut().unwrap_or_default(), &self.grad, &mut self.m, &mut self.v)

@@ -67,7 +67,7 @@ enum Kind {
         epoch: Option<u64>,
     },
     Documents(Documents),
-    LlmC(LlmcOrder),
+    LlmC(Box<LlmcOrder>),
 }
 
 impl Windows {
@@ -85,7 +85,7 @@ impl Windows {
     }
 
     pub(super) fn llm_c(stream: TokenStream, seq_len: usize, order: LlmcOrder) -> Windows {
-        Windows { stream, seq_len, seed: 0, count: order.windows(), kind: Kind::LlmC(order) }
+        Windows { stream, seq_len, seed: 0, count: order.windows(), kind: Kind::LlmC(Box::new(order)) }
     }
 
     /// Windows of an epoch.

@@ -143,7 +143,7 @@ fn sigmoid(x: __m512, square: __m512) -> (__m512, __m512) {
     let whole = _mm512_roundscale_ps::<0>(t);
     let r = _mm512_sub_ps(t, whole);
     let mut p = _mm512_set1_ps(1.333_355_8e-3);
-    for c in [9.618_129e-3, 5.550_410_9e-2, 2.402_265_1e-1, 6.931_471_8e-1, 1.0] {
+    for c in [9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0] {
         p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
     }
     let s = _mm512_rcp14_ps(_mm512_add_ps(_mm512_set1_ps(1.0), _mm512_scalef_ps(p, whole)));

@@ -183,7 +183,7 @@ impl Integers {
                     Codes::Eight => super::vnni::unpack::<EIGHT>(layout, from, to, blocks, zero),
                 }
             }
-            return true;
+            true
         }
         #[cfg(not(target_arch = "x86_64"))]
         unreachable!("kernels that do not unpack")

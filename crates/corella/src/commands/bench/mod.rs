@@ -204,7 +204,15 @@ impl Bench {
         if !self.quiet {
             println!("{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} %  {:9.3} ms", seconds * 1e3);
         }
-        self.rows.push(Row { name: name.to_owned(), shape, value, unit, percent_of_ceiling, formula, tokens_per_second: None });
+        self.rows.push(Row {
+            name: name.to_owned(),
+            shape,
+            value,
+            unit,
+            percent_of_ceiling,
+            formula,
+            tokens_per_second: None,
+        });
     }
 
     /// States the last row in tokens per second too.
