@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compares ids with tiktoken, Hugging Face's tokenizers and SentencePiece at large.
 
-    scripts/compare_tokenizers.py CORELLA DATA [SEED [TEXTS]]
+    scripts/compare_tokenizers.py CORELLA DATA [SEED [TEXTS [NAME,NAME…]]]
 
 CORELLA is the program, DATA holds tokenizers/, checkpoints/ and text/. Corpora are compared whole (tinyshakespeare,
 wikitext, novels), then TEXTS random texts: Unicode, bytes, and runs of what tokenizers trip over. Needs what
-scripts/venv.sh installs. Ends with 1 at the first difference.
+scripts/venv.sh installs. NAMES picks some of the vocabularies. Ends with 1 at the first difference.
 """
 import json
 import random
@@ -78,6 +78,8 @@ def main():
         random_part = list(random_texts(seed, count))
         whole = list(corpora(data))
         for name, theirs in oracles(data).items():
+            if len(sys.argv) > 5 and name not in sys.argv[5].split(","):
+                continue
             texts = [("random", text) for text in random_part] + whole
             mine = ours(corella, str(files[name]), [text for _, text in texts])
             tokens = 0
