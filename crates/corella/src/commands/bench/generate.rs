@@ -183,7 +183,8 @@ fn step_seconds(handle: &EngineHandle, requests: Vec<RequestParams>) -> Result<f
     }
     drop(sender);
     let mut drawn = vec![0usize; n];
-    let (mut from, mut to): (Option<(Instant, usize)>, Option<(Instant, usize)>) = (None, None);
+    let mut from: Option<(Instant, usize)> = None;
+    let mut to: Option<(Instant, usize)> = None;
     for (i, at, event) in events {
         match event {
             Event::Piece { tokens, .. } => drawn[i] += tokens.len(),
