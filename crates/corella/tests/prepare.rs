@@ -63,8 +63,8 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
     let whole_time = started.elapsed();
     let mut kills = 0;
     let mut went_on = false;
-    // Every other run is killed at a time, the later the further, in the survey or behind it; the rest when the next shard
-    // is there, so that some are killed while shards are written however fast the machine is.
+    // Some are killed at a time, the later the further, in the survey or behind it; two when a shard is there, so that some are
+    // killed while shards are written however fast the machine is. The fourth shard is behind the first note of the work done.
     for attempt in 1..=8u32 {
         let mut child = Command::new(CORELLA)
             .args(args("killed"))
@@ -72,13 +72,16 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        if attempt % 2 == 1 {
-            std::thread::sleep(whole_time.mul_f64(f64::from(attempt) * 0.11));
-        } else {
-            let shard = folder.join("killed").join(format!("train_{:06}.bin", attempt / 2 - 1));
-            while !shard.is_file() && child.try_wait().expect("status").is_none() {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+        match attempt {
+            2 | 4 => {
+                let name = if attempt == 2 { "train_000000.bin" } else { "train_000003.bin" };
+                let shard = folder.join("killed").join(name);
+                while !shard.is_file() && child.try_wait().expect("status").is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                std::thread::sleep(Duration::from_millis(3));
             }
+            _ => std::thread::sleep(whole_time.mul_f64(f64::from(attempt) * 0.11)),
         }
         if child.try_wait().expect("status").is_none() {
             child.kill().expect("killed");
@@ -97,11 +100,12 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
     }
 }
 
-/// The most memory that a process has held, as the kernel counts it.
+/// The memory that a process holds for itself now, as the kernel counts it: pages of the program file, which a build without
+/// optimisation has many of and the system takes back when it likes, do not count.
 #[cfg(target_os = "linux")]
-fn peak(process: u32) -> Option<u64> {
+fn held(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
@@ -124,7 +128,7 @@ fn an_input_larger_than_the_ceiling_stays_below_it() {
         .expect("the program starts");
     let mut most = 0;
     while child.try_wait().expect("status").is_none() {
-        most = most.max(peak(child.id()).unwrap_or(0));
+        most = most.max(held(child.id()).unwrap_or(0));
         std::thread::sleep(Duration::from_millis(2));
     }
     let output = child.wait_with_output().expect("ended");

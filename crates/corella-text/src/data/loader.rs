@@ -52,7 +52,7 @@ impl LoaderOptions {
     }
 }
 
-/// What packing does to the documents of a stream in its own order: see [`super::order`].
+/// What packing does to the documents of a stream in its own order: see `order.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packing {
     /// Documents.

@@ -133,7 +133,7 @@ impl Tokenizer {
         ids
     }
 
-    /// Ids of a text as Meta's reference gives them on giant inputs, which it cuts before encoding: see [`chop::chop`].
+    /// Ids of a text as Meta's reference gives them on giant inputs, which it cuts before encoding: see `chop.rs`.
     pub fn encode_chopped(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut encoder = Encoder::for_text(self, text.len());
