@@ -78,6 +78,17 @@ fn a_stop_string_takes_the_tokens_that_have_no_part_in_the_text() {
 }
 
 #[test]
+fn a_token_without_bytes_leaves_a_begun_stop_string_waiting() {
+    // Special tokens have no text; one between the halves of a stop string once set the first half free.
+    assert_eq!(stream(&["ab"], false, &[b"xa", b"", b"b"]), ("x".into(), Some(0)));
+    assert_eq!(stream(&["ab"], false, &[b"xa", b"", b"c"]), ("xac".into(), None));
+    let mut stream = TextStream::new(StopStrings::new(&["ab".to_owned()]).expect("a stop string"), false);
+    assert_eq!(stream.push(b"a", true), Released::default());
+    assert_eq!(stream.push(b"", true), Released::default());
+    assert_eq!(stream.push(b"b", true), Released { text: String::new(), tokens: 0, stopped: Some(0) });
+}
+
+#[test]
 fn an_empty_stop_string_is_refused() {
     assert_eq!(StopStrings::new(&[String::new()]).expect_err("empty"), StopError::Empty);
 }

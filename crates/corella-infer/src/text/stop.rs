@@ -40,8 +40,8 @@ pub struct StopState(Option<StateID>);
 /// What a byte led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopStep {
-    /// So many bytes at the end may be the beginning of a stop string.
-    Open(usize),
+    /// No stop string ends here; [`StopStrings::open`] tells how much of one may have begun.
+    Open,
     /// The longest stop string that ends here.
     Found {
         /// Its number.
@@ -80,9 +80,17 @@ impl StopStrings {
         self.inner.as_ref().and_then(|inner| inner.texts.get(index)).map_or("", String::as_str)
     }
 
+    /// So many bytes before `state` may be the beginning of a stop string.
+    pub fn open(&self, state: StopState) -> usize {
+        match (&self.inner, state.0) {
+            (Some(inner), Some(state)) => inner.depths.get(&state).copied().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// One byte further.
     pub fn step(&self, state: &mut StopState, byte: u8) -> StopStep {
-        let Some(inner) = &self.inner else { return StopStep::Open(0) };
+        let Some(inner) = &self.inner else { return StopStep::Open };
         let next = inner.nfa.next_state(Anchored::No, state.0.unwrap_or(inner.start), byte);
         state.0 = Some(next);
         if inner.nfa.is_match(next) {
@@ -91,7 +99,7 @@ impl StopStrings {
                 return StopStep::Found { index, len: inner.texts[index].len() };
             }
         }
-        StopStep::Open(inner.depths.get(&next).copied().unwrap_or(0))
+        StopStep::Open
     }
 }
 

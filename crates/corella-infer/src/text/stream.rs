@@ -50,24 +50,21 @@ impl TextStream {
 
     /// The next token. If it may not `stop` the text, a stop string cannot begin before its end.
     pub fn push(&mut self, token: &[u8], stop: bool) -> Released {
-        let mut open = 0;
         if stop {
             for (i, byte) in token.iter().enumerate() {
-                match self.stops.step(&mut self.state, *byte) {
-                    StopStep::Open(depth) => open = depth,
-                    StopStep::Found { index, len } => {
-                        self.enter(token);
-                        let here = self.start + self.bytes.len() - token.len() + i + 1;
-                        let end = if self.keep_stop { here } else { here - len };
-                        return Released { stopped: Some(index), ..self.release_text(end) };
-                    }
+                if let StopStep::Found { index, len } = self.stops.step(&mut self.state, *byte) {
+                    self.enter(token);
+                    let here = self.start + self.bytes.len() - token.len() + i + 1;
+                    let end = if self.keep_stop { here } else { here - len };
+                    return Released { stopped: Some(index), ..self.release_text(end) };
                 }
             }
         } else {
             self.state = StopState::default();
         }
         self.enter(token);
-        let sure = self.start + self.bytes.len() - open;
+        // A token without bytes leaves what had begun as it was.
+        let sure = self.start + self.bytes.len() - self.stops.open(self.state);
         let mut tokens = self.ends.partition_point(|end| *end <= sure);
         while tokens > 0 && self.cuts_character(self.ends[tokens - 1]) {
             tokens -= 1;
