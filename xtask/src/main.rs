@@ -1,7 +1,8 @@
-//! The project's own checks: `cargo xtask check`.
+//! The project's own checks: `cargo xtask check`, and `cargo xtask kernels` for the CUDA kernels.
 //!
 //! Cheapest first: file sizes and the fence around `unsafe`, licences, format, clippy, documentation.
 
+mod kernels;
 mod licences;
 mod tree;
 
@@ -11,8 +12,9 @@ fn main() -> ExitCode {
     let task = std::env::args().nth(1);
     match task.as_deref() {
         Some("check") => check(),
+        Some("kernels") => kernels::run(&std::env::args().nth(2).unwrap_or_default()),
         _ => {
-            eprintln!("usage: cargo xtask check");
+            eprintln!("usage: cargo xtask check, or cargo xtask kernels [NAME]");
             ExitCode::from(2)
         }
     }

@@ -1,0 +1,228 @@
+// What every kernel stands on: numbers, arrays in one of two formats, packets of eight, sums over a warp and a block.
+//
+// Rules for kernels/*.cu
+// - Each file compiles alone, by NVRTC without any header of CUDA, and includes nothing but this file.
+// - Entry points are `extern "C" __global__ void name(...)`, listed with their file in src/kernels.rs.
+// - Inline PTX and warp shuffles stand in small functions here, each with a twin for the host where CORELLA_EMULATED is set:
+//   emulated.h then stands for the CUDA built-ins and runs the same text on the processor, a fiber per CUDA thread.
+// - No atomic additions of floats: every sum has one order, which depends on the shape only.
+#pragma once
+
+#ifdef CORELLA_EMULATED
+#include "emulated.h"
+#endif
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define WARP 32
+#define INF __builtin_huge_valf()
+
+// ---- bfloat16 --------------------------------------------------------------------------------------------------------
+
+struct bf16 {
+    u16 bits;
+};
+
+__device__ __forceinline__ float bits_to_float(u32 bits) {
+#ifdef CORELLA_EMULATED
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+#else
+    return __uint_as_float(bits);
+#endif
+}
+
+__device__ __forceinline__ u32 float_to_bits(float x) {
+#ifdef CORELLA_EMULATED
+    u32 bits;
+    __builtin_memcpy(&bits, &x, 4);
+    return bits;
+#else
+    return __float_as_uint(x);
+#endif
+}
+
+__device__ __forceinline__ float to_float(bf16 x) {
+    return bits_to_float((u32)x.bits << 16);
+}
+
+__device__ __forceinline__ float to_float(float x) {
+    return x;
+}
+
+// Two numbers rounded to nearest even: `low` into the lower half.
+__device__ __forceinline__ u32 round_pair(float low, float high) {
+#ifdef CORELLA_EMULATED
+    u32 halves[2];
+    const float x[2] = {low, high};
+    for (int i = 0; i < 2; i++) {
+        u32 bits = float_to_bits(x[i]);
+        halves[i] = x[i] != x[i] ? 0x7fffu : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    }
+    return halves[0] | halves[1] << 16;
+#else
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#endif
+}
+
+__device__ __forceinline__ bf16 to_bf16(float x) {
+    return bf16{(u16)round_pair(x, 0.0f)};
+}
+
+// ---- arrays ----------------------------------------------------------------------------------------------------------
+
+// An array of activations in f32 or bf16, as the host passes it (src/array.rs has the same layout).
+struct Array {
+    void* data;
+    u32 is_bf16;
+    u32 unused;
+};
+
+__device__ __forceinline__ float load(Array a, u64 i) {
+    return a.is_bf16 ? to_float(((const bf16*)a.data)[i]) : ((const float*)a.data)[i];
+}
+
+__device__ __forceinline__ void store(Array a, u64 i, float x) {
+    if (a.is_bf16) {
+        ((bf16*)a.data)[i] = to_bf16(x);
+    } else {
+        ((float*)a.data)[i] = x;
+    }
+}
+
+#define PACKET 8
+
+// Eight neighbours in f32.
+struct Packet {
+    float x[PACKET];
+};
+
+// Sixteen bytes, read and written at once.
+struct alignas(16) Sixteen {
+    u32 x[4];
+};
+
+__device__ __forceinline__ Packet load8(const float* p) {
+    Packet out;
+    const Sixteen a = ((const Sixteen*)p)[0], b = ((const Sixteen*)p)[1];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out.x[i] = bits_to_float(a.x[i]);
+        out.x[4 + i] = bits_to_float(b.x[i]);
+    }
+    return out;
+}
+
+__device__ __forceinline__ Packet load8(const bf16* p) {
+    Packet out;
+    const Sixteen a = *(const Sixteen*)p;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out.x[2 * i] = bits_to_float(a.x[i] << 16);
+        out.x[2 * i + 1] = bits_to_float(a.x[i] & 0xffff0000u);
+    }
+    return out;
+}
+
+__device__ __forceinline__ void store8(float* p, Packet v) {
+    Sixteen a, b;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        a.x[i] = float_to_bits(v.x[i]);
+        b.x[i] = float_to_bits(v.x[4 + i]);
+    }
+    ((Sixteen*)p)[0] = a;
+    ((Sixteen*)p)[1] = b;
+}
+
+__device__ __forceinline__ void store8(bf16* p, Packet v) {
+    Sixteen a;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        a.x[i] = round_pair(v.x[2 * i], v.x[2 * i + 1]);
+    }
+    *(Sixteen*)p = a;
+}
+
+// Elements i .. i + 8 of an array; those from `end` on are 0. Whole packets at multiples of eight move at once: arrays begin
+// at multiples of 256 bytes.
+__device__ __forceinline__ Packet load8(Array a, u64 i, u64 end) {
+    if (i % PACKET == 0 && i + PACKET <= end) {
+        return a.is_bf16 ? load8((const bf16*)a.data + i) : load8((const float*)a.data + i);
+    }
+    Packet out;
+#pragma unroll
+    for (int k = 0; k < PACKET; k++) {
+        out.x[k] = i + k < end ? load(a, i + k) : 0.0f;
+    }
+    return out;
+}
+
+// Writes elements i .. i + 8 as far as they lie before `end`.
+__device__ __forceinline__ void store8(Array a, u64 i, u64 end, Packet v) {
+    if (i % PACKET == 0 && i + PACKET <= end) {
+        if (a.is_bf16) {
+            store8((bf16*)a.data + i, v);
+        } else {
+            store8((float*)a.data + i, v);
+        }
+        return;
+    }
+#pragma unroll
+    for (int k = 0; k < PACKET; k++) {
+        if (i + k < end) {
+            store(a, i + k, v.x[k]);
+        }
+    }
+}
+
+// ---- sums over threads -----------------------------------------------------------------------------------------------
+
+// The value of the lane whose number differs in the bits of `mask`. All lanes of the warp take part.
+__device__ __forceinline__ float shuffle_xor(float x, int mask) {
+#ifdef CORELLA_EMULATED
+    return emulated::shuffle_xor(x, mask);
+#else
+    return __shfl_xor_sync(0xffffffffu, x, mask);
+#endif
+}
+
+// Σ over the warp, the same bits in every lane.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+    for (int mask = WARP / 2; mask > 0; mask /= 2) {
+        x += shuffle_xor(x, mask);
+    }
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+    for (int mask = WARP / 2; mask > 0; mask /= 2) {
+        const float other = shuffle_xor(x, mask);
+        x = x > other || x != x ? x : other;
+    }
+    return x;
+}
+
+// Σ over a block of `threads` (a multiple of 32) threads in the order of its warps, the same bits in every thread.
+// `scratch` holds threads / 32 floats of shared memory; it may be used again after the next __syncthreads.
+__device__ __forceinline__ float block_sum(float x, float* scratch) {
+    const u32 warps = blockDim.x / WARP;
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) {
+        scratch[threadIdx.x / WARP] = x;
+    }
+    __syncthreads();
+    float sum = 0.0f;
+    for (u32 i = 0; i < warps; i++) {
+        sum += scratch[i];
+    }
+    return sum;
+}

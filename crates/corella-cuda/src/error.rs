@@ -1,0 +1,40 @@
+//! What can fail between the program and the card.
+
+/// Why CUDA cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CudaError {
+    /// A library is not installed, or not where the loader or Python's packages keep libraries.
+    #[error("{library} was not found; it comes with {package}")]
+    Missing {
+        /// Beginning of the file's name.
+        library: &'static str,
+        /// What brings it.
+        package: &'static str,
+    },
+    /// A library is too old or damaged.
+    #[error("{library} has no function {symbol}: it is too old or not whole")]
+    Symbol {
+        /// Beginning of the file's name.
+        library: &'static str,
+        /// The function.
+        symbol: &'static str,
+    },
+    /// A call of a library failed.
+    #[error("{call} failed: {why}")]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// The library's name of the error.
+        why: String,
+    },
+    /// A kernel does not compile.
+    #[error("{file} does not compile for {architecture}:\n{log}")]
+    Compile {
+        /// Name of the file.
+        file: &'static str,
+        /// As in `sm_80`.
+        architecture: String,
+        /// What the compiler says.
+        log: String,
+    },
+}

@@ -1,0 +1,216 @@
+//! The libraries of CUDA, found and loaded at run time.
+//!
+//! The bindings of `cudarc` load a library when one of its functions is called first, and panic where library or function is
+//! missing. So [`Library::load`] comes before every first call: it finds the file, also in the folders of Python packages, and
+//! looks for every function that this crate calls.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::error::CudaError;
+
+/// A library that GPU computation needs.
+#[derive(Debug)]
+pub struct Library {
+    /// Beginning of the file's name.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// What brings it.
+    pub package: &'static str,
+    /// Functions that this crate calls.
+    symbols: &'static [&'static str],
+    present: fn() -> bool,
+    has: fn(&'static str) -> bool,
+    state: OnceLock<Result<(), CudaError>>,
+}
+
+/// The two questions of [`Library`] about a module of `cudarc`.
+macro_rules! binding {
+    ($module:ident) => {
+        (
+            || {
+                // SAFETY: runs the initialisers of an installed library of CUDA, which expect nothing of their caller.
+                unsafe { cudarc::$module::sys::is_culib_present() }
+            },
+            |symbol| {
+                // SAFETY: the address is looked up and not called, so its type does not matter; `load` asks only after the
+                // library was found, so that `culib` does not panic.
+                unsafe { cudarc::$module::sys::culib().get::<unsafe extern "C" fn()>(symbol.as_bytes()).is_ok() }
+            },
+        )
+    };
+}
+
+const DRIVER_BINDING: (fn() -> bool, fn(&'static str) -> bool) = binding!(driver);
+const NVRTC_BINDING: (fn() -> bool, fn(&'static str) -> bool) = binding!(nvrtc);
+const CUBLASLT_BINDING: (fn() -> bool, fn(&'static str) -> bool) = binding!(cublaslt);
+
+/// The driver.
+pub static DRIVER: Library = Library {
+    name: "libcuda.so",
+    purpose: "driver",
+    package: "the NVIDIA driver (Debian: nvidia-driver with libcuda1; in a container: the NVIDIA container toolkit)",
+    symbols: &[
+        "cuInit",
+        "cuGetErrorName",
+        "cuDeviceGet",
+        "cuDeviceGetCount",
+        "cuDeviceGetName",
+        "cuDeviceGetAttribute",
+        "cuDevicePrimaryCtxRetain",
+        "cuCtxSetCurrent",
+        "cuMemGetInfo_v2",
+        "cuMemAlloc_v2",
+        "cuMemFree_v2",
+        "cuMemcpyHtoDAsync_v2",
+        "cuMemcpyDtoHAsync_v2",
+        "cuMemsetD8Async",
+        "cuStreamCreate",
+        "cuStreamSynchronize",
+        "cuModuleLoadData",
+        "cuModuleGetFunction",
+        "cuFuncSetAttribute",
+        "cuLaunchKernel",
+    ],
+    present: DRIVER_BINDING.0,
+    has: DRIVER_BINDING.1,
+    state: OnceLock::new(),
+};
+
+/// The compiler of kernels.
+pub static NVRTC: Library = Library {
+    name: "libnvrtc.so",
+    purpose: "compiles kernels",
+    package: "pip install nvidia-cuda-nvrtc, or Debian: libnvrtc12, or the CUDA toolkit",
+    symbols: &[
+        "nvrtcVersion",
+        "nvrtcCreateProgram",
+        "nvrtcCompileProgram",
+        "nvrtcDestroyProgram",
+        "nvrtcGetCUBINSize",
+        "nvrtcGetCUBIN",
+        "nvrtcGetProgramLogSize",
+        "nvrtcGetProgramLog",
+    ],
+    present: NVRTC_BINDING.0,
+    has: NVRTC_BINDING.1,
+    state: OnceLock::new(),
+};
+
+/// Matrix products.
+pub static CUBLASLT: Library = Library {
+    name: "libcublasLt.so",
+    purpose: "matrix products",
+    package: "pip install nvidia-cublas, or Debian: libcublaslt12, or the CUDA toolkit",
+    symbols: &[
+        "cublasLtCreate",
+        "cublasLtMatmul",
+        "cublasLtMatmulAlgoGetHeuristic",
+        "cublasLtMatmulDescCreate",
+        "cublasLtMatmulDescDestroy",
+        "cublasLtMatmulDescSetAttribute",
+        "cublasLtMatmulPreferenceCreate",
+        "cublasLtMatmulPreferenceDestroy",
+        "cublasLtMatmulPreferenceSetAttribute",
+        "cublasLtMatrixLayoutCreate",
+        "cublasLtMatrixLayoutDestroy",
+    ],
+    present: CUBLASLT_BINDING.0,
+    has: CUBLASLT_BINDING.1,
+    state: OnceLock::new(),
+};
+
+impl Library {
+    /// Loads it, once; after `Ok` every function that this crate calls is there.
+    pub fn load(&'static self) -> Result<(), CudaError> {
+        self.state.get_or_init(|| self.load_now()).clone()
+    }
+
+    fn load_now(&self) -> Result<(), CudaError> {
+        if !(self.present)() {
+            // Where the loader does not look by itself, it takes what is in memory already under the name asked for.
+            if let Some(path) = self.find() {
+                keep_loaded(&path);
+            }
+        }
+        if !(self.present)() {
+            return Err(CudaError::Missing { library: self.name, package: self.package });
+        }
+        match self.symbols.iter().find(|symbol| !(self.has)(symbol)) {
+            Some(symbol) => Err(CudaError::Symbol { library: self.name, symbol }),
+            None => Ok(()),
+        }
+    }
+
+    /// Its file, where there is one in the usual folders.
+    pub fn find(&self) -> Option<PathBuf> {
+        find(self.name)
+    }
+}
+
+/// The first file in the usual folders whose name begins with `name`, with or without a version behind it.
+pub fn find(name: &str) -> Option<PathBuf> {
+    places().iter().find_map(|dir| first_in(dir, name))
+}
+
+/// The file in `dir` whose name is the library's, with or without a version behind it.
+fn first_in(dir: &Path, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(dir).ok()?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths.into_iter().find(|path| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
+/// Folders in which the system's loader and Python's packages keep libraries.
+fn places() -> Vec<PathBuf> {
+    let split = |name: &str| std::env::var_os(name).map(|v| std::env::split_paths(&v).collect::<Vec<_>>());
+    let mut places = split("LD_LIBRARY_PATH").unwrap_or_default();
+    let usual = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/lib/wsl/lib",
+        "/usr/local/cuda/lib64",
+        "/usr/local/nvidia/lib64",
+    ];
+    places.extend(usual.map(PathBuf::from));
+    // Wheels keep theirs in site-packages/nvidia/*/lib of the active environment, or of the one that scripts/venv.sh makes.
+    let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    for python in active.chain([PathBuf::from(".venv")]).flat_map(|root| folders(&root.join("lib"))) {
+        for package in folders(&python.join("site-packages/nvidia")) {
+            places.push(package.join("lib"));
+        }
+    }
+    places
+}
+
+fn folders(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect()
+}
+
+/// Loads a library and, first, the part of NVRTC that lies beside it under a name of its own. They stay until the end.
+#[cfg(unix)]
+fn keep_loaded(path: &Path) {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    let beside = path.parent().and_then(|dir| first_in(dir, "libnvrtc-builtins.so"));
+    for file in beside.iter().map(PathBuf::as_path).chain([path]) {
+        // SAFETY: runs the initialisers of an installed library of CUDA, which expect nothing of their caller.
+        if let Ok(library) = unsafe { Library::open(Some(file), RTLD_NOW | RTLD_GLOBAL) } {
+            std::mem::forget(library);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn keep_loaded(path: &Path) {
+    // SAFETY: as above.
+    if let Ok(library) = unsafe { libloading::Library::new(path) } {
+        std::mem::forget(library);
+    }
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask kernels`: compiles every CUDA kernel to machine code for every card that it is meant for, without a card.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use corella_cuda::CudaError;
+use corella_cuda::kernels::{SOURCES, Source};
+use corella_cuda::nvrtc::Compiler;
+use corella_cuda::resources::{self, Resources};
+
+/// What one file came to on one card.
+type Outcome = Result<Vec<Resources>, String>;
+
+/// Prints registers, shared memory and spills of each kernel. Fails where one does not compile, spills, keeps arrays on the
+/// stack, or is not the one that the table names; files whose names do not contain `filter` are left out.
+pub fn run(filter: &str) -> ExitCode {
+    let compiler = match Compiler::load() {
+        Ok(compiler) => compiler,
+        Err(CudaError::Missing { library, .. }) => {
+            println!(
+                "skipped: {library} was not found\nhint: scripts/cuda_venv.sh brings the compiler (no card is needed)"
+            );
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            println!("FAILED  {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("NVRTC {}.{}", compiler.version.0, compiler.version.1);
+    let jobs: Vec<(&Source, &str)> = SOURCES
+        .iter()
+        .filter(|source| source.name.contains(filter))
+        .flat_map(|source| source.targets.architectures().iter().map(move |card| (source, *card)))
+        .collect();
+    let mut failed = false;
+    println!("{:28} {:7} {:>9} {:>7} {:>6} {:>7}", "kernel", "card", "registers", "shared", "stack", "spills");
+    for ((source, card), outcome) in jobs.iter().zip(compile_all(compiler, &jobs)) {
+        match outcome {
+            Ok(kernels) => {
+                for k in kernels {
+                    let bad = k.spills > 0 || k.stack > 0;
+                    failed |= bad;
+                    let mark = if bad { "  FAILED" } else { "" };
+                    let Resources { entry, registers, shared, stack, spills } = k;
+                    println!("{entry:28} {card:7} {registers:>9} {shared:>7} {stack:>6} {spills:>7}{mark}");
+                }
+            }
+            Err(why) => {
+                failed = true;
+                println!("FAILED  {} {card}: {why}", source.name);
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Compiles on as many threads as there are processors; outcomes in the order of the jobs.
+fn compile_all(compiler: Compiler, jobs: &[(&Source, &str)]) -> Vec<Outcome> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let mut outcomes: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some((source, card)) = jobs.get(index) else { return done };
+                done.push((index, compile(compiler, source, card)));
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    outcomes.sort_by_key(|(index, _)| *index);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn compile(compiler: Compiler, source: &Source, card: &str) -> Outcome {
+    let compiled = compiler.compile(source, card).map_err(|e| e.to_string())?;
+    let kernels = resources::read(&compiled.log);
+    let mut found: Vec<&str> = kernels.iter().map(|k| k.entry.as_str()).collect();
+    let mut named: Vec<&str> = source.entries.to_vec();
+    found.sort_unstable();
+    named.sort_unstable();
+    if found == named { Ok(kernels) } else { Err(format!("the table names {named:?}, the file has {found:?}")) }
+}
