@@ -27,6 +27,8 @@ struct Line;
 const LINE: usize = align_of::<Line>();
 /// Bytes of a huge page; arrays of this size and above are made of them where the system allows.
 const HUGE_PAGE: usize = 2 << 20;
+/// What memory is given back in: a multiple of every system's page.
+const SMALL_PAGE: usize = 1 << 16;
 
 /// The system has no memory for an array.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,56 @@ fn layout(bytes: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, if bytes < HUGE_PAGE { LINE } else { HUGE_PAGE }).ok()
 }
 
+/// Zeros that no page stands behind before they are touched; the pages are huge ones where the system has them. The system's
+/// allocator would fill aligned memory with zeros itself, in small pages, before it could be told.
+#[cfg(target_os = "linux")]
+fn map(bytes: usize) -> Option<NonNull<u8>> {
+    let whole = bytes.checked_add(HUGE_PAGE)?;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new range, wherever the system wants it.
+    let range = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, kind, -1, 0) };
+    if range == libc::MAP_FAILED {
+        return None;
+    }
+    let range = range.cast::<u8>();
+    let before = range.align_offset(HUGE_PAGE);
+    let start = range.wrapping_add(before);
+    // SAFETY: parts of the new range outside of the array, which nobody knows; then a hint that changes no content.
+    unsafe {
+        if before > 0 {
+            libc::munmap(range.cast(), before);
+        }
+        libc::munmap(start.wrapping_add(bytes).cast(), HUGE_PAGE - before);
+        libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+    }
+    NonNull::new(start)
+}
+
+/// Memory for an array of `bytes` bytes, all zero.
+fn take(bytes: usize) -> Option<NonNull<u8>> {
+    #[cfg(target_os = "linux")]
+    if bytes >= HUGE_PAGE {
+        return map(bytes);
+    }
+    // SAFETY: arrays without numbers take no memory: the layout is not empty.
+    NonNull::new(unsafe { alloc_zeroed(layout(bytes)?) })
+}
+
+/// # Safety
+/// `start` comes from [`take`] with the same `bytes`, and is not used again.
+unsafe fn give(start: NonNull<u8>, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    if bytes >= HUGE_PAGE {
+        // SAFETY: the range was mapped for this array (the caller's promise).
+        unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
+        return;
+    }
+    if let Some(layout) = layout(bytes) {
+        // SAFETY: allocated with this layout (the caller's promise).
+        unsafe { dealloc(start.as_ptr(), layout) };
+    }
+}
+
 impl<T: Element> Array<T> {
     /// No numbers.
     pub const EMPTY: Array<T> =
@@ -59,15 +111,10 @@ impl<T: Element> Array<T> {
         if len == 0 {
             return Ok(Array::EMPTY);
         }
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(NoMemory)?.checked_next_multiple_of(LINE).ok_or(NoMemory)?;
-        let layout = layout(bytes).ok_or(NoMemory)?;
-        // SAFETY: the layout is not empty.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(NoMemory)?;
-        #[cfg(target_os = "linux")]
-        if bytes >= HUGE_PAGE {
-            // SAFETY: the range was just allocated. The call is a hint that changes no content; its failure changes nothing.
-            unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
-        }
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(NoMemory)?;
+        let whole = if bytes < HUGE_PAGE { LINE } else { SMALL_PAGE };
+        let bytes = bytes.checked_next_multiple_of(whole).ok_or(NoMemory)?;
+        let start = take(bytes).ok_or(NoMemory)?;
         Ok(Array { start: start.cast(), len, bytes, owns: PhantomData })
     }
 
@@ -94,11 +141,9 @@ impl<T: Element> Array<T> {
 
 impl<T: Element> Drop for Array<T> {
     fn drop(&mut self) {
-        if self.bytes > 0
-            && let Some(layout) = layout(self.bytes)
-        {
-            // SAFETY: allocated by `zeros` with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout) };
+        if self.bytes > 0 {
+            // SAFETY: taken by `zeros`; the array ends here.
+            unsafe { give(self.start.cast(), self.bytes) };
         }
     }
 }
