@@ -18,7 +18,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define WARP 32
-#define INF __builtin_huge_valf()
+#define INF bits_to_float(0x7f800000u)
 
 // ---- bfloat16 --------------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,9 @@ impl Targets {
     }
 }
 
-/// What every file includes.
-pub const COMMON: (&str, &str) = ("common.cuh", include_str!("../kernels/common.cuh"));
+/// What files include: names and texts.
+pub const HEADERS: [(&str, &str); 2] =
+    [("common.cuh", include_str!("../kernels/common.cuh")), ("tensor.cuh", include_str!("../kernels/tensor.cuh"))];
 
 macro_rules! sources {
     ($($name:literal $targets:ident [$($entry:literal),* $(,)?])*) => {
@@ -49,4 +50,11 @@ macro_rules! sources {
 
 sources! {
     "elementwise.cu" Base ["cast", "add"]
+    "attention.cu" Base [
+        "attention_64", "attention_128", "attention_grad_queries_64", "attention_grad_queries_128", "attention_grad_keys_64",
+        "attention_grad_keys_128",
+    ]
+    "attention_plain.cu" Base [
+        "attention_plain", "attention_delta", "attention_plain_grad_queries", "attention_plain_grad_keys",
+    ]
 }

@@ -6,7 +6,7 @@ use std::ptr;
 use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
 
 use crate::error::CudaError;
-use crate::kernels::{COMMON, Source};
+use crate::kernels::{HEADERS, Source};
 use crate::library::NVRTC;
 
 /// NVRTC, loaded.
@@ -57,19 +57,20 @@ impl Compiler {
     pub fn compile(self, source: &Source, architecture: &str) -> Result<Compiled, CudaError> {
         let text = |s: &str| CString::new(s).expect("kernels and names hold no zero byte");
         let (program_text, name) = (text(source.text), text(source.name));
-        let (header_name, header_text) = (text(COMMON.0), text(COMMON.1));
+        let headers = HEADERS.map(|(name, body)| (text(name), text(body)));
+        let (names, texts) = (headers.each_ref().map(|h| h.0.as_ptr()), headers.each_ref().map(|h| h.1.as_ptr()));
         let options = [text(&format!("--gpu-architecture={architecture}")), text("--ptxas-options=-v")];
         let option_pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         let mut program = ptr::null_mut();
-        // SAFETY: every string outlives the call and ends with a zero byte; there is one header.
+        // SAFETY: every string outlives the call and ends with a zero byte; both lists have one for each header.
         let created = unsafe {
             sys::nvrtcCreateProgram(
                 &mut program,
                 program_text.as_ptr(),
                 name.as_ptr(),
-                1,
-                &header_text.as_ptr(),
-                &header_name.as_ptr(),
+                HEADERS.len() as i32,
+                texts.as_ptr(),
+                names.as_ptr(),
             )
         };
         check("nvrtcCreateProgram", created)?;

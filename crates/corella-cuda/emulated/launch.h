@@ -1,0 +1,62 @@
+// The C interface: device memory, and launches by name. `KERNELS`, a list of `KERNEL(name)`, is made from the text.
+#pragma once
+
+namespace emulated {
+
+#define KERNEL(name) {#name, [](void** parameters) { call(::name, parameters); }},
+static const Kernel kernels[] = {KERNELS{nullptr, nullptr}};
+#undef KERNEL
+
+static inline void run_grid(size_t shared, bool backwards) {
+    size_t blocks = (size_t)gridDim.x * gridDim.y * gridDim.z;
+    for (size_t i = 0; i < blocks; i++) {
+        size_t at = backwards ? blocks - 1 - i : i;
+        blockIdx = {(unsigned)(at % gridDim.x), (unsigned)(at / gridDim.x % gridDim.y),
+                    (unsigned)(at / ((size_t)gridDim.x * gridDim.y))};
+        run_block(shared, backwards);
+    }
+}
+
+/// Limits of every card from compute capability 8.0 on.
+static inline const char* refuse(size_t shared) {
+    if (count % WARP || !count || count > MOST_THREADS) return "a block must be 1 to 32 whole warps";
+    if (!gridDim.x || !gridDim.y || !gridDim.z || gridDim.x > 0x7fffffff || gridDim.y > 65535 || gridDim.z > 65535)
+        return "a grid of this size";
+    if (shared > 99 << 10) return "more than 99 KiB of shared memory";
+    return nullptr;
+}
+
+}  // namespace emulated
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT void* emulated_alloc(size_t bytes) { return emulated::guarded(bytes); }
+EXPORT void emulated_free(void* memory, size_t bytes) { emulated::release_guarded((char*)memory, bytes); }
+
+/// Runs a kernel; null, or what went wrong. Not to be called twice at the same time.
+EXPORT const char* emulated_launch(const char* name, const unsigned* grid, const unsigned* block, size_t shared,
+                                   void** parameters, int backwards) {
+    using namespace emulated;
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {block[0], block[1], block[2]};
+    count = (int)(block[0] * block[1] * block[2]);
+    kernel_name = name;
+    body = nullptr;
+    for (const Kernel* k = kernels; k->name; k++) if (!strcmp(k->name, name)) body = k->body;
+    if (!body) return "no kernel of this name";
+    if (const char* why = refuse(shared)) return why;
+    arguments = parameters;
+    dynamic_shared = guarded(shared);
+    const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
+    struct sigaction ours, before[5];
+    memset(&ours, 0, sizeof ours);
+    ours.sa_sigaction = on_signal;
+    ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    for (int i = 0; i < 5; i++) sigaction(signals[i], &ours, &before[i]);
+    const char* error = nullptr;
+    if (sigsetjmp(failed, 1)) error = message;
+    else run_grid(shared, backwards != 0);
+    for (int i = 0; i < 5; i++) sigaction(signals[i], &before[i], nullptr);
+    release_guarded(dynamic_shared, shared);
+    return error;
+}

@@ -1,0 +1,5 @@
+//! The kernels on an emulated card: every one against the f64 reference, and the emulator against mistakes it must notice.
+
+mod attention;
+mod emulator;
+mod notices;
