@@ -1,6 +1,5 @@
 //! `cargo xtask kernels`: compiles every CUDA kernel to machine code for every card that it is meant for, without a card.
 
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corella_cuda::CudaError;
@@ -11,30 +10,30 @@ use corella_cuda::resources::{self, Resources};
 /// What one file came to on one card.
 type Outcome = Result<Vec<Resources>, String>;
 
-/// Prints registers, shared memory and spills of each kernel. Fails where one does not compile, spills, keeps arrays on the
-/// stack, or is not the one that the table names; files whose names do not contain `filter` are left out.
-pub fn run(filter: &str) -> ExitCode {
+/// Prints registers, shared memory and spills of each kernel, or with `quiet` of wrong ones only. False where one does not
+/// compile, spills, keeps arrays on the stack, or is not the one that the table names; files whose names do not contain `filter`
+/// are left out.
+pub fn run(filter: &str, quiet: bool) -> bool {
     let compiler = match Compiler::load() {
         Ok(compiler) => compiler,
         Err(CudaError::Missing { library, .. }) => {
-            println!(
-                "skipped: {library} was not found\nhint: scripts/cuda_venv.sh brings the compiler (no card is needed)"
-            );
-            return ExitCode::SUCCESS;
+            println!("skipped kernels: {library} was not found; scripts/cuda_venv.sh brings it, and no card is needed");
+            return true;
         }
         Err(error) => {
-            println!("FAILED  {error}");
-            return ExitCode::FAILURE;
+            println!("FAILED  kernels: {error}");
+            return false;
         }
     };
-    println!("NVRTC {}.{}", compiler.version.0, compiler.version.1);
     let jobs: Vec<(&Source, &str)> = SOURCES
         .iter()
         .filter(|source| source.name.contains(filter))
         .flat_map(|source| source.targets.architectures().iter().map(move |card| (source, *card)))
         .collect();
     let mut failed = false;
-    println!("{:28} {:7} {:>9} {:>7} {:>6} {:>7}", "kernel", "card", "registers", "shared", "stack", "spills");
+    if !quiet {
+        println!("{:28} {:7} {:>9} {:>7} {:>6} {:>7}", "kernel", "card", "registers", "shared", "stack", "spills");
+    }
     for ((source, card), outcome) in jobs.iter().zip(compile_all(compiler, &jobs)) {
         match outcome {
             Ok(kernels) => {
@@ -43,7 +42,9 @@ pub fn run(filter: &str) -> ExitCode {
                     failed |= bad;
                     let mark = if bad { "  FAILED" } else { "" };
                     let Resources { entry, registers, shared, stack, spills } = k;
-                    println!("{entry:28} {card:7} {registers:>9} {shared:>7} {stack:>6} {spills:>7}{mark}");
+                    if bad || !quiet {
+                        println!("{entry:28} {card:7} {registers:>9} {shared:>7} {stack:>6} {spills:>7}{mark}");
+                    }
                 }
             }
             Err(why) => {
@@ -52,7 +53,9 @@ pub fn run(filter: &str) -> ExitCode {
             }
         }
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let (major, minor) = compiler.version;
+    println!("{} kernels: {} files for each of their cards, NVRTC {major}.{minor}", if failed { "FAILED " } else { "ok     " }, SOURCES.len());
+    !failed
 }
 
 /// Compiles on as many threads as there are processors; outcomes in the order of the jobs.

@@ -31,7 +31,7 @@ asm(".text\n.globl corella_switch\n.hidden corella_switch\n.type corella_switch,
 static inline void start_fiber(Fiber& fiber, void (*entry)()) {
     if (!fiber.stack) fiber.stack = fiber_stack();
     // Six registers and the entry; behind them the stack is aligned as after a call.
-    void** top = (void**)(fiber.stack + FIBER_STACK) - 2;
+    void** top = (void**)(fiber.stack + FIBER_STACK) - 1;
     top[-1] = (void*)entry;
     for (int i = 2; i <= 7; i++) top[-i] = nullptr;
     top[0] = nullptr;

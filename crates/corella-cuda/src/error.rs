@@ -37,4 +37,26 @@ pub enum CudaError {
         /// What the compiler says.
         log: String,
     },
+    /// There is no card of this number.
+    #[error("there is no card {index}: the driver knows {count}")]
+    NoCard {
+        /// Asked for.
+        index: u32,
+        /// Cards that there are.
+        count: usize,
+    },
+    /// The card lacks instructions that the kernels use.
+    #[error("{name} has compute capability {}.{}; the kernels need 8.0 (Ampere) or newer", capability.0, capability.1)]
+    TooOld {
+        /// Its name.
+        name: String,
+        /// What it has.
+        capability: (i32, i32),
+    },
+    /// The table of kernels does not name what was asked for, or not for this card.
+    #[error("no kernel {entry} for this card")]
+    NoKernel {
+        /// The entry point.
+        entry: String,
+    },
 }

@@ -11,6 +11,8 @@ pub struct Source {
     pub entries: &'static [&'static str],
     /// Cards that it can be compiled for.
     pub targets: Targets,
+    /// Whether launches add shared memory to what the kernels declare.
+    pub dynamic_shared: bool,
 }
 
 /// Which cards a file can be compiled for.
@@ -36,6 +38,23 @@ impl Targets {
 pub const HEADERS: [(&str, &str); 2] =
     [("common.cuh", include_str!("../kernels/common.cuh")), ("tensor.cuh", include_str!("../kernels/tensor.cuh"))];
 
+/// Whether a text contains a word, at compile time.
+const fn contains(text: &str, word: &str) -> bool {
+    let (text, word) = (text.as_bytes(), word.as_bytes());
+    let mut at = 0;
+    while at + word.len() <= text.len() {
+        let mut same = 0;
+        while same < word.len() && text[at + same] == word[same] {
+            same += 1;
+        }
+        if same == word.len() {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
 macro_rules! sources {
     ($($name:literal $targets:ident [$($entry:literal),* $(,)?])*) => {
         /// All files.
@@ -44,12 +63,20 @@ macro_rules! sources {
             text: include_str!(concat!("../kernels/", $name)),
             entries: &[$($entry),*],
             targets: Targets::$targets,
+            dynamic_shared: contains(include_str!(concat!("../kernels/", $name)), "DYNAMIC_SHARED"),
         }),*];
     };
 }
 
 sources! {
-    "elementwise.cu" Base ["cast", "add"]
+    "elementwise.cu" Base ["cast", "add", "gelu", "gelu_grad", "swiglu", "swiglu_grad"]
+    "encoder.cu" Base ["encoder", "embedding_grad", "position_grad"]
+    "norm.cu" Base ["norm_rows", "norm_grad"]
+    "columns.cu" Base ["column_sums", "norm_column_sums", "add_chunks"]
+    "rope.cu" Base ["rope"]
+    "classifier.cu" Base ["classifier"]
+    "optimizer.cu" Base ["square_sums", "total", "adamw"]
+    "product.cu" Base ["product"]
     "attention.cu" Base [
         "attention_64", "attention_128", "attention_grad_queries_64", "attention_grad_queries_128", "attention_grad_keys_64",
         "attention_grad_keys_128",

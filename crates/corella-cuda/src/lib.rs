@@ -1,12 +1,35 @@
 //! The CUDA backend: every library is loaded at run time, so that one binary runs with and without a card.
 //!
-//! [`kernels`] is the table of the kernels, whose text is part of the binary. [`nvrtc`] compiles them to machine code, for the
-//! card that is found or, in `cargo xtask kernels`, for every card that is supported.
+//! [`Cuda`] implements the contract of `corella-ops` on a [`Driver`]: a card, or in the tests an emulated one. [`kernels`] is the
+//! table of the kernels, whose text is part of the binary; [`nvrtc`] compiles them to machine code, for the card that is found
+//! or, in `cargo xtask kernels`, for every card that is supported. [`library`] finds and loads what CUDA brings.
 
-pub mod error;
+mod array;
+mod attention;
+mod backend;
+mod cache;
+mod card;
+mod classifier;
+mod driver;
+mod error;
+mod geometry;
+mod ids;
 pub mod kernels;
+mod layers;
 pub mod library;
+mod linear;
+mod matrix_library;
 pub mod nvrtc;
+mod optimizer;
+mod param;
+mod plan;
 pub mod resources;
 
+pub use array::Buf;
+pub use backend::Cuda;
+pub use card::{Card, CardInfo, cards};
+pub use driver::{Address, Bias, Driver, Finish, Launch, Operand, Product};
 pub use error::CudaError;
+pub use ids::Ids;
+pub use param::Param;
+pub use plan::{ScratchShape, scratch_bytes};

@@ -15,6 +15,7 @@
 //! only, never on the number of rows or threads; and no operation reads memory that its caller did not write.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 pub use crate::contract_infer::OpsInfer;
 
@@ -241,6 +242,11 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// A trained tensor: master values, gradient, AdamW moments, and whatever packed images of the values the
     /// backend keeps for its matrix products (rewritten by [`OpsTrain::adamw`] and [`OpsTrain::param_write`]).
     type Param: Send + Sync + Debug;
+    /// The backend that continues text from weights under training: this one, where it also infers.
+    type Sampler: OpsInfer;
+
+    /// See [`OpsTrain::Sampler`].
+    fn sampler(self: &Arc<Self>) -> Arc<Self::Sampler>;
 
     /// Name of device and kernel path, e.g. `cpu avx2`, recorded with every result.
     fn name(&self) -> String;
@@ -258,6 +264,10 @@ pub trait OpsTrain: Send + Sync + 'static {
     fn write(&self, buf: &mut Self::Buf, values: &[f32]);
     /// Copies the front of `buf` to the host.
     fn read(&self, buf: &Self::Buf, out: &mut [f32]);
+    /// The first `len` elements = 0.
+    fn clear(&self, buf: &mut Self::Buf, len: usize) {
+        self.write(buf, &vec![0.0; len]);
+    }
     /// Σ of the first `len` elements, added up in f64 in their order.
     fn sum(&self, buf: &Self::Buf, len: usize) -> f64;
     /// Copies token ids to the front of `ids`.
@@ -485,8 +495,12 @@ pub trait OpsTrain: Send + Sync + 'static {
     );
 
     // ---- optimizer ----------------------------------------------------------------------------------------------
-    /// Σ g² over one parameter's gradient, in f64. The caller adds the parameters up in table order.
+    /// Σ g² over one parameter's gradient, in f64.
     fn grad_square_sum(&self, p: &Self::Param) -> f64;
+    /// [`OpsTrain::grad_square_sum`] of all parameters, added up in their order.
+    fn grad_square_sums(&self, params: &[Self::Param]) -> f64 {
+        params.iter().map(|p| self.grad_square_sum(p)).sum()
+    }
     /// g ← grad_scale·g;  m ← β1·m + (1−β1)·g;  v ← β2·v + (1−β2)·g²;
     /// p ← p − lr·( (m/(1−β1^step)) / (sqrt(v/(1−β2^step)) + eps) + weight_decay·p ).   The gradient is left as it was.
     fn adamw(&self, p: &mut Self::Param, hyper: AdamW);

@@ -29,11 +29,14 @@ pub const VOCABULARY_BYTES: usize = 20_000_000;
 /// The backend for the flags that every command has.
 pub fn backend(common: &Common) -> Result<Cpu> {
     if let Device::Cuda(number) = common.device {
-        return Err(Failure::new(format!(
-            "no GPU can be used for cuda:{number}: this version computes on the processor"
-        ))
-        .hint("leave --device out, or give --device cpu; `corella doctor` shows what was found"));
+        return Err(Failure::new(format!("cuda:{number} cannot be used here: this version only trains on GPUs"))
+            .hint("leave --device out, or give --device cpu; `corella train --device cuda` trains on the card"));
     }
+    processor(common)
+}
+
+/// The CPU backend, whatever device was asked for.
+pub fn processor(common: &Common) -> Result<Cpu> {
     Ok(Cpu::new(CpuOptions { threads: common.threads.map(usize::from), path: None })?)
 }
 

@@ -4,6 +4,7 @@
 
 mod cli;
 mod commands;
+mod device;
 mod error;
 mod fetch;
 mod gguf_tokenizer;

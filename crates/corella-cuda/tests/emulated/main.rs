@@ -1,5 +1,9 @@
 //! The kernels on an emulated card: every one against the f64 reference, and the emulator against mistakes it must notice.
 
 mod attention;
+mod backend;
+mod card;
 mod emulator;
 mod notices;
+#[path = "../suite/mod.rs"]
+mod suite;

@@ -19,7 +19,7 @@ pub fn backward<B: OpsTrain>(
 ) {
     let layers = config.n_layer();
     // The norm adds to dx: the stream's gradient starts from zero.
-    ops.write(&mut d.residual, &vec![0.0; s.n() * s.c]);
+    ops.clear(&mut d.residual, s.n() * s.c);
     let (w, b) = weight_and_bias(p, last_norm(config));
     let x = &acts.residual[layers];
     ops.layernorm_grad(&mut d.residual, w, b, &d.narrow, x, &acts.lnf_mean, &acts.lnf_rstd, s.norm());

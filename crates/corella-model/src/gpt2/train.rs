@@ -1,6 +1,8 @@
 //! A GPT-2 under training.
 
-use corella_ops::{AdamW, ClassifierDims, Dtype, OpsInfer, ParamPart};
+use std::sync::Arc;
+
+use corella_ops::{AdamW, ClassifierDims, Dtype, OpsInfer, OpsTrain, ParamPart};
 
 use super::activations::{ActivationGrads, Activations};
 use super::backward::backward;
@@ -14,8 +16,8 @@ use crate::memory::Recompute;
 use crate::text_model::{BatchShape, ParamInfo, TextModel, TrainModel};
 
 /// Parameters, activations and gradients of a GPT-2 on one backend.
-pub struct Gpt2Train<B: OpsInfer> {
-    ops: B,
+pub struct Gpt2Train<B: OpsTrain> {
+    ops: Arc<B>,
     config: Gpt2Config,
     batch: BatchShape,
     dtype: Dtype,
@@ -27,7 +29,7 @@ pub struct Gpt2Train<B: OpsInfer> {
     targets: B::Ids,
 }
 
-impl<B: OpsInfer> Gpt2Train<B> {
+impl<B: OpsTrain> Gpt2Train<B> {
     /// Allocates everything for micro-batches of `batch`, activations and weights in format `dtype`, and copies the weights
     /// in.
     pub fn new(
@@ -62,7 +64,7 @@ impl<B: OpsInfer> Gpt2Train<B> {
             batch,
             dtype,
             config,
-            ops,
+            ops: Arc::new(ops),
         })
     }
 
@@ -78,7 +80,7 @@ impl<B: OpsInfer> Gpt2Train<B> {
         self.ops.write_ids(&mut self.inputs, inputs);
         self.ops.write_ids(&mut self.targets, targets);
         let shape = Shape::new(&self.config, inputs.len() / self.batch.t, self.batch.t);
-        forward(&self.ops, &self.config, &self.params, &mut self.acts, &self.inputs, shape);
+        forward(&*self.ops, &self.config, &self.params, &mut self.acts, &self.inputs, shape);
         (shape, ClassifierDims { n: shape.n(), c: shape.c, v })
     }
 
@@ -91,7 +93,7 @@ impl<B: OpsInfer> Gpt2Train<B> {
     }
 }
 
-impl<B: OpsInfer> TrainModel for Gpt2Train<B> {
+impl<B: OpsTrain> TrainModel for Gpt2Train<B> {
     fn params(&self) -> &[ParamInfo] {
         &self.infos
     }
@@ -108,7 +110,7 @@ impl<B: OpsInfer> TrainModel for Gpt2Train<B> {
         let (shape, dims) = self.begin(inputs, targets);
         let per_row = scale / shape.n() as f32;
         let (acts, grads, wte) = (&mut self.acts, &mut self.grads, &mut self.params[WTE]);
-        let ops = &self.ops;
+        let ops = &*self.ops;
         ops.classifier_grad(&mut acts.losses, &mut grads.narrow, &acts.lnf, wte, &self.targets, per_row, dims);
         backward(ops, &self.config, &mut self.params, acts, grads, &self.inputs, shape);
         self.sum_of_losses(shape.n()) / shape.n() as f64
@@ -127,7 +129,7 @@ impl<B: OpsInfer> TrainModel for Gpt2Train<B> {
     }
 
     fn grad_norm(&self) -> f64 {
-        self.params.iter().map(|p| self.ops.grad_square_sum(p)).sum::<f64>().sqrt()
+        self.ops.grad_square_sums(&self.params).sqrt()
     }
 
     fn adamw(&mut self, hyper: AdamW) {
@@ -149,20 +151,21 @@ impl<B: OpsInfer> TrainModel for Gpt2Train<B> {
 
     fn text_model(&mut self) -> Result<Box<dyn TextModel + '_>, ModelError> {
         // Generation reads each weight once per token: a copy in the layout for that soon pays.
+        let ops = self.ops.sampler();
         let mut params = Vec::new();
         for (index, spec) in param_specs(&self.config).iter().enumerate() {
-            let mut param = self.ops.param(spec.rows, spec.cols, false, Dtype::F32, &spec.name)?;
-            self.ops.param_write(&mut param, ParamPart::Value, &self.read(index, ParamPart::Value));
+            let mut param = ops.param(spec.rows, spec.cols, false, Dtype::F32, &spec.name)?;
+            ops.param_write(&mut param, ParamPart::Value, &self.read(index, ParamPart::Value));
             params.push(param);
         }
-        let state = Decoding::new(&self.ops, &self.config)?;
-        Ok(Box::new(Sampling { ops: &self.ops, config: &self.config, params, state }))
+        let state = Decoding::new(&*ops, &self.config)?;
+        Ok(Box::new(Sampling { ops, config: &self.config, params, state }))
     }
 }
 
 /// The weights under training, as a model that continues text.
 struct Sampling<'a, B: OpsInfer> {
-    ops: &'a B,
+    ops: Arc<B>,
     config: &'a Gpt2Config,
     params: Vec<B::Param>,
     state: Decoding<B>,
@@ -186,6 +189,6 @@ impl<B: OpsInfer> TextModel for Sampling<'_, B> {
     }
 
     fn feed(&mut self, tokens: &[u32]) -> &[f32] {
-        self.state.feed(self.ops, self.config, &self.params, tokens)
+        self.state.feed(&*self.ops, self.config, &self.params, tokens)
     }
 }

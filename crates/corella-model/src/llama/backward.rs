@@ -17,7 +17,7 @@ pub fn backward<B: OpsTrain>(
 ) {
     let layers = s.config.n_layer;
     // The norm adds to dx: the stream's gradient starts from zero.
-    ops.write(&mut d.residual, &vec![0.0; s.n() * s.config.n_embd]);
+    ops.clear(&mut d.residual, s.n() * s.config.n_embd);
     let norm = &mut p[last_norm(s.config)];
     ops.rmsnorm_grad(&mut d.residual, norm, &d.narrow, &acts.residual[layers], &acts.rstd, s.norm());
     let recompute = acts.blocks.len() < layers;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corella_ops::{AdamW, ClassifierDims, Dtype, OpsInfer, ParamPart};
+use corella_ops::{AdamW, ClassifierDims, Dtype, OpsTrain, ParamPart};
 
 use super::activations::{ActivationGrads, Activations};
 use super::backward::backward;
@@ -18,7 +18,7 @@ use crate::step_options::StepOptions;
 use crate::text_model::{BatchShape, ParamInfo, TextModel, TrainModel};
 
 /// Parameters, activations and gradients of a Llama on one backend.
-pub struct LlamaTrain<B: OpsInfer> {
+pub struct LlamaTrain<B: OpsTrain> {
     ops: Arc<B>,
     config: LlamaConfig,
     batch: BatchShape,
@@ -31,7 +31,7 @@ pub struct LlamaTrain<B: OpsInfer> {
     targets: B::Ids,
 }
 
-impl<B: OpsInfer> LlamaTrain<B> {
+impl<B: OpsTrain> LlamaTrain<B> {
     /// Allocates everything for micro-batches of `batch`, activations and weights in format `dtype`, and copies the weights
     /// in.
     pub fn new(
@@ -89,7 +89,7 @@ impl<B: OpsInfer> LlamaTrain<B> {
     }
 }
 
-impl<B: OpsInfer> TrainModel for LlamaTrain<B> {
+impl<B: OpsTrain> TrainModel for LlamaTrain<B> {
     fn params(&self) -> &[ParamInfo] {
         &self.infos
     }
@@ -128,7 +128,7 @@ impl<B: OpsInfer> TrainModel for LlamaTrain<B> {
     }
 
     fn grad_norm(&self) -> f64 {
-        self.params.iter().map(|p| self.ops.grad_square_sum(p)).sum::<f64>().sqrt()
+        self.ops.grad_square_sums(&self.params).sqrt()
     }
 
     fn adamw(&mut self, hyper: AdamW) {
@@ -152,6 +152,6 @@ impl<B: OpsInfer> TrainModel for LlamaTrain<B> {
         let tensors = (0..self.params.len()).map(|i| self.read(i, ParamPart::Value)).collect();
         let weights = LlamaWeights { config: self.config.clone(), tensors };
         let options = StepOptions::one_sequence(self.config.context_len);
-        Ok(Box::new(OneSequence::new(LlamaInfer::<B>::new(self.ops.clone(), &weights, options)?)))
+        Ok(Box::new(OneSequence::new(LlamaInfer::<B::Sampler>::new(self.ops.sampler(), &weights, options)?)))
     }
 }

@@ -1,9 +1,9 @@
 //! Cases of attention.
 
 use super::{Arrays, Case, On, Outputs};
-use crate::contract::{AttentionDims, OpsError, OpsInfer};
+use crate::contract::{AttentionDims, OpsError, OpsInfer, OpsTrain};
 
-pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
+pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
     for (b, t, nh, nkv, hs) in [
         (0, 3, 1, 1, 4),
@@ -22,6 +22,12 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
             attention(ops, d)
         }));
     }
+    cases
+}
+
+/// Attention to what a cache holds.
+pub fn cached_cases<B: OpsInfer>() -> Vec<Case<B>> {
+    let mut cases = Vec::new();
     for (chunks, nh, hs) in [([1, 1, 1], 1, 4), ([5, 1, 3], 3, 8), ([64, 1, 33], 2, 16), ([1, 90, 20], 2, 65)] {
         let name = format!("attention_cached {chunks:?}, {nh} heads of {hs}");
         cases.push(Case::new(name, move |ops: &On<B>| cached(ops, chunks, nh, hs)));
@@ -29,7 +35,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     cases
 }
 
-fn attention<B: OpsInfer>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError> {
+fn attention<B: OpsTrain>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
     let (rows, c, width) = (d.b * d.t, d.c(), d.qkv());
     let (qkv, dout) = (a.numbers(rows * width)?, a.numbers(rows * c)?);

@@ -1,9 +1,9 @@
 //! Cases of the layers without attention.
 
 use super::{Arrays, Case, On, Outputs};
-use crate::contract::{ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, ParamPart};
+use crate::contract::{ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsTrain, ParamPart};
 
-pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
+pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
     for (b, t, c, v, pos0) in [(1, 1, 1, 2, 0), (2, 5, 17, 9, 0), (1, 3, 64, 50, 4), (3, 40, 200, 6, 0)] {
         let d = EncoderDims { b, t, c, v, pos0 };
@@ -55,7 +55,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     cases
 }
 
-fn encoder<B: OpsInfer>(ops: &On<B>, d: EncoderDims) -> Result<Outputs, OpsError> {
+fn encoder<B: OpsTrain>(ops: &On<B>, d: EncoderDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
     let (len, positions) = (d.b * d.t * d.c, d.pos0 + d.t + 1);
     let (mut wte, mut wpe) = (a.param(d.v, d.c)?, a.param(positions, d.c)?);
@@ -71,7 +71,7 @@ fn encoder<B: OpsInfer>(ops: &On<B>, d: EncoderDims) -> Result<Outputs, OpsError
     ])
 }
 
-fn layernorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
+fn layernorm<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (mut w, mut b, x) = (a.param(1, d.c)?, a.param(1, d.c)?, a.numbers(len)?);
@@ -92,7 +92,7 @@ fn layernorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError>
     Ok(outputs)
 }
 
-fn residual_layernorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
+fn residual_layernorm<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (w, b, x, y) = (a.param(1, d.c)?, a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?);
@@ -101,7 +101,7 @@ fn residual_layernorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, 
     Ok(vec![("sum", a.read(&sum, len)), ("out", a.read(&out, len)), ("rstd", a.read(&rstd, d.n))])
 }
 
-fn matmul<B: OpsInfer>(ops: &On<B>, d: MatmulDims, bias: bool) -> Result<Outputs, OpsError> {
+fn matmul<B: OpsTrain>(ops: &On<B>, d: MatmulDims, bias: bool) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.n + d.oc);
     let (x, mut w, mut b) = (a.numbers(d.n * d.c)?, a.param(d.oc, d.c)?, a.param(1, d.oc)?);
     let (mut out, mut dx, dout) = (a.unset(d.n * d.oc)?, a.unset(d.n * d.c)?, a.numbers(d.n * d.oc)?);
@@ -115,7 +115,7 @@ fn matmul<B: OpsInfer>(ops: &On<B>, d: MatmulDims, bias: bool) -> Result<Outputs
     ])
 }
 
-fn matmul_gelu<B: OpsInfer>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsError> {
+fn matmul_gelu<B: OpsTrain>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let (x, w, b) = (a.numbers(d.n * d.c)?, a.param(d.oc, d.c)?, a.param(1, d.oc)?);
     let (mut out, mut pre) = (a.unset(d.n * d.oc)?, a.unset(d.n * d.oc)?);
@@ -124,7 +124,7 @@ fn matmul_gelu<B: OpsInfer>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsEr
 }
 
 /// The projection forward into an f32 stream, and back through a GELU.
-fn matmul_residual<B: OpsInfer>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsError> {
+fn matmul_residual<B: OpsTrain>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c + 3);
     let (x, mut w, mut b) = (a.numbers(d.n * d.c)?, a.param(d.oc, d.c)?, a.param(1, d.oc)?);
     let (residual, dout) = (a.numbers_f32(d.n * d.oc)?, a.numbers(d.n * d.oc)?);
@@ -140,7 +140,7 @@ fn matmul_residual<B: OpsInfer>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, O
     ])
 }
 
-fn elementwise<B: OpsInfer>(ops: &On<B>, len: usize) -> Result<Outputs, OpsError> {
+fn elementwise<B: OpsTrain>(ops: &On<B>, len: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, len);
     let mut values: Vec<f32> = a.random.normals(len).iter().map(|x| 3.0 * x).collect();
     // Far out the function is 0 or the identity, and nothing may overflow on the way.
@@ -156,7 +156,7 @@ fn elementwise<B: OpsInfer>(ops: &On<B>, len: usize) -> Result<Outputs, OpsError
 }
 
 /// `rows` of wte, of which those from `v` on are padding.
-fn classifier<B: OpsInfer>(ops: &On<B>, d: ClassifierDims, rows: usize) -> Result<Outputs, OpsError> {
+fn classifier<B: OpsTrain>(ops: &On<B>, d: ClassifierDims, rows: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.n + d.v);
     // Logits of the size that models have: rounded to bf16, large ones would be off by a tenth.
     let small = a.random.normals(d.n * d.c).iter().map(|x| 0.2 * x).collect();

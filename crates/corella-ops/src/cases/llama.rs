@@ -2,10 +2,10 @@
 
 use super::{Arrays, Case, On, Outputs};
 use crate::contract::{
-    AttentionDims, Dtype, EmbeddingDims, GluDims, NormDims, OpsError, OpsInfer, ParamPart, rope_table,
+    AttentionDims, Dtype, EmbeddingDims, GluDims, NormDims, OpsError, OpsTrain, ParamPart, rope_table,
 };
 
-pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
+pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
     for (n, c, v) in [(0, 3, 2), (1, 1, 1), (5, 17, 9), (130, 65, 7), (40, 200, 60)] {
         let d = EmbeddingDims { n, c };
@@ -28,7 +28,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     cases
 }
 
-fn embedding<B: OpsInfer>(ops: &On<B>, d: EmbeddingDims, v: usize) -> Result<Outputs, OpsError> {
+fn embedding<B: OpsTrain>(ops: &On<B>, d: EmbeddingDims, v: usize) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.n);
     let (mut wte, ids) = (a.param(v, d.c)?, a.ids(d.n, v)?);
     let (mut out, dout) = (a.unset(d.n * d.c)?, a.numbers(d.n * d.c)?);
@@ -37,7 +37,7 @@ fn embedding<B: OpsInfer>(ops: &On<B>, d: EmbeddingDims, v: usize) -> Result<Out
     Ok(vec![("out", a.read(&out, d.n * d.c)), ("dwte", a.part(&wte, ParamPart::Grad, v * d.c))])
 }
 
-fn rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
+fn rmsnorm<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (mut w, x, dout, mut dx) = (a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?, a.numbers_f32(len)?);
@@ -52,7 +52,7 @@ fn rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     ])
 }
 
-fn residual_rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
+fn residual_rmsnorm<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.c);
     let len = d.n * d.c;
     let (w, x, y) = (a.param(1, d.c)?, a.numbers(len)?, a.numbers(len)?);
@@ -62,7 +62,7 @@ fn residual_rmsnorm<B: OpsInfer>(ops: &On<B>, d: NormDims) -> Result<Outputs, Op
 }
 
 /// Forward from one array, backward from another.
-fn rope<B: OpsInfer>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError> {
+fn rope<B: OpsTrain>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
     let len = d.b * d.t * d.qkv();
     let frequencies: Vec<f32> = (0..d.hs / 2).map(|i| 0.7f32.powi(i as i32)).collect();
@@ -73,7 +73,7 @@ fn rope<B: OpsInfer>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError>
     Ok(vec![("qkv", a.read(&qkv, len)), ("dqkv", a.read(&dqkv, len))])
 }
 
-fn swiglu<B: OpsInfer>(ops: &On<B>, d: GluDims) -> Result<Outputs, OpsError> {
+fn swiglu<B: OpsTrain>(ops: &On<B>, d: GluDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.f);
     let len = d.n * d.f;
     let mut values: Vec<f32> = a.random.normals(2 * len).iter().map(|x| 3.0 * x).collect();

@@ -10,7 +10,7 @@ mod llama;
 mod optimizer;
 mod random;
 
-use crate::contract::{Dtype, OpsError, OpsInfer, ParamPart};
+use crate::contract::{Dtype, OpsError, OpsInfer, OpsTrain, ParamPart};
 use crate::cpu::Bf16;
 use crate::quant::WeightFormat;
 use crate::reference::Reference;
@@ -67,12 +67,19 @@ impl<B> Case<B> {
     }
 }
 
-/// All cases of a format, the same for every backend.
-pub fn all<B: OpsInfer>(dtype: Dtype) -> Vec<Case<B>> {
+/// The cases of training, the same for every backend and format.
+pub fn training<B: OpsTrain>() -> Vec<Case<B>> {
     let mut cases = layers::cases();
     cases.extend(attention::cases());
     cases.extend(optimizer::cases());
     cases.extend(llama::cases());
+    cases
+}
+
+/// All cases of a format, those of training first.
+pub fn all<B: OpsInfer>(dtype: Dtype) -> Vec<Case<B>> {
+    let mut cases = training();
+    cases.extend(attention::cached_cases());
     if dtype == Dtype::F32 {
         cases.extend(infer::cases());
     }
@@ -107,8 +114,17 @@ impl Expected {
     /// Inputs are rounded to the format first, for both. An output may differ from the reference by
     /// [`tolerance`] times the largest element of the reference's output.
     pub fn differences<B: OpsInfer>(&self, ops: &B) -> Result<Vec<String>, OpsError> {
+        self.compare(&all(self.dtype), ops)
+    }
+
+    /// As [`Expected::differences`], for the cases of training.
+    pub fn training_differences<B: OpsTrain>(&self, ops: &B) -> Result<Vec<String>, OpsError> {
+        self.compare(&training(), ops)
+    }
+
+    fn compare<B: OpsTrain>(&self, cases: &[Case<B>], ops: &B) -> Result<Vec<String>, OpsError> {
         let mut found = Vec::new();
-        for (case, expected) in all::<B>(self.dtype).iter().zip(&self.outputs) {
+        for (case, expected) in cases.iter().zip(&self.outputs) {
             for ((name, got), (_, expected)) in case.run(ops, self.dtype)?.iter().zip(expected) {
                 if let Some(difference) = difference(got, expected, tolerance(self.dtype) + case.rounding) {
                     found.push(format!("{}: {name}: {difference}", case.name));
@@ -146,7 +162,7 @@ struct Arrays<'a, B> {
     random: Random,
 }
 
-impl<'a, B: OpsInfer> Arrays<'a, B> {
+impl<'a, B: OpsTrain> Arrays<'a, B> {
     fn new(on: &On<'a, B>, seed: usize) -> Self {
         Arrays { ops: on.ops, dtype: on.dtype, random: Random::new(seed as u64) }
     }
@@ -200,16 +216,6 @@ impl<'a, B: OpsInfer> Arrays<'a, B> {
         Ok(param)
     }
 
-    /// A packed weight with random values, loaded in two pieces.
-    fn weight(&mut self, format: WeightFormat, rows: usize, cols: usize) -> Result<B::Weight, OpsError> {
-        let bytes = random_rows(&mut self.random, format, rows, cols);
-        let (mut weight, cut) = (self.ops.weight(format, rows, cols, "case")?, rows / 3);
-        let (first, rest) = bytes.split_at(bytes.len() / rows * cut);
-        self.ops.weight_rows(&mut weight, cut, rest);
-        self.ops.weight_rows(&mut weight, 0, first);
-        Ok(weight)
-    }
-
     fn ids(&mut self, len: usize, below: usize) -> Result<B::Ids, OpsError> {
         let values: Vec<u32> = (0..len).map(|_| self.random.below(below) as u32).collect();
         let mut ids = self.ops.ids(len)?;
@@ -229,5 +235,17 @@ impl<'a, B: OpsInfer> Arrays<'a, B> {
         let mut out = vec![MARK; len + MARGIN];
         self.ops.param_read(param, part, &mut out[..len]);
         out
+    }
+}
+
+impl<B: OpsInfer> Arrays<'_, B> {
+    /// A packed weight with random values, loaded in two pieces.
+    fn weight(&mut self, format: WeightFormat, rows: usize, cols: usize) -> Result<B::Weight, OpsError> {
+        let bytes = random_rows(&mut self.random, format, rows, cols);
+        let (mut weight, cut) = (self.ops.weight(format, rows, cols, "case")?, rows / 3);
+        let (first, rest) = bytes.split_at(bytes.len() / rows * cut);
+        self.ops.weight_rows(&mut weight, cut, rest);
+        self.ops.weight_rows(&mut weight, 0, first);
+        Ok(weight)
     }
 }

@@ -1,9 +1,9 @@
 //! Cases of the gradient's norm and AdamW.
 
 use super::{Arrays, Case, MARGIN, MARK, On, Outputs};
-use crate::contract::{AdamW, OpsError, OpsInfer, ParamPart};
+use crate::contract::{AdamW, OpsError, OpsTrain, ParamPart};
 
-pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
+pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
     let hyper = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale: 0.5, step: 1 };
     let later = AdamW { step: 1000, weight_decay: 0.0, ..hyper };
     let mut cases = Vec::new();
@@ -17,7 +17,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
 }
 
 /// Two updates from moments that are already there.
-fn adamw<B: OpsInfer>(ops: &On<B>, rows: usize, cols: usize, h: AdamW) -> Result<Outputs, OpsError> {
+fn adamw<B: OpsTrain>(ops: &On<B>, rows: usize, cols: usize, h: AdamW) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, cols);
     let len = rows * cols;
     let mut p = a.param(rows, cols)?;

@@ -40,6 +40,8 @@ pub use infer::{Batch, KvPages, Weight};
 pub use param::Param;
 pub use path::{PATH_VARIABLE, Path};
 
+use std::sync::Arc;
+
 use crate::contract::{
     AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart,
@@ -97,6 +99,11 @@ impl OpsTrain for Cpu {
     type Buf = Buf;
     type Ids = Vec<u32>;
     type Param = Param;
+    type Sampler = Cpu;
+
+    fn sampler(self: &Arc<Self>) -> Arc<Cpu> {
+        self.clone()
+    }
 
     fn name(&self) -> String {
         format!("cpu {}", self.path.name())

@@ -9,6 +9,8 @@ mod infer;
 mod layers;
 mod llama;
 
+use std::sync::Arc;
+
 use crate::contract::{
     AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart,
@@ -67,6 +69,11 @@ impl OpsTrain for Reference {
     type Buf = Vec<f64>;
     type Ids = Vec<u32>;
     type Param = Param;
+    type Sampler = Reference;
+
+    fn sampler(self: &Arc<Self>) -> Arc<Reference> {
+        self.clone()
+    }
 
     fn name(&self) -> String {
         "reference f64".to_owned()

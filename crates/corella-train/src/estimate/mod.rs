@@ -11,7 +11,7 @@ mod workload;
 
 use serde::Serialize;
 
-pub use card::{Card, Machine, card};
+pub use card::{Card, Machine, card, cards};
 pub use history::{Step as HistoryStep, history};
 pub use memory::{MemoryBytes, gpu_memory, largest_micro_batch};
 pub use price::{Price, Prices};

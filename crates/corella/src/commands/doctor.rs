@@ -1,15 +1,16 @@
 //! `corella doctor`: what this machine has, what is missing, what will be used and why.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use corella_cuda::{CardInfo, CudaError, cards, library};
 use corella_model::Dtype;
 use corella_ops::OpsTrain;
 use corella_ops::cpu::{PATH_VARIABLE, Path as KernelPath};
 use serde::Serialize;
 
-use crate::cli::Common;
-use crate::error::Result;
-use crate::inputs::backend;
+use crate::cli::{Common, Device};
+use crate::error::{Failure, Result};
+use crate::inputs::processor;
 use crate::machine::{Memory, environment, memory};
 
 /// What `--json` prints.
@@ -24,10 +25,11 @@ struct Document {
     kernel_path_why: String,
     formats: Vec<&'static str>,
     memory: Option<Memory>,
-    gpu_driver: bool,
     gpu_libraries: Vec<Library>,
-    device: &'static str,
-    device_why: &'static str,
+    gpus: Vec<Gpu>,
+    /// Where `auto` trains.
+    device: String,
+    device_why: String,
 }
 
 /// A library that GPU computation needs.
@@ -36,33 +38,41 @@ struct Library {
     name: &'static str,
     purpose: &'static str,
     found: Option<PathBuf>,
-    /// What brings it, where it is missing.
+    /// Why it cannot be used, where it cannot.
+    problem: Option<String>,
+    /// What brings it.
     package: &'static str,
 }
 
-/// Beginning of the file name, purpose, and the packages that bring it.
-const LIBRARIES: [(&str, &str, &str); 4] = [
-    (
-        "libcuda.so",
-        "driver",
-        "the NVIDIA driver (Debian: nvidia-driver with libcuda1; in a container: the NVIDIA container toolkit)",
-    ),
-    ("libnvrtc.so", "compiles kernels", "pip install nvidia-cuda-nvrtc, or Debian: libnvrtc12, or the CUDA toolkit"),
-    ("libcublasLt.so", "matrix products", "pip install nvidia-cublas, or Debian: libcublaslt12, or the CUDA toolkit"),
-    ("libnccl.so", "several GPUs", "pip install nvidia-nccl-cu13, or NVIDIA's libnccl2"),
-];
+/// A card that the driver knows.
+#[derive(Serialize)]
+struct Gpu {
+    index: u32,
+    name: String,
+    architecture: String,
+    memory_bytes: u64,
+}
+
+/// Libraries that training on a card needs, the first of the list.
+const NEEDED: usize = 3;
 
 /// Runs the command.
 pub fn run(common: &Common) -> Result<()> {
-    let ops = backend(common)?;
+    let ops = processor(common)?;
     let paths: Vec<&'static str> = KernelPath::available().iter().map(|path| path.name()).collect();
     let why = match std::env::var(PATH_VARIABLE) {
         Ok(forced) => format!("{PATH_VARIABLE}={forced}"),
         Err(_) => "the fastest that this processor can run".to_owned(),
     };
-    let places = places();
-    let gpu_libraries: Vec<Library> =
-        LIBRARIES.map(|(name, purpose, package)| Library { name, purpose, found: find(name, &places), package }).into();
+    let gpu_libraries = libraries();
+    let found = cards();
+    let (device, device_why) = training_device(common.device, &found, &gpu_libraries);
+    let gpus = found.unwrap_or_default().into_iter().map(|card| Gpu {
+        index: card.index,
+        architecture: card.architecture(),
+        memory_bytes: card.total_memory,
+        name: card.name,
+    });
     let document = Document {
         environment: environment(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -73,17 +83,69 @@ pub fn run(common: &Common) -> Result<()> {
         kernel_paths: paths,
         formats: Dtype::ALL.map(Dtype::name).into(),
         memory: memory(),
-        gpu_driver: Path::new("/proc/driver/nvidia/version").exists(),
+        gpus: gpus.collect(),
         gpu_libraries,
-        device: "cpu",
-        device_why: "this version computes on the processor only",
+        device,
+        device_why,
     };
     if common.json {
         println!("{}", serde_json::to_string(&document)?);
     } else {
         print(&document);
     }
-    Ok(())
+    match common.device {
+        Device::Cuda(index) if document.device != format!("cuda:{index}") => {
+            Err(Failure::new(format!("cuda:{index} cannot be used: {}", document.device_why))
+                .hint("install what is missing above, or leave --device out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The libraries of CUDA, each with what is wrong with it.
+fn libraries() -> Vec<Library> {
+    let needed = [&library::DRIVER, &library::NVRTC, &library::CUBLASLT].map(|wanted| Library {
+        name: wanted.name,
+        purpose: wanted.purpose,
+        found: wanted.find(),
+        problem: wanted.load().err().map(|error| error.to_string()),
+        package: wanted.package,
+    });
+    // Not called yet: runs with several cards come later.
+    let nccl = library::find("libnccl.so");
+    let several = Library {
+        name: "libnccl.so",
+        purpose: "several cards",
+        problem: nccl.is_none().then(|| "not found".to_owned()),
+        found: nccl,
+        package: "pip install nvidia-nccl-cu13, or NVIDIA's libnccl2",
+    };
+    needed.into_iter().chain([several]).collect()
+}
+
+/// Where a device's flag trains, and why.
+fn training_device(
+    asked: Device,
+    cards: &std::result::Result<Vec<CardInfo>, CudaError>,
+    libraries: &[Library],
+) -> (String, String) {
+    let cpu = |why: String| ("cpu".to_owned(), why);
+    let index = match asked {
+        Device::Cpu => return cpu("asked for".to_owned()),
+        Device::Auto => 0,
+        Device::Cuda(index) => index,
+    };
+    let card = match cards {
+        Err(error) => return cpu(error.to_string()),
+        Ok(cards) => match cards.iter().find(|card| card.index == index) {
+            None => return cpu(format!("the driver knows {} cards", cards.len())),
+            Some(card) => card,
+        },
+    };
+    match libraries.iter().take(NEEDED).find(|library| library.problem.is_some()) {
+        Some(missing) => cpu(format!("{} cannot be loaded", missing.name)),
+        None => (format!("cuda:{index}"), card.name.clone()),
+    }
 }
 
 fn print(d: &Document) {
@@ -100,14 +162,22 @@ fn print(d: &Document) {
     println!("{:12} {}", "features", d.features.join(" "));
     println!("{:12} {} ({}; can run: {})", "kernels", d.kernel_path, d.kernel_path_why, d.kernel_paths.join(", "));
     println!("{:12} {}", "formats", d.formats.join(", "));
-    println!("{:12} {}", "gpu driver", if d.gpu_driver { "loaded" } else { "not loaded" });
-    for library in &d.gpu_libraries {
-        match &library.found {
-            Some(path) => println!("{:12} {} ({}): {}", "", library.name, library.purpose, path.display()),
-            None => println!("{:12} {} ({}): missing; {}", "", library.name, library.purpose, library.package),
+    for gpu in &d.gpus {
+        let gib = gpu.memory_bytes as f64 / f64::from(1 << 30);
+        println!("{:12} {} ({}, {gib:.1} GiB)", format!("cuda:{}", gpu.index), gpu.name, gpu.architecture);
+    }
+    for (i, library) in d.gpu_libraries.iter().enumerate() {
+        let head = if i == 0 { "cuda" } else { "" };
+        let what = format!("{head:12} {} ({})", library.name, library.purpose);
+        match (&library.problem, &library.found) {
+            (Some(problem), Some(path)) => println!("{what}: {problem}; {}", path.display()),
+            (Some(_), None) => println!("{what}: missing; {}", library.package),
+            (None, Some(path)) => println!("{what}: {}", path.display()),
+            (None, None) => println!("{what}: loaded"),
         }
     }
-    println!("{:12} {}: {}", "will use", d.device, d.device_why);
+    println!("{:12} {}: {}", "will train", d.device, d.device_why);
+    println!("{:12} cpu: this version generates on the processor", "will infer");
 }
 
 /// The processor's features that kernels ask for, as far as it has them.
@@ -138,46 +208,4 @@ fn features() -> Vec<&'static str> {
     }
     #[cfg(not(target_arch = "x86_64"))]
     Vec::new()
-}
-
-/// Folders in which the system's loader and Python's packages keep libraries.
-fn places() -> Vec<PathBuf> {
-    let split = |name: &str| std::env::var_os(name).map(|v| std::env::split_paths(&v).collect::<Vec<_>>());
-    let mut places = split("LD_LIBRARY_PATH").unwrap_or_default();
-    let usual = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/lib/wsl/lib",
-        "/usr/local/cuda/lib64",
-        "/usr/local/nvidia/lib64",
-    ];
-    places.extend(usual.map(PathBuf::from));
-    // Wheels keep theirs in site-packages/nvidia/*/lib of the active environment.
-    let roots = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
-    for python in roots.flat_map(|root| folders(&root.join("lib"))) {
-        for package in folders(&python.join("site-packages/nvidia")) {
-            places.push(package.join("lib"));
-        }
-    }
-    places
-}
-
-fn folders(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect()
-}
-
-/// The first file whose name is the library's, with or without a version behind it.
-fn find(name: &str, places: &[PathBuf]) -> Option<PathBuf> {
-    places.iter().find_map(|dir| {
-        let entries = std::fs::read_dir(dir).ok()?;
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-        paths.into_iter().find(|path| {
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
-    })
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::run_plan::wanted;
+use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::backend;
 use crate::machine::available_memory;
@@ -42,7 +43,7 @@ pub struct PlanArgs {
 }
 
 /// Part of the f32 peak that updates reach on a processor (docs/log.md: the tour's model at 0.5 of it).
-const CPU_MFU: f64 = 0.5;
+pub const CPU_MFU: f64 = 0.5;
 /// Measurements of the processor's peak, each a fraction of a millisecond to a few.
 const PROBES: usize = 10;
 /// Part of the free memory that a micro-batch chosen by the program may fill.
@@ -219,17 +220,23 @@ pub fn plan_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes
 }
 
 /// Replaces a micro-batch of 0 (`auto`) by the largest that fits into most of the available memory.
-pub fn settle_micro_batch(plan: &mut RunPlan, config: &ModelShape, available: Option<u64>) -> Result<()> {
+///
+/// `bytes` is the memory of a plan with a number of sequences per pass.
+pub fn settle_micro_batch(
+    plan: &mut RunPlan,
+    available: Option<u64>,
+    bytes: impl Fn(&RunPlan, usize) -> u64,
+) -> Result<()> {
     if plan.train.micro_batch > 0 {
         return Ok(());
     }
     let budget = available.map_or(u64::MAX, |bytes| (bytes as f64 * MEMORY_SHARE) as u64);
     let sequences = plan.train.batch_tokens / plan.model.seq_len;
-    let fits = largest_micro_batch(sequences, budget, |b| plan_memory(plan, config, b).total);
+    let fits = largest_micro_batch(sequences, budget, |b| bytes(plan, b));
     plan.train.micro_batch = match fits {
         Some(b) => b,
         None => {
-            check_memory(plan_memory(plan, config, 1).total, Some(budget))?;
+            check_memory(bytes(plan, 1), Some(budget))?;
             1
         }
     };
@@ -254,7 +261,7 @@ fn gib(bytes: u64) -> f64 {
 }
 
 /// Prints what `train` is about to do.
-pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpus: u64, cpu: &Cpu) {
+pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpus: u64, device: &TrainDevice) {
     let work = workload(plan, config);
     let (layers, heads, width) = config.sizes();
     println!(
@@ -280,12 +287,14 @@ pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpu
         work.flops_per_token() as f64
     );
     print_memory(memory);
-    let machine = this_processor(cpu);
-    if let Ok(bill) = bill(&work, &machine, Some(CPU_MFU), plan.cost.price_per_hour) {
+    println!("device: {}", device.name());
+    if let Some((machine, mfu)) = device.machine()
+        && let Ok(bill) = bill(&work, &machine, mfu, plan.cost.price_per_hour)
+    {
         println!(
-            "time: about {} at {:.0} % of this processor's {:.0} GFLOP/s{}",
+            "time: about {} at {:.0} % of this device's {:.0} GFLOP/s{}",
             corella_train::console::duration(bill.hours * 3600.0),
-            100.0 * CPU_MFU,
+            100.0 * bill.mfu,
             1e3 * machine.card.tflops,
             bill.dollars.map(|d| format!(", ${d:.2}")).unwrap_or_default()
         );

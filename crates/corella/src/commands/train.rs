@@ -8,25 +8,28 @@ use corella_infer::{SampleParams, continue_tokens};
 use corella_model::gpt2::{Gpt2Files, Gpt2Train, random_weights};
 use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, SpecialIds};
 use corella_model::{AnyModel, BatchShape, ModelFiles, TextModel, TrainModel};
-use corella_ops::cpu::Cpu;
+use corella_ops::OpsTrain;
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport};
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_task, task_scores};
-use crate::commands::plan::{check_memory, plan_memory, plan_recompute, print_run, settle_micro_batch};
+use crate::commands::plan::{check_memory, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::run_plan::{Wanted, wanted};
+use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::inputs::{backend, dataset};
-use crate::machine::{available_memory, environment};
+use crate::inputs::dataset;
+use crate::machine::environment;
 use crate::shape::ModelShape;
 use crate::signals::stop_flag;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
+    // First of all: whether the device is there is known at once, and the data may take a while.
+    let device = TrainDevice::choose(common)?;
     let (mut plan, dir, data) = resolve(args, common)?;
-    let mut run = build(&mut plan, dir, data, args.resume, common)?;
+    let mut run = build(&mut plan, dir, data, args.resume, device, common.json)?;
     let stop = stop_flag(&run.dir)?;
     let mut hooks = Console::new(&run, common.json);
     hooks.tasks = tasks(&run.plan)?;
@@ -96,25 +99,34 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
 }
 
 /// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused.
-pub fn build(plan: &mut RunPlan, dir: PathBuf, data: Dataset, resume: bool, common: &Common) -> Result<Run> {
+pub fn build(
+    plan: &mut RunPlan,
+    dir: PathBuf,
+    data: Dataset,
+    resume: bool,
+    device: TrainDevice,
+    quiet: bool,
+) -> Result<Run> {
     let config = ModelShape::of(&plan.model)?;
-    settle_micro_batch(plan, &config, available_memory())?;
+    settle_micro_batch(plan, device.available(), |plan, b| device.memory(plan, &config, b).total)?;
     plan.check()?;
-    let memory = plan_memory(plan, &config, plan.train.micro_batch);
-    check_memory(memory.total, available_memory())?;
-    let ops = backend(common)?;
-    if !common.json {
-        print_run(plan, &config, memory, data.train.len(), &ops);
+    let memory = device.memory(plan, &config, plan.train.micro_batch);
+    check_memory(memory.total, device.available())?;
+    if !quiet {
+        print_run(plan, &config, memory, data.train.len(), &device);
     }
-    let (model, files) = build_model(plan, config, ops, &data)?;
+    let (model, files) = match device {
+        TrainDevice::Cpu(cpu) => build_model(plan, config, cpu, &data)?,
+        TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data)?,
+    };
     Ok(Run { plan: plan.clone(), dir, model, files, data, resume, environment: environment() })
 }
 
 /// The model with its first weights, and how it is kept in checkpoints.
-fn build_model(
+fn build_model<B: OpsTrain>(
     plan: &RunPlan,
     config: ModelShape,
-    ops: Cpu,
+    ops: B,
     data: &Dataset,
 ) -> Result<(Box<dyn TrainModel>, Box<dyn ModelFiles>)> {
     let (recompute, dtype) = (plan_recompute(plan), plan.train.dtype);

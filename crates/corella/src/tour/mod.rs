@@ -16,8 +16,9 @@ use corella_train::{
 
 use crate::cli::{Common, TourArgs};
 use crate::commands::train::{Console, build};
+use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, backend, tiny_dataset};
+use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, processor, tiny_dataset};
 use crate::signals::stop_flag;
 use crate::terminal::plot;
 
@@ -41,7 +42,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         );
         println!("Its loss is the surprise, in nats, at each next token. Low is good.\n");
     }
-    let mut run = build(&mut plan, args.out.clone(), data, args.resume, common)?;
+    let mut run = build(&mut plan, args.out.clone(), data, args.resume, TrainDevice::choose(common)?, common.json)?;
     let stop = stop_flag(&run.dir)?;
     let mut live = Live {
         console: Console::new(&run, common.json),
@@ -56,7 +57,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     }
     let tokenizer = run.data.tokenizer.clone();
     drop(run);
-    let mut model = Gpt2Infer::new(backend(common)?, load_gpt2(&outcome.checkpoint)?)?;
+    let mut model = Gpt2Infer::new(processor(common)?, load_gpt2(&outcome.checkpoint)?)?;
     let list = facts(&world, &corpus);
     let measured =
         phenomena::measure(&mut model, &tokenizer, &list, &probes(&world, &list), &Grammar::new(&world), !common.json);

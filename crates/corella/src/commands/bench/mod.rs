@@ -1,5 +1,6 @@
 //! `corella bench`: how fast, beside what the machine can do at most, both measured in the same run.
 
+mod card;
 mod generate;
 mod infer;
 mod ops;
@@ -14,7 +15,7 @@ use corella_ops::cpu::probe::{Ceilings, bf16_now, ceilings, f32_now, int8_now, r
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
-use crate::cli::{BenchArgs, BenchWhat, Common};
+use crate::cli::{BenchArgs, BenchWhat, Common, Device};
 use crate::error::{Failure, Result};
 use crate::inputs::backend;
 
@@ -82,6 +83,9 @@ pub struct Bench {
 pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     if args.what == BenchWhat::Prepare {
         return prepare::run(args, common);
+    }
+    if let (BenchWhat::Train, Device::Cuda(_)) = (args.what, common.device) {
+        return card::run(args, common);
     }
     let cpu = backend(common)?;
     // Nothing is timed that was not first checked.

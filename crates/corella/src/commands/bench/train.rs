@@ -16,7 +16,34 @@ pub struct Shape {
     pub name: &'static str,
     /// Its shape.
     pub config: Gpt2Config,
-    batch: BatchShape,
+    /// Its micro-batch where no other is asked for.
+    pub batch: BatchShape,
+}
+
+impl Shape {
+    /// Operations of an update per token: those of PaLM's appendix B, 6·N + 6·L·C·T, with the causal half of attention only
+    /// and without the position table.
+    pub fn operations(&self, t: usize) -> f64 {
+        let config = &self.config;
+        let products = config.parameter_count() - config.seq_len() * config.n_embd();
+        6.0 * products as f64 + 6.0 * (config.n_layer() * config.n_embd() * t) as f64
+    }
+
+    /// Inputs of a micro-batch of n tokens and, one further, its targets.
+    pub fn ids(&self, n: usize) -> Vec<u32> {
+        (0..=n).map(|i| (i * 7919 % self.config.vocab_size()) as u32).collect()
+    }
+}
+
+/// One update with AdamW on one micro-batch; seconds until the weights are new.
+pub fn update(model: &mut dyn TrainModel, ids: &[u32], step: u64) -> f64 {
+    let start = Instant::now();
+    let n = ids.len() - 1;
+    model.zero_grad();
+    model.forward_backward(&ids[..n], &ids[1..], 1.0);
+    let grad_scale = (1.0 / model.grad_norm()).min(1.0) as f32;
+    model.adamw(AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale, step });
+    start.elapsed().as_secs_f64()
 }
 
 pub fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
@@ -43,8 +70,7 @@ pub fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
     }
 }
 
-/// `bench train`: updates with AdamW. Operations are those of PaLM's appendix B: (6·N + 6·L·C·T) per token, with the
-/// causal half of attention only and without the position table.
+/// `bench train`: updates with AdamW.
 pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
     for shape in shapes(args.model.as_deref())? {
         formats(args, |dtype| updates(bench, &shape, args, dtype, common))?;
@@ -60,19 +86,12 @@ fn updates(bench: &mut Bench, shape: &Shape, args: &BenchArgs, dtype: Dtype, com
     let mut model = Gpt2Train::new(backend(common)?, &weights, batch, Recompute::None, dtype)?;
     drop(weights);
     let n = batch.b * batch.t;
-    let products = config.parameter_count() - config.seq_len() * config.n_embd();
-    let per_token = 6.0 * products as f64 + 6.0 * (config.n_layer() * config.n_embd() * batch.t) as f64;
-    let bound = Bound::Compute(dtype, per_token * n as f64);
-    let ids: Vec<u32> = (0..=n).map(|i| (i * 7919 % config.vocab_size()) as u32).collect();
+    let bound = Bound::Compute(dtype, shape.operations(batch.t) * n as f64);
+    let ids = shape.ids(n);
     let mut runs = Vec::new();
     for step in 1..=args.repeat as u64 + 1 {
         let before = bench.peak_now(bound);
-        let start = Instant::now();
-        model.zero_grad();
-        model.forward_backward(&ids[..n], &ids[1..], 1.0);
-        let grad_scale = (1.0 / model.grad_norm()).min(1.0) as f32;
-        model.adamw(AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale, step });
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = update(&mut model, &ids, step);
         runs.push((seconds, seconds * before.max(bench.peak_now(bound))));
     }
     // The first update touches its memory for the first time.

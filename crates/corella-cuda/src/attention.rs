@@ -1,0 +1,179 @@
+//! Attention: on tensor cores for bf16 and heads of 64 or 128, else plainly.
+
+use corella_ops::{AttentionDims, Dtype};
+
+use crate::array::{Array, Buf};
+use crate::backend::{Argument, Cuda};
+use crate::driver::{Address, Launch};
+
+/// As `struct Heads` of kernels/attention.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Heads {
+    t: i32,
+    nh: i32,
+    nkv: i32,
+}
+
+/// As `struct View` of kernels/attention_plain.cu: one of q, k, v or their gradients inside a wider array.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct View {
+    array: Array,
+    offset: u64,
+    width: u64,
+}
+
+/// As `struct PlainHeads` of kernels/attention_plain.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct PlainHeads {
+    b: i32,
+    t: i32,
+    nh: i32,
+    nkv: i32,
+    hs: i32,
+    keys: i32,
+    pos0: i32,
+}
+
+impl Argument for Heads {}
+impl Argument for View {}
+impl Argument for PlainHeads {}
+
+/// Threads of a block of every kernel here.
+const BLOCK: u32 = 128;
+/// Warps of a block, each with a row of its own in the plain kernels.
+const WARPS: usize = 4;
+/// Largest head of the plain kernels.
+const MOST_HS: usize = 256;
+
+/// A kernel on tensor cores: the rows (queries, or keys) that a block takes, and of a tile that passes by, as at the end of
+/// kernels/attention.cu.
+#[derive(Clone, Copy)]
+struct Tiles {
+    entry: &'static str,
+    block: usize,
+    tile: usize,
+}
+
+/// The kernels of a head size: forward, gradient of queries, gradient of keys and values.
+fn tensor_kernels(hs: usize) -> Option<[Tiles; 3]> {
+    let kernels = |[forward, queries, keys]: [(&'static str, usize, usize); 3]| {
+        [forward, queries, keys].map(|(entry, block, tile)| Tiles { entry, block, tile })
+    };
+    match hs {
+        64 => Some(kernels([
+            ("attention_64", 128, 64),
+            ("attention_grad_queries_64", 128, 32),
+            ("attention_grad_keys_64", 64, 64),
+        ])),
+        128 => Some(kernels([
+            ("attention_128", 64, 64),
+            ("attention_grad_queries_128", 64, 32),
+            ("attention_grad_keys_128", 64, 32),
+        ])),
+        _ => None,
+    }
+}
+
+impl Tiles {
+    /// A block for each stretch of positions of each head: shared memory holds `held` arrays of the block's rows, two arrays of
+    /// two tiles in flight, and `more` bytes for each row of a tile.
+    fn launch(self, d: AttentionDims, heads: usize, held: usize, more: usize) -> Launch {
+        let bytes = (held * self.block + 4 * self.tile) * d.hs * 2 + more * self.tile;
+        Launch { grid: [d.t.div_ceil(self.block) as u32, heads as u32, d.b as u32], block: BLOCK, shared: bytes as u32 }
+    }
+}
+
+/// A warp for each position of each head.
+fn plain_launch(d: AttentionDims, heads: usize) -> Launch {
+    let blocks = (d.b * heads * d.t).div_ceil(WARPS);
+    Launch { grid: [u32::try_from(blocks).expect("a grid of fewer than 2^31 blocks"), 1, 1], block: BLOCK, shared: 0 }
+}
+
+fn plain_heads(d: AttentionDims) -> PlainHeads {
+    assert!(d.hs <= MOST_HS, "heads of up to {MOST_HS}");
+    let [b, t, nh, nkv, hs] = [d.b, d.t, d.nh, d.nkv, d.hs].map(|x| x as i32);
+    PlainHeads { b, t, nh, nkv, hs, keys: t, pos0: 0 }
+}
+
+/// q, k and v of an array.
+fn parts(qkv: &Buf, d: AttentionDims) -> [View; 3] {
+    [0, d.nh, d.nh + d.nkv].map(|head| View { array: qkv.array(), offset: (head * d.hs) as u64, width: d.qkv() as u64 })
+}
+
+/// The output, or its gradient.
+fn whole(out: &Buf, d: AttentionDims) -> View {
+    View { array: out.array(), offset: 0, width: d.c() as u64 }
+}
+
+impl Cuda {
+    #[track_caller]
+    pub(crate) fn attend(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, d: AttentionDims) {
+        let rows = d.b * d.t;
+        let lse = lse.holds(rows * d.nh).f32();
+        out.holds(rows * d.c());
+        qkv.holds(rows * d.qkv());
+        let low = [out.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
+        if let Some([forward, ..]) = tensor_kernels(d.hs).filter(|_| low) {
+            let shape = forward.launch(d, d.nh, 1, 0);
+            self.run(forward.entry, shape, &[&out.memory.at, &lse, &qkv.memory.at, &heads(d)]);
+        } else {
+            let [q, k, v] = parts(qkv, d);
+            let arguments: [&dyn Argument; 6] = [&whole(out, d), &lse, &q, &k, &v, &plain_heads(d)];
+            self.run("attention_plain", plain_launch(d, d.nh), &arguments);
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn attend_grad(&self, dqkv: &mut Buf, dout: &Buf, out: &Buf, qkv: &Buf, lse: &Buf, d: AttentionDims) {
+        let rows = d.b * d.t;
+        for (buf, width) in [(&*dqkv, d.qkv()), (dout, d.c()), (out, d.c()), (qkv, d.qkv())] {
+            buf.holds(rows * width);
+        }
+        let lse: Address = lse.holds(rows * d.nh).f32();
+        let delta: Address = self.scratch("attention's delta", 4 * rows * d.nh);
+        let arguments: [&dyn Argument; 4] = [&delta, &whole(dout, d), &whole(out, d), &plain_heads(d)];
+        self.run("attention_delta", plain_launch(d, d.nh), &arguments);
+        let low = [dqkv.dtype, dout.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
+        if let Some([_, queries, keys]) = tensor_kernels(d.hs).filter(|_| low) {
+            let (dqkv, dout, qkv, heads) = (dqkv.memory.at, dout.memory.at, qkv.memory.at, heads(d));
+            let arguments: [&dyn Argument; 6] = [&dqkv, &dout, &qkv, &lse, &delta, &heads];
+            self.run(queries.entry, queries.launch(d, d.nh, 2, 0), &arguments);
+            self.run(keys.entry, keys.launch(d, d.nkv, 2, 16), &arguments);
+        } else {
+            let ([q, k, v], [dq, dk, dv]) = (parts(qkv, d), parts(dqkv, d));
+            let (dout, heads) = (whole(dout, d), plain_heads(d));
+            let arguments: [&dyn Argument; 8] = [&dq, &dout, &q, &k, &v, &lse, &delta, &heads];
+            self.run("attention_plain_grad_queries", plain_launch(d, d.nh), &arguments);
+            let arguments: [&dyn Argument; 9] = [&dk, &dv, &dout, &q, &k, &v, &lse, &delta, &heads];
+            self.run("attention_plain_grad_keys", plain_launch(d, d.nkv), &arguments);
+        }
+    }
+}
+
+fn heads(d: AttentionDims) -> Heads {
+    Heads { t: d.t as i32, nh: d.nh as i32, nkv: d.nkv as i32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_the_shared_memory_of_every_card() {
+        for hs in [64, 128] {
+            let d = AttentionDims { b: 2, t: 1000, nh: 12, nkv: 4, hs };
+            let [forward, queries, keys] = tensor_kernels(hs).expect("a size with kernels");
+            for (tiles, heads, held, more) in [(forward, d.nh, 1, 0), (queries, d.nh, 2, 0), (keys, d.nkv, 2, 16)] {
+                let launch = tiles.launch(d, heads, held, more);
+                assert!(launch.shared <= 99 << 10, "{hs}: {launch:?}");
+                let [blocks, ..] = launch.grid.map(|x| x as usize);
+                assert!(blocks * tiles.block >= d.t && (blocks - 1) * tiles.block < d.t, "{hs}: {launch:?}");
+                assert_eq!(launch.grid[1..], [heads as u32, d.b as u32]);
+            }
+        }
+        assert!(tensor_kernels(96).is_none());
+    }
+}

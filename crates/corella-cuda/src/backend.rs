@@ -1,0 +1,323 @@
+//! The backend: the contract, operation by operation, as launches on a card.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use corella_ops::cpu::Cpu;
+use corella_ops::{
+    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
+    OpsTrain, ParamPart,
+};
+
+use crate::array::{Array, Buf, from_bytes, to_bytes};
+use crate::driver::{Address, Driver, Launch, Memory};
+use crate::error::CudaError;
+use crate::ids::Ids;
+use crate::param::Param;
+
+/// The CUDA backend.
+///
+/// Calls return when their kernels are queued. A card that fails in the middle (its memory is lost then, and with it the run)
+/// ends the program with a message; what can be wrong before, is an error of [`crate::Card::open`].
+pub struct Cuda {
+    driver: Arc<dyn Driver>,
+    scratch: Mutex<HashMap<&'static str, Memory>>,
+    sampler: Arc<Cpu>,
+}
+
+/// What a kernel can take as an argument.
+pub(crate) trait Argument {
+    /// Where the value is.
+    fn pointer(&self) -> *const c_void {
+        std::ptr::from_ref(self).cast()
+    }
+}
+
+impl Argument for Array {}
+impl Argument for Address {}
+impl Argument for u32 {}
+impl Argument for f32 {}
+
+/// The result of a call on the card.
+#[track_caller]
+pub(crate) fn done<T>(result: Result<T, CudaError>) -> T {
+    result.unwrap_or_else(|error| panic!("the card failed: {error}"))
+}
+
+/// An allocation's failure as the contract states it.
+fn no_memory(bytes: u64, what: &str) -> impl FnOnce(CudaError) -> OpsError {
+    move |_| OpsError::OutOfMemory { device: "cuda", bytes, what: what.to_owned() }
+}
+
+impl Cuda {
+    /// On a card; texts under way are sampled on the processor.
+    pub fn new(driver: impl Driver, sampler: Cpu) -> Cuda {
+        Cuda { driver: Arc::new(driver), scratch: Mutex::default(), sampler: Arc::new(sampler) }
+    }
+
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// Starts a kernel with the arguments of its signature, in their order; an empty grid starts none.
+    #[track_caller]
+    pub(crate) fn run(&self, entry: &str, shape: Launch, arguments: &[&dyn Argument]) {
+        if shape.grid.contains(&0) {
+            return;
+        }
+        let pointers: Vec<*const c_void> = arguments.iter().map(|argument| argument.pointer()).collect();
+        // SAFETY: each caller passes what the kernel's signature names, which the tests on the emulated card call in every
+        // operation, with memory that `Buf`, `Param`, `Ids` and `scratch` keep, and whose length the operation has checked.
+        done(unsafe { self.driver.launch(entry, shape, &pointers) });
+    }
+
+    /// Memory that the operation that asks for it may use until the next one asks for the same name. It grows in the first
+    /// step and then stays.
+    #[track_caller]
+    pub(crate) fn scratch(&self, name: &'static str, bytes: usize) -> Address {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = scratch.get(name).filter(|memory| memory.bytes >= bytes) {
+            return memory.at;
+        }
+        scratch.remove(name);
+        scratch.entry(name).or_insert(done(Memory::zeros(&self.driver, bytes))).at
+    }
+}
+
+impl OpsTrain for Cuda {
+    type Buf = Buf;
+    type Ids = Ids;
+    type Param = Param;
+    type Sampler = Cpu;
+
+    fn sampler(self: &Arc<Self>) -> Arc<Cpu> {
+        self.sampler.clone()
+    }
+
+    fn name(&self) -> String {
+        format!("cuda {}", self.driver.name())
+    }
+
+    fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Buf, OpsError> {
+        let bytes = len * dtype.bytes();
+        let memory = Memory::zeros(&self.driver, bytes).map_err(no_memory(bytes as u64, what))?;
+        Ok(Buf { memory, len, dtype })
+    }
+
+    fn ids(&self, len: usize) -> Result<Ids, OpsError> {
+        Ids::new(&self.driver, len).map_err(no_memory(12 * len as u64, "token ids"))
+    }
+
+    fn param(&self, rows: usize, cols: usize, trained: bool, dtype: Dtype, what: &str) -> Result<Param, OpsError> {
+        let bytes = Param::bytes(rows, cols, trained, dtype);
+        Param::new(&self.driver, rows, cols, trained, dtype).map_err(no_memory(bytes, what))
+    }
+
+    fn write(&self, buf: &mut Buf, values: &[f32]) {
+        buf.holds(values.len());
+        done(self.driver.upload(buf.memory.at, &to_bytes(values, buf.dtype)));
+    }
+
+    fn read(&self, buf: &Buf, out: &mut [f32]) {
+        let mut bytes = vec![0; buf.holds(out.len()).dtype.bytes() * out.len()];
+        done(self.driver.download(buf.memory.at, &mut bytes));
+        from_bytes(&bytes, buf.dtype, out);
+    }
+
+    fn clear(&self, buf: &mut Buf, len: usize) {
+        done(self.driver.clear(buf.memory.at, buf.holds(len).dtype.bytes() * len));
+    }
+
+    fn sum(&self, buf: &Buf, len: usize) -> f64 {
+        let mut numbers = vec![0.0; len];
+        self.read(buf, &mut numbers);
+        numbers.into_iter().map(f64::from).sum()
+    }
+
+    fn write_ids(&self, ids: &mut Ids, values: &[u32]) {
+        done(ids.write(&*self.driver, values));
+    }
+
+    fn param_write(&self, p: &mut Param, part: ParamPart, values: &[f32]) {
+        done(p.write(&*self.driver, part, values));
+    }
+
+    fn param_read(&self, p: &Param, part: ParamPart, out: &mut [f32]) {
+        done(p.read(&*self.driver, part, out));
+    }
+
+    fn zero_grad(&self, p: &mut Param) {
+        p.zero_grad();
+    }
+
+    fn encoder(&self, out: &mut Buf, ids: &Ids, wte: &Param, wpe: &Param, dims: EncoderDims) {
+        self.lookup(out, ids, wte, Some(wpe), dims);
+    }
+
+    fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Buf, ids: &Ids, dims: EncoderDims) {
+        self.token_grad(wte, dout, ids, dims.b * dims.t, dims.c);
+        self.position_grad(wpe, dout, dims);
+    }
+
+    fn embedding(&self, out: &mut Buf, ids: &Ids, wte: &Param, dims: EmbeddingDims) {
+        let rows = EncoderDims { b: 1, t: dims.n, c: dims.c, v: 0, pos0: 0 };
+        self.lookup(out, ids, wte, None, rows);
+    }
+
+    fn embedding_grad(&self, wte: &mut Param, dout: &Buf, ids: &Ids, dims: EmbeddingDims) {
+        self.token_grad(wte, dout, ids, dims.n, dims.c);
+    }
+
+    fn layernorm(&self, out: &mut Buf, mean: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, b: &Param, dims: NormDims) {
+        self.norm(out, Some((mean, b)), rstd, x, None, w, dims);
+    }
+
+    fn layernorm_grad(
+        &self,
+        dx: &mut Buf,
+        w: &mut Param,
+        b: &mut Param,
+        dout: &Buf,
+        x: &Buf,
+        mean: &Buf,
+        rstd: &Buf,
+        dims: NormDims,
+    ) {
+        self.norm_grad(dx, w, Some((b, mean)), dout, x, rstd, dims);
+    }
+
+    fn rmsnorm(&self, out: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, dims: NormDims) {
+        self.norm(out, None, rstd, x, None, w, dims);
+    }
+
+    fn rmsnorm_grad(&self, dx: &mut Buf, w: &mut Param, dout: &Buf, x: &Buf, rstd: &Buf, dims: NormDims) {
+        self.norm_grad(dx, w, None, dout, x, rstd, dims);
+    }
+
+    fn residual_layernorm(
+        &self,
+        sum: &mut Buf,
+        out: &mut Buf,
+        mean: &mut Buf,
+        rstd: &mut Buf,
+        a: &Buf,
+        b: &Buf,
+        norm: (&Param, &Param),
+        dims: NormDims,
+    ) {
+        self.norm(out, Some((mean, norm.1)), rstd, a, Some((sum, b)), norm.0, dims);
+    }
+
+    fn residual_rmsnorm(
+        &self,
+        sum: &mut Buf,
+        out: &mut Buf,
+        rstd: &mut Buf,
+        a: &Buf,
+        b: &Buf,
+        w: &Param,
+        dims: NormDims,
+    ) {
+        self.norm(out, None, rstd, a, Some((sum, b)), w, dims);
+    }
+
+    fn matmul(&self, out: &mut Buf, x: &Buf, w: &Param, b: Option<&Param>, dims: MatmulDims) {
+        self.linear(out, x, w, b, dims);
+    }
+
+    fn matmul_grad(&self, dx: &mut Buf, w: &mut Param, b: Option<&mut Param>, dout: &Buf, x: &Buf, dims: MatmulDims) {
+        self.linear_grad(dx, None, w, b, dout, x, dims);
+    }
+
+    fn matmul_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, dims: MatmulDims) {
+        self.linear_gelu(out, pre, x, w, b, dims);
+    }
+
+    fn gelu_matmul_grad(
+        &self,
+        dpre: &mut Buf,
+        act: &mut Buf,
+        w: &mut Param,
+        b: &mut Param,
+        dout: &Buf,
+        pre: &Buf,
+        dims: MatmulDims,
+    ) {
+        self.gelu(act, pre, dims.n * dims.c);
+        self.linear_grad(dpre, Some(pre), w, Some(b), dout, act, dims);
+    }
+
+    fn matmul_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, dims: MatmulDims) {
+        self.linear_residual(out, residual, x, w, b, dims);
+    }
+
+    fn rope(&self, qkv: &mut Buf, table: &Buf, dims: AttentionDims) {
+        self.turn(qkv, table, dims, 1.0);
+    }
+
+    fn rope_grad(&self, dqkv: &mut Buf, table: &Buf, dims: AttentionDims) {
+        self.turn(dqkv, table, dims, -1.0);
+    }
+
+    fn attention(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, dims: AttentionDims) {
+        self.attend(out, lse, qkv, dims);
+    }
+
+    fn attention_grad(&self, dqkv: &mut Buf, dout: &Buf, out: &Buf, qkv: &Buf, lse: &Buf, dims: AttentionDims) {
+        self.attend_grad(dqkv, dout, out, qkv, lse, dims);
+    }
+
+    fn gelu(&self, out: &mut Buf, x: &Buf, len: usize) {
+        self.elementwise("gelu", out, &[x], len);
+    }
+
+    fn gelu_grad(&self, dx: &mut Buf, x: &Buf, len: usize) {
+        self.elementwise("gelu_grad", dx, &[x], len);
+    }
+
+    fn swiglu(&self, out: &mut Buf, gate_up: &Buf, dims: GluDims) {
+        self.gated(out, gate_up, dims);
+    }
+
+    fn swiglu_grad(&self, dgate_up: &mut Buf, dout: &Buf, gate_up: &Buf, dims: GluDims) {
+        self.gated_grad(dgate_up, dout, gate_up, dims);
+    }
+
+    fn accumulate(&self, out: &mut Buf, x: &Buf, len: usize) {
+        self.add_to(out, x, len);
+    }
+
+    fn residual(&self, out: &mut Buf, a: &Buf, b: &Buf, len: usize) {
+        self.elementwise("add", out, &[a, b], len);
+    }
+
+    fn classifier(&self, losses: &mut Buf, x: &Buf, wte: &Param, targets: &Ids, dims: ClassifierDims) {
+        self.classify(losses, x, wte, targets, dims);
+    }
+
+    fn classifier_grad(
+        &self,
+        losses: &mut Buf,
+        dx: &mut Buf,
+        x: &Buf,
+        wte: &mut Param,
+        targets: &Ids,
+        scale: f32,
+        dims: ClassifierDims,
+    ) {
+        self.classify_grad(losses, dx, x, wte, targets, scale, dims);
+    }
+
+    fn grad_square_sum(&self, p: &Param) -> f64 {
+        self.square_sum(std::slice::from_ref(p))
+    }
+
+    fn grad_square_sums(&self, params: &[Param]) -> f64 {
+        self.square_sum(params)
+    }
+
+    fn adamw(&self, p: &mut Param, hyper: AdamW) {
+        self.update(p, hyper);
+    }
+}

@@ -1,0 +1,320 @@
+//! An NVIDIA card: its context, one stream, its compiled kernels.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_void};
+use std::ptr;
+
+use cudarc::driver::sys::{
+    self, CUcontext, CUdevice_attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult, CUstream,
+};
+
+use crate::cache;
+use crate::driver::{Address, Driver, Launch, Product};
+use crate::error::CudaError;
+use crate::kernels::{SOURCES, Targets};
+use crate::library::{CUBLASLT, DRIVER};
+use crate::matrix_library::MatrixLibrary;
+use crate::nvrtc::Compiler;
+
+/// What every card since Ampere gives a block.
+const MOST_SHARED: i32 = 99 << 10;
+/// Oldest architecture whose instructions the kernels use.
+const OLDEST: (i32, i32) = (8, 0);
+
+pub(crate) fn check(call: &'static str, result: CUresult) -> Result<(), CudaError> {
+    if result == CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    let mut name = ptr::null();
+    // SAFETY: the library is loaded, as it gave the result; the name it answers is a static string, or null.
+    let known = unsafe { sys::cuGetErrorName(result, &mut name) } == CUresult::CUDA_SUCCESS && !name.is_null();
+    let why = if known {
+        // SAFETY: see above.
+        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    } else {
+        format!("error {}", result as u32)
+    };
+    Err(CudaError::Call { call, why })
+}
+
+/// What the driver says of a card.
+#[derive(Clone, Debug)]
+pub struct CardInfo {
+    /// Number, as in `cuda:N`.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Compute capability, e.g. (9, 0).
+    pub capability: (i32, i32),
+    /// Bytes of memory.
+    pub total_memory: u64,
+    device: i32,
+}
+
+impl CardInfo {
+    /// Architecture as the compiler names it, e.g. `sm_90`.
+    pub fn architecture(&self) -> String {
+        format!("sm_{}{}", self.capability.0, self.capability.1)
+    }
+
+    /// Why the kernels cannot run on it.
+    fn usable(&self) -> Result<(), CudaError> {
+        if self.capability >= OLDEST {
+            return Ok(());
+        }
+        Err(CudaError::TooOld { name: self.name.clone(), capability: self.capability })
+    }
+}
+
+/// The cards of this machine; an error where there is no driver or no card.
+pub fn cards() -> Result<Vec<CardInfo>, CudaError> {
+    DRIVER.load()?;
+    // SAFETY: the library is loaded.
+    check("cuInit", unsafe { sys::cuInit(0) })?;
+    let mut count = 0;
+    // SAFETY: the place is valid.
+    check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&mut count) })?;
+    (0..count).map(card).collect()
+}
+
+fn card(index: i32) -> Result<CardInfo, CudaError> {
+    let mut device = 0;
+    // SAFETY: the place is valid.
+    check("cuDeviceGet", unsafe { sys::cuDeviceGet(&mut device, index) })?;
+    let mut name = [0u8; 128];
+    // SAFETY: the buffer has the length that is passed.
+    check("cuDeviceGetName", unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as i32, device) })?;
+    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default().to_string_lossy().into_owned();
+    let attribute = |which| {
+        let mut value = 0;
+        // SAFETY: the place is valid, the device was just found.
+        check("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&mut value, which, device) }).map(|()| value)
+    };
+    let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let mut total = 0;
+    // SAFETY: the place is valid.
+    check("cuDeviceTotalMem_v2", unsafe { sys::cuDeviceTotalMem_v2(&mut total, device) })?;
+    Ok(CardInfo { index: index as u32, name, capability: (major, minor), total_memory: total as u64, device })
+}
+
+/// A card in use.
+pub struct Card {
+    name: String,
+    // First, so that it ends while stream and context are there.
+    matrices: MatrixLibrary,
+    kernels: Kernels,
+    context: Context,
+}
+
+/// The card's context, made that of this thread, and a stream in it.
+struct Context {
+    device: i32,
+    context: CUcontext,
+    stream: CUstream,
+}
+
+impl Context {
+    fn new(device: i32) -> Result<Context, CudaError> {
+        let mut made = Context { device, context: ptr::null_mut(), stream: ptr::null_mut() };
+        // SAFETY: the place is valid, the device exists.
+        check("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&mut made.context, device) })?;
+        made.bind()?;
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the place is valid.
+        check("cuStreamCreate", unsafe { sys::cuStreamCreate(&mut made.stream, flags) })?;
+        Ok(made)
+    }
+
+    fn bind(&self) -> Result<(), CudaError> {
+        // SAFETY: the context lives as long as this.
+        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.context) })
+    }
+
+    fn wait(&self) -> Result<(), CudaError> {
+        // SAFETY: the stream lives as long as this.
+        check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: stream and context are given back once, what used them has ended. Where that fails, the card is lost.
+        unsafe {
+            if self.bind().is_ok() && !self.stream.is_null() {
+                let _ = sys::cuStreamDestroy_v2(self.stream);
+            }
+            if !self.context.is_null() {
+                let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+            }
+        }
+    }
+}
+
+/// Every kernel that the card can run, loaded.
+#[derive(Default)]
+struct Kernels {
+    modules: Vec<CUmodule>,
+    functions: HashMap<&'static str, CUfunction>,
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        for module in &self.modules {
+            // SAFETY: loaded below, unloaded once; no kernel of it runs any more. Where that fails, the card is lost.
+            let _ = unsafe { sys::cuModuleUnload(*module) };
+        }
+    }
+}
+
+// SAFETY: context, stream, modules, functions and handle are names that the driver lets any thread use; `bind` makes the
+// context that of the calling thread before each call.
+unsafe impl Send for Card {}
+// SAFETY: as above; the driver and cuBLASLt lock what they share.
+unsafe impl Sync for Card {}
+
+impl Card {
+    /// Takes the card of this number and compiles the kernels for it, or finds them compiled.
+    pub fn open(index: u32) -> Result<Card, CudaError> {
+        let cards = cards()?;
+        let count = cards.len();
+        let info = cards.into_iter().nth(index as usize).ok_or(CudaError::NoCard { index, count })?;
+        info.usable()?;
+        CUBLASLT.load()?;
+        let context = Context::new(info.device)?;
+        let kernels = kernels(&info)?;
+        let matrices = MatrixLibrary::new(context.stream)?;
+        Ok(Card { name: format!("{} {}", info.name, info.architecture()), matrices, kernels, context })
+    }
+
+    /// Free and total bytes of its memory.
+    pub fn memory(&self) -> Result<(u64, u64), CudaError> {
+        self.context.bind()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: both places are valid.
+        check("cuMemGetInfo", unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) })?;
+        Ok((free as u64, total as u64))
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        // The fields go next, in the context of this thread and after all work. Where that fails, the card is lost.
+        let _ = self.context.bind().and_then(|()| self.context.wait());
+    }
+}
+
+/// Compiles the kernels, or finds them compiled, and loads them into the context of this thread.
+fn kernels(info: &CardInfo) -> Result<Kernels, CudaError> {
+    let compiler = Compiler::load()?;
+    let mut kernels = Kernels::default();
+    for source in SOURCES {
+        let architecture = match source.targets {
+            Targets::Base => info.architecture(),
+            Targets::Hopper if info.capability == (9, 0) => "sm_90a".to_owned(),
+            Targets::Hopper => continue,
+        };
+        let cubin = cache::compiled(compiler, source, &architecture)?;
+        let mut module = ptr::null_mut();
+        // SAFETY: the image is a whole ELF file of the compiler, which the cache has checked.
+        check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&mut module, cubin.as_ptr().cast()) })?;
+        kernels.modules.push(module);
+        for entry in source.entries {
+            let name = CString::new(*entry).expect("names hold no zero byte");
+            let mut function = ptr::null_mut();
+            // SAFETY: module and name are valid.
+            check("cuModuleGetFunction", unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) })?;
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            if source.dynamic_shared {
+                // SAFETY: the function was just found.
+                let set = unsafe { sys::cuFuncSetAttribute(function, attribute, MOST_SHARED) };
+                check("cuFuncSetAttribute", set)?;
+            }
+            kernels.functions.insert(*entry, function);
+        }
+    }
+    Ok(kernels)
+}
+
+impl Driver for Card {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {
+        self.context.bind()?;
+        let mut at = 0;
+        // SAFETY: the place is valid.
+        check("cuMemAlloc", unsafe { sys::cuMemAlloc_v2(&mut at, bytes) })?;
+        Ok(at)
+    }
+
+    fn release(&self, at: Address, _bytes: usize) {
+        if self.context.bind().is_ok() && self.context.wait().is_ok() {
+            // SAFETY: the memory came from `allocate`, is given back once, and nothing uses it any more. Where that fails,
+            // the card is lost and its memory with it.
+            let _ = unsafe { sys::cuMemFree_v2(at) };
+        }
+    }
+
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), CudaError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: the bytes live until `wait` returns; the caller's array has room for them.
+        let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), self.context.stream) };
+        check("cuMemcpyHtoDAsync", copied)?;
+        self.context.wait()
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), CudaError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: the bytes live until `wait` returns; the caller's array is as long.
+        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.context.stream) };
+        check("cuMemcpyDtoHAsync", copied)?;
+        self.context.wait()
+    }
+
+    fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: the caller's array is as long.
+        check("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(at, 0, bytes, self.context.stream) })
+    }
+
+    unsafe fn launch(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError> {
+        self.context.bind()?;
+        let function = *self.kernels.functions.get(entry).ok_or_else(|| CudaError::NoKernel { entry: entry.to_owned() })?;
+        let [x, y, z] = shape.grid;
+        let mut pointers: Vec<*mut c_void> = arguments.iter().map(|p| p.cast_mut()).collect();
+        // SAFETY: the function is loaded; the caller's arguments fit it and live until this returns, which copies them.
+        let launched = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                x,
+                y,
+                z,
+                shape.block,
+                1,
+                1,
+                shape.shared,
+                self.context.stream,
+                pointers.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        check("cuLaunchKernel", launched)
+    }
+
+    unsafe fn library_product(&self, product: &Product) -> Result<bool, CudaError> {
+        self.context.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.matrices.product(product) }
+    }
+}

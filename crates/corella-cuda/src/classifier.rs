@@ -1,0 +1,138 @@
+//! The output head, softmax and cross-entropy by chunks of rows, so that the logits of a batch are never held whole.
+
+use corella_ops::{ClassifierDims, Dtype};
+
+use crate::array::{Array, Buf};
+use crate::backend::{Argument, Cuda};
+use crate::driver::{Address, Finish, Operand, Product};
+use crate::geometry;
+use crate::ids::Ids;
+use crate::param::Param;
+
+/// Most logits of a chunk: enough rows for a product at full speed, 128 MB of bf16.
+pub(crate) const CHUNK_LOGITS: usize = 1 << 26;
+/// Rows of a chunk are a multiple of this.
+const CHUNK_ROWS: usize = 128;
+
+/// Rows of a chunk, from the width of the logits alone.
+pub(crate) fn chunk_rows(width: usize) -> usize {
+    (CHUNK_LOGITS / width / CHUNK_ROWS * CHUNK_ROWS).max(CHUNK_ROWS)
+}
+
+/// A chunk's logits, and what they come from.
+struct Chunk {
+    n: usize,
+    logits: Address,
+    x: Address,
+    losses: Address,
+    targets: Address,
+}
+
+impl Cuda {
+    /// The chunks of a batch: x in the format of the weights, and one array of logits for all.
+    #[track_caller]
+    fn chunks(
+        &self,
+        losses: &Buf,
+        x: &Buf,
+        wte: &Param,
+        targets: &Ids,
+        d: ClassifierDims,
+    ) -> impl Iterator<Item = Chunk> + use<> {
+        assert!(wte.len >= d.v * d.c && d.n <= targets.len, "rows of the classifier");
+        let (width, dtype) = (wte.padded_rows, wte.dtype());
+        let rows = chunk_rows(width).min(d.n.max(1));
+        let x = self.cast(x, d.n * d.c, dtype, "input of a product");
+        let logits = self.scratch("logits", rows * width * dtype.bytes());
+        let (losses, targets) = (losses.holds(d.n).f32(), targets.ids.at);
+        (0..d.n).step_by(rows).map(move |first| Chunk {
+            n: rows.min(d.n - first),
+            logits,
+            x: x + (first * d.c * dtype.bytes()) as u64,
+            losses: losses + 4 * first as u64,
+            targets: targets + 4 * first as u64,
+        })
+    }
+
+    /// logits = x·wteᵀ, then losses, and the logits' gradient in their place where `scale` is not 0.
+    fn chunk_losses(&self, chunk: &Chunk, wte: &Param, scale: f32, d: ClassifierDims) {
+        let (width, dtype) = (wte.padded_rows, wte.dtype());
+        self.product(&Product {
+            m: chunk.n,
+            n: width,
+            k: d.c,
+            dtype,
+            out_dtype: dtype,
+            out: chunk.logits,
+            a: Operand { at: chunk.x, transposed: false },
+            b: Operand { at: wte.operand(), transposed: false },
+            finish: Finish::Plain,
+        });
+        let logits = Array::new(chunk.logits, dtype);
+        let (v, ld) = (d.v as u64, width as u64);
+        let arguments: [&dyn Argument; 6] = [&chunk.losses, &logits, &chunk.targets, &v, &ld, &scale];
+        self.run("classifier", geometry::block_per_row(chunk.n), &arguments);
+    }
+
+    #[track_caller]
+    pub(crate) fn classify(&self, losses: &mut Buf, x: &Buf, wte: &Param, targets: &Ids, d: ClassifierDims) {
+        for chunk in self.chunks(losses, x, wte, targets, d) {
+            self.chunk_losses(&chunk, wte, 0.0, d);
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn classify_grad(
+        &self,
+        losses: &mut Buf,
+        dx: &mut Buf,
+        x: &Buf,
+        wte: &mut Param,
+        targets: &Ids,
+        scale: f32,
+        d: ClassifierDims,
+    ) {
+        let (width, dtype, dx_dtype) = (wte.padded_rows, wte.dtype(), dx.dtype);
+        let mut dx = dx.holds(d.n * d.c).memory.at;
+        for chunk in self.chunks(losses, x, wte, targets, d) {
+            self.chunk_losses(&chunk, wte, scale, d);
+            self.product(&Product {
+                m: chunk.n,
+                n: d.c,
+                k: width,
+                dtype,
+                out_dtype: dx_dtype,
+                out: dx,
+                a: Operand { at: chunk.logits, transposed: false },
+                b: Operand { at: wte.operand(), transposed: true },
+                finish: Finish::Plain,
+            });
+            dx += (chunk.n * d.c * dx_dtype.bytes()) as u64;
+            let grad = wte.grad_whole();
+            self.product(&Product {
+                m: width,
+                n: d.c,
+                k: chunk.n,
+                dtype,
+                out_dtype: Dtype::F32,
+                out: grad.at,
+                a: Operand { at: chunk.logits, transposed: true },
+                b: Operand { at: chunk.x, transposed: true },
+                finish: if grad.adds { Finish::Add } else { Finish::Plain },
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chunk_rows;
+
+    #[test]
+    fn chunks_are_large_enough_for_products_and_small_enough_for_memory() {
+        assert_eq!(chunk_rows(50_304), 1280);
+        assert_eq!(chunk_rows(128_256), 512);
+        assert_eq!(chunk_rows(64), 1 << 20);
+        assert_eq!(chunk_rows(1 << 30), 128);
+    }
+}

@@ -1,0 +1,157 @@
+//! What the backend needs of a card: memory, copies, launches. [`crate::card::Card`] is one; the tests run the same backend on
+//! an emulated one.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use corella_ops::Dtype;
+
+use crate::error::CudaError;
+
+/// A place in the card's memory; 0 is none.
+pub type Address = u64;
+
+/// How many threads run a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Blocks along x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a block, a multiple of 32.
+    pub block: u32,
+    /// Bytes of shared memory beyond what the kernel declares.
+    pub shared: u32,
+}
+
+/// A card. All calls are in order: each sees what those before it did.
+pub trait Driver: Send + Sync + 'static {
+    /// Name and architecture, e.g. `NVIDIA H100 sm_90`.
+    fn name(&self) -> &str;
+    /// Memory for `bytes` (at least one), at a multiple of 16 bytes; its content is not defined.
+    fn allocate(&self, bytes: usize) -> Result<Address, CudaError>;
+    /// Gives memory back after everything that was asked for before.
+    fn release(&self, at: Address, bytes: usize);
+    /// Copies to the card.
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), CudaError>;
+    /// Copies from the card, after everything that was asked for before.
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), CudaError>;
+    /// Writes zeros.
+    fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError>;
+    /// Starts a kernel.
+    ///
+    /// # Safety
+    /// `arguments` point to values of exactly the kernel's parameters, which live until the call returns, and the kernel
+    /// touches only memory that was allocated here and not released.
+    unsafe fn launch(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError>;
+    /// Computes a product with a library of the maker of the card; false where there is none that takes it.
+    ///
+    /// # Safety
+    /// The addresses of the product hold arrays of the sizes that it states.
+    unsafe fn library_product(&self, product: &Product) -> Result<bool, CudaError>;
+}
+
+/// A matrix that a product reads: element (i, k), or its transpose in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Where it begins.
+    pub at: Address,
+    /// Whether k is the slow index: rows of it are as long as there are i.
+    pub transposed: bool,
+}
+
+/// A bias (n) in the formats in which it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bias {
+    /// In f32.
+    pub f32: Address,
+    /// In bf16, if it is.
+    pub bf16: Option<Address>,
+}
+
+impl Bias {
+    /// In a format.
+    pub fn get(self, dtype: Dtype) -> Option<Address> {
+        match dtype {
+            Dtype::F32 => Some(self.f32),
+            Dtype::Bf16 => self.bf16,
+        }
+    }
+}
+
+/// What else a product does to its sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Nothing.
+    Plain,
+    /// Adds them to what stands in the result, f32.
+    Add,
+    /// Adds a bias.
+    Bias(Bias),
+    /// Adds a bias and what stands in another array of the result's shape and format.
+    BiasResidual(Bias, Address),
+    /// Adds a bias, writes that to a second array of the result's shape and format, and its GELU to the result.
+    BiasGelu(Bias, Address),
+    /// Multiplies by the slope of GELU at the numbers of another array of the result's shape and format.
+    GeluSlope(Address),
+}
+
+/// `out(i,j) = finish(Σ_k a(i,k)·b(j,k))`, row-major, with sums in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result, without space between its rows.
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// Format of both operands.
+    pub dtype: Dtype,
+    /// Format of the result.
+    pub out_dtype: Dtype,
+    /// The result.
+    pub out: Address,
+    /// (m, k).
+    pub a: Operand,
+    /// (n, k).
+    pub b: Operand,
+    /// What follows the sums.
+    pub finish: Finish,
+}
+
+impl Product {
+    /// Numbers from one row in memory of a, b and the result to the next.
+    pub fn strides(&self) -> [usize; 3] {
+        let rows = |operand: Operand, outer| if operand.transposed { outer } else { self.k };
+        [rows(self.a, self.m), rows(self.b, self.n), self.n]
+    }
+}
+
+/// Memory of a card, given back when it is dropped.
+pub struct Memory {
+    driver: Arc<dyn Driver>,
+    /// Where it begins.
+    pub at: Address,
+    /// How long it is.
+    pub bytes: usize,
+}
+
+impl Memory {
+    /// Memory that holds zeros.
+    pub fn zeros(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Memory, CudaError> {
+        let at = driver.allocate(bytes.max(1))?;
+        let memory = Memory { driver: driver.clone(), at, bytes };
+        driver.clear(at, bytes)?;
+        Ok(memory)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.driver.release(self.at, self.bytes.max(1));
+    }
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes at {:#x}", self.bytes, self.at)
+    }
+}

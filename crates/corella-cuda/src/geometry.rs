@@ -1,0 +1,117 @@
+//! How many blocks and threads each shape takes. What a sum depends on (chunks of rows) follows from the shape alone, never
+//! from the card.
+
+use crate::driver::Launch;
+
+/// Threads of a block in most kernels.
+pub const THREADS: u32 = 256;
+/// Numbers that a thread takes at once, as PACKET in common.cuh.
+const PACKET: usize = 8;
+/// Threads of a warp.
+const WARP: usize = 32;
+/// Most blocks of kernels whose threads go on to further elements: some for each processor of a large card.
+const MOST_BLOCKS: usize = 4096;
+/// Most blocks along y.
+const MOST_Y: usize = 65_535;
+/// Rows that a block of column sums adds up.
+pub const CHUNK_ROWS: usize = 128;
+/// Columns of such a block.
+const CHUNK_COLUMNS: usize = WARP * PACKET;
+/// Numbers that a block of [`squares`] adds up.
+pub const CHUNK_SQUARES: usize = 1 << 16;
+/// Edge of the tile of product.cu.
+const TILE: usize = 32;
+
+fn launch(x: usize, y: usize, block: u32) -> Launch {
+    let x = u32::try_from(x).expect("a grid of fewer than 2^31 blocks");
+    Launch { grid: [x, y.min(MOST_Y) as u32, 1], block, shared: 0 }
+}
+
+/// A thread for each packet of `len` elements.
+pub fn elements(len: usize) -> Launch {
+    launch(len.div_ceil(PACKET * THREADS as usize).min(MOST_BLOCKS), 1, THREADS)
+}
+
+/// A thread for each packet of a row of `c`, in `n` rows.
+pub fn row_packets(n: usize, c: usize) -> Launch {
+    let block = if c <= PACKET * 64 { 64 } else { THREADS };
+    launch(c.div_ceil(PACKET * block as usize), n, block)
+}
+
+/// A warp for each of `n` rows.
+pub fn warp_per_row(n: usize) -> Launch {
+    const WARPS: usize = 4;
+    launch(n.div_ceil(WARPS), 1, (WARPS * WARP) as u32)
+}
+
+/// A block for each of `n` rows.
+pub fn block_per_row(n: usize) -> Launch {
+    launch(n, 1, THREADS)
+}
+
+/// A thread for each of `c` columns, in each of `n` groups.
+pub fn columns(c: usize, n: usize) -> Launch {
+    launch(c.div_ceil(THREADS as usize), n, THREADS)
+}
+
+/// Sums of `n` rows of `c` columns by chunks: the launch, and the number of chunks.
+pub fn column_chunks(n: usize, c: usize) -> (Launch, usize) {
+    // Long arrays take longer chunks, so that there are at most as many as a grid can have.
+    let chunks = n.div_ceil(chunk_rows(n));
+    (launch(c.div_ceil(CHUNK_COLUMNS), chunks, THREADS), chunks)
+}
+
+/// Rows of a chunk.
+pub fn chunk_rows(n: usize) -> usize {
+    CHUNK_ROWS.max(n.div_ceil(MOST_Y))
+}
+
+/// Sums of squares of `len` numbers: a block for each chunk.
+pub fn squares(len: usize) -> Launch {
+    launch(len.div_ceil(CHUNK_SQUARES), 1, THREADS)
+}
+
+/// One block.
+pub fn one_block() -> Launch {
+    launch(1, 1, THREADS)
+}
+
+/// Tiles of a result of m × n.
+pub fn tiles(m: usize, n: usize) -> Launch {
+    launch(n.div_ceil(TILE), m.div_ceil(TILE), THREADS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks × what a block takes cover everything, or the kernel's loop goes on by the whole grid.
+    #[test]
+    fn every_element_has_a_thread() {
+        for len in [1, 7, 8, 9, 2047, 2048, 2049, 1 << 20] {
+            let l = elements(len);
+            assert!(l.grid[0] as usize * PACKET * l.block as usize >= len, "{len}");
+            assert!((l.grid[0] as usize - 1) * PACKET * (l.block as usize) < len, "{len}: an idle block");
+            assert!(columns(len, 1).grid[0] * THREADS >= len as u32, "{len}");
+            assert!(warp_per_row(len).grid[0] * 4 >= len as u32, "{len}");
+            assert!(squares(len).grid[0] as usize * CHUNK_SQUARES >= len, "{len}");
+        }
+        assert_eq!(elements(usize::MAX / 2).grid[0] as usize, MOST_BLOCKS);
+    }
+
+    #[test]
+    fn chunks_of_rows_depend_on_the_shape_and_fit_a_grid() {
+        assert_eq!(column_chunks(1, 1).1, 1);
+        assert_eq!(column_chunks(128, 768), (Launch { grid: [3, 1, 1], block: 256, shared: 0 }, 1));
+        assert_eq!(column_chunks(129, 769).0.grid, [4, 2, 1]);
+        let rows = 100_000_000;
+        let (launch, chunks) = column_chunks(rows, 8);
+        assert!(chunks <= MOST_Y && launch.grid[1] as usize == chunks && chunks * chunk_rows(rows) >= rows);
+    }
+
+    #[test]
+    fn rows_beyond_the_grid_are_taken_in_turn() {
+        assert_eq!(row_packets(1_000_000, 3072).grid, [2, MOST_Y as u32, 1]);
+        assert_eq!(tiles(33, 64).grid, [2, 2, 1]);
+    }
+}

@@ -1,0 +1,412 @@
+//! cuBLASLt through its raw interface: the plan of each product (descriptors and algorithm) is made once and kept.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+
+use corella_ops::Dtype;
+use cudarc::cublaslt::sys::{
+    self, cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
+    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulHeuristicResult_t, cublasLtMatmulPreference_t,
+    cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType_t,
+};
+use cudarc::driver::sys::{self as driver, CUstream};
+
+use crate::card;
+use crate::driver::{Address, Finish, Product};
+use crate::error::CudaError;
+
+/// Bytes that algorithms may use beside their operands: what NVIDIA recommends for Hopper.
+pub(crate) const WORKSPACE: usize = 32 << 20;
+/// Rows in memory must begin at multiples of this many numbers, else tensor cores cannot read them.
+const ALIGNMENT: usize = 8;
+
+fn check(call: &'static str, status: cublasStatus_t) -> Result<(), CudaError> {
+    let ok = status == cublasStatus_t::CUBLAS_STATUS_SUCCESS;
+    if ok { Ok(()) } else { Err(CudaError::Call { call, why: format!("{status:?}") }) }
+}
+
+/// What a plan depends on: the product without its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    m: usize,
+    n: usize,
+    k: usize,
+    bf16: bool,
+    out_bf16: bool,
+    a_transposed: bool,
+    b_transposed: bool,
+    finish: u8,
+}
+
+impl Key {
+    fn of(p: &Product) -> Key {
+        let finish = match p.finish {
+            Finish::Plain => 0,
+            Finish::Add => 1,
+            Finish::Bias(_) => 2,
+            Finish::BiasResidual(..) => 3,
+            Finish::BiasGelu(..) => 4,
+            Finish::GeluSlope(_) => 5,
+        };
+        Key {
+            m: p.m,
+            n: p.n,
+            k: p.k,
+            bf16: p.dtype == Dtype::Bf16,
+            out_bf16: p.out_dtype == Dtype::Bf16,
+            a_transposed: p.a.transposed,
+            b_transposed: p.b.transposed,
+            finish,
+        }
+    }
+}
+
+/// A matrix as the library counts: element (i, j) stands at i + j·stride.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+/// A product as the library takes it. It counts columns first, so that our row-major result (m, n) is (n, m) to it, and our b
+/// its first operand: outᵀ = b·aᵀ.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    b: Columns,
+    b_turned: bool,
+    a: Columns,
+    a_turned: bool,
+    out: Columns,
+}
+
+impl Call {
+    fn of(p: &Product) -> Call {
+        let [a_stride, b_stride, out_stride] = p.strides();
+        let stored = |transposed: bool, outer: usize, stride: usize| {
+            let (rows, columns) = if transposed { (outer, p.k) } else { (p.k, outer) };
+            Columns { rows, columns, stride }
+        };
+        Call {
+            // (k, n) where k is the fast index in memory; the library wants (n, k).
+            b: stored(p.b.transposed, p.n, b_stride),
+            b_turned: !p.b.transposed,
+            // (k, m) where k is the fast index, which is what it wants.
+            a: stored(p.a.transposed, p.m, a_stride),
+            a_turned: p.a.transposed,
+            out: Columns { rows: p.n, columns: p.m, stride: out_stride },
+        }
+    }
+}
+
+/// A product's descriptors and algorithm.
+struct Plan {
+    operation: cublasLtMatmulDesc_t,
+    /// Of our b, our a and the result, in the library's order.
+    layouts: [cublasLtMatrixLayout_t; 3],
+    algorithm: cublasLtMatmulAlgo_t,
+}
+
+/// The library on one stream.
+pub(crate) struct MatrixLibrary {
+    handle: cublasLtHandle_t,
+    stream: CUstream,
+    workspace: Address,
+    /// `None` where the library has no algorithm.
+    plans: Mutex<HashMap<Key, Option<Plan>>>,
+}
+
+impl Drop for MatrixLibrary {
+    fn drop(&mut self) {
+        let plans = std::mem::take(self.plans.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for plan in plans.into_values().flatten() {
+            release(plan.operation, plan.layouts);
+        }
+        // SAFETY: handle and workspace were made by `new` and are given back once, by the card's last user, which has waited
+        // for it. Where that fails, the card is lost.
+        unsafe {
+            sys::cublasLtDestroy(self.handle);
+            let _ = driver::cuMemFree_v2(self.workspace);
+        }
+    }
+}
+
+impl MatrixLibrary {
+    /// The card's context must be current.
+    pub fn new(stream: CUstream) -> Result<MatrixLibrary, CudaError> {
+        let mut handle = ptr::null_mut();
+        // SAFETY: the library is loaded, the place is valid.
+        check("cublasLtCreate", unsafe { sys::cublasLtCreate(&mut handle) })?;
+        let mut workspace = 0;
+        // SAFETY: the place is valid. The memory is kept as long as the card is used.
+        card::check("cuMemAlloc", unsafe { driver::cuMemAlloc_v2(&mut workspace, WORKSPACE) })?;
+        Ok(MatrixLibrary { handle, stream, workspace, plans: Mutex::default() })
+    }
+
+    /// Computes a product; false where the library does not take it.
+    ///
+    /// # Safety
+    /// As [`crate::Driver::library_product`].
+    pub unsafe fn product(&self, p: &Product) -> Result<bool, CudaError> {
+        if !suits(p) {
+            return Ok(false);
+        }
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = match plans.entry(Key::of(p)) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.plan(p)?),
+        };
+        let Some(plan) = plan else { return Ok(false) };
+        point(plan.operation, p)?;
+        let (one, zero) = (1.0f32, 0.0f32);
+        let (beta, addend) = match p.finish {
+            Finish::Add => (&one, p.out),
+            Finish::BiasResidual(_, residual) => (&one, residual),
+            _ => (&zero, p.out),
+        };
+        let pointer = |at: Address| at as *mut c_void;
+        let [b, a, out] = plan.layouts;
+        // SAFETY: descriptors and algorithm belong to this plan, the addresses hold arrays of its shape (the caller's promise),
+        // and the workspace has the size that the algorithm was chosen for. Its users follow each other on one stream.
+        let status = unsafe {
+            sys::cublasLtMatmul(
+                self.handle,
+                plan.operation,
+                ptr::from_ref(&one).cast(),
+                pointer(p.b.at),
+                b,
+                pointer(p.a.at),
+                a,
+                ptr::from_ref(beta).cast(),
+                pointer(addend),
+                out,
+                pointer(p.out),
+                out,
+                &plan.algorithm,
+                pointer(self.workspace),
+                WORKSPACE,
+                self.stream.cast(),
+            )
+        };
+        check("cublasLtMatmul", status)?;
+        Ok(true)
+    }
+
+    /// Descriptors and the library's first choice of algorithm. The choice depends on the shape and the card only, so a plan
+    /// gives the same bits from run to run.
+    fn plan(&self, p: &Product) -> Result<Option<Plan>, CudaError> {
+        let operation = operation(p)?;
+        point(operation, p)?;
+        let call = Call::of(p);
+        let layouts = [layout(p.dtype, call.b)?, layout(p.dtype, call.a)?, layout(p.out_dtype, call.out)?];
+        let algorithm = self.algorithm(operation, layouts)?;
+        match algorithm {
+            Some(algorithm) => Ok(Some(Plan { operation, layouts, algorithm })),
+            None => {
+                release(operation, layouts);
+                Ok(None)
+            }
+        }
+    }
+
+    fn algorithm(
+        &self,
+        operation: cublasLtMatmulDesc_t,
+        [b, a, out]: [cublasLtMatrixLayout_t; 3],
+    ) -> Result<Option<cublasLtMatmulAlgo_t>, CudaError> {
+        let mut preference: cublasLtMatmulPreference_t = ptr::null_mut();
+        // SAFETY: the place is valid.
+        check("cublasLtMatmulPreferenceCreate", unsafe { sys::cublasLtMatmulPreferenceCreate(&mut preference) })?;
+        let key = cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        let bytes = WORKSPACE as u64;
+        // SAFETY: the attribute is a u64.
+        let set = unsafe {
+            sys::cublasLtMatmulPreferenceSetAttribute(preference, key, ptr::from_ref(&bytes).cast(), size_of::<u64>())
+        };
+        let (mut found, mut count) = (NO_RESULT, 0);
+        // SAFETY: all descriptors are valid; there is room for one result.
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoGetHeuristic(
+                self.handle,
+                operation,
+                b,
+                a,
+                out,
+                out,
+                preference,
+                1,
+                &mut found,
+                &mut count,
+            )
+        };
+        // SAFETY: made above, not used any more.
+        unsafe { sys::cublasLtMatmulPreferenceDestroy(preference) };
+        check("cublasLtMatmulPreferenceSetAttribute", set)?;
+        let usable = status == cublasStatus_t::CUBLAS_STATUS_SUCCESS
+            && count > 0
+            && found.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS;
+        Ok(usable.then_some(found.algo))
+    }
+}
+
+const NO_RESULT: cublasLtMatmulHeuristicResult_t = cublasLtMatmulHeuristicResult_t {
+    algo: cublasLtMatmulAlgo_t { data: [0; 8] },
+    workspaceSize: 0,
+    state: cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED,
+    wavesCount: 0.0,
+    reserved: [0; 4],
+};
+
+/// Whether the library has fast algorithms for a product: aligned rows, and what follows the sums in one format.
+fn suits(p: &Product) -> bool {
+    let bf16 = |dtype| dtype == Dtype::Bf16;
+    let aligned = p.strides().iter().all(|stride| stride % ALIGNMENT == 0);
+    let finish = match p.finish {
+        Finish::Plain | Finish::Add => true,
+        Finish::Bias(bias) | Finish::BiasResidual(bias, _) => bias.get(p.out_dtype).is_some(),
+        Finish::BiasGelu(bias, _) => bf16(p.dtype) && bf16(p.out_dtype) && bias.bf16.is_some(),
+        Finish::GeluSlope(_) => bf16(p.dtype) && bf16(p.out_dtype),
+    };
+    // Operands in f32 give results in f32.
+    aligned && finish && p.k > 0 && (bf16(p.dtype) || !bf16(p.out_dtype))
+}
+
+fn data_type(dtype: Dtype) -> cudaDataType_t {
+    match dtype {
+        Dtype::F32 => cudaDataType_t::CUDA_R_32F,
+        Dtype::Bf16 => cudaDataType_t::CUDA_R_16BF,
+    }
+}
+
+fn layout(dtype: Dtype, m: Columns) -> Result<cublasLtMatrixLayout_t, CudaError> {
+    let mut made = ptr::null_mut();
+    // SAFETY: the place is valid.
+    let status = unsafe {
+        sys::cublasLtMatrixLayoutCreate(&mut made, data_type(dtype), m.rows as u64, m.columns as u64, m.stride as i64)
+    };
+    check("cublasLtMatrixLayoutCreate", status)?;
+    Ok(made)
+}
+
+fn set<T>(operation: cublasLtMatmulDesc_t, attribute: Attribute, value: &T) -> Result<(), CudaError> {
+    // SAFETY: each caller passes the type that the manual gives for the attribute; it is copied.
+    let status = unsafe {
+        sys::cublasLtMatmulDescSetAttribute(operation, attribute, ptr::from_ref(value).cast(), size_of::<T>())
+    };
+    check("cublasLtMatmulDescSetAttribute", status)
+}
+
+/// What is computed, apart from addresses: sums in f32, which operands are turned, what follows.
+fn operation(p: &Product) -> Result<cublasLtMatmulDesc_t, CudaError> {
+    let mut made = ptr::null_mut();
+    // SAFETY: the place is valid.
+    let status = unsafe {
+        sys::cublasLtMatmulDescCreate(&mut made, cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType_t::CUDA_R_32F)
+    };
+    check("cublasLtMatmulDescCreate", status)?;
+    // CUBLAS_OP_N and CUBLAS_OP_T.
+    let turned = |yes: bool| i32::from(yes);
+    let call = Call::of(p);
+    set(made, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &turned(call.b_turned))?;
+    set(made, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &turned(call.a_turned))?;
+    let epilogue = match p.finish {
+        Finish::Plain | Finish::Add => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT,
+        Finish::Bias(_) | Finish::BiasResidual(..) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
+        Finish::BiasGelu(..) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+        Finish::GeluSlope(_) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU,
+    };
+    set(made, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+    if matches!(p.finish, Finish::BiasGelu(..) | Finish::GeluSlope(_)) {
+        set(made, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(p.n as i64))?;
+    }
+    Ok(made)
+}
+
+/// Sets the addresses of bias and second array.
+fn point(operation: cublasLtMatmulDesc_t, p: &Product) -> Result<(), CudaError> {
+    let (bias, aux) = match p.finish {
+        Finish::Plain | Finish::Add => (None, None),
+        Finish::Bias(bias) | Finish::BiasResidual(bias, _) => (bias.get(p.out_dtype), None),
+        Finish::BiasGelu(bias, pre) => (bias.get(p.out_dtype), Some(pre)),
+        Finish::GeluSlope(pre) => (None, Some(pre)),
+    };
+    if let Some(bias) = bias {
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
+    }
+    if let Some(aux) = aux {
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux)?;
+    }
+    Ok(())
+}
+
+fn release(operation: cublasLtMatmulDesc_t, layouts: [cublasLtMatrixLayout_t; 3]) {
+    // SAFETY: made by `plan`, destroyed once.
+    unsafe {
+        sys::cublasLtMatmulDescDestroy(operation);
+        for layout in layouts {
+            sys::cublasLtMatrixLayoutDestroy(layout);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Bias, Operand};
+
+    fn product(m: usize, n: usize, k: usize, a: bool, b: bool) -> Product {
+        let operand = |transposed| Operand { at: 16, transposed };
+        let dtype = Dtype::Bf16;
+        Product { m, n, k, dtype, out_dtype: dtype, out: 16, a: operand(a), b: operand(b), finish: Finish::Plain }
+    }
+
+    /// What the library's manual says of its operands, computed on the host, is the product that was asked for.
+    #[test]
+    fn layouts_and_turns_give_the_product_that_is_meant() {
+        let (m, n, k) = (3, 4, 5);
+        let a: Vec<f32> = (0..m * k).map(|i| (i * i % 7) as f32 - 3.0).collect();
+        let b: Vec<f32> = (0..n * k).map(|i| (i * 5 % 11) as f32 - 5.0).collect();
+        for (a_transposed, b_transposed) in [(false, false), (false, true), (true, true), (true, false)] {
+            let p = product(m, n, k, a_transposed, b_transposed);
+            let call = Call::of(&p);
+            let at = |x: &[f32], c: Columns, turned: bool, i: usize, j: usize| {
+                let (i, j) = if turned { (j, i) } else { (i, j) };
+                assert!(i < c.rows && j < c.columns && c.stride >= c.rows, "{call:?}");
+                x[i + j * c.stride]
+            };
+            let mut out = vec![f32::NAN; m * n];
+            for i in 0..call.out.rows {
+                for j in 0..call.out.columns {
+                    out[i + j * call.out.stride] = (0..k)
+                        .map(|x| at(&b, call.b, call.b_turned, i, x) * at(&a, call.a, call.a_turned, x, j))
+                        .sum();
+                }
+            }
+            for i in 0..m {
+                for j in 0..n {
+                    let a = |x: usize| if a_transposed { a[x * m + i] } else { a[i * k + x] };
+                    let b = |x: usize| if b_transposed { b[x * n + j] } else { b[j * k + x] };
+                    let expected: f32 = (0..k).map(|x| a(x) * b(x)).sum();
+                    assert_eq!(out[i * n + j], expected, "a {a_transposed}, b {b_transposed}: ({i}, {j})");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_library_gets_what_tensor_cores_can_read() {
+        // Forward, gradient of the input, gradient of the weights: rows of 768 and 3,072, any number of rows of x.
+        assert!(suits(&product(17, 3072, 768, false, false)));
+        assert!(suits(&product(17, 768, 3072, false, true)));
+        assert!(suits(&product(3072, 768, 17, true, true)));
+        // Logits of an unpadded vocabulary, an odd width.
+        assert!(!suits(&product(17, 50_257, 768, false, false)));
+        assert!(!suits(&product(17, 768, 35, false, false)));
+        let odd = Product { finish: Finish::Bias(Bias { f32: 16, bf16: None }), ..product(8, 8, 8, false, false) };
+        assert!(!suits(&odd), "a bias that is not kept in the result's format");
+        let f32_sums = Product { out_dtype: Dtype::F32, ..odd };
+        assert!(suits(&f32_sums));
+    }
+}

@@ -1,0 +1,31 @@
+//! The whole backend on an emulated card: its launches, its geometry and its kernels.
+
+use corella_cuda::Cuda;
+
+use crate::card::EmulatedCard;
+use crate::suite;
+
+fn card(backwards: bool) -> Option<Cuda> {
+    Some(Cuda::new(EmulatedCard::new(backwards)?, suite::cpu()))
+}
+
+#[test]
+fn every_operation_agrees_with_the_reference() {
+    if let Some(ops) = card(false) {
+        suite::operations(&ops);
+    }
+}
+
+#[test]
+fn the_order_of_blocks_and_threads_changes_no_bit() {
+    if let (Some(one), Some(other)) = (card(false), card(true)) {
+        suite::same_bits(&one, &other);
+    }
+}
+
+#[test]
+fn ten_updates_go_as_on_the_processor() {
+    if card(false).is_some() {
+        suite::ten_updates(|| card(false).expect("the compiler was there"));
+    }
+}

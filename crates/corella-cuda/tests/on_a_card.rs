@@ -1,0 +1,43 @@
+//! The suite on a real card, where there is one.
+
+mod suite;
+
+use corella_cuda::{Card, Cuda, CudaError};
+
+/// The first card, or `None` with a message where CUDA or a card is missing.
+fn card() -> Option<Cuda> {
+    match Card::open(0) {
+        Ok(card) => Some(Cuda::new(card, suite::cpu())),
+        // A card with a library that fails is no reason to pass.
+        Err(error @ (CudaError::Missing { .. } | CudaError::NoCard { .. })) => {
+            println!("skipped: no CUDA device ({error})");
+            None
+        }
+        Err(CudaError::Call { call: "cuInit", why }) => {
+            println!("skipped: no CUDA device ({why})");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn every_operation_agrees_with_the_reference() {
+    if let Some(ops) = card() {
+        suite::operations(&ops);
+    }
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    if let (Some(one), Some(other)) = (card(), card()) {
+        suite::same_bits(&one, &other);
+    }
+}
+
+#[test]
+fn ten_updates_go_as_on_the_processor() {
+    if card().is_some() {
+        suite::ten_updates(|| card().expect("the card that was there"));
+    }
+}

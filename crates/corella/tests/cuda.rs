@@ -1,0 +1,43 @@
+//! Damaged and missing CUDA libraries: a message with a way out, never a crash.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{CORELLA, Folder};
+
+/// A driver of a few functions, none of which a card answers.
+const DRIVER: &str = "int cuInit(unsigned flags) { (void)flags; return 100; }\n";
+
+/// `libcuda.so.1` with a text of C in it; false, with a message, where there is no compiler.
+fn driver(dir: &Path) -> bool {
+    let source = dir.join("driver.c");
+    std::fs::write(&source, DRIVER).expect("a file");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(dir.join("libcuda.so.1")).arg(&source).status();
+    match compiled {
+        Ok(status) if status.success() => true,
+        _ => {
+            println!("skipped: no C compiler");
+            false
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_driver_without_its_functions_is_an_error_with_a_hint() {
+    let dir = Folder::new("stub-driver");
+    if !driver(&dir.0) {
+        return;
+    }
+    let run = |args: &[&str]| {
+        let out = Command::new(CORELLA).args(args).env("LD_LIBRARY_PATH", &dir.0).output().expect("the program starts");
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
+    };
+    let (code, text) = run(&["doctor"]);
+    assert!(code == Some(0) && text.contains("libcuda.so has no function"), "{text}");
+    let (code, text) = run(&["train", "nothing.txt", "--device", "cuda"]);
+    assert!(code == Some(1) && text.contains("has no function") && text.contains("hint:"), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
