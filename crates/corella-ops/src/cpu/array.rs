@@ -17,6 +17,8 @@ unsafe impl Element for f32 {}
 // SAFETY: plain numbers.
 unsafe impl Element for i8 {}
 // SAFETY: plain numbers.
+unsafe impl Element for i32 {}
+// SAFETY: plain numbers.
 unsafe impl Element for u8 {}
 
 /// A cache line.

@@ -5,100 +5,118 @@ use super::super::pool::Pool;
 use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
 use super::super::vectorized::vectorized;
-use super::layout::UNIT;
+use super::kernel::Side;
+use super::layout::{Layout, UNIT};
 use crate::contract_infer::int8_scale;
 
 /// Parts of a unit whose sums are kept: the shortest run that shares a scale.
-pub const PART: usize = 16;
-/// Numbers that describe a unit besides its elements: the scale, and the sums of its parts.
-const EXTRA: usize = 1 + UNIT / PART;
-/// f32 places of a unit: the elements as bytes, then the scale, then the sums as i32 bits, on a whole number of cache lines.
-const PLACES: usize = (UNIT / 4 + EXTRA).next_multiple_of(16);
+const PART: usize = 16;
+/// Parts of a unit.
+const PARTS: usize = UNIT / PART;
 
 /// N rows of C activations. Element c of row n is `scale·q`, scale that of its unit; behind the end of a row stand zeros.
+/// Unit by unit, row after row: tile after tile reads on in memory.
 pub struct Activations {
-    space: Scratch,
+    /// (units, rows, 256) of i8.
+    elements: Scratch<i8>,
+    /// (units, rows).
+    scales: Scratch,
+    /// (units, rows, parts), i32 bits.
+    sums: Scratch,
     /// Rows, those of zeros included.
     pub rows: usize,
-    units: usize,
-}
-
-/// A unit of a row.
-#[derive(Clone, Copy)]
-pub struct ActivationUnit<'a> {
-    places: &'a [f32],
-}
-
-impl<'a> ActivationUnit<'a> {
-    /// The elements as bytes, then the scale.
-    pub fn places(self) -> &'a [f32] {
-        self.places
-    }
-
-    /// Sum of the elements of part `part`.
-    pub fn sum(self, part: usize) -> i32 {
-        self.places[UNIT / 4 + 1 + part].to_bits() as i32
-    }
+    /// Units of a row.
+    pub units: usize,
 }
 
 impl Activations {
     /// Rounds the first `n` rows of x (N,C). Up to a multiple of `tile`, rows of zeros follow.
     pub fn new(pool: &Pool, path: Path, x: &[f32], n: usize, c: usize, tile: usize) -> Activations {
         let (units, rows) = (c.div_ceil(UNIT), n.next_multiple_of(tile));
-        let mut space = Scratch::new(units * rows * PLACES);
-        let parts = SharedMut::new(&mut space);
+        let mut elements = Scratch::new(units * rows * UNIT);
+        let mut scales = Scratch::new(units * rows);
+        let mut sums = Scratch::new(units * rows * PARTS);
+        let shared = (SharedMut::new(&mut elements), SharedMut::new(&mut scales), SharedMut::new(&mut sums));
         let block = rows.div_ceil(4 * pool.threads());
         pool.run(rows.div_ceil(block), &|task| {
             for row in task * block..((task + 1) * block).min(rows) {
                 for u in 0..units {
+                    let at = u * rows + row;
                     // SAFETY: a unit of a row of this task.
-                    let out = unsafe { parts.part((u * rows + row) * PLACES, PLACES) };
+                    let (q, scale, sums) = unsafe {
+                        (shared.0.part(at * UNIT, UNIT), shared.1.part(at, 1), shared.2.part(at * PARTS, PARTS))
+                    };
                     if row < n {
                         let x = &x[row * c..][u * UNIT..((u + 1) * UNIT).min(c)];
-                        let mut whole = [0.0; UNIT];
-                        whole[..x.len()].copy_from_slice(x);
-                        round(path, out, &whole);
+                        match x.first_chunk() {
+                            Some(whole) => scale[0] = round(path, q, sums, whole),
+                            None => {
+                                let mut whole = [0.0; UNIT];
+                                whole[..x.len()].copy_from_slice(x);
+                                scale[0] = round(path, q, sums, &whole);
+                            }
+                        }
                     } else {
-                        out.fill(0.0);
+                        q.fill(0);
+                        scale[0] = 0.0;
+                        sums.fill(0.0);
                     }
                 }
             }
         });
-        Activations { space, rows, units }
+        Activations { elements, scales, sums, rows, units }
     }
 
-    /// Unit `unit` of row `row`. The same unit of the next row follows it at [`Activations::ROW`] floats.
-    pub fn unit(&self, row: usize, unit: usize) -> ActivationUnit<'_> {
-        ActivationUnit { places: &self.space[(unit * self.rows + row) * PLACES..][..PLACES] }
+    /// Elements of unit `unit`, from row `row` on: rows of 256.
+    pub fn elements(&self, row: usize, unit: usize) -> &[i8] {
+        &self.elements[(unit * self.rows + row) * UNIT..][..(self.rows - row) * UNIT]
     }
 
-    /// Units of a row.
-    pub fn units(&self) -> usize {
-        self.units
+    /// Scales of unit `unit`, from row `row` on.
+    pub fn scales(&self, row: usize, unit: usize) -> &[f32] {
+        &self.scales[unit * self.rows + row..][..self.rows - row]
     }
 
-    /// Floats between rows: tile after tile reads on in memory.
-    pub const ROW: usize = PLACES;
+    /// The numbers of [`Side`] that a layout needs, (units, rows, [`Side::LEN`]).
+    pub fn side_numbers(&self, pool: &Pool, layout: Layout) -> Scratch<i32> {
+        let (parts, runs) = (layout.sub() / PART, UNIT / layout.sub());
+        let mut numbers = Scratch::new(self.units * self.rows * Side::LEN);
+        let shared = SharedMut::new(&mut numbers);
+        let all = self.units * self.rows;
+        let block = all.div_ceil(4 * pool.threads()).max(256);
+        pool.run(all.div_ceil(block), &|task| {
+            for i in task * block..((task + 1) * block).min(all) {
+                let sums = &self.sums[i * PARTS..][..PARTS];
+                // SAFETY: a unit of a row of this task.
+                let numbers = unsafe { shared.part(i * Side::LEN, Side::LEN) };
+                let sum = |run: usize| sums[run * parts..][..parts].iter().map(|sum| sum.to_bits() as i32).sum::<i32>();
+                match Side::of(layout.scales) {
+                    Side::Start => (0..runs).for_each(|s| numbers[s] = -layout.zero * sum(s)),
+                    Side::Sums => (0..runs).for_each(|s| numbers[s] = (sum(s) as f32).to_bits() as i32),
+                    // At most 32·127: both fit into 16 bits.
+                    Side::Pairs => (0..runs / 2)
+                        .for_each(|pair| numbers[pair] = (sum(2 * pair) & 0xffff) | sum(2 * pair + 1) << 16),
+                }
+            }
+        });
+        numbers
+    }
 }
 
 vectorized! {
-    /// One unit.
-    fn round(out: &mut [f32], x: &[f32; UNIT]) {
+    /// One unit; returns its scale.
+    fn round(q: &mut [i8], sums: &mut [f32], x: &[f32; UNIT]) -> f32 {
         // Adding 1.5·2^23 rounds to the nearest integer, ties to even; the low bits then hold it.
         const ROUND: f32 = 12_582_912.0;
         let (scale, inverse) = int8_scale(x);
-        let (elements, extra) = out.split_at_mut(UNIT / 4);
-        extra[0] = scale;
-        for (part, sum) in extra[1..=UNIT / PART].iter_mut().enumerate() {
-            let mut q = [0i32; PART];
-            for (q, x) in q.iter_mut().zip(&x[part * PART..][..PART]) {
-                *q = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        for ((q, sum), x) in q.chunks_exact_mut(PART).zip(sums).zip(x.chunks_exact(PART)) {
+            let mut wide = [0i32; PART];
+            for (wide, x) in wide.iter_mut().zip(x) {
+                *wide = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
             }
-            *sum = f32::from_bits(q.iter().sum::<i32>() as u32);
-            for (element, q) in elements[part * PART / 4..].iter_mut().zip(q.chunks_exact(4)) {
-                let bytes = [q[0] as i8 as u8, q[1] as i8 as u8, q[2] as i8 as u8, q[3] as i8 as u8];
-                *element = f32::from_bits(u32::from_le_bytes(bytes));
-            }
+            *sum = f32::from_bits(wide.iter().sum::<i32>() as u32);
+            q.iter_mut().zip(wide).for_each(|(q, wide)| *q = wide as i8);
         }
+        scale
     }
 }

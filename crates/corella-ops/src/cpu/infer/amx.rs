@@ -1,49 +1,71 @@
-//! The integer kernel for many rows on tiles (AMX): 32 rows × 2 panels of signed 8-bit codes.
+//! The integer kernel for many rows on tiles (AMX): 16 rows × 2 panels of signed 8-bit codes.
 //!
-//! Tiles multiply a run of weights that share a scale in a few cycles; what takes time is bringing the sums to memory and
-//! scaling them. So the tiles of the next run are started before the sums of this one are scaled.
+//! A tile product takes 16 cycles whether its runs are 32 or 64 weights long, and bringing its sums to the vector unit and
+//! scaling them takes as long. So integer scales are multiplied into the codes when a unit is unpacked, as two planes,
+//! scale·code = 64·high + low: whole tiles of 64 weights, and sums that leave the tiles once per unit. With half-precision
+//! scales, whose f32 steps have an order, they leave once per block, and the next block's tiles run meanwhile.
+//!
+//! An unpacked unit of a panel: planes of codes (64 vectors each; one where scales are halves), then scales and minima.
 
 // Rows and panels index several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::super::dot::amx::{Config, permitted};
 use super::kernel::{EIGHT, Step, layout};
-use super::layout::{BLOCK, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
-/// Rows of a tile of sums.
-pub const ROWS: usize = 32;
+/// Rows of a tile.
+pub const ROWS: usize = 16;
 /// Bit of CPUID leaf 7, register EDX.
 const AMX_INT8: u32 = 1 << 25;
+/// Blocks of a unit; a shorter one is filled up with zeros.
+const BLOCKS: usize = UNIT / BLOCK;
+/// Bytes of a plane of codes: signed, zero is 0.
+const PLANE: usize = UNIT * PANEL;
+/// Bytes of scales or minima: halves by block, or integer minima as in [`Layout::mins_at`].
+const NUMBERS: usize = 2 * PANEL * BLOCKS;
+/// Where the second plane begins; without one, the scales by block, then the minima.
+const SECOND: usize = PLANE;
+/// Where d of each column begins, and dmin follows; then the minima.
+const D: usize = 2 * PLANE;
+const MINS: usize = D + 4 * PANEL;
+/// Bytes of a unit.
+pub const UNIT_BYTES: usize = MINS + NUMBERS;
 
 /// Whether the processor has integer tiles and this process may use them.
 pub fn available() -> bool {
     permitted() && __cpuid_count(7, 0).edx & AMX_INT8 != 0
 }
 
-/// Registers 0 to 3 hold sums, 4 and 5 a run of 16 rows of activations, 6 and 7 one of a panel.
-const fn config(sub: usize) -> Config {
-    let (x, w) = (sub as u16, (sub / 4) as u8);
+/// Registers 0 to 3 hold sums, 4 and 5 runs of 16 rows of activations, 6 and 7 runs of a panel.
+const fn config(run: usize) -> Config {
+    let (x, w) = (run as u16, (run / 4) as u8);
     Config::new([64, 64, 64, 64, x, x, 64, 64], [16, 16, 16, 16, 16, 16, w, w])
 }
 
-static RUNS_OF_32: Config = config(32);
-static RUNS_OF_16: Config = config(16);
+static BLOCK_RUNS: Config = config(BLOCK);
+static WHOLE: Config = config(64);
 
-/// Prepares this thread's tile registers for runs of `sub` weights.
-pub fn begin(sub: usize) {
-    let config = if sub == 32 { &RUNS_OF_32 } else { &RUNS_OF_16 };
+fn load(config: &'static Config) {
     // SAFETY: kernels of this kind exist only where tiles are permitted; the configuration is a valid one.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const *config, options(nostack, readonly)) };
+    unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly)) };
+}
+
+/// Prepares this thread's tile registers for the kernel of some scales.
+pub fn begin(scales: Scales) {
+    load(match scales {
+        Scales::Halves { .. } => &BLOCK_RUNS,
+        Scales::Integers { .. } => &WHOLE,
+    });
 }
 
 /// Prepares whole tiles: runs of 64.
 pub fn begin_whole() {
-    static WHOLE: Config = config(64);
-    // SAFETY: as above.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, readonly)) };
+    load(&WHOLE);
 }
 
 /// Gives the tile registers back.
@@ -52,42 +74,120 @@ pub fn end() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// Sums of a run: (panels, rows, 16).
-#[repr(C, align(64))]
-struct Sums([[[i32; PANEL]; ROWS]; PAIR]);
-
-/// Multiplies a run.
+/// Brings a unit of a panel into the form of this kernel.
 ///
 /// # Safety
-/// `x` are 32 rows of a run of activations, `row` bytes apart, `w` a run of each panel; [`begin`] was called for its length.
+/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`UNIT_BYTES`]; AVX-512 F, BW, VL.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
+    let zero = _mm512_set1_epi8(layout.zero as u8 as i8);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (scales, mins, d) =
+            (from.add(layout.scales_at(blocks)), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
+        let groups = |b: usize, j: usize| {
+            let (low, high) = super::vnni::groups::<CODES>(from.add(b * layout.codes.block_bytes()), j);
+            (_mm512_sub_epi8(low, zero), _mm512_sub_epi8(high, zero))
+        };
+        let plane = |b: usize, g: usize| to.add((8 * b + g) * VECTOR).cast::<__m512i>();
+        match layout.scales {
+            Scales::Halves { min } => {
+                for b in 0..blocks {
+                    for j in 0..4 {
+                        let (low, high) = groups(b, j);
+                        _mm512_store_si512(plane(b, j), low);
+                        _mm512_store_si512(plane(b, j + 4), high);
+                    }
+                }
+                let (used, rest) = (2 * PANEL * blocks, 2 * PANEL * (BLOCKS - blocks));
+                to.add(8 * VECTOR * blocks).write_bytes(0, 8 * VECTOR * (BLOCKS - blocks));
+                for (numbers, to) in
+                    [(scales, to.add(SECOND)), (mins, to.add(SECOND + NUMBERS))].into_iter().take(1 + usize::from(min))
+                {
+                    to.copy_from_nonoverlapping(numbers, used);
+                    to.add(used).write_bytes(0, rest);
+                }
+            }
+            Scales::Integers { sub, min } => {
+                let scale = |run: usize| {
+                    let wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(scales.add(PANEL * run).cast()));
+                    // In both halves of a column's place.
+                    let low = _mm512_and_si512(wide, _mm512_set1_epi32(0xffff));
+                    _mm512_or_si512(low, _mm512_slli_epi32::<16>(wide))
+                };
+                for b in 0..BLOCKS {
+                    let (first, second) = (scale(b * BLOCK / sub), scale((b * BLOCK + BLOCK / 2) / sub));
+                    for j in 0..4 {
+                        let (low, high) = groups(b, j);
+                        for (codes, scale, g) in [(low, first, j), (high, second, j + 4)] {
+                            let (low, high) = planes(codes, scale);
+                            _mm512_store_si512(plane(b, g), low);
+                            _mm512_store_si512(plane(b, g).byte_add(SECOND), high);
+                        }
+                    }
+                }
+                to.add(D).copy_from_nonoverlapping(d, 2 * PANEL * (1 + usize::from(min)));
+                if min {
+                    to.add(MINS).copy_from_nonoverlapping(mins, PANEL * UNIT / sub);
+                }
+            }
+        }
+    }
+}
+
+/// Codes (signed bytes) times scales (16 bits, at most 128 in size) as bytes: (low, high) with 64·high + low, low from 0 to 63.
 #[inline(always)]
-unsafe fn multiply(x: *const i8, row: usize, w: [*const u8; PAIR], sums: &mut Sums) {
+fn planes(codes: __m512i, scale: __m512i) -> (__m512i, __m512i) {
+    // SAFETY: arithmetic alone; the features are the caller's.
+    unsafe {
+        let even = _mm512_mullo_epi16(_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes)), scale);
+        let odd = _mm512_mullo_epi16(_mm512_srai_epi16::<8>(codes), scale);
+        let bytes = |even, odd, mask: i16| {
+            let mask = _mm512_set1_epi16(mask);
+            // Even bytes where the mask has bits, odd ones elsewhere.
+            _mm512_ternarylogic_epi32::<0xca>(mask, even, odd)
+        };
+        let low = bytes(even, _mm512_slli_epi16::<8>(odd), 0xff);
+        let low = _mm512_and_si512(low, _mm512_set1_epi8(63));
+        (low, bytes(_mm512_srai_epi16::<6>(even), _mm512_slli_epi16::<2>(odd), 0xff))
+    }
+}
+
+/// Sums of four tiles, (rows, 16) each.
+#[repr(C, align(64))]
+struct Sums([[[i32; PANEL]; ROWS]; 4]);
+
+/// Both planes of both panels against 16 rows over a unit: low and high sums of the first panel, then of the second.
+///
+/// # Safety
+/// `x` are 16 rows of a unit of activations, `w` a unit of each panel, `sums` four tiles; [`begin`] was called for integer scales.
+#[inline(always)]
+unsafe fn multiply(x: *const i8, w: [*const u8; PAIR], sums: *mut [[i32; PANEL]; ROWS]) {
     // SAFETY: the caller's promises; the sums are 4 KiB; tile registers are this block's alone.
     unsafe {
         asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "tileloadd tmm6, [{w0} + {line}*1]",
-            "tileloadd tmm4, [{x} + {row}*1]",
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            ".irp k, 0, 1, 2, 3",
+            "tileloadd tmm4, [{x} + {row}*1 + 64*\\k]",
+            "tileloadd tmm6, [{w0} + {line}*1 + 1024*\\k]",
             "tdpbssd tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{y} + {row}*1]",
-            "tdpbssd tmm1, tmm5, tmm6",
-            "tileloadd tmm7, [{w1} + {line}*1]",
-            "tdpbssd tmm2, tmm4, tmm7",
-            "tdpbssd tmm3, tmm5, tmm7",
+            "tileloadd tmm7, [{w0} + {line}*1 + 4096 + 1024*\\k]",
+            "tdpbssd tmm1, tmm4, tmm7",
+            "tileloadd tmm6, [{w1} + {line}*1 + 1024*\\k]",
+            "tdpbssd tmm2, tmm4, tmm6",
+            "tileloadd tmm7, [{w1} + {line}*1 + 4096 + 1024*\\k]",
+            "tdpbssd tmm3, tmm4, tmm7",
+            ".endr",
             "tilestored [{c} + {line}*1], tmm0",
             "tilestored [{c} + {line}*1 + 1024], tmm1",
             "tilestored [{c} + {line}*1 + 2048], tmm2",
             "tilestored [{c} + {line}*1 + 3072], tmm3",
             x = in(reg) x,
-            y = in(reg) x.wrapping_add(16 * row),
-            row = in(reg) row,
+            row = in(reg) UNIT,
             w0 = in(reg) w[0],
             w1 = in(reg) w[1],
             line = in(reg) VECTOR,
-            c = in(reg) sums.0.as_mut_ptr(),
+            c = in(reg) sums,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -95,112 +195,138 @@ unsafe fn multiply(x: *const i8, row: usize, w: [*const u8; PAIR], sums: &mut Su
     }
 }
 
-/// [`super::kernel::Kernel`] for [`ROWS`] rows and signed codes of 8 bits.
+/// One panel against 16 rows over a unit, block by block: f = Σ scale·I, written to the front of `space`. The sums of a block
+/// are scaled while the tiles of the block two after it run.
+///
+/// The text is one block of assembly, because tile registers do not live from one to the next. `$min` is what follows a
+/// row's step.
+macro_rules! halves {
+    ($x:expr, $w:expr, $space:expr, $side:expr, $min:literal) => {
+        asm!(
+            // Block b on tiles: registers t for sums, a and w for the operands.
+            ".macro corella_tiles b, t, a, w",
+            "tileloadd tmm\\a, [{x} + {row}*1 + 32*\\b]",
+            "tileloadd tmm\\w, [{w} + {line}*1 + 512*\\b]",
+            "tilezero tmm\\t",
+            "tdpbssd tmm\\t, tmm\\a, tmm\\w",
+            ".endm",
+            // f += scale·I for the sums of block b, which register t brought to memory.
+            ".macro corella_scale b, t",
+            "vcvtph2ps zmm31, [{w} + 4096 + 32*\\b]",
+            concat!(".if ", $min),
+            "vcvtph2ps zmm30, [{w} + 4352 + 32*\\b]",
+            ".endif",
+            ".irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            "vcvtdq2ps zmm16, [{space} + 1024*\\t + 64*\\r]",
+            "vfmadd231ps zmm\\r, zmm16, zmm31",
+            concat!(".if ", $min),
+            "vfmadd231ps zmm\\r, zmm30, dword ptr [{side} + 64*\\r + 4*\\b]{{1to16}}",
+            ".endif",
+            ".endr",
+            ".endm",
+            ".irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            "vpxord zmm\\r, zmm\\r, zmm\\r",
+            ".endr",
+            "corella_tiles 0, 0, 4, 6",
+            "corella_tiles 1, 1, 5, 7",
+            "tilestored [{space} + {line}*1], tmm0",
+            "corella_tiles 2, 2, 4, 6",
+            "tilestored [{space} + {line}*1 + 1024], tmm1",
+            "corella_tiles 3, 3, 5, 7",
+            "corella_scale 0, 0",
+            "tilestored [{space} + {line}*1 + 2048], tmm2",
+            "corella_tiles 4, 0, 4, 6",
+            "corella_scale 1, 1",
+            "tilestored [{space} + {line}*1 + 3072], tmm3",
+            "corella_tiles 5, 1, 5, 7",
+            "corella_scale 2, 2",
+            "tilestored [{space} + {line}*1], tmm0",
+            "corella_tiles 6, 2, 4, 6",
+            "corella_scale 3, 3",
+            "tilestored [{space} + {line}*1 + 1024], tmm1",
+            "corella_tiles 7, 3, 5, 7",
+            "corella_scale 4, 0",
+            "tilestored [{space} + {line}*1 + 2048], tmm2",
+            "corella_scale 5, 1",
+            "tilestored [{space} + {line}*1 + 3072], tmm3",
+            "corella_scale 6, 2",
+            "corella_scale 7, 3",
+            ".irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            "vmovaps [{space} + 64*\\r], zmm\\r",
+            ".endr",
+            ".purgem corella_tiles",
+            ".purgem corella_scale",
+            x = in(reg) $x,
+            row = in(reg) UNIT,
+            w = in(reg) $w,
+            line = in(reg) VECTOR,
+            space = in(reg) $space,
+            side = in(reg) $side,
+            out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _,
+            out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _, out("zmm12") _,
+            out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _, out("zmm30") _, out("zmm31") _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// [`super::kernel::Kernel`] for [`ROWS`] rows and units as [`unpack`] writes them.
 ///
 /// # Safety
-/// As there; the codes are signed, zero is 0; [`begin`] was called on this thread; the processor has AVX-512 VNNI.
+/// As there; [`begin`] was called on this thread for these scales; the processor has AVX-512 VNNI; rows of elements are
+/// [`UNIT`] bytes apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub unsafe fn unit<const SCALES: u8>(step: &Step) {
     let layout = const { layout(EIGHT, SCALES) };
-    let (x, row, sub) = (step.x.cast::<i8>(), step.x_row * size_of::<f32>(), layout.sub());
-    let runs = step.blocks * BLOCK / sub;
-    let mut buffers = [Sums([[[0; PANEL]; ROWS]; PAIR]), Sums([[[0; PANEL]; ROWS]; PAIR])];
-    // SAFETY: everything below reads and writes inside the units, rows and sums that the caller promises, and the arrays
-    // above.
+    let mut space = MaybeUninit::<Sums>::uninit();
+    let space = space.as_mut_ptr().cast::<[[i32; PANEL]; ROWS]>();
+    // SAFETY: everything below reads and writes inside the units, rows and sums that the caller promises, and the array above.
     unsafe {
-        let run_of = |run: usize| {
-            let at = run * sub * PANEL;
-            (x.add(run * sub), [step.w[0].add(at), step.w[1].add(at)])
-        };
-        let half = |p: usize, at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(at).cast()));
-        let (first_x, first_w) = run_of(0);
-        multiply(first_x, row, first_w, &mut buffers[0]);
         match layout.scales {
             Scales::Halves { min } => {
-                let (scales, mins) = (layout.scales_at(step.blocks), layout.mins_at(step.blocks));
-                let mut f = [[_mm512_setzero_ps(); ROWS]; PAIR];
-                for b in 0..runs {
-                    if b + 1 < runs {
-                        let (x, w) = run_of(b + 1);
-                        multiply(x, row, w, &mut buffers[(b + 1) % 2]);
+                for p in 0..PAIR {
+                    if min {
+                        halves!(step.x, step.w[p], space, step.side, "1");
+                    } else {
+                        halves!(step.x, step.w[p], space, step.side, "0");
                     }
-                    for p in 0..PAIR {
-                        let scale = half(p, scales + 2 * PANEL * b);
-                        for r in 0..ROWS {
-                            let sum = _mm512_load_si512(buffers[b % 2].0[p][r].as_ptr().cast());
-                            f[p][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, f[p][r]);
-                        }
-                        if min {
-                            let min = half(p, mins + 2 * PANEL * b);
-                            for r in 0..ROWS {
-                                let x = f32::from_bits(*step.side.add(r * step.side_row + b) as u32);
-                                f[p][r] = _mm512_fmadd_ps(min, _mm512_set1_ps(x), f[p][r]);
-                            }
-                        }
-                    }
-                }
-                for r in 0..ROWS {
-                    let scale = _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4));
-                    for p in 0..PAIR {
+                    for r in 0..ROWS {
+                        let scale = _mm512_set1_ps(*step.x_scale.add(r));
+                        let f = _mm512_load_ps(space.cast::<f32>().add(PANEL * r));
                         let c = step.c.add(r * step.c_row + p * PANEL);
-                        _mm512_storeu_ps(c, _mm512_fmadd_ps(f[p][r], scale, _mm512_loadu_ps(c)));
+                        _mm512_storeu_ps(c, _mm512_fmadd_ps(f, scale, _mm512_loadu_ps(c)));
                     }
                 }
             }
             Scales::Integers { sub, min } => {
-                const BLOCKS: usize = UNIT / BLOCK;
-                let (scales, mins, d) = (layout.scales_at(BLOCKS), layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
-                let mut total = [[_mm512_setzero_si512(); ROWS]; PAIR];
-                for run in 0..runs {
-                    if run + 1 < runs {
-                        let (x, w) = run_of(run + 1);
-                        multiply(x, row, w, &mut buffers[(run + 1) % 2]);
-                    }
-                    for p in 0..PAIR {
-                        let scale = _mm512_cvtepi8_epi32(_mm_loadu_si128(step.w[p].add(scales + PANEL * run).cast()));
-                        for r in 0..ROWS {
-                            let sum = _mm512_load_si512(buffers[run % 2].0[p][r].as_ptr().cast());
-                            total[p][r] = _mm512_add_epi32(total[p][r], _mm512_mullo_epi32(sum, scale));
-                        }
-                    }
-                }
-                add_scaled(step, &total, d);
-                if min {
-                    let mut total = [[_mm512_setzero_si512(); ROWS]; PAIR];
-                    for p in 0..PAIR {
-                        for pair in 0..UNIT / sub / 2 {
-                            let bytes = _mm256_loadu_si256(step.w[p].add(mins + 2 * PANEL * pair).cast());
-                            let mins = _mm512_cvtepu8_epi16(bytes);
-                            for r in 0..ROWS {
+                multiply(step.x, step.w, space);
+                for p in 0..PAIR {
+                    let half = |at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(at).cast()));
+                    let (d, dmin) = (half(D), half(D + 2 * PANEL));
+                    let [low, high] = [space.add(2 * p), space.add(2 * p + 1)].map(|tile| tile.cast::<__m512i>());
+                    for r in 0..ROWS {
+                        let (low, high) = (_mm512_load_si512(low.add(r)), _mm512_load_si512(high.add(r)));
+                        let total = _mm512_add_epi32(_mm512_slli_epi32::<6>(high), low);
+                        let x_scale = _mm512_set1_ps(*step.x_scale.add(r));
+                        let c = step.c.add(r * step.c_row + p * PANEL);
+                        let scale = _mm512_mul_ps(d, x_scale);
+                        let mut sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), scale, _mm512_loadu_ps(c));
+                        if min {
+                            let mut total = _mm512_setzero_si512();
+                            for pair in 0..UNIT / sub / 2 {
+                                let bytes = _mm256_loadu_si256(step.w[p].add(MINS + 2 * PANEL * pair).cast());
                                 let x = _mm512_set1_epi32(*step.side.add(r * step.side_row + pair));
-                                total[p][r] = _mm512_dpwssd_epi32(total[p][r], mins, x);
+                                total = _mm512_dpwssd_epi32(total, _mm512_cvtepu8_epi16(bytes), x);
                             }
+                            // The minima are subtracted.
+                            let total = _mm512_sub_epi32(_mm512_setzero_si512(), total);
+                            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_mul_ps(dmin, x_scale), sum);
                         }
-                        // The minima are subtracted.
-                        total[p].iter_mut().for_each(|sum| *sum = _mm512_sub_epi32(_mm512_setzero_si512(), *sum));
+                        _mm512_storeu_ps(c, sum);
                     }
-                    add_scaled(step, &total, d + 2 * PANEL);
                 }
-            }
-        }
-    }
-}
-
-/// c += (d·scale of x)·total.
-///
-/// # Safety
-/// As of [`unit`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn add_scaled(step: &Step, total: &[[__m512i; ROWS]; PAIR], d: usize) {
-    // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
-    unsafe {
-        for p in 0..PAIR {
-            let d = _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(d).cast()));
-            for r in 0..ROWS {
-                let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4)));
-                let c = step.c.add(r * step.c_row + p * PANEL);
-                let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[p][r]), scale, _mm512_loadu_ps(c));
-                _mm512_storeu_ps(c, sum);
             }
         }
     }

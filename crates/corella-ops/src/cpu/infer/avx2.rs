@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{EIGHT, FIVE, FOUR, SIX, Step, TABLE, layout};
-use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::kernel::{EIGHT, Step, TABLE, codes, layout};
+use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
 /// Rows of a tile at most: their sums and what else is needed fit into 16 registers.
@@ -29,26 +29,26 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m25
     // SAFETY: vectors of the block and the bytes of the table; the features are the caller's.
     unsafe {
         let vector = |i: usize| _mm256_loadu_si256(block.add(i * VECTOR).cast());
-        if CODES == EIGHT {
-            let flip = _mm256_set1_epi8(-128);
-            return (_mm256_xor_si256(vector(j), flip), _mm256_xor_si256(vector(j + 4), flip));
-        }
         let raw = vector(j);
         let mask = _mm256_set1_epi8(15);
         let (low, high) = (_mm256_and_si256(raw, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(raw), mask));
         let merge = |four, plane, mask: i8| _mm256_or_si256(four, _mm256_and_si256(plane, _mm256_set1_epi8(mask)));
-        match CODES {
-            FOUR => (low, high),
-            TABLE => {
+        match const { codes(CODES) } {
+            Codes::Eight => {
+                let flip = _mm256_set1_epi8(-128);
+                (_mm256_xor_si256(raw, flip), _mm256_xor_si256(vector(j + 4), flip))
+            }
+            Codes::Four => (low, high),
+            Codes::Table => {
                 let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(IQ4_VALUES.as_ptr().cast()));
                 (_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high))
             }
-            FIVE => {
+            Codes::Five => {
                 let plane = vector(4);
                 let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
                 (merge(low, _mm256_sll_epi16(plane, left), 16), merge(high, _mm256_srl_epi16(plane, right), 16))
             }
-            SIX => {
+            Codes::Six => {
                 let to = |plane| match j {
                     0 => _mm256_slli_epi16::<4>(plane),
                     1 => _mm256_slli_epi16::<2>(plane),
@@ -57,7 +57,6 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m25
                 };
                 (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
             }
-            _ => unreachable!(),
         }
     }
 }
@@ -135,7 +134,7 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
                     }
                 }
                 for (r, f) in f.iter().enumerate() {
-                    let scale = _mm256_set1_ps(*step.x.add(r * step.x_row + UNIT / 4));
+                    let scale = _mm256_set1_ps(*step.x_scale.add(r));
                     let c = step.c.add(r * step.c_row + p * PANEL + first);
                     _mm256_storeu_ps(c, _mm256_fmadd_ps(*f, scale, _mm256_loadu_ps(c)));
                 }
@@ -187,7 +186,7 @@ unsafe fn add_scaled<const R: usize>(step: &Step, p: usize, first: usize, total:
     unsafe {
         let d = halves(step.w[p].add(d + 2 * first));
         for (r, total) in total.iter().enumerate() {
-            let scale = _mm256_mul_ps(d, _mm256_set1_ps(*step.x.add(r * step.x_row + UNIT / 4)));
+            let scale = _mm256_mul_ps(d, _mm256_set1_ps(*step.x_scale.add(r)));
             let c = step.c.add(r * step.c_row + p * PANEL + first);
             _mm256_storeu_ps(c, _mm256_fmadd_ps(_mm256_cvtepi32_ps(*total), scale, _mm256_loadu_ps(c)));
         }
@@ -223,7 +222,7 @@ unsafe fn block<const CODES: u8, const R: usize>(
             let at = step.w[p].add(b * layout.codes.block_bytes() + half * VECTOR / 2);
             let (low, high) = groups::<CODES>(at, j);
             for r in 0..R {
-                let x = step.x.add(r * step.x_row).cast::<i32>().add(8 * b + j);
+                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b + j);
                 sums[0][r] = dot::<CODES>(sums[0][r], low, _mm256_set1_epi32(*x));
                 sums[1][r] = dot::<CODES>(sums[1][r], high, _mm256_set1_epi32(*x.add(4)));
             }

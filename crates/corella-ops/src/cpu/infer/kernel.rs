@@ -21,12 +21,14 @@ pub const MAX_ROWS: usize = 6;
 pub struct Step {
     /// The unit of each panel.
     pub w: [*const u8; PAIR],
+    /// The units that will be read after these, to be asked for meanwhile. Addresses alone; nothing need lie there.
+    pub ahead: [*const u8; PAIR],
     /// Blocks of the unit.
     pub blocks: usize,
-    /// Elements (i8), then the scale (f32): a unit of [`super::activations::Activations`].
-    pub x: *const f32,
-    /// f32 places between rows.
-    pub x_row: usize,
+    /// Elements, a row every [`UNIT`](super::layout::UNIT): a unit of [`super::activations::Activations`].
+    pub x: *const i8,
+    /// The scale of each row.
+    pub x_scale: *const f32,
     /// The unit's numbers of [`Side`].
     pub side: *const i32,
     /// Numbers between rows.
@@ -110,85 +112,6 @@ impl Integers {
         }
     }
 
-    /// Rows of a tile of the kernel for many rows, which reads unpacked units; 0 without one.
-    pub fn block_rows(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Integers::Vnni => super::vnni_block::ROWS,
-            #[cfg(target_arch = "x86_64")]
-            Integers::Amx => super::amx::ROWS,
-            _ => 0,
-        }
-    }
-
-    /// The kernel for many rows: [`Integers::block_rows`] rows and unpacked units. Between [`Integers::begin`] and
-    /// [`Integers::end`] on the same thread.
-    pub fn block_kernel(self, scales: Scales) -> Kernel {
-        macro_rules! scales {
-            ($module:ident) => {
-                match scales {
-                    Scales::Halves { min: false } => super::$module::unit::<HALVES>,
-                    Scales::Halves { min: true } => super::$module::unit::<HALVES_MIN>,
-                    Scales::Integers { sub: 32, min: false } => super::$module::unit::<INTEGERS_32>,
-                    Scales::Integers { sub: 32, min: true } => super::$module::unit::<INTEGERS_32_MIN>,
-                    Scales::Integers { min: false, .. } => super::$module::unit::<INTEGERS_16>,
-                    Scales::Integers { min: true, .. } => super::$module::unit::<INTEGERS_16_MIN>,
-                }
-            };
-        }
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Integers::Vnni => scales!(vnni_block),
-            #[cfg(target_arch = "x86_64")]
-            Integers::Amx => scales!(amx),
-            _ => unreachable!("kernels without one for many rows"),
-        }
-    }
-
-    /// Prepares this thread for the kernel for many rows of a layout.
-    pub fn begin(self, layout: Layout) {
-        #[cfg(target_arch = "x86_64")]
-        if self == Integers::Amx {
-            super::amx::begin(layout.sub());
-        }
-        let _ = layout;
-    }
-
-    /// Ends what [`Integers::begin`] began.
-    pub fn end(self) {
-        #[cfg(target_arch = "x86_64")]
-        if self == Integers::Amx {
-            super::amx::end();
-        }
-    }
-
-    /// Copies a unit with its codes as bytes, in the layout [`Layout::unpacked`]; for tiles as signed bytes whose zero is 0.
-    /// Returns whether a copy was needed.
-    pub fn unpack(self, layout: Layout, from: &[u8], to: &mut [u8], blocks: usize) -> bool {
-        assert!(from.len() >= layout.unit_bytes(blocks) && to.len() >= layout.unpacked().unit_bytes(blocks));
-        #[cfg(target_arch = "x86_64")]
-        {
-            let zero = if self == Integers::Amx { layout.zero as u8 } else { 0 };
-            if layout.codes == Codes::Eight && zero == 0 {
-                return false;
-            }
-            let (from, to) = (from.as_ptr(), to.as_mut_ptr());
-            // SAFETY: a unit in each layout (assertion); both kinds that unpack have AVX-512, which was detected (`on`).
-            unsafe {
-                match layout.codes {
-                    Codes::Four => super::vnni::unpack::<FOUR>(layout, from, to, blocks, zero),
-                    Codes::Table => super::vnni::unpack::<TABLE>(layout, from, to, blocks, zero),
-                    Codes::Five => super::vnni::unpack::<FIVE>(layout, from, to, blocks, zero),
-                    Codes::Six => super::vnni::unpack::<SIX>(layout, from, to, blocks, zero),
-                    Codes::Eight => super::vnni::unpack::<EIGHT>(layout, from, to, blocks, zero),
-                }
-            }
-            true
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("kernels that do not unpack")
-    }
-
     /// The kernel of a layout for `rows` rows.
     pub fn kernel(self, layout: Layout, rows: usize) -> Kernel {
         assert!((1..=self.rows()).contains(&rows), "a tile of {rows} rows");
@@ -259,15 +182,19 @@ pub const INTEGERS_16: u8 = 4;
 /// [`Scales::Integers`] for 16 weights with minima.
 pub const INTEGERS_16_MIN: u8 = 5;
 
-/// The layout that constant parameters name. `zero` is not among them: products see it through [`Side::Start`].
-pub const fn layout(codes: u8, scales: u8) -> Layout {
-    let codes = match codes {
+/// The codes that a constant parameter names.
+pub const fn codes(codes: u8) -> Codes {
+    match codes {
         FOUR => Codes::Four,
         TABLE => Codes::Table,
         FIVE => Codes::Five,
         SIX => Codes::Six,
         _ => Codes::Eight,
-    };
+    }
+}
+
+/// The layout that constant parameters name. `zero` is not among them: products see it through [`Side::Start`].
+pub const fn layout(code: u8, scales: u8) -> Layout {
     let scales = match scales {
         HALVES => Scales::Halves { min: false },
         HALVES_MIN => Scales::Halves { min: true },
@@ -276,5 +203,5 @@ pub const fn layout(codes: u8, scales: u8) -> Layout {
         INTEGERS_16 => Scales::Integers { sub: 16, min: false },
         _ => Scales::Integers { sub: 16, min: true },
     };
-    Layout { codes, scales, zero: 0 }
+    Layout { codes: codes(code), scales, zero: 0 }
 }

@@ -2,8 +2,8 @@
 //!
 //! 16 rows of the matrix (columns of the product) make a panel, 256 weights along k a unit, 32 a block, 4 a group. A vector of
 //! 64 bytes holds one group of all 16 columns: bytes 4i .. 4i+4 belong to column i, as the dot-product instructions of
-//! AVX-512, AVX2 and AMX want it. Two panels make a pair, the columns that a kernel works on together: first the first unit
-//! of both, then the second of both, and so on, so that a thread reads one long stretch of memory:
+//! AVX-512, AVX2 and AMX want it. Two panels make a pair, the columns that a kernel works on together: two long stretches of
+//! memory that a thread reads side by side, unit after unit:
 //!
 //! ```text
 //! unit   codes of each block · scales · minima · (d · dmin for formats with scales of two levels)
@@ -167,13 +167,21 @@ impl Layout {
 
     /// Where unit `u` of panel `p` of a pair lies.
     pub fn unit_range(self, cols: usize, u: usize, p: usize) -> std::ops::Range<usize> {
-        let bytes = self.unit_bytes(Layout::blocks(cols, u));
-        let start = PAIR * u * self.unit_bytes(UNIT / BLOCK) + p * bytes;
-        start..start + bytes
+        let start = p * self.panel_bytes(cols) + u * self.unit_bytes(UNIT / BLOCK);
+        start..start + self.unit_bytes(Layout::blocks(cols, u))
+    }
+
+    /// Bytes of a panel of `cols` weights along k.
+    pub fn panel_bytes(self, cols: usize) -> usize {
+        let last = match cols % UNIT / BLOCK {
+            0 => 0,
+            blocks => self.unit_bytes(blocks),
+        };
+        cols / UNIT * self.unit_bytes(UNIT / BLOCK) + last
     }
 
     /// Bytes of a pair of panels of `cols` weights along k.
     pub fn pair_bytes(self, cols: usize) -> usize {
-        if cols == 0 { 0 } else { self.unit_range(cols, Layout::units(cols) - 1, PAIR - 1).end }
+        PAIR * self.panel_bytes(cols)
     }
 }

@@ -1,6 +1,7 @@
 //! The inference half of the contract on the CPU.
 
 mod activations;
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -15,6 +16,8 @@ mod paged;
 mod pages;
 mod portable;
 pub mod probe;
+mod shares;
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 #[cfg(target_arch = "x86_64")]

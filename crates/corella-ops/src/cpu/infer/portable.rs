@@ -21,10 +21,9 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
             for r in 0..R {
                 // SAFETY: unit, side numbers and sums of row r, of which this lane's is touched (the caller's promise).
                 let (q, x_scale, side, c) = unsafe {
-                    let x = step.x.add(r * step.x_row);
-                    let q = std::slice::from_raw_parts(x.cast::<i8>(), UNIT);
+                    let q = std::slice::from_raw_parts(step.x.add(r * UNIT), UNIT);
                     let side = std::slice::from_raw_parts(step.side.add(r * step.side_row), Side::LEN);
-                    (q, *x.add(UNIT / 4), side, &mut *step.c.add(r * step.c_row + p * PANEL + lane))
+                    (q, *step.x_scale.add(r), side, &mut *step.c.add(r * step.c_row + p * PANEL + lane))
                 };
                 lane_sum(layout, w, step.blocks, lane, &codes, q, x_scale, side, c);
             }

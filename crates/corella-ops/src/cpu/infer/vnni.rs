@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{EIGHT, FIVE, FOUR, SIX, Step, TABLE, layout};
-use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::kernel::{Step, codes, layout};
+use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
 /// The values of a table code, + 128.
@@ -25,30 +25,28 @@ const TABLE_CODES: [u8; 16] = {
 /// # Safety
 /// `block` points at a block in the layout of `CODES`; j < 4.
 #[inline(always)]
-unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, __m512i) {
+pub unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, __m512i) {
     // SAFETY: vectors of the block and the bytes of the table; the features are the caller's.
     unsafe {
         let vector = |i: usize| _mm512_loadu_si512(block.add(i * VECTOR).cast());
-        if CODES == EIGHT {
-            return (vector(j), vector(j + 4));
-        }
         let raw = vector(j);
         let mask = _mm512_set1_epi8(15);
         let (low, high) = (_mm512_and_si512(raw, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(raw), mask));
         // Bits of a plane, brought to where they belong; whatever comes from the neighbouring byte is masked away.
         let merge = |four, plane, mask: i8| _mm512_ternarylogic_epi32::<0xf8>(four, plane, _mm512_set1_epi8(mask));
-        match CODES {
-            FOUR => (low, high),
-            TABLE => {
+        match const { codes(CODES) } {
+            Codes::Eight => (raw, vector(j + 4)),
+            Codes::Four => (low, high),
+            Codes::Table => {
                 let table = _mm512_broadcast_i32x4(_mm_loadu_si128(TABLE_CODES.as_ptr().cast()));
                 (_mm512_shuffle_epi8(table, low), _mm512_shuffle_epi8(table, high))
             }
-            FIVE => {
+            Codes::Five => {
                 let plane = vector(4);
                 let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
                 (merge(low, _mm512_sll_epi16(plane, left), 16), merge(high, _mm512_srl_epi16(plane, right), 16))
             }
-            SIX => {
+            Codes::Six => {
                 let to = |plane| match j {
                     0 => _mm512_slli_epi16::<4>(plane),
                     1 => _mm512_slli_epi16::<2>(plane),
@@ -57,31 +55,20 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, __m51
                 };
                 (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
             }
-            _ => unreachable!(),
         }
     }
 }
 
-/// Bytes ahead that weights are asked for, into the second-level cache and then into the first: with the first alone, its
-/// dozen outstanding lines are the limit, at two thirds of what the memory gives.
-const FAR: usize = 8_192;
-/// See [`FAR`].
-const NEAR: usize = 1_024;
-
-/// Asks for what lies ahead of quarter `j` of the lines of block `b` of a pair of units. A few lines at a time: a burst waits
-/// for itself.
-///
-/// # Safety
-/// Any address will do.
+/// Asks for quarter `j` of the lines of block `b` of what comes later, of each panel by itself: a few lines at a time, because
+/// a burst waits for itself.
 #[inline(always)]
-unsafe fn ask_ahead(layout: Layout, step: &Step, b: usize, j: usize) {
-    let lines = (PAIR * layout.unit_bytes(UNIT / BLOCK)).div_ceil(VECTOR * UNIT / BLOCK);
+fn ask_ahead(layout: Layout, step: &Step, b: usize, j: usize) {
+    let lines = layout.unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK);
     for line in j * lines / 4..(j + 1) * lines / 4 {
-        let at = step.w[0].wrapping_add((b * lines + line) * VECTOR);
-        // SAFETY: prefetches read nothing.
-        unsafe {
-            _mm_prefetch::<{ _MM_HINT_T1 }>(at.wrapping_add(FAR).cast());
-            _mm_prefetch::<{ _MM_HINT_T0 }>(at.wrapping_add(NEAR).cast());
+        let at = (b * lines + line) * VECTOR;
+        for p in 0..PAIR {
+            // SAFETY: prefetches read nothing, any address will do.
+            unsafe { _mm_prefetch::<{ _MM_HINT_T0 }>(step.ahead[p].wrapping_add(at).cast()) };
         }
     }
 }
@@ -127,7 +114,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                     }
                 }
                 for r in 0..R {
-                    let scale = _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4));
+                    let scale = _mm512_set1_ps(*step.x_scale.add(r));
                     for p in 0..PAIR {
                         let c = step.c.add(r * step.c_row + p * PANEL);
                         _mm512_storeu_ps(c, _mm512_fmadd_ps(f[r][p], scale, _mm512_loadu_ps(c)));
@@ -201,7 +188,7 @@ unsafe fn add_scaled<const R: usize>(step: &Step, total: &[[__m512i; PAIR]; R], 
         for p in 0..PAIR {
             let d = halves(step.w[p].add(d));
             for r in 0..R {
-                let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4)));
+                let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x_scale.add(r)));
                 let c = step.c.add(r * step.c_row + p * PANEL);
                 let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][p]), scale, _mm512_loadu_ps(c));
                 _mm512_storeu_ps(c, sum);
@@ -242,7 +229,7 @@ unsafe fn block_32<const CODES: u8, const R: usize>(
                 w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
-                let x = step.x.add(r * step.x_row).cast::<i32>().add(8 * b + j);
+                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b + j);
                 let (low, high) = (_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(4)));
                 for p in 0..PAIR {
                     sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], w[p].0, low);
@@ -280,7 +267,7 @@ unsafe fn block_16<const CODES: u8, const R: usize>(
                 w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
-                let x = step.x.add(r * step.x_row).cast::<i32>().add(8 * b + j);
+                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b + j);
                 let (low, high) = (_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(4)));
                 for p in 0..PAIR {
                     sums[0][r][p] = _mm512_dpbusd_epi32(sums[0][r][p], w[p].0, low);
@@ -292,21 +279,20 @@ unsafe fn block_16<const CODES: u8, const R: usize>(
     }
 }
 
-/// Copies a unit with its codes, less `zero`, as bytes: the layout [`Layout::unpacked`].
+/// Copies a unit with its codes as bytes: the layout [`Layout::unpacked`].
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for one in the unpacked layout; AVX-512 as in [`unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, zero: u8) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
             let (from, to) = (from.add(b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {
                 let (low, high) = groups::<CODES>(from, j);
-                let zero = _mm512_set1_epi8(zero as i8);
-                _mm512_storeu_si512(to.add(j * VECTOR).cast(), _mm512_sub_epi8(low, zero));
-                _mm512_storeu_si512(to.add((j + 4) * VECTOR).cast(), _mm512_sub_epi8(high, zero));
+                _mm512_storeu_si512(to.add(j * VECTOR).cast(), low);
+                _mm512_storeu_si512(to.add((j + 4) * VECTOR).cast(), high);
             }
         }
         let (scales, end) = (layout.scales_at(blocks), layout.unit_bytes(blocks));

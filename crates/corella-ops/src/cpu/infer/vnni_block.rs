@@ -73,7 +73,7 @@ macro_rules! products {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub unsafe fn unit<const SCALES: u8>(step: &Step) {
     let layout = const { layout(EIGHT, SCALES) };
-    let (x, row) = (step.x.cast::<i8>(), step.x_row * size_of::<f32>());
+    let (x, row) = (step.x, UNIT);
     // SAFETY: everything below reads and writes inside the units, rows and sums that the caller promises.
     unsafe {
         let start = |r: usize, run: usize| match layout.scales {
@@ -105,7 +105,7 @@ pub unsafe fn unit<const SCALES: u8>(step: &Step) {
                     }
                 }
                 for r in 0..ROWS {
-                    let scale = _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4));
+                    let scale = _mm512_set1_ps(*step.x_scale.add(r));
                     for p in 0..PAIR {
                         let c = step.c.add(r * step.c_row + p * PANEL);
                         _mm512_storeu_ps(c, _mm512_fmadd_ps(f[r][p], scale, _mm512_loadu_ps(c)));
@@ -166,7 +166,7 @@ unsafe fn add_scaled(step: &Step, total: &[[__m512i; PAIR]; ROWS], d: usize) {
         for p in 0..PAIR {
             let d = _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(d).cast()));
             for r in 0..ROWS {
-                let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x.add(r * step.x_row + UNIT / 4)));
+                let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x_scale.add(r)));
                 let c = step.c.add(r * step.c_row + p * PANEL);
                 let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][p]), scale, _mm512_loadu_ps(c));
                 _mm512_storeu_ps(c, sum);

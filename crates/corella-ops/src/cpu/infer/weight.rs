@@ -82,6 +82,12 @@ impl Weight {
         &self.pairs[pair * self.pair_bytes..][..self.pair_bytes]
     }
 
+    /// Where the panels of pair `pair` begin.
+    pub fn panels(&self, pair: usize) -> [*const u8; PAIR] {
+        let pair = self.pair(pair);
+        std::array::from_fn(|p| pair.as_ptr().wrapping_add(p * pair.len() / PAIR))
+    }
+
     /// Row `row`, dequantised exactly.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let (pair, place) = (self.pair(row / COLUMNS), (row % COLUMNS / PANEL, row % PANEL));
