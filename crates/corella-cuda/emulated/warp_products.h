@@ -20,6 +20,19 @@ template <int LEFT> static inline void copies_wait() {
     self.copies.swap(later);
 }
 
+static inline float half_to_float(u16 bits) {
+    u32 sign = (u32)(bits & 0x8000) << 16, magnitude = bits & 0x7fff;
+    if (magnitude >= 0x7c00) return bits_to_float(sign | 0x7f800000u | magnitude << 13);
+    return bits_to_float(sign | float_to_bits(bits_to_float(magnitude << 13) * 0x1p112f));
+}
+static inline u16 float_to_half(float x) {
+    u32 bits = float_to_bits(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000u) return 0x7fff;
+    if (magnitude >= 0x47800000u) return (u16)(sign | 0x7c00);
+    if (magnitude < 0x38800000u) return (u16)(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - float_to_bits(0.5f)));
+    return (u16)(sign | ((magnitude + 0xfff + (magnitude >> 13 & 1) - 0x38000000u) >> 13));
+}
+
 static inline u16 half_at(const void* row, int i) { u16 x; memcpy(&x, (const char*)row + 2 * i, 2); return x; }
 
 template <bool TRANSPOSED> static inline void load_matrices_as(u32 (&r)[4], const void* row) {
@@ -40,12 +53,12 @@ template <bool TRANSPOSED> static inline void load_matrices_as(u32 (&r)[4], cons
 static inline void load_matrices(u32 (&r)[4], const void* row) { load_matrices_as<false>(r, row); }
 static inline void load_matrices_transposed(u32 (&r)[4], const void* row) { load_matrices_as<true>(r, row); }
 
-static inline void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+template <class Wide> static inline void multiply_add_as(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, Wide wide) {
     using namespace emulated;
     u32 mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
     Exchange& all = together(mine, sizeof mine, __LINE__);
     auto word = [&](int lane, int i) { u32 w; memcpy(&w, (const char*)all.words[lane] + 4 * i, 4); return w; };
-    auto half = [](u32 w, int high) { return bits_to_float(high ? w & 0xffff0000u : w << 16); };
+    auto half = [&](u32 w, int high) { return wide((u16)(high ? w >> 16 : w)); };
     int lane = current % WARP, g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; i++) {
         int high_row = i / 2, column = 2 * t + i % 2;
@@ -59,21 +72,16 @@ static inline void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1
     release();
 }
 
+static inline void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    multiply_add_as(c, a, b0, b1, [](u16 x) { return bits_to_float((u32)x << 16); });
+}
+static inline void multiply_add_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    multiply_add_as(c, a, b0, b1, half_to_float);
+}
+
 static inline float exp2_fast(float x) { return exp2f(x); }
 static inline int dot4(int a, int b, int sum) {
     for (int i = 0; i < 4; i++) sum += (int)(signed char)(a >> 8 * i) * (signed char)(b >> 8 * i);
     return sum;
 }
 
-static inline float half_to_float(u16 bits) {
-    u32 sign = (u32)(bits & 0x8000) << 16, magnitude = bits & 0x7fff;
-    if (magnitude >= 0x7c00) return bits_to_float(sign | 0x7f800000u | magnitude << 13);
-    return bits_to_float(sign | float_to_bits(bits_to_float(magnitude << 13) * 0x1p112f));
-}
-static inline u16 float_to_half(float x) {
-    u32 bits = float_to_bits(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000u) return 0x7fff;
-    if (magnitude >= 0x47800000u) return (u16)(sign | 0x7c00);
-    if (magnitude < 0x38800000u) return (u16)(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - float_to_bits(0.5f)));
-    return (u16)(sign | ((magnitude + 0xfff + (magnitude >> 13 & 1) - 0x38000000u) >> 13));
-}

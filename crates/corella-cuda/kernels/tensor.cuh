@@ -63,6 +63,14 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const u32 (&a)[4], u
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The same in f16.
+__device__ __forceinline__ void multiply_add_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 // 2^x with two units in the last place; 0 for very small x.
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
@@ -91,7 +99,26 @@ __device__ __forceinline__ u16 float_to_half(float x) {
 
 #endif
 
-// A tile of rows of HS bf16 numbers in shared memory. The 16-byte pieces of a row are exchanged by the row's number, so that
+// The two 16-bit formats of products.
+struct InBf16 {
+    static __device__ __forceinline__ void product(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+        multiply_add(c, a, b0, b1);
+    }
+    static __device__ __forceinline__ u32 pair(float low, float high) {
+        return round_pair(low, high);
+    }
+};
+
+struct InF16 {
+    static __device__ __forceinline__ void product(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+        multiply_add_f16(c, a, b0, b1);
+    }
+    static __device__ __forceinline__ u32 pair(float low, float high) {
+        return (u32)float_to_half(low) | (u32)float_to_half(high) << 16;
+    }
+};
+
+// A tile of rows of HS numbers of 16 bits in shared memory. The 16-byte pieces of a row are exchanged by the row's number, so that
 // the eight rows that one matrix load reads lie in different banks.
 template <int HS>
 struct Tile {
@@ -145,7 +172,7 @@ struct Stages {
 };
 
 // c[m] += (rows of a) · (rows of b)ᵀ over HS columns: MT tiles of 16 rows from `row` on, NT tiles of 8 rows of b.
-template <int MT, int NT, int HS>
+template <class F = InBf16, int MT, int NT, int HS>
 __device__ __forceinline__ void multiply_rows(float (&c)[MT][NT][4], Tile<HS> a, int row, Tile<HS> b) {
 #pragma unroll
     for (int step = 0; step < HS / 16; step++) {
@@ -160,15 +187,15 @@ __device__ __forceinline__ void multiply_rows(float (&c)[MT][NT][4], Tile<HS> a,
             b.load_b(right, 8 * n, step);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                multiply_add(c[m][n], left[m], right[0], right[1]);
-                multiply_add(c[m][n + 1], left[m], right[2], right[3]);
+                F::product(c[m][n], left[m], right[0], right[1]);
+                F::product(c[m][n + 1], left[m], right[2], right[3]);
             }
         }
     }
 }
 
-// c[m] += a[m] · b, where a (16·MT × 8·NT) lies in the registers of a C fragment and is rounded to bf16, and b has 8·NT rows.
-template <int MT, int NT, int HS>
+// c[m] += a[m] · b, where a (16·MT × 8·NT) lies in the registers of a C fragment and is rounded to 16 bits, and b has 8·NT rows.
+template <class F = InBf16, int MT, int NT, int HS>
 __device__ __forceinline__ void multiply_columns(float (&c)[MT][HS / 8][4], const float (&a)[MT][NT][4], Tile<HS> b) {
 #pragma unroll
     for (int step = 0; step < NT / 2; step++) {
@@ -178,7 +205,7 @@ __device__ __forceinline__ void multiply_columns(float (&c)[MT][HS / 8][4], cons
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float(&part)[4] = a[m][2 * step + i / 2];
-                left[m][i] = round_pair(part[i % 2 * 2], part[i % 2 * 2 + 1]);
+                left[m][i] = F::pair(part[i % 2 * 2], part[i % 2 * 2 + 1]);
             }
         }
 #pragma unroll
@@ -187,8 +214,8 @@ __device__ __forceinline__ void multiply_columns(float (&c)[MT][HS / 8][4], cons
             b.load_b_transposed(right, step, 8 * n);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                multiply_add(c[m][n], left[m], right[0], right[1]);
-                multiply_add(c[m][n + 1], left[m], right[2], right[3]);
+                F::product(c[m][n], left[m], right[0], right[1]);
+                F::product(c[m][n + 1], left[m], right[2], right[3]);
             }
         }
     }

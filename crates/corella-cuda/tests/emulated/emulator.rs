@@ -157,10 +157,6 @@ impl Kernels {
         self.memory(&values.iter().flat_map(|x| f32_to_bf16(*x).to_le_bytes()).collect::<Vec<u8>>())
     }
 
-    /// Whole numbers.
-    pub fn u32(&'static self, values: &[u32]) -> Memory {
-        self.memory(&values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
-    }
 }
 
 /// An array of the emulated device.
