@@ -2,7 +2,7 @@
 // 1 MB written, 0.5 µs on an H100.
 #include "weights.cuh"
 
-// out[n,:] (=, +=) w[ids[n],:].   out: (N,c)  w: (V,cols), c ≤ cols. A thread for eight columns. Grid: (⌈cols/8 / 64⌉, N).
+// out[n,:] (=, +=) w[ids[n],:]; without ids w[n,:].   out: (N,c)  w: (V,cols), c ≤ cols. A thread for eight columns. Grid: (⌈cols/8 / 64⌉, N).
 template <class Form>
 __device__ __forceinline__ void rows(Array out, const u32* ids, const Weight& w, u64 c, u32 add, u32 n) {
     const u64 column = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * 8;
@@ -11,7 +11,7 @@ __device__ __forceinline__ void rows(Array out, const u32* ids, const Weight& w,
     }
     for (u64 row = blockIdx.y; row < n; row += gridDim.y) {
         const u64 at = row * c + column, end = row * c + c;
-        Packet x = Form::eight(w, ids[row], column);
+        Packet x = Form::eight(w, ids ? ids[row] : row, column);
         if (add) {
             const Packet before = load8(out, at, end);
 #pragma unroll

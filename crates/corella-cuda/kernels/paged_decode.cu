@@ -8,10 +8,10 @@
 
 #define THREADS 128
 
-// What a stretch gives for a query head: its largest score, Σ exp(score − largest), and Σ of that times values (HS).
-// partial: (N, NH, stretches, HS + 2).
-__device__ __forceinline__ float* partial_at(float* partial, u64 row, int head, int stretch, QueryHeads h, int stretches) {
-    return partial + ((row * h.nh + head) * stretches + stretch) * (h.hs + 2);
+// What a stretch gives for a query head: Σ exp(score − largest) times values (HS), its largest score, and Σ exp(score − largest).
+// partial: (rows listed, NH, stretches, HS + 2).
+__device__ __forceinline__ float* partial_at(float* partial, u64 listed, int head, int stretch, QueryHeads h, int stretches) {
+    return partial + ((listed * h.nh + head) * stretches + stretch) * (h.hs + 2);
 }
 
 // Dynamic shared memory: q (HEADS,HSP), weights (HEADS,256), sums (THREADS·8·HEADS) in f32.
@@ -87,7 +87,7 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
         }
         total = warp_sum(total);
         if (tid % WARP == 0) {
-            float* const to = partial_at(partial, row, first_head + head, blockIdx.z, h, gridDim.z);
+            float* const to = partial_at(partial, blockIdx.x, first_head + head, blockIdx.z, h, gridDim.z);
             to[h.hs] = top;
             to[h.hs + 1] = total;
         }
@@ -134,7 +134,7 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
         for (int l = 0; l < lines; l++) {
             sum += sums[(l * HEADS + head) * pages.hsp + d];
         }
-        partial_at(partial, row, first_head + head, blockIdx.z, h, gridDim.z)[d] = sum;
+        partial_at(partial, blockIdx.x, first_head + head, blockIdx.z, h, gridDim.z)[d] = sum;
     }
 }
 
@@ -161,20 +161,20 @@ extern "C" __global__ void paged_combine(Array out, float* partial, Batch batch,
     if (task >= (u64)count * h.nh) {
         return;
     }
-    const u64 row = list[task / h.nh];
+    const u64 listed = task / h.nh, row = list[listed];
     const int head = task % h.nh, used = batch.positions[row] / STRETCH + 1;
     float top = -INF, total = 0.0f;
     for (int s = 0; s < used; s++) {
-        top = fmaxf(top, partial_at(partial, row, head, s, h, stretches)[h.hs]);
+        top = fmaxf(top, partial_at(partial, listed, head, s, h, stretches)[h.hs]);
     }
     for (int s = 0; s < used; s++) {
-        const float* const from = partial_at(partial, row, head, s, h, stretches);
+        const float* const from = partial_at(partial, listed, head, s, h, stretches);
         total += expf(from[h.hs] - top) * from[h.hs + 1];
     }
     for (int d = threadIdx.x % WARP; d < h.hs; d += WARP) {
         float sum = 0.0f;
         for (int s = 0; s < used; s++) {
-            const float* const from = partial_at(partial, row, head, s, h, stretches);
+            const float* const from = partial_at(partial, listed, head, s, h, stretches);
             sum += expf(from[h.hs] - top) * from[d];
         }
         store(out, (row * h.nh + head) * h.hs + d, sum / total);

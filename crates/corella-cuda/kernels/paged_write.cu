@@ -32,6 +32,24 @@ extern "C" __global__ void select_rows(Array out, Array x, const u32* rows, u32 
     }
 }
 
+// to[r,:] = from[r,:] (=, +=) for parts of rows: row r begins at first + r·width of its array. Grid: (⌈c / 256⌉, rows).
+struct Part {
+    Array array;
+    u64 first, width;
+};
+
+extern "C" __global__ void copy_part(Part to, Part from, u32 rows, u64 c, u32 add) {
+    const u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= c) {
+        return;
+    }
+    for (u64 row = blockIdx.y; row < rows; row += gridDim.y) {
+        const u64 at = to.first + row * to.width + i;
+        const float x = load(from.array, from.first + row * from.width + i);
+        store(to.array, at, add ? load(to.array, at) + x : x);
+    }
+}
+
 // A warp rounds a head of keys or values of a row to the cache's type and writes it to its position. Q8: scale max |x| / 127.
 template <int KIND>
 __device__ __forceinline__ void write_head(Pages pages, Array qkv, Batch batch, QueryHeads h, u32 rows) {

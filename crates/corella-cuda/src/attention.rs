@@ -18,23 +18,23 @@ struct Heads {
 /// As `struct View` of kernels/attention_plain.cu: one of q, k, v or their gradients inside a wider array.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct View {
-    array: Array,
-    offset: u64,
-    width: u64,
+pub(crate) struct View {
+    pub array: Array,
+    pub offset: u64,
+    pub width: u64,
 }
 
 /// As `struct PlainHeads` of kernels/attention_plain.cu.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct PlainHeads {
-    b: i32,
-    t: i32,
-    nh: i32,
-    nkv: i32,
-    hs: i32,
-    keys: i32,
-    pos0: i32,
+pub(crate) struct PlainHeads {
+    pub b: i32,
+    pub t: i32,
+    pub nh: i32,
+    pub nkv: i32,
+    pub hs: i32,
+    pub keys: i32,
+    pub pos0: i32,
 }
 
 impl Argument for Heads {}
@@ -87,7 +87,7 @@ impl Tiles {
 }
 
 /// A warp for each position of each head.
-fn plain_launch(d: AttentionDims, heads: usize) -> Launch {
+pub(crate) fn plain_launch(d: AttentionDims, heads: usize) -> Launch {
     let blocks = (d.b * heads * d.t).div_ceil(WARPS);
     Launch { grid: [u32::try_from(blocks).expect("a grid of fewer than 2^31 blocks"), 1, 1], block: BLOCK, shared: 0 }
 }

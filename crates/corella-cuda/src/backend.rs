@@ -24,6 +24,7 @@ pub struct Cuda {
     driver: Arc<dyn Driver>,
     scratch: Mutex<HashMap<&'static str, Memory>>,
     sampler: Arc<Cpu>,
+    batch_invariant: bool,
 }
 
 /// What a kernel can take as an argument.
@@ -46,14 +47,28 @@ pub(crate) fn done<T>(result: Result<T, CudaError>) -> T {
 }
 
 /// An allocation's failure as the contract states it.
-fn no_memory(bytes: u64, what: &str) -> impl FnOnce(CudaError) -> OpsError {
+pub(crate) fn no_memory(bytes: u64, what: &str) -> impl FnOnce(CudaError) -> OpsError {
     move |_| OpsError::OutOfMemory { device: "cuda", bytes, what: what.to_owned() }
 }
 
 impl Cuda {
     /// On a card; texts under way are sampled on the processor.
     pub fn new(driver: impl Driver, sampler: Cpu) -> Cuda {
-        Cuda { driver: Arc::new(driver), scratch: Mutex::default(), sampler: Arc::new(sampler) }
+        Cuda { driver: Arc::new(driver), scratch: Mutex::default(), sampler: Arc::new(sampler), batch_invariant: false }
+    }
+
+    /// The same with results of inference that do not depend on what else is in a step: kernels of one order for any number
+    /// of rows, instead of the fastest for each.
+    pub fn with_batch_invariance(self) -> Cuda {
+        Cuda { batch_invariant: true, ..self }
+    }
+
+    pub(crate) fn batch_invariant(&self) -> bool {
+        self.batch_invariant
+    }
+
+    pub(crate) fn shared_driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
@@ -96,7 +111,8 @@ impl OpsTrain for Cuda {
     }
 
     fn name(&self) -> String {
-        format!("cuda {}", self.driver.name())
+        let order = if self.batch_invariant { " batch-invariant" } else { "" };
+        format!("cuda {}{order}", self.driver.name())
     }
 
     fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Buf, OpsError> {

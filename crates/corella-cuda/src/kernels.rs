@@ -35,8 +35,12 @@ impl Targets {
 }
 
 /// What files include: names and texts.
-pub const HEADERS: [(&str, &str); 2] =
-    [("common.cuh", include_str!("../kernels/common.cuh")), ("tensor.cuh", include_str!("../kernels/tensor.cuh"))];
+pub const HEADERS: [(&str, &str); 4] = [
+    ("common.cuh", include_str!("../kernels/common.cuh")),
+    ("tensor.cuh", include_str!("../kernels/tensor.cuh")),
+    ("paged.cuh", include_str!("../kernels/paged.cuh")),
+    ("weights.cuh", include_str!("../kernels/weights.cuh")),
+];
 
 /// Whether a text contains a word, at compile time.
 const fn contains(text: &str, word: &str) -> bool {
@@ -84,4 +88,18 @@ sources! {
     "attention_plain.cu" Base [
         "attention_plain", "attention_delta", "attention_plain_grad_queries", "attention_plain_grad_keys",
     ]
+    "paged_write.cu" Base ["rope_rows", "select_rows", "copy_part", "kv_write_f16", "kv_write_bf16", "kv_write_q8"]
+    "paged_decode.cu" Base [
+        "paged_decode_f16_1", "paged_decode_f16_4", "paged_decode_f16_8", "paged_decode_bf16_1", "paged_decode_bf16_4",
+        "paged_decode_bf16_8", "paged_decode_q8_1", "paged_decode_q8_4", "paged_decode_q8_8", "paged_combine",
+    ]
+    "paged_prefill.cu" Base [
+        "paged_prefill_f16_64", "paged_prefill_f16_128", "paged_prefill_bf16_64", "paged_prefill_bf16_128",
+    ]
+    "linear_rows.cu" Base [
+        "round_rows", "linear_f32_1", "linear_f32_8", "linear_f16_1", "linear_f16_8", "linear_bf16_1", "linear_bf16_8",
+        "linear_wide_1", "linear_wide_8", "linear_q8_1", "linear_q8_8", "linear_q4k_1", "linear_q4k_8",
+    ]
+    "linear_tiles.cu" Base ["tiles_f32", "tiles_f16", "tiles_bf16", "tiles_q8", "tiles_q4k", "tiles_wide"]
+    "lookup.cu" Base ["lookup_f32", "lookup_f16", "lookup_bf16", "lookup_q8", "lookup_q4k", "lookup_wide"]
 }

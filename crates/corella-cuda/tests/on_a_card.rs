@@ -41,3 +41,25 @@ fn ten_updates_go_as_on_the_processor() {
         suite::ten_updates(|| card().expect("the card that was there"));
     }
 }
+
+#[test]
+fn every_operation_of_inference_agrees_with_the_reference() {
+    if let Some(ops) = card() {
+        suite::inference::operations(&ops);
+        suite::inference::a_copied_page_is_read_like_the_first(&ops);
+    }
+}
+
+#[test]
+fn two_runs_of_inference_give_the_same_bits() {
+    if let (Some(one), Some(other)) = (card(), card()) {
+        suite::inference::same_bits(&one, &other);
+    }
+}
+
+#[test]
+fn rows_do_not_depend_on_the_batch_where_that_is_promised() {
+    if let Some(ops) = card() {
+        suite::inference::rows_do_not_depend_on_the_batch(&ops.with_batch_invariance());
+    }
+}

@@ -11,7 +11,7 @@
 
 use std::fmt::Debug;
 
-use crate::contract::{OpsError, OpsTrain};
+use crate::contract::{Dtype, OpsError, OpsTrain};
 use crate::quant::WeightFormat;
 use crate::quant::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 
@@ -173,6 +173,11 @@ pub trait OpsInfer: OpsTrain {
     type KvPages: Send + Sync + Debug;
     /// A [`BatchPlan`] on the device, with the angles of its rows.
     type Batch: Send + Sync + Debug;
+
+    /// Format in which models keep the activations of a step, except the residual stream and logits, which are f32.
+    fn step_dtype(&self) -> Dtype {
+        Dtype::F32
+    }
 
     /// An empty cache for `capacity` positions of width `c`.
     fn kv(&self, capacity: usize, c: usize) -> Result<Self::Kv, OpsError>;

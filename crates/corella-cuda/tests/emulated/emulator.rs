@@ -156,7 +156,6 @@ impl Kernels {
     pub fn bf16(&'static self, values: &[f32]) -> Memory {
         self.memory(&values.iter().flat_map(|x| f32_to_bf16(*x).to_le_bytes()).collect::<Vec<u8>>())
     }
-
 }
 
 /// An array of the emulated device.

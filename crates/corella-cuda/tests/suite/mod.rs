@@ -1,5 +1,7 @@
 //! What every card must pass, emulated or not.
 
+pub mod inference;
+
 use corella_cuda::Cuda;
 use corella_model::gpt2::{Gpt2Config, Gpt2Train, Recompute, random_weights};
 use corella_model::{AdamW, BatchShape, Dtype, TrainModel};

@@ -1,6 +1,6 @@
 //! Generation of many sequences: what a GPT-2 computes in a step, call by call, over a paged KV cache.
 
-use corella_ops::quant::WeightFormat;
+use corella_ops::quant::{WeightFormat, quantize_row};
 use corella_ops::{
     BatchPlan as RowPlan, Dtype, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
     Store,
@@ -45,17 +45,18 @@ impl<B: OpsInfer> Buffers<B> {
     fn new(ops: &B, config: &Gpt2Config, limits: StepLimits) -> Result<Self, OpsError> {
         let (n, r, c) = (limits.max_batch_tokens, limits.max_logit_rows, config.n_embd());
         let buf = |len, what| ops.buf(len, Dtype::F32, what);
+        let low = |len, what| ops.buf(len, ops.step_dtype(), what);
         Ok(Buffers {
             ids: ops.ids(n)?,
             positions: ops.ids(n)?,
             x: buf(n * c, "residual")?,
-            norm: buf(n.max(r) * c, "norm")?,
+            norm: low(n.max(r) * c, "norm")?,
             mean: buf(n.max(r), "mean")?,
             rstd: buf(n.max(r), "rstd")?,
-            qkv: buf(n * 3 * c, "qkv")?,
-            attention: buf(n * c, "attention")?,
-            fch: buf(n * 4 * c, "fch")?,
-            fch_gelu: buf(n * 4 * c, "fch_gelu")?,
+            qkv: low(n * 3 * c, "qkv")?,
+            attention: low(n * c, "attention")?,
+            fch: low(n * 4 * c, "fch")?,
+            fch_gelu: low(n * 4 * c, "fch_gelu")?,
             wanted: buf(r * c, "wanted rows")?,
             logits: buf(r * config.vocab_size(), "logits")?,
         })
@@ -83,6 +84,10 @@ impl<B: OpsInfer> Gpt2Step<B> {
         let (nh, hs) = (config.n_head(), config.head_size());
         let token_bytes = 2 * (config.n_layer() * nh * options.kv_kind.bytes(hs)) as u64;
         let limits = options.limits(config.seq_len(), config.vocab_size(), token_bytes)?;
+        let format = match ops.step_dtype() {
+            Dtype::F32 => WeightFormat::F32,
+            Dtype::Bf16 => WeightFormat::Bf16,
+        };
         let mut tensors = Vec::new();
         // Each tensor is freed as soon as it is packed.
         for (spec, values) in param_specs(&config).iter().zip(weights.tensors) {
@@ -91,9 +96,11 @@ impl<B: OpsInfer> Gpt2Step<B> {
                 ops.param_write(&mut param, ParamPart::Value, &values);
                 Tensor::Vector(param)
             } else {
-                let mut weight = ops.weight(WeightFormat::F32, spec.rows, spec.cols, &spec.name)?;
+                let mut weight = ops.weight(format, spec.rows, spec.cols, &spec.name)?;
+                let mut bytes = Vec::new();
                 for (row, values) in values.chunks_exact(spec.cols).enumerate() {
-                    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    bytes.clear();
+                    quantize_row(format, values, &mut bytes);
                     ops.weight_rows(&mut weight, row, &bytes);
                 }
                 Tensor::Matrix(weight)

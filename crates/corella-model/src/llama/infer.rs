@@ -100,15 +100,16 @@ impl<B: OpsInfer> Buffers<B> {
     fn new(ops: &B, config: &LlamaConfig, limits: StepLimits) -> Result<Self, OpsError> {
         let (n, r) = (limits.max_batch_tokens, limits.max_logit_rows);
         let buf = |len, what| ops.buf(len, Dtype::F32, what);
+        let low = |len, what| ops.buf(len, ops.step_dtype(), what);
         Ok(Buffers {
             ids: ops.ids(n)?,
             x: buf(n * config.n_embd, "residual")?,
-            norm: buf(n.max(r) * config.n_embd, "norm")?,
+            norm: low(n.max(r) * config.n_embd, "norm")?,
             rstd: buf(n.max(r), "rstd")?,
-            qkv: buf(n * config.qkv_width(), "qkv")?,
-            attention: buf(n * config.n_head * config.head_size, "attention")?,
-            gate_up: buf(n * 2 * config.n_ff, "gate and up")?,
-            feed_forward: buf(n * config.n_ff, "feed-forward")?,
+            qkv: low(n * config.qkv_width(), "qkv")?,
+            attention: low(n * config.n_head * config.head_size, "attention")?,
+            gate_up: low(n * 2 * config.n_ff, "gate and up")?,
+            feed_forward: low(n * config.n_ff, "feed-forward")?,
             wanted: buf(r * config.n_embd, "wanted rows")?,
             logits: buf(r * config.vocab_size, "logits")?,
         })

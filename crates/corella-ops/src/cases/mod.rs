@@ -86,6 +86,20 @@ pub fn all<B: OpsInfer>(dtype: Dtype) -> Vec<Case<B>> {
     cases
 }
 
+/// The cases of inference. In bf16 they are for backends whose steps are ([`OpsInfer::step_dtype`]).
+pub fn inference<B: OpsInfer>() -> Vec<Case<B>> {
+    let mut cases = attention::cached_cases();
+    cases.extend(infer::cases());
+    cases
+}
+
+/// Runs [`inference`] on a backend and on the reference, and says what differs.
+pub fn inference_differences<B: OpsInfer>(ops: &B, dtype: Dtype) -> Result<Vec<String>, OpsError> {
+    let outputs: Result<_, OpsError> =
+        inference::<Reference>().iter().map(|case| case.run(&Reference, dtype)).collect();
+    Expected { dtype, outputs: outputs? }.compare(&inference(), ops)
+}
+
 /// How far a right result may be off, relative to the largest of its array. f32: a few roundings of 6e-8 on sums of up to
 /// 1,024 products. bf16: a few of 2e-3, where results are stored.
 pub fn tolerance(dtype: Dtype) -> f64 {

@@ -1,0 +1,86 @@
+//! The inference half of the contract on a card.
+
+mod batch;
+mod cached;
+mod paged;
+mod pages;
+mod products;
+mod weight;
+
+pub use batch::Batch;
+pub use cached::Kv;
+pub use pages::KvPages;
+pub use weight::Weight;
+
+use corella_ops::{
+    BatchPlan, Dtype, HeadDims, KvPagesDims, Linear, OpsError, OpsInfer, RopePairs, Store, WeightFormat,
+};
+
+use crate::array::Buf;
+use crate::backend::{Cuda, done, no_memory};
+use crate::ids::Ids;
+
+impl OpsInfer for Cuda {
+    type Kv = Kv;
+    type Weight = Weight;
+    type KvPages = KvPages;
+    type Batch = Batch;
+
+    fn step_dtype(&self) -> Dtype {
+        Dtype::Bf16
+    }
+
+    fn kv(&self, capacity: usize, c: usize) -> Result<Kv, OpsError> {
+        Kv::new(self.shared_driver(), capacity, c).map_err(no_memory(8 * (capacity * c) as u64, "keys and values"))
+    }
+
+    fn attention_cached(&self, out: &mut Buf, kv: &mut Kv, qkv: &Buf, pos0: usize, n: usize, nh: usize, hs: usize) {
+        self.attend_cached(out, kv, qkv, pos0, n, nh, hs);
+    }
+
+    fn weight(&self, format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Weight, OpsError> {
+        format.check_row(cols, what)?;
+        let bytes = Weight::bytes_of(format, rows, cols);
+        Weight::new(self.shared_driver(), format, rows, cols).map_err(no_memory(bytes, what))
+    }
+
+    fn weight_rows(&self, w: &mut Weight, first: usize, bytes: &[u8]) {
+        done(w.write_rows(self.driver(), first, bytes));
+    }
+
+    fn weight_bytes(&self, w: &Weight) -> u64 {
+        w.bytes()
+    }
+
+    fn lookup(&self, out: &mut Buf, ids: &Ids, w: &Weight, n: usize, store: Store) {
+        self.unpack(out.holds(n * w.cols).array(), Some(ids), w, n, store);
+    }
+
+    fn linear(&self, out: &mut Buf, x: &Buf, n: usize, layers: &[Linear<'_, Self>], store: Store) {
+        self.packed_linear(out, x, n, layers, store);
+    }
+
+    fn batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {
+        Batch::new(self.shared_driver(), plan).map_err(no_memory(0, "the plan of a step"))
+    }
+
+    fn select_rows(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {
+        self.select(out, x, rows, c);
+    }
+
+    fn rope_rows(&self, qkv: &mut Buf, batch: &Batch, pairs: RopePairs, dims: HeadDims) {
+        self.turn_rows(qkv, batch, pairs, dims);
+    }
+
+    fn kv_pages(&self, dims: KvPagesDims) -> Result<KvPages, OpsError> {
+        KvPages::new(self.shared_driver(), dims).map_err(no_memory(dims.bytes(), "pages of keys and values"))
+    }
+
+    fn copy_page(&self, pages: &mut KvPages, from: u32, to: u32) {
+        self.copy_pages(pages, from as usize, to as usize);
+    }
+
+    fn attention_paged(&self, out: &mut Buf, pages: &mut KvPages, qkv: &Buf, batch: &Batch, dims: HeadDims) {
+        self.attend_paged(out, pages, qkv, batch, dims);
+    }
+}

@@ -1,0 +1,113 @@
+//! Inference on every card, emulated or not.
+
+use corella_cuda::Cuda;
+use corella_ops::cases::{Random, inference, inference_differences, random_rows};
+use corella_ops::{
+    BatchPlan, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, OpsTrain, RowAt, Store, WeightFormat,
+};
+
+/// Every operation of inference agrees with the f64 reference, in both formats.
+pub fn operations(ops: &Cuda) {
+    for dtype in Dtype::ALL {
+        let found = inference_differences(ops, dtype).expect("the cases run");
+        assert!(found.is_empty(), "{dtype:?}:\n{}", found.join("\n"));
+    }
+}
+
+/// Every operation in bf16, where all kernels have a part, gives the same bits on both, or twice on one.
+pub fn same_bits(one: &Cuda, other: &Cuda) {
+    for case in inference::<Cuda>() {
+        let run = |ops| case.run(ops, Dtype::Bf16).expect("runs");
+        for ((name, a), (_, b)) in run(one).iter().zip(&run(other)) {
+            let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{}: {name}", case.name);
+        }
+    }
+}
+
+fn bf16(ops: &Cuda, values: &[f32]) -> <Cuda as OpsTrain>::Buf {
+    let mut buf = ops.buf(values.len(), Dtype::Bf16, "rows").expect("memory");
+    ops.write(&mut buf, values);
+    buf
+}
+
+fn read(ops: &Cuda, buf: &<Cuda as OpsTrain>::Buf, len: usize) -> Vec<f32> {
+    let mut out = vec![0.0; len];
+    ops.read(buf, &mut out);
+    out
+}
+
+/// A row comes out the same alone, in a part and among all; `ops` promises that.
+pub fn rows_do_not_depend_on_the_batch(ops: &Cuda) {
+    products_of_parts(ops);
+    attention_of_parts(ops);
+}
+
+fn products_of_parts(ops: &Cuda) {
+    let (n, c, oc) = (131, 512, 37);
+    for format in [WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_K, WeightFormat::Q6_K] {
+        let mut random = Random::new(1);
+        let x = random.normals(n * c);
+        let mut w = ops.weight(format, oc, c, "w").expect("memory");
+        ops.weight_rows(&mut w, 0, &random_rows(&mut random, format, oc, c));
+        let product = |first: usize, rows: usize| {
+            let (x, mut out) = (bf16(ops, &x[first * c..(first + rows) * c]), bf16(ops, &vec![f32::NAN; rows * oc]));
+            ops.linear(&mut out, &x, rows, &[Linear { w: &w, bias: None }], Store::Write);
+            read(ops, &out, rows * oc)
+        };
+        let together = product(0, n);
+        for (first, rows) in [(0, 1), (130, 1), (3, 8), (20, 90)] {
+            let part = &together[first * oc..(first + rows) * oc];
+            assert_eq!(product(first, rows), part, "{}: {rows} rows from {first}", format.name());
+        }
+    }
+}
+
+fn attention_of_parts(ops: &Cuda) {
+    let (d, n, page_len) = (HeadDims { nh: 4, nkv: 2, hs: 64 }, 40, 32);
+    let qkv = Random::new(2).normals(n * d.qkv());
+    let table: Vec<u32> = vec![2, 0];
+    let tables: [&[u32]; 1] = [&table];
+    let attend = |parts: &[usize]| {
+        let dims = KvPagesDims { pages: 3, page_len, nkv: d.nkv, hs: d.hs, kind: KvKind::Bf16 };
+        let mut pages = ops.kv_pages(dims).expect("memory");
+        let (mut first, mut all) = (0, Vec::new());
+        for len in parts {
+            let rows: Vec<RowAt> =
+                (first..first + len).map(|position| RowAt { sequence: 0, position: position as u32 }).collect();
+            let plan = BatchPlan { rows: &rows, tables: &tables, page_len, frequencies: &[] };
+            let batch = ops.batch(plan).expect("memory");
+            let x = bf16(ops, &qkv[first * d.qkv()..(first + len) * d.qkv()]);
+            let mut out = bf16(ops, &vec![f32::NAN; len * d.nh * d.hs]);
+            ops.attention_paged(&mut out, &mut pages, &x, &batch, d);
+            all.extend(read(ops, &out, len * d.nh * d.hs));
+            first += len;
+        }
+        all
+    };
+    let whole = attend(&[n]);
+    assert_eq!(attend(&[17, 22, 1]), whole);
+    assert_eq!(attend(&vec![1; n]), whole);
+}
+
+/// A copied page holds what the first one holds.
+pub fn a_copied_page_is_read_like_the_first(ops: &Cuda) {
+    for kind in KvKind::ALL {
+        let (d, page_len) = (HeadDims { nh: 2, nkv: 1, hs: 24 }, 16);
+        let dims = KvPagesDims { pages: 3, page_len, nkv: d.nkv, hs: d.hs, kind };
+        let mut pages = ops.kv_pages(dims).expect("memory");
+        let mut random = Random::new(3);
+        let step = |pages: &mut _, page: u32, position: u32, qkv: &[f32]| {
+            let (rows, table) = ([RowAt { sequence: 0, position }], [page]);
+            let plan = BatchPlan { rows: &rows, tables: &[&table], page_len, frequencies: &[] };
+            let batch = ops.batch(plan).expect("memory");
+            let (x, mut out) = (bf16(ops, qkv), bf16(ops, &vec![f32::NAN; d.nh * d.hs]));
+            ops.attention_paged(&mut out, pages, &x, &batch, d);
+            read(ops, &out, d.nh * d.hs)
+        };
+        step(&mut pages, 0, 0, &random.normals(d.qkv()));
+        ops.copy_page(&mut pages, 0, 2);
+        let next = random.normals(d.qkv());
+        assert_eq!(step(&mut pages, 2, 1, &next), step(&mut pages, 0, 1, &next), "{}", kind.name());
+    }
+}
