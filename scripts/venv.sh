@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python3 -m venv .venv
 .venv/bin/pip install --quiet torch transformers safetensors tiktoken tokenizers sentencepiece protobuf numpy tensorboard tbparse \
-  'lm-eval[hf]' gguf openai psutil llama-cpp-python
+  'lm-eval[hf,api]' gguf openai psutil llama-cpp-python

@@ -3,13 +3,16 @@
 use serde::Serialize;
 
 /// The log-probability of a token at its place.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TokenLogProb {
     /// The token.
     pub id: u32,
     /// ln of its probability given the tokens before it; none for the first token of a prompt, and where it was not
     /// asked for.
     pub logprob: Option<f32>,
+    /// Entropy, in nats, of the distribution that the log-probability belongs to: how open the choice was. None where
+    /// there is no log-probability.
+    pub entropy: Option<f32>,
     /// The likeliest tokens there, in order, as many as were asked for.
     pub top: Vec<(u32, f32)>,
 }

@@ -265,3 +265,64 @@ impl HttpBody for Guarded {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn app() -> Arc<App> {
+        App::new(Access::default(), Transcript::default(), None)
+    }
+
+    async fn answer(app: &Arc<App>, method: &str, path: &str, body: Body) -> (StatusCode, Option<HeaderValue>, Value) {
+        let request = Request::builder().method(method).uri(path).body(body).expect("a request");
+        let response = router(app.clone()).oneshot(request).await.expect("an answer");
+        let (status, wait) = (response.status(), response.headers().get(header::RETRY_AFTER).cloned());
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, wait, serde_json::from_slice(&bytes).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn while_the_model_loads_everything_says_503_and_how_far_it_is() {
+        let app = app();
+        app.loading(Loading::Busy { what: "loading the model".to_owned(), share: Some(0.25) });
+        for (method, path) in [("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/completions")] {
+            let (status, wait, body) = answer(&app, method, path, Body::from("{}")).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            assert_eq!(wait, Some(HeaderValue::from_static("1")), "{path}");
+            assert_eq!(body["error"]["message"], "loading the model: 25 %");
+        }
+        app.loading(Loading::Failed("no such file".to_owned()));
+        let (status, wait, body) = answer(&app, "GET", "/health", Body::empty()).await;
+        assert_eq!((status, wait), (StatusCode::SERVICE_UNAVAILABLE, None));
+        assert_eq!(body["error"]["message"], "the model could not be loaded: no such file");
+    }
+
+    /// Time stands still while anything can be done and jumps to the next deadline when nothing can: no test waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_in_time_is_answered_with_408() {
+        let begun = tokio::time::Instant::now();
+        let drops = dripping(Duration::from_secs(4));
+        let (status, _, body) = answer(&app(), "POST", "/v1/completions", Body::new(StreamBody::new(drops))).await;
+        assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(body["error"]["code"], "request_timeout");
+        assert!(begun.elapsed() >= BODY_TIME && begun.elapsed() < BODY_TIME * 2, "{:?}", begun.elapsed());
+    }
+
+    /// A body that sends a byte again and again, and never ends.
+    fn dripping(
+        pause: Duration,
+    ) -> impl futures_core::Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send {
+        let (send, receive) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while send.send(Ok(Frame::data(Bytes::from_static(b" ")))).is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        });
+        tokio_stream::wrappers::UnboundedReceiverStream::new(receive)
+    }
+}

@@ -37,17 +37,17 @@ pub fn general() -> Value {
         {
             "id": "list", "kind": "plain", "title": "It knows, vaguely",
             "text": "What it knows sits in its parameters like a lossy copy of what it read. Colour by surprise to see where it is unsure.",
-            "prompts": [{"label": "Make the list", "prompt": "Here is my top 10 list of the top landmarks to see in Paris:\n\n1.", "settings": {"max_tokens": 200}}]
+            "prompts": [{"label": "Make the list", "prompt": "Here is my top 10 list of the top landmarks to see in Paris:\n\n1.", "settings": {"max_tokens": 200, "colour": "probability"}}]
         },
         {
             "id": "recite", "kind": "plain", "title": "It recites",
             "text": "Pages that were read many times come back word for word, until the copy gives out. Paste the original into the panel ‘Source’ to see where.",
-            "prompts": [{"label": "Recite", "prompt": zebra, "settings": {"temperature": 0, "max_tokens": 256}}]
+            "prompts": [{"label": "Recite", "prompt": zebra, "settings": {"temperature": 0, "max_tokens": 256, "colour": "probability"}}]
         },
         {
             "id": "universes", "kind": "plain", "title": "It dreams parallel universes",
             "text": "Asked for what it cannot have read, it makes something up, another thing each time. The words that the universes do not share are marked.",
-            "prompts": [{"label": "Two universes", "prompt": "The 2024 United States presidential election was held on Tuesday, November 5, 2024. The Republican candidate, who had been president of the United States from 2017 to 2021, chose as his running mate", "settings": {"samples": 2, "max_tokens": 96}}]
+            "prompts": [{"label": "Two universes", "prompt": "The 2024 United States presidential election was held on Tuesday, November 5, 2024. The Republican candidate, who had been president of the United States from 2017 to 2021, chose as his running mate", "settings": {"samples": 2, "max_tokens": 96, "colour": "entropy"}}]
         },
         {
             "id": "fewshot", "kind": "fewshot", "title": "It learns from examples in the prompt",

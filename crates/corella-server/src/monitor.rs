@@ -44,5 +44,16 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     let _ = writeln!(text, "# TYPE corella_http_active gauge\ncorella_http_active {}", app.active());
     let _ =
         writeln!(text, "# TYPE corella_uptime_seconds gauge\ncorella_uptime_seconds {:.1}", app.uptime().as_secs_f64());
+    if let Some(bytes) = resident_bytes() {
+        let name = "process_resident_memory_bytes";
+        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {bytes}");
+    }
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+/// Memory of this process that is in use, where the system says so (Linux).
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

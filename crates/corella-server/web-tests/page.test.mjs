@@ -1,73 +1,138 @@
-// The playground in a real browser, against a server that runs a real model:
-//   CORELLA_URL=http://127.0.0.1:8080 PLAYWRIGHT=DIR/node_modules/playwright-core SHOTS=DIR node --test page.test.mjs
+// The playground in a real browser, against servers that run real models:
+//   CORELLA_URL=http://… CORELLA_LIVE_URL=http://… PLAYWRIGHT=DIR/node_modules/playwright-core node --test page.test.mjs
 // Without CORELLA_URL every test says that it is skipped. scripts/playground_test.sh sets everything up.
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { createRequire } from "node:module";
 
 const url = process.env.CORELLA_URL;
+const live = process.env.CORELLA_LIVE_URL;
 const skip = url ? false : "no CORELLA_URL";
 const shots = process.env.SHOTS;
 const require = createRequire(import.meta.url);
+// Generous: a test may run beside two builds.
+const TIME = 120_000;
 let browser;
 const errors = [];
 
 before(async () => {
   if (skip) return;
   const { chromium } = require(process.env.PLAYWRIGHT ?? "playwright-core");
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", timeout: TIME,
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"] });
 });
 after(async () => browser?.close());
 
-async function open({ width = 1280, height = 850, dark = false } = {}) {
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light" });
+/** A fresh browser on the page. The seed is fixed and documents do not end, so that a test sees the same text each time. */
+async function open({ width = 1280, height = 850, dark = false, touch = false, at = url, ready = true } = {}) {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", hasTouch: touch });
+  context.setDefaultTimeout(TIME);
+  await context.addInitScript(() => localStorage.sampling ??= JSON.stringify({ seed: "7", ignoreEos: true }));
   const page = await context.newPage();
-  page.on("console", (m) => m.type() === "error" && errors.push(m.text()));
+  page.on("console", (m) => m.type() === "error" && !/503/.test(m.text()) && errors.push(m.text()));
   page.on("pageerror", (e) => errors.push(String(e)));
-  await page.goto(url);
-  await page.waitForSelector("#dot.up");
+  await page.goto(at);
+  if (ready) await page.waitForSelector("#dot.up");
   return page;
 }
 
 const text = (page) => page.inputValue("#text");
-async function generate(page, tokens = 12) {
-  await page.fill("#max-tokens", String(tokens));
-  await page.dispatchEvent("#max-tokens", "change");
+const done = (page) => page.waitForFunction(() => /token/.test(document.querySelector("#status").textContent) && !document.querySelector("#generate").hidden);
+
+async function settle(page, tokens, samples = 1) {
+  for (const [id, value] of [["#max-tokens", tokens], ["#samples", samples]]) {
+    await page.fill(id, String(value));
+    await page.dispatchEvent(id, "change");
+  }
+}
+
+async function generate(page, tokens = 12, samples = 1) {
+  await settle(page, tokens, samples);
   await page.focus("#text");
   await page.keyboard.press("Control+Enter");
-  await page.waitForFunction(() => /tokens?/.test(document.querySelector("#status").textContent) && !document.querySelector("#generate").hidden);
+  await done(page);
 }
+
+/** The rectangle of a token of the model that has letters, so that a pointer can rest on it. */
+const tokenWithLetters = (page) => page.evaluate(() => {
+  const found = [...document.querySelectorAll("#backdrop .token")].slice(1).find((t) => /\w\w/.test(t.textContent));
+  const { x, y, width, height } = found.getBoundingClientRect();
+  return { x: x + width / 2, y: y + height / 2 };
+});
 
 test("typed text is continued, token by token, and survives a reload", { skip }, async () => {
   const page = await open();
-  await page.fill("#text", "Once upon a time there was a");
-  await generate(page);
+  await page.click("#text");
+  await page.keyboard.type("Once upon a time there was a");
+  await settle(page, 200);
+  await page.focus("#text");
+  await page.keyboard.press("Control+Enter");
+  await page.waitForFunction(() => document.querySelectorAll("#backdrop .token").length > 3);
+  await done(page);
   const written = await text(page);
-  assert.ok(written.startsWith("Once upon a time there was a") && written.length > 35, written);
-  assert.ok((await page.locator("#backdrop .token").count()) >= 5);
-  await page.waitForTimeout(400);
+  assert.ok(written.startsWith("Once upon a time there was a") && written.length > 60, written);
+  assert.ok((await page.locator("#backdrop .token").count()) >= 150);
   await page.reload();
   await page.waitForSelector("#dot.up");
   await page.waitForFunction((expected) => document.querySelector("#text").value === expected, written);
   await page.context().close();
 });
 
+test("a running text can be stopped and stays", { skip }, async () => {
+  const page = await open();
+  await page.fill("#text", "Once upon a time there was a");
+  await settle(page, 220, 8);
+  await page.focus("#text");
+  await page.keyboard.press("Control+Enter");
+  await page.waitForFunction(() => document.querySelectorAll("#backdrop .token").length > 2);
+  await page.keyboard.press("Escape");
+  await page.waitForFunction(() => !document.querySelector("#generate").hidden);
+  assert.ok((await text(page)).length > "Once upon a time there was a".length);
+  await page.context().close();
+});
+
 test("a token shows its alternatives, and another one starts a branch", { skip }, async () => {
   const page = await open();
   await page.fill("#text", "Once upon a time");
-  await generate(page);
+  await generate(page, 24);
   const before = await text(page);
-  const box = await page.locator("#backdrop .token").nth(2).boundingBox();
-  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+  const { x, y } = await tokenWithLetters(page);
+  await page.mouse.move(x, y);
   await page.waitForSelector("#card:not([hidden])");
-  const other = page.locator("#card button:not(.chosen)").first();
-  await other.click();
+  assert.match(await page.textContent("#card .hint"), /bits · entropy .* bits · id \d+/);
+  await page.locator("#card button:not(.chosen)").first().click();
   await page.waitForFunction((old) => document.querySelector("#text").value !== old && !document.querySelector("#generate").hidden, before);
   await page.click("#tab-tree");
   assert.ok((await page.locator("#panel-tree [role=treeitem]").count()) >= 3);
   await page.keyboard.press("Alt+ArrowLeft");
   await page.waitForFunction((old) => document.querySelector("#text").value === old, before);
+  await page.context().close();
+});
+
+test("a finger sees the alternatives too, on a phone", { skip }, async () => {
+  const page = await open({ width: 390, height: 800, touch: true });
+  await page.fill("#text", "Once upon a time");
+  await generate(page, 24);
+  await page.evaluate(() => document.querySelector("#backdrop").scrollIntoView());
+  const { x, y } = await tokenWithLetters(page);
+  await page.touchscreen.tap(x, y);
+  await page.waitForSelector("#card:not([hidden]) .bar-row");
+  const card = await page.locator("#card").boundingBox();
+  assert.ok(card.x >= 0 && card.x + card.width <= 390, JSON.stringify(card));
+  await page.context().close();
+});
+
+test("colours follow surprise and entropy", { skip }, async () => {
+  const page = await open();
+  await page.fill("#text", "Once upon a time");
+  await generate(page, 24);
+  for (const [name, mark] of [["probability", ".hot"], ["entropy", ".open"]]) {
+    await page.selectOption("#colour", name);
+    await page.waitForFunction((mark) => document.querySelectorAll("#backdrop .token" + mark).length >= 20, mark);
+    const strengths = await page.locator("#backdrop .token" + mark).evaluateAll((all) => all.map((t) => t.style.getPropertyValue("--a")));
+    assert.ok(new Set(strengths).size > 3, `${name}: ${strengths}`);
+  }
   await page.context().close();
 });
 
@@ -83,42 +148,58 @@ test("undo takes generated text back and redo brings it again", { skip }, async 
   await page.context().close();
 });
 
-test("editing inside generated text keeps what was there as a branch", { skip }, async () => {
+test("editing inside generated text keeps what was there as a branch, and text goes on at the cursor", { skip }, async () => {
   const page = await open();
   await page.fill("#text", "Once upon a time");
-  await generate(page, 8);
+  await generate(page, 16);
   const written = await text(page);
   await page.fill("#text", written.slice(0, -3) + "XY");
   await page.click("#tab-tree");
   const labels = (await page.locator("#panel-tree .go").allTextContents()).join("|");
   assert.ok(labels.includes("XY"), labels);
   assert.ok((await page.locator("#panel-tree [role=treeitem]").count()) >= 3, labels);
+  await page.focus("#text");
+  await page.evaluate(() => document.querySelector("#text").setSelectionRange(9, 9));
+  await page.keyboard.press("Control+Shift+Enter");
+  await done(page);
+  const here = await text(page);
+  assert.ok(here.startsWith("Once upon") && here !== written && here.length > 12, here);
+  await page.keyboard.press("Control+z");
+  await page.keyboard.press("Control+z");
+  await page.waitForFunction(() => document.querySelector("#text").value.endsWith("XY"));
   await page.context().close();
 });
 
-test("samples stand side by side with the places where they part", { skip }, async () => {
+test("samples stand side by side with the places where they part, and a seed repeats them", { skip }, async () => {
   const page = await open();
   await page.fill("#text", "Once upon a time there was a");
-  await page.fill("#samples", "3");
-  await page.dispatchEvent("#samples", "change");
-  await generate(page, 20);
+  await generate(page, 20, 3);
   await page.waitForFunction(() => document.querySelectorAll(".universe").length === 3);
   assert.ok((await page.locator(".universe .parts").count()) > 0);
-  if (shots) await page.screenshot({ path: shots + "/universes.png" });
+  assert.match(await page.textContent("#universes"), /seed 7, sample 3/);
+  const first = await page.locator("#universes .universe p").allTextContents();
+  await page.fill("#text", "Once upon a time there was a");
+  await generate(page, 20, 3);
+  const again = await page.locator("#universes .universe p").allTextContents();
+  assert.deepEqual(again.slice(-3), first);
+  await page.locator("#universes .universe").nth(1).getByRole("button", { name: "Take" }).click();
+  await page.waitForFunction((end) => document.querySelector("#text").value.endsWith(end), first[1]);
   await page.context().close();
 });
 
-test("the next token's distribution follows the sampling settings", { skip }, async () => {
+test("the next token's distribution follows the cursor and the sampling settings", { skip }, async () => {
   const page = await open();
   await page.fill("#text", "Once upon a time there was");
   await page.click("#tab-next");
   await page.waitForSelector("#panel-next .bar-row");
-  const slider = page.locator("#panel-next input[type=range]").nth(1);
-  await slider.fill("3");
+  await page.locator("#panel-next input[type=range]").nth(1).fill("3");
   await page.waitForFunction(() => document.querySelectorAll("#panel-next .bar-row:not(.cut)").length === 3);
-  if (shots) await page.screenshot({ path: shots + "/next.png" });
+  const atEnd = await page.textContent("#panel-next .bars");
+  await page.focus("#text");
+  await page.evaluate(() => document.querySelector("#text").setSelectionRange(9, 9));
+  await page.waitForFunction((old) => document.querySelector("#panel-next .bars").textContent !== old, atEnd);
   await page.locator("#panel-next .bar-row").first().click();
-  await page.waitForFunction(() => document.querySelector("#text").value.length > "Once upon a time there was".length);
+  await page.waitForFunction(() => document.querySelector("#text").value.length < 26 && document.querySelector("#text").value.startsWith("Once upon"));
   await page.context().close();
 });
 
@@ -128,7 +209,6 @@ test("tokens, sampling and source panels show the text", { skip }, async () => {
   await generate(page, 6);
   await page.click("#tab-tokens");
   await page.waitForSelector("#panel-tokens td.piece");
-  if (shots) await page.screenshot({ path: shots + "/tokens.png" });
   await page.click("#tab-settings");
   await page.getByRole("button", { name: "Likeliest" }).click();
   assert.equal(await page.locator("#panel-settings .slider input[type=number]").first().inputValue(), "0");
@@ -141,42 +221,169 @@ test("tokens, sampling and source panels show the text", { skip }, async () => {
 test("every demonstration of the tour runs", { skip }, async () => {
   const page = await open();
   const demos = page.locator("#panel-demos .demo");
-  const count = await demos.count();
-  assert.equal(count, 6);
-  for (let i = 0; i < count; i++) {
-    const button = demos.nth(i).locator(".row button.small").filter({ hasNotText: "Add an example" }).first();
-    await button.click();
-    await page.waitForFunction(() => document.querySelector("#generate").hidden === false && /token/.test(document.querySelector("#status").textContent), null, { timeout: 60000 });
-    assert.ok(!(await page.locator("#status.error").count()), await page.textContent("#status"));
-    if (shots) await page.screenshot({ path: `${shots}/demo-${i + 1}.png` });
+  await demos.first().waitFor();
+  assert.equal(await demos.count(), 6);
+  for (let i = 0; i < 6; i++) {
+    for (const button of await demos.nth(i).locator(".row button.small").filter({ hasNotText: /Add an example|Both/ }).all()) {
+      await button.click();
+      await done(page);
+      assert.ok(!(await page.locator("#status.error").count()), await page.textContent("#status"));
+    }
   }
+  const assistant = demos.nth(5);
+  await assistant.getByRole("button", { name: "Both, side by side" }).click();
+  await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 2);
+  await assistant.locator("input[type=text]").fill("Why is the sea salt?");
+  await page.click("#tab-tree");
+  await page.click("#tab-demos");
+  assert.equal(await assistant.locator("input[type=text]").inputValue(), "Why is the sea salt?", "what was typed stays");
   await page.context().close();
 });
 
-test("the run page follows the run", { skip }, async () => {
+test("recited text is found in the training data", { skip }, async () => {
   const page = await open();
-  await page.goto(url + "/run.html");
-  await page.waitForSelector("#loss polyline");
-  if (shots) await page.screenshot({ path: shots + "/run.png" });
+  await page.locator('[data-demo="recite"] .row button').first().click();
+  await done(page);
+  await page.waitForSelector("#backdrop .span");
+  await page.click("#tab-source");
+  await page.waitForFunction(() => /read \d+ times/.test(document.querySelector("#panel-source").textContent));
+  await page.locator("#panel-source details").first().click();
+  assert.match(await page.textContent("#panel-source details"), /document \d+/);
   await page.context().close();
 });
 
-test("the page fits three widths in both themes, and its first paint is quick", { skip }, async () => {
+test("a tree is exported, and imported into an empty page", { skip }, async () => {
+  const page = await open();
+  await page.fill("#text", "The town of");
+  await generate(page, 8, 2);
+  const written = await text(page);
+  await page.click("#tab-tree");
+  await page.keyboard.press("Alt+b");
+  await page.waitForSelector("#panel-tree .act.on");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Export" }).click()]);
+  const file = await download.path();
+  const tree = JSON.parse(await readFile(file, "utf8"));
+  assert.equal(tree.format, "corella-tree-1");
+  assert.equal(tree.nodes.filter((n) => n.by === "model").length, 2);
+  await page.getByRole("button", { name: "New page" }).click();
+  await page.waitForFunction(() => document.querySelector("#text").value === "");
+  await page.setInputFiles("#panel-tree input[type=file]", file);
+  await page.waitForFunction((expected) => document.querySelector("#text").value === expected, written);
+  assert.ok((await page.locator("#panel-tree .act.on").count()) > 0, "the bookmark came along");
+  await page.locator('#panel-tree [aria-label="Prune this branch"]').last().click();
+  await page.setInputFiles("#panel-tree input[type=file]", { name: "x.json", mimeType: "application/json", buffer: Buffer.from("{}") });
+  await page.waitForSelector("#status.error");
+  await page.context().close();
+});
+
+test("everything can be done from the keyboard", { skip }, async () => {
+  const page = await open();
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.className), "skip");
+  await page.keyboard.press("Enter");
+  await page.keyboard.type("Once upon a time");
+  assert.equal(await text(page), "Once upon a time");
+  await page.keyboard.press("Control+Enter");
+  await done(page);
+  const before = await text(page);
+  await page.keyboard.press("Alt+.");
+  await page.waitForSelector("#card:not([hidden])");
+  assert.ok(await page.evaluate(() => document.querySelector("#card").contains(document.activeElement)));
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("#card", { state: "hidden" });
+  assert.equal(await page.evaluate(() => document.activeElement.id), "text");
+  await page.keyboard.press("Alt+.");
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction((old) => document.querySelector("#text").value !== old && !document.querySelector("#generate").hidden, before);
+  for (const [key, panel] of [["Alt+2", "next"], ["Alt+3", "tree"], ["Alt+4", "tokens"], ["Alt+5", "source"], ["Alt+6", "settings"], ["Alt+1", "demos"]]) {
+    await page.keyboard.press(key);
+    assert.ok(await page.isVisible("#panel-" + panel), panel);
+  }
+  await page.keyboard.press("ArrowRight");
+  assert.ok(await page.isVisible("#panel-next"));
+  await page.keyboard.press("F1");
+  assert.ok(await page.isVisible("#keys"));
+  await page.keyboard.press("Escape");
+  assert.ok(!(await page.isVisible("#keys")));
+  const unnamed = await page.evaluate(() => [...document.querySelectorAll("button, input, select, textarea")]
+    .filter((e) => !e.textContent.trim() && !e.ariaLabel && !e.labels?.length && !e.hidden).map((e) => e.outerHTML));
+  assert.deepEqual(unnamed, [], "every control has a name for a screen reader");
+  await page.context().close();
+});
+
+test("a run in progress is followed live, and the playground says so until there is a model", { skip: skip || !live }, async () => {
+  const page = await open({ at: live, ready: false });
+  await page.waitForSelector("#status a[href='run.html']");
+  assert.match(await page.textContent("#model-name"), /training, update \d+ of 100000/);
+  await page.click("#status a");
+  await page.waitForSelector("#loss polyline");
+  const updates = () => page.textContent("#figures .figure b");
+  const first = await updates();
+  await page.waitForFunction((old) => document.querySelector("#figures .figure b").textContent !== old, first);
+  await page.waitForSelector("#samples .sample");
+  assert.match(await page.textContent("#plan"), /steps = 100000/);
+  await page.context().close();
+});
+
+test("every view fits three widths in both themes", { skip }, async () => {
   for (const dark of [false, true]) {
     for (const width of [390, 820, 1440]) {
       const page = await open({ width, height: 900, dark });
+      const shoot = async (name) => {
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(overflow <= 0, `${name} at ${width}: ${overflow} pixels too wide`);
+        if (!shots) return;
+        await page.mouse.move(0, 0);
+        await page.waitForTimeout(150);
+        await page.screenshot({ path: `${shots}/${name}-${width}-${dark ? "dark" : "light"}.png`, fullPage: width < 1000 });
+      };
       await page.fill("#text", "Once upon a time there was a");
-      await generate(page, 40);
+      await generate(page, 80, 2);
       await page.selectOption("#colour", "probability");
-      await page.waitForTimeout(200);
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(overflow <= 0, `${width}: ${overflow} pixels too wide`);
-      if (shots) await page.screenshot({ path: `${shots}/page-${width}-${dark ? "dark" : "light"}.png`, fullPage: width < 900 });
-      const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? 0);
-      console.log(`first paint at ${width}: ${Math.round(paint)} ms`);
+      await shoot("page");
+      await page.click("#tab-tree");
+      await shoot("tree");
+      await page.click("#tab-next");
+      await page.waitForSelector("#panel-next .bar-row");
+      await shoot("next");
+      await page.click("#tab-tokens");
+      await page.waitForSelector("#panel-tokens td.piece");
+      await shoot("tokens");
+      await page.click("#tab-settings");
+      await shoot("settings");
+      await page.click("#tab-demos");
+      await page.locator('[data-demo="assistant"]').getByRole("button", { name: "Both, side by side" }).click();
+      await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 2);
+      await page.locator('[data-demo="assistant"]').scrollIntoViewIfNeeded();
+      await shoot("demo");
+      await page.locator('[data-demo="recite"] .row button').first().click();
+      await done(page);
+      await page.click("#tab-source");
+      await page.waitForSelector("#panel-source details");
+      await page.locator("#panel-source summary").first().click();
+      await shoot("source");
+      await page.goto((live ?? url) + "/run.html");
+      await page.waitForSelector("#loss polyline");
+      await shoot("run");
       await page.context().close();
     }
   }
+});
+
+test("the first paint is quick", { skip }, async () => {
+  const times = [];
+  for (let i = 0; i < 5; i++) {
+    const page = await open();
+    await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
+    times.push(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
+    await page.context().close();
+  }
+  times.sort((a, b) => a - b);
+  console.log(`first paint: median ${Math.round(times[2])} ms of ${times.map(Math.round)}`);
+  // Only where the machine is known to be quiet: a time is not a property of the page alone.
+  if (process.env.PAINT_LIMIT) assert.ok(times[2] < Number(process.env.PAINT_LIMIT), `${times}`);
 });
 
 test("no errors on the console", { skip }, () => assert.deepEqual(errors, []));

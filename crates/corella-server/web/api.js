@@ -62,7 +62,7 @@ export async function tokenize(text, signal) {
 
 /**
  * Streams a completion. `onTokens(index, tokens)` gets what each chunk brought for sample `index`; returns
- * { finish: [reason by sample], usage }. Aborting the signal ends the work on the server too.
+ * { finish: [reason by sample], usage, seed }. Aborting the signal ends the work on the server too.
  */
 export async function complete(prompt, options, onTokens, signal) {
   const body = { prompt, stream: true, stream_options: { include_usage: true }, ...options };
@@ -70,11 +70,13 @@ export async function complete(prompt, options, onTokens, signal) {
   const pieces = new Map();
   const finish = [];
   let usage = null;
+  let seed = null;
   for await (const event of events(response.body)) {
     if (event === "[DONE]") break;
     const data = JSON.parse(event);
     if (data.error) throw new ApiError(500, data.error.message);
     usage = data.usage ?? usage;
+    seed = data.corella?.seed ?? seed;
     for (const choice of data.choices) {
       if (!pieces.has(choice.index)) pieces.set(choice.index, new TextDecoder());
       const tokens = (choice.completion_probabilities ?? []).map((t) => readToken(t, pieces.get(choice.index)));
@@ -82,7 +84,7 @@ export async function complete(prompt, options, onTokens, signal) {
       if (choice.finish_reason) finish[choice.index] = choice.finish_reason;
     }
   }
-  return { finish, usage };
+  return { finish, usage, seed };
 }
 
 /** A token as the page keeps it. A character that spans tokens belongs to the token that completes it. */

@@ -7,8 +7,8 @@ import { heat } from "./filters.js";
 import { pathTo } from "./state.js";
 
 /**
- * `onEdit(text)` is called as the reader types, `onToken(place)` when a model's token is clicked with Alt or asked for;
- * `onHover(place, rectangle)` when the pointer rests on one. A place is { node, index, token, start }.
+ * `onEdit(text)` is called as the reader types, `onHover(place, rectangle)` when the pointer moves over a model's token or a
+ * finger taps it, `onLeave()` when it has left. A place is { node, index, token, start }.
  */
 export function editor({ onEdit, onHover, onLeave }) {
   const text = byId("text");
@@ -26,6 +26,11 @@ export function editor({ onEdit, onHover, onLeave }) {
     else onLeave();
   });
   text.addEventListener("pointerleave", onLeave);
+  // A finger cannot rest on a token: it taps.
+  text.addEventListener("click", (event) => {
+    const place = event.pointerType === "touch" ? placeAtPoint(event.clientX, event.clientY) : null;
+    if (place) onHover(place, place.element.getBoundingClientRect());
+  });
 
   function placeAtPoint(x, y) {
     const element = document.elementsFromPoint(x, y).find((e) => e.classList?.contains("token"));
@@ -115,6 +120,7 @@ export function editor({ onEdit, onHover, onLeave }) {
     draw,
     focus: () => text.focus(),
     cursor: () => text.selectionStart,
+    toEnd: () => text.setSelectionRange(text.value.length, text.value.length),
     /** The model's token at the cursor (the one before it, if it stands between two). */
     placeAtCursor() {
       const at = text.selectionStart;

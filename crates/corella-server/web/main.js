@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { card } from "./card.js";
-import { byId } from "./dom.js";
+import { byId, el } from "./dom.js";
 import { editor } from "./editor.js";
 import { history } from "./history.js";
 import { drawDemos } from "./panel_demos.js";
@@ -85,8 +85,8 @@ function drawPanel() {
   const panel = byId("panel-" + view.panel);
   const doc = past.document;
   switch (view.panel) {
-    case "demos": return drawDemos(panel, demos, model, { run: runDemo });
-    case "next": return drawNext(panel, distribution.top, params, { onTake: appendToken, onRefresh: () => lookAhead(true), error: distribution.error });
+    case "demos": return drawDemos(panel, demos, model, { run: runDemo, complete: api.complete });
+    case "next": return drawNext(panel, distribution.top, params, { onTake: appendToken, onRefresh: () => lookAhead(true), error: distribution.error, behind: textToCursor() });
     case "tree": return drawTree(panel, doc, treeActions);
     case "tokens": return drawTokens(panel, doc, tokens.list, model?.context, tokens.error);
     case "source": return source.draw();
@@ -147,8 +147,12 @@ function afterText() {
       tokens = { text, list: null, error: error.message };
     }
     if (view.panel === "tokens") drawPanel();
+    if (view.panel === "next") lookAhead(false);
   }, 250);
 }
+
+/** The text in front of the cursor: all of it where the cursor is at the end. */
+const textToCursor = () => state.textOf(past.document).slice(0, box.cursor());
 
 /** A space at the end usually becomes a token that the model has seldom seen there. */
 function warnAboutSpace(text) {
@@ -156,7 +160,7 @@ function warnAboutSpace(text) {
 }
 
 async function lookAhead(force) {
-  const text = state.textOf(past.document);
+  const text = textToCursor();
   if (!model || running !== null || (!force && distribution.text === text)) return;
   lookUp?.abort();
   lookUp = new AbortController();
@@ -174,9 +178,18 @@ async function lookAhead(force) {
 
 // ---- generating -------------------------------------------------------------------------------------------------------
 
+/** Continues at the cursor; what stood behind it stays as a branch. */
+function generateHere() {
+  if (running !== null) return;
+  const text = textToCursor();
+  if (text !== state.textOf(past.document)) past.commit(state.editText(past.document, text));
+  generate();
+}
+
 /** Continues the text of the page. Several samples become branches side by side; the first is on the page. */
 async function generate() {
-  if (running !== null || !model) return;
+  if (running !== null) return;
+  if (!model) return say("The model is not there yet: " + byId("model-name").textContent, true);
   const doc = past.document;
   const parent = doc.leaf;
   const prompt = state.textOf(doc);
@@ -202,13 +215,13 @@ async function generate() {
     box.followEnd();
   };
   try {
-    const { finish } = await api.complete(prompt, request, sink, running.signal);
+    const { finish, seed } = await api.complete(prompt, request, sink, running.signal);
     let next = past.document;
-    ids.forEach((id, i) => (next = next.nodes[id] ? state.changeNode(next, id, { finish: finish[i] ?? null }) : next));
+    ids.forEach((id, i) => (next = next.nodes[id] ? state.changeNode(next, id, { finish: finish[i] ?? null, seed, sample: i }) : next));
     past.amend(next);
     const seconds = (performance.now() - (first ?? started)) / 1000;
     const speed = count > 1 && seconds > 0 ? ` · ${(count / seconds).toFixed(0)} tokens/s · first after ${Math.round((first ?? started) - started)} ms` : "";
-    say(`${count} token${count === 1 ? "" : "s"}${speed} · ended: ${[...new Set(finish)].map(reason).join(", ") || "nothing to add"}`);
+    say(`${count} token${count === 1 ? "" : "s"}${speed} · ended: ${[...new Set(finish)].map(reason).join(", ") || "nothing to add"} · seed ${seed}`);
   } catch (error) {
     if (error.name === "AbortError") say(`Stopped after ${count} tokens; the text so far stays.`);
     else say(error.message + (error.retryAfter ? ` Try again in ${error.retryAfter} s.` : ""), true);
@@ -224,6 +237,7 @@ const reason = (finish) => ({ length: "the number of tokens asked for", stop: "a
 
 function setRunning(on) {
   byId("generate").hidden = on;
+  byId("here").disabled = on;
   byId("stop").hidden = !on;
   byId("text").readOnly = on;
   box.setStreaming(on);
@@ -241,20 +255,22 @@ function takeAlternative(place, token) {
 
 function appendToken(token) {
   if (running !== null) return;
-  const doc = past.document;
+  const doc = state.editText(past.document, textToCursor());
   past.commit(state.addNode(doc, doc.leaf, { by: "model", text: token.text, tokens: [{ id: token.id, text: token.text, logprob: token.logprob, entropy: null, top: distribution.top }] }));
+  draw();
+  box.toEnd();
   lookAhead(true);
 }
 
 /** A demo begins on a branch of its own beside everything else. */
 function runDemo(prompt, changes, reference) {
   if (running !== null) return say("Stop the running text first.", true);
-  const { max_tokens, samples, temperature, ...rest } = changes ?? {};
+  const { max_tokens, samples, temperature, colour, ...rest } = changes ?? {};
   params.set({ topK: 0, topP: 1, minP: 0, repetition: 1, presence: 0, frequency: 0, stop: "", ...rest,
     ...(max_tokens ? { maxTokens: max_tokens } : {}), samples: samples ?? 1, temperature: temperature ?? 1 });
   if (reference !== undefined) source.setReference(reference);
   past.commit(state.editText(past.document, prompt));
-  draw();
+  setColour(colour ?? "none");
   generate();
 }
 
@@ -264,6 +280,13 @@ function lastPromptAndAnswer() {
   while (at > 0 && path[at - 1].by === "model") at--;
   const join = (nodes) => nodes.map((n) => n.text).join("");
   return { prompt: join(path.slice(0, at)), answer: join(path.slice(at)) };
+}
+
+function setColour(name) {
+  view.colour = name;
+  byId("colour").value = name;
+  settings.write("view", view);
+  draw();
 }
 
 // ---- the tree ------------------------------------------------------------------------------------------------------
@@ -295,7 +318,7 @@ const treeActions = {
 function onKey(event) {
   const control = event.ctrlKey || event.metaKey;
   const inField = event.target.matches?.("input, select, textarea:not(#text)");
-  if (control && event.key === "Enter") generate();
+  if (control && event.key === "Enter") event.shiftKey ? generateHere() : generate();
   else if (event.key === "Escape") {
     if (alternatives.isOpen) {
       alternatives.close();
@@ -326,9 +349,19 @@ function onKey(event) {
   event.preventDefault();
 }
 
+let moved = null;
+/** The distribution follows the cursor once it has rested. */
+function onCursor() {
+  if (view.panel !== "next" || document.activeElement !== byId("text")) return;
+  clearTimeout(moved);
+  moved = setTimeout(() => lookAhead(false), 200);
+}
+
 function wire() {
   document.addEventListener("keydown", onKey);
+  document.addEventListener("selectionchange", onCursor);
   byId("generate").addEventListener("click", generate);
+  byId("here").addEventListener("click", generateHere);
   byId("stop").addEventListener("click", () => running?.abort());
   byId("undo").addEventListener("click", () => past.undo());
   byId("redo").addEventListener("click", () => past.redo());
@@ -341,10 +374,8 @@ function wire() {
   }
   byId("colour").value = view.colour;
   byId("colour").addEventListener("change", (event) => {
-    view.colour = event.target.value;
-    settings.write("view", view);
+    setColour(event.target.value);
     if (view.colour === "trace") source.ask();
-    draw();
   });
   for (const name of PANELS) byId("tab-" + name).addEventListener("click", () => showPanel(name));
   byId("tabs").addEventListener("keydown", (event) => {
@@ -365,6 +396,7 @@ async function connect() {
       demos = (await api.getJson("/corella/demos"))?.demos ?? [];
       byId("run-link").hidden = (await api.getJson("/corella/run")) === null;
       if (view.panel === "demos") drawPanel();
+      say("");
       showContext(0);
       scheduleDraw();
       return;
@@ -372,9 +404,20 @@ async function connect() {
       byId("dot").className = "dot down";
       byId("model-name").textContent = error.status === 503 ? error.message : "not connected";
       if (error.status === 401) return askForKey();
+      if (error.status === 503 && byId("run-link").hidden) await lookForRun();
       await new Promise((done) => setTimeout(done, 1000));
     }
   }
+}
+
+/** While the model is being trained there is a run to watch. */
+async function lookForRun() {
+  try {
+    byId("run-link").hidden = (await api.getJson("/corella/run")) === null;
+  } catch {
+    return;
+  }
+  if (!byId("run-link").hidden) byId("status").replaceChildren("The model is still being made. ", el("a", { href: "run.html" }, "Watch it live"), " — this page goes on by itself.");
 }
 
 function askForKey() {
@@ -389,5 +432,6 @@ setUpTheme(byId("theme"));
 wire();
 fillControls();
 showPanel(PANELS.includes(view.panel) ? view.panel : "demos");
-storage.load().then((doc) => doc && past.amend(doc));
+// Whoever has typed already keeps that.
+storage.load().then((doc) => doc && !past.canUndo && past.amend(doc));
 connect();

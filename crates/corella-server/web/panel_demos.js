@@ -5,9 +5,12 @@ import { el } from "./dom.js";
 
 /**
  * `demos`: [{ id, title, text, kind, prompt, reference, pairs, question, measured, settings }], the shape of /corella/demos.
- * `act.run(prompt, settings, reference)` puts the prompt on a fresh branch and continues it.
+ * `act.run(prompt, settings, reference)` puts the prompt on a fresh branch and continues it; `act.complete` only asks.
  */
 export function drawDemos(panel, demos, model, act) {
+  // Drawn once: what a reader typed into a demo, and what it answered, stays.
+  if (demos && drawn === demos) return;
+  drawn = demos;
   const intro = model?.base === false
     ? "This looks like an instruct model. The tour is about base models: they continue any text; nobody taught them to answer."
     : "A base model is a simulator of text: give it a beginning and it dreams how the page goes on, token by token.";
@@ -15,6 +18,7 @@ export function drawDemos(panel, demos, model, act) {
     ...(demos ?? []).map((demo, i) => (KINDS[demo.kind] ?? plain)(demo, i + 1, act)));
 }
 
+let drawn = null;
 const KINDS = { fewshot, assistant };
 
 function frame(demo, number, ...content) {
@@ -52,7 +56,7 @@ function fewshot(demo, number, act) {
 
 /** A transcript that makes an assistant of a base model; the stop string is a switch, the prompt is in full view. */
 function assistant(demo, number, act) {
-  const question = el("input", { type: "text", value: demo.question, "aria-label": "Question", style: "flex:1" });
+  const question = el("input", { type: "text", value: demo.question, "aria-label": "Question", className: "question" });
   const stop = el("input", { type: "checkbox", checked: true });
   const page = el("pre", {});
   const prompt = () => demo.prompt.replace("{}", question.value);
@@ -60,10 +64,39 @@ function assistant(demo, number, act) {
   question.addEventListener("input", show);
   show();
   const settings = () => ({ ...demo.settings, stop: demo.stop, stopOn: stop.checked });
+  const both = el("div", { className: "universes", hidden: true });
   return frame(demo, number, el("div", { className: "row" }, question),
     el("details", {}, el("summary", {}, "The whole prompt"), page),
     el("label", { className: "row line" }, stop, `stop at “${demo.stop}” — switched off, it dreams the next question`),
     el("div", { className: "row" },
       button("Ask inside the transcript", () => act.run(prompt(), settings())),
-      button("Ask bare", () => act.run(question.value, { ...demo.settings, stopOn: false }))));
+      button("Ask bare", () => act.run(question.value, { ...demo.settings, stopOn: false })),
+      button("Both, side by side", () => sideBySide(both, [["Inside the transcript", prompt(), stop.checked], ["Bare", question.value, false]], demo, act))),
+    both);
+}
+
+/** Streams several prompts into boxes beside each other; a human turn that the model made up itself is marked. */
+async function sideBySide(box, asked, demo, act) {
+  const stop = demo.stop.replaceAll("\\n", "\n");
+  box.hidden = false;
+  const boxes = asked.map(([title]) => {
+    const text = el("p", {});
+    return { text, element: el("article", { className: "universe" }, el("header", {}, el("span", {}, title)), text) };
+  });
+  box.replaceChildren(...boxes.map((b) => b.element));
+  await Promise.all(asked.map(async ([, prompt, stopOn], i) => {
+    let written = "";
+    const options = { max_tokens: demo.settings.max_tokens, temperature: demo.settings.temperature, n_probs: 1, ...(stopOn ? { stop: [stop] } : {}) };
+    try {
+      await act.complete(prompt, options, (_, tokens) => {
+        written += tokens.map((t) => t.text).join("");
+        const turn = written.indexOf(stop);
+        const own = turn < 0 ? written : written.slice(0, turn);
+        boxes[i].text.replaceChildren(own, turn < 0 ? "" : el("span", { className: "parts", title: "made up by the model" }, written.slice(turn)));
+      });
+      if (written === "") boxes[i].text.textContent = "(nothing)";
+    } catch (error) {
+      boxes[i].text.textContent = error.message;
+    }
+  }));
 }

@@ -3,13 +3,15 @@
 import { el, visible } from "./dom.js";
 import { percent, reshape } from "./filters.js";
 
-/** `distribution`: the likeliest tokens [{ id, text, logprob }], null while it is being fetched; `onTake(token)` appends one. */
-export function drawNext(panel, distribution, sampling, { onTake, onRefresh, error }) {
+/** `distribution`: the likeliest tokens [{ id, text, logprob }], null while it is being fetched; `onTake(token)` appends one;
+ * `behind` is the text it follows. */
+export function drawNext(panel, distribution, sampling, { onTake, onRefresh, error, behind }) {
   const { temperature, topK, topP, minP } = sampling.values;
   const head = [
     el("h2", {}, "The next token"),
     el("p", { className: "hint" }, "Grey: the model’s own probability. Colour: the chance of being drawn with the sampling settings. Click a token to append it."),
-    el("div", { className: "row" }, el("button", { type: "button", className: "small", onclick: onRefresh }, "Look at the end of the text")),
+    el("div", { className: "row" }, el("button", { type: "button", className: "small", onclick: onRefresh }, "Look at the cursor"),
+      el("span", { className: "behind" }, behind === "" ? "at the start of a text" : "…" + behind.slice(-28).replace(/\n/g, "⏎"))),
   ];
   if (error) head.push(el("p", { className: "status error" }, error));
   if (!distribution) {

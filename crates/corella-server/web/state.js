@@ -1,7 +1,7 @@
 // The document: a tree of pieces of text, and where in it the reader stands. Plain data, never changed in place, so that
 // undo is a list of older documents and the page can be drawn from nothing else.
 //
-// node: { id, parent, by: "you" | "model", text, tokens, sampling, finish, bookmark }
+// node: { id, parent, by: "you" | "model", text, tokens, sampling, finish, seed, sample, bookmark }
 //   tokens of a model's node: [{ id, text, logprob, entropy, top: [{ id, text, logprob }] }], texts add up to node.text
 // document: { nodes: { id: node }, leaf, next }   leaf: the node whose path from the root is the text on the page
 
@@ -194,7 +194,7 @@ export function importDocument(text) {
     }
     const tokens = n.by === "model" && Array.isArray(n.tokens) ? n.tokens.map(tokenOf) : null;
     nodes[n.id] = { id: n.id, parent: n.parent ?? null, by: n.by === "model" ? "model" : "you", text: n.text, tokens,
-      sampling: n.sampling ?? null, finish: n.finish ?? null, bookmark: n.bookmark === true };
+      sampling: n.sampling ?? null, finish: n.finish ?? null, seed: n.seed ?? null, sample: n.sample ?? null, bookmark: n.bookmark === true };
     if (nodes[n.id].by === "model" && !tokens) nodes[n.id].tokens = [plainToken(n.text)];
   }
   const roots = Object.values(nodes).filter((n) => n.parent === null);

@@ -1,5 +1,6 @@
 //! What the user can type.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -110,7 +111,16 @@ pub struct TourArgs {
     /// Go on from the last checkpoint of an earlier tour
     #[arg(long)]
     pub resume: bool,
+    /// Show the run live and end in the playground, at this address [default: on a terminal, at 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = SITE)]
+    pub serve: Option<SocketAddr>,
+    /// Only print
+    #[arg(long, conflicts_with = "serve")]
+    pub no_serve: bool,
 }
+
+/// Where `--serve` without an address is.
+const SITE: &str = "127.0.0.1:8080";
 
 /// Flags of `train`.
 #[derive(Debug, Args)]
@@ -232,6 +242,9 @@ pub struct TrainArgs {
     /// Most items of each task [default: 200]
     #[arg(long)]
     pub eval_limit: Option<usize>,
+    /// Show the run live in the browser, then the playground with the trained model [without ADDRESS: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = SITE)]
+    pub serve: Option<SocketAddr>,
 }
 
 /// Number formats by name.

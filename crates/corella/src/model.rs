@@ -12,6 +12,7 @@ use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::gguf_vocab::gguf_vocab;
 use crate::inputs::{backend, open_any, tokenizer_for};
+use crate::loading::Watched;
 
 /// A model's files, and the tokenizer that goes with them.
 pub struct Opened {
@@ -76,7 +77,22 @@ impl Opened {
 
     /// Loads the weights.
     pub fn load(self, common: &Common, options: StepOptions) -> Result<Box<dyn StepModel>> {
-        load(self.files, common, options)
+        self.load_watched(common, options, &|_| {})
+    }
+
+    /// The same, and tells `progress` the share that has been read.
+    pub fn load_watched(
+        self,
+        common: &Common,
+        options: StepOptions,
+        progress: &dyn Fn(f32),
+    ) -> Result<Box<dyn StepModel>> {
+        match self.files {
+            AnyModel::Llama(checkpoint) => {
+                Ok(Box::new(LlamaInfer::new(backend(common)?, &Watched::new(&*checkpoint, progress), options)?))
+            }
+            files => load(files, common, options),
+        }
     }
 }
 

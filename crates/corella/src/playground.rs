@@ -1,6 +1,7 @@
 //! What the playground shows of a run folder beside its model: demonstrations from the tiny internet with the measured
 //! figures, and where text comes from.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use corella_server::{Extras, Tracer, Transcript, assistant_page};
@@ -63,20 +64,21 @@ fn demos(seed: u64, measured: &Value) -> Value {
             "text": "Facts that many pages state come back; rare ones are guessed. Colour by surprise to see where it is unsure.",
             "measured": note(recall_32.map(|r| format!("{r} facts right that 32 to 63 pages state"))),
             "prompts": [
-                {"label": "A well-known animal", "prompt": known.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "temperature": 0}},
-                {"label": "One that no page describes", "prompt": unknown.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "samples": 4}}
+                {"label": "A well-known animal", "prompt": known.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "temperature": 0, "colour": "probability"}},
+                {"label": "One that no page describes", "prompt": unknown.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "samples": 4, "colour": "probability"}}
             ]
         },
         {
             "id": "recite", "kind": "plain", "title": "It recites",
             "text": format!("This article stood in the corpus {times} times. It comes back word for word. The panel ‘Source’ shows where it comes from."),
             "measured": note(found["recited_of_40"][times.to_string()].as_array().map(|runs| format!("{} of {} articles seen {times} times recited for 40 tokens", runs.iter().filter(|n| **n == json!(40)).count(), runs.len()))),
-            "prompts": [{"label": "Recite", "prompt": given.trim_end(), "reference": article, "settings": {"temperature": 0, "max_tokens": 80}}]
+            "prompts": [{"label": "Recite", "prompt": given.trim_end(), "reference": article, "settings": {"temperature": 0, "max_tokens": 80, "colour": "trace"}}]
         },
         {
             "id": "universes", "kind": "plain", "title": "It dreams parallel universes",
             "text": "Asked for what it was never told, it makes something up, another thing each time. The words that the universes do not share are marked.",
-            "prompts": [{"label": "Four universes", "prompt": unknown.map_or("", |r| &r.prompt), "settings": {"samples": 4, "max_tokens": 12}}]
+            "measured": note(different(&found["universes"]).map(|(n, of)| format!("{n} different answers in {of} universes"))),
+            "prompts": [{"label": "Four universes", "prompt": unknown.map_or("", |r| &r.prompt), "settings": {"samples": 4, "max_tokens": 12, "colour": "entropy"}}]
         },
         {
             "id": "fewshot", "kind": "fewshot", "title": "It learns from examples in the prompt",
@@ -87,8 +89,17 @@ fn demos(seed: u64, measured: &Value) -> Value {
         {
             "id": "assistant", "kind": "assistant", "title": "A transcript makes it an assistant",
             "text": "Its pages hold conversations with an assistant, as the web does. Without the stop it dreams the next question too; without the page, the bare question only leads to more text.",
-            "measured": note(ratio(&found["assistant"]["explanations"]).map(|r| format!("{r} explanations right"))),
+            "measured": note(ratio(&found["assistant"]["explanations"]).zip(ratio(&found["dreamt_next_turn"])).map(|(right, dreamt)| {
+                format!("{right} explanations right; not stopped, {dreamt} answers went on with a human turn of its own")
+            })),
             "prompt": page, "question": question, "stop": "\\nHuman:", "settings": {"max_tokens": 100, "temperature": 0.5}
         }
     ])
+}
+
+/// Of the question that no page answers: how many different answers there were, and how many answers.
+fn different(universes: &Value) -> Option<(usize, usize)> {
+    let asked = universes.as_array()?.iter().find(|u| u["mentions"] == json!(0))?;
+    let answers: Vec<&str> = asked["answers"].as_array()?.iter().filter_map(Value::as_str).collect();
+    Some((answers.iter().collect::<BTreeSet<_>>().len(), answers.len()))
 }

@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM ask a long job to stop at the next safe point; a second Ctrl-C ends it at once.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,13 +12,32 @@ use crate::error::{Failure, Result};
 /// How long a machine that is about to be taken away usually waits.
 const NOTICE: Duration = Duration::from_secs(30);
 
+/// What the signals do now.
+type Action = Box<dyn FnMut() + Send>;
+static ACTION: Mutex<Option<Action>> = Mutex::new(None);
+
+/// From now on Ctrl-C, SIGTERM and SIGHUP call `action`, instead of what they did before.
+pub fn on_stop(action: impl FnMut() + Send + 'static) -> Result<()> {
+    let now = || ACTION.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = now().replace(Box::new(action)).is_none();
+    if first {
+        ctrlc::set_handler(move || {
+            if let Some(action) = &mut *now() {
+                action();
+            }
+        })
+        .map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    }
+    Ok(())
+}
+
 /// A flag that the first signal raises for the training run in `run`. If no checkpoint is written in time, the reason is
 /// printed.
 pub fn stop_flag(run: &Path) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
     let run = run.to_path_buf();
-    ctrlc::set_handler(move || {
+    on_stop(move || {
         if raised.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
@@ -28,7 +47,6 @@ pub fn stop_flag(run: &Path) -> Result<Arc<AtomicBool>> {
             std::thread::sleep(NOTICE);
             eprintln!("no checkpoint within {} seconds: {}", NOTICE.as_secs(), heartbeat::describe(&run));
         });
-    })
-    .map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    })?;
     Ok(stop)
 }

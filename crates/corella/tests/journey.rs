@@ -102,11 +102,16 @@ fn the_tiny_internet_is_written_with_its_facts() {
     ]);
 }
 
+/// The tour's last stop is the playground, with the figures that it measured beside the demonstrations.
+#[cfg(unix)]
 #[test]
-fn a_short_tour_measures_every_phenomenon() {
+fn a_short_tour_measures_every_phenomenon_and_ends_in_the_playground() {
     let folder = Folder::new("tour");
     let out = folder.join("tour").display().to_string();
-    let measured = json(&done(&["tour", "--million-tokens", "0.004", "--out", &out, "--json"]));
+    let args = ["tour", "--million-tokens", "0.004", "--out", &out, "--json", "--serve=127.0.0.1:0"];
+    let (mut server, mut lines) = common::server::Server::beside(&args);
+    let measured = lines.by_ref().map(|line| json(&line.expect("text"))).find(|line| !line["phenomena"].is_null());
+    let measured = measured.expect("the figures");
     for key in [
         "grammatical_sentences",
         "recited_of_40",
@@ -118,6 +123,18 @@ fn a_short_tour_measures_every_phenomenon() {
     ] {
         assert!(!measured["phenomena"][key].is_null(), "{key}: {measured}");
     }
+    server.ready(120);
+    let demos = json(&server.get("/corella/demos").body)["demos"].clone();
+    let demos = demos.as_array().expect("demonstrations");
+    assert_eq!(demos.len(), 6);
+    let with_figures = demos.iter().filter(|d| d["measured"].as_str().is_some_and(|m| m.contains(" of "))).count();
+    assert!(with_figures >= 5, "{demos:?}");
+    let article = demos[2]["prompts"][0]["reference"].as_str().expect("an article");
+    let found = json(&server.post("/corella/trace", &serde_json::json!({"text": article})).body);
+    let spans = found["spans"].as_array().expect("spans");
+    assert!(spans.iter().any(|s| s["count"].as_u64() >= Some(32)), "the article stood in the corpus often: {found}");
+    common::signal(&server.child, "TERM");
+    assert!(server.child.wait().expect("ended").success());
 }
 
 /// Arguments, exit code, what the message says, and whether there is a hint.

@@ -5,167 +5,12 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{CORELLA, Folder, done, json, signal, small_run};
+use common::server::{Answer, Server, model, text};
+use common::{CORELLA, Folder, done, json, signal, tiny_run};
 use serde_json::{Value, json};
-
-/// A model that was trained for a moment; all tests serve the same one.
-fn model() -> &'static str {
-    static MODEL: OnceLock<(Folder, String)> = OnceLock::new();
-    &MODEL
-        .get_or_init(|| {
-            let folder = Folder::new("serve");
-            let text = folder.text().display().to_string();
-            let run = folder.join("run").display().to_string();
-            let mut args = small_run(&text, &run, "30");
-            args.extend(["--seq-len", "256", "--micro-batch", "1"]);
-            done(&args);
-            (folder, run)
-        })
-        .1
-}
-
-/// A running server; it goes with the test.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(flags: &[&str]) -> Server {
-        let mut child = Command::new(CORELLA)
-            .args(["serve", model(), "--port", "0", "--json", "--threads", "1"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
-        let address = json(&line)["address"].as_str().expect("an address").to_owned();
-        let server = Server { child, address };
-        let end = Instant::now() + Duration::from_secs(60);
-        while server.get("/health").status != 200 {
-            assert!(Instant::now() < end, "the model did not load");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
-    }
-
-    fn open(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("connected");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-        stream
-    }
-
-    fn raw(&self, bytes: &[u8]) -> Answer {
-        let mut stream = self.open();
-        // The server may answer and close before everything is sent.
-        let _ = stream.write_all(bytes);
-        Answer::read(stream)
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.with(path, "")
-    }
-
-    fn with(&self, path: &str, headers: &str) -> Answer {
-        self.raw(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n").as_bytes())
-    }
-
-    fn post_bytes(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
-            body.len()
-        );
-        self.raw(&[head.as_bytes(), body].concat())
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Answer {
-        self.post_bytes(path, "", body.to_string().as_bytes())
-    }
-
-    fn complete(&self, body: Value) -> Value {
-        let answer = self.post("/v1/completions", &body);
-        assert_eq!(answer.status, 200, "{body}: {}", answer.body);
-        json(&answer.body)
-    }
-
-    fn metric(&self, name: &str) -> u64 {
-        let text = self.get("/metrics").body;
-        let line = text
-            .lines()
-            .find(|l| l.starts_with(&format!("corella_{name} ")))
-            .unwrap_or_else(|| panic!("{name}: {text}"));
-        line.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number")
-    }
-
-    /// Waits until nothing is under way and no page is held.
-    fn rests(&self) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while self.metric("running") + self.metric("waiting") + self.metric("queued") + self.metric("pages_held") > 0 {
-            assert!(Instant::now() < end, "something is still under way");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn read(mut stream: TcpStream) -> Answer {
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        let head = head.to_lowercase();
-        let body = if head.contains("transfer-encoding: chunked") { unchunk(body) } else { body.to_owned() };
-        Answer { status, head, body }
-    }
-
-    fn error(&self) -> Value {
-        json(&self.body)["error"].clone()
-    }
-
-    /// The documents of a stream, the last marker left out.
-    fn events(&self) -> Vec<Value> {
-        let data: Vec<&str> = self.body.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
-        assert_eq!(data.last(), Some(&"[DONE]"), "{}", self.body);
-        data[..data.len() - 1].iter().map(|d| json(d)).collect()
-    }
-}
-
-fn unchunk(mut rest: &str) -> String {
-    let mut whole = String::new();
-    while let Some((size, more)) = rest.split_once("\r\n") {
-        let Ok(size) = usize::from_str_radix(size, 16) else { break };
-        if size == 0 || more.len() < size {
-            break;
-        }
-        whole.push_str(&more[..size]);
-        rest = more[size..].trim_start_matches("\r\n");
-    }
-    whole
-}
-
-fn text(answer: &Value) -> &str {
-    answer["choices"][0]["text"].as_str().expect("text")
-}
 
 #[test]
 fn a_completion_is_what_generate_writes_and_a_stream_is_the_same_text() {
@@ -290,91 +135,38 @@ fn a_chat_is_a_transcript_and_says_so() {
     assert_eq!(answer["corella"]["stop"], json!("\nHuman:"));
     let same = server.complete(json!({"prompt": page, "max_tokens": 8, "seed": 1, "stop": "\nHuman:"}));
     assert_eq!(answer["choices"][0]["message"]["content"].as_str(), Some(text(&same).trim()));
+
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    let events = server.post("/v1/chat/completions", &streamed).events();
+    assert_eq!(events[0]["corella"], answer["corella"], "a stream says so too");
+    assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
+    assert!(events.iter().all(|e| e["object"] == "chat.completion.chunk"));
+    let joined: String = events.iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(Some(joined.as_str()), answer["choices"][0]["message"]["content"].as_str());
+    let ends: Vec<_> = events.iter().map(|e| &e["choices"][0]["finish_reason"]).filter(|f| !f.is_null()).collect();
+    assert_eq!(ends, [&answer["choices"][0]["finish_reason"]]);
 }
 
 #[test]
-fn wrong_requests_are_refused_with_the_field_and_the_range_and_disturb_nobody() {
+fn unknown_models_paths_and_methods_are_named() {
     let server = Server::start(&[]);
-    let long = "a ".repeat(5000);
-    let many: Vec<String> = (0..100_000).map(|i| i.to_string()).collect();
-    for (body, param) in [
-        (json!({"n": 1_000_000}), "n"),
-        (json!({"best_of": 100_000}), "best_of"),
-        (json!({"n": 3, "best_of": 2}), "best_of"),
-        (json!({"max_tokens": -1}), "max_tokens"),
-        (json!({"prompt": [99_999_999]}), "prompt"),
-        (json!({"prompt": [-1]}), "prompt"),
-        (json!({"prompt": long}), "prompt"),
-        (json!({"prompt": "", "add_special_tokens": false}), "prompt"),
-        (json!({"stop": many}), "stop"),
-        (json!({"temperature": -1}), "temperature"),
-        (json!({"top_p": 0}), "top_p"),
-        (json!({"logprobs": 5000}), "logprobs"),
-        (json!({"logit_bias": {"99999999": 1}}), "logit_bias"),
-        (json!({"suffix": "x"}), "suffix"),
-        (json!({"prompt_embeds": "x"}), "prompt_embeds"),
-        (json!({"grammar": "x"}), "grammar"),
-        (json!({"min_tokens": 9, "max_tokens": 3}), "min_tokens"),
-    ] {
-        let answer = server.post("/v1/completions", &body);
-        assert_eq!(answer.status, 400, "{param}: {}", answer.body);
-        let error = answer.error();
-        assert_eq!(error["param"], json!(param), "{error}");
-        assert!(
-            error["type"].is_string()
-                && error["code"].is_string()
-                && error["message"].as_str().is_some_and(|m| m.len() < 300)
-        );
-    }
-    for body in
-        [&b"{\"prompt\": \"\xff\xfe\"}"[..], b"{\"prompt\": \"\\ud800\"}", b"[1]", b"", b"{\"temperature\": NaN}"]
-    {
-        assert_eq!(server.post_bytes("/v1/completions", "", body).status, 400);
-    }
     let answer = server.post("/v1/completions", &json!({"model": "another"}));
     assert_eq!((answer.status, answer.error()["code"].clone()), (404, json!("model_not_found")));
     assert_eq!(server.get("/nothing").status, 404);
     assert_eq!(server.get("/v1/completions").status, 405);
-    // An empty prompt is the token that marks the start; extreme seeds work; too many tokens are cut to the room.
-    for body in [json!({"prompt": ""}), json!({"prompt": []}), json!({"seed": u64::MAX}), json!({"seed": i64::MIN})] {
-        server.complete(body);
+    let suffix = server.post("/v1/completions", &json!({"suffix": "x"}));
+    assert_eq!((suffix.status, suffix.error()["param"].clone()), (400, json!("suffix")));
+}
+
+#[test]
+fn a_key_opens_everything_but_health_which_is_open() {
+    let server = Server::start(&["--api-key", "secret"]);
+    for path in ["/v1/models", "/metrics", "/openapi.json", "/corella/demos", "/corella/run", "/corella/transcript"] {
+        assert_eq!(server.get(path).status, 401, "{path}");
+        assert_eq!(server.with(path, "authorization: Bearer secret\r\n").status, 200, "{path}");
     }
-    let cut = server.complete(json!({"prompt": "The", "max_tokens": 4_000_000_000u32, "ignore_eos": true}));
-    assert!(cut["corella"]["max_tokens"].as_u64() < Some(256) && cut["choices"][0]["finish_reason"] == "length");
-    server.rests();
-}
-
-#[test]
-fn bodies_and_heads_that_are_too_large_are_refused_before_any_work() {
-    let server = Server::start(&[]);
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n";
-    assert_eq!(server.raw(head.as_bytes()).status, 413);
-    let chunk = format!("100000\r\n{}\r\n", "x".repeat(1 << 20));
-    let chunked = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".to_owned()
-        + &chunk.repeat(17);
-    assert_eq!(server.raw(chunked.as_bytes()).status, 413);
-    assert_eq!(server.with("/health", &format!("x-long: {}\r\n", "y".repeat(200_000))).status, 431);
-    // A million equal letters are tokenised and then refused by the context, in linear time.
-    assert_eq!(server.post("/v1/completions", &json!({"prompt": "a".repeat(1_000_000)})).status, 400);
-    assert_eq!(server.post("/v1/completions", &json!({"prompt": " ".repeat(1_000_000)})).status, 400);
-}
-
-#[test]
-fn keys_hosts_and_origins_are_checked() {
-    let server = Server::start(&["--api-key", "secret", "--cors-origin", "https://a.example"]);
-    assert_eq!(server.get("/v1/models").status, 401);
-    assert_eq!(server.with("/v1/models", "authorization: Bearer wrong\r\n").status, 401);
-    let good = server.with("/v1/models", "authorization: Bearer secret\r\norigin: https://a.example\r\n");
-    assert_eq!(good.status, 200);
-    assert!(good.head.contains("access-control-allow-origin: https://a.example"));
-    let other = server.with("/health", "origin: https://b.example\r\n");
-    assert_eq!(other.status, 200, "health needs no key");
-    assert!(!other.head.contains("access-control-allow-origin"));
-    let foreign = server.raw(b"GET /health HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
-    assert_eq!(foreign.status, 403);
-    let output = common::corella(&["serve", model(), "--host", "0.0.0.0", "--port", "0"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(common::stderr(&output).contains("--api-key"), "{}", common::stderr(&output));
+    assert_eq!((server.get("/health").status, server.get("/").status), (200, 200));
 }
 
 #[test]
@@ -388,63 +180,72 @@ fn a_client_that_leaves_frees_its_pages_and_a_full_queue_says_so() {
     };
     let mut streams: Vec<TcpStream> = (0..12).map(|_| server.open()).collect();
     streams.iter_mut().for_each(send);
-    let mut refused = 0;
-    let mut first = [0; 16];
+    // Each is answered at once: with the head of its stream, or with 429.
+    let mut statuses = Vec::new();
     for stream in &mut streams {
-        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
-        if stream.read(&mut first).is_ok_and(|n| n > 12) && first.starts_with(b"HTTP/1.1 429") {
-            refused += 1;
-        }
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).expect("an answer");
+        statuses.push(String::from_utf8_lossy(&first[9..]).into_owned());
     }
-    assert!(refused > 0, "twelve requests, two places to wait");
+    assert!(statuses.iter().all(|s| s == "200" || s == "429"), "{statuses:?}");
+    assert!(statuses.iter().any(|s| s == "429"), "twelve requests, two places to wait");
     drop(streams);
     server.rests();
     assert!(server.metric("cancelled_total") > 0);
     server.complete(json!({"prompt": "The", "max_tokens": 3}));
 }
 
+/// `cargo run --release -p corella-server --example load` is the long form.
 #[test]
 fn hundreds_of_streams_with_random_disconnects_end_with_all_pages_free() {
-    let server = Server::start(&["--queue", "64", "--parallel", "16"]);
+    let server = Server::start(&["--queue", "128", "--parallel", "16"]);
+    let body = json!({"prompt": "The red fox", "max_tokens": 12, "seed": 9, "stream": true}).to_string();
     let expected = server.complete(json!({"prompt": "The red fox", "max_tokens": 12, "seed": 9}));
     let expected = text(&expected).to_owned();
-    let outcomes: Vec<u16> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..16u64)
-            .map(|worker| {
-                let (server, expected) = (&server, &expected);
-                scope.spawn(move || {
-                    let mut seen = Vec::new();
-                    for i in 0..25u64 {
-                        let leave = (worker * 31 + i * 17) % 3 == 0;
-                        let body = json!({"prompt": "The red fox", "max_tokens": 12, "seed": 9, "stream": true}).to_string();
-                        let mut stream = server.open();
-                        let head = format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                        stream.write_all(head.as_bytes()).expect("sent");
-                        if leave {
-                            let _ = stream.read(&mut [0; 200]);
-                            continue;
-                        }
-                        let answer = Answer::read(stream);
-                        if answer.status == 200 {
-                            let joined: String = answer.events().iter().filter_map(|e| e["choices"][0]["text"].as_str()).map(str::to_owned).collect();
-                            assert_eq!(&joined, expected);
-                        }
-                        seen.push(answer.status);
-                    }
-                    seen
-                })
-            })
-            .collect();
-        workers.into_iter().flat_map(|w| w.join().expect("a worker")).collect()
-    });
-    assert!(outcomes.iter().all(|status| [200, 429].contains(status)), "{outcomes:?}");
-    assert!(outcomes.iter().filter(|s| **s == 200).count() > 100);
+    let one = |worker: u64| {
+        let mut stream = server.open();
+        let head = format!(
+            "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        if worker % 3 == 0 {
+            let mut some = vec![0; (worker as usize * 37) % 900];
+            let _ = stream.read(&mut some);
+            return None;
+        }
+        let answer = Answer::read(stream);
+        if answer.status == 200 {
+            let events = answer.events();
+            let joined: String = events.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
+            assert_eq!(joined, expected);
+        }
+        Some(answer.status)
+    };
+    let wave = |round: u64| -> Vec<u16> {
+        std::thread::scope(|scope| {
+            let one = &one;
+            let workers: Vec<_> = (0..200).map(|i| scope.spawn(move || one(round * 200 + i))).collect();
+            workers.into_iter().filter_map(|w| w.join().expect("a worker")).collect()
+        })
+    };
+    let mut statuses = wave(0);
     server.rests();
+    let early = server.resident_bytes();
+    for round in 1..4 {
+        statuses.extend(wave(round));
+    }
+    server.rests();
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+    assert!(statuses.iter().filter(|s| **s == 200).count() > 100, "{statuses:?}");
+    if let (Some(early), Some(late)) = (early, server.resident_bytes()) {
+        assert!(late < early + (48 << 20), "memory: {early} bytes after the first wave, {late} after the last");
+    }
 }
 
 #[test]
 fn a_server_told_to_stop_finishes_what_is_under_way() {
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(&["--drain-seconds", "120"]);
     let body = json!({"prompt": "The", "max_tokens": 28, "n": 20, "stream": true, "ignore_eos": true}).to_string();
     let mut stream = server.open();
     let head =
@@ -474,7 +275,7 @@ fn a_model_that_cannot_be_loaded_leaves_a_server_that_says_why() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
     let server = Server { address: json(&line)["address"].as_str().expect("an address").to_owned(), child };
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = server.get("/health");
         assert_eq!(answer.status, 503);
@@ -500,4 +301,61 @@ fn the_playground_is_one_page_without_other_servers() {
     let run = json(&server.get("/corella/run").body);
     assert!(run["log"].as_array().is_some_and(|log| log.len() >= 30), "the run folder is followed");
     assert!(json(&server.get("/corella/demos").body)["demos"].as_array().is_some_and(|d| d.len() == 6));
+}
+
+#[test]
+fn a_run_in_progress_is_shown_live_and_ends_when_it_is_told_to() {
+    let folder = Folder::new("live");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let mut args = tiny_run(&data, &run, "100000000");
+    args.extend(["--sample-every", "50", "--serve=127.0.0.1:0", "--json"]);
+    let (mut server, lines) = Server::beside(&args);
+    let reader = std::thread::spawn(move || lines.last());
+    let end = Instant::now() + Duration::from_secs(120);
+    let seen = loop {
+        let seen = json(&server.get("/corella/run").body);
+        let rows = |name: &str| seen[name].as_array().map_or(0, Vec::len);
+        if rows("log") > 60 && rows("samples") > 1 {
+            break seen;
+        }
+        assert!(Instant::now() < end, "{seen}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(seen["plan"].as_str().is_some_and(|plan| plan.contains("steps = 100000000")), "{}", seen["plan"]);
+    let health = server.get("/health");
+    assert_eq!(health.status, 503);
+    assert!(health.error()["message"].as_str().is_some_and(|m| m.contains("training, update ")), "{}", health.body);
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "The"})).status, 503);
+    assert!(server.get("/").body.contains("Corella") && server.get("/run.html").body.contains("Loss"));
+    let since = seen["log"].as_array().and_then(|log| log.last()).expect("a row")["step"].clone();
+    let news = json(&server.get(&format!("/corella/run?since={since}")).body);
+    assert!(news["log"].as_array().expect("rows").iter().all(|row| row["step"].as_u64() > since.as_u64()));
+    signal(&server.child, "TERM");
+    assert!(server.child.wait().expect("ended").success());
+    let last = reader.join().expect("a reader").expect("a line").expect("text");
+    assert_eq!(json(&last)["state"], "stopped");
+}
+
+#[test]
+fn a_run_that_ends_is_served_in_the_playground() {
+    let folder = Folder::new("served");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let mut args = tiny_run(&data, &run, "5");
+    args.extend(["--serve=127.0.0.1:0", "--json"]);
+    let (mut server, lines) = Server::beside(&args);
+    let reader = std::thread::spawn(move || lines.count());
+    server.ready(60);
+    let answer = server.complete(json!({"prompt": "The", "max_tokens": 4}));
+    assert_eq!(answer["usage"]["completion_tokens"], json!(4));
+    signal(&server.child, "TERM");
+    assert!(server.child.wait().expect("ended").success());
+    reader.join().expect("a reader");
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("--serve={}", busy.local_addr().expect("an address"));
+    let again = folder.join("again").display().to_string();
+    let mut args = tiny_run(&data, &again, "5");
+    args.push(&address);
+    let output = common::corella(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(common::stderr(&output).contains("cannot listen"), "{}", common::stderr(&output));
 }

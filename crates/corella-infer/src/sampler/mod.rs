@@ -177,6 +177,17 @@ impl Distribution<'_> {
         (scaled - (self.total as f64 / ONE as f64).ln()) as f32
     }
 
+    /// Entropy in nats: ln Z − Σ p (logit − max) / temperature, over the tokens that the filters left.
+    pub fn entropy(&self) -> f32 {
+        let total = self.total.max(1) as f64;
+        let mean = self.weights.iter().zip(self.logits).fold(0.0, |mean, (weight, logit)| {
+            // A token without weight may have a logit of −∞.
+            let scaled = (f64::from(*logit) - f64::from(self.max)) / f64::from(self.temperature);
+            if *weight == 0 { mean } else { mean + *weight as f64 * scaled }
+        });
+        ((total / ONE as f64).ln() - mean / total).max(0.0) as f32
+    }
+
     /// The `n` likeliest tokens with the logs of their probabilities, in order.
     pub fn top(&mut self, n: usize) -> Vec<(u32, f32)> {
         let (weights, filtered) = (self.weights, self.filtered);

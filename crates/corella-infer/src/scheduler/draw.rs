@@ -61,17 +61,18 @@ impl Drawer {
         let top = request.logprobs.map(|n| reported.top(n)).unwrap_or_default();
         let log_probs: Vec<Option<f32>> =
             ids.iter().map(|id| request.logprobs.map(|_| reported.log_prob(*id))).collect();
+        let entropy = request.logprobs.map(|_| reported.entropy());
         let ranking = raw.as_ref().unwrap_or(&filtered);
         let rank = |id: u32| if ranks { f64::from(ranking.log_prob(id)) } else { 0.0 };
         ids.into_iter()
             .zip(log_probs)
-            .map(|(id, logprob)| (TokenLogProb { id, logprob, top: top.clone() }, rank(id)))
+            .map(|(id, logprob)| (TokenLogProb { id, logprob, entropy, top: top.clone() }, rank(id)))
             .collect()
     }
 
     /// The raw log-probability of `id` in a row of logits, with `n` alternatives.
     pub fn score(&mut self, logits: &[f32], id: u32, n: usize) -> TokenLogProb {
         let mut raw = self.raw.distribution(logits, &self.plain);
-        TokenLogProb { id, logprob: Some(raw.log_prob(id)), top: raw.top(n) }
+        TokenLogProb { id, logprob: Some(raw.log_prob(id)), entropy: Some(raw.entropy()), top: raw.top(n) }
     }
 }

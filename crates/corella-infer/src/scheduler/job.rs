@@ -54,7 +54,7 @@ impl Job {
     pub fn new(request: Arc<Request>, sink: Sink, cancelled: Cancelled) -> Job {
         let ranks = request.best_of > request.n;
         // Nothing stands before the first token.
-        let first = TokenLogProb { id: request.prompt[0], logprob: None, top: Vec::new() };
+        let first = TokenLogProb { id: request.prompt[0], ..TokenLogProb::default() };
         Job {
             sink,
             cancelled,

@@ -92,7 +92,12 @@ fn expected(params: &RequestParams, room: usize) -> Completion {
     let (mut sampler, mut plain) = (Sampler::default(), Sampler::default());
     let mut scored = |logits: &[f32], id: u32, n: Option<usize>| {
         let mut raw = plain.distribution(logits, &Sampling::plain());
-        TokenLogProb { id, logprob: n.map(|_| raw.log_prob(id)), top: n.map(|n| raw.top(n)).unwrap_or_default() }
+        TokenLogProb {
+            id,
+            logprob: n.map(|_| raw.log_prob(id)),
+            entropy: n.map(|_| raw.entropy()),
+            top: n.map(|n| raw.top(n)).unwrap_or_default(),
+        }
     };
     let mut completion = Completion::default();
     for sample in 0..params.n {
@@ -135,7 +140,7 @@ fn expected(params: &RequestParams, room: usize) -> Completion {
         completion.choices.push(choice);
     }
     if let Some(n) = params.prompt_logprobs {
-        completion.prompt.push(TokenLogProb { id: params.prompt[0], logprob: None, top: vec![] });
+        completion.prompt.push(TokenLogProb { id: params.prompt[0], ..TokenLogProb::default() });
         for at in 1..params.prompt.len() {
             let logits = logits_behind(params.prompt[..at].iter().copied());
             completion.prompt.push(scored(&logits, params.prompt[at], Some(n)));

@@ -14,8 +14,10 @@ use axum::response::{IntoResponse, Response};
 
 pub use request::{CompletionCall, Prompt, Show};
 pub use run::{collect, start};
-pub use stream::stream;
+pub use response::Stretch;
+pub use stream::{Chunks, stream};
 
+use self::stream::CompletionChunks;
 use crate::app::App;
 use crate::error::ApiError;
 
@@ -26,7 +28,8 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     let (show, streamed) = (call.show, call.stream);
     let running = start(&served, call)?;
     if streamed {
-        return Ok(stream(served, running, show));
+        let chunks = CompletionChunks::new(served.clone(), &running, show);
+        return Ok(stream(served, running, show, Box::new(chunks)));
     }
     Ok(axum::Json(collect(&served, running, show).await?).into_response())
 }

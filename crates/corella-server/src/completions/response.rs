@@ -11,6 +11,8 @@ use super::request::Show;
 pub struct Frame {
     /// Id of the answer.
     pub id: String,
+    /// Kind of document.
+    pub object: &'static str,
     /// Seconds since 1970.
     pub created: u64,
     /// The model.
@@ -24,7 +26,7 @@ impl Frame {
     pub fn document(&self, choices: Vec<Value>) -> Map<String, Value> {
         let mut document = Map::new();
         document.insert("id".to_owned(), json!(self.id));
-        document.insert("object".to_owned(), json!("text_completion"));
+        document.insert("object".to_owned(), json!(self.object));
         document.insert("created".to_owned(), json!(self.created));
         document.insert("model".to_owned(), json!(self.model));
         document.insert("system_fingerprint".to_owned(), json!(self.fingerprint));
@@ -120,6 +122,7 @@ pub fn probabilities(t: &TokenLogProb, n: usize, tokenizer: &Tokenizer) -> Value
     };
     let mut token = one(t.id, t.logprob);
     let top: Vec<Value> = t.top.iter().take(n).map(|(id, logprob)| one(*id, Some(*logprob))).collect();
+    token["entropy"] = json!(t.entropy);
     token["top_logprobs"] = json!(top);
     token
 }

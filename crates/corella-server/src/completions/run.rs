@@ -71,11 +71,12 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
     Ok(Running { events, prompts, n, max_tokens, seed, _tickets: tickets })
 }
 
-/// The frame of a new answer.
-pub fn frame(served: &Served) -> Frame {
+/// The frame of a new answer: a document of kind `object` whose id begins with `prefix`.
+pub fn frame(served: &Served, object: &'static str, prefix: &str) -> Frame {
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     Frame {
-        id: format!("cmpl-{:016x}", served.next_id()),
+        id: format!("{prefix}-{:016x}", served.next_id()),
+        object,
         created,
         model: served.name.clone(),
         fingerprint: served.fingerprint.clone(),
@@ -84,7 +85,7 @@ pub fn frame(served: &Served) -> Frame {
 
 /// The prompt as an echoed stretch.
 pub fn echo(served: &Served, prompt: &[u32], scores: Option<Vec<TokenLogProb>>) -> Stretch {
-    let unknown = || prompt.iter().map(|id| TokenLogProb { id: *id, logprob: None, top: Vec::new() }).collect();
+    let unknown = || prompt.iter().map(|id| TokenLogProb { id: *id, ..TokenLogProb::default() }).collect();
     // The token that marks the start has no text of its own; it is in the lists of tokens only.
     Stretch { text: served.text_of(prompt), tokens: scores.unwrap_or_else(unknown), echo: true, finish: None }
 }
@@ -139,7 +140,7 @@ pub async fn collect(served: &Served, mut running: Running, show: Show) -> Resul
         }
         written
     });
-    let mut document = frame(served).document(choices.collect());
+    let mut document = frame(served, "text_completion", "cmpl").document(choices.collect());
     document.insert("usage".to_owned(), usage(&used));
     if let [one] = &used[..] {
         document.insert("timings".to_owned(), timings(one));

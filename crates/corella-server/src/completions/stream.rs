@@ -20,10 +20,56 @@ use crate::served::Served;
 /// A comment line this often keeps proxies from closing a stream while a long prompt is read.
 const PING: Duration = Duration::from_secs(10);
 
+/// How the chunks of one kind of answer look.
+pub trait Chunks: Send {
+    /// Name of the kind.
+    fn object(&self) -> &'static str;
+    /// What the answer's id begins with.
+    fn id_prefix(&self) -> &'static str;
+    /// What the first chunk says about the request, so that a stopped stream can be repeated.
+    fn about(&self) -> Value;
+    /// A stretch of choice `index`; none where there is nothing to say yet.
+    fn choice(&mut self, index: usize, stretch: &Stretch) -> Option<Value>;
+}
+
+/// Chunks of `/v1/completions`.
+pub struct CompletionChunks {
+    served: Arc<Served>,
+    show: Show,
+    about: Value,
+    choices: Vec<Choice>,
+}
+
+impl CompletionChunks {
+    /// For the choices of a request at work.
+    pub fn new(served: Arc<Served>, running: &Running, show: Show) -> CompletionChunks {
+        let choices = (0..running.prompts.len() * running.n).map(Choice::new).collect();
+        CompletionChunks { served, show, about: about(running), choices }
+    }
+}
+
+impl Chunks for CompletionChunks {
+    fn object(&self) -> &'static str {
+        "text_completion"
+    }
+
+    fn id_prefix(&self) -> &'static str {
+        "cmpl"
+    }
+
+    fn about(&self) -> Value {
+        self.about.clone()
+    }
+
+    fn choice(&mut self, index: usize, stretch: &Stretch) -> Option<Value> {
+        Some(self.choices[index].write(stretch, &self.show, &self.served.tokenizer))
+    }
+}
+
 /// Answers with a stream. When the client leaves, the body is dropped, the writing task ends and with it the work.
-pub fn stream(served: Arc<Served>, running: Running, show: Show) -> Response {
+pub fn stream(served: Arc<Served>, running: Running, show: Show, chunks: Box<dyn Chunks>) -> Response {
     let (send, receive) = mpsc::unbounded_channel();
-    tokio::spawn(write(served, running, show, send));
+    tokio::spawn(write(served, running, show, chunks, send));
     Sse::new(UnboundedReceiverStream::new(receive)).keep_alive(KeepAlive::new().interval(PING)).into_response()
 }
 
@@ -34,9 +80,9 @@ struct Writer {
     served: Arc<Served>,
     show: Show,
     frame: Frame,
-    choices: Vec<Choice>,
+    chunks: Box<dyn Chunks>,
     echoed: Vec<bool>,
-    about: Value,
+    begun: bool,
     send: Sender,
 }
 
@@ -57,10 +103,10 @@ impl Writer {
     }
 
     fn stretch(&mut self, index: usize, stretch: &Stretch) -> Result<(), Gone> {
-        let choice = self.choices[index].write(stretch, &self.show, &self.served.tokenizer);
-        // The seed comes with the first chunk, so that a stopped stream can be repeated.
-        let extra = [("corella", self.about.take())];
-        self.chunk(vec![choice], if extra[0].1.is_null() { &[] } else { &extra })
+        let Some(choice) = self.chunks.choice(index, stretch) else { return Ok(()) };
+        let first = !std::mem::replace(&mut self.begun, true);
+        let extra = first.then(|| ("corella", self.chunks.about()));
+        self.chunk(vec![choice], extra.as_slice())
     }
 
     /// The prompt in front of a choice, once.
@@ -73,15 +119,15 @@ impl Writer {
     }
 }
 
-async fn write(served: Arc<Served>, mut running: Running, show: Show, send: Sender) {
+async fn write(served: Arc<Served>, mut running: Running, show: Show, chunks: Box<dyn Chunks>, send: Sender) {
     let total = running.prompts.len() * running.n;
     let mut writer = Writer {
-        frame: frame(&served),
-        choices: (0..total).map(Choice::new).collect(),
+        frame: frame(&served, chunks.object(), chunks.id_prefix()),
         echoed: vec![false; total],
-        about: about(&running),
+        begun: false,
         served,
         show,
+        chunks,
         send,
     };
     match events(&mut writer, &mut running).await {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use corella_eval::{Item, Task};
 use corella_infer::{SampleParams, continue_tokens};
@@ -9,6 +10,7 @@ use corella_model::gpt2::{Gpt2Files, Gpt2Train, random_weights};
 use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, SpecialIds};
 use corella_model::{AnyModel, BatchShape, ModelFiles, TextModel, TrainModel};
 use corella_ops::OpsTrain;
+use corella_server::{App, Loading};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport};
@@ -18,11 +20,13 @@ use crate::commands::eval::{load_task, task_scores};
 use crate::commands::plan::{check_memory, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::run_plan::{Wanted, wanted};
 use crate::device::TrainDevice;
+use crate::commands::serve::Settings;
 use crate::error::{Failure, Result};
 use crate::inputs::dataset;
 use crate::machine::environment;
 use crate::shape::ModelShape;
 use crate::signals::stop_flag;
+use crate::site::Site;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
@@ -31,10 +35,26 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     let (mut plan, dir, data) = resolve(args, common)?;
     let mut run = build(&mut plan, dir, data, args.resume, device, common.json)?;
     let stop = stop_flag(&run.dir)?;
+    let site = args.serve.map(|address| Site::of_run(Some(address), &run.dir)).transpose()?;
     let mut hooks = Console::new(&run, common.json);
     hooks.tasks = tasks(&run.plan)?;
+    if let Some(site) = &site {
+        site.announce(common.json, &[("live", "run.html")]);
+        hooks.watched = Some(site.app());
+    }
     let outcome = corella_train::train(&mut run, &mut hooks, &stop)?;
-    finish(&run.plan, &run.dir, &outcome, common)
+    finish(&run.plan, &run.dir, &outcome, common)?;
+    let dir = run.dir.clone();
+    // The arenas of training go before the model is loaded for the playground.
+    drop((run, hooks));
+    match site {
+        Some(site) if outcome.finished => {
+            site.announce(common.json, &[("playground", "")]);
+            site.serve(&Settings::of_run(&dir, common))
+        }
+        Some(site) => site.stop(),
+        None => Ok(()),
+    }
 }
 
 /// The tasks to evaluate during training.
@@ -181,6 +201,8 @@ pub struct Console {
     quiet: bool,
     /// Tasks of `--eval-every`.
     tasks: Vec<(Task, Vec<Item>)>,
+    /// The site that shows the run.
+    pub watched: Option<Arc<App>>,
 }
 
 impl Console {
@@ -195,13 +217,19 @@ impl Console {
             steps: 0,
             quiet,
             tasks: Vec::new(),
+            watched: None,
         }
     }
 
-    /// Counts an update for the remaining time without printing it.
+    /// Counts an update, for the remaining time and for the site, without printing it.
     pub fn count(&mut self, report: &StepReport) {
         self.seconds += report.ms / 1e3;
         self.steps += 1;
+        if let Some(app) = &self.watched {
+            let steps = self.plan.train.steps;
+            let what = format!("training, update {} of {steps}", report.step);
+            app.loading(Loading::Busy { what, share: Some(report.step as f32 / steps.max(1) as f32) });
+        }
     }
 }
 

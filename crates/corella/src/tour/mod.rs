@@ -4,10 +4,12 @@ mod phenomena;
 
 pub use phenomena::OPENING;
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use corella_model::TextModel;
 use corella_model::gpt2::{Gpt2Infer, load_gpt2};
+use corella_server::Loading;
 use corella_text::data::Order;
 use corella_text::tiny_internet::{Corpus, CorpusOptions, Grammar, World, facts, probes};
 use corella_train::{
@@ -15,11 +17,13 @@ use corella_train::{
 };
 
 use crate::cli::{Common, TourArgs};
+use crate::commands::serve::Settings;
 use crate::commands::train::{Console, build};
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, processor, tiny_dataset};
 use crate::signals::stop_flag;
+use crate::site::Site;
 use crate::terminal::plot;
 
 /// Tokens per update.
@@ -44,8 +48,14 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     }
     let mut run = build(&mut plan, args.out.clone(), data, args.resume, TrainDevice::choose(common)?, common.json)?;
     let stop = stop_flag(&run.dir)?;
+    let site = site(args, common)?;
+    let mut console = Console::new(&run, common.json);
+    if let Some(site) = &site {
+        site.announce(common.json, &[("watch it in the browser", "run.html")]);
+        console.watched = Some(site.app());
+    }
     let mut live = Live {
-        console: Console::new(&run, common.json),
+        console,
         losses: Vec::new(),
         quiet: common.json,
         steps: plan.train.steps,
@@ -53,10 +63,13 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     let outcome = corella_train::train(&mut run, &mut live, &stop)?;
     if !outcome.finished {
         println!("stopped after {} steps; go on with: corella tour --resume", outcome.step);
-        return Ok(());
+        return site.map_or(Ok(()), Site::stop);
+    }
+    if let Some(site) = &site {
+        site.app().loading(Loading::Busy { what: "measuring what it can do".to_owned(), share: None });
     }
     let tokenizer = run.data.tokenizer.clone();
-    drop(run);
+    drop((run, live));
     let mut model = Gpt2Infer::new(processor(common)?, load_gpt2(&outcome.checkpoint)?)?;
     let list = facts(&world, &corpus);
     let measured =
@@ -73,7 +86,19 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
             args.out.display()
         );
     }
-    Ok(())
+    let Some(site) = site else { return Ok(()) };
+    drop(model);
+    site.announce(common.json, &[("or in the playground, each effect one click away", "")]);
+    site.serve(&Settings::of_run(&args.out, common))
+}
+
+/// The site of the tour: where it is asked for, and for somebody who sits at a terminal.
+fn site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
+    let somebody = std::io::stdout().is_terminal() && !common.json && !args.no_serve;
+    match args.serve {
+        None if !somebody => Ok(None),
+        address => Site::of_run(address, &args.out).map(Some),
+    }
 }
 
 /// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, linear decay over the last 40 %.

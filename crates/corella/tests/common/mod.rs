@@ -1,6 +1,9 @@
 //! Runs the real program in a folder of its own.
 #![allow(dead_code)]
 
+#[cfg(unix)]
+pub mod server;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 

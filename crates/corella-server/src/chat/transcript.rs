@@ -1,22 +1,9 @@
-//! `/v1/chat/completions` on a base model: the conversation is written down as a transcript, and the model continues the
-//! page. The page is shown in the answer; nothing else happens to the messages.
+//! A conversation as a page of text: the names in front of the turns, and what stands before the first of them.
 
-use std::sync::Arc;
-
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use corella_infer::CacheScope;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::app::App;
-use crate::completions::{CompletionCall, Prompt, Show, collect, start};
 use crate::error::ApiError;
-use crate::fields::Fields;
-use crate::served::Served;
 
 /// How a conversation is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +37,7 @@ impl Transcript {
     }
 
     /// The page, up to the assistant's next line.
-    fn page(&self, messages: &[Message]) -> String {
+    pub fn page(&self, messages: &[Message]) -> String {
         let system: Vec<&str> = messages.iter().filter(|m| m.role == Role::System).map(|m| &*m.content).collect();
         let mut page = if system.is_empty() { self.preamble.clone() } else { system.join("\n\n") };
         for message in messages {
@@ -72,13 +59,15 @@ enum Role {
     Assistant,
 }
 
+/// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Message {
+pub struct Message {
     role: Role,
     content: String,
 }
 
-fn messages(value: Option<Value>) -> Result<Vec<Message>, ApiError> {
+/// The `messages` of a request; the last is the user's.
+pub fn messages(value: Option<Value>) -> Result<Vec<Message>, ApiError> {
     let wrong = |what: &str| ApiError::bad("messages", format!("`messages`: {what}"));
     let Some(Value::Array(list)) = value else { return Err(wrong("an array of messages is needed")) };
     let all: Vec<Message> = list
@@ -112,76 +101,10 @@ fn content(value: &Value) -> Option<String> {
     }
 }
 
-/// The transcript in use.
-pub async fn transcript(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({"transcript": app.transcript, "stop": app.transcript.stop()}))
-}
-
-/// The route.
-pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
-    let served = app.served()?;
-    let (call, page) = parse(&app, &served, &body, app.access.scope(&headers))?;
-    let show = call.show;
-    let running = start(&served, call)?;
-    let answer = collect(&served, running, show).await?;
-    Ok(Json(as_chat(&answer, &page, &app.transcript)).into_response())
-}
-
-/// The fields of a chat are those of a completion, but for the prompt and three names.
-fn parse(app: &App, served: &Served, body: &[u8], scope: CacheScope) -> Result<(CompletionCall, String), ApiError> {
-    let mut f = Fields::parse(body)?;
-    let page = app.transcript.page(&messages(f.take("messages"))?);
-    if f.flag("stream")? {
-        let message = "a transcript is not streamed here; stream the page itself from /v1/completions";
-        return Err(ApiError::bad("stream", message));
-    }
-    for name in ["tools", "tool_choice", "response_format", "functions", "logprobs", "top_logprobs"] {
-        if f.take(name).is_some_and(|value| value != json!(false)) {
-            return Err(ApiError::bad(name, format!("`{name}` is not offered for a transcript; use /v1/completions")));
-        }
-    }
-    let mut rest: serde_json::Map<String, Value> = f.entries().collect();
-    if let Some(most) = rest.remove("max_completion_tokens") {
-        rest.insert("max_tokens".to_owned(), most);
-    }
-    rest.entry("max_tokens").or_insert(json!(256));
-    let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), scope, served.random_seed())?;
-    call.prompts = vec![Prompt::Text(page.clone())];
-    call.params.stop.push(app.transcript.stop());
-    call.show = Show::default();
-    Ok((call, page))
-}
-
-fn as_chat(answer: &Value, page: &str, transcript: &Transcript) -> Value {
-    let none = Vec::new();
-    let choices: Vec<Value> = answer["choices"]
-        .as_array()
-        .unwrap_or(&none)
-        .iter()
-        .map(|c| {
-            let text = c["text"].as_str().unwrap_or_default().trim();
-            json!({
-                "index": c["index"],
-                "message": {"role": "assistant", "content": text},
-                "logprobs": null,
-                "finish_reason": c["finish_reason"],
-            })
-        })
-        .collect();
-    json!({
-        "id": answer["id"], "object": "chat.completion", "created": answer["created"], "model": answer["model"],
-        "system_fingerprint": answer["system_fingerprint"], "choices": choices, "usage": answer["usage"],
-        "corella": {
-            "note": "This is a base model. It continued the transcript below; no chat template was applied.",
-            "prompt": page,
-            "stop": transcript.stop(),
-            "seed": answer["corella"]["seed"],
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

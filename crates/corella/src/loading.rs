@@ -1,0 +1,48 @@
+//! How far the loading of a model is: a source that counts the bytes that are read through it.
+
+use std::cell::Cell;
+
+use corella_model::formats::FormatError;
+use corella_model::llama::{LlamaConfig, LlamaSource, param_specs};
+use corella_ops::WeightFormat;
+
+/// A Llama's weights, and how much of them has been read.
+pub struct Watched<'a> {
+    source: &'a dyn LlamaSource,
+    total: u64,
+    read: Cell<u64>,
+    progress: &'a dyn Fn(f32),
+}
+
+impl<'a> Watched<'a> {
+    /// Reads `source`, and tells `progress` the share done (0 … 1) after each piece.
+    pub fn new(source: &'a dyn LlamaSource, progress: &'a dyn Fn(f32)) -> Watched<'a> {
+        let specs = param_specs(source.config());
+        let bytes = specs.iter().enumerate().map(|(row, spec)| {
+            // All parts of a row are as wide; the bits of a number may differ from part to part.
+            let rows = (spec.len() / spec.cols) as u64 / spec.parts.len() as u64;
+            let formats = (0..spec.parts.len()).map(|part| source.format(row, part));
+            formats.map(|f| rows * (spec.cols / f.block_len() * f.block_bytes()) as u64).sum::<u64>()
+        });
+        let total = bytes.sum::<u64>().max(1);
+        Watched { source, total, read: Cell::new(0), progress }
+    }
+}
+
+impl LlamaSource for Watched<'_> {
+    fn config(&self) -> &LlamaConfig {
+        self.source.config()
+    }
+
+    fn format(&self, row: usize, part: usize) -> WeightFormat {
+        self.source.format(row, part)
+    }
+
+    fn read_rows(&self, row: usize, part: usize, use_rows: &mut dyn FnMut(usize, &[u8])) -> Result<(), FormatError> {
+        self.source.read_rows(row, part, &mut |first, bytes| {
+            use_rows(first, bytes);
+            self.read.set(self.read.get() + bytes.len() as u64);
+            (self.progress)((self.read.get() as f32 / self.total as f32).min(1.0));
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! A site on this machine: the live page of a run while the run goes on, the playground once there is a model.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use clap::Args;
+use corella_server::{Access, App, ListenOptions, Loading, ServeError, Shutdown, Transcript};
+use serde_json::json;
+
+use crate::commands::serve::{Settings, load};
+use crate::error::{Failure, Result};
+use crate::playground;
+use crate::signals::on_stop;
+
+/// Where a site is if nothing is said.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const PORT: u16 = 8080;
+/// The variable that holds keys.
+const KEYS: &str = "CORELLA_API_KEY";
+
+/// Flags of everything that listens.
+#[derive(Clone, Debug, Args)]
+pub struct ListenArgs {
+    /// Address to listen on
+    #[arg(long, default_value_t = HOST)]
+    pub host: IpAddr,
+    /// Port; 0 takes a free one
+    #[arg(long, default_value_t = PORT)]
+    pub port: u16,
+    /// A key that requests must carry (may be given several times; also CORELLA_API_KEY)
+    #[arg(long, env = KEYS, hide_env_values = true, value_delimiter = ',')]
+    pub api_key: Vec<String>,
+    /// Listen on an address that other machines reach although there is no key
+    #[arg(long)]
+    pub allow_exposed: bool,
+    /// Answer under this host name too (may be given several times)
+    #[arg(long)]
+    pub allow_host: Vec<String>,
+    /// Let pages of this origin read answers, e.g. <https://example.org> (may be given several times)
+    #[arg(long)]
+    pub cors_origin: Vec<String>,
+    /// Seconds that requests under way have to finish when the server is told to stop
+    #[arg(long, default_value_t = 30)]
+    pub drain_seconds: u64,
+}
+
+impl ListenArgs {
+    /// What `--serve=ADDRESS` stands for: the same with everything else as it is by default.
+    fn at(address: SocketAddr) -> ListenArgs {
+        let keys = std::env::var(KEYS).unwrap_or_default();
+        ListenArgs {
+            host: address.ip(),
+            port: address.port(),
+            api_key: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            allow_exposed: false,
+            allow_host: Vec::new(),
+            cors_origin: Vec::new(),
+            drain_seconds: 5,
+        }
+    }
+
+    fn access(&self) -> Result<Access> {
+        if self.api_key.iter().any(|key| key.trim().is_empty()) {
+            return Err(Failure::usage("an empty API key").hint("unset CORELLA_API_KEY, or give a key"));
+        }
+        // On this machine alone only its own names are answered; elsewhere any name may be right unless some are listed.
+        let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
+        let hosts = match (self.host.is_loopback(), self.allow_host.is_empty()) {
+            (true, _) => own.into_iter().chain(self.allow_host.clone()).collect(),
+            (false, true) => Vec::new(),
+            (false, false) => self.allow_host.clone(),
+        };
+        Ok(Access { keys: self.api_key.clone(), hosts, origins: self.cors_origin.clone() })
+    }
+
+    fn options(&self) -> ListenOptions {
+        ListenOptions {
+            address: SocketAddr::new(self.host, self.port),
+            allow_exposed: self.allow_exposed,
+            drain: Duration::from_secs(self.drain_seconds),
+        }
+    }
+}
+
+/// A server on a thread of its own.
+pub struct Site {
+    app: Arc<App>,
+    address: SocketAddr,
+    shutdown: Arc<Shutdown>,
+    server: JoinHandle<std::result::Result<(), ServeError>>,
+}
+
+impl Site {
+    /// Starts to listen. `run` is the folder whose log the live page follows.
+    pub fn start(listen: &ListenArgs, transcript: Transcript, run: Option<PathBuf>) -> Result<Site> {
+        let app = App::new(listen.access()?, transcript, run);
+        let (shutdown, stopped) = Shutdown::new();
+        let (send, bound) = mpsc::channel();
+        let (for_server, options) = (app.clone(), listen.options());
+        let server = std::thread::spawn(move || {
+            corella_server::serve(for_server, &options, stopped, |address| {
+                // Whoever started it waits for this.
+                let _ = send.send(address);
+            })
+        });
+        match bound.recv() {
+            Ok(address) => Ok(Site { app, address, shutdown: Arc::new(shutdown), server }),
+            Err(_) => Err(ended(server).err().unwrap_or_else(|| Failure::new("the server ended at once"))),
+        }
+    }
+
+    /// Starts a site for the run in `run`: at `address`, or, where none is named, at the usual one or any free port.
+    pub fn of_run(address: Option<SocketAddr>, run: &Path) -> Result<Site> {
+        let start = |at| Site::start(&ListenArgs::at(at), Transcript::default(), Some(run.to_path_buf()));
+        match address {
+            Some(address) => start(address),
+            None => start((HOST, PORT).into()).or_else(|_| start((HOST, 0).into())),
+        }
+    }
+
+    /// Prints where the site is, in a form that scripts can wait for.
+    pub fn announce(&self, json: bool, what: &[(&str, &str)]) {
+        if json {
+            println!("{}", json!({"address": self.address.to_string()}));
+        } else {
+            what.iter().for_each(|(name, path)| println!("{name}: http://{}/{path}", self.address));
+        }
+    }
+
+    /// For those who tell the site how far things are.
+    pub fn app(&self) -> Arc<App> {
+        self.app.clone()
+    }
+
+    /// Loads the model while the site already answers /health, and serves it until the program is told to stop.
+    pub fn serve(self, settings: &Settings) -> Result<()> {
+        let shutdown = self.shutdown.clone();
+        let mut signals = 0;
+        on_stop(move || {
+            signals += 1;
+            if signals > 1 {
+                std::process::exit(130);
+            }
+            eprintln!("finishing what is under way (again: stop at once)");
+            shutdown.now();
+        })?;
+        let loading = |share| {
+            self.app.loading(Loading::Busy { what: "loading the model".to_owned(), share });
+        };
+        // What is loaded stays until the server has ended: the engine stops when it is dropped.
+        let _engine = match load(settings, &|share| loading(Some(share))) {
+            Ok((engine, served)) => {
+                self.app.loading(Loading::Busy { what: "preparing the playground".to_owned(), share: None });
+                self.app.ready(served, playground::extras(settings.model()));
+                if !settings.json() {
+                    println!("ready");
+                }
+                Some(engine)
+            }
+            Err(failure) => {
+                eprintln!("{failure}");
+                self.app.loading(Loading::Failed(failure.to_string()));
+                None
+            }
+        };
+        ended(self.server)
+    }
+
+    /// Ends the site.
+    pub fn stop(self) -> Result<()> {
+        self.shutdown.now();
+        ended(self.server)
+    }
+}
+
+/// Waits for the server's end.
+fn ended(server: JoinHandle<std::result::Result<(), ServeError>>) -> Result<()> {
+    match server.join() {
+        Ok(outcome) => outcome.map_err(explain),
+        Err(_) => Err(Failure::new("the server failed")),
+    }
+}
+
+fn explain(error: ServeError) -> Failure {
+    use ServeError::{Exposed, Listen, Runtime};
+    match error {
+        Exposed(_) => Failure::usage(error).hint("give --api-key KEY, or --allow-exposed if everyone may use it"),
+        Listen { .. } => {
+            Failure::new(error).hint("choose another --port (0 takes a free one), or stop what listens there")
+        }
+        Runtime(_) => Failure::new(error),
+    }
+}
