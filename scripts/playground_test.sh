@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The playground's tests: its logic under node, then the page in Chromium against servers with a small model that is trained
 # on the spot. Says 'skipped' where node, npm's registry or a browser cannot be had; `--install` fetches them first (Debian).
+#   CORELLA=FILE       use this program instead of building one
 #   RUN=out/tour       serve this run folder instead
 #   SHOTS=out/shots    write screenshots of every view at three widths in both themes
 #   PAINT_LIMIT=200    fail if the first paint takes more milliseconds (for a quiet machine)
@@ -23,8 +24,8 @@ if [ ! -d "$packages/node_modules/playwright-core" ]; then
   npm install --silent --no-audit --no-fund --prefix "$packages" playwright-core@1.65.1 2> /dev/null || skip "playwright-core cannot be had (the page's logic passed)"
 fi
 
-cargo build --quiet --workspace --bin corella
-corella=target/debug/corella
+corella=${CORELLA:-target/debug/corella}
+[ -n "${CORELLA:-}" ] || cargo build --quiet --workspace --bin corella
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null || true; wait 2> /dev/null || true; rm -rf "$work"' EXIT
 small="--data tiny-internet --n-layer 2 --n-head 2 --n-embd 64 --seq-len 256 --vocab-size 2048 --batch-tokens 1024 --micro-batch 4 --lr 3e-3 --warmup-steps 5"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -167,6 +167,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(open)
         .fallback(|request: Request| async move { ApiError::no_such_path(request.uri().path()) })
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
+        // `read_body` has its own limit, and answers in the shape that clients expect.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
 }

@@ -183,6 +183,14 @@ test("events are read however the stream is cut", async () => {
   }
 });
 
+test("tokens stand where their text stands, with a first one that only marks the start or without", async () => {
+  const { startsOf } = await module("panel_tokens.js");
+  const tokens = (...pieces) => pieces.map((piece, id) => ({ id, piece }));
+  assert.deepEqual(startsOf(tokens("<|endoftext|>", "Once", " upon"), "Once upon"), [-13, 0, 4]);
+  assert.deepEqual(startsOf(tokens("Once", " upon"), "Once upon"), [0, 4]);
+  assert.deepEqual(startsOf([], ""), []);
+});
+
 test("ticks are round and enclose the range", () => {
   assert.deepEqual(niceTicks(0, 10), [0, 2, 4, 6, 8, 10]);
   for (const [low, high] of [[0, 10], [3.2, 7.9], [0.001, 0.0011], [-5, 5], [4, 4]]) {

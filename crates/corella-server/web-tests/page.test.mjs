@@ -1,5 +1,6 @@
 // The playground in a real browser, against servers that run real models:
 //   CORELLA_URL=http://… CORELLA_LIVE_URL=http://… PLAYWRIGHT=DIR/node_modules/playwright-core node --test page.test.mjs
+// WEB=crates/corella-server/web takes the page's files from there, so that one works on them without building.
 // Without CORELLA_URL every test says that it is skipped. scripts/playground_test.sh sets everything up.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -12,7 +13,7 @@ const skip = url ? false : "no CORELLA_URL";
 const shots = process.env.SHOTS;
 const require = createRequire(import.meta.url);
 // Generous: a test may run beside two builds.
-const TIME = 120_000;
+const TIME = 60_000;
 let browser;
 const errors = [];
 
@@ -29,6 +30,7 @@ async function open({ width = 1280, height = 850, dark = false, touch = false, a
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", hasTouch: touch });
   context.setDefaultTimeout(TIME);
   await context.addInitScript(() => localStorage.sampling ??= JSON.stringify({ seed: "7", ignoreEos: true }));
+  if (process.env.WEB) await context.route(/\.(js|css|html|svg)$|\/$/, (route) => route.fulfill({ path: process.env.WEB + (new URL(route.request().url()).pathname.replace(/\/$/, "/index.html")) }));
   const page = await context.newPage();
   page.on("console", (m) => m.type() === "error" && !/503/.test(m.text()) && errors.push(m.text()));
   page.on("pageerror", (e) => errors.push(String(e)));
@@ -57,6 +59,7 @@ async function generate(page, tokens = 12, samples = 1) {
 /** The rectangle of a token of the model that has letters, so that a pointer can rest on it. */
 const tokenWithLetters = (page) => page.evaluate(() => {
   const found = [...document.querySelectorAll("#backdrop .token")].slice(1).find((t) => /\w\w/.test(t.textContent));
+  found.scrollIntoView({ block: "center" });
   const { x, y, width, height } = found.getBoundingClientRect();
   return { x: x + width / 2, y: y + height / 2 };
 });
@@ -114,7 +117,6 @@ test("a finger sees the alternatives too, on a phone", { skip }, async () => {
   const page = await open({ width: 390, height: 800, touch: true });
   await page.fill("#text", "Once upon a time");
   await generate(page, 24);
-  await page.evaluate(() => document.querySelector("#backdrop").scrollIntoView());
   const { x, y } = await tokenWithLetters(page);
   await page.touchscreen.tap(x, y);
   await page.waitForSelector("#card:not([hidden]) .bar-row");
@@ -316,7 +318,7 @@ test("everything can be done from the keyboard", { skip }, async () => {
 test("a run in progress is followed live, and the playground says so until there is a model", { skip: skip || !live }, async () => {
   const page = await open({ at: live, ready: false });
   await page.waitForSelector("#status a[href='run.html']");
-  assert.match(await page.textContent("#model-name"), /training, update \d+ of 100000/);
+  await page.waitForFunction(() => /training, update \d+ of 100000/.test(document.querySelector("#model-name").textContent));
   await page.click("#status a");
   await page.waitForSelector("#loss polyline");
   const updates = () => page.textContent("#figures .figure b");
@@ -327,8 +329,8 @@ test("a run in progress is followed live, and the playground says so until there
   await page.context().close();
 });
 
-test("every view fits three widths in both themes", { skip }, async () => {
-  for (const dark of [false, true]) {
+test("every view fits three widths (with SHOTS in both themes)", { skip }, async () => {
+  for (const dark of shots ? [false, true] : [false]) {
     for (const width of [390, 820, 1440]) {
       const page = await open({ width, height: 900, dark });
       const shoot = async (name) => {

@@ -18,10 +18,6 @@ export function card({ onTake, onClose }) {
       buttons.at((buttons.indexOf(document.activeElement) + step) % buttons.length)?.focus();
       event.preventDefault();
     }
-    if (event.key === "Escape") {
-      close(true);
-      event.stopPropagation();
-    }
   });
 
   function fill(place) {

@@ -1,21 +1,21 @@
 // A line chart in SVG. Few lines, no library: the log is thinned to what a screen can show.
 
 const NS = "http:" + "//www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, LEFT, BOTTOM] = [880, 260, 52, 24];
+const [HEIGHT, LEFT, BOTTOM] = [260, 52, 24];
 const MOST = 800;
 
-/** `lines`: [{ name, className, points: [[x, y], …] }]. Returns an SVG element. */
-export function lineChart(lines, label) {
+/** `lines`: [{ name, className, points: [[x, y], …] }]. Returns an SVG element `width` pixels wide. */
+export function lineChart(lines, label, width) {
   const all = lines.flatMap((l) => l.points).filter(([, y]) => Number.isFinite(y));
-  const svg = node("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": label });
+  const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, class: "chart", role: "img", "aria-label": label });
   if (all.length === 0) return svg;
   const [x0, x1] = [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]), 1)];
   const ticks = niceTicks(Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1])));
   const [y0, y1] = [ticks[0], ticks[ticks.length - 1]];
-  const px = (x) => LEFT + ((x - x0) / Math.max(1e-9, x1 - x0)) * (WIDTH - LEFT - 10);
+  const px = (x) => LEFT + ((x - x0) / Math.max(1e-9, x1 - x0)) * (width - LEFT - 10);
   const py = (y) => HEIGHT - BOTTOM - ((y - y0) / Math.max(1e-9, y1 - y0)) * (HEIGHT - BOTTOM - 10);
   for (const tick of ticks) {
-    svg.append(node("line", { x1: LEFT, x2: WIDTH - 10, y1: py(tick), y2: py(tick), class: "grid" }), text(LEFT - 6, py(tick) + 4, short(tick), "end"));
+    svg.append(node("line", { x1: LEFT, x2: width - 10, y1: py(tick), y2: py(tick), class: "grid" }), text(LEFT - 6, py(tick) + 4, short(tick), "end"));
   }
   for (const tick of niceTicks(x0, x1).filter((t) => t >= x0 && t <= x1)) svg.append(text(px(tick), HEIGHT - 6, short(tick), "middle"));
   for (const line of lines) {

@@ -9,7 +9,12 @@ export function el(tag, props = {}, ...children) {
     else if (key.startsWith("aria-") || key.startsWith("data-") || key === "role" || key === "style") element.setAttribute(key, value);
     else element[key] = value;
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return children.length ? fill(element, ...children) : element;
+}
+
+/** Replaces what is in an element; absent children (null, undefined, false) are left out. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 

@@ -205,11 +205,13 @@ async function generate() {
     first ??= performance.now();
     count += found.length;
     let next = past.document;
-    if (ids[index] === undefined) {
-      const leaf = next.leaf;
-      next = state.addNode(next, parent, { by: "model", tokens: [], sampling: request });
-      ids[index] = next.leaf;
-      if (ids.filter((id) => id !== undefined).length > 1) next = { ...next, leaf };
+    if (ids.length === 0) {
+      // All at once, so that they stand in their order whichever is heard of first.
+      for (let i = 0; i < request.n; i++) {
+        next = state.addNode(next, parent, { by: "model", tokens: [], sampling: request });
+        ids.push(next.leaf);
+      }
+      next = { ...next, leaf: ids[0] };
     }
     past.amend(state.appendTokens(next, ids[index], found));
     box.followEnd();
@@ -226,6 +228,9 @@ async function generate() {
     if (error.name === "AbortError") say(`Stopped after ${count} tokens; the text so far stays.`);
     else say(error.message + (error.retryAfter ? ` Try again in ${error.retryAfter} s.` : ""), true);
   }
+  // A sample of which nothing came is no branch.
+  const empty = ids.filter((id) => past.document.nodes[id]?.text === "");
+  if (empty.length) past.amend(empty.reduce(state.prune, past.document));
   running = null;
   setRunning(false);
   scheduleDraw();

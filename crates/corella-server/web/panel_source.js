@@ -1,6 +1,6 @@
 // The panel ‘Source’: which spans of the text stand word for word in what the model read, or in a text pasted here.
 
-import { el } from "./dom.js";
+import { el, fill } from "./dom.js";
 import { automaton, overlaps, recited } from "./overlap.js";
 
 const SHOWN = 40;
@@ -42,7 +42,7 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
   function draw() {
     const area = panel.querySelector("textarea") ?? el("textarea", { className: "area", rows: 6, "aria-label": "Reference text", placeholder: "Paste a text here, such as the page that the model seems to recite.", value: reference, oninput: (e) => setReference(e.target.value) });
     const kept = document.activeElement === area;
-    panel.replaceChildren(
+    fill(panel,
       el("h2", {}, "Where it comes from"),
       el("p", { className: "hint" }, "Underlined on the page: spans that stand word for word in the training data. The stronger, the more often the model read them."),
       el("div", { className: "row" }, el("button", { type: "button", className: "small", onclick: ask }, "Search the training data")),

@@ -2,7 +2,7 @@
 
 import { el, visible } from "./dom.js";
 import { bits, percent } from "./filters.js";
-import { pathTo } from "./state.js";
+import { pathTo, textOf } from "./state.js";
 
 const SHOWN = 2000;
 
@@ -18,16 +18,23 @@ export function drawTokens(panel, doc, tokens, context, error) {
     panel.replaceChildren(...head);
     return;
   }
-  let at = 0;
-  const rows = tokens.slice(-SHOWN).map((t, i) => {
+  const hidden = Math.max(0, tokens.length - SHOWN);
+  const starts = startsOf(tokens, textOf(doc));
+  const rows = tokens.slice(hidden).map((t, i) => {
     const text = pieceText(t.piece);
-    const logprob = known.get(at + ":" + text);
-    at += text.length;
-    return el("tr", {}, el("td", {}, String(Math.max(0, tokens.length - SHOWN) + i)), el("td", { className: "piece" }, ...visible(text)), el("td", {}, String(t.id)),
+    const logprob = known.get(starts[hidden + i] + ":" + text);
+    return el("tr", {}, el("td", {}, String(hidden + i)), el("td", { className: "piece" }, ...visible(text)), el("td", {}, String(t.id)),
       el("td", {}, logprob === undefined ? "" : percent(Math.exp(logprob))), el("td", {}, logprob === undefined ? "" : bits(logprob).toFixed(1)));
   });
   panel.replaceChildren(...head, el("table", { className: "token-table" },
     el("thead", {}, el("tr", {}, ...["#", "piece", "id", "probability", "bits"].map((h) => el("th", { scope: "col" }, h)))), el("tbody", {}, ...rows)));
+}
+
+/** Where each token begins in the text. The first may only mark the start; it is no part of the text then. */
+export function startsOf(tokens, text) {
+  const pieces = tokens.map((t) => pieceText(t.piece));
+  let at = pieces.length && !text.startsWith(pieces[0]) ? -pieces[0].length : 0;
+  return pieces.map((piece) => (at += piece.length) - piece.length);
 }
 
 /** A piece is text, or bytes where it is part of a character. */

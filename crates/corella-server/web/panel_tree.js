@@ -1,6 +1,6 @@
 // The panel ‘Branches’: every continuation that was made, to walk, bookmark and prune.
 
-import { el } from "./dom.js";
+import { el, fill } from "./dom.js";
 import { childrenOf, newestLeaf, pathTo } from "./state.js";
 
 const SHOWN = 60;
@@ -10,7 +10,7 @@ export function drawTree(panel, doc, act) {
   const onPath = new Set(pathTo(doc).map((n) => n.id));
   const marked = Object.values(doc.nodes).filter((n) => n.bookmark);
   const file = el("input", { type: "file", accept: "application/json,.json", hidden: true, onchange: (e) => e.target.files[0] && act.importTree(e.target.files[0]) });
-  panel.replaceChildren(
+  fill(panel,
     el("h2", {}, "Branches"),
     el("p", { className: "hint" }, `${Object.keys(doc.nodes).length} pieces. Blue is the model’s, black is yours. Everything stays until you prune it; kept in this browser only.`),
     el("div", { className: "row" },

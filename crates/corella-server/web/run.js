@@ -40,10 +40,11 @@ function draw() {
     ["tokens/s", Math.round(now.tokens_per_second).toLocaleString()], ["left", duration(((total - now.step) * mean) / 1000)],
   ];
   byId("figures").replaceChildren(...figures.map(([name, value]) => el("div", { className: "figure" }, el("b", {}, value), el("span", {}, name))));
+  const width = byId("loss").clientWidth;
   byId("loss").replaceChildren(lineChart([
     { points: updates.map((r) => [r.step, r.loss]) }, { className: "val", points: valid.map((r) => [r.step, r.val_loss]) },
-  ], "Loss by update"));
-  byId("speed").replaceChildren(lineChart([{ points: updates.map((r) => [r.step, r.tokens_per_second]) }], "Tokens per second by update"));
+  ], "Loss by update", width));
+  byId("speed").replaceChildren(lineChart([{ points: updates.map((r) => [r.step, r.tokens_per_second]) }], "Tokens per second by update", width));
   byId("samples").replaceChildren(...samples.slice(-60).reverse().map((s) => el("div", { className: "sample" }, el("small", {}, "update " + s.step), (s.prompt ?? "") + s.text)));
   byId("plan").textContent = plan;
 }

@@ -18,11 +18,11 @@ impl<'a> Watched<'a> {
     /// Reads `source`, and tells `progress` the share done (0 … 1) after each piece.
     pub fn new(source: &'a dyn LlamaSource, progress: &'a dyn Fn(f32)) -> Watched<'a> {
         let specs = param_specs(source.config());
-        let bytes = specs.iter().enumerate().map(|(row, spec)| {
-            // All parts of a row are as wide; the bits of a number may differ from part to part.
-            let rows = (spec.len() / spec.cols) as u64 / spec.parts.len() as u64;
-            let formats = (0..spec.parts.len()).map(|part| source.format(row, part));
-            formats.map(|f| rows * (spec.cols / f.block_len() * f.block_bytes()) as u64).sum::<u64>()
+        let bytes = specs.iter().enumerate().flat_map(|(row, spec)| {
+            spec.parts.iter().enumerate().map(move |(part, p)| {
+                let format = source.format(row, part);
+                (p.rows * (spec.cols / format.block_len() * format.block_bytes())) as u64
+            })
         });
         let total = bytes.sum::<u64>().max(1);
         Watched { source, total, read: Cell::new(0), progress }

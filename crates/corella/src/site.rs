@@ -116,10 +116,12 @@ impl Site {
     /// Starts a site for the run in `run`: at `address`, or, where none is named, at the usual one or any free port.
     pub fn of_run(address: Option<SocketAddr>, run: &Path) -> Result<Site> {
         let start = |at| Site::start(&ListenArgs::at(at), Transcript::default(), Some(run.to_path_buf()));
-        match address {
+        let site = match address {
             Some(address) => start(address),
             None => start((HOST, PORT).into()).or_else(|_| start((HOST, 0).into())),
-        }
+        }?;
+        site.app.loading(Loading::Busy { what: "training begins".to_owned(), share: None });
+        Ok(site)
     }
 
     /// Prints where the site is, in a form that scripts can wait for.

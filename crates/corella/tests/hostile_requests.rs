@@ -91,7 +91,7 @@ fn s03_an_empty_prompt_is_the_token_that_marks_the_start() {
 
 #[test]
 fn s04_scores_of_a_prompt_are_the_same_with_and_without_a_cached_prefix() {
-    let shared = "The old fox number 7 saw 9 geese.\n".repeat(4);
+    let shared = "The old fox number 7 saw 9 geese.\n".repeat(8);
     let ask = |server: &Server, end: &str| {
         let body = json!({"prompt": format!("{shared}{end}"), "echo": true, "logprobs": 3, "max_tokens": 2, "seed": 4});
         server.complete(body)
