@@ -3,13 +3,15 @@
 
 mod file;
 mod score;
+mod shots;
 mod task;
 
 use std::path::PathBuf;
 
 pub use file::read_items;
 pub use score::{ItemScore, Likelihood, TaskScore, log_likelihood, negative_log_likelihood, score_item, summary};
-pub use task::{Item, Pair, Task};
+pub use shots::Shots;
+pub use task::{Item, Pair, Question, Task};
 
 /// What can go wrong in an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,18 @@ pub enum EvalError {
     Empty {
         /// The file.
         path: PathBuf,
+    },
+    /// Too few examples to put in front of the items.
+    #[error("{}: {found} examples{}, and {wanted} are wanted", path.display(), of.as_ref().map(|of| format!(" that begin with {of:?}")).unwrap_or_default())]
+    FewShots {
+        /// The file.
+        path: PathBuf,
+        /// What they begin with, where examples are for items of one subject only.
+        of: Option<String>,
+        /// How many it holds.
+        found: usize,
+        /// How many each item is to have.
+        wanted: usize,
     },
     /// Not a task.
     #[error("no task is called {asked}; known are {}", Task::ALL.map(Task::name).join(", "))]

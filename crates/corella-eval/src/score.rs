@@ -4,7 +4,7 @@ use corella_model::TextModel;
 use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::{Item, Pair, Task};
+use crate::{Item, Pair, Question, Task};
 
 /// What the model says of a continuation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -15,19 +15,32 @@ pub struct Likelihood {
     pub greedy: bool,
 }
 
+/// Ids as lm-eval has them: special tokens by name, and the token that starts a text in front where the tokenizer's files
+/// ask for it and the text does not begin with it.
+fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let mut ids = tokenizer.encode_with_special(text);
+    let start = tokenizer.start_of_text();
+    if tokenizer.roles().add_bos == Some(true) && ids.first() != Some(&start) {
+        ids.insert(0, start);
+    }
+    ids
+}
+
 /// Log-likelihood of a continuation, tokenised as lm-eval does: spaces at the end of the context go over to the
-/// continuation; the continuation's ids are those of the whole text behind as many ids as the context has; an empty
-/// context is the token that starts a text; what is too long loses its beginning.
+/// continuation; the continuation's ids are those of the whole text behind as many ids as the context has by itself, and
+/// they stand behind those of the context by itself, even where a token of the whole text reaches over the border; an
+/// empty context is the token that starts a text; what is too long loses its beginning.
 pub fn log_likelihood(model: &mut dyn TextModel, tokenizer: &Tokenizer, pair: &Pair) -> Likelihood {
     let (context, spaces) = pair.context.split_at(pair.context.trim_end().len());
     let continuation = format!("{spaces}{}", pair.continuation);
     let (mut ids, start) = if pair.context.is_empty() {
         let start = [tokenizer.start_of_text()];
-        ([&start[..], &tokenizer.encode(&continuation)].concat(), 1)
+        ([&start[..], &tokenizer.encode_with_special(&continuation)].concat(), 1)
     } else {
-        let whole = tokenizer.encode(&format!("{context}{continuation}"));
-        let start = tokenizer.encode(context).len().min(whole.len());
-        (whole, start)
+        let (mut ids, whole) = (encode(tokenizer, context), encode(tokenizer, &format!("{context}{continuation}")));
+        let start = ids.len();
+        ids.extend(whole.into_iter().skip(start));
+        (ids, start)
     };
     let mut judged = ids.len() - start;
     let too_long = ids.len().saturating_sub(model.context_len() + 1);
@@ -84,14 +97,18 @@ pub struct ItemScore {
 
 /// Scores an item.
 pub fn score_item(model: &mut dyn TextModel, tokenizer: &Tokenizer, item: &Item) -> ItemScore {
-    match item {
-        Item::Cloze(pair) => {
-            let found = log_likelihood(model, tokenizer, pair);
+    let mut judge = |pair: &Pair| {
+        let context = format!("{}{}", item.preamble, pair.context);
+        log_likelihood(model, tokenizer, &Pair { context, continuation: pair.continuation.clone() })
+    };
+    match &item.question {
+        Question::Cloze(pair) => {
+            let found = judge(pair);
             ItemScore { log_probs: vec![found.log_prob], acc: found.greedy, acc_norm: found.greedy }
         }
-        Item::Choice { pairs, lengths, gold } => {
-            let log_probs: Vec<f64> = pairs.iter().map(|p| log_likelihood(model, tokenizer, p).log_prob).collect();
-            let normed: Vec<f64> = log_probs.iter().zip(lengths).map(|(p, n)| p / (*n).max(1) as f64).collect();
+        Question::Choice { pairs, lengths, gold } => {
+            let log_probs: Vec<f64> = pairs.iter().map(|pair| judge(pair).log_prob).collect();
+            let normed: Vec<f64> = log_probs.iter().zip(lengths).map(|(p, n)| p / *n as f64).collect();
             ItemScore { acc: first_largest(&log_probs) == *gold, acc_norm: first_largest(&normed) == *gold, log_probs }
         }
     }

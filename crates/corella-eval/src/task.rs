@@ -32,7 +32,28 @@ pub struct Pair {
 
 /// An item of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
+pub struct Item {
+    /// What stands in front of each context: the task's description where it has one, then solved examples.
+    pub preamble: String,
+    /// What is asked.
+    pub question: Question,
+}
+
+impl Item {
+    /// The item with its answer, as an example for another: lm-eval's delimiters behind context and answer.
+    pub fn solved(&self) -> String {
+        let (pair, answer) = match &self.question {
+            Question::Choice { pairs, gold, .. } => (&pairs[*gold], pairs[*gold].continuation.clone()),
+            // lm-eval puts its delimiter before the answer, which begins with a space of its own.
+            Question::Cloze(pair) => (pair, format!(" {}", pair.continuation)),
+        };
+        format!("{}{answer}\n\n", pair.context)
+    }
+}
+
+/// What an item asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
     /// One of several continuations is right.
     Choice {
         /// Each with its context.
@@ -126,17 +147,19 @@ impl Task {
                     Some(_) => text(line, "text")?.rsplit_once(' ').ok_or("text has one word only")?,
                     None => (text(line, "context")?, text(line, "continuation")?),
                 };
-                Ok(Item::Cloze(Pair { context: context.to_owned(), continuation: format!(" {word}") }))
+                let pair = Pair { context: context.to_owned(), continuation: format!(" {word}") };
+                Ok(Item { preamble: String::new(), question: Question::Cloze(pair) })
             }
             Task::Mmlu => {
                 let choices = texts(line, "choices")?;
                 let [a, b, c, d] = choices[..] else { return Err("choices are not four".to_owned()) };
                 let subject = text(line, "subject")?.replace('_', " ");
                 let question = text(line, "question")?.trim();
-                let query = format!(
-                    "The following are multiple choice questions (with answers) about {subject}.\n\n{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:"
-                );
-                choice(&query, owned(vec!["A", "B", "C", "D"]), number(line, "answer")?)
+                let preamble =
+                    format!("The following are multiple choice questions (with answers) about {subject}.\n\n");
+                let query = format!("{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:");
+                let item = choice(&query, owned(vec!["A", "B", "C", "D"]), number(line, "answer")?)?;
+                Ok(Item { preamble, ..item })
             }
         }
     }
@@ -154,7 +177,10 @@ fn choice(context: &str, choices: Vec<String>, gold: usize) -> Result<Item, Stri
     }
     let lengths = choices.iter().map(|c| c.chars().count()).collect();
     let pair = |c: &String| Pair { context: context.to_owned(), continuation: format!(" {c}") };
-    Ok(Item::Choice { pairs: choices.iter().map(pair).collect(), lengths, gold })
+    Ok(Item {
+        preamble: String::new(),
+        question: Question::Choice { pairs: choices.iter().map(pair).collect(), lengths, gold },
+    })
 }
 
 /// Several contexts, one continuation.
@@ -164,7 +190,10 @@ fn either(contexts: Vec<String>, target: &str, gold: usize) -> Result<Item, Stri
     }
     let lengths = contexts.iter().map(|c| c.chars().count()).collect();
     let pair = |context| Pair { context, continuation: format!(" {target}") };
-    Ok(Item::Choice { pairs: contexts.into_iter().map(pair).collect(), lengths, gold })
+    Ok(Item {
+        preamble: String::new(),
+        question: Question::Choice { pairs: contexts.into_iter().map(pair).collect(), lengths, gold },
+    })
 }
 
 fn text<'a>(line: &'a Value, key: &str) -> Result<&'a str, String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use corella_eval::{ItemScore, Task, read_items, score_item, summary};
+use corella_eval::{ItemScore, Shots, Task, read_items, score_item, summary};
 use corella_model::gpt2::{Gpt2Infer, load_gpt2};
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::tokenizer::Tokenizer;
@@ -30,11 +30,17 @@ fn six_tasks_score_as_lm_eval_scores_them() {
     let tokenizer = Tokenizer::load(&fixture("model")).expect("a tokenizer");
     let ops = Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("available");
     let mut model = Gpt2Infer::new(ops, load_gpt2(&fixture("model")).expect("a model")).expect("fits");
-    assert_eq!(golden.len(), 6);
+    assert_eq!(golden.len(), 8, "six tasks, and two with examples in front");
     let mut worst = 0.0f64;
     for (name, theirs) in golden {
-        let task = Task::from_name(&name).expect("a task");
-        let items = read_items(&fixture(&format!("items/{name}.jsonl")), task, 0).expect("items");
+        let plain = name.trim_end_matches("_2_shot");
+        let task = Task::from_name(plain).expect("a task");
+        let path = fixture(&format!("items/{plain}.jsonl"));
+        let mut items = read_items(&path, task, 0).expect("items");
+        if plain != name {
+            let shots = Shots::read(&path, task, 2).expect("examples");
+            items.iter_mut().try_for_each(|item| shots.put_before(item)).expect("enough examples");
+        }
         let ours: Vec<ItemScore> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
         assert_eq!(ours.len(), theirs.log_probs.len(), "{name}");
         for (number, (score, expected)) in ours.iter().zip(&theirs.log_probs).enumerate() {
@@ -52,6 +58,15 @@ fn six_tasks_score_as_lm_eval_scores_them() {
         }
     }
     println!("largest relative difference of a log-likelihood: {worst:.1e}");
+}
+
+#[test]
+fn too_few_examples_are_an_error_that_names_the_subject() {
+    let path = fixture("items/mmlu.jsonl");
+    let mut item = read_items(&path, Task::Mmlu, 1).expect("items").remove(0);
+    let error = Shots::read(&path, Task::Mmlu, 9).expect("read").put_before(&mut item).expect_err("eight only");
+    let text = error.to_string();
+    assert!(text.contains("8 examples") && text.contains("household things") && text.contains("9 are"), "{text}");
 }
 
 #[test]

@@ -100,6 +100,12 @@ impl Tokenizer {
         files::to_json(&self.inner)
     }
 
+    /// The tokenizer_config.json that belongs beside it: names of the special tokens, and the class of `transformers` that
+    /// takes tokenizer.json as it stands, where others build a tokenizer of their own rules from its vocabulary.
+    pub fn to_config_json(&self) -> String {
+        files::to_config_json(&self.inner)
+    }
+
     fn new(
         vocab: Vocab,
         level: Level,

@@ -7,7 +7,6 @@ use corella_model::formats::gguf::{self, Value};
 use corella_model::gpt2::{save_hugging_face as save_gpt2, save_llmc};
 use corella_model::llama::{LlamaCheckpoint, save_gguf, save_hugging_face};
 use corella_ops::WeightFormat;
-use corella_text::tokenizer::Tokenizer;
 
 use crate::cli::{Common, ConvertArgs};
 use crate::error::{Failure, Result};
@@ -91,15 +90,20 @@ fn tokenizer_keys(model: &AnyModel, at: &Path) -> Result<Vec<(String, Value)>> {
     }
 }
 
-/// Puts the tokenizer beside the weights: the file that was there, else one with the same ids.
+/// Puts the tokenizer beside the weights: the files that were there, else ones with the same ids.
 fn write_tokenizer(model: &AnyModel, at: &Path, output: &Path) -> Result<()> {
-    let (from, to) = (at.join("tokenizer.json"), output.join("tokenizer.json"));
-    if from.is_file() {
-        std::fs::copy(from, to)?;
+    let names = ["tokenizer.json", "tokenizer_config.json"];
+    if at.join(names[0]).is_file() {
+        for name in names.into_iter().filter(|name| at.join(name).is_file()) {
+            std::fs::copy(at.join(name), output.join(name))?;
+        }
         return Ok(());
     }
-    match own_tokenizer(model, at).map(|tokenizer: Tokenizer| tokenizer.to_json()) {
-        Ok(json) => Ok(std::fs::write(to, json)?),
+    match own_tokenizer(model, at) {
+        Ok(tokenizer) => {
+            std::fs::write(output.join(names[0]), tokenizer.to_json())?;
+            Ok(std::fs::write(output.join(names[1]), tokenizer.to_config_json())?)
+        }
         Err(_) => {
             eprintln!("warning: the model carries no tokenizer; the folder has none");
             Ok(())

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use corella_eval::{Item, ItemScore, Task, TaskScore, negative_log_likelihood, read_items, score_item, summary};
+use corella_eval::{Item, ItemScore, Shots, Task, TaskScore};
+use corella_eval::{negative_log_likelihood, read_items, score_item, summary};
 use corella_model::{OneSequence, StepOptions, TextModel};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
@@ -36,6 +37,12 @@ pub struct EvalArgs {
     /// times): hellaswag, arc_easy, arc_challenge, piqa, winogrande, lambada_openai, mmlu
     #[arg(long)]
     pub task: Vec<String>,
+    /// Put so many solved examples in front of each item of a task
+    #[arg(long, default_value_t = 0, requires = "shots_from")]
+    pub shots: usize,
+    /// Where they come from, in the form of --task: the first ones of the file, of MMLU those of the item's subject
+    #[arg(long, requires = "shots")]
+    pub shots_from: Vec<String>,
     /// Most items of a task, or tokens of --data (0: all)
     #[arg(long, default_value_t = 0)]
     pub limit: usize,
@@ -81,7 +88,10 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     if args.text.is_some() && args.data.is_some() {
         return Err(Failure::usage("--text and --data cannot be measured at once").hint("run the command twice"));
     }
-    let tasks = args.task.iter().map(|task| load_task(task, args.limit)).collect::<Result<Vec<_>>>()?;
+    let mut tasks = args.task.iter().map(|task| load_task(task, args.limit)).collect::<Result<Vec<_>>>()?;
+    if args.shots > 0 {
+        put_shots(&mut tasks, args)?;
+    }
     let model = model::open(&args.model, args.tokenizer.as_deref())?;
     let tokenizer = model.tokenizer.clone();
     let context = args.context.unwrap_or(LONGEST_WINDOW).min(model.context_len());
@@ -133,20 +143,38 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
+/// Puts examples in front of the items of every task.
+fn put_shots(tasks: &mut [(Task, Vec<Item>)], args: &EvalArgs) -> Result<()> {
+    let files = args.shots_from.iter().map(|text| task_file(text)).collect::<Result<Vec<_>>>()?;
+    for (task, items) in tasks {
+        let Some((_, path)) = files.iter().find(|(of, _)| of == task) else {
+            return Err(Failure::usage(format!("--shots-from names no file for {}", task.name()))
+                .hint(format!("--shots-from {}=FILE", task.name())));
+        };
+        let shots = Shots::read(path, *task, args.shots)?;
+        items.iter_mut().try_for_each(|item| shots.put_before(item))?;
+    }
+    Ok(())
+}
+
 /// `FILE` or `TASK=FILE`, and its first items (0: all).
 pub fn load_task(text: &str, limit: usize) -> Result<(Task, Vec<Item>)> {
+    let (task, path) = task_file(text)?;
+    Ok((task, read_items(path, task, limit)?))
+}
+
+/// The task and the path of `FILE` or `TASK=FILE`.
+fn task_file(text: &str) -> Result<(Task, &Path)> {
     let unknown = |asked: &str| Failure::usage(corella_eval::EvalError::UnknownTask { asked: asked.to_owned() });
-    let (task, path) = match text.split_once('=') {
-        Some((name, path)) => (Task::from_name(name).ok_or_else(|| unknown(name))?, Path::new(path)),
+    match text.split_once('=') {
+        Some((name, path)) => Ok((Task::from_name(name).ok_or_else(|| unknown(name))?, Path::new(path))),
         None => {
             let path = Path::new(text);
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let task =
-                Task::of_file(&name).ok_or_else(|| unknown(&name).hint("name the task: --task hellaswag=FILE"))?;
-            (task, path)
+            let task = Task::of_file(&name).ok_or_else(|| unknown(&name).hint("name the task: hellaswag=FILE"))?;
+            Ok((task, path))
         }
-    };
-    Ok((task, read_items(path, task, limit)?))
+    }
 }
 
 /// Scores of loaded tasks with the weights of a model, by name: what `--eval-every` logs.

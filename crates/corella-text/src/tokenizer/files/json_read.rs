@@ -24,6 +24,8 @@ struct File {
     normalizer: Value,
     #[serde(default)]
     pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
     model: Model,
 }
 
@@ -196,8 +198,18 @@ pub fn parse(bytes: &[u8], named: &Named) -> Result<Tokenizer, FormatError> {
         Level::Chars(level) => level.unk(),
         Level::Bytes(_) => None,
     };
-    let roles = Roles { bos: role(&named.bos)?, eos: role(&named.eos)?, unk, add_bos: named.add_bos };
+    let front = template_front(&file.post_processor);
+    let bos = role(&named.bos.clone().or_else(|| front.map(str::to_owned)))?;
+    let add_bos = named.add_bos.or(front.map(|_| true));
+    let roles = Roles { bos, eos: role(&named.eos)?, unk, add_bos };
     Tokenizer::new(vocab, level, specials, always, roles)
+}
+
+/// The special token that the file's template puts in front of a text.
+fn template_front(post_processor: &Value) -> Option<&str> {
+    let inner = post_processor["processors"].as_array().map_or(&[][..], Vec::as_slice);
+    let steps = || std::iter::once(post_processor).chain(inner);
+    steps().find_map(|step| step["single"].get(0)?["SpecialToken"]["id"].as_str())
 }
 
 /// `model.vocab` of the file.

@@ -1,4 +1,4 @@
-//! Writing Hugging Face's tokenizer.json.
+//! Writing Hugging Face's tokenizer.json, and the tokenizer_config.json beside it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -60,11 +60,42 @@ pub fn to_json(inner: &Inner) -> String {
         "added_tokens": added_tokens(inner),
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": null,
+        "post_processor": template(inner),
         "decoder": decoder,
         "model": model
     })
     .to_string()
+}
+
+/// See [`super::super::Tokenizer::to_config_json`].
+pub fn to_config_json(inner: &Inner) -> String {
+    let roles = &inner.roles;
+    let names = [("bos_token", roles.bos), ("eos_token", Some(inner.end_of_text)), ("unk_token", roles.unk)];
+    let named = names.into_iter().filter_map(|(key, id)| Some((key.to_owned(), json!(special_name(inner, id?)?))));
+    let mut config: serde_json::Map<String, Value> = named.collect();
+    config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
+    config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
+    Value::Object(config).to_string()
+}
+
+fn special_name(inner: &Inner, id: u32) -> Option<&str> {
+    inner.specials.sorted().into_iter().find(|(_, special)| *special == id).map(|(name, _)| name)
+}
+
+/// The template that puts BOS in front of a text, where the vocabulary wants it there.
+fn template(inner: &Inner) -> Value {
+    let bos = inner.roles.bos.filter(|_| inner.roles.add_bos == Some(true));
+    let Some((id, name)) = bos.and_then(|id| Some((id, special_name(inner, id)?))) else { return Value::Null };
+    let (special, text) = (
+        json!({"SpecialToken": {"id": name, "type_id": 0}}),
+        |which: &str| json!({"Sequence": {"id": which, "type_id": 0}}),
+    );
+    json!({
+        "type": "TemplateProcessing",
+        "single": [special, text("A")],
+        "pair": [special, text("A"), text("B")],
+        "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]}}
+    })
 }
 
 fn added_tokens(inner: &Inner) -> Value {
