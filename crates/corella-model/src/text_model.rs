@@ -1,6 +1,7 @@
 //! The two faces of a model once the backend is erased: one for the trainer, one for generation.
 
 use std::path::Path;
+use std::time::Duration;
 
 pub use corella_ops::{AdamW, Dtype, ParamPart};
 
@@ -37,6 +38,9 @@ pub trait TrainModel: Send {
     /// Forward and backward of one micro-batch (B·T inputs and targets): gradients += scale · d(mean loss).
     /// Returns the mean loss, in nats per token.
     fn forward_backward(&mut self, inputs: &[u32], targets: &[u32], scale: f32) -> f64;
+    /// How long the forward part of the last [`TrainModel::forward_backward`] took, up to the last hidden states: the
+    /// output head computes loss and gradient together, and counts to the backward part.
+    fn forward_time(&self) -> Duration;
     /// Σ of the losses of one micro-batch, forward only.
     fn loss_sum(&mut self, inputs: &[u32], targets: &[u32]) -> f64;
     /// Gradients = 0.

@@ -101,6 +101,7 @@ fn write(
     fs::create_dir(partial).map_err(TrainError::io(partial))?;
     files.save(model, partial)?;
     write_synced(&partial.join("tokenizer.json"), &tokenizer.to_json())?;
+    write_synced(&partial.join("tokenizer_config.json"), &tokenizer.to_config_json())?;
     save_moments(&partial.join(MOMENTS), model).map_err(ModelError::from)?;
     state.files = checksums(partial)?;
     let text = serde_json::to_string_pretty(&state)

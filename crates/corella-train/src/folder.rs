@@ -13,7 +13,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct RunFolder {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl RunFolder {
@@ -35,11 +35,42 @@ impl RunFolder {
         }
         let pid = std::process::id().to_string();
         file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(TrainError::io(&path))?;
-        Ok(RunFolder { dir: dir.to_path_buf(), _lock: file })
+        Ok(RunFolder { dir: dir.to_path_buf(), lock: file })
     }
 
-    /// Whether the folder still stands where it was: a disk may be unmounted, a folder removed.
+    /// Whether the folder still stands where it was: a disk may be unmounted, a folder removed, and another process may have
+    /// made one of the same name.
     pub fn is_there(&self) -> bool {
-        self.dir.join(LOCK).is_file()
+        fs::metadata(self.dir.join(LOCK)).is_ok_and(|found| self.lock.metadata().is_ok_and(|held| same(&found, &held)))
+    }
+}
+
+/// Whether two files are one.
+#[cfg(unix)]
+fn same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    a.is_file() && b.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_the_same_name_that_another_process_made_is_not_ours() {
+        let dir = std::env::temp_dir().join(format!("corella-folder-{}", std::process::id()));
+        let held = RunFolder::open(&dir).expect("made");
+        assert!(held.is_there());
+        fs::remove_dir_all(&dir).expect("removed");
+        assert!(!held.is_there());
+        let other = RunFolder::open(&dir).expect("made anew");
+        assert!(other.is_there() && !held.is_there());
+        assert!(matches!(RunFolder::open(&dir), Err(TrainError::Locked { .. })));
+        fs::remove_dir_all(&dir).expect("removed");
     }
 }

@@ -203,7 +203,9 @@ impl<'a> Session<'a> {
         environment.insert("computed on".to_owned(), self.run.model.backend_name());
         fs::write(&path, format!("{:#}\n", serde_json::json!(environment))).map_err(TrainError::io(&path))?;
         let path = self.run.dir.join("tokenizer.json");
-        fs::write(&path, self.run.data.tokenizer.to_json()).map_err(TrainError::io(&path))
+        fs::write(&path, self.run.data.tokenizer.to_json()).map_err(TrainError::io(&path))?;
+        let path = self.run.dir.join("tokenizer_config.json");
+        fs::write(&path, self.run.data.tokenizer.to_config_json()).map_err(TrainError::io(&path))
     }
 
     /// All updates, and the last checkpoint.

@@ -57,11 +57,14 @@ pub struct StepReport {
 
 /// Where the milliseconds of an update went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StepParts {
     /// Waiting for tokens.
     pub data_ms: f64,
-    /// Forward and backward passes.
-    pub forward_backward_ms: f64,
+    /// Forward passes, up to the last hidden states.
+    pub forward_ms: f64,
+    /// Backward passes, and the output head with its loss, which is one operation with its gradient.
+    pub backward_ms: f64,
     /// Gradient norm and AdamW.
     pub optimizer_ms: f64,
 }
@@ -98,7 +101,9 @@ pub fn step(
         parts.data_ms += ms_since(begin);
         let begin = Instant::now();
         loss += model.forward_backward(&inputs, &targets, 1.0 / accumulation as f32) / accumulation as f64;
-        parts.forward_backward_ms += ms_since(begin);
+        let (both, forward) = (ms_since(begin), model.forward_time().as_secs_f64() * 1e3);
+        parts.forward_ms += forward;
+        parts.backward_ms += both - forward;
     }
     let begin = Instant::now();
     let norm = model.grad_norm();

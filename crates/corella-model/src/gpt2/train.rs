@@ -1,6 +1,7 @@
 //! A GPT-2 under training.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use corella_ops::{AdamW, ClassifierDims, Dtype, OpsInfer, OpsTrain, ParamPart};
 
@@ -27,6 +28,7 @@ pub struct Gpt2Train<B: OpsTrain> {
     grads: ActivationGrads<B>,
     inputs: B::Ids,
     targets: B::Ids,
+    forward_time: Duration,
 }
 
 impl<B: OpsTrain> Gpt2Train<B> {
@@ -59,6 +61,7 @@ impl<B: OpsTrain> Gpt2Train<B> {
             grads: ActivationGrads::new(&ops, &config, batch, dtype)?,
             inputs: ops.ids(batch.b * batch.t)?,
             targets: ops.ids(batch.b * batch.t)?,
+            forward_time: Duration::ZERO,
             infos: table.iter().map(super::params::ParamSpec::info).collect(),
             params,
             batch,
@@ -80,7 +83,9 @@ impl<B: OpsTrain> Gpt2Train<B> {
         self.ops.write_ids(&mut self.inputs, inputs);
         self.ops.write_ids(&mut self.targets, targets);
         let shape = Shape::new(&self.config, inputs.len() / self.batch.t, self.batch.t);
+        let start = Instant::now();
         forward(&*self.ops, &self.config, &self.params, &mut self.acts, &self.inputs, shape);
+        self.forward_time = start.elapsed();
         (shape, ClassifierDims { n: shape.n(), c: shape.c, v })
     }
 
@@ -114,6 +119,10 @@ impl<B: OpsTrain> TrainModel for Gpt2Train<B> {
         ops.classifier_grad(&mut acts.losses, &mut grads.narrow, &acts.lnf, wte, &self.targets, per_row, dims);
         backward(ops, &self.config, &mut self.params, acts, grads, &self.inputs, shape);
         self.sum_of_losses(shape.n()) / shape.n() as f64
+    }
+
+    fn forward_time(&self) -> Duration {
+        self.forward_time
     }
 
     fn loss_sum(&mut self, inputs: &[u32], targets: &[u32]) -> f64 {

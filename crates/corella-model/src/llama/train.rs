@@ -1,6 +1,7 @@
 //! A Llama under training.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use corella_ops::{AdamW, ClassifierDims, Dtype, OpsTrain, ParamPart};
 
@@ -29,6 +30,7 @@ pub struct LlamaTrain<B: OpsTrain> {
     grads: ActivationGrads<B>,
     inputs: B::Ids,
     targets: B::Ids,
+    forward_time: Duration,
 }
 
 impl<B: OpsTrain> LlamaTrain<B> {
@@ -61,6 +63,7 @@ impl<B: OpsTrain> LlamaTrain<B> {
             grads: ActivationGrads::new(&ops, &config, batch, dtype)?,
             inputs: ops.ids(batch.b * batch.t)?,
             targets: ops.ids(batch.b * batch.t)?,
+            forward_time: Duration::ZERO,
             infos: table.iter().map(ParamSpec::info).collect(),
             params,
             batch,
@@ -80,7 +83,9 @@ impl<B: OpsTrain> LlamaTrain<B> {
         self.ops.write_ids(&mut self.inputs, inputs);
         self.ops.write_ids(&mut self.targets, targets);
         let shape = Shape { config: &self.config, b: inputs.len() / t, t };
+        let start = Instant::now();
         forward(&*self.ops, &self.params, &mut self.acts, &self.inputs, shape);
+        self.forward_time = start.elapsed();
         shape.b
     }
 
@@ -112,6 +117,10 @@ impl<B: OpsTrain> TrainModel for LlamaTrain<B> {
         let shape = Shape { config: &self.config, b, t: self.batch.t };
         backward(ops, &mut self.params, acts, grads, &self.inputs, shape);
         ops.sum(&acts.losses, dims.n) / dims.n as f64
+    }
+
+    fn forward_time(&self) -> Duration {
+        self.forward_time
     }
 
     fn loss_sum(&mut self, inputs: &[u32], targets: &[u32]) -> f64 {

@@ -2,23 +2,24 @@
 
 use std::fmt::Write;
 
-/// Size of a drawing, in its own units.
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 260.0;
+use super::axis::{Axis, number};
+
 /// Room for the labels: left, right, top, bottom.
-const MARGINS: (f64, f64, f64, f64) = (56.0, 14.0, 12.0, 30.0);
+const MARGINS: (f64, f64, f64, f64) = (52.0, 14.0, 12.0, 30.0);
 /// Most points of a line: more than one per two units cannot be seen.
 const MOST_POINTS: usize = 360;
+/// A chart whose values lie further apart than this factor is drawn in factors, where it may be.
+const WIDE_RANGE: f64 = 4.0;
 
 /// How a line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Look {
     /// Thin, for noisy values.
     Faint,
     /// Full.
     Strong,
-    /// Dashed, for what was not measured in this run.
-    Dashed,
+    /// Dashed, for what was not measured in this run, amid what may lie this far above and below.
+    Reference(f64),
     /// Dots only.
     Dots,
 }
@@ -36,6 +37,17 @@ pub struct Series {
     pub colour: usize,
 }
 
+/// Where the vertical axis begins, and its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// At the least value.
+    Fitted,
+    /// At 0.
+    FromZero,
+    /// At the least value, in equal factors where the values lie far apart.
+    Factors,
+}
+
 /// A chart.
 #[derive(Clone, Debug)]
 pub struct Chart {
@@ -47,144 +59,169 @@ pub struct Chart {
     pub series: Vec<Series>,
     /// Named heights, drawn as thin lines across.
     pub levels: Vec<(String, f64)>,
-    /// Whether the vertical axis begins at 0.
-    pub from_zero: bool,
+    /// The vertical axis.
+    pub scale: Scale,
+    /// As wide as the page.
+    pub wide: bool,
+}
+
+/// A chart's lines with the places of its axes.
+struct Drawing<'a> {
+    lines: Vec<(&'a Series, Vec<(f64, f64)>)>,
+    levels: Vec<&'a (String, f64)>,
+    x: Axis,
+    y: Axis,
+    width: f64,
+    height: f64,
 }
 
 impl Chart {
     /// The drawing with its title and legend; nothing if there are no points.
     pub fn html(&self) -> String {
+        let Some(drawing) = self.drawing() else { return String::new() };
+        let legend: String = drawing
+            .lines
+            .iter()
+            .map(|(s, _)| {
+                let dashed = if matches!(s.look, Look::Reference(_)) { "keydashed" } else { "" };
+                format!(r#"<span class="key c{} {dashed}">{}</span>"#, s.colour, escape(&s.name))
+            })
+            .collect();
+        let (class, title) = (if self.wide { "chart wide" } else { "chart" }, escape(&self.title));
+        format!(
+            r#"<figure class="{class}"><figcaption>{title}<span class="legend">{legend}</span></figcaption>{}<output></output></figure>"#,
+            drawing.svg(&title, self.x_name)
+        )
+    }
+
+    fn drawing(&self) -> Option<Drawing<'_>> {
+        let finite = |s: &Series| -> Vec<(f64, f64)> {
+            s.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+        };
         let lines: Vec<(&Series, Vec<(f64, f64)>)> = self
             .series
             .iter()
-            .map(|s| {
-                (
-                    s,
-                    thin(
-                        &s.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect::<Vec<_>>(),
-                        s.look,
-                    ),
-                )
-            })
+            .map(|s| (s, thin(&finite(s), s.look)))
             .filter(|(_, points)| !points.is_empty())
             .collect();
         let all = || lines.iter().flat_map(|(_, points)| points.iter());
-        if all().next().is_none() {
-            return String::new();
-        }
-        let (mut x0, mut x1) = bounds(all().map(|p| p.0));
-        if x0 == x1 {
-            (x0, x1) = (x0 - 0.5, x1 + 0.5);
-        }
+        all().next()?;
+        let (x0, x1) = bounds(all().map(|p| p.0));
         let (low, high) = bounds(all().map(|p| p.1));
         // A level far off the lines would press them flat.
         let reach = (high - low).max(1e-12);
         let near = |y: f64| y > low - 0.5 * reach && y < high + 0.25 * reach;
         let levels: Vec<&(String, f64)> = self.levels.iter().filter(|(_, y)| near(*y)).collect();
         let (low, high) = bounds([low, high].into_iter().chain(levels.iter().map(|l| l.1)));
-        let (mut y0, mut y1) =
-            if self.from_zero { (0.0, high * 1.05) } else { (low - 0.04 * (high - low), high + 0.04 * (high - low)) };
-        if y0 == y1 {
-            (y0, y1) = (y0 - 0.5, y1 + 0.5);
-        }
+        let (width, height) = if self.wide { (1146.0, 320.0) } else { (720.0, 260.0) };
         let (left, right, top, bottom) = MARGINS;
-        let x = |v: f64| left + (v - x0) / (x1 - x0) * (WIDTH - left - right);
-        let y = |v: f64| HEIGHT - bottom - (v - y0) / (y1 - y0) * (HEIGHT - top - bottom);
+        let (from, to) = (height - bottom, top);
+        let factors = self.scale == Scale::Factors && low > 0.0 && high > WIDE_RANGE * low;
+        let y = match self.scale {
+            _ if factors => Axis::logarithmic(low / 1.08, high * 1.08, from, to),
+            Scale::FromZero => Axis::linear(0.0, high * 1.05, from, to),
+            _ => Axis::linear(low - 0.04 * (high - low), high + 0.04 * (high - low), from, to),
+        };
+        Some(Drawing { lines, levels, x: Axis::linear(x0, x1, left, width - right), y, width, height })
+    }
+}
+
+impl Drawing<'_> {
+    fn svg(&self, title: &str, x_name: &str) -> String {
+        let (left, right, top, bottom) = MARGINS;
+        let (end, floor) = (self.width - right, self.height - bottom);
         let mut svg = String::new();
-        for tick in ticks(y0, y1, 5) {
-            let at = y(tick);
+        for tick in self.y.ticks(5) {
+            let at = self.y.place(tick);
             let _ = write!(
                 svg,
-                r#"<line class="grid" x1="{left}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
-                WIDTH - right,
+                r#"<line class="grid" x1="{left}" x2="{end:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
                 left - 6.0,
                 at + 4.0,
                 number(tick)
             );
         }
-        for tick in ticks(x0, x1, 7) {
+        for tick in self.x.ticks(7) {
             let _ = write!(
                 svg,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-                x(tick),
-                HEIGHT - bottom + 16.0,
+                self.x.place(tick),
+                floor + 16.0,
                 number(tick)
             );
         }
         let _ = write!(
             svg,
-            r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
-            WIDTH - right,
-            HEIGHT - 1.0,
-            self.x_name
+            r#"<text class="tick" x="{end:.1}" y="{:.1}" text-anchor="end">{x_name}</text>"#,
+            self.height - 1.0
         );
-        for (name, value) in levels {
-            let at = y(*value);
+        for (name, value) in &self.levels {
+            let at = self.y.place(*value);
             let _ = write!(
                 svg,
-                r#"<line class="level" x1="{left}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{} {}</text>"#,
-                WIDTH - right,
-                WIDTH - right - 4.0,
+                r#"<line class="level" x1="{left}" x2="{end:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{} {}</text>"#,
+                end - 4.0,
                 at - 4.0,
                 escape(name),
                 number(*value)
             );
         }
-        let mut data = Vec::new();
-        for (series, points) in &lines {
-            let class = match series.look {
-                Look::Faint => "faint",
-                Look::Strong => "strong",
-                Look::Dashed => "dashed",
-                Look::Dots => "dots",
-            };
-            if series.look == Look::Dots {
-                for (px, py) in points {
-                    let _ = write!(
-                        svg,
-                        r#"<circle class="dots c{}" cx="{:.1}" cy="{:.1}" r="3"/>"#,
-                        series.colour,
-                        x(*px),
-                        y(*py)
-                    );
-                }
-            } else {
-                let path: Vec<String> = points.iter().map(|(px, py)| format!("{:.1},{:.1}", x(*px), y(*py))).collect();
-                let _ =
-                    write!(svg, r#"<polyline class="line {class} c{}" points="{}"/>"#, series.colour, path.join(" "));
-                if series.look == Look::Strong {
-                    for (px, py) in points.iter().filter(|_| points.len() <= 40) {
-                        let _ = write!(
-                            svg,
-                            r#"<circle class="c{}" cx="{:.1}" cy="{:.1}" r="2.2"/>"#,
-                            series.colour,
-                            x(*px),
-                            y(*py)
-                        );
-                    }
-                }
+        // Bands below all lines.
+        for (series, points) in &self.lines {
+            if let Look::Reference(band) = series.look {
+                svg += &self.band(points, band, series.colour);
             }
-            data.push(serde_json::json!({"name": series.name, "colour": series.colour, "points": rounded(points)}));
         }
-        let legend: String = lines
+        for (series, points) in &self.lines {
+            svg += &self.line(series, points);
+        }
+        let data: Vec<serde_json::Value> = self
+            .lines
             .iter()
-            .map(|(s, _)| {
-                format!(
-                    r#"<span class="key c{} {}">{}</span>"#,
-                    s.colour,
-                    if s.look == Look::Dashed { "keydashed" } else { "" },
-                    escape(&s.name)
-                )
-            })
+            .map(|(s, points)| serde_json::json!({"name": s.name, "colour": s.colour, "points": rounded(points)}))
             .collect();
-        let frame = serde_json::json!({"x": [x0, x1], "left": left, "right": WIDTH - right, "series": data});
+        let (x0, x1) = self.x.range();
+        let frame = serde_json::json!({"x": [x0, x1], "left": left, "right": end, "series": data});
         format!(
-            r#"<figure class="chart"><figcaption>{}<span class="legend">{legend}</span></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}" data-frame='{}'>{svg}<line class="cursor" y1="{top}" y2="{:.1}" x1="-9" x2="-9"/></svg><output></output></figure>"#,
-            escape(&self.title),
-            escape(&self.title),
+            r#"<svg viewBox="0 0 {} {}" role="img" aria-label="{title}" data-frame='{}'>{svg}<line class="cursor" y1="{top}" y2="{floor:.1}" x1="-9" x2="-9"/></svg>"#,
+            self.width,
+            self.height,
             escape(&frame.to_string()),
-            HEIGHT - bottom
         )
+    }
+
+    fn places(&self, points: impl Iterator<Item = (f64, f64)>) -> String {
+        let (low, _) = self.y.range();
+        let places = points.map(|(x, y)| format!("{:.1},{:.1}", self.x.place(x), self.y.place(y.max(low))));
+        places.collect::<Vec<_>>().join(" ")
+    }
+
+    fn band(&self, points: &[(f64, f64)], band: f64, colour: usize) -> String {
+        let above = points.iter().map(|(x, y)| (*x, y + band));
+        let below = points.iter().rev().map(|(x, y)| (*x, y - band));
+        format!(r#"<polygon class="band c{colour}" points="{}"/>"#, self.places(above.chain(below)))
+    }
+
+    fn line(&self, series: &Series, points: &[(f64, f64)]) -> String {
+        let dot = |(x, y): &(f64, f64), r: f64| {
+            let (x, y) = (self.x.place(*x), self.y.place(*y));
+            format!(r#"<circle class="c{}" cx="{x:.1}" cy="{y:.1}" r="{r}"/>"#, series.colour)
+        };
+        let class = match series.look {
+            Look::Dots => return points.iter().map(|p| dot(p, 3.0)).collect(),
+            Look::Faint => "faint",
+            Look::Strong => "strong",
+            Look::Reference(_) => "dashed",
+        };
+        let mut svg = format!(
+            r#"<polyline class="line {class} c{}" points="{}"/>"#,
+            series.colour,
+            self.places(points.iter().copied())
+        );
+        if series.look == Look::Strong && points.len() <= 40 {
+            svg.extend(points.iter().map(|p| dot(p, 2.2)));
+        }
+        svg
     }
 }
 
@@ -212,32 +249,6 @@ fn rounded(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().map(|(x, y)| (round(*x), round(*y))).collect()
 }
 
-/// Round numbers between two, about `count` of them.
-fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let raw = (high - low) / count as f64;
-    let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw).unwrap_or(raw);
-    let first = (low / step).ceil() as i64;
-    (first..).map(|i| i as f64 * step).take_while(|t| *t <= high + step * 1e-9).collect()
-}
-
-/// A number in few characters: 1.5M, 12k, 0.034, 3e-4.
-pub fn number(v: f64) -> String {
-    let a = v.abs();
-    let trim = |text: String| {
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-    };
-    match a {
-        0.0 => "0".to_owned(),
-        a if a >= 1e9 => trim(format!("{:.2}", v / 1e9)) + "B",
-        a if a >= 1e6 => trim(format!("{:.2}", v / 1e6)) + "M",
-        a if a >= 1e4 => trim(format!("{:.1}", v / 1e3)) + "k",
-        a if a >= 100.0 => trim(format!("{v:.1}")),
-        a if a >= 1e-2 => trim(format!("{v:.3}")),
-        _ => format!("{v:.1e}").replace(".0e", "e"),
-    }
-}
-
 /// Text that stands for itself in HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
@@ -247,37 +258,57 @@ pub fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn chart(points: Vec<(f64, f64)>) -> Chart {
-        let series = vec![Series { name: "a<b".into(), points, look: Look::Strong, colour: 0 }];
+    fn chart(points: Vec<(f64, f64)>, look: Look) -> Chart {
+        let series = vec![Series { name: "a<b".into(), points, look, colour: 0 }];
         Chart {
             title: "Loss".into(),
             x_name: "steps",
             series,
             levels: vec![("far".into(), 1e9), ("near".into(), 2.0)],
-            from_zero: false,
+            scale: Scale::Fitted,
+            wide: false,
         }
+    }
+
+    fn points_of<'a>(html: &'a str, element: &str) -> Vec<(f64, f64)> {
+        let part: &'a str = html.split(element).nth(1).expect("the element");
+        let points = part.split("points=\"").nth(1).and_then(|p| p.split('"').next()).expect("points");
+        let number = |text: &str| text.parse::<f64>().expect("a number");
+        points.split(' ').map(|p| p.split_once(',').map(|(x, y)| (number(x), number(y))).expect("a pair")).collect()
     }
 
     #[test]
     fn a_chart_shows_finite_points_near_levels_and_escaped_names() {
-        let html =
-            chart((0..5000).map(|i| (i as f64, 1.0 + i as f64 / 1000.0)).chain([(5000.0, f64::NAN)]).collect()).html();
+        let slope = (0..5000).map(|i| (i as f64, 1.0 + i as f64 / 1000.0)).chain([(5000.0, f64::NAN)]).collect();
+        let html = chart(slope, Look::Strong).html();
         assert!(
             !html.contains("NaN") && html.contains("a&lt;b") && html.contains("near") && !html.contains("far"),
             "{html}"
         );
-        let points = html.split("points=\"").nth(1).expect("a line").split('"').next().expect("points");
-        assert!(points.split(' ').count() <= MOST_POINTS);
-        assert_eq!(chart(vec![(1.0, f64::NAN)]).html(), "", "nothing to draw");
+        assert!(points_of(&html, "<polyline").len() <= MOST_POINTS);
+        assert_eq!(chart(vec![(1.0, f64::NAN)], Look::Strong).html(), "", "nothing to draw");
     }
 
     #[test]
-    fn ticks_are_round_and_numbers_short() {
-        assert_eq!(ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
-        assert_eq!(ticks(7.0, 7.9, 4), [7.0, 7.5]);
-        assert_eq!(
-            [number(1_500_000.0), number(12_000.0), number(0.034), number(0.0003)],
-            ["1.5M", "12k", "0.034", "3e-4"]
-        );
+    fn a_reference_has_its_band_around_it() {
+        let html = chart(vec![(0.0, 3.0), (1.0, 2.0)], Look::Reference(0.25)).html();
+        let (line, band) = (points_of(&html, "<polyline"), points_of(&html, "<polygon"));
+        assert_eq!(band.len(), 4);
+        // Upwards is towards 0.
+        assert!(band[0].1 < line[0].1 && line[0].1 < band[3].1, "{band:?} around {line:?}");
+        assert!((line[0].1 - band[0].1 - (band[3].1 - line[0].1)).abs() < 0.2, "as far above as below");
+    }
+
+    #[test]
+    fn what_falls_by_a_factor_is_drawn_in_factors() {
+        let fall = |low: f64| {
+            let steps = (0..=10).map(|i| (i as f64, 8.0 * (low / 8.0).powf(i as f64 / 10.0))).collect();
+            let html = Chart { scale: Scale::Factors, ..chart(steps, Look::Strong) }.html();
+            let places = points_of(&html, "<polyline");
+            let step = |i: usize| places[i + 1].1 - places[i].1;
+            step(0) / step(9)
+        };
+        assert!((fall(0.4) - 1.0).abs() < 0.05, "equal factors, equal steps");
+        assert!(fall(4.0) > 1.5, "a small fall stays in equal differences");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::chart::{Chart, Look, Series, escape};
+use super::chart::{Chart, Look, Scale, Series, escape};
 use super::page::shell;
 use super::record::Record;
 use crate::console::duration;
@@ -88,21 +88,30 @@ pub fn comparison(records: &[Record]) -> String {
         let lines = records.iter().enumerate();
         lines.map(|(i, r)| Series { name: r.name(), points: of(r), look, colour: i % 5 }).collect()
     };
-    let chart = |title: &str, x_name, series| Chart {
+    let chart = |title: &str, x_name, series, scale| Chart {
         title: title.to_owned(),
         x_name,
         series,
         levels: Vec::new(),
-        from_zero: false,
+        scale,
+        wide: false,
     };
     let by_time = |r: &Record| r.rows.iter().filter_map(|row| Some((row.elapsed / 60.0, row.val_loss?))).collect();
     let training = |r: &Record| r.updates().filter_map(|row| Some((row.tokens_seen as f64, row.loss?))).collect();
     let speed = |r: &Record| r.updates().filter_map(|row| Some((row.step as f64, row.tokens_per_second?))).collect();
     let charts = [
-        chart("Validation loss by tokens", "tokens", series(&|r| r.validations().collect(), Look::Strong)),
-        chart("Validation loss by time", "minutes", series(&by_time, Look::Strong)),
-        chart("Training loss", "tokens", series(&training, Look::Faint)),
-        chart("Tokens per second", "updates", series(&speed, Look::Faint)),
+        Chart {
+            wide: true,
+            ..chart(
+                "Validation loss by tokens",
+                "tokens",
+                series(&|r| r.validations().collect(), Look::Strong),
+                Scale::Factors,
+            )
+        },
+        chart("Validation loss by time", "minutes", series(&by_time, Look::Strong), Scale::Factors),
+        chart("Training loss", "tokens", series(&training, Look::Faint), Scale::Factors),
+        chart("Tokens per second", "updates", series(&speed, Look::Faint), Scale::FromZero),
     ];
     let show = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
     let rows: String = summaries(records)

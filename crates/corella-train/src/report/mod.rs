@@ -1,5 +1,6 @@
 //! What a run shows of itself: report.html, comparisons, and files for TensorBoard.
 
+mod axis;
 mod chart;
 mod compare;
 mod page;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::chart::{Chart, Look, Series, escape, number};
+use super::axis::number;
+use super::chart::{Chart, Look, Scale, Series, escape};
 use super::record::Record;
 use super::reference::{Curve, Standing, curves};
 use crate::TrainError;
@@ -75,8 +76,9 @@ fn tiles(record: &Record) -> String {
     let best = record.validations().map(|v| v.1).min_by(f64::total_cmp);
     let dollars = record.plan.cost.price_per_hour.map(|price| price * record.seconds() / 3600.0);
     let skipped = record.updates().filter(|row| row.skipped.is_some()).count();
+    let updates = format!("of {steps} updates");
     let tiles = [
-        ("updates", last.map(|row| format!("{} of {steps}", row.step))),
+        (&*updates, last.map(|row| row.step.to_string())),
         ("tokens seen", last.map(|row| number(row.tokens_seen as f64))),
         ("last loss", last.and_then(|row| row.loss).map(|loss| format!("{loss:.4}"))),
         ("validation loss", val.map(|(_, loss)| format!("{loss:.4}"))),
@@ -113,12 +115,15 @@ fn loss(record: &Record, curves: &[Curve]) -> Chart {
         if let Some(last) = curve.at(end).filter(|_| points.last().is_none_or(|p| p.0 < end)) {
             points.push((end, last));
         }
-        series.push(line(&format!("reference: {}", curve.name), points, Look::Dashed, 2));
+        // A band holds for the shape that it was measured with.
+        let band = if curve.judges(&record.plan) { curve.band } else { 0.0 };
+        series.push(line(&format!("reference: {}", curve.name), points, Look::Reference(band), 2));
     }
     let vocab = record.plan.model.vocab_size as f64;
     let mut levels = vec![(format!("a guess among {vocab} tokens"), vocab.ln())];
     levels.extend(gpt2_levels(record));
-    Chart { title: "Loss in nats per token".into(), x_name: "tokens", series, levels, from_zero: false }
+    let title = "Loss in nats per token".to_owned();
+    Chart { title, x_name: "tokens", series, levels, scale: Scale::Factors, wide: true }
 }
 
 /// OpenAI's checkpoints on FineWeb's validation tokens (llm.c dev/vislog.ipynb), for runs on FineWeb with their vocabulary.
@@ -128,12 +133,12 @@ fn gpt2_levels(record: &Record) -> Vec<(String, f64)> {
     if fineweb { of.map(|(name, loss)| (name.to_owned(), loss)).to_vec() } else { Vec::new() }
 }
 
-fn chart(title: &str, series: Vec<Series>, from_zero: bool) -> Chart {
-    Chart { title: title.to_owned(), x_name: "updates", series, levels: Vec::new(), from_zero }
+fn chart(title: &str, series: Vec<Series>, scale: Scale) -> Chart {
+    Chart { title: title.to_owned(), x_name: "updates", series, levels: Vec::new(), scale, wide: false }
 }
 
 fn learning_rate(record: &Record) -> Chart {
-    chart("Learning rate", vec![line("rate", by_step(record, |row| row.lr), Look::Strong, 0)], true)
+    chart("Learning rate", vec![line("rate", by_step(record, |row| row.lr), Look::Strong, 0)], Scale::FromZero)
 }
 
 fn norm(record: &Record) -> Chart {
@@ -142,14 +147,17 @@ fn norm(record: &Record) -> Chart {
         line("before clipping", by_step(record, |row| row.norm), Look::Faint, 0),
         line("left out", skipped, Look::Dots, 1),
     ];
-    Chart { levels: vec![("clipped above".to_owned(), record.plan.train.clip)], ..chart("Gradient norm", series, true) }
+    Chart {
+        levels: vec![("clipped above".to_owned(), record.plan.train.clip)],
+        ..chart("Gradient norm", series, Scale::FromZero)
+    }
 }
 
 fn throughput(record: &Record) -> Chart {
     chart(
         "Tokens per second",
         vec![line("tokens/s", by_step(record, |row| row.tokens_per_second), Look::Faint, 0)],
-        true,
+        Scale::FromZero,
     )
 }
 
@@ -159,30 +167,27 @@ fn scores(record: &Record) -> Chart {
         let points = record.rows.iter().filter_map(|row| Some((row.step as f64, *row.scores.get(*name)?)));
         line(name, points.collect(), Look::Strong, i % 5)
     };
-    chart("Evaluations", names.iter().enumerate().map(of).collect(), false)
+    chart("Evaluations", names.iter().enumerate().map(of).collect(), Scale::Fitted)
 }
 
 /// Where the time went: of the updates by part, and what lay between them.
 fn parts(record: &Record) -> String {
-    let mut sums = [0.0; 4];
-    for row in record.updates() {
-        if let (Some(parts), Some(ms)) = (row.parts, row.ms) {
-            let known = [parts.data_ms, parts.forward_backward_ms, parts.optimizer_ms];
-            (0..3).for_each(|i| sums[i] += known[i]);
-            sums[3] += (ms - known.iter().sum::<f64>()).max(0.0);
-        }
+    let mut inside = [0.0; 4];
+    for parts in record.updates().filter_map(|row| row.parts) {
+        let known = [parts.data_ms, parts.forward_ms, parts.backward_ms, parts.optimizer_ms];
+        (0..4).for_each(|i| inside[i] += known[i]);
     }
     // Validation, samples, checkpoints: in the run, but in no update.
-    let inside: f64 = sums.iter().sum();
-    let between = (record.seconds() * 1e3 - inside).max(0.0) + sums[3];
-    let all = inside - sums[3] + between;
+    let between = (record.seconds() * 1e3 - inside.iter().sum::<f64>()).max(0.0);
+    let all = inside.iter().sum::<f64>() + between;
     if all <= 0.0 {
         return String::new();
     }
     let names = [
-        ("waiting for data", sums[0]),
-        ("forward and backward", sums[1]),
-        ("norm and AdamW", sums[2]),
+        ("waiting for data", inside[0]),
+        ("forward", inside[1]),
+        ("backward", inside[2]),
+        ("norm and AdamW", inside[3]),
         ("validation, samples, checkpoints", between),
     ];
     let (mut bar, mut legend) = (String::new(), String::new());
