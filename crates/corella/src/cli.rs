@@ -35,9 +35,16 @@ pub struct Common {
     /// Worker threads [default: the processor's cores]
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Seed of everything random: weights, data order, samples
-    #[arg(long, global = true, default_value_t = 42)]
-    pub seed: u64,
+    /// Seed of everything random: weights, data order, samples [default: that of the run file, or 42]
+    #[arg(long, global = true)]
+    pub seed: Option<u64>,
+}
+
+impl Common {
+    /// The seed where nothing else says one.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or(42)
+    }
 }
 
 /// Where to compute.
@@ -197,9 +204,9 @@ pub struct TrainArgs {
     /// Number format of activations and products: f32, or bf16 with f32 masters
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,
-    /// Compute activations again in the backward pass instead of keeping them
-    #[arg(long)]
-    pub recompute: bool,
+    /// Compute activations again in the backward pass instead of keeping them (--recompute=false against a run file)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    pub recompute: Option<bool>,
     /// Leave out an update whose loss is this many standard deviations above the recent mean (0: never) [default: 7]
     #[arg(long)]
     pub spike_z_loss: Option<f64>,

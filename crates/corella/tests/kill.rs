@@ -6,7 +6,8 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Folder, done, losses, signal, small_run, start, tiny_run};
+use common::{Folder, done, logged, losses, signal, small_run, start, tiny_run, wait_for};
+use serde_json::Value;
 
 /// Kills; the moments are drawn with a fixed seed, but what the process is doing then differs from machine to machine.
 const KILLS: usize = 100;
@@ -24,19 +25,18 @@ fn killed_at_a_hundred_random_moments_it_ends_with_the_losses_of_an_undisturbed_
     let (mut seed, mut torn, mut resumed) = (1u64, 0, 0);
     for kill in 0..KILLS {
         let mut child = start(&args);
-        let begin = Instant::now();
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let random = Duration::from_micros((seed >> 33) % 20_000);
         match kill % 3 {
             // While it starts, or soon after.
             0 => {}
             // Some updates after it went on.
-            1 => wait_for(begin, || grows(&killed.join("log.jsonl"))),
+            1 => wait_for(&mut child, "an update", || grows(&killed.join("log.jsonl"))),
             // While a checkpoint is half written, one of the next few.
             _ => {
                 let first = newest_checkpoint(&killed) + 3 + seed % 9;
-                wait_for(begin, || newest_checkpoint(&killed) >= first);
-                wait_for(begin, || half_written(&killed));
+                wait_for(&mut child, "a checkpoint", || newest_checkpoint(&killed) >= first);
+                wait_for(&mut child, "the next one", || half_written(&killed));
             }
         }
         if kill % 3 < 2 {
@@ -57,12 +57,6 @@ fn killed_at_a_hundred_random_moments_it_ends_with_the_losses_of_an_undisturbed_
     done(&tiny_run(&data, &whole.display().to_string(), &steps));
     assert_eq!(losses(&whole), losses(&killed));
     println!("{KILLS} kills, {torn} of them within a checkpoint's write, over {steps} updates");
-}
-
-fn wait_for(begin: Instant, mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the run does not get on");
-    }
 }
 
 /// Whether the file is longer a moment later.
@@ -87,26 +81,58 @@ fn newest_checkpoint(run: &Path) -> u64 {
     steps.max().unwrap_or(0)
 }
 
+/// With a constant learning rate the losses do not depend on how many updates are planned.
+fn endless<'a>(source: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
+    [small_run(source, out, steps), vec!["--schedule", "constant"]].concat()
+}
+
 #[test]
 fn sigterm_writes_a_checkpoint_and_the_run_goes_on_from_it() {
     let folder = Folder::new("term");
     let text = folder.text().display().to_string();
     let (whole, stopped) = (folder.join("whole"), folder.join("stopped"));
-    done(&small_run(&text, &whole.display().to_string(), "400"));
     let out = stopped.display().to_string();
-    let mut args = small_run(&text, &out, "400");
-    let mut child = start(&args);
-    while !stopped.join("log.jsonl").is_file() || losses(&stopped).len() < 10 {
-        assert!(child.try_wait().expect("status").is_none(), "the run ended by itself");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut child = start(&endless(&text, &out, "1000000000"));
+    wait_for(&mut child, "ten updates", || logged(&stopped) >= 11);
     signal(&child, "TERM");
     let status = child.wait().expect("ended");
     assert!(status.success(), "{status}");
-    assert!(losses(&stopped).len() < losses(&whole).len(), "it was to stop before its end");
-    args.push("--resume");
-    done(&args);
+    // The first line is the validation before the first update.
+    let made = losses(&stopped).len() - 1;
+    assert!(checkpoint_names(&stopped).contains(&format!("step-{made:08}")), "{:?}", checkpoint_names(&stopped));
+    let steps = (made + 10).to_string();
+    done(&[endless(&text, &out, &steps), vec!["--resume"]].concat());
+    done(&endless(&text, &whole.display().to_string(), &steps));
     assert_eq!(losses(&whole), losses(&stopped));
+}
+
+#[test]
+fn the_heartbeat_is_whole_whenever_it_is_read_and_goes_on() {
+    let folder = Folder::new("heart");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run"));
+    let out = run.display().to_string();
+    let mut child = start(&[tiny_run(&data, &out, "1000000000"), vec!["--price", "36"]].concat());
+    let path = run.join("heartbeat.json");
+    wait_for(&mut child, "a heartbeat", || path.is_file());
+    let read = || -> Value { serde_json::from_str(&std::fs::read_to_string(&path).expect("a file")).expect("whole") };
+    let mut seen = Vec::new();
+    wait_for(&mut child, "four heartbeats", || {
+        let step = read()["step"].as_u64().expect("a step");
+        if seen.last().is_none_or(|last| *last != step) {
+            seen.push(step);
+        }
+        seen.len() == 4
+    });
+    assert!(seen.is_sorted(), "{seen:?}");
+    let beat = read();
+    assert_eq!((beat["pid"].as_u64(), beat["steps"].as_u64()), (Some(u64::from(child.id())), Some(1_000_000_000)));
+    let number = |key: &str| beat[key].as_f64().unwrap_or_else(|| panic!("{key}: {beat}"));
+    assert!(number("loss") > 0.0 && number("eta_seconds") > 0.0 && number("seconds_per_step") > 0.0);
+    // At 36 dollars an hour, a cent a second.
+    assert!((number("dollars") - 0.01 * number("elapsed_seconds")).abs() < 1e-9, "{beat}");
+    signal(&child, "TERM");
+    assert!(child.wait().expect("ended").success());
+    assert_eq!(read()["state"], "stopped");
 }
 
 #[test]
@@ -115,13 +141,10 @@ fn sigterm_in_an_update_of_minutes_is_answered_at_once_and_the_update_is_made_ag
     let data = folder.data().display().to_string();
     let (whole, stopped) = (folder.join("whole"), folder.join("stopped"));
     let out = stopped.display().to_string();
-    // 200,000 micro-batches in an update: about a minute on a fast core.
-    let long = ["--batch-tokens", "6400000"];
+    // 2,000,000 micro-batches in an update: minutes on a fast core.
+    let long = ["--batch-tokens", "64000000"];
     let mut child = start(&[tiny_run(&data, &out, "2"), long.to_vec()].concat());
-    let begin = Instant::now();
-    while !stopped.join("heartbeat.json").is_file() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the run does not start");
-    }
+    wait_for(&mut child, "the start", || stopped.join("heartbeat.json").is_file());
     std::thread::sleep(Duration::from_millis(100));
     signal(&child, "TERM");
     let asked = Instant::now();

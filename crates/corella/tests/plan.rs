@@ -92,6 +92,54 @@ fn an_automatic_micro_batch_trains_and_is_written_down() {
 }
 
 #[test]
+fn flags_win_over_the_run_file_even_with_the_value_that_is_the_default() {
+    let folder = Folder::new("flags");
+    let text = folder.text().display().to_string();
+    let (first, second) = (folder.join("first"), folder.join("second"));
+    let out = first.display().to_string();
+    done(&[small_run(&text, &out, "2"), vec!["--seed", "7", "--recompute", "--lr", "0.01", "--keep", "5"]].concat());
+    let file = first.join("run.toml").display().to_string();
+    let out = second.display().to_string();
+    let flags =
+        ["--seed", "42", "--recompute=false", "--lr", "0.002", "--tokens", "384", "--schedule", "linear", "--json"];
+    let printed = done(&[&["train", &file, "--out", &out][..], &flags].concat());
+    // A stream of objects: one of each update, the result last.
+    let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((lines.len(), lines[2]["step"].as_u64(), lines[3]["state"].as_str()), (4, Some(3), Some("finished")));
+    let plan = |dir: &std::path::Path| -> toml::Table {
+        std::fs::read_to_string(dir.join("run.toml")).expect("a plan").parse().expect("TOML")
+    };
+    let (mut before, after) = (plan(&first), plan(&second));
+    let train = before["train"].as_table_mut().expect("a section");
+    for (key, value) in [("seed", 42.into()), ("recompute", false.into()), ("lr", 0.002.into()), ("steps", 3.into())] {
+        train.insert(key.to_owned(), value);
+    }
+    train.insert("schedule".to_owned(), "linear".into());
+    assert_eq!(before, after, "all else is the file's");
+    let weights = |dir: &std::path::Path, step: u32| {
+        std::fs::read(dir.join(format!("checkpoints/step-{step:08}/model.safetensors"))).expect("weights")
+    };
+    assert!(weights(&first, 2) != weights(&second, 3));
+}
+
+#[test]
+fn a_processor_is_planned_by_the_peak_of_the_format() {
+    let plan = |dtype: &str| {
+        let flags = ["plan", "--model", "gpt2-124m", "--tokens", "1000000", "--dtype", dtype, "--json"];
+        json(&done(&flags))
+    };
+    for dtype in ["f32", "bf16"] {
+        let found = plan(dtype);
+        assert_eq!((found["dtype"].as_str(), found["peak_from"].as_str()), (Some(dtype), Some("measured now")));
+        let mfu = found["mfu"].as_f64().expect("a share");
+        assert!(mfu > 0.01 && mfu <= 0.42, "{found}");
+        let number = |key: &str| found[key].as_f64().expect(key);
+        let hours = number("flops") / (number("peak_tflops") * 1e12 * mfu * 3600.0);
+        assert!((number("hours") / hours - 1.0).abs() < 1e-9, "{found}");
+    }
+}
+
+#[test]
 fn every_run_file_is_a_plan() {
     let runs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runs");
     let mut planned = 0;

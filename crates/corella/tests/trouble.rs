@@ -7,9 +7,9 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use common::{CORELLA, Folder, corella, done, losses, small_run, start, stderr, tiny_run};
+use common::{CORELLA, Folder, corella, done, losses, signal, small_run, start, stderr, tiny_run, wait_for};
 
 fn text(path: &Path) -> String {
     path.display().to_string()
@@ -45,9 +45,7 @@ fn two_processes_do_not_train_in_one_folder() {
     let (data, run) = (text(&folder.data()), folder.join("run"));
     let out = text(&run);
     let mut child = start(&tiny_run(&data, &out, "1000000000"));
-    while !run.join("log.jsonl").is_file() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&mut child, "the start", || run.join("log.jsonl").is_file());
     let message = refused(&resumed(&data, &out, "5"), &["in use by another process"]);
     assert!(message.contains(&child.id().to_string()), "the message names the process: {message}");
     child.kill().expect("killed");
@@ -72,6 +70,64 @@ fn a_disk_that_takes_no_more_leaves_the_checkpoint_before() {
     assert!(checkpoints(&folder.join("run")).iter().all(|p| !text(p).contains("partial")), "nothing is left behind");
     done(&["generate", &out, "-p", "The red fox", "--max-tokens", "5"]);
     done(&args);
+}
+
+/// A file system of this size in memory, mounted as long as it is in use.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this process may not mount.
+    fn mount(at: PathBuf, kilobytes: u32) -> Option<SmallDisk> {
+        fs::create_dir(&at).expect("made");
+        let size = format!("size={kilobytes}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(SmallDisk(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else() {
+    let folder = Folder::new("disk");
+    let Some(disk) = SmallDisk::mount(folder.join("disk"), 2048) else {
+        println!("skipped: no file system can be mounted here");
+        return;
+    };
+    let source = text(&folder.text());
+    let (run, whole) = (disk.0.join("run"), folder.join("whole"));
+    let (out, other, told) = (text(&run), text(&folder.join("whole")), folder.join("told"));
+    // A checkpoint takes about 450 kB: the first finds room, the second does not until the user's command made some.
+    fs::write(disk.0.join("other"), vec![1; 1_300_000]).expect("there is room");
+    let make_room = format!("echo \"$CORELLA_ERROR\" >> {}; rm {}", text(&told), text(&disk.0.join("other")));
+    let full = corella(&[small_run(&source, &out, "12"), vec!["--on-failure", &make_room]].concat());
+    let message = stderr(&full);
+    assert!(full.status.success() && message.contains("training goes on"), "{message}");
+    let told = fs::read_to_string(told).expect("the command ran");
+    assert!(told.to_lowercase().contains("no space left"), "{told}");
+    let kept: Vec<String> = checkpoints(&run).iter().map(|path| text(path)).collect();
+    assert!(kept.iter().all(|path| !path.contains("partial")), "{kept:?}");
+    assert!(kept.last().is_some_and(|path| path.ends_with("step-00000012")), "{kept:?}");
+    done(&small_run(&source, &other, "12"));
+    assert_eq!(losses(&whole), losses(&run), "every update is in the log, once");
+
+    // Full to the brim from the start: the third checkpoint in a row that fails ends the run, the last whole one stays.
+    let free = |path: &Path| fs::write(path, vec![1; 4096]).is_ok();
+    for number in 0.. {
+        if !free(&disk.0.join(format!("filler{number}"))) {
+            break;
+        }
+    }
+    let mut args = small_run(&source, &out, "60");
+    args.push("--resume");
+    let message = refused(&args, &["o space left", "make room"]);
+    assert!(message.contains("training goes on"), "{message}");
+    assert!(text(checkpoints(&run).last().expect("a checkpoint")).ends_with("step-00000012"));
+    done(&["generate", &out, "-p", "The red", "--max-tokens", "3"]);
 }
 
 #[test]
@@ -110,19 +166,21 @@ fn a_folder_that_vanishes_is_made_anew_and_what_was_in_it_stays_whole() {
     let (data, run, moved) = (text(&folder.data()), folder.join("run"), folder.join("moved"));
     let out = text(&run);
     let mut command = Command::new(CORELLA);
-    let args = [tiny_run(&data, &out, "3000"), vec!["--checkpoint-every", "200"]].concat();
+    let args = [tiny_run(&data, &out, "1000000000"), vec!["--checkpoint-every", "200"]].concat();
     let child = command.args(args).stdout(std::process::Stdio::null());
     let mut child = child.stderr(std::process::Stdio::piped()).spawn().expect("starts");
-    let begin = Instant::now();
-    while !run.join("checkpoints").is_dir() || checkpoints(&run).iter().all(|p| text(p).contains("partial")) {
-        assert!(begin.elapsed() < Duration::from_secs(60), "no checkpoint");
-    }
+    let whole = || {
+        let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("step-"))
+    };
+    wait_for(&mut child, "a checkpoint", whole);
     fs::rename(&run, &moved).expect("moved away");
-    assert!(child.try_wait().expect("status").is_none(), "the run was to go on for a while");
+    wait_for(&mut child, "a checkpoint in a new folder", whole);
+    signal(&child, "TERM");
     let output = child.wait_with_output().expect("ended");
     let message = stderr(&output);
     assert!(output.status.success() && message.contains("vanished"), "{message}");
-    assert!(text(checkpoints(&run).last().expect("a checkpoint")).ends_with("step-00003000"));
+    done(&["generate", &out, "-p", "The red", "--max-tokens", "3"]);
     done(&["generate", &text(&moved), "-p", "The red", "--max-tokens", "3"]);
 }
 

@@ -9,8 +9,8 @@ use corella_ops::OpsTrain;
 use corella_ops::cpu::{Cpu, probe};
 use corella_train::RunPlan;
 use corella_train::estimate::{
-    Bill, Card, Formula, Machine, MemoryBytes, Prices, Scale, Workload, bill, gpu_memory, history, largest_micro_batch,
-    scale,
+    Bill, Card, Formula, Machine, MemoryBytes, Prices, ProcessorPeaks, Scale, Workload, bill, gpu_memory, history,
+    largest_micro_batch, scale,
 };
 use serde::Serialize;
 
@@ -42,8 +42,11 @@ pub struct PlanArgs {
     pub history: bool,
 }
 
+<<<<<<< HEAD
 /// Part of the f32 peak that updates reach on a processor (docs/log.md: the tour's model at 0.5 of it).
 pub const CPU_MFU: f64 = 0.5;
+=======
+>>>>>>> ee69c43 (wip)
 /// Measurements of the processor's peak, each a fraction of a millisecond to a few.
 const PROBES: usize = 10;
 /// Part of the free memory that a micro-batch chosen by the program may fill.
@@ -62,7 +65,10 @@ struct Document {
     steps: u64,
     micro_batch: usize,
     machine: String,
+    /// Number format of the products that the peak is of.
+    dtype: &'static str,
     peak_tflops: f64,
+    peak_from: &'static str,
     mfu_from: &'static str,
     #[serde(flatten)]
     bill: Bill,
@@ -91,7 +97,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
             let bytes = (machine.card.memory_gb * 1e9) as u64;
             (machine, Some(bytes))
         }
-        None => (this_processor(&backend(common)?), available_memory()),
+        None => (this_processor(&backend(common)?, plan.train.dtype), available_memory()),
     };
     let on_gpu = args.gpu.is_some();
     let bytes = |plan: &RunPlan, b: usize| match on_gpu {
@@ -109,7 +115,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     }
     plan.check()?;
     let memory_bytes = bytes(&plan, plan.train.micro_batch);
-    let mfu = args.mfu.or((!on_gpu).then_some(CPU_MFU));
+    let mfu = args.mfu.or((!on_gpu).then_some(machine.card.share));
     let (price_per_hour, price_from) = price(args, &plan, &machine)?;
     let mut bill = bill(&work, &machine, mfu, price_per_hour).map_err(Failure::usage)?;
     if let Some(watts) = plan.cost.watts {
@@ -126,11 +132,13 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         steps: plan.train.steps,
         micro_batch: plan.train.micro_batch,
         machine: machine.name(),
+        dtype: if on_gpu { Dtype::Bf16 } else { plan.train.dtype }.name(),
         peak_tflops: machine.card.tflops * f64::from(machine.cards),
+        peak_from: if on_gpu { "data sheet" } else { "measured now" },
         mfu_from: match (args.mfu, on_gpu) {
             (Some(_), _) => "given",
             (None, true) => "predicted from card and model",
-            (None, false) => "usual on processors",
+            (None, false) => "usual on processors in this format",
         },
         bill,
         price_per_hour,
@@ -187,18 +195,21 @@ pub fn workload(plan: &RunPlan, config: &ModelShape) -> Workload {
     }
 }
 
-/// This machine's processor as a card; its peak is measured now.
-pub fn this_processor(cpu: &Cpu) -> Machine {
+/// This machine's processor as a card for products in `dtype`; its peak is measured now.
+pub fn this_processor(cpu: &Cpu, dtype: Dtype) -> Machine {
+    // The best of several: a busy machine only ever shows less than it can.
+    let best = |now: fn(&Cpu) -> f64| (0..PROBES).map(|_| now(cpu)).fold(0.0, f64::max);
+    let peaks = ProcessorPeaks { f32_gflops: best(probe::f32_now), bf16_gflops: best(probe::bf16_now) };
+    let (gflops, share) = peaks.of(dtype);
     let card = Card {
         name: cpu.name(),
         aliases: Vec::new(),
-        // The best of several: a busy machine only ever shows less than it can.
-        tflops: (0..PROBES).map(|_| probe::f32_now(cpu)).fold(0.0, f64::max) / 1e3,
+        tflops: gflops / 1e3,
         memory_gb: available_memory().unwrap_or(0) as f64 / 1e9,
         bandwidth_tb_s: f64::NAN,
         link_gb_s: f64::NAN,
         watts: None,
-        share: CPU_MFU,
+        share,
         share_of: None,
         unverified: Vec::new(),
     };
@@ -287,15 +298,23 @@ pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpu
         work.flops_per_token() as f64
     );
     print_memory(memory);
+<<<<<<< HEAD
     println!("device: {}", device.name());
     if let Some((machine, mfu)) = device.machine()
         && let Ok(bill) = bill(&work, &machine, mfu, plan.cost.price_per_hour)
     {
         println!(
             "time: about {} at {:.0} % of this device's {:.0} GFLOP/s{}",
+=======
+    let machine = this_processor(cpu, plan.train.dtype);
+    if let Ok(bill) = bill(&work, &machine, Some(machine.card.share), plan.cost.price_per_hour) {
+        println!(
+            "time: about {} at {:.1} % of this processor's {:.0} GFLOP/s in {}{}",
+>>>>>>> ee69c43 (wip)
             corella_train::console::duration(bill.hours * 3600.0),
             100.0 * bill.mfu,
             1e3 * machine.card.tflops,
+            plan.train.dtype.name(),
             bill.dollars.map(|d| format!(", ${d:.2}")).unwrap_or_default()
         );
     }
@@ -327,7 +346,7 @@ fn print(d: &Document) {
         None => {}
     }
     println!(
-        "time: {:.2} hours on {} ({} peak at {:.1} % utilisation, {})",
+        "time: {:.2} hours on {} ({} peak in {}, {}, at {:.1} % utilisation, {})",
         d.bill.hours,
         d.machine,
         if d.peak_tflops < 10.0 {
@@ -335,6 +354,8 @@ fn print(d: &Document) {
         } else {
             format!("{:.1} TFLOP/s", d.peak_tflops)
         },
+        d.dtype,
+        d.peak_from,
         100.0 * d.bill.mfu,
         d.mfu_from
     );

@@ -75,7 +75,7 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
         train: TrainPlan {
             lr: if preset.is_some() { 6e-4 } else { 2e-3 },
             micro_batch: if preset.is_some() { 4 } else { 8 },
-            seed: common.seed,
+            seed: common.seed(),
             ..TrainPlan::default()
         },
         output: OutputPlan::default(),
@@ -141,10 +141,8 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
     }
     let cost = &mut plan.cost;
     (cost.price_per_hour, cost.watts) = (args.price.or(cost.price_per_hour), args.watts.or(cost.watts));
-    plan.train.recompute |= args.recompute;
-    if common.seed != 42 {
-        plan.train.seed = common.seed;
-    }
+    set(&mut plan.train.recompute, &args.recompute);
+    set(&mut plan.train.seed, &common.seed);
     if !args.sample_prompt.is_empty() {
         plan.output.sample_prompts.clone_from(&args.sample_prompt);
     }

@@ -113,7 +113,7 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
     // A resumed run keeps the vocabulary that it began with.
     let tokenizer =
         if args.resume && kept.is_file() { kept.display().to_string() } else { plan.data.tokenizer.clone() };
-    let data = dataset(&source, &tokenizer, plan.model.vocab_size, common.seed)?;
+    let data = dataset(&source, &tokenizer, plan.model.vocab_size, plan.train.seed)?;
     plan.model.vocab_size = data.tokenizer.vocab_size();
     Ok((plan, dir, data))
 }

@@ -36,7 +36,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("--million-tokens must be above 0 and at most 1000"));
     }
     let world = World::new(WORLD_SEED);
-    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed, documents: TINY_PAGES });
+    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: TINY_PAGES });
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
     let mut plan = plan(args, common, data.tokenizer.vocab_size());
     if !common.json {
@@ -125,7 +125,7 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
             schedule: Schedule::Wsd,
             final_lr_fraction: 0.03,
             decay_fraction: 0.4,
-            seed: common.seed,
+            seed: common.seed(),
             ..TrainPlan::default()
         },
         output: OutputPlan {

@@ -101,6 +101,21 @@ pub fn tiny_run<'a>(data: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str>
     args
 }
 
+/// Whole lines in a run's log so far; also of a run that is writing it.
+pub fn logged(run: &Path) -> usize {
+    std::fs::read_to_string(run.join("log.jsonl")).map_or(0, |text| text.matches('\n').count())
+}
+
+/// Waits for something that a run is to do, for as long as a very busy machine may take.
+pub fn wait_for(child: &mut Child, what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !condition() {
+        assert!(child.try_wait().expect("status").is_none(), "the run ended by itself before {what}");
+        assert!(begin.elapsed().as_secs() < 300, "{what} does not come");
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+}
+
 /// `step`, `loss`, `norm` and `val_loss` of every line of a run's log, as text: equal only if equal to the bit.
 pub fn losses(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("log.jsonl")).expect("a log");

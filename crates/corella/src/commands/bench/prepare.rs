@@ -48,7 +48,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     let source = args.text.as_deref().unwrap_or(Path::new(TINY_INTERNET));
     let (documents, read) = if source == Path::new(TINY_INTERNET) {
         let world = World::new(WORLD_SEED);
-        let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed, documents: TINY_PAGES });
+        let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: TINY_PAGES });
         (pages_as_documents(&corpus).collect(), None)
     } else {
         let files = source_files(source, common.json)?;

@@ -75,7 +75,7 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
         return Err(Failure::new(error));
     }
     if common.json {
-        let document = document(completion, prompt_ids, handle.backend_name(), common.seed);
+        let document = document(completion, prompt_ids, handle.backend_name(), common.seed());
         println!("{}", serde_json::to_string(&document)?);
         return Ok(());
     }
@@ -162,7 +162,7 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
             frequency_penalty: s.frequency_penalty,
             presence_penalty: s.presence_penalty,
             logit_bias: s.logit_bias.clone(),
-            seed: common.seed,
+            seed: common.seed(),
         },
         stop: args.stop.clone(),
         stop_ids: args.stop_id.clone(),

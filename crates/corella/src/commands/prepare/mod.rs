@@ -66,7 +66,7 @@ fn tiny_internet(args: &PrepareArgs, common: &Common, started: Instant) -> Resul
             .hint("prepare the other texts into a folder of their own"));
     }
     let world = World::new(WORLD_SEED);
-    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed, documents: args.pages });
+    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: args.pages });
     let pages: Vec<Document> = pages_as_documents(&corpus).collect();
     let fresh: Vec<Document> = pages_as_documents(&fresh_pages(&world)).collect();
     let tokenizer = tokenizer_for(&args.tokenizer, args.vocab_size, &pages)?;
