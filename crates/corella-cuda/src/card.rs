@@ -274,7 +274,8 @@ impl Driver for Card {
         }
         self.context.bind()?;
         // SAFETY: the bytes live until `wait` returns; the caller's array is as long.
-        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.context.stream) };
+        let copied =
+            unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.context.stream) };
         check("cuMemcpyDtoHAsync", copied)?;
         self.context.wait()
     }
@@ -290,7 +291,8 @@ impl Driver for Card {
 
     unsafe fn launch(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError> {
         self.context.bind()?;
-        let function = *self.kernels.functions.get(entry).ok_or_else(|| CudaError::NoKernel { entry: entry.to_owned() })?;
+        let function =
+            *self.kernels.functions.get(entry).ok_or_else(|| CudaError::NoKernel { entry: entry.to_owned() })?;
         let [x, y, z] = shape.grid;
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(|p| p.cast_mut()).collect();
         // SAFETY: the function is loaded; the caller's arguments fit it and live until this returns, which copies them.

@@ -379,9 +379,8 @@ mod tests {
             let mut out = vec![f32::NAN; m * n];
             for i in 0..call.out.rows {
                 for j in 0..call.out.columns {
-                    out[i + j * call.out.stride] = (0..k)
-                        .map(|x| at(&b, call.b, call.b_turned, i, x) * at(&a, call.a, call.a_turned, x, j))
-                        .sum();
+                    out[i + j * call.out.stride] =
+                        (0..k).map(|x| at(&b, call.b, call.b_turned, i, x) * at(&a, call.a, call.a_turned, x, j)).sum();
                 }
             }
             for i in 0..m {

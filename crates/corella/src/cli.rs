@@ -316,6 +316,10 @@ pub struct GenerateArgs {
     /// Number type of cached keys and values
     #[arg(long, value_enum, default_value_t = KvType::F16)]
     pub kv_type: KvType,
+    /// On a card, compute each text in one order of additions, whatever is computed beside it; on the processor that is
+    /// always so
+    #[arg(long)]
+    pub batch_invariant: bool,
     /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer file
     #[arg(long)]
     pub tokenizer: Option<String>,

@@ -1,4 +1,4 @@
-//! Where a model is trained: the processor, or a card.
+//! Where a model is trained or run: the processor, or a card.
 
 use corella_cuda::{Card, Cuda, CudaError, ScratchShape, cards, scratch_bytes};
 use corella_ops::OpsTrain;
@@ -13,7 +13,7 @@ use crate::inputs::processor;
 use crate::machine::available_memory;
 use crate::shape::ModelShape;
 
-/// A device to train on.
+/// A device to compute on.
 pub enum TrainDevice {
     /// The processor.
     Cpu(Cpu),
@@ -109,8 +109,8 @@ fn open(index: u32, common: &Common) -> Result<TrainDevice> {
                 "`corella doctor` shows what was found and what brings the rest"
             }
             CudaError::NoCard { .. } => "`corella doctor` lists the cards; cards are numbered from 0",
-            CudaError::TooOld { .. } => "train on the processor with --device cpu",
-            _ => "`nvidia-smi` shows whether driver and card work; --device cpu trains on the processor",
+            CudaError::TooOld { .. } => "compute on the processor with --device cpu",
+            _ => "`nvidia-smi` shows whether driver and card work; --device cpu computes on the processor",
         };
         Failure::new(format!("cuda:{index} cannot be used: {error}")).hint(hint)
     })?;

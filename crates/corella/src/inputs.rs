@@ -29,8 +29,8 @@ pub const VOCABULARY_BYTES: usize = 20_000_000;
 /// The backend for the flags that every command has.
 pub fn backend(common: &Common) -> Result<Cpu> {
     if let Device::Cuda(number) = common.device {
-        return Err(Failure::new(format!("cuda:{number} cannot be used here: this version only trains on GPUs"))
-            .hint("leave --device out, or give --device cpu; `corella train --device cuda` trains on the card"));
+        return Err(Failure::new(format!("cuda:{number} cannot be used here: this command looks at the processor"))
+            .hint("leave --device out, or give --device cpu; train, generate, serve and eval take --device cuda"));
     }
     processor(common)
 }

@@ -6,12 +6,14 @@ use corella_model::formats::gguf;
 use corella_model::gpt2::Gpt2Step;
 use corella_model::llama::LlamaInfer;
 use corella_model::{AnyModel, StepModel, StepOptions};
+use corella_ops::OpsInfer;
 use corella_text::tokenizer::Tokenizer;
 
 use crate::cli::Common;
+use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::gguf_vocab::gguf_vocab;
-use crate::inputs::{backend, open_any, tokenizer_for};
+use crate::inputs::{open_any, tokenizer_for};
 use crate::loading::Watched;
 
 /// A model's files, and the tokenizer that goes with them.
@@ -75,9 +77,9 @@ impl Opened {
         self.files.is_instruct()
     }
 
-    /// Loads the weights.
-    pub fn load(self, common: &Common, options: StepOptions) -> Result<Box<dyn StepModel>> {
-        self.load_watched(common, options, &|_| {})
+    /// Loads the weights; see [`load`].
+    pub fn load(self, common: &Common, options: StepOptions, invariance: Invariance) -> Result<Box<dyn StepModel>> {
+        load(self.files, common, options, invariance)
     }
 
     /// The same, and tells `progress` the share that has been read.
@@ -85,22 +87,63 @@ impl Opened {
         self,
         common: &Common,
         options: StepOptions,
+        invariance: Invariance,
         progress: &dyn Fn(f32),
     ) -> Result<Box<dyn StepModel>> {
-        match self.files {
-            AnyModel::Llama(checkpoint) => {
-                Ok(Box::new(LlamaInfer::new(backend(common)?, &Watched::new(&*checkpoint, progress), options)?))
-            }
-            files => load(files, common, options),
-        }
+        load_watched(self.files, common, options, invariance, progress)
     }
 }
 
-/// Loads a model's weights, with the room that `options` say.
-pub fn load(files: AnyModel, common: &Common, options: StepOptions) -> Result<Box<dyn StepModel>> {
-    let ops = backend(common)?;
+/// Whether what else is computed in a step may change a text's bytes. On the processor it never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invariance {
+    /// The fastest kernel for each number of rows.
+    AsFast,
+    /// One order of additions for any number of rows (`--batch-invariant`).
+    OfBatch,
+}
+
+impl Invariance {
+    /// What the flag says.
+    pub fn of_flag(batch_invariant: bool) -> Invariance {
+        if batch_invariant { Invariance::OfBatch } else { Invariance::AsFast }
+    }
+}
+
+/// Loads a model's weights on the device that is asked for, with the room that `options` say.
+pub fn load(
+    files: AnyModel,
+    common: &Common,
+    options: StepOptions,
+    invariance: Invariance,
+) -> Result<Box<dyn StepModel>> {
+    load_watched(files, common, options, invariance, &|_| {})
+}
+
+fn load_watched(
+    files: AnyModel,
+    common: &Common,
+    options: StepOptions,
+    invariance: Invariance,
+    progress: &dyn Fn(f32),
+) -> Result<Box<dyn StepModel>> {
+    match TrainDevice::choose(common)? {
+        TrainDevice::Cpu(ops) => load_on(ops, files, options, progress),
+        TrainDevice::Cuda(ops, _) if invariance == Invariance::OfBatch => {
+            load_on(ops.with_batch_invariance(), files, options, progress)
+        }
+        TrainDevice::Cuda(ops, _) => load_on(*ops, files, options, progress),
+    }
+}
+
+fn load_on<B: OpsInfer>(
+    ops: B,
+    files: AnyModel,
+    options: StepOptions,
+    progress: &dyn Fn(f32),
+) -> Result<Box<dyn StepModel>> {
     Ok(match files {
         AnyModel::Gpt2(weights) => Box::new(Gpt2Step::new(ops, weights, options)?),
-        AnyModel::Llama(checkpoint) => Box::new(LlamaInfer::new(ops, &*checkpoint, options)?),
+        AnyModel::Llama(checkpoint) => Box::new(LlamaInfer::new(ops, &Watched::new(&*checkpoint, progress), options)?),
     })
 }

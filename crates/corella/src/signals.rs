@@ -1,8 +1,8 @@
 //! Ctrl-C and SIGTERM ask a long job to stop at the next safe point; a second Ctrl-C ends it at once.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use corella_train::heartbeat;

@@ -14,8 +14,7 @@ use serde::Serialize;
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
-use crate::inputs::backend;
-use crate::model;
+use crate::model::{self, Invariance};
 
 /// Longest window where none is given: longer ones take memory and time, and change the figure little.
 const LONGEST_WINDOW: usize = 2048;
@@ -100,8 +99,9 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     }
     let rows = context.min(ROWS);
     let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, ..StepOptions::one_sequence(context) };
-    let backend = corella_ops::OpsTrain::name(&backend(common)?);
-    let mut model = OneSequence::new(model.load(common, options)?);
+    let step = model.load(common, options, Invariance::AsFast)?;
+    let backend = step.backend_name();
+    let mut model = OneSequence::new(step);
     let surprise = match (&args.text, &args.data) {
         (Some(path), _) => Some(of_text(&mut model, &tokenizer, path, context, !args.no_bos)?),
         (None, Some(dir)) => Some(of_data(&mut model, &tokenizer, dir, context, args.limit)?),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::cli::{Common, Device, KvType};
 use crate::error::{Failure, Result};
-use crate::model;
+use crate::model::{self, Invariance};
 use crate::site::{ListenArgs, Site};
 
 /// Flags of `serve`.
@@ -31,6 +31,10 @@ pub struct ServeArgs {
     /// Number type of cached keys and values
     #[arg(long, value_enum, default_value_t = KvType::F16)]
     pub kv_type: KvType,
+    /// On a card, compute each text in one order of additions, whatever is computed beside it; on the processor that is
+    /// always so
+    #[arg(long)]
+    pub batch_invariant: bool,
     /// Continuations computed at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub parallel: u16,
@@ -75,6 +79,7 @@ pub struct Settings {
     kv_kind: KvKind,
     parallel: usize,
     queue: usize,
+    invariance: Invariance,
     common: Common,
 }
 
@@ -93,6 +98,7 @@ impl Settings {
             },
             parallel: args.parallel.into(),
             queue: args.queue as usize,
+            invariance: Invariance::of_flag(args.batch_invariant),
             common: common.clone(),
         }
     }
@@ -108,6 +114,7 @@ impl Settings {
             kv_kind: KvKind::F16,
             parallel: 32,
             queue: 256,
+            invariance: Invariance::AsFast,
             // Wherever it was trained, the processor writes.
             common: Common { device: Device::Cpu, ..common.clone() },
         }
@@ -151,7 +158,8 @@ pub fn load(settings: &Settings, progress: &dyn Fn(f32)) -> Result<(Engine, Serv
     };
     let for_engine = tokenizer.clone();
     let bytes: TokenBytes = Arc::new(move |id| for_engine.token_bytes(id).to_vec());
-    let engine = Engine::start(opened.load_watched(&settings.common, step, progress)?, bytes, options)?;
+    let engine =
+        Engine::start(opened.load_watched(&settings.common, step, settings.invariance, progress)?, bytes, options)?;
     let path = &settings.model;
     let name =
         settings.name.clone().unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());

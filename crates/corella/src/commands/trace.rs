@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::inputs::dataset;
-use crate::model;
+use crate::model::{self, Invariance};
 
 /// Name of the index in a run folder.
 const INDEX: &str = "trace.index";
@@ -192,7 +192,7 @@ fn scores(path: &Path, text: &str, common: &Common) -> Result<Vec<f32>> {
     }
     let step = StepOptions::one_sequence(prompt.len());
     let bytes: TokenBytes = Arc::new(move |id| tokenizer.token_bytes(id).to_vec());
-    let engine = Engine::start(opened.load(common, step)?, bytes, EngineOptions::default())?;
+    let engine = Engine::start(opened.load(common, step, Invariance::AsFast)?, bytes, EngineOptions::default())?;
     let handle = engine.handle();
     let params = RequestParams { prompt, max_tokens: 0, prompt_logprobs: Some(0), ..RequestParams::default() };
     let completion = handle.complete(handle.check(params).map_err(Failure::usage)?)?;

@@ -54,12 +54,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         site.announce(common.json, &[("watch it in the browser", "run.html")]);
         console.watched = Some(site.app());
     }
-    let mut live = Live {
-        console,
-        losses: Vec::new(),
-        quiet: common.json,
-        steps: plan.train.steps,
-    };
+    let mut live = Live { console, losses: Vec::new(), quiet: common.json, steps: plan.train.steps };
     let outcome = corella_train::train(&mut run, &mut live, &stop)?;
     if !outcome.finished {
         println!("stopped after {} steps; go on with: corella tour --resume", outcome.step);

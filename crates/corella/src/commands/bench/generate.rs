@@ -13,7 +13,7 @@ use super::{Bench, Bound, train};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::open_any;
-use crate::model;
+use crate::model::{self, Invariance};
 
 /// Tokens of the prompt whose prefill is timed.
 const PROMPT: usize = 512;
@@ -99,7 +99,7 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
     let (name, (products, head), bytes) = (name.clone(), subject.products(), subject.bytes());
     let vocab_size = subject.files.vocab_size();
     let start = Instant::now();
-    let model = model::load(subject.files, common, options)?;
+    let model = model::load(subject.files, common, options, Invariance::AsFast)?;
     let loading = start.elapsed().as_secs_f64();
     let engine = Engine::start(model, Arc::new(|_| Vec::new()), EngineOptions::default())?;
     let handle = engine.handle();

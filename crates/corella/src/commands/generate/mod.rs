@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::cli::{Common, GenerateArgs, KvType};
 use crate::error::{Failure, Result};
-use crate::model::{self, Opened};
+use crate::model::{self, Invariance, Opened};
 use view::View;
 
 /// Continuations that are computed at once.
@@ -139,7 +139,7 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, sa
         vocab_size: Some(tokenizer.vocab_size()),
     };
     let bytes: TokenBytes = Arc::new(move |id| tokenizer.token_bytes(id).to_vec());
-    Ok(Engine::start(opened.load(common, options)?, bytes, engine)?)
+    Ok(Engine::start(opened.load(common, options, Invariance::of_flag(args.batch_invariant))?, bytes, engine)?)
 }
 
 /// The flags as a request.
