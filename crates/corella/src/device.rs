@@ -1,13 +1,14 @@
 //! Where a model is trained or run: the processor, or a card.
 
 use corella_cuda::{Card, Cuda, CudaError, ScratchShape, cards, scratch_bytes};
+use corella_model::Dtype;
 use corella_ops::OpsTrain;
 use corella_ops::cpu::Cpu;
 use corella_train::RunPlan;
 use corella_train::estimate::{self, Machine, MemoryBytes};
 
 use crate::cli::{Common, Device};
-use crate::commands::plan::{CPU_MFU, plan_memory, this_processor};
+use crate::commands::plan::{plan_memory, this_processor};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
 use crate::machine::available_memory;
@@ -62,11 +63,15 @@ impl TrainDevice {
         }
     }
 
-    /// The device with its peak, and the part of it that training uses where the estimate does not say; `None` for a card
-    /// that is not in the table.
-    pub fn machine(&self) -> Option<(Machine, Option<f64>)> {
+    /// The device with its peak for products in `dtype`, and the part of it that training uses where the estimate does not
+    /// say; `None` for a card that is not in the table.
+    pub fn machine(&self, dtype: Dtype) -> Option<(Machine, Option<f64>)> {
         match self {
-            TrainDevice::Cpu(cpu) => Some((this_processor(cpu), Some(CPU_MFU))),
+            TrainDevice::Cpu(cpu) => {
+                let machine = this_processor(cpu, dtype);
+                let share = machine.card.share;
+                Some((machine, Some(share)))
+            }
             TrainDevice::Cuda(cuda, _) => known_card(&cuda.name()).map(|machine| (machine, None)),
         }
     }

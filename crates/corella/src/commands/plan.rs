@@ -42,11 +42,6 @@ pub struct PlanArgs {
     pub history: bool,
 }
 
-<<<<<<< HEAD
-/// Part of the f32 peak that updates reach on a processor (docs/log.md: the tour's model at 0.5 of it).
-pub const CPU_MFU: f64 = 0.5;
-=======
->>>>>>> ee69c43 (wip)
 /// Measurements of the processor's peak, each a fraction of a millisecond to a few.
 const PROBES: usize = 10;
 /// Part of the free memory that a micro-batch chosen by the program may fill.
@@ -298,19 +293,12 @@ pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpu
         work.flops_per_token() as f64
     );
     print_memory(memory);
-<<<<<<< HEAD
     println!("device: {}", device.name());
-    if let Some((machine, mfu)) = device.machine()
+    if let Some((machine, mfu)) = device.machine(plan.train.dtype)
         && let Ok(bill) = bill(&work, &machine, mfu, plan.cost.price_per_hour)
     {
         println!(
-            "time: about {} at {:.0} % of this device's {:.0} GFLOP/s{}",
-=======
-    let machine = this_processor(cpu, plan.train.dtype);
-    if let Ok(bill) = bill(&work, &machine, Some(machine.card.share), plan.cost.price_per_hour) {
-        println!(
-            "time: about {} at {:.1} % of this processor's {:.0} GFLOP/s in {}{}",
->>>>>>> ee69c43 (wip)
+            "time: about {} at {:.1} % of this device's {:.0} GFLOP/s in {}{}",
             corella_train::console::duration(bill.hours * 3600.0),
             100.0 * bill.mfu,
             1e3 * machine.card.tflops,

@@ -41,7 +41,7 @@ struct Document {
 /// `bench train --device cuda`: every operation is checked against the reference first.
 pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     let device = TrainDevice::choose(common)?;
-    let (backend, peak_tflops) = (device.name(), device.machine().map(|(machine, _)| machine.card.tflops));
+    let (backend, peak_tflops) = (device.name(), device.machine(Dtype::Bf16).map(|(machine, _)| machine.card.tflops));
     if let TrainDevice::Cuda(cuda, _) = &device {
         formats(args, |dtype| match Expected::new(dtype)?.training_differences(&**cuda)?.first() {
             Some(wrong) => Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name()))),
