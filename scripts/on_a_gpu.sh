@@ -30,6 +30,9 @@ suite() { cargo test --release -p corella-cuda --test on_a_card -- --nocapture -
 tests operations suite every_operation_agrees_with_the_reference
 tests same_bits suite two_runs_give_the_same_bits
 tests ten_updates suite ten_updates_go_as_on_the_processor
+tests inference suite every_operation_of_inference_agrees_with_the_reference
+tests inference_same_bits suite two_runs_of_inference_give_the_same_bits
+tests batch_invariance suite rows_do_not_depend_on_the_batch_where_that_is_promised
 if command -v compute-sanitizer > /dev/null; then
     binary=$(cargo test --release -p corella-cuda --test on_a_card --no-run --message-format json |
         sed -n 's/.*"executable":"\([^"]*on_a_card[^"]*\)".*/\1/p' | tail -1)

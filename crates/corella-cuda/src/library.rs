@@ -20,31 +20,34 @@ pub struct Library {
     pub package: &'static str,
     /// Functions that this crate calls.
     symbols: &'static [&'static str],
-    present: fn() -> bool,
-    has: fn(&'static str) -> bool,
+    binding: Binding,
     state: OnceLock<Result<(), CudaError>>,
 }
 
-/// The two questions of [`Library`] about a module of `cudarc`.
+/// What can be asked of a module of `cudarc` before its first call.
+#[derive(Clone, Copy, Debug)]
+struct Binding {
+    /// Whether the loader finds the library.
+    present: fn() -> bool,
+    /// Whether the library, which was found, has a function.
+    has: fn(&'static str) -> bool,
+}
+
 macro_rules! binding {
     ($module:ident) => {
-        (
-            || {
+        Binding {
+            present: || {
                 // SAFETY: runs the initialisers of an installed library of CUDA, which expect nothing of their caller.
                 unsafe { cudarc::$module::sys::is_culib_present() }
             },
-            |symbol| {
+            has: |symbol| {
                 // SAFETY: the address is looked up and not called, so its type does not matter; `load` asks only after the
                 // library was found, so that `culib` does not panic.
                 unsafe { cudarc::$module::sys::culib().get::<unsafe extern "C" fn()>(symbol.as_bytes()).is_ok() }
             },
-        )
+        }
     };
 }
-
-const DRIVER_BINDING: (fn() -> bool, fn(&'static str) -> bool) = binding!(driver);
-const NVRTC_BINDING: (fn() -> bool, fn(&'static str) -> bool) = binding!(nvrtc);
-const CUBLASLT_BINDING: (fn() -> bool, fn(&'static str) -> bool) = binding!(cublaslt);
 
 /// The driver.
 pub static DRIVER: Library = Library {
@@ -77,8 +80,7 @@ pub static DRIVER: Library = Library {
         "cuFuncSetAttribute",
         "cuLaunchKernel",
     ],
-    present: DRIVER_BINDING.0,
-    has: DRIVER_BINDING.1,
+    binding: binding!(driver),
     state: OnceLock::new(),
 };
 
@@ -97,8 +99,7 @@ pub static NVRTC: Library = Library {
         "nvrtcGetProgramLogSize",
         "nvrtcGetProgramLog",
     ],
-    present: NVRTC_BINDING.0,
-    has: NVRTC_BINDING.1,
+    binding: binding!(nvrtc),
     state: OnceLock::new(),
 };
 
@@ -121,8 +122,7 @@ pub static CUBLASLT: Library = Library {
         "cublasLtMatrixLayoutCreate",
         "cublasLtMatrixLayoutDestroy",
     ],
-    present: CUBLASLT_BINDING.0,
-    has: CUBLASLT_BINDING.1,
+    binding: binding!(cublaslt),
     state: OnceLock::new(),
 };
 
@@ -133,16 +133,16 @@ impl Library {
     }
 
     fn load_now(&self) -> Result<(), CudaError> {
-        if !(self.present)() {
+        if !(self.binding.present)() {
             // Where the loader does not look by itself, it takes what is in memory already under the name asked for.
             if let Some(path) = self.find() {
                 keep_loaded(&path);
             }
         }
-        if !(self.present)() {
+        if !(self.binding.present)() {
             return Err(CudaError::Missing { library: self.name, package: self.package });
         }
-        match self.symbols.iter().find(|symbol| !(self.has)(symbol)) {
+        match self.symbols.iter().find(|symbol| !(self.binding.has)(symbol)) {
             Some(symbol) => Err(CudaError::Symbol { library: self.name, symbol }),
             None => Ok(()),
         }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use corella_hub::HubError;
 use corella_model::ModelError;
 use corella_model::formats::FormatError;
+use corella_ops::OpsError;
 use corella_text::data::DataError;
 use corella_train::TrainError;
 
@@ -92,6 +93,11 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             }
             _ => None,
         };
+    }
+    if let Some(OpsError::OutOfMemory { device: "cuda", .. }) = error.downcast_ref::<OpsError>() {
+        return Some(
+            "--device cpu, a shorter context or fewer sequences at once; `nvidia-smi` shows who else uses the card",
+        );
     }
     if let Some(ModelError::Format(error)) = error.downcast_ref::<ModelError>() {
         return error.hint();

@@ -97,7 +97,7 @@ fn doctor_names_what_is_used_and_what_is_missing() {
         assert!(library["package"].as_str().is_some_and(|p| !p.is_empty()), "{library}");
     }
     let printed = done(&["doctor"]);
-    for part in ["processor", "features", "kernels", "libcublasLt.so", "will train"] {
+    for part in ["processor", "features", "kernels", "libcublasLt.so", "will use"] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     // More cards than any machine has: an error with a way out, wherever this runs.

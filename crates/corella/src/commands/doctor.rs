@@ -27,7 +27,7 @@ struct Document {
     memory: Option<Memory>,
     gpu_libraries: Vec<Library>,
     gpus: Vec<Gpu>,
-    /// Where `auto` trains.
+    /// What the flag stands for.
     device: String,
     device_why: String,
 }
@@ -53,7 +53,7 @@ struct Gpu {
     memory_bytes: u64,
 }
 
-/// Libraries that training on a card needs, the first of the list.
+/// Libraries that a card needs, the first of the list.
 const NEEDED: usize = 3;
 
 /// Runs the command.
@@ -66,7 +66,7 @@ pub fn run(common: &Common) -> Result<()> {
     };
     let gpu_libraries = libraries();
     let found = cards();
-    let (device, device_why) = training_device(common.device, &found, &gpu_libraries);
+    let (device, device_why) = chosen_device(common.device, &found, &gpu_libraries);
     let gpus = found.unwrap_or_default().into_iter().map(|card| Gpu {
         index: card.index,
         architecture: card.architecture(),
@@ -123,8 +123,8 @@ fn libraries() -> Vec<Library> {
     needed.into_iter().chain([several]).collect()
 }
 
-/// Where a device's flag trains, and why.
-fn training_device(
+/// What a device's flag stands for, and why.
+fn chosen_device(
     asked: Device,
     cards: &std::result::Result<Vec<CardInfo>, CudaError>,
     libraries: &[Library],
@@ -176,8 +176,7 @@ fn print(d: &Document) {
             (None, None) => println!("{what}: loaded"),
         }
     }
-    println!("{:12} {}: {}", "will train", d.device, d.device_why);
-    println!("{:12} cpu: this version generates on the processor", "will infer");
+    println!("{:12} {}: {}", "will use", d.device, d.device_why);
 }
 
 /// The processor's features that kernels ask for, as far as it has them.
