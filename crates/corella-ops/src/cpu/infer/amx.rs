@@ -1,9 +1,11 @@
 //! The integer kernel for many rows on tiles (AMX): 16 rows × 2 panels of signed 8-bit codes.
 //!
 //! A tile product takes 16 cycles whether its runs are 32 or 64 weights long, and bringing its sums to the vector unit and
-//! scaling them takes as long. So integer scales are multiplied into the codes when a unit is unpacked, as two planes,
-//! scale·code = 64·high + low: whole tiles of 64 weights, and sums that leave the tiles once per unit. With half-precision
-//! scales, whose f32 steps have an order, they leave once per block, and the next block's tiles run meanwhile.
+//! scaling them takes as long. So integer scales are multiplied into the codes when a unit is unpacked, as two planes of
+//! bytes, scale·code = 2^s·high + low: whole tiles of 64 weights, and sums that leave the tiles once per unit. With
+//! half-precision scales, whose f32 steps have an order, they leave once per block, and the next block's tiles run meanwhile.
+//! Formats with minima have unsigned codes up to 31 and scales up to 63: the planes are products with three bits of the
+//! scale each, s = 3. Signed scales are multiplied in 16 bits, and the product is cut, s = 6, low from 0 to 63.
 //!
 //! An unpacked unit of a panel: planes of codes (64 vectors each; one where scales are halves), then scales and minima.
 
@@ -15,6 +17,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::super::dot::amx::{Config, permitted};
+use super::ahead;
 use super::kernel::{EIGHT, Step, layout};
 use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
@@ -24,7 +27,7 @@ pub const ROWS: usize = 16;
 const AMX_INT8: u32 = 1 << 25;
 /// Blocks of a unit; a shorter one is filled up with zeros.
 const BLOCKS: usize = UNIT / BLOCK;
-/// Bytes of a plane of codes: signed, zero is 0.
+/// Bytes of a plane of codes; zero is 0.
 const PLANE: usize = UNIT * PANEL;
 /// Bytes of scales or minima: halves by block, or integer minima as in [`Layout::mins_at`].
 const NUMBERS: usize = 2 * PANEL * BLOCKS;
@@ -79,24 +82,22 @@ pub fn end() {
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`UNIT_BYTES`]; AVX-512 F, BW, VL.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
-    let zero = _mm512_set1_epi8(layout.zero as u8 as i8);
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, after: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let (scales, mins, d) =
             (from.add(layout.scales_at(blocks)), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
-        let groups = |b: usize, j: usize| {
-            let (low, high) = super::vnni::groups::<CODES>(from.add(b * layout.codes.block_bytes()), j);
-            (_mm512_sub_epi8(low, zero), _mm512_sub_epi8(high, zero))
-        };
+        let groups = |b: usize, j: usize| super::vnni::groups::<CODES>(from.add(b * layout.codes.block_bytes()), j);
         let plane = |b: usize, g: usize| to.add((8 * b + g) * VECTOR).cast::<__m512i>();
         match layout.scales {
             Scales::Halves { min } => {
+                let zero = _mm512_set1_epi8(layout.zero as u8 as i8);
                 for b in 0..blocks {
+                    ahead::ask_block(layout, after, b);
                     for j in 0..4 {
                         let (low, high) = groups(b, j);
-                        _mm512_store_si512(plane(b, j), low);
-                        _mm512_store_si512(plane(b, j + 4), high);
+                        _mm512_store_si512(plane(b, j), _mm512_sub_epi8(low, zero));
+                        _mm512_store_si512(plane(b, j + 4), _mm512_sub_epi8(high, zero));
                     }
                 }
                 let (used, rest) = (2 * PANEL * blocks, 2 * PANEL * (BLOCKS - blocks));
@@ -115,14 +116,18 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
                     let low = _mm512_and_si512(wide, _mm512_set1_epi32(0xffff));
                     _mm512_or_si512(low, _mm512_slli_epi32::<16>(wide))
                 };
+                let zero = _mm512_set1_epi16(layout.zero as i16);
                 for b in 0..BLOCKS {
-                    let (first, second) = (scale(b * BLOCK / sub), scale((b * BLOCK + BLOCK / 2) / sub));
+                    ahead::ask_block(layout, after, b);
+                    let scales = [scale(b * BLOCK / sub), scale((b * BLOCK + BLOCK / 2) / sub)];
+                    let signed = [Signed::new(scales[0], zero), Signed::new(scales[1], zero)];
                     for j in 0..4 {
-                        let (low, high) = groups(b, j);
-                        for (codes, scale, g) in [(low, first, j), (high, second, j + 4)] {
-                            let (low, high) = planes(codes, scale);
-                            _mm512_store_si512(plane(b, g), low);
-                            _mm512_store_si512(plane(b, g).byte_add(SECOND), high);
+                        let (first, second) = groups(b, j);
+                        for i in 0..2 {
+                            let codes = if i == 0 { first } else { second };
+                            let (low, high) = if min { digits(codes, scales[i]) } else { signed[i].planes(codes) };
+                            _mm512_store_si512(plane(b, j + 4 * i), low);
+                            _mm512_store_si512(plane(b, j + 4 * i).byte_add(SECOND), high);
                         }
                     }
                 }
@@ -135,21 +140,48 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
     }
 }
 
-/// Codes (signed bytes) times scales (16 bits, at most 128 in size) as bytes: (low, high) with 64·high + low, low from 0 to 63.
+/// Codes (bytes up to 31) times scales (16 bits, up to 63) as bytes: (low, high) with 8·high + low.
 #[inline(always)]
-fn planes(codes: __m512i, scale: __m512i) -> (__m512i, __m512i) {
-    // SAFETY: arithmetic alone; the features are the caller's.
+fn digits(codes: __m512i, scale: __m512i) -> (__m512i, __m512i) {
+    // SAFETY: arithmetic alone; the features are the caller's. No product of two bytes leaves its byte.
     unsafe {
-        let even = _mm512_mullo_epi16(_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes)), scale);
-        let odd = _mm512_mullo_epi16(_mm512_srai_epi16::<8>(codes), scale);
-        let bytes = |even, odd, mask: i16| {
-            let mask = _mm512_set1_epi16(mask);
-            // Even bytes where the mask has bits, odd ones elsewhere.
-            _mm512_ternarylogic_epi32::<0xca>(mask, even, odd)
-        };
-        let low = bytes(even, _mm512_slli_epi16::<8>(odd), 0xff);
-        let low = _mm512_and_si512(low, _mm512_set1_epi8(63));
-        (low, bytes(_mm512_srai_epi16::<6>(even), _mm512_slli_epi16::<2>(odd), 0xff))
+        let low = _mm512_mullo_epi16(codes, _mm512_and_si512(scale, _mm512_set1_epi16(7)));
+        (low, _mm512_mullo_epi16(codes, _mm512_srli_epi16::<3>(scale)))
+    }
+}
+
+/// Signed scales of the columns, for the even bytes and for the odd ones, and their products with the code of zero (16 bits).
+struct Signed {
+    even: __m512i,
+    odd: __m512i,
+    zero: __m512i,
+}
+
+impl Signed {
+    #[inline(always)]
+    fn new(scale: __m512i, zero: __m512i) -> Signed {
+        // SAFETY: arithmetic alone; the features are the caller's.
+        unsafe {
+            Signed {
+                even: _mm512_and_si512(scale, _mm512_set1_epi16(0xff)),
+                odd: _mm512_slli_epi16::<8>(scale),
+                zero: _mm512_mullo_epi16(scale, zero),
+            }
+        }
+    }
+
+    /// (Codes − zero) times scales as bytes: (low, high) with 64·high + low, low from 0 to 63.
+    #[inline(always)]
+    fn planes(&self, codes: __m512i) -> (__m512i, __m512i) {
+        const ODD: __mmask64 = 0xaaaa_aaaa_aaaa_aaaa;
+        // SAFETY: arithmetic alone; the features are the caller's.
+        unsafe {
+            let even = _mm512_sub_epi16(_mm512_maddubs_epi16(codes, self.even), self.zero);
+            let odd = _mm512_sub_epi16(_mm512_maddubs_epi16(codes, self.odd), self.zero);
+            let low = _mm512_mask_blend_epi8(ODD, even, _mm512_bslli_epi128::<1>(odd));
+            let high = _mm512_mask_blend_epi8(ODD, _mm512_srai_epi16::<6>(even), _mm512_slli_epi16::<2>(odd));
+            (_mm512_and_si512(low, _mm512_set1_epi8(63)), high)
+        }
     }
 }
 
@@ -158,48 +190,44 @@ fn planes(codes: __m512i, scale: __m512i) -> (__m512i, __m512i) {
 struct Sums([[[i32; PANEL]; ROWS]; 4]);
 
 /// Both planes of both panels against 16 rows over a unit: low and high sums of the first panel, then of the second.
-///
-/// # Safety
-/// `x` are 16 rows of a unit of activations, `w` a unit of each panel, `sums` four tiles; [`begin`] was called for integer scales.
-#[inline(always)]
-unsafe fn multiply(x: *const i8, w: [*const u8; PAIR], sums: *mut [[i32; PANEL]; ROWS]) {
-    // SAFETY: the caller's promises; the sums are 4 KiB; tile registers are this block's alone.
-    unsafe {
+/// `$dot` is the instruction for the planes' signs. The sums of `$sums` are 4 KiB.
+macro_rules! multiply {
+    ($dot:literal, $x:expr, $w:expr, $sums:expr) => {
         asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             ".irp k, 0, 1, 2, 3",
             "tileloadd tmm4, [{x} + {row}*1 + 64*\\k]",
             "tileloadd tmm6, [{w0} + {line}*1 + 1024*\\k]",
-            "tdpbssd tmm0, tmm4, tmm6",
+            concat!($dot, " tmm0, tmm4, tmm6"),
             "tileloadd tmm7, [{w0} + {line}*1 + 4096 + 1024*\\k]",
-            "tdpbssd tmm1, tmm4, tmm7",
+            concat!($dot, " tmm1, tmm4, tmm7"),
             "tileloadd tmm6, [{w1} + {line}*1 + 1024*\\k]",
-            "tdpbssd tmm2, tmm4, tmm6",
+            concat!($dot, " tmm2, tmm4, tmm6"),
             "tileloadd tmm7, [{w1} + {line}*1 + 4096 + 1024*\\k]",
-            "tdpbssd tmm3, tmm4, tmm7",
+            concat!($dot, " tmm3, tmm4, tmm7"),
             ".endr",
             "tilestored [{c} + {line}*1], tmm0",
             "tilestored [{c} + {line}*1 + 1024], tmm1",
             "tilestored [{c} + {line}*1 + 2048], tmm2",
             "tilestored [{c} + {line}*1 + 3072], tmm3",
-            x = in(reg) x,
+            x = in(reg) $x,
             row = in(reg) UNIT,
-            w0 = in(reg) w[0],
-            w1 = in(reg) w[1],
+            w0 = in(reg) $w[0],
+            w1 = in(reg) $w[1],
             line = in(reg) VECTOR,
-            c = in(reg) sums,
+            c = in(reg) $sums,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
-        );
-    }
+        )
+    };
 }
 
 /// One panel against 16 rows over a unit, block by block: f = Σ scale·I, written to the front of `space`. The sums of a block
 /// are scaled while the tiles of the block two after it run.
 ///
-/// The text is one block of assembly, because tile registers do not live from one to the next. `$min` is what follows a
-/// row's step.
+/// The text is one block of assembly, because tile registers do not live from one to the next. `$min` is "1" where
+/// there are minima, else "0".
 macro_rules! halves {
     ($x:expr, $w:expr, $space:expr, $side:expr, $min:literal) => {
         asm!(
@@ -301,14 +329,19 @@ pub unsafe fn unit<const SCALES: u8>(step: &Step) {
                 }
             }
             Scales::Integers { sub, min } => {
-                multiply(step.x, step.w, space);
+                if min {
+                    multiply!("tdpbsud", step.x, step.w, space);
+                } else {
+                    multiply!("tdpbssd", step.x, step.w, space);
+                }
                 for p in 0..PAIR {
                     let half = |at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(at).cast()));
                     let (d, dmin) = (half(D), half(D + 2 * PANEL));
                     let [low, high] = [space.add(2 * p), space.add(2 * p + 1)].map(|tile| tile.cast::<__m512i>());
                     for r in 0..ROWS {
                         let (low, high) = (_mm512_load_si512(low.add(r)), _mm512_load_si512(high.add(r)));
-                        let total = _mm512_add_epi32(_mm512_slli_epi32::<6>(high), low);
+                        let high = if min { _mm512_slli_epi32::<3>(high) } else { _mm512_slli_epi32::<6>(high) };
+                        let total = _mm512_add_epi32(high, low);
                         let x_scale = _mm512_set1_ps(*step.x_scale.add(r));
                         let c = step.c.add(r * step.c_row + p * PANEL);
                         let scale = _mm512_mul_ps(d, x_scale);

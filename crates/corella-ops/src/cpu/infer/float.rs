@@ -5,7 +5,11 @@
 //! to the result: an order that does not depend on the number of rows.
 
 use super::super::path::Path;
-use super::layout::PANEL;
+#[cfg(target_arch = "x86_64")]
+use super::super::path::Vectors;
+#[cfg(target_arch = "x86_64")]
+use super::float512;
+use super::layout::{COLUMNS, PAIR, PANEL};
 use crate::quant::WeightFormat;
 use crate::quant::half::{bf16_to_f32, f16_to_f32};
 
@@ -55,22 +59,30 @@ struct Tile<'a> {
     panel: &'a [u8],
 }
 
-/// c\[r\] += x\[r\] · panel for up to [`ROWS`] rows of x, `x_row` apart.
-pub fn tile(
-    format: WeightFormat,
-    path: Path,
-    x: &[f32],
-    x_row: usize,
-    cols: usize,
-    panel: &[u8],
-    c: &mut [[f32; PANEL]],
-) {
-    assert!(panel.len() >= panel_bytes(format, cols), "a panel of {cols}");
-    let tile = Tile { x, x_row, cols, panel };
-    match format {
-        WeightFormat::F32 => rows::<SINGLE>(path, tile, c),
-        WeightFormat::F16 => rows::<HALF>(path, tile, c),
-        _ => rows::<BRAIN>(path, tile, c),
+/// c\[r\] += x\[r\] · pair for up to [`ROWS`] rows of x (R,C) and both panels of a pair.
+pub fn pair(format: WeightFormat, path: Path, x: &[f32], cols: usize, pair: &[u8], c: &mut [[f32; COLUMNS]]) {
+    let bytes = panel_bytes(format, cols);
+    assert!(pair.len() >= PAIR * bytes && x.len() >= c.len() * cols, "a pair of {cols}");
+    assert!((1..=ROWS).contains(&c.len()), "a tile of {} rows", c.len());
+    #[cfg(target_arch = "x86_64")]
+    if path.vectors() == Vectors::Avx512 {
+        let w = std::array::from_fn(|p| pair.as_ptr().wrapping_add(p * bytes));
+        let tile = float512::Pair { x: x.as_ptr(), x_row: cols, cols, w, c: c.as_mut_ptr().cast() };
+        // SAFETY: rows, panels and sums as asserted; the path exists only after its features were detected.
+        return unsafe { float512::pair(format, c.len(), tile) };
+    }
+    for p in 0..PAIR {
+        let tile = Tile { x, x_row: cols, cols, panel: &pair[p * bytes..][..bytes] };
+        let mut sums = [[0.0; PANEL]; ROWS];
+        let sums = &mut sums[..c.len()];
+        match format {
+            WeightFormat::F32 => rows::<SINGLE>(path, tile, sums),
+            WeightFormat::F16 => rows::<HALF>(path, tile, sums),
+            _ => rows::<BRAIN>(path, tile, sums),
+        }
+        for (c, sums) in c.iter_mut().zip(sums) {
+            c[p * PANEL..][..PANEL].iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum);
+        }
     }
 }
 
@@ -97,18 +109,9 @@ fn on<const F: u8, const R: usize>(path: Path, tile: Tile<'_>, c: &mut [[f32; PA
             body::<F, R, true>(tile, c);
         }
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn avx512<const F: u8, const R: usize>(tile: Tile<'_>, c: &mut [[f32; PANEL]]) {
-            body::<F, R, true>(tile, c);
-        }
-
         if path.has_avx2() && is_x86_feature_detected!("f16c") {
-            return match path {
-                // SAFETY: the path exists only after its features were detected.
-                Path::Avx2 => unsafe { avx2::<F, R>(tile, c) },
-                // SAFETY: as above.
-                _ => unsafe { avx512::<F, R>(tile, c) },
-            };
+            // SAFETY: the path exists only after its features were detected.
+            return unsafe { avx2::<F, R>(tile, c) };
         }
     }
     let _ = path;
@@ -123,7 +126,7 @@ fn body<const F: u8, const R: usize, const FUSED: bool>(tile: Tile<'_>, c: &mut 
         let mut sums = [[[0.0f32; PANEL]; 2]; R];
         let end = (first + RUN).min(cols);
         for k in (first..end).step_by(2) {
-            let pair = pair::<F, FUSED>(panel, k, cols);
+            let pair = weights::<F, FUSED>(panel, k, cols);
             for (odd, w) in pair.iter().enumerate().take(end - k) {
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let x = row[k + odd];
@@ -143,7 +146,7 @@ fn body<const F: u8, const R: usize, const FUSED: bool>(tile: Tile<'_>, c: &mut 
 
 /// Weights k and k + 1 of all columns.
 #[inline(always)]
-fn pair<const F: u8, const FUSED: bool>(panel: &[u8], k: usize, cols: usize) -> [[f32; PANEL]; 2] {
+fn weights<const F: u8, const FUSED: bool>(panel: &[u8], k: usize, cols: usize) -> [[f32; PANEL]; 2] {
     let mut out = [[0.0; PANEL]; 2];
     if F == BRAIN {
         let pairs = &panel[k * PANEL * 2..][..PANEL * 4];

@@ -6,10 +6,10 @@ use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
 use super::activations::Activations;
 use super::kernel::{Integers, Side, Step};
-use super::layout::{BLOCK, COLUMNS, Layout, PAIR, PANEL, UNIT};
-use super::tiles::Tiles;
+use super::layout::{COLUMNS, Layout, PAIR, UNIT};
+use super::tiles::{FEW, Tiles};
 use super::weight::Weight;
-use super::{ahead, float, shares};
+use super::{float, shares};
 use crate::contract_infer::Store;
 
 /// One of the layers of a call.
@@ -33,7 +33,7 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
         return;
     }
     let kernels = Integers::on(path);
-    let tiles = kernels.tiles().filter(|tiles| n > tiles.few());
+    let tiles = kernels.tiles().filter(|_| n > FEW);
     let tile = tiles.map_or(1, Tiles::rows);
     let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
     let activations = quantised.then(|| Activations::new(pool, path, x, n, c, tile));
@@ -143,15 +143,13 @@ impl Call<'_> {
 
     /// The same with floating-point weights.
     fn floats(&self, part: &Part<'_>, pair: usize, rows: std::ops::Range<usize>) {
-        let (cols, bytes) = (part.w.cols, part.w.pair(pair));
-        for (p, panel) in bytes.chunks_exact((bytes.len() / PAIR).max(1)).enumerate() {
-            let o = pair * COLUMNS + p * PANEL;
-            for first in rows.clone().step_by(float::ROWS) {
-                let rows = float::ROWS.min(rows.end - first);
-                let mut sums = [[0.0; PANEL]; float::ROWS];
-                float::tile(part.w.format, self.path, &self.x[first * cols..], cols, cols, panel, &mut sums[..rows]);
-                self.store(part, o, first, PANEL, sums[..rows].as_flattened());
-            }
+        let cols = part.w.cols;
+        for first in rows.clone().step_by(float::ROWS) {
+            let rows = float::ROWS.min(rows.end - first);
+            let mut sums = [[0.0; COLUMNS]; float::ROWS];
+            let x = &self.x[first * cols..][..rows * cols];
+            float::pair(part.w.format, self.path, x, cols, part.w.pair(pair), &mut sums[..rows]);
+            self.store(part, pair * COLUMNS, first, COLUMNS, sums[..rows].as_flattened());
         }
     }
 
@@ -164,9 +162,14 @@ impl Call<'_> {
         for (r, sums) in sums.chunks_exact(columns).enumerate() {
             // SAFETY: columns of this task's pair in one of its rows.
             let out = unsafe { self.out.part((first + r) * self.width + part.first + o, width) };
-            for (i, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-                let biased = part.bias.map_or(*sum, |bias| sum + bias[o + i]);
-                *out = if self.store == Store::Add { *out + biased } else { biased };
+            match (part.bias, self.store) {
+                (None, Store::Write) => out.copy_from_slice(&sums[..width]),
+                (None, Store::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                (Some(bias), store) => {
+                    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[o..]) {
+                        *out = if store == Store::Add { *out + (sum + bias) } else { sum + bias };
+                    }
+                }
             }
         }
     }
@@ -235,14 +238,10 @@ impl Columns<'_> {
         let (layout, tile) = (self.numbers.layout, tiles.rows());
         let mut space = Scratch::<u8>::new(PAIR * tiles.unit_bytes(layout));
         let kernel = tiles.kernel(layout.scales);
-        // What each tile asks for of the units after these.
-        let ask = layout.unit_bytes(UNIT / BLOCK).div_ceil(rows.len().div_ceil(tile));
         tiles.begin(layout);
         for u in 0..self.numbers.x.units {
-            let w = tiles.unpack(layout, self.units(u), &mut space, Layout::blocks(self.cols, u));
-            let after = self.after(u);
-            for (i, (row, sums)) in rows.clone().step_by(tile).zip(sums.chunks_mut(tile * COLUMNS)).enumerate() {
-                after.iter().for_each(|unit| ahead::ask(unit.wrapping_add(i * ask), ask));
+            let w = tiles.unpack(layout, self.units(u), self.after(u), &mut space, Layout::blocks(self.cols, u));
+            for (row, sums) in rows.clone().step_by(tile).zip(sums.chunks_mut(tile * COLUMNS)) {
                 let step = self.step(w, u, row, tile, sums);
                 // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
                 // called; the path's features were detected.

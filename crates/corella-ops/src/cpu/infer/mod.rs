@@ -8,6 +8,8 @@ mod amx;
 mod avx2;
 mod batch;
 mod float;
+#[cfg(target_arch = "x86_64")]
+mod float512;
 mod kernel;
 mod layout;
 mod linear;

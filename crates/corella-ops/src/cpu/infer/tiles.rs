@@ -1,11 +1,15 @@
 //! Kernels for many rows: a unit of a pair of panels is brought into a form of their own once, and then meets tile after tile
 //! of rows.
 
+use super::ahead;
 use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
     Kernel, SIX, TABLE,
 };
 use super::layout::{BLOCK, Codes, Layout, PAIR, Scales, UNIT};
+
+/// Up to so many rows are few: bringing units into another form costs more than it saves.
+pub const FEW: usize = 12;
 
 /// Which kernels for many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +43,6 @@ impl Tiles {
             Tiles::Vnni => super::vnni_block::ROWS,
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => super::amx::ROWS,
-        }
-    }
-
-    /// So many rows are few: bringing units into another form costs more than it saves.
-    pub fn few(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => 12,
-            #[cfg(target_arch = "x86_64")]
-            Tiles::Amx => 6,
         }
     }
 
@@ -106,18 +100,26 @@ impl Tiles {
         }
     }
 
-    /// Brings a unit of each panel into the form of the kernel, in `space`, or finds that it has it already.
-    pub fn unpack(self, layout: Layout, units: [&[u8]; PAIR], space: &mut [u8], blocks: usize) -> [*const u8; PAIR] {
+    /// Brings a unit of each panel into the form of the kernel, in `space`, or finds that it has it already; asks for the
+    /// units at `after` meanwhile.
+    pub fn unpack(
+        self,
+        layout: Layout,
+        units: [&[u8]; PAIR],
+        after: [*const u8; PAIR],
+        space: &mut [u8],
+        blocks: usize,
+    ) -> [*const u8; PAIR] {
         let bytes = self.unit_bytes(layout);
         assert!(space.len() >= PAIR * bytes && units.iter().all(|unit| unit.len() >= layout.unit_bytes(blocks)));
         macro_rules! codes {
-            ($module:ident, $from:expr, $to:expr) => {
+            ($module:ident, $from:expr, $to:expr, $after:expr) => {
                 match layout.codes {
-                    Codes::Four => super::$module::unpack::<FOUR>(layout, $from, $to, blocks),
-                    Codes::Table => super::$module::unpack::<TABLE>(layout, $from, $to, blocks),
-                    Codes::Five => super::$module::unpack::<FIVE>(layout, $from, $to, blocks),
-                    Codes::Six => super::$module::unpack::<SIX>(layout, $from, $to, blocks),
-                    Codes::Eight => super::$module::unpack::<EIGHT>(layout, $from, $to, blocks),
+                    Codes::Four => super::$module::unpack::<FOUR>(layout, $from, $to, blocks, $after),
+                    Codes::Table => super::$module::unpack::<TABLE>(layout, $from, $to, blocks, $after),
+                    Codes::Five => super::$module::unpack::<FIVE>(layout, $from, $to, blocks, $after),
+                    Codes::Six => super::$module::unpack::<SIX>(layout, $from, $to, blocks, $after),
+                    Codes::Eight => super::$module::unpack::<EIGHT>(layout, $from, $to, blocks, $after),
                 }
             };
         }
@@ -127,11 +129,14 @@ impl Tiles {
             unsafe {
                 match self {
                     #[cfg(target_arch = "x86_64")]
-                    Tiles::Vnni if layout.codes == Codes::Eight => return from,
+                    Tiles::Vnni if layout.codes == Codes::Eight => {
+                        ahead::ask(after[p], bytes);
+                        return from;
+                    }
                     #[cfg(target_arch = "x86_64")]
-                    Tiles::Vnni => codes!(vnni, from, to),
+                    Tiles::Vnni => codes!(vnni, from, to, after[p]),
                     #[cfg(target_arch = "x86_64")]
-                    Tiles::Amx => codes!(amx, from, to),
+                    Tiles::Amx => codes!(amx, from, to, after[p]),
                 }
             }
             to.cast_const()

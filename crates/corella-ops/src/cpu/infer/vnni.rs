@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 
+use super::ahead;
 use super::kernel::{Step, codes, layout};
 use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
@@ -284,10 +285,11 @@ unsafe fn block_16<const CODES: u8, const R: usize>(
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for one in the unpacked layout; AVX-512 as in [`unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, after: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
+            ahead::ask_block(layout, after, b);
             let (from, to) = (from.add(b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {
                 let (low, high) = groups::<CODES>(from, j);
