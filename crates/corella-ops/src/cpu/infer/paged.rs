@@ -21,6 +21,8 @@ use crate::contract_infer::HeadDims;
 const STRETCH: usize = 256;
 /// Queries that pass by a stretch together: their scores and sums stay in the first-level cache.
 const QUERIES: usize = 16;
+/// Groups of keys that queries meet together: with one, a query's sum waits for itself at every dimension.
+const GROUPS: usize = 2;
 
 /// Rows of one sequence at consecutive positions.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +180,7 @@ impl Call<'_> {
         // Positions of the stretch that each row sees.
         let seen = |q: usize| (chunk.position + q / heads + 1).saturating_sub(start).min(STRETCH);
         let all = seen(n - 1);
-        let mut space = Scratch::<f32>::new(n * (hs + STRETCH) + GROUP * width.max(hs));
+        let mut space = Scratch::<f32>::new(n * (hs + STRETCH) + GROUPS * GROUP * width.max(hs));
         let (queries, rest) = space.split_at_mut(n * hs);
         let (scores, wide) = rest.split_at_mut(n * STRETCH);
         let scale = 1.0 / (hs as f32).sqrt();
@@ -186,11 +188,20 @@ impl Call<'_> {
             let from = (chunk.row + q / heads) * self.d.qkv() + (head * heads + q % heads) * hs;
             query.iter_mut().zip(&self.qkv[from..]).for_each(|(to, x)| *to = x * scale);
         }
-        for group in (0..all).step_by(GROUP) {
-            let place = self.batch.place(chunk.sequence, start + group);
-            self.pages.keys(self.path, place, head, &mut wide[..GROUP * hs]);
-            // SAFETY: n queries of hs numbers, 16 keys, and for each query a row of scores with room from `group` on.
-            unsafe { dot(self.path, queries.as_ptr(), n, hs, wide.as_ptr(), scores[group..].as_mut_ptr()) };
+        let place = |group: usize| self.batch.place(chunk.sequence, start + group);
+        for first in (0..all).step_by(GROUPS * GROUP) {
+            let groups = (all - first).div_ceil(GROUP).min(GROUPS);
+            for (i, wide) in wide.chunks_exact_mut(GROUP * hs).enumerate().take(groups) {
+                let group = first + i * GROUP;
+                if group + GROUPS * GROUP < all {
+                    self.pages.ask_keys(place(group + GROUPS * GROUP), head);
+                }
+                self.pages.keys(self.path, place(group), head, wide);
+            }
+            let to = scores[first..].as_mut_ptr();
+            // SAFETY: n queries of hs numbers, 16 keys a group, and for each query a row of scores with room for the groups
+            // from `first` on.
+            unsafe { dot(self.path, queries.as_ptr(), n, hs, wide.as_ptr(), groups, to) };
         }
         let (values, statistics) = out.split_at_mut(n * width);
         for (q, scores) in scores.chunks_exact_mut(STRETCH).enumerate() {
@@ -198,9 +209,11 @@ impl Call<'_> {
         }
         values.fill(0.0);
         for group in (0..all).step_by(GROUP) {
-            let place = self.batch.place(chunk.sequence, start + group);
             let count = GROUP.min(all - group);
-            self.pages.values(self.path, place, head, count, width, wide);
+            if group + 2 * GROUP < all {
+                self.pages.ask_values(place(group + 2 * GROUP), head);
+            }
+            self.pages.values(self.path, place(group), head, count, width, wide);
             // Queries that see all of these positions together; the others, at the end of a prompt, each as far as it sees.
             let first = (0..n).find(|q| seen(*q) >= group + count).unwrap_or(n);
             for q in 0..first {
@@ -247,33 +260,42 @@ vectorized! {
 }
 
 with_simd! {
-    /// scores[q][0 .. 16] = Σ_i queries[q][i] · keys[i][0 .. 16], i ascending, for n queries; rows of scores are a
-    /// stretch apart.
+    /// scores[q][g][0 .. 16] = Σ_i queries[q][i] · keys[g][i][0 .. 16], i ascending, for n queries and one or two groups;
+    /// rows of scores are a stretch apart.
     ///
     /// # Safety
-    /// queries (n,hs), keys (hs,16), n rows of scores with 16 places at the front of each.
-    unsafe fn dot<S>(queries: *const f32, n: usize, hs: usize, keys: *const f32, scores: *mut f32) {
+    /// queries (n,hs), keys (groups,hs,16), n rows of scores with 16 places a group at the front of each.
+    unsafe fn dot<S>(
+        queries: *const f32,
+        n: usize,
+        hs: usize,
+        keys: *const f32,
+        groups: usize,
+        scores: *mut f32,
+    ) {
         // SAFETY: handed on.
         unsafe {
             let mut q = 0;
-            while q + 4 <= n {
-                dot_tile::<S, 4>(queries.add(q * hs), hs, keys, scores.add(q * STRETCH));
-                q += 4;
-            }
             while q < n {
-                dot_tile::<S, 1>(queries.add(q * hs), hs, keys, scores.add(q * STRETCH));
-                q += 1;
+                let (queries, scores) = (queries.add(q * hs), scores.add(q * STRETCH));
+                match (q + 4 <= n, groups) {
+                    (true, GROUPS) => dot_tile::<S, 4, GROUPS>(queries, hs, keys, scores),
+                    (true, _) => dot_tile::<S, 4, 1>(queries, hs, keys, scores),
+                    (false, GROUPS) => dot_tile::<S, 1, GROUPS>(queries, hs, keys, scores),
+                    (false, _) => dot_tile::<S, 1, 1>(queries, hs, keys, scores),
+                }
+                q += if q + 4 <= n { 4 } else { 1 };
             }
         }
     }
 }
 
-/// `N` queries of [`dot`].
+/// `N` queries and `G` groups of [`dot`].
 ///
 /// # Safety
 /// As there, and the features of `S`.
 #[inline(always)]
-unsafe fn dot_tile<S: super::super::simd::Simd, const N: usize>(
+unsafe fn dot_tile<S: super::super::simd::Simd, const N: usize, const G: usize>(
     queries: *const f32,
     hs: usize,
     keys: *const f32,
@@ -282,15 +304,23 @@ unsafe fn dot_tile<S: super::super::simd::Simd, const N: usize>(
     // SAFETY: the caller's promises.
     unsafe {
         for lane in (0..GROUP).step_by(S::LANES) {
-            let mut sums = [S::splat(0.0); N];
+            let mut sums = [[S::splat(0.0); G]; N];
             for i in 0..hs {
-                let key = S::load(keys.add(i * GROUP + lane));
-                for (q, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::fma(S::splat(*queries.add(q * hs + i)), key, *sum);
+                let mut key = [S::splat(0.0); G];
+                for (g, key) in key.iter_mut().enumerate() {
+                    *key = S::load(keys.add((g * hs + i) * GROUP + lane));
+                }
+                for (q, sums) in sums.iter_mut().enumerate() {
+                    let x = S::splat(*queries.add(q * hs + i));
+                    for (sum, key) in sums.iter_mut().zip(key) {
+                        *sum = S::fma(x, key, *sum);
+                    }
                 }
             }
-            for (q, sum) in sums.iter().enumerate() {
-                S::store(scores.add(q * STRETCH + lane), *sum);
+            for (q, sums) in sums.iter().enumerate() {
+                for (g, sum) in sums.iter().enumerate() {
+                    S::store(scores.add(q * STRETCH + g * GROUP + lane), *sum);
+                }
             }
         }
     }

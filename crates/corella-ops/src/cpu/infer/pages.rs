@@ -2,10 +2,13 @@
 
 use super::super::array::Array;
 use super::super::path::Path;
+#[cfg(target_arch = "x86_64")]
+use super::super::path::Vectors;
 use super::super::pool::Pool;
 use super::super::shared::SharedMut;
 use super::super::vectorized::vectorized;
 use super::super::zeros;
+use super::ahead;
 use super::batch::Batch;
 use crate::contract::OpsError;
 use crate::contract_infer::{HeadDims, KvKind, KvPagesDims, int8_scale};
@@ -115,6 +118,21 @@ impl KvPages {
         }
     }
 
+    /// Asks for the keys of a group of positions, to be read soon.
+    pub fn ask_keys(&self, place: (usize, usize), head: usize) {
+        self.ask(&self.k, place, head);
+    }
+
+    /// The same for values.
+    pub fn ask_values(&self, place: (usize, usize), head: usize) {
+        self.ask(&self.v, place, head);
+    }
+
+    fn ask(&self, all: &[u8], (page, place): (usize, usize), head: usize) {
+        let bytes = self.dims.hs * element_bytes(self.dims.kind);
+        ahead::ask(all.as_ptr().wrapping_add((self.first(page, head) + place) * bytes), GROUP * bytes);
+    }
+
     /// Values of the first `count` positions of a group as f32, `width` floats apart.
     pub fn values(
         &self,
@@ -161,9 +179,15 @@ fn widen(kind: KvKind, path: Path, from: &[u8], to: &mut [f32]) {
     match kind {
         KvKind::F16 => {
             #[cfg(target_arch = "x86_64")]
-            if path.has_avx2() && is_x86_feature_detected!("f16c") {
-                // SAFETY: the features were detected.
-                return unsafe { widen_f16c(from, to) };
+            {
+                if path.vectors() == Vectors::Avx512 {
+                    // SAFETY: the path exists only after its features were detected.
+                    return unsafe { widen_avx512(from, to) };
+                }
+                if path.has_avx2() && is_x86_feature_detected!("f16c") {
+                    // SAFETY: the features were detected.
+                    return unsafe { widen_f16c(from, to) };
+                }
             }
             for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
                 *to = f16_to_f32(u16::from_le_bytes([from[0], from[1]]));
@@ -171,6 +195,20 @@ fn widen(kind: KvKind, path: Path, from: &[u8], to: &mut [f32]) {
         }
         KvKind::Bf16 => widen_bf16(path, from, to),
         KvKind::Q8 => widen_i8(path, from, to),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn widen_avx512(from: &[u8], to: &mut [f32]) {
+    use std::arch::x86_64::{_mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps};
+    let (mut to, mut from) = (to.chunks_exact_mut(16), from.chunks_exact(32));
+    for (to, from) in (&mut to).zip(&mut from) {
+        // SAFETY: 32 bytes read, 16 floats written.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) };
+    }
+    for (to, from) in to.into_remainder().iter_mut().zip(from.remainder().chunks_exact(2)) {
+        *to = f16_to_f32(u16::from_le_bytes([from[0], from[1]]));
     }
 }
 
