@@ -52,7 +52,7 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
             part
         })
         .collect();
-    let call = Call { path, kernels, tiles, x, n, width, out: SharedMut::new(out), store };
+    let call = Call { path, kernels, tiles, x, width, out: SharedMut::new(out), store };
     // Rows in few stretches of equal length, whole tiles each.
     let stretches = n.div_ceil((ROWS_BYTES / c.max(1)).max(4 * tile));
     let rows = n.div_ceil(stretches).next_multiple_of(tile);
@@ -114,7 +114,6 @@ struct Call<'a> {
     /// Kernels for many rows, where there are many.
     tiles: Option<Tiles>,
     x: &'a [f32],
-    n: usize,
     width: usize,
     out: SharedMut<'a>,
     store: Store,
