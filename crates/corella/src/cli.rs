@@ -115,6 +115,10 @@ pub struct TourArgs {
     /// Tokens to train on, in millions [default: 3.9, recipe B]
     #[arg(long, default_value_t = 3.9)]
     pub million_tokens: f64,
+    /// Number format of activations and products: f32, or bf16 with f32 masters [default: bf16 where the processor has
+    /// instructions for it, else f32]
+    #[arg(long, value_parser = dtype_parser())]
+    pub dtype: Option<Dtype>,
     /// Go on from the last checkpoint of an earlier tour
     #[arg(long)]
     pub resume: bool,

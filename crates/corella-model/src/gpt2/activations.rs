@@ -10,8 +10,8 @@ use crate::text_model::BatchShape;
 /// gradients and moments are f32 in any case.
 pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute, dtype: Dtype) -> MemoryPlan {
     let count = config.parameter_count() as u64;
-    // bf16 weights stand beside their masters.
-    let images = if dtype == Dtype::Bf16 { 2 * count } else { 0 };
+    // bf16 weights stand beside their masters, packed for the way forward and for the way back.
+    let images = if dtype == Dtype::Bf16 { 4 * count } else { 0 };
     let n = (batch.b * batch.t) as u64;
     let (c, layers, heads) = (config.n_embd() as u64, config.n_layer() as u64, config.n_head() as u64);
     let (wide, narrow) = (4, dtype.bytes() as u64);

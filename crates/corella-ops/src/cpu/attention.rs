@@ -1,6 +1,6 @@
 //! Attention of generation, over the keys and values of earlier positions.
 
-use super::math::{exp, sum_by};
+use super::math::{exp, sum, sum2};
 use super::path::Path;
 use super::pool::Pool;
 use super::shared::SharedMut;
@@ -13,7 +13,7 @@ pub fn softmax(row: &mut [f32], scale: f32) {
     for x in row.iter_mut() {
         *x = exp(*x * scale - max);
     }
-    let inverse = 1.0 / sum_by(row.len(), |i| row[i]);
+    let inverse = 1.0 / sum(row, |x| x);
     for x in row.iter_mut() {
         *x *= inverse;
     }
@@ -85,7 +85,7 @@ vectorized! {
         let mut p = vec![0.0; seen];
         for (s, p) in p.iter_mut().enumerate() {
             let k = &k[s * c..][..hs];
-            *p = sum_by(hs, |j| q[j] * k[j]);
+            *p = sum2(q, k, |q, k| q * k);
         }
         softmax(&mut p, scale);
         out.fill(0.0);

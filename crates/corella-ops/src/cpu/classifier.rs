@@ -1,18 +1,13 @@
 //! The output head with softmax and cross-entropy, by chunks of rows: the logits of a batch are never held whole.
 
 use super::Cpu;
-use super::bf16::Number;
+use super::bf16::{Bf16, Number};
 use super::buf::{Buf, numbers};
+use super::cross_entropy::cross_entropy;
 use super::gemm::{Right, Size, Store};
-use super::math::{exp, max_by, sum_by};
 use super::pack::Operand;
-use super::param::{GradMut, Param};
-use super::path::Path;
-use super::pool::Pool;
-use super::rows::by_rows;
+use super::param::{GradMut, Low, Param};
 use super::scratch::Scratch;
-use super::shared::SharedMut;
-use super::vectorized::vectorized;
 use crate::contract::ClassifierDims;
 
 /// Least rows of a chunk.
@@ -21,10 +16,14 @@ const LEAST_ROWS: usize = 512;
 /// its logits a few times, some 12 bytes each; so few that the first would outweigh the second cost memory traffic.
 const ROWS_BY_WIDTH: usize = 4;
 /// Most bytes of the logits of a chunk.
-const LOGITS: usize = 224 << 20;
+const LOGITS: usize = 144 << 20;
+
+/// Chunks are whole tiles of every micro-kernel for bf16 but the last.
+const TILE: usize = 96;
 
 /// The output head in the format of its products, and its gradients, where these are wanted.
 struct Head<'a, T: Number> {
+    /// For x·wteᵀ.
     right: Right<'a, T>,
     grads: Option<Grads<'a, T>>,
 }
@@ -33,12 +32,21 @@ struct Head<'a, T: Number> {
 struct Grads<'a, T> {
     /// (N, C), written.
     dx: &'a mut Buf,
-    /// Values of the head (V, C).
-    wte: &'a [T],
+    /// The head for dlogits·wte.
+    right: Right<'a, T>,
     /// (V, C), added to.
     dwte: GradMut<'a>,
     /// Factor of the loss.
     scale: f32,
+}
+
+/// The head in bf16 for x·wteᵀ and for dlogits·wte.
+fn both_ways(low: &Low, c: usize) -> [Right<'_, Bf16>; 2] {
+    match low {
+        Low::Rows(rows) => [Right::Fresh(Operand::rows(rows, c)), Right::Fresh(Operand::columns(rows, c))],
+        #[cfg(target_arch = "x86_64")]
+        Low::Panels(images) => [Right::Panels(images.forward()), Right::Panels(images.backward())],
+    }
 }
 
 impl Cpu {
@@ -46,8 +54,8 @@ impl Cpu {
     pub(super) fn losses(&self, losses: &mut [f32], x: &Buf, wte: &Param, targets: &[u32], d: ClassifierDims) {
         match &wte.low {
             Some(low) => {
-                let head = Head { right: Right::Fresh(Operand::rows(low, d.c)), grads: None };
-                self.by_chunks(losses, &self.lend_bf16(x, d.n * d.c), head, targets, d);
+                let [right, _] = both_ways(low, d.c);
+                self.by_chunks(losses, &self.lend_bf16(x, d.n * d.c), Head { right, grads: None }, targets, d);
             }
             None => {
                 let head = Head { right: wte.weight().right(d.c), grads: None };
@@ -70,13 +78,14 @@ impl Cpu {
         let (values, dwte) = wte.parts();
         match values.low {
             Some(low) => {
-                let grads = Some(Grads { dx, wte: low, dwte, scale });
-                let head = Head { right: Right::Fresh(Operand::rows(low, d.c)), grads };
+                let [right, back] = both_ways(low, d.c);
+                let head = Head { right, grads: Some(Grads { dx, right: back, dwte, scale }) };
                 self.by_chunks(losses, &self.lend_bf16(x, d.n * d.c), head, targets, d);
             }
             None => {
-                let grads = Some(Grads { dx, wte: values.rows, dwte, scale });
-                let head = Head { right: Right::Fresh(Operand::rows(values.rows, d.c)), grads };
+                let right = Right::Fresh(Operand::rows(values.rows, d.c));
+                let back = Right::Fresh(Operand::columns(values.rows, d.c));
+                let head = Head { right, grads: Some(Grads { dx, right: back, dwte, scale }) };
                 self.by_chunks(losses, &self.lend_f32(x, d.n * d.c), head, targets, d);
             }
         }
@@ -90,68 +99,31 @@ impl Cpu {
         targets: &[u32],
         d: ClassifierDims,
     ) {
-        // Chunks of one length.
+        // Chunks of about one length.
         let most = (ROWS_BY_WIDTH * d.c).min(LOGITS / (d.v * size_of::<T>())).max(LEAST_ROWS);
-        let chunk = d.n.div_ceil(d.n.div_ceil(most).max(1)).max(1);
-        let mut logits = Scratch::<T>::new(chunk * d.v);
+        let chunk = d.n.div_ceil(d.n.div_ceil(most).max(1)).next_multiple_of(TILE).min(d.n).max(1);
+        // Panels have whole steps of the vocabulary: so have the rows of logits, which are then read where they are.
+        let row = head.right.steps(d.v);
+        let mut logits = Scratch::<T>::new(chunk * row);
         for first in (0..d.n).step_by(chunk) {
             let rows = chunk.min(d.n - first);
-            let (x, logits) = (&x[first * d.c..][..rows * d.c], &mut logits[..rows * d.v]);
-            let size = Size { m: rows, n: d.v, k: d.c, ldc: d.v };
+            let (x, logits) = (&x[first * d.c..][..rows * d.c], &mut logits[..rows * row]);
+            let size = Size { m: rows, n: d.v, k: d.c, ldc: row };
             self.product(size, Operand::rows(x, d.c), head.right, logits, Store::Write, None);
             let scale = head.grads.as_ref().map(|g| g.scale);
             let losses = &mut losses[first..first + rows];
-            cross_entropy(&self.pool, self.path, losses, logits, &targets[first..first + rows], scale, d.v);
+            cross_entropy(&self.pool, self.path, losses, logits, row, &targets[first..first + rows], scale, d.v);
             if let Some(grads) = &mut head.grads {
-                let size = Size { m: rows, n: d.c, k: d.v, ldc: d.c };
-                let (dlogits, columns) = (Operand::rows(logits, d.v), Right::Fresh(Operand::columns(grads.wte, d.c)));
+                let size = Size { m: rows, n: d.c, k: row, ldc: d.c };
                 numbers!([dx = &mut *grads.dx] {
-                    self.product(size, dlogits, columns, &mut dx[first * d.c..][..rows * d.c], Store::Write, None);
+                    let dx = &mut dx[first * d.c..][..rows * d.c];
+                    self.product(size, Operand::rows(logits, row), grads.right, dx, Store::Write, None);
                 });
                 let size = Size { m: d.v, n: d.c, k: rows, ldc: d.c };
-                let (dlogits, columns) = (Operand::columns(logits, d.v), Right::Fresh(Operand::columns(x, d.c)));
+                let (dlogits, columns) = (Operand::columns(logits, row), Right::Fresh(Operand::columns(x, d.c)));
                 let (dwte, store) = grads.dwte.front(d.v * d.c);
                 self.product(size, dlogits, columns, dwte, store, None);
             }
         }
-    }
-}
-
-/// Losses of the rows of `logits`; with `scale`, logits ← scale · (softmax − onehot).
-fn cross_entropy<T: Number>(
-    pool: &Pool,
-    path: Path,
-    losses: &mut [f32],
-    logits: &mut [T],
-    targets: &[u32],
-    scale: Option<f32>,
-    v: usize,
-) {
-    let losses = SharedMut::new(losses);
-    by_rows(pool, logits, targets.len(), v, |first, rows, logits| {
-        // SAFETY: the rows of this block, which no other block touches.
-        let losses = unsafe { losses.part(first, rows) };
-        for (i, row) in logits.chunks_exact_mut(v).enumerate() {
-            let target = targets[first + i] as usize;
-            losses[i] = row_loss(path, row, target, scale);
-        }
-    });
-}
-
-vectorized! {
-    /// The loss of a row of logits; with `scale`, logits ← scale · (softmax − onehot).
-    fn row_loss<T: Number>(row: &mut [T], target: usize, scale: Option<f32>) -> f32 {
-        let max = max_by(row.len(), |j| row[j].get());
-        let correct = row[target].get();
-        let sum = sum_by(row.len(), |j| exp(row[j].get() - max));
-        if let Some(scale) = scale {
-            let factor = scale / sum;
-            let probability = exp(correct - max) * factor;
-            for x in row.iter_mut() {
-                *x = T::put(exp(x.get() - max) * factor);
-            }
-            row[target] = T::put(probability - scale);
-        }
-        sum.ln() + max - correct
     }
 }

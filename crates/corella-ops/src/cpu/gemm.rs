@@ -4,6 +4,8 @@
 //! K alone, so a row's result is the same alone or among others, and on any number of threads.
 
 use super::bf16::{Number, convert};
+#[cfg(target_arch = "x86_64")]
+use super::dot::{Panels, STEP};
 #[cfg(target_arch = "aarch64")]
 use super::kernel::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -58,6 +60,20 @@ pub enum Right<'a, T = f32> {
     Fresh(Operand<'a, T>),
     /// Packed before; may be longer than the product in both directions.
     Packed(&'a Packed),
+    /// The same for products in bf16 on paths with instructions for them, which [`gemm`] knows nothing of.
+    #[cfg(target_arch = "x86_64")]
+    Panels(Panels<'a>),
+}
+
+impl<T> Right<'_, T> {
+    /// `n` outer indices as the inner size of the next product: in whole steps where that product's kernel takes steps.
+    pub fn steps(&self, n: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Right::Panels(_) => n.next_multiple_of(STEP),
+            _ => n,
+        }
+    }
 }
 
 /// Sizes of a product: result (m, n), inner size k, row distance of the result.
@@ -220,6 +236,8 @@ impl<T: Number> Product<'_, T> {
                         pack(self.path, K::NR, &mut space, operand, j * K::NR, n, k0, depth);
                         &*space
                     }
+                    #[cfg(target_arch = "x86_64")]
+                    Right::Panels(_) => unreachable!("panels for dot products"),
                 };
                 let width = K::NR.min(n - j * K::NR);
                 let finish = match self.bias {

@@ -7,11 +7,11 @@ use super::array::Element;
 use super::bf16::{Bf16, Number, convert};
 use super::buf::{Buf, numbers};
 #[cfg(target_arch = "x86_64")]
-use super::dot::{self, Finish, PackedRight, Then};
+use super::dot::{self, Finish, PackedRight, Panels, Then};
 use super::elementwise;
 use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::pack::Operand;
-use super::param::{GradMut, Param};
+use super::param::{GradMut, Low, Param};
 use super::rows::{by_columns, by_rows};
 use super::scratch::Scratch;
 use super::shared::SharedMut;
@@ -75,10 +75,19 @@ impl Cpu {
         let workers = Workers::Pool(&self.pool);
         #[cfg(target_arch = "x86_64")]
         if self.path.has_dot()
-            && let (Some(a), Right::Fresh(b)) = (T::bf16_operand(a), b)
-            && let Some(b) = T::bf16_operand(b)
+            && let Some(a) = T::bf16_operand(a)
         {
-            return self.dot(size, a, b, &Finish { store, bias, ..Finish::new(out, size.ldc) });
+            let to = Finish { store, bias, ..Finish::new(out, size.ldc) };
+            match b {
+                Right::Panels(b) => return self.dot(size, a, b, &to),
+                Right::Fresh(b) => {
+                    if let Some(b) = T::bf16_operand(b) {
+                        let b = PackedRight::new(workers, b, size.n, size.k);
+                        return self.dot(size, a, b.panels(), &to);
+                    }
+                }
+                Right::Packed(_) => {}
+            }
         }
         if let Some(out) = O::f32_slice(out) {
             return gemm(workers, self.path, size, a, b, out, store, bias);
@@ -90,10 +99,8 @@ impl Cpu {
 
     /// A product on a path with instructions for bf16.
     #[cfg(target_arch = "x86_64")]
-    fn dot<O: Number>(&self, size: Size, a: Operand<'_, Bf16>, b: Operand<'_, Bf16>, to: &Finish<'_, O>) {
-        let workers = Workers::Pool(&self.pool);
-        let b = PackedRight::new(workers, b, size.n, size.k);
-        dot::product(workers, self.path, size, a, &b, to);
+    pub(super) fn dot<O: Number>(&self, size: Size, a: Operand<'_, Bf16>, b: Panels<'_>, to: &Finish<'_, O>) {
+        dot::product(Workers::Pool(&self.pool), self.path, size, a, b, to);
     }
 
     /// See [`crate::OpsTrain::matmul`].
@@ -101,7 +108,13 @@ impl Cpu {
         let size = forward(d);
         let bias = b.map(Param::rows);
         match &w.low {
-            Some(low) => {
+            #[cfg(target_arch = "x86_64")]
+            Some(Low::Panels(images)) => {
+                let x = self.lend_bf16(x, d.n * d.c);
+                let (a, b) = (Operand::rows(&x, d.c), Right::Panels(images.forward()));
+                numbers!([out = out] self.product(size, a, b, out, Store::Write, bias));
+            }
+            Some(Low::Rows(low)) => {
                 let x = self.lend_bf16(x, d.n * d.c);
                 let (a, b) = (Operand::rows(&x, d.c), Right::Fresh(Operand::rows(low, d.c)));
                 numbers!([out = out] self.product(size, a, b, out, Store::Write, bias));
@@ -117,13 +130,11 @@ impl Cpu {
     /// See [`crate::OpsTrain::matmul_gelu`].
     pub(super) fn linear_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
         #[cfg(target_arch = "x86_64")]
-        if self.path.has_dot()
-            && let (Some(low), Buf::Bf16(out), Buf::Bf16(pre)) = (&w.low, &mut *out, &mut *pre)
-        {
+        if let (Some(Low::Panels(images)), Buf::Bf16(out), Buf::Bf16(pre)) = (&w.low, &mut *out, &mut *pre) {
             let x = self.lend_bf16(x, d.n * d.c);
             let then = Then::Gelu { pre: SharedMut::new(pre) };
             let to = Finish { bias: Some(b.rows()), then, ..Finish::new(out, d.oc) };
-            return self.dot(forward(d), Operand::rows(&x, d.c), Operand::rows(low, d.c), &to);
+            return self.dot(forward(d), Operand::rows(&x, d.c), images.forward(), &to);
         }
         self.matmul(pre, x, w, Some(b), d);
         self.gelu(out, pre, d.n * d.oc);
@@ -132,12 +143,10 @@ impl Cpu {
     /// See [`crate::OpsTrain::matmul_residual`].
     pub(super) fn linear_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
         #[cfg(target_arch = "x86_64")]
-        if self.path.has_dot()
-            && let (Some(low), Buf::F32(out), Buf::F32(residual)) = (&w.low, &mut *out, residual)
-        {
+        if let (Some(Low::Panels(images)), Buf::F32(out), Buf::F32(residual)) = (&w.low, &mut *out, residual) {
             let x = self.lend_bf16(x, d.n * d.c);
             let to = Finish { bias: Some(b.rows()), then: Then::Residual(residual), ..Finish::new(out, d.oc) };
-            return self.dot(forward(d), Operand::rows(&x, d.c), Operand::rows(low, d.c), &to);
+            return self.dot(forward(d), Operand::rows(&x, d.c), images.forward(), &to);
         }
         self.matmul(out, x, w, Some(b), d);
         self.accumulate(out, residual, d.n * d.oc);
@@ -158,7 +167,14 @@ impl Cpu {
         }
         let (values, dw) = w.parts();
         match values.low {
-            Some(low) => {
+            #[cfg(target_arch = "x86_64")]
+            Some(Low::Panels(images)) => {
+                let (dout, x) = (self.lend_bf16(dout, d.n * d.oc), self.lend_bf16(x, d.n * d.c));
+                let (a, b) = (Operand::rows(&dout, d.oc), Right::Panels(images.backward()));
+                numbers!([dx = dx] self.product(backward(d), a, b, dx, Store::Write, None));
+                self.weight_grad(dw, &dout, &x, d);
+            }
+            Some(Low::Rows(low)) => {
                 let (dout, x) = (self.lend_bf16(dout, d.n * d.oc), self.lend_bf16(x, d.n * d.c));
                 self.input_grad(dx, &dout, low, d);
                 self.weight_grad(dw, &dout, &x, d);
@@ -183,17 +199,16 @@ impl Cpu {
         d: MatmulDims,
     ) {
         #[cfg(target_arch = "x86_64")]
-        if self.path.has_dot()
-            && w.low.is_some()
+        if matches!(w.low, Some(Low::Panels(_)))
             && let (Buf::Bf16(dpre), Buf::Bf16(act), Buf::Bf16(pre)) = (&mut *dpre, &mut *act, pre)
         {
             self.bias_grad(b.grad(), dout, d);
             let (values, dw) = w.parts();
             let dout = self.lend_bf16(dout, d.n * d.oc);
-            if let Some(low) = values.low {
+            if let Some(Low::Panels(images)) = values.low {
                 let then = Then::GeluGrad { pre, act: SharedMut::new(act) };
                 let to = Finish { then, ..Finish::new(dpre, d.c) };
-                self.dot(backward(d), Operand::rows(&dout, d.oc), Operand::columns(low, d.c), &to);
+                self.dot(backward(d), Operand::rows(&dout, d.oc), images.backward(), &to);
             }
             return self.weight_grad(dw, &dout, &act[..d.n * d.c], d);
         }

@@ -49,10 +49,48 @@ pub fn gelu_slope(x: f32) -> f32 {
     s + x * s * (1.0 - s) * 2.0 * du
 }
 
-/// Number of partial sums in [`sum_by`]: wide enough for any vector unit, the same on all of them.
+/// Number of partial sums: wide enough for any vector unit, the same on all of them.
 const LANES: usize = 16;
 
-/// Σ f(i) for i in 0 .. n, in an order that depends on n alone.
+/// Σ f(x) over a slice, in an order that depends on its length alone.
+#[inline(always)]
+pub fn sum<A: Copy>(a: &[A], f: impl Fn(A) -> f32) -> f32 {
+    let (whole, rest) = a.as_chunks::<LANES>();
+    let mut lanes = [0.0f32; LANES];
+    for a in whole {
+        lanes.iter_mut().zip(a).for_each(|(lane, a)| *lane += f(*a));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, a)| *lane += f(*a));
+    across(lanes)
+}
+
+/// Σ f(x, y) over two slices of one length, as [`sum`]. (Indices into slices that are captured would keep their bounds checks,
+/// and a loop with those does not vectorise.)
+#[inline(always)]
+pub fn sum2<A: Copy, B: Copy>(a: &[A], b: &[B], f: impl Fn(A, B) -> f32) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0.0f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        lanes.iter_mut().zip(a).zip(b).for_each(|((lane, a), b)| *lane += f(*a, *b));
+    }
+    lanes.iter_mut().zip(a_rest).zip(b_rest).for_each(|((lane, a), b)| *lane += f(*a, *b));
+    across(lanes)
+}
+
+/// Σ f(x, y, z) over three slices of one length, as [`sum`].
+#[inline(always)]
+pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, B, C) -> f32) -> f32 {
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let ((b, b_rest), (c, c_rest)) = (b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
+    let mut lanes = [0.0f32; LANES];
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        lanes.iter_mut().zip(a).zip(b).zip(c).for_each(|(((lane, a), b), c)| *lane += f(*a, *b, *c));
+    }
+    lanes.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest).for_each(|(((lane, a), b), c)| *lane += f(*a, *b, *c));
+    across(lanes)
+}
+
+/// Σ f(i) for i in 0 .. n, in the order of [`sum`].
 #[inline(always)]
 pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -65,7 +103,13 @@ pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     for i in whole..n {
         lanes[i - whole] += f(i);
     }
-    let mut width = LANES / 2;
+    across(lanes)
+}
+
+/// Σ of the lanes, halves onto halves.
+#[inline(always)]
+pub fn across<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
             lanes[i] += lanes[i + width];
@@ -73,20 +117,6 @@ pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
         width /= 2;
     }
     lanes[0]
-}
-
-/// The largest f(i) for i in 0 .. n.
-#[inline(always)]
-pub fn max_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let whole = n / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, max) in lanes.iter_mut().enumerate() {
-            *max = larger(*max, f(start + lane));
-        }
-    }
-    (whole..n).map(f).fold(lanes.into_iter().fold(f32::NEG_INFINITY, larger), larger)
 }
 
 #[cfg(test)]

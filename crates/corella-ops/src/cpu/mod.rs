@@ -5,6 +5,7 @@ mod attention;
 mod bf16;
 mod buf;
 mod classifier;
+mod cross_entropy;
 #[cfg(target_arch = "x86_64")]
 mod dot;
 mod elementwise;
@@ -50,7 +51,7 @@ use array::{Element, NoMemory};
 use buf::numbers;
 use gemm::Workers;
 use pack::Packed;
-use param::Values;
+use param::{Low, Values};
 use pool::Pool;
 use rows::by_rows;
 
@@ -77,6 +78,14 @@ impl Cpu {
             None => Path::detect()?,
         };
         Ok(Cpu { pool: Pool::new(options.threads.unwrap_or_else(threads::default)), path })
+    }
+
+    /// Whether products in bf16 have instructions of their own here, and are faster than those in f32.
+    pub fn multiplies_bf16(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.path.has_dot();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Threads that compute.
@@ -125,7 +134,12 @@ impl OpsTrain for Cpu {
             let space = zeros(rows.next_multiple_of(self.path.panel().0) * cols, what)?;
             Values::Packed(Packed::zeros(self.path, (rows, cols), space))
         };
-        let low = if dtype == Dtype::Bf16 && trained && rows > 1 { Some(zeros(rows * cols, what)?) } else { None };
+        let low = if dtype == Dtype::Bf16 && trained && rows > 1 && cols > 0 {
+            let bytes = Low::bytes(self.path, rows, cols);
+            Some(Low::zeros(self.path, rows, cols).map_err(no_memory(bytes, what))?)
+        } else {
+            None
+        };
         Ok(Param::new(value, low, [zeros(extra, what)?, zeros(extra, what)?, zeros(extra, what)?]))
     }
 

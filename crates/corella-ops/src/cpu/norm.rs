@@ -1,7 +1,7 @@
 //! Layer norm, forward and backward.
 
 use super::bf16::Number;
-use super::math::sum_by;
+use super::math::{sum, sum2, sum3};
 use super::path::Path;
 use super::pool::Pool;
 use super::rows::{by_chunks, by_rows};
@@ -35,8 +35,8 @@ vectorized! {
     /// One row; returns its mean and 1 / standard deviation.
     fn row<O: Number, X: Number>(out: &mut [O], x: &[X], w: &[f32], b: &[f32], eps: f32) -> (f32, f32) {
         let c = x.len();
-        let m = sum_by(c, |j| x[j].get()) / c as f32;
-        let variance = sum_by(c, |j| (x[j].get() - m) * (x[j].get() - m)) / c as f32;
+        let m = sum(x, X::get) / c as f32;
+        let variance = sum(x, |x| (x.get() - m) * (x.get() - m)) / c as f32;
         let r = 1.0 / (variance + eps).sqrt();
         for (((out, x), w), b) in out.iter_mut().zip(x).zip(w).zip(b) {
             *out = O::put((x.get() - m) * r * w + b);
@@ -83,8 +83,8 @@ vectorized! {
         statistics: (f32, f32),
     ) {
         let ((m, r), c) = (statistics, x.len());
-        let mean_g = sum_by(c, |j| dout[j].get() * w[j]) / c as f32;
-        let mean_gn = sum_by(c, |j| dout[j].get() * w[j] * (x[j].get() - m) * r) / c as f32;
+        let mean_g = sum2(dout, w, |dout, w| dout.get() * w) / c as f32;
+        let mean_gn = sum3(dout, w, x, |dout, w, x| dout.get() * w * (x.get() - m) * r) / c as f32;
         for (((((dx, dw), db), x), dout), w) in dx.iter_mut().zip(dw).zip(db).zip(x).zip(dout).zip(w) {
             let (dout, n) = (dout.get(), (x.get() - m) * r);
             *dx += r * (dout * w - mean_g - n * mean_gn);

@@ -1,6 +1,7 @@
 //! The gradient's norm and the AdamW update.
 
-use super::bf16::{Bf16, convert};
+use super::bf16::convert;
+use super::param::Low;
 use super::path::Path;
 use super::pool::Pool;
 use super::shared::SharedMut;
@@ -23,13 +24,12 @@ pub fn square_sum(pool: &Pool, path: Path, x: &[f32]) -> f64 {
     partial.iter().filter_map(std::sync::OnceLock::get).sum()
 }
 
-/// See [`crate::OpsTrain::adamw`]: one pass over value, gradient and both moments, and the values in bf16 (`low`, which may
-/// be empty).
+/// See [`crate::OpsTrain::adamw`]: one pass over value, gradient and both moments, and the values in bf16.
 pub fn adamw(
     pool: &Pool,
     path: Path,
     p: &mut [f32],
-    low: &mut [Bf16],
+    low: Option<&mut Low>,
     g: &[f32],
     m: &mut [f32],
     v: &mut [f32],
@@ -38,18 +38,42 @@ pub fn adamw(
     let steps = i32::try_from(h.step).unwrap_or(i32::MAX);
     let correct1 = (1.0 / (1.0 - f64::from(h.beta1).powi(steps))) as f32;
     let correct2 = (1.0 / (1.0 - f64::from(h.beta2).powi(steps))) as f32;
-    let (len, rounds) = (p.len(), !low.is_empty());
-    let (p, m, v, low) = (SharedMut::new(p), SharedMut::new(m), SharedMut::new(v), SharedMut::new(low));
-    pool.run(len.div_ceil(CHUNK), &|i| {
-        let (start, n) = (i * CHUNK, CHUNK.min(len - i * CHUNK));
-        // SAFETY: chunks do not overlap.
+    let len = p.len();
+    let (p, m, v) = (SharedMut::new(p), SharedMut::new(m), SharedMut::new(v));
+    // The new values of a part. Every element is updated by itself: how they are cut changes no bit.
+    //
+    // # Safety
+    // No two parts that overlap at the same time.
+    let part = |start: usize, n: usize| {
+        // SAFETY: the caller's promise.
         let (p, m, v) = unsafe { (p.part(start, n), m.part(start, n), v.part(start, n)) };
         update(path, p, &g[start..start + n], m, v, h, (correct1, correct2));
-        if rounds {
-            // SAFETY: chunks do not overlap.
-            convert(path, unsafe { low.part(start, n) }, p);
+        &*p
+    };
+    let chunk = |i: usize| (i * CHUNK, CHUNK.min(len - i * CHUNK));
+    match low {
+        None => pool.run(len.div_ceil(CHUNK), &|i| {
+            let (start, n) = chunk(i);
+            part(start, n);
+        }),
+        Some(Low::Rows(low)) => {
+            let low = SharedMut::new(low);
+            pool.run(len.div_ceil(CHUNK), &|i| {
+                let (start, n) = chunk(i);
+                // SAFETY: chunks do not overlap.
+                convert(path, unsafe { low.part(start, n) }, part(start, n));
+            });
         }
-    });
+        #[cfg(target_arch = "x86_64")]
+        Some(Low::Panels(images)) => {
+            let blocks = images.blocks();
+            pool.run(blocks.count(), &|i| {
+                let (start, n) = blocks.elements(i);
+                // SAFETY: blocks do not overlap; images exist on paths with dot products only.
+                unsafe { blocks.write(path, i, part(start, n)) };
+            });
+        }
+    }
 }
 
 vectorized! {

@@ -1,7 +1,9 @@
 //! A tensor of parameters on the CPU: as rows where it is trained, packed for products where it is only read.
 
-use super::array::Array;
+use super::array::{Array, NoMemory};
 use super::bf16::{Bf16, convert};
+#[cfg(target_arch = "x86_64")]
+use super::dot::Images;
 use super::gemm::{Right, Store, Workers};
 use super::pack::{Operand, Packed};
 use super::path::Path;
@@ -11,8 +13,8 @@ use crate::contract::ParamPart;
 #[derive(Debug)]
 pub struct Param {
     pub(super) value: Values,
-    /// The values in bf16, row-major, where products read them so; as current as the values.
-    pub(super) low: Option<Array<Bf16>>,
+    /// The values in bf16, where products read them so; as current as the values.
+    pub(super) low: Option<Low>,
     grad: Array,
     /// Whether the gradient is zero, whatever its memory holds: what is written first then need not be cleared before.
     grad_is_zero: bool,
@@ -20,13 +22,61 @@ pub struct Param {
     pub(super) v: Array,
 }
 
-/// The values of a trained tensor, row-major.
+/// A trained matrix in bf16.
+#[derive(Debug)]
+pub(super) enum Low {
+    /// Row-major, for paths that convert as they pack.
+    Rows(Array<Bf16>),
+    /// In the panels that products of both directions read.
+    #[cfg(target_arch = "x86_64")]
+    Panels(Images),
+}
+
+impl Low {
+    /// Of zeros.
+    pub fn zeros(path: Path, rows: usize, cols: usize) -> Result<Low, NoMemory> {
+        #[cfg(target_arch = "x86_64")]
+        if path.has_dot() {
+            return Ok(Low::Panels(Images::zeros(rows, cols)?));
+        }
+        let _ = path;
+        Ok(Low::Rows(Array::zeros(rows * cols)?))
+    }
+
+    /// Bytes of a matrix.
+    pub fn bytes(path: Path, rows: usize, cols: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if path.has_dot() {
+            return Images::bytes(rows, cols);
+        }
+        let _ = path;
+        rows * cols * size_of::<Bf16>()
+    }
+
+    /// Replaces all values, rounding them.
+    fn write(&mut self, workers: Workers<'_>, path: Path, values: &[f32]) {
+        match self {
+            Low::Rows(rows) => convert(path, rows, values),
+            #[cfg(target_arch = "x86_64")]
+            Low::Panels(images) => {
+                let blocks = images.blocks();
+                workers.run(blocks.count(), &|block| {
+                    let (first, n) = blocks.elements(block);
+                    // SAFETY: each block is one task's; images exist on paths with dot products only.
+                    unsafe { blocks.write(path, block, &values[first..first + n]) };
+                });
+            }
+        }
+    }
+}
+
+/// The values of a trained tensor.
 #[derive(Clone, Copy)]
 pub(super) struct TrainedValues<'a> {
-    /// In f32.
+    /// In f32, row-major.
     pub rows: &'a [f32],
     /// In bf16, where products read them so.
-    pub low: Option<&'a [Bf16]>,
+    pub low: Option<&'a Low>,
 }
 
 /// A gradient that something is about to be added to.
@@ -95,12 +145,12 @@ impl<'a> Weight<'a> {
     }
 }
 
-/// What an update touches: values, their image in bf16, gradient, both moments.
-pub(super) type Update<'a> = (&'a mut [f32], &'a mut [Bf16], &'a [f32], &'a mut [f32], &'a mut [f32]);
+/// What an update touches: values, the same in bf16, gradient, both moments.
+pub(super) type Update<'a> = (&'a mut [f32], Option<&'a mut Low>, &'a [f32], &'a mut [f32], &'a mut [f32]);
 
 impl Param {
     /// A tensor whose gradient and moments, if any, are zero.
-    pub(super) fn new(value: Values, low: Option<Array<Bf16>>, [grad, m, v]: [Array; 3]) -> Param {
+    pub(super) fn new(value: Values, low: Option<Low>, [grad, m, v]: [Array; 3]) -> Param {
         Param { value, low, grad, grad_is_zero: true, m, v }
     }
 
@@ -122,15 +172,15 @@ impl Param {
     /// Values and gradient at once.
     pub(super) fn parts(&mut self) -> (TrainedValues<'_>, GradMut<'_>) {
         let Values::Rows(rows) = &self.value else { panic!("a gradient of what is not trained") };
-        let values = TrainedValues { rows, low: self.low.as_deref() };
+        let values = TrainedValues { rows, low: self.low.as_ref() };
         (values, GradMut { grad: &mut self.grad, is_zero: &mut self.grad_is_zero })
     }
 
-    /// Everything that an update reads and writes: values, their bf16 image (maybe empty), gradient, moments.
+    /// Everything that an update reads and writes: values, the same in bf16, gradient, moments.
     pub(super) fn for_update(&mut self) -> Update<'_> {
         self.grad();
         let Values::Rows(rows) = &mut self.value else { panic!("an update of what is not trained") };
-        (rows, self.low.as_deref_mut().unwrap_or_default(), &self.grad, &mut self.m, &mut self.v)
+        (rows, self.low.as_mut(), &self.grad, &mut self.m, &mut self.v)
     }
 
     /// For products and lookups.
@@ -161,7 +211,7 @@ impl Param {
         let to = match part {
             ParamPart::Value => {
                 if let Some(low) = &mut self.low {
-                    convert(path, low, values);
+                    low.write(workers, path, values);
                 }
                 let Values::Rows(rows) = &mut self.value else { unreachable!("packed values are replaced above") };
                 rows

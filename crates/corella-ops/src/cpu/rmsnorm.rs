@@ -1,7 +1,7 @@
 //! Root-mean-square norm, forward and backward.
 
 use super::bf16::Number;
-use super::math::sum_by;
+use super::math::{sum, sum3};
 use super::path::Path;
 use super::pool::Pool;
 use super::rows::{by_chunks, by_rows};
@@ -33,7 +33,7 @@ vectorized! {
     /// One row; returns 1 / root mean square.
     fn row<O: Number, X: Number>(out: &mut [O], x: &[X], w: &[f32], eps: f32) -> f32 {
         let c = x.len();
-        let r = 1.0 / (sum_by(c, |j| x[j].get() * x[j].get()) / c as f32 + eps).sqrt();
+        let r = 1.0 / (sum(x, |x| x.get() * x.get()) / c as f32 + eps).sqrt();
         for ((out, x), w) in out.iter_mut().zip(x).zip(w) {
             *out = O::put(x.get() * r * w);
         }
@@ -68,7 +68,7 @@ vectorized! {
     /// With n = x·r and g = dout·w:  dx += r·(g − n·mean(g·n)),  dw += dout·n.
     fn row_grad<D: Number, X: Number>(dx: &mut [f32], dw: &mut [f32], dout: &[D], x: &[X], w: &[f32], r: f32) {
         let c = x.len();
-        let mean_gn = sum_by(c, |j| dout[j].get() * w[j] * x[j].get() * r) / c as f32;
+        let mean_gn = sum3(dout, w, x, |dout, w, x| dout.get() * w * x.get() * r) / c as f32;
         for ((((dx, dw), x), dout), w) in dx.iter_mut().zip(dw).zip(x).zip(dout).zip(w) {
             let (dout, n) = (dout.get(), x.get() * r);
             *dx += r * (dout * w - n * mean_gn);

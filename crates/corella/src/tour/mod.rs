@@ -7,8 +7,8 @@ pub use phenomena::OPENING;
 use std::io::IsTerminal;
 use std::path::Path;
 
-use corella_model::TextModel;
 use corella_model::gpt2::{Gpt2Infer, load_gpt2};
+use corella_model::{Dtype, TextModel};
 use corella_server::Loading;
 use corella_text::data::Order;
 use corella_text::tiny_internet::{Corpus, CorpusOptions, Grammar, World, facts, probes};
@@ -38,7 +38,9 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     let world = World::new(WORLD_SEED);
     let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: TINY_PAGES });
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
+    let faster = if backend(common)?.multiplies_bf16() { Dtype::Bf16 } else { Dtype::F32 };
     let mut plan = plan(args, common, data.tokenizer.vocab_size());
+    plan.train.dtype = args.dtype.unwrap_or(faster);
     if !common.json {
         println!(
             "A network of random numbers reads {} pages of an invented internet, a few at a time.",

@@ -7,12 +7,14 @@
 
 pub mod amx;
 mod finish;
+mod images;
 mod kernel;
 mod pack;
 mod probe;
 
 pub use finish::{Finish, Then};
-pub use pack::{PackedRight, pack_left};
+pub use images::Images;
+pub use pack::{PackedRight, Panels, pack_left};
 
 use std::ops::Range;
 
@@ -40,17 +42,18 @@ impl Path {
     }
 }
 
-/// result = Σ_k a[i, k] · b[j, k], then what `to` says. The path has dot products ([`Path::has_dot`]).
+/// result = Σ_k a[i, k] · b[j, k], then what `to` says. The path has dot products ([`Path::has_dot`]). B may be longer than the
+/// product in both directions.
 pub fn product<O: Number>(
     workers: Workers<'_>,
     path: Path,
     size: Size,
     a: Operand<'_, Bf16>,
-    b: &PackedRight,
+    b: Panels<'_>,
     to: &Finish<'_, O>,
 ) {
     assert!(to.store == Store::Write || size_of::<O>() == size_of::<f32>(), "only f32 results are added to");
-    assert!(b.outer >= size.n && b.k == size.k.next_multiple_of(STEP), "packed operand of {}×{}", b.outer, b.k);
+    assert!(b.outer >= size.n && b.k >= size.k.next_multiple_of(STEP), "packed operand of {}×{}", b.outer, b.k);
     match path {
         Path::Amx => run::<Amx, O>(workers, size, a, b, to),
         Path::Avx512Bf16 => run::<Avx512Bf16, O>(workers, size, a, b, to),
@@ -62,7 +65,7 @@ fn run<K: DotKernel, O: Number>(
     workers: Workers<'_>,
     size: Size,
     a: Operand<'_, Bf16>,
-    b: &PackedRight,
+    b: Panels<'_>,
     to: &Finish<'_, O>,
 ) {
     if size.m == 0 || size.n == 0 {
@@ -116,7 +119,7 @@ impl Blocks {
 /// A task.
 struct Block<'a, O: Number> {
     a: Operand<'a, Bf16>,
-    b: &'a PackedRight,
+    b: Panels<'a>,
     to: &'a Finish<'a, O>,
     size: Size,
     rows: Range<usize>,
@@ -124,14 +127,19 @@ struct Block<'a, O: Number> {
 }
 
 impl<O: Number> Block<'_, O> {
+    /// The product's inner size in whole steps.
+    fn k(&self) -> usize {
+        self.size.k.next_multiple_of(STEP)
+    }
+
     fn run<K: DotKernel>(&self) {
-        let Block { b, size, .. } = self;
+        let (size, k) = (self.size, self.k());
         let (rows, panels, tile) = (self.rows.len(), self.columns.len(), K::MR * NR);
-        let long = if b.k <= 3 * LONG { b.k } else { LONG };
+        let long = if k <= 3 * LONG { k } else { LONG };
         // Sums of one panel, or of all where k has several long stretches.
-        let kept = if b.k > long { panels } else { 1 };
+        let kept = if k > long { panels } else { 1 };
         let mut sums = Scratch::<f32>::new(kept * rows * tile);
-        if b.k == 0 {
+        if k == 0 {
             // An empty sum.
             sums.fill(0.0);
             for j in self.columns.clone() {
@@ -142,8 +150,8 @@ impl<O: Number> Block<'_, O> {
         // Rows are read where they are, if they are whole.
         let direct = !self.a.by_columns() && size.k.is_multiple_of(STEP) && self.rows.end * K::MR <= size.m;
         let mut packed = Scratch::<Bf16>::new(if direct { 0 } else { rows * K::MR * long });
-        for from in (0..b.k).step_by(long) {
-            let stretch = from..(from + long).min(b.k);
+        for from in (0..k).step_by(long) {
+            let stretch = from..(from + long).min(k);
             let packed = if direct { None } else { Some(&mut packed[..rows * K::MR * stretch.len()]) };
             let left = match packed {
                 None => Left::Direct(self.a),
@@ -186,7 +194,7 @@ impl<O: Number> Block<'_, O> {
                 // SAFETY: A has whole tiles and whole steps up to `end` (packed so, or checked for what is direct), and so
                 // has the panel; `begin` was called on this thread.
                 unsafe { K::tile((end - short) / STEP, a, a_row, a_step, b, sums.as_mut_ptr(), short > 0) };
-                if end == self.b.k {
+                if end == self.k() {
                     self.finish::<K>(self.rows.start + row, j, sums);
                 }
             }

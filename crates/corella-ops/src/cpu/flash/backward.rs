@@ -7,7 +7,7 @@ use super::product::{Block, Rows, Single, Start, product};
 use super::{Part, QUERIES, SharedBuf, at, gather, hide_future, padded, spans, turn};
 use crate::contract::AttentionDims;
 use crate::cpu::buf::Buf;
-use crate::cpu::math::sum_by;
+use crate::cpu::math::sum2;
 use crate::cpu::path::Path;
 use crate::cpu::pool::Pool;
 use crate::cpu::scratch::Scratch;
@@ -253,7 +253,7 @@ vectorized! {
 
 vectorized! {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
-        sum_by(a.len(), |i| a[i] * b[i])
+        sum2(a, b, |a, b| a * b)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cpu::dot::{DotKernel, NR, PackedRight, STEP};
 use crate::cpu::flash::backward::Inputs;
 use crate::cpu::flash::{Part, SharedBuf, ahead, at, padded};
 use crate::cpu::gemm::Workers;
-use crate::cpu::math::sum_by;
+use crate::cpu::math::sum2;
 use crate::cpu::pack::{Operand, pack};
 use crate::cpu::path::Path;
 use crate::cpu::scratch::Scratch;
@@ -228,6 +228,6 @@ impl Work {
 
 vectorized! {
     fn dot<A: Number, B: Number>(a: &[A], b: &[B]) -> f32 {
-        sum_by(a.len(), |i| a[i].get() * b[i].get())
+        sum2(a, b, |a, b| a.get() * b.get())
     }
 }
