@@ -282,8 +282,9 @@ fn pack_left_block(
     // SAFETY: the function's features.
     unsafe {
         if from.by_columns() {
-            for pair in 0..GROUP {
-                [square[0][pair], square[1][pair]] = load_pair(from, first, end, (k0, pair), k);
+            let [low, high] = &mut square;
+            for (pair, (low, high)) in low.iter_mut().zip(high).enumerate() {
+                [*low, *high] = load_pair(from, first, end, (k0, pair), k);
             }
             square = [transpose(square[0]), transpose(square[1])];
         } else {
