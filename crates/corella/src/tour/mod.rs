@@ -38,7 +38,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     let world = World::new(WORLD_SEED);
     let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: TINY_PAGES });
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
-    let faster = if backend(common)?.multiplies_bf16() { Dtype::Bf16 } else { Dtype::F32 };
+    let faster = if processor(common)?.multiplies_bf16() { Dtype::Bf16 } else { Dtype::F32 };
     let mut plan = plan(args, common, data.tokenizer.vocab_size());
     plan.train.dtype = args.dtype.unwrap_or(faster);
     if !common.json {
