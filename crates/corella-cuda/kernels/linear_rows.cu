@@ -24,7 +24,7 @@ __device__ __forceinline__ void rows_of_floats(Array out, Array x, const Layers&
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
-#pragma unroll 2
+#pragma unroll(ROWS == 1 ? 2 : 1)
     for (u64 i = lane * 8; i < w.cols; i += 8 * WARP) {
         const Packet a = Form::eight(w, row, i);
 #pragma unroll
@@ -91,7 +91,7 @@ __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
-#pragma unroll 2
+#pragma unroll(ROWS == 1 ? 2 : 1)
     for (u64 i = lane * 16; i < w.cols; i += 16 * WARP) {
         const u64 at = row * w.cols + i;
         const uint4 codes = *(const uint4*)((const u8*)w.data + at);
@@ -132,19 +132,22 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
     for (u64 block = lane / 8; block < w.cols / 256; block += WARP / 8) {
         const u8* const at = Blocks4::block(w, row, block * 256);
         const uint4 head = *(const uint4*)at, raw = *(const uint4*)(at + 16 + piece * 16);
-        const uint4 low = make_uint4(raw.x & 0x0f0f0f0fu, raw.y & 0x0f0f0f0fu, raw.z & 0x0f0f0f0fu, raw.w & 0x0f0f0f0fu);
-        const uint4 high = make_uint4(raw.x >> 4 & 0x0f0f0f0fu, raw.y >> 4 & 0x0f0f0f0fu, raw.z >> 4 & 0x0f0f0f0fu,
-                                      raw.w >> 4 & 0x0f0f0f0fu);
-        float scale[2], minimum[2];
-        stretch_of_q4k(head, piece / 2 * 2, scale[0], minimum[0]);
-        stretch_of_q4k(head, piece / 2 * 2 + 1, scale[1], minimum[1]);
+        // The lower halves, then the upper ones: each is done with all rows before the next is unpacked.
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            const u64 from = (u64)min(first + r, n - 1) * w.cols + block * 256 + piece / 2 * 64 + piece % 2 * 16;
-            const uint4 x0 = *(const uint4*)(x.codes + from), x1 = *(const uint4*)(x.codes + from + 32);
-            sums[r] += x.scales[from / 32] * (scale[0] * (float)dot16(low, x0, 0) - minimum[0] * (float)dot16(ones, x0, 0));
-            sums[r] +=
-                x.scales[from / 32 + 1] * (scale[1] * (float)dot16(high, x1, 0) - minimum[1] * (float)dot16(ones, x1, 0));
+        for (int half = 0; half < 2; half++) {
+            const u32 shift = 4 * half;
+            const uint4 codes = make_uint4(raw.x >> shift & 0x0f0f0f0fu, raw.y >> shift & 0x0f0f0f0fu,
+                                           raw.z >> shift & 0x0f0f0f0fu, raw.w >> shift & 0x0f0f0f0fu);
+            float scale, minimum;
+            stretch_of_q4k(head, piece / 2 * 2 + half, scale, minimum);
+            const u64 inside = block * 256 + piece / 2 * 64 + 32 * half + piece % 2 * 16;
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                const u64 from = (u64)min(first + r, n - 1) * w.cols + inside;
+                const uint4 bytes = *(const uint4*)(x.codes + from);
+                const float product = scale * (float)dot16(codes, bytes, 0), part = (float)dot16(ones, bytes, 0);
+                sums[r] += x.scales[from / 32] * (product - minimum * part);
+            }
         }
     }
 #pragma unroll
