@@ -65,9 +65,8 @@ fn main() -> Result<(), Failure> {
 async fn run(address: &str, streams: u64, time: Duration) -> Result<(), Failure> {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let end = Instant::now() + time;
-    let workers: Vec<_> = (0..streams)
-        .map(|worker| tokio::spawn(work(address.to_owned(), worker, end, seen.clone())))
-        .collect();
+    let workers: Vec<_> =
+        (0..streams).map(|worker| tokio::spawn(work(address.to_owned(), worker, end, seen.clone()))).collect();
     tokio::time::sleep(time / 3).await;
     let early = metric(address, "process_resident_memory_bytes").await?;
     for worker in workers {
@@ -122,7 +121,8 @@ async fn work(address: String, worker: u64, end: Instant, seen: Arc<Mutex<Seen>>
 
 /// One request; the reader stays to the end or leaves in the middle.
 async fn request(address: &str, random: &mut Random, seen: &Mutex<Seen>) -> Result<u16, Failure> {
-    let prompt = ["Once upon a time", "The town of", "A long page begins here. ".repeat(4).trim_end()][random.below(3) as usize]
+    let prompt = ["Once upon a time", "The town of", "A long page begins here. ".repeat(4).trim_end()]
+        [random.below(3) as usize]
         .to_owned();
     let body = json!({
         "prompt": prompt, "max_tokens": 4 + 4 * random.below(8), "seed": random.below(3), "n": 1 + random.below(2), "stream": true,
@@ -164,8 +164,11 @@ async fn request(address: &str, random: &mut Random, seen: &Mutex<Seen>) -> Resu
             if documents.last() != Some(&"[DONE]") {
                 return Err(format!("a stream without its end: {body}: {:?}", documents.last()).into());
             }
-            let documents: Vec<Value> =
-                documents.iter().filter(|d| **d != "[DONE]").map(|d| serde_json::from_str(d)).collect::<Result<_, _>>()?;
+            let documents: Vec<Value> = documents
+                .iter()
+                .filter(|d| **d != "[DONE]")
+                .map(|d| serde_json::from_str(d))
+                .collect::<Result<_, _>>()?;
             let written = written(&documents);
             seen.tokens += documents.last().and_then(|d| d["usage"]["completion_tokens"].as_u64()).unwrap_or(0);
             seen.whole += 1;

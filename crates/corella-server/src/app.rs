@@ -316,9 +316,7 @@ mod tests {
     }
 
     /// A body that sends a byte again and again, and never ends.
-    fn dripping(
-        pause: Duration,
-    ) -> impl futures_core::Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send {
+    fn dripping(pause: Duration) -> impl futures_core::Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send {
         let (send, receive) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             while send.send(Ok(Frame::data(Bytes::from_static(b" ")))).is_ok() {

@@ -76,7 +76,9 @@ fn s03_an_empty_prompt_is_the_token_that_marks_the_start() {
     let start = json(&server.post("/tokenize", &json!({"content": "", "add_special": true})).body)["tokens"].clone();
     assert_eq!(start.as_array().map(Vec::len), Some(1));
     let expected = server.complete(json!({"prompt": start, "max_tokens": 4, "seed": 1}));
-    for body in [json!({}), json!({"prompt": ""}), json!({"prompt": []}), json!({"prompt": null}), json!({"prompt": [""]})] {
+    for body in
+        [json!({}), json!({"prompt": ""}), json!({"prompt": []}), json!({"prompt": null}), json!({"prompt": [""]})]
+    {
         let mut body = body;
         body["max_tokens"] = json!(4);
         body["seed"] = json!(1);
@@ -224,8 +226,7 @@ fn s12_cached_prompts_are_shared_within_a_key_only() {
     let prompt = "The old fox number 7 saw 9 geese. ".repeat(8);
     let cached = |key: &str, salt: Value| {
         let body = json!({"prompt": prompt, "max_tokens": 1, "cache_salt": salt}).to_string();
-        let answer =
-            server.post_bytes("/v1/completions", &format!("authorization: Bearer {key}\r\n"), body.as_bytes());
+        let answer = server.post_bytes("/v1/completions", &format!("authorization: Bearer {key}\r\n"), body.as_bytes());
         json(&answer.body)["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a number")
     };
     assert_eq!(cached("mine", Value::Null), 0);

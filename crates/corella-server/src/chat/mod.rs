@@ -15,8 +15,8 @@ use corella_infer::CacheScope;
 use serde_json::{Value, json};
 
 use self::answer::{About, ChatChunks, as_chat};
-use self::transcript::messages;
 pub use self::transcript::Transcript;
+use self::transcript::messages;
 use crate::app::App;
 use crate::completions::{CompletionCall, Prompt, Show, collect, start, stream};
 use crate::error::ApiError;

@@ -13,8 +13,8 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 pub use request::{CompletionCall, Prompt, Show};
-pub use run::{collect, start};
 pub use response::Stretch;
+pub use run::{collect, start};
 pub use stream::{Chunks, stream};
 
 use self::stream::CompletionChunks;
