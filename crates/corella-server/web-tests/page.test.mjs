@@ -29,10 +29,12 @@ after(async () => browser?.close());
 async function open({ width = 1280, height = 850, dark = false, touch = false, at = url, ready = true } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", hasTouch: touch });
   context.setDefaultTimeout(TIME);
-  await context.addInitScript(() => localStorage.sampling ??= JSON.stringify({ seed: "7", ignoreEos: true }));
+  await context.addInitScript(() => localStorage.sampling ??= JSON.stringify({ seed: "7", ignoreEos: true, maxTokens: 24 }));
   if (process.env.WEB) await context.route(/\.(js|css|html|svg)$|\/$/, (route) => route.fulfill({ path: process.env.WEB + (new URL(route.request().url()).pathname.replace(/\/$/, "/index.html")) }));
   const page = await context.newPage();
-  page.on("console", (m) => m.type() === "error" && !/503/.test(m.text()) && errors.push(m.text()));
+  // The browser notes each refused request too; the answer itself says more.
+  page.on("console", (m) => m.type() === "error" && !/Failed to load resource/.test(m.text()) && errors.push(m.text()));
+  page.on("response", async (r) => r.status() >= 400 && r.status() !== 503 && errors.push(`${r.status()} ${r.url()} ${r.request().postData()}: ${await r.text()}`));
   page.on("pageerror", (e) => errors.push(String(e)));
   await page.goto(at);
   if (ready) await page.waitForSelector("#dot.up");

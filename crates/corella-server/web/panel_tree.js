@@ -12,7 +12,7 @@ export function drawTree(panel, doc, act) {
   const file = el("input", { type: "file", accept: "application/json,.json", hidden: true, onchange: (e) => e.target.files[0] && act.importTree(e.target.files[0]) });
   fill(panel,
     el("h2", {}, "Branches"),
-    el("p", { className: "hint" }, `${Object.keys(doc.nodes).length} pieces. Blue is the model’s, black is yours. Everything stays until you prune it; kept in this browser only.`),
+    el("p", { className: "hint" }, `${Object.keys(doc.nodes).length} pieces. Blue is the model’s, the rest is yours. Everything stays until you prune it; kept in this browser only.`),
     el("div", { className: "row" },
       el("button", { type: "button", className: "small", onclick: act.exportTree }, "Export"),
       el("button", { type: "button", className: "small", onclick: () => file.click() }, "Import"), file,
