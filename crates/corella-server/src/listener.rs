@@ -139,36 +139,3 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-    use crate::{Access, Transcript};
-
-    /// Time stands still while anything can be done and jumps to the next deadline when nothing can: no test waits.
-    #[tokio::test(start_paused = true)]
-    async fn a_head_that_does_not_arrive_in_time_ends_the_connection_and_nothing_else() {
-        let app = App::new(Access::default(), Transcript::default(), None);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (shutdown, stopped) = Shutdown::new();
-        let server = tokio::spawn(accept(app, listener, stopped.0, Duration::from_secs(1)));
-        let begun = tokio::time::Instant::now();
-        let mut slow = TcpStream::connect(address).await.expect("connected");
-        slow.write_all(b"GET /health HTTP/1.1\r\nhost: local").await.expect("sent");
-        let mut answer = String::new();
-        let _ = slow.read_to_string(&mut answer).await;
-        assert!(!answer.contains("200"), "{answer}");
-        assert!(begun.elapsed() >= HEAD_TIME && begun.elapsed() < 3 * HEAD_TIME, "{:?}", begun.elapsed());
-        let mut other = TcpStream::connect(address).await.expect("connected");
-        let request = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        other.write_all(request).await.expect("sent");
-        other.read_to_string(&mut answer).await.expect("an answer");
-        assert!(answer.contains("503") && answer.contains("loading the model"), "{answer}");
-        shutdown.now();
-        server.await.expect("it ends");
-    }
-}

@@ -1,12 +1,12 @@
 //! Requests that broke other servers, one test for each (advisories and issues of vLLM, llama.cpp, ollama, tiktoken), over a
-//! real socket. Each ends with a proper answer to a proper request. Slow senders and loading are tested in `corella-server`,
+//! real socket. Each ends with a proper answer to a proper request. Slow bodies and loading are tested in `corella-server`,
 //! where time can be stopped.
 #![cfg(unix)]
 
 mod common;
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::server::{Server, model, text};
 use common::{corella, json, stderr};
@@ -150,6 +150,21 @@ fn s07_heads_bodies_and_lists_have_limits() {
         (json!({"logprobs": 5000}), "logprobs"),
         (json!({"n_probs": 300}), "n_probs"),
     ]);
+}
+
+#[test]
+fn s07_a_head_that_does_not_arrive_ends_its_connection_and_no_other() {
+    let server = Server::start(&[]);
+    let begun = Instant::now();
+    let mut slow = server.open();
+    slow.write_all(b"GET /health HTTP/1.1\r\nhost: local").expect("sent");
+    server.still_answers();
+    let mut answer = String::new();
+    // The server ends it after ten seconds; the test's own limit is a minute.
+    let ended = slow.read_to_string(&mut answer);
+    assert!(begun.elapsed() < Duration::from_secs(59), "{ended:?}");
+    assert!(!answer.contains("200"), "{answer}");
+    server.still_answers();
 }
 
 #[test]
