@@ -113,7 +113,7 @@ impl Chart {
         let near = |y: f64| y > low - 0.5 * reach && y < high + 0.25 * reach;
         let levels: Vec<&(String, f64)> = self.levels.iter().filter(|(_, y)| near(*y)).collect();
         let (low, high) = bounds([low, high].into_iter().chain(levels.iter().map(|l| l.1)));
-        let (width, height) = if self.wide { (1146.0, 320.0) } else { (720.0, 260.0) };
+        let (width, height) = if self.wide { (1146.0, 320.0) } else { (560.0, 220.0) };
         let (left, right, top, bottom) = MARGINS;
         let (from, to) = (height - bottom, top);
         let factors = self.scale == Scale::Factors && low > 0.0 && high > WIDE_RANGE * low;

@@ -142,7 +142,7 @@ pub fn comparison(records: &[Record]) -> String {
         .collect();
     let names: Vec<String> = records.iter().map(Record::name).collect();
     let body = format!(
-        r#"<h1>{}</h1><p class="state">runs beside each other</p><table><tr><th>run</th><th>updates</th><th>tokens</th><th>loss (last tenth)</th><th>validation</th><th>lowest</th><th>tokens/s</th><th>time</th></tr>{rows}</table><div class="charts">{}</div><h2>What differs in the plans</h2><table>{different}</table>"#,
+        r#"<h1>{}</h1><p class="state">runs beside each other</p><table><tr><th>run</th><th class="n">updates</th><th class="n">tokens</th><th class="n">loss (last tenth)</th><th class="n">validation</th><th class="n">lowest</th><th class="n">tokens/s</th><th class="n">time</th></tr>{rows}</table><div class="charts">{}</div><h2>What differs in the plans</h2><table>{different}</table>"#,
         escape(&names.join(" · ")),
         charts.iter().map(Chart::html).collect::<String>()
     );
