@@ -1,10 +1,10 @@
 //! What happens to a tile of sums before it is stored: bias, GELU, residual, rounding.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_mask_storeu_epi16, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_stream_si512, _mm512_sub_ps,
+    __m512, __m512i, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_mask_storeu_epi16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_stream_si512, _mm512_sub_ps,
 };
 
 use super::kernel::NR;
@@ -71,51 +71,6 @@ pub struct Place {
     pub rows: usize,
     /// Columns, at most NR.
     pub columns: usize,
-}
-
-/// Asks for the lines of memory that [`finish`] of this place is about to write or read, while the tile's sums are formed. What
-/// passes the caches by is not asked for.
-pub fn expect<O: Number>(f: &Finish<'_, O>, place: Place) {
-    let at = |row: usize| (place.row + row) * f.ldc + place.column;
-    for row in 0..place.rows {
-        if !f.stream {
-            // SAFETY: no number is touched.
-            to_write(unsafe { f.out.tile_at(at(row), place.columns) }, place.columns);
-        }
-        match &f.then {
-            Then::Nothing => {}
-            // SAFETY: as above.
-            Then::Gelu { pre } if !f.stream => to_write(unsafe { pre.tile_at(at(row), place.columns) }, place.columns),
-            Then::Gelu { .. } => {}
-            Then::GeluGrad { pre, act } => {
-                to_read(pre[at(row)..].as_ptr(), place.columns);
-                if !f.stream {
-                    // SAFETY: as above.
-                    to_write(unsafe { act.tile_at(at(row), place.columns) }, place.columns);
-                }
-            }
-            Then::Residual(residual) => to_read(residual[at(row)..].as_ptr(), place.columns),
-        }
-    }
-}
-
-/// Asks for the lines that `n` numbers from `at` on lie in.
-#[inline(always)]
-fn to_read<T>(at: *const T, n: usize) {
-    for line in (0..n * size_of::<T>()).step_by(64) {
-        // SAFETY: a prefetch touches no number, and may point anywhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(line)) };
-    }
-}
-
-/// The same, to own them: the first write to a line would ask for it, and hold up the writes behind it.
-#[inline(always)]
-fn to_write<T>(at: *mut T, n: usize) {
-    for line in (0..n * size_of::<T>()).step_by(64) {
-        let at = at.cast::<u8>().wrapping_add(line);
-        // SAFETY: a prefetch touches no number, and may point anywhere.
-        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
-    }
 }
 
 /// The columns of a tile that are inside the result, as masks of two halves of 16.

@@ -24,7 +24,7 @@ use super::pack::Operand;
 use super::path::Path;
 use super::scratch::Scratch;
 pub use amx::Amx;
-use finish::{Place, expect, finish};
+use finish::{Place, finish};
 pub use kernel::{Avx512Bf16, DotKernel, NR, STEP};
 
 /// Most rows of a task.
@@ -190,9 +190,6 @@ impl<O: Number> Block<'_, O> {
                     }
                 };
                 prefetch(ahead.next());
-                if end == self.k() {
-                    expect(self.to, self.place::<K>(self.rows.start + row, j));
-                }
                 let b = panel[short * NR..end * NR].as_ptr();
                 // SAFETY: A has whole tiles and whole steps up to `end` (packed so, or checked for what is direct), and so
                 // has the panel; `begin` was called on this thread.
@@ -204,15 +201,11 @@ impl<O: Number> Block<'_, O> {
         }
     }
 
-    /// The part of a tile that lies inside the result.
-    fn place<K: DotKernel>(&self, tile: usize, panel: usize) -> Place {
-        let (row, column) = (tile * K::MR, panel * NR);
-        Place { row, column, rows: K::MR.min(self.size.m - row), columns: NR.min(self.size.n - column) }
-    }
-
     fn finish<K: DotKernel>(&self, tile: usize, panel: usize, sums: &[f32]) {
+        let (row, column) = (tile * K::MR, panel * NR);
+        let (rows, columns) = (K::MR.min(self.size.m - row), NR.min(self.size.n - column));
         // SAFETY: this tile belongs to this task alone; the path has the features.
-        unsafe { finish(sums, self.to, self.place::<K>(tile, panel)) };
+        unsafe { finish(sums, self.to, Place { row, column, rows, columns }) };
     }
 }
 
