@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Prefill and decode of one GGUF file: corella and llama.cpp in turns, because a shared machine drifts by ±12 % within
 # minutes. Needs llama-cpp-python (CC=clang CXX=clang++ CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python numpy)
-# in the Python that PYTHON names. CORELLA names another program than the release build's.
+# in the Python that PYTHON names. CORELLA names another program than the release build, REPEAT the repetitions of a round.
 #
 #   scripts/bench_beside_llama_cpp.sh MODEL.gguf [ROUNDS]
 set -euo pipefail
-model=$(realpath "$1") rounds=${2:-3}
+model=$(realpath "$1") rounds=${2:-3} repeat=${REPEAT:-3}
 cd "$(dirname "$0")/.."
 corella=${CORELLA:-target/release/corella}
 peer=${PEER:-../shared/bench/llama_cpp_generate.py}
@@ -14,10 +14,10 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 for round in $(seq "$rounds"); do
   # A figure above the ceiling fails the command; it is printed all the same.
-  "$corella" bench generate "$model" --repeat 3 --json > "$out/lines" || true
+  "$corella" bench generate "$model" --repeat "$repeat" --json > "$out/lines" || true
   tail -1 "$out/lines" > "$out/corella.$round.json"
-  "$python" "$peer" "$model" --reps 3 | tail -1 > "$out/peer.$round.json"
-  "$python" scripts/llama_cpp_batched.py "$model" | tail -1 > "$out/batched.$round.json"
+  "$python" "$peer" "$model" --reps "$repeat" | tail -1 > "$out/peer.$round.json"
+  "$python" scripts/llama_cpp_batched.py "$model" --reps "$repeat" | tail -1 > "$out/batched.$round.json"
 done
 "$python" - "$out" <<'PY'
 import glob, json, statistics, sys
