@@ -9,6 +9,8 @@ use std::time::Instant;
 pub use super::infer::probe::int8_now;
 
 use super::Cpu;
+use super::array::Array;
+use super::infer::ahead;
 use super::path::{Path, Vectors};
 use super::shared::SharedMut;
 use super::vectorized::vectorized;
@@ -57,9 +59,9 @@ pub fn ceilings(cpu: &Cpu) -> Ceilings {
 /// cache comes from there.
 pub fn read_now(cpu: &Cpu, bytes: usize) -> f64 {
     let blocks = (bytes.min(READ_BYTES) / BLOCK_BYTES).max(1);
-    let (data, mut best) = (vec![1.0f32; blocks * BLOCK_BYTES / 4], 0f64);
+    let (data, mut best) = (ones(blocks * BLOCK_BYTES / 4), 0f64);
     for _ in 0..REPEAT {
-        for streams in [1, 2, 4] {
+        for (streams, ask) in [(1, false), (2, false), (4, false), (2, true), (4, true)] {
             let start = Instant::now();
             let mut sums = vec![0.0; blocks];
             let cells = SharedMut::new(&mut sums);
@@ -67,7 +69,7 @@ pub fn read_now(cpu: &Cpu, bytes: usize) -> f64 {
                 let part = &data[block * BLOCK_BYTES / 4..][..BLOCK_BYTES / 4];
                 // SAFETY: one cell per task.
                 let cell = unsafe { cells.part(block, 1) };
-                cell[0] = read(cpu.path, part, streams);
+                cell[0] = read(cpu.path, part, streams, ask);
             });
             black_box(&sums);
             best = best.max((blocks * BLOCK_BYTES) as f64 / start.elapsed().as_secs_f64() / 1e9);
@@ -79,7 +81,7 @@ pub fn read_now(cpu: &Cpu, bytes: usize) -> f64 {
 /// As [`read_now`] for what reads and writes: the better of reading, and of writing past the caches.
 pub fn traffic_now(cpu: &Cpu, bytes: usize) -> f64 {
     let blocks = (bytes.min(READ_BYTES) / BLOCK_BYTES).max(1);
-    let (mut data, mut best) = (vec![1.0f32; blocks * BLOCK_BYTES / 4], read_now(cpu, bytes));
+    let (mut data, mut best) = (ones(blocks * BLOCK_BYTES / 4), read_now(cpu, bytes));
     for _ in 0..REPEAT {
         let start = Instant::now();
         let parts = SharedMut::new(&mut data);
@@ -91,6 +93,14 @@ pub fn traffic_now(cpu: &Cpu, bytes: usize) -> f64 {
         black_box(&data);
     }
     best
+}
+
+/// Memory as kernels have it, huge pages included.
+fn ones(len: usize) -> Array {
+    let mut data = Array::EMPTY;
+    data.resize(len);
+    data.fill(1.0);
+    data
 }
 
 /// Fills a block, past the caches where there are instructions for that.
@@ -223,13 +233,17 @@ fn multiply_adds_avx512(seed: f32) -> f32 {
 }
 
 vectorized! {
-    /// Adds a block up, walking through `streams` parts of it side by side.
-    fn read(block: &[f32], streams: usize) -> f32 {
+    /// Adds a block up, walking through `streams` parts of it side by side; each asked for 2 KiB ahead if so said.
+    fn read(block: &[f32], streams: usize, ask: bool) -> f32 {
         let len = block.len() / streams;
         let mut sums = [[0.0f32; WIDTH]; 4];
         for at in (0..len).step_by(2 * WIDTH) {
             for (stream, sum) in sums.iter_mut().enumerate().take(streams) {
                 let part = &block[stream * len + at..][..2 * WIDTH];
+                if ask {
+                    ahead::line(part.as_ptr().wrapping_add(512).cast());
+                    ahead::line(part.as_ptr().wrapping_add(512 + WIDTH).cast());
+                }
                 for i in 0..WIDTH {
                     sum[i] += part[i] + part[WIDTH + i];
                 }

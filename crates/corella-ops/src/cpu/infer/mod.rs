@@ -1,7 +1,7 @@
 //! The inference half of the contract on the CPU.
 
 mod activations;
-mod ahead;
+pub mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
