@@ -10,8 +10,9 @@ use crate::request::Request;
 use crate::sampler::History;
 use crate::text::{Released, TextStream};
 
-/// Bytes of a token, as the tokenizer has them.
-pub type TokenBytes = Arc<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
+/// Bytes of a token behind others: as the tokenizer has them, but for a space that belongs to no text (some vocabularies put
+/// one in front of a text's first word).
+pub type TokenBytes = Arc<dyn Fn(&[u32], u32) -> Vec<u8> + Send + Sync>;
 
 /// One sample of a request.
 #[derive(Debug)]
@@ -88,10 +89,11 @@ impl Sequence {
         if self.drawn > request.min_tokens && request.stop_ids.binary_search(&id).is_ok() {
             return self.end(FinishReason::StopToken(id));
         }
+        let bytes = bytes(&self.tokens, id);
         self.tokens.push(id);
         self.history.push(id);
         self.pending.push_back(token);
-        let released = self.text.push(&bytes(id), self.drawn >= request.min_tokens);
+        let released = self.text.push(&bytes, self.drawn >= request.min_tokens);
         let end = released.stopped.map(|index| FinishReason::StopString(request.stops.text(index).to_owned()));
         let mut piece = self.piece(released, end);
         if piece.end.is_none() && self.drawn == request.max_tokens {

@@ -19,7 +19,7 @@ fn cpu() -> Cpu {
 
 /// A letter for each token, so that stop strings have something to find.
 fn letters() -> TokenBytes {
-    Arc::new(|id| vec![b'a' + (id % 26) as u8])
+    Arc::new(|_, id| vec![b'a' + (id % 26) as u8])
 }
 
 fn options(context_len: usize, kv_tokens: usize) -> StepOptions {

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::formats::sniff::{HEAD, Kind, sniff};
 use crate::formats::{Cause, ModelFile};
 use crate::gpt2::{Gpt2Weights, load_gpt2};
-use crate::llama::{LlamaCheckpoint, SpecialIds};
+use crate::llama::LlamaCheckpoint;
 
 /// Llama 3's end of a message and end of a turn.
 const LLAMA3_TURN_ENDS: [u32; 2] = [128_008, 128_009];
@@ -75,7 +75,7 @@ impl AnyModel {
     /// Begin and end of a text, as far as the model's own files name them.
     pub fn special(&self) -> SpecialIds {
         match self {
-            AnyModel::Gpt2(_) => SpecialIds::default(),
+            AnyModel::Gpt2(weights) => weights.special.clone(),
             AnyModel::Llama(checkpoint) => checkpoint.special.clone(),
         }
     }

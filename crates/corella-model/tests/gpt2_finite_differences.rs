@@ -17,7 +17,7 @@ fn weights() -> Gpt2Weights {
     let mut random = Random::new(11);
     let specs = param_specs(&config);
     let tensors = specs.iter().map(|spec| random.normals(spec.rows * spec.cols).iter().map(|x| 0.5 * x).collect());
-    Gpt2Weights { tensors: tensors.collect(), config }
+    Gpt2Weights { tensors: tensors.collect(), special: Default::default(), config }
 }
 
 fn batch() -> (Vec<u32>, Vec<u32>) {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use corella_model::llama::{
-    LlamaCheckpoint, LlamaConfig, LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, SpecialIds, Tensor, param_specs,
+    LlamaCheckpoint, LlamaConfig, LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, Tensor, param_specs,
 };
 use corella_model::memory::Recompute;
-use corella_model::{AdamW, BatchShape, Dtype, ModelFiles, ParamPart, TrainModel};
+use corella_model::{SpecialIds, AdamW, BatchShape, Dtype, ModelFiles, ParamPart, TrainModel};
 use corella_ops::cpu::{Cpu, CpuOptions, Path as KernelPath};
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::shared;
-use corella_text::tokenizer::{StreamDecoder, Tokenizer, TrainOptions};
+use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
 #[test]
 fn gpt2_ids_equal_tiktokens() {
@@ -77,18 +77,4 @@ fn the_json_form_gives_the_same_ids() {
     std::fs::write(dir.join("tokenizer.json"), "{\"model\": {}}").expect("written");
     assert!(Tokenizer::load(&dir).is_err());
     std::fs::remove_dir_all(&dir).expect("removed");
-}
-
-#[test]
-fn a_stream_never_shows_half_a_character() {
-    let tokenizer = Tokenizer::gpt2();
-    let text = "a👩‍👧é漢z";
-    let mut decoder = StreamDecoder::new(&tokenizer);
-    let mut out = String::new();
-    for id in tokenizer.encode(text) {
-        let piece = decoder.push(id);
-        assert!(!piece.contains(char::REPLACEMENT_CHARACTER));
-        out += &piece;
-    }
-    assert_eq!(out + &decoder.finish(), text);
 }

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::load;
-use corella_text::tokenizer::{FormatError, GgufVocab, StreamDecoder, Tokenizer, TokenizerError};
+use common::{gguf, load, shared};
+use corella_text::tokenizer::{FormatError, GgufVocab, Tokenizer, TokenizerError};
 use serde_json::{Value, json};
 
 /// A small byte-level tokenizer.json: the 256 bytes, `ab`, and the end of text.
@@ -203,7 +203,11 @@ fn vocabularies() -> Vec<Tokenizer> {
         "checkpoints/babyllama-tok105/tok105.model",
         "checkpoints/TinyStories-656K-f32",
     ];
-    std::iter::once(Tokenizer::gpt2()).chain(files.iter().filter_map(|file| load(file))).collect()
+    let spm = shared("tokenizers/gguf/ggml-vocab-llama-spm.gguf").map(|path| {
+        let bytes = std::fs::read(path).expect("readable");
+        Tokenizer::from_gguf(&gguf::vocab(&bytes)).expect("a whole vocabulary")
+    });
+    std::iter::once(Tokenizer::gpt2()).chain(files.iter().filter_map(|file| load(file))).chain(spm).collect()
 }
 
 /// A quadratic way would take hours here, and a recursive one would run out of stack.
@@ -236,26 +240,41 @@ fn cuts_of_metas_reference_change_only_what_is_longer_than_they_are() {
     assert_eq!(tokenizer.encode_chopped(&run.repeat(2)), [&once[..], &once].concat());
 }
 
+/// Bytes of ids given out one by one.
+fn one_by_one(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<u8> {
+    (0..ids.len()).flat_map(|i| tokenizer.token_bytes_after(&ids[..i], ids[i])).copied().collect()
+}
+
 #[test]
-fn streams_show_whole_characters_and_no_space_that_encoding_added() {
-    let text = " a👩‍👧é漢z  b";
+fn tokens_one_by_one_say_what_all_of_them_say_together() {
+    let mut state = 3u32;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) % below as u32
+    };
     for tokenizer in vocabularies() {
-        let ids = tokenizer.encode(text);
-        let whole = tokenizer.decode(&ids);
-        let mut decoder = StreamDecoder::at_start(&tokenizer);
-        let shown: Vec<String> = ids.iter().map(|id| decoder.push(*id)).collect();
-        if !whole.contains('\u{fffd}') {
-            assert!(shown.iter().all(|part| !part.contains('\u{fffd}')));
+        let specials: Vec<u32> = tokenizer.special_tokens().iter().map(|(_, id)| *id).collect();
+        for text in [" a👩‍👧é漢z  b", "word", "", "  two"] {
+            let ids = tokenizer.encode(text);
+            for front in [&[][..], &specials[..1], &specials] {
+                let ids = [front, &ids, &specials[..1], &ids].concat();
+                let shown = one_by_one(&tokenizer, &ids);
+                assert_eq!(String::from_utf8_lossy(&shown), tokenizer.decode(&ids), "{} {text:?}", tokenizer.kind());
+            }
         }
-        assert_eq!(shown.concat() + &decoder.finish(), whole, "{}", tokenizer.kind());
+        for _ in 0..300 {
+            let ids: Vec<u32> = (0..draw(40)).map(|_| draw(tokenizer.vocab_size() + 3)).collect();
+            assert_eq!(String::from_utf8_lossy(&one_by_one(&tokenizer, &ids)), tokenizer.decode(&ids), "{ids:?}");
+        }
     }
-    // Bytes that never become a character are replaced at once, and a character left unfinished at the end.
-    let tokenizer = Tokenizer::gpt2();
-    let byte = |b: u8| (0..256).find(|id| tokenizer.token_bytes(*id) == [b]).expect("every byte is a token");
-    let mut decoder = StreamDecoder::new(&tokenizer);
-    assert_eq!(decoder.push(byte(0xff)), "\u{fffd}");
-    assert_eq!(decoder.push(byte(0xe6)), "");
-    assert_eq!(decoder.push(byte(b'a')), "\u{fffd}a");
-    assert_eq!(decoder.push(byte(0xe6)), "");
-    assert_eq!(decoder.finish(), "\u{fffd}");
+}
+
+#[test]
+fn the_space_that_encoding_adds_is_not_part_of_what_follows_a_bos() {
+    let Some(tokenizer) = load("checkpoints/stories260K/tok512.bin") else { return };
+    let once = tokenizer.encode("Once")[0];
+    assert_eq!(tokenizer.token_bytes(once), b" Once");
+    assert_eq!(tokenizer.token_bytes_after(&[tokenizer.start_of_text()], once), b"Once");
+    assert_eq!(tokenizer.token_bytes_after(&[], once), b"Once");
+    assert_eq!(tokenizer.token_bytes_after(&tokenizer.encode("a"), once), b" Once");
 }

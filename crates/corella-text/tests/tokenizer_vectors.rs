@@ -136,6 +136,28 @@ fn whole_corpora_have_the_published_ids() {
     }
 }
 
+/// Numbers and hashes of what tiktoken 0.14 gives with `allowed_special="all"`.
+#[test]
+fn cs336s_texts_with_their_special_tokens_are_tiktokens() {
+    let texts = [
+        ("address.txt", 320, 0, "334d3ac47f6dbfc3407445e06a8e78b9b2f7bb6cda01ba486f304801667ae793"),
+        ("corpus.en", 30_854, 0, "e82f99efacc033a355e810015a90244134d9922516542814e89892b1265183b7"),
+        ("german.txt", 190, 0, "27787d8c1251798a71452652f905aa173a25a4d3e9407f24c0c2635efc363c4e"),
+        ("tinystories_sample.txt", 923, 5, "25ece714a391fa427aaa56abe78b85aebf8048356d507ebbfa626ef5f2847f9a"),
+    ];
+    let tokenizer = Tokenizer::gpt2();
+    for (name, tokens, specials, hash) in texts {
+        let Some(path) = shared(&format!("tokenizers/vectors/cs336/fixtures/{name}")) else { return };
+        let text = std::fs::read_to_string(path).expect("UTF-8");
+        let ids = tokenizer.encode_with_special(&text);
+        assert_eq!((ids.len(), ids.iter().filter(|id| **id == 50_256).count()), (tokens, specials), "{name}");
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        assert_eq!(sha256(&bytes), hash, "{name}");
+        assert_eq!(tokenizer.decode(&ids), text);
+        assert!(!tokenizer.encode(&text).contains(&50_256));
+    }
+}
+
 fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()

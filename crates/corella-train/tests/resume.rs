@@ -89,7 +89,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
         plan,
         dir: dir.to_path_buf(),
         model: Box::new(model),
-        files: Box::new(Gpt2Files { config }),
+        files: Box::new(Gpt2Files { config, special: Default::default() }),
         data: Dataset::from_parts(tokenizer, ids.clone(), ids),
         resume,
         environment: [("test".to_owned(), "yes".to_owned())].into(),

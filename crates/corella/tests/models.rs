@@ -5,7 +5,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, corella, done, stderr};
+use corella_infer::{StopStrings, TextStream};
 use corella_model::llama::{LlamaCheckpoint, LlamaWeights};
+use corella_text::tokenizer::Tokenizer;
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -24,6 +26,18 @@ fn checkpoints() -> Option<PathBuf> {
         return None;
     }
     Some(dir)
+}
+
+/// `bos_token_id` and `eos_token_id` of a run's newest checkpoint: an own vocabulary has its end of text at 0.
+fn ends_of_newest_checkpoint(run: &Path) -> (Value, Value) {
+    let entries = std::fs::read_dir(run.join("checkpoints")).expect("checkpoints").flatten();
+    let newest = entries.map(|e| e.path()).filter(|p| p.join("config.json").is_file()).max().expect("a checkpoint");
+    let config = json_file(&newest.join("config.json"));
+    (config["bos_token_id"].clone(), config["eos_token_id"].clone())
+}
+
+fn json_file(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("readable")).expect("JSON")
 }
 
 /// All weights of a Llama, as numbers.
@@ -117,6 +131,7 @@ fn a_small_llama_trains_and_continues_text() {
     let model = json(&done(&["inspect", &out, "--json"]));
     assert_eq!((&model["family"], &model["config"]["n_kv_head"]), (&"llama".into(), &2.into()));
     assert!(model["corpus"]["bytes"].as_u64() > Some(1000), "the text of the run: {model}");
+    assert_eq!(ends_of_newest_checkpoint(&folder.join("run")), (0.into(), 0.into()));
     // Through a file of 8 bits with its tokenizer inside, the same greedy text comes.
     let gguf = folder.join("run.gguf").display().to_string();
     done(&["convert", &out, &gguf, "--dtype", "q8_0"]);
@@ -128,4 +143,55 @@ fn a_small_llama_trains_and_continues_text() {
         |model: &str| json(&done(&["eval", model, "--text", &text, "--json"]))["nll"].as_f64().expect("a number");
     let (exact, eight) = (eval(&out), eval(&gguf));
     assert!((eight / exact - 1.0).abs() < 2e-3, "{eight} {exact}");
+}
+
+#[test]
+fn text_behind_a_bare_bos_begins_without_the_space_that_encoding_adds() {
+    let Some(dir) = checkpoints() else { return };
+    let tokenizer = dir.join("stories260K/tok512.bin").display().to_string();
+    let model = dir.join("stories260K/stories260K.bin").display().to_string();
+    let out = json(&done(&["generate", &model, "--tokenizer", &tokenizer, "--max-tokens", "60", "-n", "3", "--json"]));
+    assert_eq!(out["prompt_ids"], serde_json::json!([1]));
+    let vocabulary = Tokenizer::load(Path::new(&tokenizer)).expect("a vocabulary");
+    for choice in out["choices"].as_array().expect("choices") {
+        let ids: Vec<u32> = serde_json::from_value(choice["ids"].clone()).expect("ids");
+        let text = choice["text"].as_str().expect("text");
+        assert!(!text.starts_with(' ') && vocabulary.token_bytes(ids[0]).starts_with(b" "), "{text:?}");
+        assert_eq!(text, vocabulary.decode(&ids));
+    }
+}
+
+/// What the engine's text stream shows of real vocabularies: whole characters, and together the text itself.
+#[test]
+fn streams_of_every_vocabulary_show_whole_characters() {
+    let shared = checkpoints();
+    let file = |name: &str| Some(Tokenizer::load(&shared.as_ref()?.join(name)).expect("a vocabulary"));
+    let small = [file("stories260K/tok512.bin"), file("../tokenizers/llama3/tokenizer.model")];
+    for tokenizer in small.into_iter().flatten().chain([Tokenizer::gpt2()]) {
+        let text = "a👩‍👧é漢z ½ теперь हिन्दी";
+        let ids = tokenizer.encode(text);
+        let mut stream = TextStream::new(StopStrings::default(), false);
+        let mut shown = String::new();
+        for (i, id) in ids.iter().enumerate() {
+            shown += &stream.push(tokenizer.token_bytes_after(&ids[..i], *id), true).text;
+            assert!(text.starts_with(&shown), "{shown:?}");
+        }
+        assert_eq!(shown + &stream.finish().text, text);
+    }
+}
+
+#[test]
+fn checkpoints_name_the_ends_of_their_own_vocabulary() {
+    let folder = Folder::new("ends");
+    let (text, out) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    done(&common::small_run(&text, &out, "3"));
+    assert_eq!(ends_of_newest_checkpoint(&folder.join("run")), (0.into(), 0.into()));
+    // Converted, they stay; a file of llm.c, which names none, has those of GPT-2 where its vocabulary has them.
+    let again = folder.join("again").display().to_string();
+    done(&["convert", &out, &again]);
+    assert_eq!(json_file(&folder.join("again/config.json"))["eos_token_id"], 0);
+    let (bin, folder_again) = (folder.join("model.bin").display().to_string(), folder.join("third"));
+    done(&["convert", &out, &bin]);
+    done(&["convert", &bin, &folder_again.display().to_string()]);
+    assert_eq!(json_file(&folder_again.join("config.json"))["eos_token_id"], Value::Null);
 }

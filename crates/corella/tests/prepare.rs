@@ -57,31 +57,32 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
         args.push(folder.join(out).display().to_string());
         args
     };
-    let strs = |args: &[String]| -> Vec<String> { args.to_vec() };
+    let whole_args = args("whole");
     let started = std::time::Instant::now();
-    done(&strs(&args("whole")).iter().map(String::as_str).collect::<Vec<_>>());
+    done(&whole_args.iter().map(String::as_str).collect::<Vec<_>>());
     let whole_time = started.elapsed();
-    let mut kills = 0;
-    let mut went_on = false;
-    // Some are killed at a time, the later the further, in the survey or behind it; two when a shard is there, so that some are
-    // killed while shards are written however fast the machine is. The fourth shard is behind the first note of the work done.
-    for attempt in 1..=8u32 {
+    let (mut kills, mut went_on) = (0, false);
+    // Some are killed at a time, in the survey or behind it; others when a shard is there, so that some are killed while shards
+    // are written however fast the machine is. The fourth shard is behind the first note of the work done. A process that
+    // ends before it is killed counts for nothing, as happens when the machine has other work: then there is a next attempt.
+    for attempt in 1..=100u32 {
         let mut child = Command::new(CORELLA)
             .args(args("killed"))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        match attempt {
-            2 | 4 => {
-                let name = if attempt == 2 { "train_000000.bin" } else { "train_000003.bin" };
+        match attempt % 4 {
+            1 => std::thread::sleep(whole_time.mul_f64(f64::from(attempt % 11) * 0.06)),
+            3 => std::thread::sleep(whole_time.mul_f64(f64::from(attempt % 13) * 0.07)),
+            two_or_none => {
+                let name = if two_or_none == 2 { "train_000000.bin" } else { "train_000003.bin" };
                 let shard = folder.join("killed").join(name);
                 while !shard.is_file() && child.try_wait().expect("status").is_none() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 std::thread::sleep(Duration::from_millis(3));
             }
-            _ => std::thread::sleep(whole_time.mul_f64(f64::from(attempt) * 0.11)),
         }
         if child.try_wait().expect("status").is_none() {
             child.kill().expect("killed");
@@ -89,8 +90,11 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
         }
         let output = child.wait_with_output().expect("ended");
         went_on |= String::from_utf8_lossy(&output.stderr).contains("going on behind");
+        if attempt >= 8 && kills >= 4 && went_on {
+            break;
+        }
     }
-    assert!(kills >= 3 && went_on, "{kills} kills");
+    assert!(kills >= 4 && went_on, "{kills} kills");
     done(&args("killed").iter().map(String::as_str).collect::<Vec<_>>());
     let (whole, killed) = (contents(&folder.join("whole")), contents(&folder.join("killed")));
     assert!(whole.iter().any(|(name, _)| name == "train_000004.bin"), "several shards");
@@ -98,15 +102,6 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
     for ((name, whole), (_, killed)) in whole.iter().zip(&killed) {
         assert!(whole == killed, "{name} differs");
     }
-}
-
-/// The memory that a process holds for itself now, as the kernel counts it: pages of the program file, which a build without
-/// optimisation has many of and the system takes back when it likes, do not count.
-#[cfg(target_os = "linux")]
-fn held(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(target_os = "linux")]
@@ -119,22 +114,14 @@ fn an_input_larger_than_the_ceiling_stays_below_it() {
     std::fs::write(folder.join("b.jsonl"), json_lines(80 << 20)).expect("written");
     let out = folder.join("out").display().to_string();
     let source = folder.0.display().to_string();
-    let mut child = Command::new(CORELLA)
-        .args(["prepare", &format!("{source}/*.*"), "--out", &out, "--tokenizer", "gpt2", "--duplicates", "near"])
-        .args(["--memory", "96MiB", "--max-document", "4MiB", "--threads", "2", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program starts");
-    let mut most = 0;
-    while child.try_wait().expect("status").is_none() {
-        most = most.max(held(child.id()).unwrap_or(0));
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let output = child.wait_with_output().expect("ended");
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    println!("input 120 MiB, ceiling {ceiling}, peak {most}, reported {}", json["peak_memory_bytes"]);
-    assert!(most > 10 << 20 && most <= ceiling, "{most} bytes held at once, {ceiling} allowed");
+    let pattern = format!("{source}/*.*");
+    let mut args = vec!["prepare", &pattern, "--out", &out, "--tokenizer", "gpt2", "--duplicates", "near"];
+    args.extend(["--memory", "96MiB", "--max-document", "4MiB", "--threads", "2", "--json"]);
+    let json: Value = serde_json::from_str(&done(&args)).expect("JSON");
+    // What the kernel says of the whole process, the program's own file included.
+    let most = json["peak_memory_bytes"].as_u64().expect("Linux tells");
+    println!("input 120 MiB, ceiling {ceiling}, peak {most}");
+    assert!(most > 10 << 20 && most <= ceiling, "{most} bytes at most, {ceiling} allowed");
     assert!(json["train"]["tokens"].as_u64() > Some(20_000_000), "{json}");
     assert!(json["report"]["problems"]["cut"]["count"].as_u64() > Some(5));
 }

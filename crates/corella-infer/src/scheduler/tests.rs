@@ -161,7 +161,7 @@ type Shared = Arc<Mutex<(Completion, bool)>>;
 impl Rig {
     fn new(limits: StepLimits, max_running: usize) -> Rig {
         let metrics = Arc::new(Metrics::default());
-        let bytes: TokenBytes = Arc::new(bytes_of);
+        let bytes: TokenBytes = Arc::new(|_, id| bytes_of(id));
         let scheduler = Scheduler::new(limits, V, max_running, bytes, metrics.clone());
         Rig { scheduler, model: PageModel::new(limits), metrics }
     }

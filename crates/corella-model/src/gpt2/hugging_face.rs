@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::config::Gpt2Config;
 use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
-use crate::ModelError;
+use crate::special_ids::OneOrMany;
+use crate::{ModelError, SpecialIds};
 use crate::formats::safetensors::{NewTensor, Shards, Writer};
 use crate::formats::{Cause, Encoding};
 use crate::text_model::{ModelFiles, ParamPart, TrainModel};
@@ -27,6 +28,8 @@ struct ConfigFile {
     #[serde(default = "default_activation")]
     activation_function: String,
     n_inner: Option<usize>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
 }
 
 fn default_eps() -> f64 {
@@ -39,7 +42,7 @@ fn default_activation() -> String {
 
 /// Reads a folder.
 pub fn load(dir: &Path) -> Result<Gpt2Weights, ModelError> {
-    let config = load_config(dir)?;
+    let (config, special) = load_config(dir)?;
     let shards = Shards::open(dir)?;
     let mut tensors = Vec::new();
     for spec in param_specs(&config) {
@@ -51,10 +54,10 @@ pub fn load(dir: &Path) -> Result<Gpt2Weights, ModelError> {
         let values = shards.read_f32(&name, &file_shape(&spec))?;
         tensors.push(if spec.transposed { transpose(&values, spec.cols, spec.rows) } else { values });
     }
-    Ok(Gpt2Weights { config, tensors })
+    Ok(Gpt2Weights { config, special, tensors })
 }
 
-fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
+fn load_config(dir: &Path) -> Result<(Gpt2Config, SpecialIds), ModelError> {
     let path = dir.join("config.json");
     let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
     let file: ConfigFile = serde_json::from_str(&text).map_err(|e| ModelError::bad(&path, e.to_string()))?;
@@ -72,7 +75,8 @@ fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
     if file.n_inner.is_some_and(|n| n != 4 * file.n_embd) {
         return wrong(format!("n_inner {:?}; 4 · n_embd is computed", file.n_inner));
     }
-    Gpt2Config::new(file.vocab_size, file.n_layer, file.n_head, file.n_embd, file.n_positions)
+    let config = Gpt2Config::new(file.vocab_size, file.n_layer, file.n_head, file.n_embd, file.n_positions)?;
+    Ok((config, SpecialIds::from_config(file.bos_token_id, file.eos_token_id)))
 }
 
 /// Shape in the file: a transposed matrix is (in, out).
@@ -93,13 +97,18 @@ fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 
 /// Writes a folder that `transformers` opens.
 pub fn save(weights: &Gpt2Weights, dir: &Path) -> Result<(), ModelError> {
-    write_folder(&weights.config, |i| weights.tensors[i].clone(), dir)
+    write_folder(&weights.config, &weights.special, |i| weights.tensors[i].clone(), dir)
 }
 
-fn write_folder(config: &Gpt2Config, tensor: impl Fn(usize) -> Vec<f32>, dir: &Path) -> Result<(), ModelError> {
+fn write_folder(
+    config: &Gpt2Config,
+    special: &SpecialIds,
+    tensor: impl Fn(usize) -> Vec<f32>,
+    dir: &Path,
+) -> Result<(), ModelError> {
     fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     let path = dir.join("config.json");
-    let text = config_json(config);
+    let text = config_json(config, special);
     fs::File::create(&path)
         .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
         .map_err(ModelError::io(&path))?;
@@ -118,7 +127,7 @@ fn write_folder(config: &Gpt2Config, tensor: impl Fn(usize) -> Vec<f32>, dir: &P
     Ok(out.finish()?)
 }
 
-fn config_json(config: &Gpt2Config) -> String {
+fn config_json(config: &Gpt2Config, special: &SpecialIds) -> String {
     let value = serde_json::json!({
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -134,6 +143,8 @@ fn config_json(config: &Gpt2Config) -> String {
         "embd_pdrop": 0.0,
         "resid_pdrop": 0.0,
         "tie_word_embeddings": true,
+        "bos_token_id": special.bos,
+        "eos_token_id": special.eos_value(),
         "torch_dtype": "float32",
     });
     format!("{value:#}\n")
@@ -144,11 +155,13 @@ fn config_json(config: &Gpt2Config) -> String {
 pub struct Gpt2Files {
     /// The shape under training.
     pub config: Gpt2Config,
+    /// Ids of the tokenizer that it is trained with.
+    pub special: SpecialIds,
 }
 
 impl ModelFiles for Gpt2Files {
     fn save(&self, model: &dyn TrainModel, dir: &Path) -> Result<(), ModelError> {
-        write_folder(&self.config, |i| model.read(i, ParamPart::Value), dir)
+        write_folder(&self.config, &self.special, |i| model.read(i, ParamPart::Value), dir)
     }
 
     fn load(&self, model: &mut dyn TrainModel, dir: &Path) -> Result<(), ModelError> {
@@ -164,6 +177,6 @@ impl ModelFiles for Gpt2Files {
     }
 
     fn describe(&self) -> String {
-        config_json(&self.config)
+        config_json(&self.config, &self.special)
     }
 }

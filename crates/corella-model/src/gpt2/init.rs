@@ -3,6 +3,7 @@
 use super::config::Gpt2Config;
 use super::params::{Init, param_specs};
 use super::weights::Gpt2Weights;
+use crate::SpecialIds;
 
 /// Words of the generator's state, and the distance of its recurrence.
 const N: usize = 624;
@@ -109,7 +110,7 @@ pub fn random_weights(config: &Gpt2Config, seed: u64) -> Gpt2Weights {
             Init::Zeros => vec![0.0; spec.len()],
         })
         .collect();
-    Gpt2Weights { config: config.clone(), tensors }
+    Gpt2Weights { config: config.clone(), special: SpecialIds::default(), tensors }
 }
 
 #[cfg(test)]

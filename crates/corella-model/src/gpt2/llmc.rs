@@ -9,7 +9,7 @@ use corella_ops::quant::half::bf16_to_f32;
 use super::config::Gpt2Config;
 use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::formats::sniff::LLMC_MODEL as MAGIC;
 
 /// Versions: all tensors f32, or all bf16.
@@ -18,6 +18,8 @@ const BF16: u32 = 5;
 const HEADER_WORDS: usize = 256;
 /// The vocabulary is padded to a multiple of this.
 const PADDING: usize = 128;
+/// GPT-2's token between documents.
+const END_OF_TEXT: u32 = 50_256;
 /// Number of tensors in the file.
 const TENSORS: usize = 16;
 
@@ -68,7 +70,10 @@ pub fn load(path: &Path) -> Result<Gpt2Weights, ModelError> {
         values.truncate(table[i].len());
         tensors[i] = values;
     }
-    Ok(Gpt2Weights { config, tensors })
+    // The file does not say; its tokens are those of GPT-2.
+    let end = (config.vocab_size() > END_OF_TEXT as usize).then_some(END_OF_TEXT);
+    let special = SpecialIds { bos: end, eos: end.into_iter().collect() };
+    Ok(Gpt2Weights { config, special, tensors })
 }
 
 /// Writes version 3 (f32), with the vocabulary padded by zeros to a multiple of 128.

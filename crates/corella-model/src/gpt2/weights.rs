@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::config::Gpt2Config;
 use super::{hugging_face, llmc};
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::formats::sniff::{HEAD, Kind, sniff};
 use crate::formats::{Cause, ModelFile};
 
@@ -13,6 +13,8 @@ use crate::formats::{Cause, ModelFile};
 pub struct Gpt2Weights {
     /// The shape.
     pub config: Gpt2Config,
+    /// Begin and end of a text.
+    pub special: SpecialIds,
     /// One per row of the parameter table.
     pub tensors: Vec<Vec<f32>>,
 }

@@ -8,19 +8,10 @@ use super::config::LlamaConfig;
 use super::params::{ParamSpec, param_specs};
 use super::source::LlamaSource;
 use super::{gguf, hugging_face, llama2c};
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::checkpoint::Place;
 use crate::formats::sniff::{HEAD, Kind, sniff};
 use crate::formats::{Cause, FormatError, ModelFile};
-
-/// Token ids that the model's own files name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpecialIds {
-    /// Stands in front of every document.
-    pub bos: Option<u32>,
-    /// Any of them ends a text.
-    pub eos: Vec<u32>,
-}
 
 /// A checkpoint that is open for reading.
 #[derive(Debug)]

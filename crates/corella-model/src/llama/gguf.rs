@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::checkpoint::{LlamaCheckpoint, SpecialIds, all_places};
+use super::checkpoint::{LlamaCheckpoint, all_places};
 use super::config::{LlamaConfig, LlamaShape};
 use super::names::{GGUF_ROPE_DIVISORS, gguf as name_of};
 use super::params::Tensor;
 use super::rope::{Rope, RopeScaling};
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::checkpoint::{Place, RowOrder, computable};
 use crate::formats::gguf::{self, Gguf, TensorInfo, Value};
 use crate::formats::{Cause, FormatError, ModelFile};

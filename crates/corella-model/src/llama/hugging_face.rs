@@ -5,15 +5,16 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::checkpoint::{LlamaCheckpoint, SpecialIds, all_places};
+use super::checkpoint::{LlamaCheckpoint, all_places};
 use super::config::{LlamaConfig, LlamaShape};
 use super::names::hugging_face as name_of;
 use super::params::{ParamSpec, Tensor};
 use super::rope::{Rope, RopeScaling};
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::checkpoint::{Place, RowOrder, computable};
 use crate::formats::safetensors::{Shards, TensorType};
 use crate::formats::{Cause, FormatError};
+use crate::special_ids::OneOrMany;
 
 #[derive(Deserialize)]
 struct ConfigFile {
@@ -53,13 +54,6 @@ struct RopeFile {
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
     original_max_position_embeddings: Option<f32>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(u32),
-    Many(Vec<u32>),
 }
 
 // The defaults of transformers' LlamaConfig.
@@ -158,12 +152,7 @@ fn load_config(path: &Path) -> Result<(LlamaConfig, SpecialIds), ModelError> {
         tied: file.tie_word_embeddings,
         rope,
     })?;
-    let eos = match file.eos_token_id {
-        None => Vec::new(),
-        Some(OneOrMany::One(id)) => vec![id],
-        Some(OneOrMany::Many(ids)) => ids,
-    };
-    Ok((config, SpecialIds { bos: file.bos_token_id, eos }))
+    Ok((config, SpecialIds::from_config(file.bos_token_id, file.eos_token_id)))
 }
 
 fn rope(

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use corella_ops::WeightFormat;
 
-use super::checkpoint::{LlamaCheckpoint, SpecialIds, all_places};
+use super::checkpoint::{LlamaCheckpoint, all_places};
 use super::config::{LlamaConfig, LlamaShape};
 use super::params::Tensor;
 use super::rope::{Rope, RopeScaling};
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::checkpoint::{Place, RowOrder};
 use crate::formats::{Cause, ModelFile};
 

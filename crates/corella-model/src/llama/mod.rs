@@ -22,7 +22,7 @@ mod train;
 pub const FORWARD_SOURCE: &str = include_str!("infer.rs");
 
 pub use activations::memory_plan;
-pub use checkpoint::{LlamaCheckpoint, SpecialIds};
+pub use checkpoint::LlamaCheckpoint;
 pub use config::{LlamaConfig, LlamaShape};
 pub use infer::LlamaInfer;
 pub use params::{ParamSpec, Part, Tensor, param_specs};

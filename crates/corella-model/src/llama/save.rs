@@ -7,14 +7,14 @@ use std::path::Path;
 use corella_ops::WeightFormat;
 use corella_ops::quant::quantize_row;
 
-use super::checkpoint::{LlamaCheckpoint, SpecialIds};
+use super::checkpoint::LlamaCheckpoint;
 use super::config::LlamaConfig;
 use super::gguf::ARCHITECTURE;
 use super::names::{self, GGUF_ROPE_DIVISORS};
 use super::params::{ParamSpec, Tensor, param_specs};
 use super::rope::RopeScaling;
 use super::source::{LlamaSource, LlamaWeights};
-use crate::ModelError;
+use crate::{ModelError, SpecialIds};
 use crate::checkpoint::neighbours;
 use crate::formats::atomic::AtomicFile;
 use crate::formats::gguf::{self, Value};
@@ -199,11 +199,6 @@ fn config_json(config: &LlamaConfig, special: &SpecialIds, format: WeightFormat)
         }),
         RopeScaling::None | RopeScaling::Divisors(_) => serde_json::Value::Null,
     };
-    let eos = match &special.eos[..] {
-        [] => serde_json::Value::Null,
-        [one] => (*one).into(),
-        many => many.into(),
-    };
     let value = serde_json::json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -225,7 +220,7 @@ fn config_json(config: &LlamaConfig, special: &SpecialIds, format: WeightFormat)
         "mlp_bias": false,
         "attention_dropout": 0.0,
         "bos_token_id": special.bos,
-        "eos_token_id": eos,
+        "eos_token_id": special.eos_value(),
         "torch_dtype": dtype,
     });
     Ok(format!("{value:#}\n"))

@@ -11,7 +11,6 @@ mod files;
 mod gpt2;
 mod pretokenize;
 mod special;
-mod stream;
 mod train;
 mod vocab;
 
@@ -21,7 +20,6 @@ use std::sync::Arc;
 pub use error::{FormatError, TokenizerError};
 pub use files::GgufVocab;
 pub use special::Roles;
-pub use stream::StreamDecoder;
 pub use train::{TrainOptions, WordCounts};
 
 use byte_level::ByteLevel;
@@ -152,7 +150,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> String {
         let prefix = self.prefix();
         let mut bytes = Vec::with_capacity(4 * ids.len());
-        let mut starts = self.prefixes_space();
+        let mut starts = prefix != Prefix::Never;
         for id in ids {
             let token = self.token_bytes(*id);
             // The space that encoding put in front is taken away again.
@@ -171,6 +169,18 @@ impl Tokenizer {
     /// Bytes of a token; none for an id outside the vocabulary.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.inner.vocab.get(id)
+    }
+
+    /// Bytes of a token behind others: without the space that encoding put in front of a text, where the token begins one.
+    /// What a stream shows token by token is then what [`Tokenizer::decode`] gives for all of them.
+    pub fn token_bytes_after(&self, before: &[u32], id: u32) -> &[u8] {
+        let token = self.token_bytes(id);
+        let starts = match self.prefix() {
+            Prefix::Never => false,
+            Prefix::Always => before.last().is_none_or(|last| self.is_special(*last)),
+            Prefix::First => before.iter().all(|id| self.is_special(*id)),
+        };
+        if starts { token.strip_prefix(b" ").unwrap_or(token) } else { token }
     }
 
     /// Number of ids.
@@ -240,11 +250,6 @@ impl Tokenizer {
     /// A checksum of the vocabulary, to tell whether two tokenizers give the same ids.
     pub fn fingerprint(&self) -> String {
         format!("{:08x}", crc32fast::hash(self.to_json().as_bytes()))
-    }
-
-    /// Whether encoding puts a space in front of a text.
-    fn prefixes_space(&self) -> bool {
-        self.prefix() != Prefix::Never
     }
 
     fn prefix(&self) -> Prefix {

@@ -157,7 +157,7 @@ pub fn load(settings: &Settings, progress: &dyn Fn(f32)) -> Result<(Engine, Serv
         vocab_size: Some(tokenizer.vocab_size()),
     };
     let for_engine = tokenizer.clone();
-    let bytes: TokenBytes = Arc::new(move |id| for_engine.token_bytes(id).to_vec());
+    let bytes: TokenBytes = Arc::new(move |before, id| for_engine.token_bytes_after(before, id).to_vec());
     let engine =
         Engine::start(opened.load_watched(&settings.common, step, settings.invariance, progress)?, bytes, options)?;
     let path = &settings.model;

@@ -191,7 +191,7 @@ fn scores(path: &Path, text: &str, common: &Common) -> Result<Vec<f32>> {
         return Err(Failure::usage(what).hint("give a shorter text"));
     }
     let step = StepOptions::one_sequence(prompt.len());
-    let bytes: TokenBytes = Arc::new(move |id| tokenizer.token_bytes(id).to_vec());
+    let bytes: TokenBytes = Arc::new(move |before, id| tokenizer.token_bytes_after(before, id).to_vec());
     let engine = Engine::start(opened.load(common, step, Invariance::AsFast)?, bytes, EngineOptions::default())?;
     let handle = engine.handle();
     let params = RequestParams { prompt, max_tokens: 0, prompt_logprobs: Some(0), ..RequestParams::default() };

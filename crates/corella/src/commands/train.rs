@@ -7,8 +7,8 @@ use std::sync::Arc;
 use corella_eval::{Item, Task};
 use corella_infer::{SampleParams, continue_tokens};
 use corella_model::gpt2::{Gpt2Files, Gpt2Train, random_weights};
-use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, SpecialIds};
-use corella_model::{AnyModel, BatchShape, ModelFiles, TextModel, TrainModel};
+use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights};
+use corella_model::{AnyModel, BatchShape, ModelFiles, SpecialIds, TextModel, TrainModel};
 use corella_ops::OpsTrain;
 use corella_server::{App, Loading};
 use corella_text::data::Dataset;
@@ -162,6 +162,7 @@ fn build_model<B: OpsTrain>(
         ))
         .hint("name the model's own tokenizer with --tokenizer"));
     }
+    let special = SpecialIds { bos: Some(data.tokenizer.start_of_text()), eos: data.tokenizer.stop_ids().to_vec() };
     match (config, first.map(|(model, _)| model)) {
         (ModelShape::Gpt2(config), first) => {
             let weights = match first {
@@ -170,7 +171,7 @@ fn build_model<B: OpsTrain>(
                 None => random_weights(&config, plan.train.seed),
             };
             let model = Gpt2Train::new(ops, &weights, batch, recompute, dtype)?;
-            Ok((Box::new(model), Box::new(Gpt2Files { config: weights.config })))
+            Ok((Box::new(model), Box::new(Gpt2Files { config: weights.config, special })))
         }
         (ModelShape::Llama(config), first) => {
             let weights: Box<dyn LlamaSource> = match first {
@@ -179,8 +180,6 @@ fn build_model<B: OpsTrain>(
                 None => Box::new(LlamaWeights::random(&config, plan.train.seed)),
             };
             let model = LlamaTrain::new(ops, &*weights, batch, recompute, dtype)?;
-            let special =
-                SpecialIds { bos: Some(data.tokenizer.start_of_text()), eos: data.tokenizer.stop_ids().to_vec() };
             Ok((Box::new(model), Box::new(LlamaFiles { config: weights.config().clone(), special })))
         }
     }

@@ -58,10 +58,18 @@ pub(in crate::data) fn find<R: SignedRecords>(
     Ok(found)
 }
 
+/// Room for one of `parts` parts of so many entries, which hashes divide evenly but for chance. A table that grew would take
+/// up to twice the memory that it fills, and three times while it moves.
+fn room(entries: u64, parts: u64) -> usize {
+    let mean = entries.div_ceil(parts);
+    if parts == 1 { mean as usize } else { (mean + 6 * mean.isqrt() + 6) as usize }
+}
+
 fn exact<R: SignedRecords>(records: &mut R, documents: u64, memory: usize, marks: &mut Marks) -> Result<(), R::Error> {
     let entry = size_of::<(u128, u64)>() as u64;
-    let parts = u128::from((documents * entry).div_ceil(memory.max(1) as u64).max(1));
-    let mut part: Vec<(u128, u64)> = Vec::new();
+    let parts = (documents * entry).div_ceil(memory.max(1) as u64).max(1);
+    let mut part: Vec<(u128, u64)> = Vec::with_capacity(room(documents, parts));
+    let parts = u128::from(parts);
     for p in 0..parts {
         part.clear();
         records.pass(&mut |i, hash, _| {
@@ -90,7 +98,8 @@ fn near_duplicates<R: SignedRecords>(
     let together = ((memory as u64 / band_bytes) as usize).clamp(1, BANDS);
     let parts = band_bytes.div_ceil(memory.max(1) as u64).max(1);
     let bands: Vec<usize> = (0..BANDS).collect();
-    let mut tables: Vec<Vec<(u64, u64)>> = vec![Vec::new(); together];
+    let mut tables: Vec<Vec<(u64, u64)>> =
+        (0..together).map(|_| Vec::with_capacity(room(documents, parts))).collect();
     for (group, p) in bands.chunks(together).flat_map(|group| (0..parts).map(move |p| (group, p))) {
         tables.iter_mut().for_each(Vec::clear);
         records.pass(&mut |i, _, signature| {

@@ -29,7 +29,7 @@ use super::document::{Document, Flow, Problem};
 use super::filters::FilterOptions;
 use super::readers::{ReadOptions, SourceFile};
 use super::{DataError, duplicates};
-use crate::tokenizer::{Tokenizer, TrainOptions};
+use crate::tokenizer::{Tokenizer, TrainOptions, WordCounts};
 use shards::Fate;
 use state::{Folder, write_synced};
 use stream::Item;
@@ -65,6 +65,8 @@ pub struct PrepareOptions {
 /// Documents between reader and writer may take this part of the ceiling; the rest is for the program, its tables, the
 /// readers' buffers, and what the allocator keeps.
 const IN_FLIGHT_PART: usize = 8;
+/// Tables in which duplicates are sorted may take this part of it.
+const TABLES_PART: usize = 4;
 /// The ceiling must be this multiple of the longest document.
 const DOCUMENTS: usize = 24;
 /// The least ceiling, in bytes.
@@ -169,7 +171,7 @@ pub fn prepare(
     let mut survey = Survey::take(&job, &folder, watch)?;
     let found = if options.exact_duplicates || options.near_duplicates.is_some() {
         let documents = survey.documents;
-        duplicates::find(&mut survey, documents, options.near_duplicates, options.memory / 2)?
+        duplicates::find(&mut survey, documents, options.near_duplicates, options.memory / TABLES_PART)?
     } else {
         duplicates::Found::default()
     };
@@ -254,18 +256,17 @@ fn tokenizer(
         Vocabulary::Given(tokenizer) => tokenizer.clone(),
         Vocabulary::Trained { .. } if path.is_file() => Tokenizer::load(&path)?,
         Vocabulary::Trained { size, sample_bytes } => {
-            let sample = sample(job, survey, fate, *sample_bytes)?;
-            Tokenizer::train(sample.iter().map(String::as_str), *size, TrainOptions::default())?
+            sample(job, survey, fate, *sample_bytes)?.train(*size)?
         }
     };
     write_synced(&path, &tokenizer.to_json())?;
     Ok(tokenizer)
 }
 
-/// The first documents of the part to train on.
-fn sample(job: &Job<'_>, survey: &Survey, fate: &Fate, bytes: usize) -> Result<Vec<String>, DataError> {
+/// The words of the first documents of the part to train on.
+fn sample(job: &Job<'_>, survey: &Survey, fate: &Fate, bytes: usize) -> Result<WordCounts, DataError> {
     let (mut records, mut number, mut taken) = (survey.records()?, 0, 0);
-    let (mut texts, mut failure) = (Vec::new(), None);
+    let (mut words, mut failure) = (WordCounts::new(TrainOptions::default()), None);
     let _ = stream::read_all(job, &mut |item| {
         let Item::Document(Document { text, .. }) = item else { return Flow::Continue(()) };
         let record = match records.next() {
@@ -280,13 +281,13 @@ fn sample(job: &Job<'_>, survey: &Survey, fate: &Fate, bytes: usize) -> Result<V
         number += 1;
         if matches!(verdict, shards::Verdict::Train | shards::Verdict::Split) {
             let cleaned = clean(&text, job.options.clean);
-            let text = job.options.filters.cut(&cleaned).0.into_owned();
+            let text = job.options.filters.cut(&cleaned).0;
             taken += text.len();
-            texts.push(text);
+            words.add(&text);
         }
         if taken >= bytes { Flow::Break(()) } else { Flow::Continue(()) }
     });
-    failure.map_or(Ok(texts), Err)
+    failure.map_or(Ok(words), Err)
 }
 
 /// Whether a document is for validation: by its hash, so that the choice does not move when others are added.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::super::DataError;
 use super::super::clean::clean;
@@ -15,7 +16,7 @@ use super::stream::{Item, cost, read_all};
 use super::survey::{Record, Survey};
 use super::writer::{PartState, PartWriter};
 use super::{Job, Watch, chosen};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Encoder, Tokenizer};
 
 /// Tokens between two notes of the progress.
 const NOTE_EVERY: u64 = 4_000_000;
@@ -123,6 +124,7 @@ pub(super) fn write(
     let mut val = PartWriter::new(out, "val", vocab_size, shard_tokens, done.val)?;
     let mut failure: Option<DataError> = None;
     let mut tokens_since_note = 0u64;
+    let encoders = Encoders { tokenizer, idle: Mutex::default() };
     ordered(
         job.options.threads,
         job.options.in_flight(),
@@ -153,7 +155,8 @@ pub(super) fn write(
         },
         |task| match task {
             Task::Keep { document, verdict, source, hash, number } => {
-                let pieces = tokenise(job, tokenizer, &document.text, verdict);
+                let pieces =
+                    encoders.with(|encoder| tokenise(job, encoder, tokenizer.end_of_text(), &document.text, verdict));
                 Done::Kept { origin: document.origin, source, hash, number, pieces }
             }
             Task::Example { rule, document } => Done::Example { rule, example: example(job, &document) },
@@ -195,6 +198,23 @@ pub(super) fn write(
     match failure {
         Some(failure) => Err(failure),
         None => Ok((train.finish()?, val.finish()?)),
+    }
+}
+
+/// Encoders that remember the words of earlier documents: as many as threads work at a time.
+struct Encoders<'a> {
+    tokenizer: &'a Tokenizer,
+    idle: Mutex<Vec<Encoder>>,
+}
+
+impl Encoders<'_> {
+    fn with<T>(&self, work: impl FnOnce(&mut Encoder) -> T) -> T {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut encoder = taken.unwrap_or_else(|| Encoder::new(self.tokenizer));
+        let done = work(&mut encoder);
+        idle().push(encoder);
+        done
     }
 }
 
@@ -290,12 +310,19 @@ impl Sources {
 }
 
 /// The tokens of what is left of a text: one piece, or two where it is split.
-fn tokenise(job: &Job<'_>, tokenizer: &Tokenizer, text: &str, verdict: Verdict) -> Vec<(Verdict, usize, Vec<u32>)> {
+fn tokenise(
+    job: &Job<'_>,
+    encoder: &mut Encoder,
+    end_of_text: u32,
+    text: &str,
+    verdict: Verdict,
+) -> Vec<(Verdict, usize, Vec<u32>)> {
     let cleaned = clean(text, job.options.clean);
     let (text, _) = job.options.filters.cut(&cleaned);
-    let encode = |text: &str| {
-        let mut ids = tokenizer.encode(text);
-        ids.insert(0, tokenizer.end_of_text());
+    let mut encode = |text: &str| {
+        let mut ids = Vec::with_capacity(1 + text.len() / 3);
+        ids.push(end_of_text);
+        encoder.encode(text, &mut ids);
         ids
     };
     let pieces = match verdict {

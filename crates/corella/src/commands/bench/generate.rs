@@ -101,7 +101,7 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
     let start = Instant::now();
     let model = model::load(subject.files, common, options, Invariance::AsFast)?;
     let loading = start.elapsed().as_secs_f64();
-    let engine = Engine::start(model, Arc::new(|_| Vec::new()), EngineOptions::default())?;
+    let engine = Engine::start(model, Arc::new(|_, _| Vec::new()), EngineOptions::default())?;
     let handle = engine.handle();
     let ids = |seed: usize, len: usize| -> Vec<u32> {
         (0..len).map(|i| ((seed * 31 + i) * 7919 % vocab_size) as u32).collect()

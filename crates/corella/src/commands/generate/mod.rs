@@ -138,7 +138,7 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, sa
         eos: opened.eos(),
         vocab_size: Some(tokenizer.vocab_size()),
     };
-    let bytes: TokenBytes = Arc::new(move |id| tokenizer.token_bytes(id).to_vec());
+    let bytes: TokenBytes = Arc::new(move |before, id| tokenizer.token_bytes_after(before, id).to_vec());
     Ok(Engine::start(opened.load(common, options, Invariance::of_flag(args.batch_invariant))?, bytes, engine)?)
 }
 
