@@ -169,6 +169,9 @@ fn a_ceiling_below_what_one_document_needs_is_refused() {
     let files = sources(&folder);
     let low = run(&files, &folder, "out", &PrepareOptions { memory: 1 << 20, ..options() });
     assert!(matches!(low, Err(DataError::Memory { needed, .. }) if needed == 64 << 20));
+    let large = Vocabulary::Trained { size: 200_000, sample_bytes: 1000 };
+    let low = prepare(&files, &large, &folder.0.join("out"), &options(), &mut Witness::default());
+    assert!(low.is_err_and(|e| e.to_string().contains("a vocabulary of 200000")));
     let nothing = run(&[folder.file("empty.txt", "")], &folder, "out", &options());
     assert!(nothing.is_err_and(|e| e.to_string().contains("none is left")));
 }

@@ -100,6 +100,9 @@ fn small_llamas_of_sentencepiece_style() {
     for file in ["tok105.model", "tok105.vocab"] {
         if let Some(tokenizer) = load(&format!("checkpoints/babyllama-tok105/{file}")) {
             equal_to("tok105", &tokenizer, never);
+            // Prepared folders and checkpoints keep a vocabulary as tokenizer.json.
+            let again = Tokenizer::from_bytes(tokenizer.to_json().as_bytes()).expect("its own tokenizer.json");
+            equal_to("tok105", &again, never);
             assert_eq!((tokenizer.start_of_text(), tokenizer.vocab_size()), (1, 105));
         }
     }

@@ -43,7 +43,10 @@ impl Normalizer {
         let mut text = Cow::Borrowed(text);
         if self.squeeze {
             let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
-            text = Cow::Owned(words.join(" "));
+            let mut squeezed = words.join(" ");
+            // At the end SentencePiece takes U+2581 for the space that it writes so.
+            squeezed.truncate(squeezed.trim_end_matches([' ', SPACE]).len());
+            text = Cow::Owned(squeezed);
         }
         let prefix = match self.prefix {
             Prefix::Never => false,

@@ -95,7 +95,15 @@ impl Tokenizer {
     /// token, overlapping pairs of those (in runs of one character) can come out otherwise from the file, as they do from
     /// the files that `transformers` converts.
     pub fn to_json(&self) -> String {
-        files::to_json(&self.inner)
+        let mut bytes = Vec::new();
+        // Nothing fails in memory, and what is written is UTF-8.
+        let _ = self.write_json(&mut bytes);
+        String::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// Writes [`Tokenizer::to_json`] without holding it whole.
+    pub fn write_json(&self, out: impl std::io::Write) -> std::io::Result<()> {
+        files::write_json(&self.inner, out)
     }
 
     /// The tokenizer_config.json that belongs beside it: names of the special tokens, and the class of `transformers` that
@@ -249,7 +257,10 @@ impl Tokenizer {
 
     /// A checksum of the vocabulary, to tell whether two tokenizers give the same ids.
     pub fn fingerprint(&self) -> String {
-        format!("{:08x}", crc32fast::hash(self.to_json().as_bytes()))
+        let mut checksum = Checksum(crc32fast::Hasher::new());
+        // A checksum takes everything.
+        let _ = self.write_json(&mut checksum);
+        format!("{:08x}", checksum.0.finalize())
     }
 
     fn prefix(&self) -> Prefix {
@@ -257,6 +268,20 @@ impl Tokenizer {
             Level::Bytes(_) => Prefix::Never,
             Level::Chars(level) => level.normalizer.prefix,
         }
+    }
+}
+
+/// Takes bytes and keeps their CRC-32.
+struct Checksum(crc32fast::Hasher);
+
+impl std::io::Write for Checksum {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

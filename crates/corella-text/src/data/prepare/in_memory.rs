@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use super::super::{DataError, Document, duplicates::text_hash};
-use super::state::write_synced;
+use super::state::{write_synced, write_tokenizer};
 use super::writer::{PartState, PartWriter};
 use super::{DatasetInfo, PrepareReport, chosen, finish};
 use crate::tokenizer::Tokenizer;
@@ -94,7 +94,7 @@ pub fn prepare_documents(
     }
     let lines: String = sources.iter().map(|s| format!("{}\n", serde_json::Value::from(*s))).collect();
     write_synced(&out.join("sources.txt"), &lines)?;
-    write_synced(&out.join("tokenizer.json"), &tokenizer.to_json())?;
+    write_tokenizer(out, tokenizer)?;
     let val = parts.pop().unwrap_or_default();
     finish(out, tokenizer, parts.pop().unwrap_or_default(), val)
 }

@@ -31,7 +31,7 @@ use super::readers::{ReadOptions, SourceFile};
 use super::{DataError, duplicates};
 use crate::tokenizer::{Tokenizer, TrainOptions, WordCounts};
 use shards::Fate;
-use state::{Folder, write_synced};
+use state::{Folder, write_synced, write_tokenizer};
 use stream::Item;
 use survey::Survey;
 
@@ -57,7 +57,7 @@ pub struct PrepareOptions {
     /// Threads that judge and tokenise.
     #[serde(skip, default)]
     pub threads: usize,
-    /// Bytes of memory for everything together.
+    /// Most bytes of memory that the process may hold, itself included.
     #[serde(skip, default)]
     pub memory: usize,
 }
@@ -71,6 +71,9 @@ const TABLES_PART: usize = 4;
 const DOCUMENTS: usize = 24;
 /// The least ceiling, in bytes.
 const LEAST_MEMORY: usize = 64 << 20;
+/// What there must be beside a vocabulary, and what a token of it takes with its merges (some 400 bytes).
+const BESIDE_VOCABULARY: usize = 32 << 20;
+const TOKEN_BYTES: usize = 512;
 
 impl PrepareOptions {
     /// Bytes for documents between reader and writer.
@@ -78,11 +81,17 @@ impl PrepareOptions {
         self.memory / IN_FLIGHT_PART
     }
 
-    /// Checks that the ceiling leaves room for the largest document.
-    pub fn check(&self) -> Result<(), DataError> {
-        let needed = self.read.max_document.saturating_mul(DOCUMENTS).max(LEAST_MEMORY);
+    /// Checks that the ceiling leaves room for the largest document, and for a vocabulary of this size.
+    fn check(&self, vocab_size: usize) -> Result<(), DataError> {
+        let documents = self.read.max_document.saturating_mul(DOCUMENTS).max(LEAST_MEMORY);
+        let vocabulary = vocab_size.saturating_mul(TOKEN_BYTES).saturating_add(BESIDE_VOCABULARY);
+        let needed = documents.max(vocabulary);
         if self.memory < needed {
-            let limit = format!("documents of up to {} bytes", self.read.max_document);
+            let limit = if documents < vocabulary {
+                format!("a vocabulary of {vocab_size}")
+            } else {
+                format!("documents of up to {} bytes", self.read.max_document)
+            };
             return Err(DataError::Memory { given: self.memory, needed, limit });
         }
         Ok(())
@@ -164,7 +173,10 @@ pub fn prepare(
     options: &PrepareOptions,
     watch: &mut dyn Watch,
 ) -> Result<(DatasetInfo, Report), DataError> {
-    options.check()?;
+    options.check(match vocabulary {
+        Vocabulary::Given(tokenizer) => tokenizer.vocab_size(),
+        Vocabulary::Trained { size, .. } => *size,
+    })?;
     let job = Job { files, options };
     fs::create_dir_all(out).map_err(DataError::io(out))?;
     let folder = Folder::open(out, &plan(&job, vocabulary, out)?)?;
@@ -259,7 +271,7 @@ fn tokenizer(
             sample(job, survey, fate, *sample_bytes)?.train(*size)?
         }
     };
-    write_synced(&path, &tokenizer.to_json())?;
+    write_tokenizer(out, &tokenizer)?;
     Ok(tokenizer)
 }
 

@@ -1,12 +1,14 @@
 //! What an interrupted run leaves behind so that the next one goes on: a folder `.prepare` inside the output.
 
 use std::fs::{self, File, TryLockError};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::DataError;
 use super::writer::PartState;
+use crate::tokenizer::Tokenizer;
 
 /// How far a run is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,11 +128,21 @@ fn clear(out: &Path) -> Result<(), DataError> {
 
 /// Writes a small file under a temporary name, syncs and renames it.
 pub(super) fn write_synced(path: &Path, text: &str) -> Result<(), DataError> {
+    write_with(path, |out| out.write_all(text.as_bytes()))
+}
+
+/// Writes a folder's tokenizer in the same way.
+pub(super) fn write_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    write_with(&dir.join("tokenizer.json"), |out| tokenizer.write_json(out))
+}
+
+fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), DataError> {
     let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        fs::write(&temporary, text)?;
-        File::open(&temporary)?.sync_all()?;
+    let all = || -> std::io::Result<()> {
+        let mut out = BufWriter::new(File::create(&temporary)?);
+        write(&mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(DataError::io(path))
+    all().map_err(DataError::io(path))
 }

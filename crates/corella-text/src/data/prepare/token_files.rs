@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::readers::SourceFile;
 use super::super::shard::{HEADER, token_width};
 use super::super::{DataError, Origin};
-use super::state::write_synced;
+use super::state::{write_synced, write_tokenizer};
 use super::writer::{PartState, PartWriter};
 use super::{DatasetInfo, finish};
 use crate::tokenizer::Tokenizer;
@@ -49,7 +49,7 @@ pub fn prepare_tokens(
         parts.push(writer.finish()?);
     }
     write_synced(&out.join("sources.txt"), &sources)?;
-    write_synced(&out.join("tokenizer.json"), &tokenizer.to_json())?;
+    write_tokenizer(out, tokenizer)?;
     let val = parts.pop().unwrap_or_default();
     finish(out, tokenizer, parts.pop().unwrap_or_default(), val)
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::super::char_level::{Normalizer, Prefix, SPACE};
 use super::super::error::FormatError;
 use super::super::pretokenize::Split;
+use super::json_write::squeeze;
 
 /// A pre-tokenizer's or normalizer's parts: itself, or the members of a sequence.
 fn parts<'a>(value: &'a Value, members: &str) -> Vec<&'a Value> {
@@ -57,7 +58,10 @@ pub fn char_level_normalizer(normalizer: &Value, pre: &Value) -> Result<Normaliz
     if *pre == Value::Null {
         let is_replace =
             |v: &Value| v["type"] == "Replace" && v["pattern"]["String"] == " " && v["content"] == space.as_str();
-        let prefix = match parts(normalizer, "normalizers")[..] {
+        let steps = parts(normalizer, "normalizers");
+        let squeezing = squeeze();
+        let squeezed = steps.len() > 2 && *steps[0] == squeezing[0] && *steps[1] == squeezing[1];
+        let prefix = match steps[if squeezed { 2 } else { 0 }..] {
             [prepend, replace] if prepend["type"] == "Prepend" && prepend["prepend"] == space.as_str() => {
                 is_replace(replace).then_some(Prefix::Always)
             }
@@ -65,7 +69,7 @@ pub fn char_level_normalizer(normalizer: &Value, pre: &Value) -> Result<Normaliz
             _ => None,
         };
         let prefix = prefix.ok_or_else(|| unsupported("the normalizer", normalizer, ALLOWED))?;
-        return Ok(Normalizer { prefix, unless_space: false, squeeze: false });
+        return Ok(Normalizer { prefix, unless_space: false, squeeze: squeezed });
     }
     let no_normalizer = parts(normalizer, "normalizers").is_empty();
     let metaspace = pre["type"] == "Metaspace" && pre["replacement"] == space.as_str() && pre["split"] == false;

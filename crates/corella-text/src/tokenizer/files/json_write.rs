@@ -1,7 +1,9 @@
 //! Writing Hugging Face's tokenizer.json, and the tokenizer_config.json beside it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::super::char_level::{CharLevel, Prefix, SPACE};
@@ -10,61 +12,159 @@ use super::super::special::Specials;
 use super::super::{ByteLevel, Inner, Level};
 use super::byte_chars::byte_chars;
 
-/// See [`super::super::Tokenizer::to_json`].
-pub fn to_json(inner: &Inner) -> String {
-    let added: HashMap<u32, &str> =
-        [&inner.specials, &inner.added].into_iter().flat_map(Specials::sorted).map(|(name, id)| (id, name)).collect();
-    let model = |names: &dyn Fn(u32) -> String, ordered: &[(u32, u32)], more: Value| {
-        let name = |id: u32| added.get(&id).map_or_else(|| names(id), |name| (*name).to_owned());
-        let vocab: BTreeMap<String, u32> = (0..inner.vocab.len() as u32).map(|id| (name(id), id)).collect();
-        let merges: Vec<[String; 2]> = ordered.iter().map(|(a, b)| [names(*a), names(*b)]).collect();
-        let mut model = json!({
-            "type": "BPE", "dropout": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "vocab": vocab, "merges": merges
-        });
-        if let (Value::Object(model), Value::Object(more)) = (&mut model, more) {
-            model.extend(more);
-        }
-        model
-    };
+/// See [`super::super::Tokenizer::write_json`]. The names of the tokens are made one by one as they are written: as a whole the
+/// file of a large vocabulary is several times what the vocabulary takes.
+pub fn write_json(inner: &Inner, out: impl Write) -> io::Result<()> {
+    let names = Names::of(inner);
     let (normalizer, pre_tokenizer, decoder, model) = match &inner.level {
         Level::Bytes(level) => {
-            let chars = byte_chars();
-            let name = |id: u32| inner.vocab.get(id).iter().map(|b| chars[*b as usize]).collect();
-            let more = json!({
-                "unk_token": null, "fuse_unk": false, "byte_fallback": false,
-                "ignore_merges": level.takes_whole_pieces()
-            });
-            (Value::Null, byte_level_pre(level), byte_level(true), model(&name, &level.ordered, more))
+            let model = Model {
+                ignore_merges: level.takes_whole_pieces(),
+                ..Model::plain(Merges { names: &names, pairs: &level.ordered })
+            };
+            (Value::Null, byte_level_pre(level), byte_level(true), model)
         }
         Level::Chars(level) => {
-            let bytes: HashMap<u32, usize> =
-                level.byte_ids().into_iter().flatten().enumerate().map(|(byte, id)| (*id, byte)).collect();
-            let name = |id: u32| match bytes.get(&id) {
-                Some(byte) => format!("<0x{byte:02X}>"),
-                None => String::from_utf8_lossy(inner.vocab.get(id)).replace(' ', &SPACE.to_string()),
+            let model = Model {
+                byte_fallback: level.byte_ids().is_some(),
+                fuse_unk: level.fuse_unk,
+                unk_token: level.unk().map(|id| names.whole(id)),
+                ..Model::plain(Merges { names: &names, pairs: &level.ordered })
             };
-            let unk = level.unk().map(|id| added.get(&id).map_or_else(|| name(id), |name| (*name).to_owned()));
-            let more = json!({
-                "unk_token": unk, "fuse_unk": level.fuse_unk, "byte_fallback": level.byte_ids().is_some(),
-                "ignore_merges": false
-            });
             let (normalizer, pre) = spaces(level);
-            (normalizer, pre, char_level_decoder(level), model(&name, &level.ordered, more))
+            (normalizer, pre, char_level_decoder(level), model)
         }
     };
-    json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added_tokens(inner),
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": template(inner),
-        "decoder": decoder,
-        "model": model
-    })
-    .to_string()
+    let file = File {
+        added_tokens: added_tokens(inner),
+        decoder,
+        model,
+        normalizer,
+        padding: (),
+        post_processor: template(inner),
+        pre_tokenizer,
+        truncation: (),
+        version: "1.0",
+    };
+    serde_json::to_writer(out, &file).map_err(io::Error::from)
+}
+
+/// The file. Fields stand in the order of their names, so that the same vocabulary always gives the same bytes.
+#[derive(Serialize)]
+struct File<'a> {
+    added_tokens: Value,
+    decoder: Value,
+    model: Model<'a>,
+    normalizer: Value,
+    padding: (),
+    post_processor: Value,
+    pre_tokenizer: Value,
+    truncation: (),
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    byte_fallback: bool,
+    continuing_subword_prefix: (),
+    dropout: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    ignore_merges: bool,
+    merges: Merges<'a>,
+    r#type: &'static str,
+    unk_token: Option<String>,
+    vocab: Ids<'a>,
+}
+
+impl<'a> Model<'a> {
+    fn plain(merges: Merges<'a>) -> Model<'a> {
+        Model {
+            byte_fallback: false,
+            continuing_subword_prefix: (),
+            dropout: (),
+            end_of_word_suffix: (),
+            fuse_unk: false,
+            ignore_merges: false,
+            vocab: Ids { names: merges.names },
+            merges,
+            r#type: "BPE",
+            unk_token: None,
+        }
+    }
+}
+
+/// How tokens are written.
+struct Names<'a> {
+    inner: &'a Inner,
+    /// Special tokens go by their names.
+    added: HashMap<u32, &'a str>,
+    spelling: Spelling,
+}
+
+enum Spelling {
+    /// A printable character for each byte.
+    Bytes(Box<[char; 256]>),
+    /// Characters; these ids are single bytes.
+    Chars(HashMap<u32, usize>),
+}
+
+impl<'a> Names<'a> {
+    fn of(inner: &'a Inner) -> Names<'a> {
+        let added = [&inner.specials, &inner.added].into_iter().flat_map(Specials::sorted);
+        let spelling = match &inner.level {
+            Level::Bytes(_) => Spelling::Bytes(Box::new(byte_chars())),
+            Level::Chars(level) => {
+                let bytes = level.byte_ids().into_iter().flatten().enumerate();
+                Spelling::Chars(bytes.map(|(byte, id)| (*id, byte)).collect())
+            }
+        };
+        Names { inner, added: added.map(|(name, id)| (id, name)).collect(), spelling }
+    }
+
+    /// A token as part of a merge.
+    fn piece(&self, id: u32) -> String {
+        let token = self.inner.vocab.get(id);
+        match &self.spelling {
+            Spelling::Bytes(chars) => token.iter().map(|b| chars[*b as usize]).collect(),
+            Spelling::Chars(bytes) => match bytes.get(&id) {
+                Some(byte) => format!("<0x{byte:02X}>"),
+                None => String::from_utf8_lossy(token).replace(' ', &SPACE.to_string()),
+            },
+        }
+    }
+
+    /// A token of the vocabulary.
+    fn whole(&self, id: u32) -> String {
+        self.added.get(&id).map_or_else(|| self.piece(id), |name| (*name).to_owned())
+    }
+}
+
+/// The pairs that merge, in their order.
+struct Merges<'a> {
+    names: &'a Names<'a>,
+    pairs: &'a [(u32, u32)],
+}
+
+impl Serialize for Merges<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.pairs.iter().map(|(a, b)| [self.names.piece(*a), self.names.piece(*b)]))
+    }
+}
+
+/// Every token and its id, in the order of the names. Of two tokens with one name the later counts.
+struct Ids<'a> {
+    names: &'a Names<'a>,
+}
+
+impl Serialize for Ids<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut ids: Vec<(String, u32)> =
+            (0..self.names.inner.vocab.len() as u32).map(|id| (self.names.whole(id), id)).collect();
+        ids.sort_unstable();
+        let last = |i: usize| ids.get(i + 1).is_none_or(|next| next.0 != ids[i].0);
+        to.collect_map((0..ids.len()).filter(|i| last(*i)).map(|i| (&ids[i].0, ids[i].1)))
+    }
 }
 
 /// See [`super::super::Tokenizer::to_config_json`].
@@ -129,6 +229,12 @@ fn byte_level_pre(level: &ByteLevel) -> Value {
     json!({"type": "Sequence", "pretokenizers": [first, byte_level(own_pattern)]})
 }
 
+/// Spaces in a row become one, those at the ends go, as SentencePiece's `remove_extra_whitespaces` does it.
+pub fn squeeze() -> [Value; 2] {
+    [(" {2,}", " "), ("\\A +|[ \u{2581}]+\\z", "")]
+        .map(|(pattern, content)| json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content}))
+}
+
 /// Normalizer and pre-tokenizer that write spaces as U+2581.
 fn spaces(level: &CharLevel) -> (Value, Value) {
     let space = SPACE.to_string();
@@ -144,8 +250,7 @@ fn spaces(level: &CharLevel) -> (Value, Value) {
     }
     let mut steps = Vec::new();
     if rule.squeeze {
-        steps.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));
-        steps.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
+        steps.extend(squeeze());
     }
     if rule.prefix != Prefix::Never {
         steps.push(json!({"type": "Prepend", "prepend": space}));

@@ -14,7 +14,7 @@ mod tiktoken;
 use std::path::{Path, PathBuf};
 
 pub use gguf::{GgufVocab, from_gguf};
-pub use json_write::{to_config_json, to_json};
+pub use json_write::{to_config_json, write_json};
 pub use tiktoken::from_ranks;
 
 use super::Tokenizer;

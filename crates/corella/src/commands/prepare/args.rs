@@ -64,7 +64,7 @@ pub struct PrepareArgs {
     /// Most tokens of a shard
     #[arg(long, default_value_t = 100_000_000, value_parser = shard_tokens)]
     pub shard_tokens: usize,
-    /// Ceiling of the memory
+    /// Most memory that the process may hold, the program included
     #[arg(long, default_value = "1GiB", value_parser = bytes)]
     pub memory: usize,
     /// End at the first problem of the input instead of reporting it
