@@ -2,8 +2,10 @@
 
 use crate::ModelError;
 
-/// Rows of wte in llm.c files: the vocabulary rounded up.
+/// No dimension is larger.
 const LARGEST: usize = 1 << 24;
+/// No model has more blocks; GPT-2 has 48 at most. A few bytes of a file that claims millions would cost gigabytes of table.
+const MOST_LAYERS: usize = 4096;
 
 /// A shape that a GPT-2 can have: every value is in range and the heads divide the width.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct Gpt2Config {
 }
 
 impl Gpt2Config {
-    /// Checks the values: each between 1 and 2^24, `n_head` divides `n_embd`, and the parameters can be counted.
+    /// Checks the values: each between 1 and 2^24 (blocks up to 4,096), `n_head` divides `n_embd`, and the parameters can be counted.
     pub fn new(
         vocab_size: usize,
         n_layer: usize,
@@ -25,15 +27,15 @@ impl Gpt2Config {
         seq_len: usize,
     ) -> Result<Self, ModelError> {
         let fields = [
-            ("vocab_size", vocab_size),
-            ("n_layer", n_layer),
-            ("n_head", n_head),
-            ("n_embd", n_embd),
-            ("seq_len", seq_len),
+            ("vocab_size", vocab_size, LARGEST),
+            ("n_layer", n_layer, MOST_LAYERS),
+            ("n_head", n_head, LARGEST),
+            ("n_embd", n_embd, LARGEST),
+            ("seq_len", seq_len, LARGEST),
         ];
-        for (field, value) in fields {
-            if !(1..=LARGEST).contains(&value) {
-                let rule = format!("must be from 1 to {LARGEST}");
+        for (field, value, most) in fields {
+            if !(1..=most).contains(&value) {
+                let rule = format!("must be from 1 to {most}");
                 return Err(ModelError::BadConfig { field, value: value.to_string(), rule });
             }
         }

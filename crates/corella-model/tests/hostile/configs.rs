@@ -3,6 +3,7 @@
 use corella_model::ModelError;
 use corella_model::formats::gguf::{NewTensor, Value, Writer};
 use corella_model::formats::{Cause, Encoding};
+use corella_model::gpt2::load_gpt2;
 use corella_model::llama::{LlamaCheckpoint, LlamaWeights};
 use serde_json::json;
 
@@ -52,6 +53,31 @@ fn l16_config_json() {
         config[key] = value.clone();
         folder.write("config.json", config.to_string().as_bytes());
         assert_eq!(refused(&folder, ""), expected, "{key} = {value}");
+    }
+}
+
+#[test]
+fn l16_config_json_of_a_gpt2() {
+    let folder = Folder::new("config-json-gpt2");
+    let whole = json!({"model_type": "gpt2", "vocab_size": 11, "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16});
+    // Sixteen million blocks of one number each: few bytes of weights, but a table of gigabytes.
+    let thin = json!({"n_layer": 1 << 24, "n_head": 1, "n_embd": 1});
+    let cases = [
+        (json!({"n_head": 0}), "n_head"),
+        (json!({"n_head": 3}), "n_head"),
+        (json!({"n_layer": 0}), "n_layer"),
+        (thin, "n_layer"),
+        (json!({"vocab_size": 1 << 25}), "vocab_size"),
+        (json!({"n_positions": 0}), "seq_len"),
+    ];
+    for (change, expected) in cases {
+        let mut config = whole.clone();
+        change.as_object().expect("an object").iter().for_each(|(key, value)| config[key] = value.clone());
+        folder.write("config.json", config.to_string().as_bytes());
+        match load_gpt2(&folder.0) {
+            Err(ModelError::BadConfig { field, .. }) => assert_eq!(field, expected, "{change}"),
+            other => panic!("{change}: {other:?}"),
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::tokenizers;
 
-/// Bytes of text that a thread takes at a time, about: it ends with a line.
-const PART: usize = 1 << 20;
+/// Bytes of text that a thread takes at a time, about: it ends with a line. Small, so that no thread waits long for the last part.
+const PART: usize = 1 << 18;
 
 /// Runs the command. `scripts/bench_tokenizer.py` runs it in turns with tiktoken.
 pub fn run(args: &TokenizerBenchArgs, common: &Common) -> Result<()> {
