@@ -2,8 +2,8 @@
 #![no_main]
 
 use corella_fuzz::{Scratch, parts};
-use corella_text::data::{Dataset, TokenStream, is_token_file, prepare_tokens, read_index, read_shard};
 use corella_text::data::readers::SourceFile;
+use corella_text::data::{Dataset, TokenStream, is_token_file, prepare_tokens, read_index, read_shard};
 use corella_text::tokenizer::Tokenizer;
 use libfuzzer_sys::fuzz_target;
 

@@ -62,6 +62,7 @@ fuzz_target!(|data: &[u8]| {
     // Ids of any kind.
     let any: Vec<u32> = data.chunks(2).map(|b| b.iter().fold(0, |id, byte| id << 8 | u32::from(*byte))).collect();
     let decoded = tokenizer.decode(&any);
-    let streamed: Vec<u8> = (0..any.len()).flat_map(|i| tokenizer.token_bytes_after(&any[..i], any[i])).copied().collect();
+    let streamed: Vec<u8> =
+        (0..any.len()).flat_map(|i| tokenizer.token_bytes_after(&any[..i], any[i])).copied().collect();
     assert_eq!(String::from_utf8_lossy(&streamed), decoded);
 });

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::{ModelError, SpecialIds};
 use crate::formats::sniff::{HEAD, Kind, sniff};
 use crate::formats::{Cause, ModelFile};
 use crate::gpt2::{Gpt2Weights, load_gpt2};
 use crate::llama::LlamaCheckpoint;
+use crate::{ModelError, SpecialIds};
 
 /// Llama 3's end of a message and end of a turn.
 const LLAMA3_TURN_ENDS: [u32; 2] = [128_008, 128_009];

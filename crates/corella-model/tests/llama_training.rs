@@ -7,7 +7,7 @@ use corella_model::llama::{
     LlamaCheckpoint, LlamaConfig, LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights, Tensor, param_specs,
 };
 use corella_model::memory::Recompute;
-use corella_model::{SpecialIds, AdamW, BatchShape, Dtype, ModelFiles, ParamPart, TrainModel};
+use corella_model::{AdamW, BatchShape, Dtype, ModelFiles, ParamPart, SpecialIds, TrainModel};
 use corella_ops::cpu::{Cpu, CpuOptions, Path as KernelPath};
 use serde::Deserialize;
 

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use super::config::Gpt2Config;
 use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
-use crate::special_ids::OneOrMany;
-use crate::{ModelError, SpecialIds};
 use crate::formats::safetensors::{NewTensor, Shards, Writer};
 use crate::formats::{Cause, Encoding};
+use crate::special_ids::OneOrMany;
 use crate::text_model::{ModelFiles, ParamPart, TrainModel};
+use crate::{ModelError, SpecialIds};
 
 #[derive(Deserialize)]
 struct ConfigFile {

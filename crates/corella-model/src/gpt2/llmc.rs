@@ -9,8 +9,8 @@ use corella_ops::quant::half::bf16_to_f32;
 use super::config::Gpt2Config;
 use super::params::{ParamSpec, param_specs};
 use super::weights::Gpt2Weights;
-use crate::{ModelError, SpecialIds};
 use crate::formats::sniff::LLMC_MODEL as MAGIC;
+use crate::{ModelError, SpecialIds};
 
 /// Versions: all tensors f32, or all bf16.
 const F32: u32 = 3;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::config::Gpt2Config;
 use super::{hugging_face, llmc};
-use crate::{ModelError, SpecialIds};
 use crate::formats::sniff::{HEAD, Kind, sniff};
 use crate::formats::{Cause, ModelFile};
+use crate::{ModelError, SpecialIds};
 
 /// Configuration and tensors, in the order of the parameter table and the layout of memory.
 #[derive(Clone, Debug, PartialEq)]

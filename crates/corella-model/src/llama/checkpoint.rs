@@ -8,10 +8,10 @@ use super::config::LlamaConfig;
 use super::params::{ParamSpec, param_specs};
 use super::source::LlamaSource;
 use super::{gguf, hugging_face, llama2c};
-use crate::{ModelError, SpecialIds};
 use crate::checkpoint::Place;
 use crate::formats::sniff::{HEAD, Kind, sniff};
 use crate::formats::{Cause, FormatError, ModelFile};
+use crate::{ModelError, SpecialIds};
 
 /// A checkpoint that is open for reading.
 #[derive(Debug)]

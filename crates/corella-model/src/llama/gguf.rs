@@ -7,10 +7,10 @@ use super::config::{LlamaConfig, LlamaShape};
 use super::names::{GGUF_ROPE_DIVISORS, gguf as name_of};
 use super::params::Tensor;
 use super::rope::{Rope, RopeScaling};
-use crate::{ModelError, SpecialIds};
 use crate::checkpoint::{Place, RowOrder, computable};
 use crate::formats::gguf::{self, Gguf, TensorInfo, Value};
 use crate::formats::{Cause, FormatError, ModelFile};
+use crate::{ModelError, SpecialIds};
 
 /// Keys of this architecture begin with it.
 pub const ARCHITECTURE: &str = "llama";

@@ -10,11 +10,11 @@ use super::config::{LlamaConfig, LlamaShape};
 use super::names::hugging_face as name_of;
 use super::params::{ParamSpec, Tensor};
 use super::rope::{Rope, RopeScaling};
-use crate::{ModelError, SpecialIds};
 use crate::checkpoint::{Place, RowOrder, computable};
 use crate::formats::safetensors::{Shards, TensorType};
 use crate::formats::{Cause, FormatError};
 use crate::special_ids::OneOrMany;
+use crate::{ModelError, SpecialIds};
 
 #[derive(Deserialize)]
 struct ConfigFile {

@@ -11,9 +11,9 @@ use super::checkpoint::{LlamaCheckpoint, all_places};
 use super::config::{LlamaConfig, LlamaShape};
 use super::params::Tensor;
 use super::rope::{Rope, RopeScaling};
-use crate::{ModelError, SpecialIds};
 use crate::checkpoint::{Place, RowOrder};
 use crate::formats::{Cause, ModelFile};
+use crate::{ModelError, SpecialIds};
 
 const WORDS: usize = 7;
 /// Bytes of a number.

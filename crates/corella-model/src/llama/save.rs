@@ -14,13 +14,13 @@ use super::names::{self, GGUF_ROPE_DIVISORS};
 use super::params::{ParamSpec, Tensor, param_specs};
 use super::rope::RopeScaling;
 use super::source::{LlamaSource, LlamaWeights};
-use crate::{ModelError, SpecialIds};
 use crate::checkpoint::neighbours;
 use crate::formats::atomic::AtomicFile;
 use crate::formats::gguf::{self, Value};
 use crate::formats::safetensors;
 use crate::formats::{Cause, Encoding};
 use crate::text_model::{ModelFiles, ParamPart, TrainModel};
+use crate::{ModelError, SpecialIds};
 
 /// Writes a folder that `transformers` opens, in F32, F16 or BF16.
 pub fn save_hugging_face(

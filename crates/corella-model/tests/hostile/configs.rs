@@ -59,7 +59,8 @@ fn l16_config_json() {
 #[test]
 fn l16_config_json_of_a_gpt2() {
     let folder = Folder::new("config-json-gpt2");
-    let whole = json!({"model_type": "gpt2", "vocab_size": 11, "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16});
+    let whole =
+        json!({"model_type": "gpt2", "vocab_size": 11, "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16});
     // Sixteen million blocks of one number each: few bytes of weights, but a table of gigabytes.
     let thin = json!({"n_layer": 1 << 24, "n_head": 1, "n_embd": 1});
     let cases = [

@@ -98,8 +98,7 @@ fn near_duplicates<R: SignedRecords>(
     let together = ((memory as u64 / band_bytes) as usize).clamp(1, BANDS);
     let parts = band_bytes.div_ceil(memory.max(1) as u64).max(1);
     let bands: Vec<usize> = (0..BANDS).collect();
-    let mut tables: Vec<Vec<(u64, u64)>> =
-        (0..together).map(|_| Vec::with_capacity(room(documents, parts))).collect();
+    let mut tables: Vec<Vec<(u64, u64)>> = (0..together).map(|_| Vec::with_capacity(room(documents, parts))).collect();
     for (group, p) in bands.chunks(together).flat_map(|group| (0..parts).map(move |p| (group, p))) {
         tables.iter_mut().for_each(Vec::clear);
         records.pass(&mut |i, _, signature| {

@@ -267,9 +267,7 @@ fn tokenizer(
     let tokenizer = match vocabulary {
         Vocabulary::Given(tokenizer) => tokenizer.clone(),
         Vocabulary::Trained { .. } if path.is_file() => Tokenizer::load(&path)?,
-        Vocabulary::Trained { size, sample_bytes } => {
-            sample(job, survey, fate, *sample_bytes)?.train(*size)?
-        }
+        Vocabulary::Trained { size, sample_bytes } => sample(job, survey, fate, *sample_bytes)?.train(*size)?,
     };
     write_tokenizer(out, &tokenizer)?;
     Ok(tokenizer)
