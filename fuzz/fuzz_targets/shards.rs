@@ -1,11 +1,15 @@
 //! Files of tokens (llm.c's, nanoGPT's), their indexes, and the folder of a data set.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use corella_fuzz::{Scratch, parts};
 use corella_text::data::readers::SourceFile;
 use corella_text::data::{Dataset, TokenStream, is_token_file, prepare_tokens, read_index, read_shard};
 use corella_text::tokenizer::Tokenizer;
 use libfuzzer_sys::fuzz_target;
+
+static GPT2: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::gpt2);
 
 /// The tokens that both readers of shards give are the same.
 fn tokens(scratch: &Scratch, data: &[u8], vocab_size: usize) {
@@ -16,7 +20,7 @@ fn tokens(scratch: &Scratch, data: &[u8], vocab_size: usize) {
         assert_eq!(whole, stream.expect("the stream reads what is read whole"));
     }
     if is_token_file(&path) {
-        let _ = prepare_tokens(&[SourceFile::at(&path)], &Tokenizer::gpt2(), &scratch.folder().join("out"), 1000);
+        let _ = prepare_tokens(&[SourceFile::at(&path)], &GPT2, &scratch.folder().join("out"), 1000);
     }
 }
 
