@@ -1,17 +1,21 @@
-"""Perplexity beside llama.cpp on the same files, in every format that it writes.
+"""Tokens and perplexity beside llama.cpp on the same files, in every format that it writes.
 
     python scripts/quantisation_oracle.py CORELLA MODEL TEXT [CONTEXT]
 
-MODEL is a Llama trained with `corella train` (rows of whole blocks of 256, for the K formats). It is converted to GGUF
-by `corella convert`, quantised by llama.cpp, and both programs measure TEXT in the same windows. Bounds on the
-difference of ln(perplexity): 0.002 for F32, F16, BF16 and Q8_0, 0.01 for the rest. Needs `llama-cpp-python`.
+MODEL is trained with `corella train` (a Llama of runs/llama-novels.toml: rows of whole blocks of 256, for the K formats).
+It is converted to GGUF by `corella convert`, quantised by llama.cpp, and both programs measure TEXT in the same windows.
+Bounds on the difference of ln(perplexity): 0.002 for F32, F16, BF16 and Q8_0, 0.01 for the rest. The ids of the text must
+be the same, and each file must hold the format that it is called by. Greedy continuations are compared too; near a tie
+two programs may go different ways. Needs `llama-cpp-python` and `gguf`.
 """
+import collections
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import gguf
 import llama_cpp
 import numpy as np
 
@@ -19,6 +23,7 @@ import numpy as np
 TYPES = dict(F32=0, F16=1, BF16=32, Q8_0=7, Q4_0=2, Q4_1=3, Q5_0=8, Q5_1=9, Q2_K=10, Q3_K_M=12, Q4_K_M=15, Q5_K_M=17,
              Q6_K=18, IQ4_NL=25, IQ4_XS=30)
 EXACT = ("F32", "F16", "BF16", "Q8_0")
+GREEDY = 32
 
 
 def corella(*args):
@@ -37,7 +42,22 @@ def llama_cpp_nll(path, text, context):
         top = logits.max(axis=1)
         log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
         nll += (log_sum - logits[np.arange(len(window) - 1), window[1:]]).sum()
-    return nll, len(ids)
+    model.reset()
+    model.eval([bos] + ids[:16])
+    greedy = []
+    for _ in range(GREEDY):
+        greedy.append(int(np.argmax(model.scores[model.n_tokens - 1])))
+        model.eval(greedy[-1:])
+    return nll, ids, greedy
+
+
+def formats(path):
+    """How many tensors of a file have which format."""
+    return collections.Counter(t.tensor_type.name for t in gguf.GGUFReader(path).tensors)
+
+
+def generate(path, *flags):
+    return json.loads(corella("generate", path, "--temperature", 0, "--ignore-eos", "--json", *flags).splitlines()[-1])
 
 
 def main():
@@ -53,13 +73,24 @@ def main():
                 params = llama_cpp.llama_model_quantize_default_params()
                 params.ftype, params.nthread = ftype, 2
                 assert llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), params) == 0
-            theirs, count = llama_cpp_nll(path, text.read_bytes(), context)
+            held = formats(path)
+            kind = name.removesuffix("_M")
+            assert held[kind] * 2 >= held.total() - held["F32"], f"{name}: {held}"
+            theirs, ids, greedy = llama_cpp_nll(path, text.read_bytes(), context)
+            count = len(ids)
             ours = json.loads(corella("eval", path, "--text", text, "--context", context, "--json"))
             assert ours["tokens"] == count, f"{ours['tokens']} tokens, but llama.cpp has {count}"
+            start = text.read_bytes()[:context].decode(errors="ignore")
+            own = generate(path, "-p", start, "--max-tokens", 1)["prompt_ids"][1:]
+            assert own[:-4] == ids[:len(own) - 4], "the ids of the text differ"
+            prompt = ",".join(map(str, generate(path, "-p", "", "--max-tokens", 1)["prompt_ids"] + ids[:16]))
+            drawn = generate(path, "--prompt-ids", prompt, "--max-tokens", GREEDY)["choices"][0]["ids"]
+            same = next((i for i, (a, b) in enumerate(zip(drawn, greedy)) if a != b), GREEDY)
             gap = ours["nll"] / count - theirs / count
             bound = 0.002 if name in EXACT else 0.01
             print(f"{name:7} llama.cpp {np.exp(theirs / count):9.4f}  corella {ours['perplexity']:9.4f}  "
-                  f"difference of ln {gap:+.5f}  bound {bound}", flush=True)
+                  f"difference of ln {gap:+.5f}  bound {bound}  greedy {same}/{GREEDY}  "
+                  + " ".join(f"{n} {k}" for k, n in held.most_common()), flush=True)
             if abs(gap) > bound:
                 failed.append(name)
             if name != "F32":
