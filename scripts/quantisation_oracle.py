@@ -4,8 +4,8 @@
 
 MODEL is trained with `corella train` (a Llama of runs/llama-novels.toml: rows of whole blocks of 256, for the K formats).
 It is converted to GGUF by `corella convert`, quantised by llama.cpp, and both programs measure TEXT in the same windows.
-Bounds on the difference of ln(perplexity): 0.002 for F32, F16, BF16 and Q8_0, 0.01 for the rest. The ids of the text must
-be the same, and each file must hold the format that it is called by. Greedy continuations are compared too; near a tie
+Bounds on the difference of ln(perplexity): 0.002 for F32, F16, BF16 and Q8_0, 0.01 for the rest. The number of
+ids of the text and the ids of its beginning must be the same, and each file must hold the format that it is called by. Greedy continuations are compared too; near a tie
 two programs may go different ways. Needs `llama-cpp-python` and `gguf`.
 """
 import collections
