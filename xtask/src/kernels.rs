@@ -54,7 +54,11 @@ pub fn run(filter: &str, quiet: bool) -> bool {
         }
     }
     let (major, minor) = compiler.version;
-    println!("{} kernels: {} files for each of their cards, NVRTC {major}.{minor}", if failed { "FAILED " } else { "ok     " }, SOURCES.len());
+    println!(
+        "{} kernels: {} files for each of their cards, NVRTC {major}.{minor}",
+        if failed { "FAILED " } else { "ok     " },
+        SOURCES.len()
+    );
     !failed
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use corella_eval::{ItemScore, Shots, Task, read_items, score_item, summary};
-use corella_model::gpt2::{Gpt2Infer, load_gpt2};
+use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Exact};
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::tokenizer::Tokenizer;
 use serde::Deserialize;
@@ -29,7 +29,8 @@ fn six_tasks_score_as_lm_eval_scores_them() {
     let golden: BTreeMap<String, Golden> = serde_json::from_str(&golden).expect("JSON");
     let tokenizer = Tokenizer::load(&fixture("model")).expect("a tokenizer");
     let ops = Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("available");
-    let mut model = Gpt2Infer::new(ops, load_gpt2(&fixture("model")).expect("a model")).expect("fits");
+    let checkpoint = Gpt2Checkpoint::open(&fixture("model")).expect("a model");
+    let mut model = Gpt2Exact::new(ops, &checkpoint).expect("fits");
     assert_eq!(golden.len(), 8, "six tasks, and two with examples in front");
     let mut worst = 0.0f64;
     for (name, theirs) in golden {

@@ -8,7 +8,7 @@ use corella_infer::{
     CacheScope, Completion, Engine, EngineOptions, FinishReason, RequestError, RequestParams, SampleParams,
     SubmitError, TokenBytes, complete,
 };
-use corella_model::gpt2::{Gpt2Config, Gpt2Step, load_gpt2, random_weights};
+use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Infer, Gpt2Weights};
 use corella_model::llama::{LlamaCheckpoint, LlamaInfer};
 use corella_model::{KvKind, StepModel, StepOptions};
 use corella_ops::cpu::{Cpu, CpuOptions};
@@ -28,8 +28,8 @@ fn options(context_len: usize, kv_tokens: usize) -> StepOptions {
 
 /// A GPT-2 of a context of 120 tokens, with pages for hardly more than two sequences of that length.
 fn gpt2(kv_tokens: usize) -> Box<dyn StepModel> {
-    let weights = random_weights(&Gpt2Config::new(60, 2, 2, 32, 120).expect("a shape"), 5);
-    Box::new(Gpt2Step::new(cpu(), weights, options(120, kv_tokens)).expect("fits"))
+    let weights = Gpt2Weights::random(&Gpt2Config::new(60, 2, 2, 32, 120).expect("a shape"), 5);
+    Box::new(Gpt2Infer::new(cpu(), &weights, options(120, kv_tokens)).expect("fits"))
 }
 
 /// A trained Llama with grouped queries, where it is there.
@@ -169,7 +169,8 @@ fn the_fixture_model_scores_its_batch_as_transformers_does() {
         golden[key].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
     };
     let (inputs, targets) = (ids("inputs"), ids("targets"));
-    let model = Gpt2Step::new(cpu(), load_gpt2(&dir.join("model")).expect("a model"), options(13, 64)).expect("fits");
+    let checkpoint = Gpt2Checkpoint::open(&dir.join("model")).expect("a model");
+    let model = Gpt2Infer::new(cpu(), &checkpoint, options(13, 64)).expect("fits");
     let engine = engine(Box::new(model));
     let handle = engine.handle();
     let score = |prompt: &[u32]| {

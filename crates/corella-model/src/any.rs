@@ -5,61 +5,83 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::ModelError;
+use crate::checkpoint::Checkpoint;
+use crate::special_ids::SpecialIds;
+use crate::exchange::gguf::ARCHITECTURE;
+use crate::formats::gguf::{self, Value};
 use crate::formats::sniff::{HEAD, Kind, sniff};
 use crate::formats::{Cause, ModelFile};
-use crate::gpt2::{Gpt2Weights, load_gpt2};
-use crate::llama::LlamaCheckpoint;
-use crate::{ModelError, SpecialIds};
+use crate::gpt2::Gpt2Config;
+use crate::llama::LlamaConfig;
+use crate::params::ModelConfig;
+use crate::place::Place;
 
 /// Llama 3's end of a message and end of a turn.
 const LLAMA3_TURN_ENDS: [u32; 2] = [128_008, 128_009];
 
-/// A model that is open for reading.
+/// A model that is open for reading; its tensors are read one by one when it is loaded.
 #[derive(Debug)]
 pub enum AnyModel {
-    /// GPT-2, read whole.
-    Gpt2(Gpt2Weights),
-    /// Llama, read tensor by tensor when it is loaded.
-    Llama(Box<LlamaCheckpoint>),
+    /// GPT-2.
+    Gpt2(Box<Checkpoint<Gpt2Config>>),
+    /// Llama.
+    Llama(Box<Checkpoint<LlamaConfig>>),
 }
 
 impl AnyModel {
     /// Opens a Hugging Face folder, a GGUF file, or an llm.c or llama2.c file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let llama = if path.is_dir() {
-            model_type(path)?.as_deref() == Some("llama")
-        } else {
-            let head = ModelFile::open(path)?.head(HEAD)?;
-            matches!(sniff(&head), Kind::Gguf | Kind::PerhapsLlama2C)
+        let kind = if path.is_dir() { None } else { Some(sniff(&ModelFile::open(path)?.head(HEAD)?)) };
+        let llama = match kind {
+            None => model_type(path)?.as_deref() == Some("llama"),
+            Some(Kind::Gguf) => {
+                let (_, header) = gguf::open(path)?;
+                header.get(ARCHITECTURE).and_then(Value::as_str) != Some("gpt2")
+            }
+            Some(kind) => kind == Kind::PerhapsLlama2C,
         };
-        if llama {
-            Ok(AnyModel::Llama(Box::new(LlamaCheckpoint::open(path)?)))
-        } else {
-            Ok(AnyModel::Gpt2(load_gpt2(path)?))
+        Ok(match llama {
+            true => AnyModel::Llama(Box::new(Checkpoint::open(path)?)),
+            false => AnyModel::Gpt2(Box::new(Checkpoint::open(path)?)),
+        })
+    }
+
+    fn config(&self) -> (usize, usize, usize) {
+        fn of<C: ModelConfig>(c: &C) -> (usize, usize, usize) {
+            (c.vocab_size(), c.context_len(), c.parameter_count())
+        }
+        match self {
+            AnyModel::Gpt2(checkpoint) => of(&checkpoint.config),
+            AnyModel::Llama(checkpoint) => of(&checkpoint.config),
         }
     }
 
     /// V, the tokens that can be predicted.
     pub fn vocab_size(&self) -> usize {
-        match self {
-            AnyModel::Gpt2(weights) => weights.config.vocab_size(),
-            AnyModel::Llama(checkpoint) => checkpoint.config.vocab_size,
-        }
+        self.config().0
     }
 
     /// Most tokens of a sequence.
     pub fn context_len(&self) -> usize {
-        match self {
-            AnyModel::Gpt2(weights) => weights.config.seq_len(),
-            AnyModel::Llama(checkpoint) => checkpoint.config.context_len,
-        }
+        self.config().1
     }
 
     /// Number of parameters, a tied head counted once.
     pub fn parameter_count(&self) -> usize {
+        self.config().2
+    }
+
+    /// For each tensor of the files, in the order of the parameter table: its block, if it belongs to one, and its place.
+    pub fn tensors(&self) -> Vec<(Option<usize>, &Place)> {
+        fn of<C: ModelConfig>(checkpoint: &Checkpoint<C>) -> Vec<(Option<usize>, &Place)> {
+            let table = checkpoint.config.table();
+            let rows = table.iter().zip(&checkpoint.places);
+            rows.flat_map(|(spec, places)| places.iter().map(|place| (spec.layer, place))).collect()
+        }
         match self {
-            AnyModel::Gpt2(weights) => weights.config.parameter_count(),
-            AnyModel::Llama(checkpoint) => checkpoint.config.parameter_count(),
+            AnyModel::Gpt2(checkpoint) => of(checkpoint),
+            AnyModel::Llama(checkpoint) => of(checkpoint),
         }
     }
 
@@ -75,7 +97,7 @@ impl AnyModel {
     /// Begin and end of a text, as far as the model's own files name them.
     pub fn special(&self) -> SpecialIds {
         match self {
-            AnyModel::Gpt2(weights) => weights.special.clone(),
+            AnyModel::Gpt2(checkpoint) => checkpoint.special.clone(),
             AnyModel::Llama(checkpoint) => checkpoint.special.clone(),
         }
     }

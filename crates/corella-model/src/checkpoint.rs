@@ -1,178 +1,96 @@
-//! Where the tensors of a checkpoint lie, and reading them in pieces, so that none lies in memory twice.
+//! A checkpoint: a model's shape, and for every part of its parameter table the place where a file keeps it.
+
+use std::path::Path;
 
 use corella_ops::WeightFormat;
-use corella_ops::quant::dequantize_row;
 
-use crate::formats::{Cause, Encoding, FormatError, ModelFile};
+use crate::ModelError;
+use crate::exchange::{Exchange, gguf, hugging_face};
+use crate::formats::sniff::{HEAD, Kind, sniff};
+use crate::formats::{Cause, FormatError, ModelFile};
+use crate::params::{ModelConfig, ParamSpec};
+use crate::place::Place;
+use crate::source::Source;
+use crate::special_ids::SpecialIds;
 
-/// Bytes that are read at once, about.
-const PIECE: usize = 4 << 20;
-
-/// How the rows of a file stand to the rows in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowOrder {
-    /// The same.
-    AsStored,
-    /// Heads whose rotary pairs are neighbours (2i, 2i+1) in the file, and halves (i, i + HS/2) in memory.
-    NeighboursToHalves {
-        /// HS.
-        head_size: usize,
-    },
+/// A checkpoint that is open for reading.
+#[derive(Debug)]
+pub struct Checkpoint<C> {
+    /// The shape.
+    pub config: C,
+    /// Begin and end of a text.
+    pub special: SpecialIds,
+    /// The open files.
+    pub files: Vec<ModelFile>,
+    /// For each row of the parameter table, for each of its parts, where it lies.
+    pub places: Vec<Vec<Place>>,
 }
 
-/// A tensor of a file: a matrix (rows, cols), or a vector of one row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its name in the file.
-    pub name: String,
-    /// Which of the checkpoint's files.
-    pub file: usize,
-    /// First byte in the file.
-    pub begin: u64,
-    /// How its numbers are stored.
-    pub format: WeightFormat,
-    /// Rows.
-    pub rows: usize,
-    /// Columns, whole blocks of the format.
-    pub cols: usize,
-    /// How the rows stand to those in memory.
-    pub order: RowOrder,
+impl<C: Exchange> Checkpoint<C> {
+    /// Opens a Hugging Face folder, a GGUF file, or a file of the kind that only this family has.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if path.is_dir() {
+            return hugging_face::open(path);
+        }
+        let head = ModelFile::open(path)?.head(HEAD)?;
+        match sniff(&head) {
+            Kind::Gguf => gguf::open(path),
+            kind if kind == C::OWN_FILE => C::open_own_file(path),
+            Kind::Pickle => Err(Cause::PickleRefused.of(path).into()),
+            kind => {
+                let found = format!("{:?}", String::from_utf8_lossy(&head[..head.len().min(4)]));
+                Err(Cause::BadMagic { expected: "model", found, looks_like: kind.describe() }.of(path).into())
+            }
+        }
+    }
 }
 
-impl Place {
-    /// Bytes of a row.
-    pub fn row_bytes(&self) -> usize {
-        self.cols / self.format.block_len() * self.format.block_bytes()
-    }
-
-    /// Bytes of all rows.
-    pub fn bytes(&self) -> u64 {
-        self.rows as u64 * self.row_bytes() as u64
-    }
-
-    /// Calls `use_rows` with the bytes of some rows and the number of the first, in the order of memory, until all were
-    /// seen. A weight that is not finite is an error.
-    pub fn read_pieces(&self, files: &[ModelFile], mut use_rows: impl FnMut(usize, &[u8])) -> Result<(), FormatError> {
-        let file = &files[self.file];
-        let row = self.row_bytes();
-        let unit = match self.order {
-            RowOrder::AsStored => 1,
-            RowOrder::NeighboursToHalves { head_size } => head_size,
+impl<C: ModelConfig> Checkpoint<C> {
+    /// With the place of every part of the table as `find` gives it for a row and the number of its part.
+    pub(crate) fn with_places(
+        config: C,
+        special: SpecialIds,
+        files: Vec<ModelFile>,
+        mut find: impl FnMut(&C, &ParamSpec<C::Tensor>, usize) -> Result<Place, FormatError>,
+    ) -> Result<Self, FormatError> {
+        let table = config.table();
+        let mut row = |spec: &ParamSpec<C::Tensor>| {
+            (0..spec.parts.len()).map(|part| find(&config, spec, part)).collect::<Result<Vec<_>, _>>()
         };
-        let step = (PIECE / row.max(1) / unit).max(1) * unit;
-        let (mut bytes, mut turned) = (Vec::new(), Vec::new());
-        for first in (0..self.rows).step_by(step) {
-            let n = step.min(self.rows - first);
-            bytes.resize(n * row, 0);
-            file.read_at(self.begin + (first * row) as u64, &mut bytes)?;
-            if let Some(index) = first_not_finite(self.format, &bytes) {
-                let index = (first * self.cols + index) as u64;
-                return Err(Cause::NonFinite { tensor: self.name.clone(), index }.of(file.path()));
-            }
-            if self.order == RowOrder::AsStored {
-                use_rows(first, &bytes);
-            } else {
-                turned.clear();
-                bytes.chunks_exact(unit * row).for_each(|head| halves(head, row, &mut turned));
-                use_rows(first, &turned);
-            }
-        }
-        Ok(())
+        let places = table.iter().map(&mut row).collect::<Result<_, _>>()?;
+        Ok(Checkpoint { config, special, files, places })
     }
 
-    /// All values, in the order of memory.
-    pub fn read_f32(&self, files: &[ModelFile]) -> Result<Vec<f32>, FormatError> {
-        let mut values = vec![0.0; self.rows * self.cols];
-        self.read_pieces(files, |first, bytes| {
-            let rows = values[first * self.cols..].chunks_exact_mut(self.cols);
-            bytes.chunks_exact(self.row_bytes()).zip(rows).for_each(|(b, out)| dequantize_row(self.format, b, out));
-        })?;
-        Ok(values)
+    /// An error if a file changed since it was opened.
+    pub fn check_unchanged(&self) -> Result<(), FormatError> {
+        self.files.iter().try_for_each(ModelFile::check_unchanged)
+    }
+
+    /// Bytes of a row of the table, as the files keep it.
+    pub fn bytes(&self, row: usize) -> u64 {
+        self.places[row].iter().map(Place::bytes).sum()
+    }
+
+    /// The format of most numbers where that is a plain one, else F32.
+    pub fn plain_format(&self) -> WeightFormat {
+        let first = self.places.iter().flatten().find(|place| place.rows > 1).map(|place| place.format);
+        first.filter(|format| format.block_len() == 1).unwrap_or(WeightFormat::F32)
     }
 }
 
-/// Appends a head's rows: first those of even number, then those of odd.
-fn halves(head: &[u8], row: usize, out: &mut Vec<u8>) {
-    for parity in [0, 1] {
-        head.chunks_exact(row).skip(parity).step_by(2).for_each(|r| out.extend_from_slice(r));
-    }
-}
-
-/// Appends a head's rows the other way round: those of the two halves in turns.
-pub fn neighbours(head: &[u8], row: usize, out: &mut Vec<u8>) {
-    let (first, second) = head.split_at(head.len() / 2);
-    for (a, b) in first.chunks_exact(row).zip(second.chunks_exact(row)) {
-        out.extend_from_slice(a);
-        out.extend_from_slice(b);
-    }
-}
-
-/// Index of the first number, or of the first number of the first block, that is infinite or not a number.
-fn first_not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
-    let half = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
-    match format {
-        WeightFormat::F32 => bytes.chunks_exact(4).position(|b| half(&b[2..]) & 0x7f80 == 0x7f80),
-        WeightFormat::Bf16 => bytes.chunks_exact(2).position(|b| half(b) & 0x7f80 == 0x7f80),
-        WeightFormat::F16 => bytes.chunks_exact(2).position(|b| half(b) & 0x7c00 == 0x7c00),
-        blocks => {
-            let scales = scale_offsets(blocks);
-            let wrong = |block: &[u8]| scales.iter().any(|at| half(&block[*at..]) & 0x7c00 == 0x7c00);
-            bytes.chunks_exact(blocks.block_bytes()).position(wrong).map(|i| i * blocks.block_len())
-        }
-    }
-}
-
-/// Where the half-precision scales of a block lie.
-fn scale_offsets(format: WeightFormat) -> &'static [usize] {
-    use WeightFormat::*;
-    match format {
-        F32 | F16 | Bf16 => &[],
-        Q8_0 | Q4_0 | Q5_0 | IQ4_NL | IQ4_XS => &[0],
-        Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
-        Q2_K => &[80, 82],
-        Q3_K => &[108],
-        Q6_K => &[208],
-    }
-}
-
-/// The format of a tensor's numbers, if models are computed from it.
-pub fn computable(encoding: Encoding, tensor: &str) -> Result<WeightFormat, Cause> {
-    encoding.weights().ok_or_else(|| Cause::UnknownType {
-        field: format!("tensor {tensor}"),
-        found: encoding.name().to_owned(),
-        allowed: "F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS are computed",
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbouring_pairs_become_halves_and_back() {
-        let file: Vec<u8> = vec![0, 10, 1, 11, 2, 12, 3, 13];
-        let mut memory = Vec::new();
-        halves(&file, 1, &mut memory);
-        assert_eq!(memory, [0, 1, 2, 3, 10, 11, 12, 13]);
-        let mut back = Vec::new();
-        neighbours(&memory, 1, &mut back);
-        assert_eq!(back, file);
+impl<C: ModelConfig> Source<C> for Checkpoint<C> {
+    fn config(&self) -> &C {
+        &self.config
     }
 
-    #[test]
-    fn numbers_that_are_not_finite_are_found_and_subnormals_are_not() {
-        let f32s = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        assert_eq!(first_not_finite(WeightFormat::F32, &f32s(&[1.0, f32::MAX, 1e-45, f32::NAN])), Some(3));
-        assert_eq!(first_not_finite(WeightFormat::F32, &f32s(&[1.0, f32::NEG_INFINITY])), Some(1));
-        assert_eq!(first_not_finite(WeightFormat::Bf16, &[0x7f, 0x7f, 0x01, 0x00, 0x80, 0xff]), Some(2));
-        assert_eq!(first_not_finite(WeightFormat::F16, &[0xff, 0x7b, 0x01, 0x00, 0x00, 0x7c]), Some(2));
-        for format in WeightFormat::ALL.into_iter().filter(|f| f.block_len() > 1) {
-            let mut blocks = vec![0u8; 2 * format.block_bytes()];
-            let scale = format.block_bytes() + scale_offsets(format)[0];
-            blocks[scale] = 1;
-            assert_eq!(first_not_finite(format, &blocks), None, "a subnormal scale of {}", format.name());
-            blocks[scale + 1] = 0x7e;
-            assert_eq!(first_not_finite(format, &blocks), Some(format.block_len()), "{}", format.name());
-        }
+    fn format(&self, row: usize, part: usize) -> WeightFormat {
+        self.places[row][part].format
+    }
+
+    fn read_rows(&self, row: usize, part: usize, use_rows: &mut dyn FnMut(usize, &[u8])) -> Result<(), FormatError> {
+        let place = &self.places[row][part];
+        place.read_pieces(&self.files, use_rows)?;
+        // A file that was replaced while it was read would give a mixture of two models.
+        self.files[place.file].check_unchanged()
     }
 }

@@ -1,22 +1,33 @@
 //! GPT-2 and Llama as explicit calls over one parameter table each, and the files they are exchanged in.
 
 mod any;
-pub mod checkpoint;
+mod checkpoint;
 mod error;
+pub mod exchange;
 pub mod formats;
 pub mod gpt2;
 pub mod llama;
 pub mod memory;
 mod one_sequence;
+pub mod params;
+pub mod place;
+mod random;
+mod source;
 mod special_ids;
 pub mod step;
 pub mod step_options;
 pub mod text_model;
+mod training;
 
 pub use any::AnyModel;
+pub use checkpoint::Checkpoint;
 pub use error::ModelError;
+pub use memory::Recompute;
 pub use one_sequence::OneSequence;
+pub use random::Mersenne;
+pub use source::{Source, Weights};
 pub use special_ids::SpecialIds;
 pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut};
 pub use step_options::{KvKind, StepOptions};
 pub use text_model::{AdamW, BatchShape, Dtype, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};
+pub use training::{Network, Training};

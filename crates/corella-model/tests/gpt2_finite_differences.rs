@@ -1,7 +1,8 @@
 //! The whole model's gradient against the slope of its own loss in f64, and the f32 backend against the f64 one.
 
-use corella_model::gpt2::{Gpt2Config, Gpt2Train, Gpt2Weights, Recompute, param_specs};
-use corella_model::{AdamW, BatchShape, Dtype, ParamPart, TrainModel};
+use corella_model::gpt2::{Gpt2Config, Gpt2Train, Gpt2Weights};
+use corella_model::params::ModelConfig;
+use corella_model::{AdamW, BatchShape, Dtype, ParamPart, Recompute, TrainModel};
 use corella_ops::OpsInfer;
 use corella_ops::cases::Random;
 use corella_ops::cpu::{Cpu, CpuOptions, Path};
@@ -15,9 +16,9 @@ const V: usize = 13;
 fn weights() -> Gpt2Weights {
     let config = Gpt2Config::new(V, 2, 2, 6, T + 1).expect("a valid shape");
     let mut random = Random::new(11);
-    let specs = param_specs(&config);
-    let tensors = specs.iter().map(|spec| random.normals(spec.rows * spec.cols).iter().map(|x| 0.5 * x).collect());
-    Gpt2Weights { tensors: tensors.collect(), special: Default::default(), config }
+    let specs = config.table();
+    let tensors = specs.iter().map(|spec| random.normals(spec.len()).iter().map(|x| 0.5 * x).collect());
+    Gpt2Weights { tensors: tensors.collect(), config }
 }
 
 fn batch() -> (Vec<u32>, Vec<u32>) {

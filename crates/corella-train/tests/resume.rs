@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use corella_model::gpt2::{Gpt2Config, Gpt2Files, Gpt2Train, Recompute, random_weights};
-use corella_model::{BatchShape, Dtype, TextModel};
+use corella_model::exchange::KeptAs;
+use corella_model::gpt2::{Gpt2Config, Gpt2Train};
+use corella_model::{BatchShape, Dtype, Recompute, SpecialIds, TextModel, Weights};
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::{Dataset, Order};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
@@ -53,7 +54,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
     let ids = tokenizer.encode(&text);
     let batch = BatchShape { b: 2, t: 16 };
     let ops = Cpu::new(CpuOptions { threads: Some(2), path: None }).expect("available");
-    let model = Gpt2Train::new(ops, &random_weights(&config, 1), batch, Recompute::None, dtype).expect("fits");
+    let model = Gpt2Train::new(ops, &Weights::random(&config, 1), batch, Recompute::None, dtype).expect("fits");
     let plan = RunPlan {
         model: ModelPlan {
             name: "gpt2-custom".into(),
@@ -89,7 +90,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
         plan,
         dir: dir.to_path_buf(),
         model: Box::new(model),
-        files: Box::new(Gpt2Files { config, special: Default::default() }),
+        files: Box::new(KeptAs { config, special: SpecialIds::default() }),
         data: Dataset::from_parts(tokenizer, ids.clone(), ids),
         resume,
         environment: [("test".to_owned(), "yes".to_owned())].into(),

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::prepare::PrepareArgs;
 use crate::commands::tokenizer::TokenizerCommand;
-use corella_model::Dtype;
+use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
 
 /// Train GPT-2 from random weights, and continue text with what came out.
@@ -378,6 +378,16 @@ pub enum KvType {
     Q8,
 }
 
+impl From<KvType> for KvKind {
+    fn from(name: KvType) -> KvKind {
+        match name {
+            KvType::F16 => KvKind::F16,
+            KvType::Bf16 => KvKind::Bf16,
+            KvType::Q8 => KvKind::Q8,
+        }
+    }
+}
+
 fn weight_format_parser() -> impl TypedValueParser<Value = WeightFormat> {
     PossibleValuesParser::new(["f32", "f16", "bf16", "q8_0", "q4_0"]).map(|name| {
         let known = WeightFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(&name));
@@ -390,9 +400,9 @@ fn weight_format_parser() -> impl TypedValueParser<Value = WeightFormat> {
 pub struct ConvertArgs {
     /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name
     pub input: PathBuf,
-    /// A folder (Hugging Face), a name ending in .gguf, or one ending in .bin (llm.c, f32)
+    /// A folder (Hugging Face), a name ending in .gguf, or one ending in .bin (llm.c, f32 or bf16)
     pub output: PathBuf,
-    /// Number format of the matrices [default: f16 in a .gguf, as they are in a folder]
+    /// Number format of the matrices [default: f16 in a .gguf, elsewhere as they are]
     #[arg(long, value_parser = weight_format_parser())]
     pub dtype: Option<WeightFormat>,
 }

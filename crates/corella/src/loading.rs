@@ -2,22 +2,23 @@
 
 use std::cell::Cell;
 
+use corella_model::Source;
 use corella_model::formats::FormatError;
-use corella_model::llama::{LlamaConfig, LlamaSource, param_specs};
+use corella_model::params::ModelConfig;
 use corella_ops::WeightFormat;
 
-/// A Llama's weights, and how much of them has been read.
-pub struct Watched<'a> {
-    source: &'a dyn LlamaSource,
+/// A model's weights, and how much of them has been read.
+pub struct Watched<'a, C> {
+    source: &'a dyn Source<C>,
     total: u64,
     read: Cell<u64>,
     progress: &'a dyn Fn(f32),
 }
 
-impl<'a> Watched<'a> {
+impl<'a, C: ModelConfig> Watched<'a, C> {
     /// Reads `source`, and tells `progress` the share done (0 … 1) after each piece.
-    pub fn new(source: &'a dyn LlamaSource, progress: &'a dyn Fn(f32)) -> Watched<'a> {
-        let specs = param_specs(source.config());
+    pub fn new(source: &'a dyn Source<C>, progress: &'a dyn Fn(f32)) -> Watched<'a, C> {
+        let specs = source.config().table();
         let bytes = specs.iter().enumerate().flat_map(|(row, spec)| {
             spec.parts.iter().enumerate().map(move |(part, p)| {
                 let format = source.format(row, part);
@@ -29,8 +30,8 @@ impl<'a> Watched<'a> {
     }
 }
 
-impl LlamaSource for Watched<'_> {
-    fn config(&self) -> &LlamaConfig {
+impl<C: ModelConfig> Source<C> for Watched<'_, C> {
+    fn config(&self) -> &C {
         self.source.config()
     }
 

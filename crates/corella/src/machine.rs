@@ -34,6 +34,13 @@ pub fn available_memory() -> Option<u64> {
     memory().map(|memory| memory.available)
 }
 
+/// The most memory that this process has held at once, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// The processor's name, where the system says.
 pub fn processor() -> Option<String> {
     let mut system = System::new().ok()?;

@@ -1,11 +1,13 @@
 //! A MODEL argument: found and looked at first, loaded when it is known how much room is needed.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use corella_infer::TokenBytes;
 use corella_model::formats::gguf;
-use corella_model::gpt2::Gpt2Step;
+use corella_model::gpt2::{Gpt2Config, Gpt2Infer};
 use corella_model::llama::LlamaInfer;
-use corella_model::{AnyModel, StepModel, StepOptions};
+use corella_model::{AnyModel, StepModel, StepOptions, Weights};
 use corella_ops::OpsInfer;
 use corella_text::tokenizer::Tokenizer;
 
@@ -16,11 +18,13 @@ use crate::gguf_vocab::gguf_vocab;
 use crate::inputs::{open_any, tokenizer_for};
 use crate::loading::Watched;
 
+/// What to do about a model without a tokenizer.
+const NAME_IT: &str = "name the tokenizer with --tokenizer FILE";
+
 /// A model's files, and the tokenizer that goes with them.
 pub struct Opened {
-    /// Turns text into the model's ids and back.
-    pub tokenizer: Tokenizer,
     files: AnyModel,
+    tokenizer: Option<Tokenizer>,
 }
 
 /// Finds the files of a MODEL argument and its tokenizer: the one named, else the one inside or beside the weights,
@@ -32,7 +36,23 @@ pub fn open(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
         None => own_tokenizer(&files, &at)?,
     };
     tokenizer.padding_in(files.vocab_size())?;
-    Ok(Opened { tokenizer, files })
+    Ok(Opened { files, tokenizer: Some(tokenizer) })
+}
+
+/// The same for token ids, which need no tokenizer: where there is none, tokens are shown as their numbers.
+pub fn open_for_ids(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
+    if tokenizer.is_some() {
+        return open(path, tokenizer);
+    }
+    let (files, at) = open_any(path)?;
+    let tokenizer = own_tokenizer(&files, &at).and_then(|own| {
+        own.padding_in(files.vocab_size())?;
+        Ok(own)
+    });
+    if let Err(why) = &tokenizer {
+        eprintln!("note: tokens are shown as numbers: {why}");
+    }
+    Ok(Opened { files, tokenizer: tokenizer.ok() })
 }
 
 /// The tokenizer inside or beside the weights found at `at`, else GPT-2's where the vocabulary has its size.
@@ -55,10 +75,28 @@ pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
     } else if files.vocab_size() >= Tokenizer::gpt2().vocab_size() && matches!(files, AnyModel::Gpt2(_)) {
         return Ok(Tokenizer::gpt2());
     }
-    Err(Failure::new(format!("{} carries no tokenizer", at.display())).hint("name the tokenizer with --tokenizer FILE"))
+    Err(Failure::new(format!("{} carries no tokenizer", at.display())).hint(NAME_IT))
 }
 
 impl Opened {
+    /// Turns text into the model's ids and back.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        self.tokenizer.clone().ok_or_else(|| Failure::new("the model carries no tokenizer").hint(NAME_IT))
+    }
+
+    /// The bytes of each token; the number of a token, and a space, where there is no tokenizer.
+    pub fn token_bytes(&self) -> TokenBytes {
+        match self.tokenizer.clone() {
+            Some(tokenizer) => Arc::new(move |before, id| tokenizer.token_bytes_after(before, id).to_vec()),
+            None => Arc::new(|_, id| format!("{id} ").into_bytes()),
+        }
+    }
+
+    /// Tokens that may be given and drawn: those behind the tokenizer's own are padding.
+    pub fn known_tokens(&self) -> usize {
+        self.tokenizer.as_ref().map_or(self.files.vocab_size(), Tokenizer::vocab_size)
+    }
+
     /// Most tokens of a sequence.
     pub fn context_len(&self) -> usize {
         self.files.context_len()
@@ -66,7 +104,7 @@ impl Opened {
 
     /// The tokens that end a text: the tokenizer's, and those that the model's files name.
     pub fn eos(&self) -> Vec<u32> {
-        let mut eos = self.tokenizer.stop_ids().to_vec();
+        let mut eos = self.tokenizer.as_ref().map_or(Vec::new(), |tokenizer| tokenizer.stop_ids().to_vec());
         eos.extend(self.files.special().eos);
         eos.retain(|id| (*id as usize) < self.files.vocab_size());
         eos
@@ -79,7 +117,7 @@ impl Opened {
 
     /// Loads the weights; see [`load`].
     pub fn load(self, common: &Common, options: StepOptions, invariance: Invariance) -> Result<Box<dyn StepModel>> {
-        load(self.files, common, options, invariance)
+        load(Loadable::Files(self.files), common, options, invariance)
     }
 
     /// The same, and tells `progress` the share that has been read.
@@ -90,7 +128,7 @@ impl Opened {
         invariance: Invariance,
         progress: &dyn Fn(f32),
     ) -> Result<Box<dyn StepModel>> {
-        load_watched(self.files, common, options, invariance, progress)
+        load_watched(Loadable::Files(self.files), common, options, invariance, progress)
     }
 }
 
@@ -110,40 +148,49 @@ impl Invariance {
     }
 }
 
+/// Weights in files, or in memory.
+pub enum Loadable {
+    /// A model's files.
+    Files(AnyModel),
+    /// A GPT-2 of random numbers.
+    Random(Weights<Gpt2Config>),
+}
+
 /// Loads a model's weights on the device that is asked for, with the room that `options` say.
 pub fn load(
-    files: AnyModel,
+    weights: Loadable,
     common: &Common,
     options: StepOptions,
     invariance: Invariance,
 ) -> Result<Box<dyn StepModel>> {
-    load_watched(files, common, options, invariance, &|_| {})
+    load_watched(weights, common, options, invariance, &|_| {})
 }
 
 fn load_watched(
-    files: AnyModel,
+    weights: Loadable,
     common: &Common,
     options: StepOptions,
     invariance: Invariance,
     progress: &dyn Fn(f32),
 ) -> Result<Box<dyn StepModel>> {
     match TrainDevice::choose(common)? {
-        TrainDevice::Cpu(ops) => load_on(ops, files, options, progress),
+        TrainDevice::Cpu(ops) => load_on(ops, weights, options, progress),
         TrainDevice::Cuda(ops, _) if invariance == Invariance::OfBatch => {
-            load_on(ops.with_batch_invariance(), files, options, progress)
+            load_on(ops.with_batch_invariance(), weights, options, progress)
         }
-        TrainDevice::Cuda(ops, _) => load_on(*ops, files, options, progress),
+        TrainDevice::Cuda(ops, _) => load_on(*ops, weights, options, progress),
     }
 }
 
 fn load_on<B: OpsInfer>(
     ops: B,
-    files: AnyModel,
+    weights: Loadable,
     options: StepOptions,
     progress: &dyn Fn(f32),
 ) -> Result<Box<dyn StepModel>> {
-    Ok(match files {
-        AnyModel::Gpt2(weights) => Box::new(Gpt2Step::new(ops, weights, options)?),
-        AnyModel::Llama(checkpoint) => Box::new(LlamaInfer::new(ops, &Watched::new(&*checkpoint, progress), options)?),
+    Ok(match weights {
+        Loadable::Random(weights) => Box::new(Gpt2Infer::new(ops, &weights, options)?),
+        Loadable::Files(AnyModel::Gpt2(c)) => Box::new(Gpt2Infer::new(ops, &Watched::new(&*c, progress), options)?),
+        Loadable::Files(AnyModel::Llama(c)) => Box::new(LlamaInfer::new(ops, &Watched::new(&*c, progress), options)?),
     })
 }

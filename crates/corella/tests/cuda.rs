@@ -14,7 +14,8 @@ const DRIVER: &str = "int cuInit(unsigned flags) { (void)flags; return 100; }\n"
 fn driver(dir: &Path) -> bool {
     let source = dir.join("driver.c");
     std::fs::write(&source, DRIVER).expect("a file");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(dir.join("libcuda.so.1")).arg(&source).status();
+    let compiled =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(dir.join("libcuda.so.1")).arg(&source).status();
     match compiled {
         Ok(status) if status.success() => {
             // Found under either name before a real driver is.

@@ -47,10 +47,14 @@ fn weights_survive_every_format_and_training_starts_from_each() {
     let folder = Folder::new("formats");
     let text = folder.text().display().to_string();
     let path = |name: &str| folder.join(name).display().to_string();
-    let (run, bin, hf) = (path("run"), path("model.bin"), path("hf"));
+    let (run, bin, hf, gguf) = (path("run"), path("model.bin"), path("hf"), path("model.gguf"));
     done(&small_run(&text, &run, "6"));
     done(&["convert", &run, &bin]);
     done(&["convert", &bin, &hf]);
+    // The way on: from a folder to GGUF, from there to llm.c, which is the file that was written first.
+    done(&["convert", &run, &gguf, "--dtype", "f32"]);
+    done(&["convert", &gguf, &path("again.bin")]);
+    assert!(std::fs::read(&bin).expect("read") == std::fs::read(path("again.bin")).expect("read"));
     let tokenizer = format!("{run}/tokenizer.json");
     let greedy = |model: &str| {
         let args = ["generate", model, "-p", "The old", "--max-tokens", "12", "--temperature", "0", "--json"];
@@ -61,10 +65,11 @@ fn weights_survive_every_format_and_training_starts_from_each() {
     let ids = greedy(&run);
     assert_eq!(ids, greedy(&bin));
     assert_eq!(ids, greedy(&hf));
+    assert_eq!(ids, greedy(&gguf));
 
     // A learning rate of 0 shows that the first loss is that of the weights started from.
     let mut firsts = Vec::new();
-    for (i, model) in [&run, &bin, &hf].into_iter().enumerate() {
+    for (i, model) in [&run, &bin, &hf, &gguf].into_iter().enumerate() {
         let out = path(&format!("from-{i}"));
         let args = ["train", &text, "--out", &out, "--init-from", model, "--tokenizer", &tokenizer, "--steps", "1"];
         let mut args = args.to_vec();
@@ -74,6 +79,7 @@ fn weights_survive_every_format_and_training_starts_from_each() {
     }
     assert_eq!(firsts[0], firsts[1]);
     assert_eq!(firsts[0], firsts[2]);
+    assert_eq!(firsts[0], firsts[3]);
 }
 
 #[test]

@@ -90,6 +90,51 @@ fn a_llama_survives_the_way_through_gguf_in_every_format() {
 }
 
 #[test]
+fn a_gpt2_survives_the_way_through_gguf_in_every_format() {
+    let folder = Folder::new("gpt2-gguf");
+    let (text, out) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    let flags = "--model gpt2-custom --n-layer 2 --n-head 2 --n-embd 32 --seq-len 32 --vocab-size 300 --micro-batch 4 --steps 60 --warmup-steps 5 --sample-every 0 --val-every 0 --lr 1e-2";
+    let mut args = vec!["train", &text, "--out", &out];
+    args.extend(flags.split(' '));
+    done(&args);
+    let loss = |model: &str| {
+        let found = json(&done(&["eval", model, "--text", &text, "--json"]));
+        found["nll"].as_f64().expect("a number") / found["tokens"].as_f64().expect("a number")
+    };
+    let exact = loss(&out);
+    for (format, allowed) in [("f32", 1e-6), ("f16", 1e-3), ("bf16", 1e-2), ("q8_0", 1e-2), ("q4_0", 0.2)] {
+        let file = folder.join(&format!("{format}.gguf")).display().to_string();
+        done(&["convert", &out, &file, "--dtype", format]);
+        let found = loss(&file);
+        assert!((found - exact).abs() < allowed, "{format}: {found} {exact}");
+        let model = json(&done(&["inspect", &file, "--json"]));
+        assert_eq!((&model["family"], &model["config"]["n_embd"]), (&"gpt2".into(), &32.into()));
+    }
+    // A folder cannot hold blocks; a quantised file becomes one of whole numbers again.
+    let again = folder.join("again").display().to_string();
+    done(&["convert", &folder.join("q8_0.gguf").display().to_string(), &again]);
+    assert!((loss(&again) - exact).abs() < 1e-2);
+    let refused = corella(&["convert", &out, &folder.join("no").display().to_string(), "--dtype", "q8_0"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_model_without_tokenizer_continues_ids() {
+    for model in ["llama/model", "gpt2/model"] {
+        let out = corella(&["generate", &fixture(model), "--prompt-ids", "1,2,3", "--max-tokens", "4", "--json"]);
+        assert!(out.status.success() && stderr(&out).contains("tokens are shown as numbers"), "{}", stderr(&out));
+        let found = json(&String::from_utf8_lossy(&out.stdout));
+        let ids = found["choices"][0]["ids"].as_array().expect("ids");
+        assert_eq!(ids.len(), 4);
+        let text: String = ids.iter().map(|id| format!("{id} ")).collect();
+        assert_eq!(found["choices"][0]["text"], text);
+        assert_eq!(found["prompt_ids"], serde_json::json!([1, 2, 3]));
+        let refused = corella(&["generate", &fixture(model), "-p", "text"]);
+        assert!(stderr(&refused).contains("--tokenizer"), "{}", stderr(&refused));
+    }
+}
+
+#[test]
 fn trained_models_are_measured_alike_in_every_file_that_holds_them() {
     let Some(dir) = checkpoints() else { return };
     let folder = Folder::new("alike");

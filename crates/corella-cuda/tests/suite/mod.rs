@@ -3,8 +3,8 @@
 pub mod inference;
 
 use corella_cuda::Cuda;
-use corella_model::gpt2::{Gpt2Config, Gpt2Train, Recompute, random_weights};
-use corella_model::{AdamW, BatchShape, Dtype, TrainModel};
+use corella_model::gpt2::{Gpt2Config, Gpt2Train};
+use corella_model::{AdamW, BatchShape, Dtype, Recompute, TrainModel, Weights};
 use corella_ops::OpsTrain;
 use corella_ops::cases::{Expected, training};
 use corella_ops::cpu::{Cpu, CpuOptions};
@@ -40,7 +40,7 @@ pub fn same_bits(one: &Cuda, other: &Cuda) {
 fn updates<B: OpsTrain>(ops: B, dtype: Dtype, recompute: Recompute, steps: u64) -> Vec<[f64; 2]> {
     let config = Gpt2Config::new(97, 2, 2, 32, 16).expect("a shape");
     let batch = BatchShape { b: 2, t: 16 };
-    let mut model = Gpt2Train::new(ops, &random_weights(&config, 3), batch, recompute, dtype).expect("fits");
+    let mut model = Gpt2Train::new(ops, &Weights::random(&config, 3), batch, recompute, dtype).expect("fits");
     let ids: Vec<u32> = (0..65).map(|i| (i * i * 31 + i * 7) % 97).collect();
     (1..=steps)
         .map(|step| {

@@ -7,29 +7,35 @@
 //! 3. top-k, then top-p, then min-p, then typical-p, each with the probabilities renormalised over what is left;
 //! 4. the draw: 64 random bits, a hash of (seed, sample, position), pick a place in the weights in order of id.
 //!
-//! Weights are whole numbers ([`weights`]), so every cut and every draw is exact and independent of how it was found.
+//! Weights are whole numbers ([`corella_ops::cpu::draw`]), so every cut and every draw is exact and independent of how it
+//! was found. One thread draws while the others wait, so a cut looks at what is left only: once a filter has made a list of
+//! it, the vocabulary is not gone through again.
 
 mod history;
 mod params;
 mod random;
 mod select;
-mod weights;
 
 pub use history::History;
 pub use params::{SampleParams, Sampling};
 
-use select::{likelier, top_n, weighted_cut};
-use weights::{ONE, fill, max_logit};
+use corella_ops::cpu::draw::{ONE, max_logit, weight, weights};
+
+use select::{FEW, binned_cut, likelier, top_n};
 
 /// Tokens whose weights are added up together before a draw looks inside.
 const BLOCK: usize = 256;
+/// Below this many times the temperature under the largest logit a token has no weight: 2⁻⁴⁵ = e^−31.2.
+const DEEPEST: f32 = 32.0;
 
 /// Working memory of draws; it keeps nothing from one to the next.
 #[derive(Debug, Default)]
 pub struct Sampler {
     weights: Vec<u64>,
     order: Vec<(f32, u32)>,
+    spare: Vec<(f32, u32)>,
     deviations: Vec<(f64, u32)>,
+    kept: Vec<(u32, u64)>,
 }
 
 /// The probabilities at one position.
@@ -45,6 +51,18 @@ pub struct Distribution<'a> {
     filtered: bool,
 }
 
+/// A row of logits (V) under a temperature, and what filters have left of it so far.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    logits: &'a [f32],
+    max: f32,
+    temperature: f32,
+    /// Sum of the weights that are left.
+    total: u64,
+    /// Whether [`Sampler::order`] lists the tokens that are left; else all may be.
+    listed: bool,
+}
+
 impl Sampler {
     /// The distribution of `logits` (V, already adjusted) after temperature and filters.
     pub fn distribution<'a>(&'a mut self, logits: &'a [f32], sampling: &Sampling) -> Distribution<'a> {
@@ -52,99 +70,155 @@ impl Sampler {
         let max = max_logit(logits);
         let greedy = p.temperature == 0.0;
         let temperature = if greedy { 1.0 } else { p.temperature };
-        let mut total = if greedy {
+        let mut row = Row { logits, max, temperature, total: 0, listed: true };
+        if greedy {
             let likeliest = logits.iter().position(|l| *l == max).unwrap_or(0);
-            self.weights.clear();
-            self.weights.extend((0..logits.len()).map(|id| if id == likeliest { ONE } else { 0 }));
-            ONE
-        } else {
-            fill(&mut self.weights, logits, max, temperature)
-        };
-        if !greedy && total > 0 {
-            if let Some(k) = p.top_k {
-                total = self.top_k(logits, k).unwrap_or(total);
+            self.list(row, |order| order.push((max, likeliest as u32)));
+            if let Some(weight) = self.weights.get_mut(likeliest) {
+                *weight = ONE;
             }
+            row.total = ONE;
+        } else if let Some(k) = p.top_k.filter(|k| *k < logits.len()) {
+            row.total = self.list(row, |order| top_n(logits, k, |_| true, order));
+        } else {
+            row.total = weights(&mut self.weights, logits, max, temperature);
+            row.listed = false;
+        }
+        if !greedy && row.total > 0 {
             if let Some(p) = p.top_p.filter(|p| *p < 1.0) {
-                total = self.top_p(logits, f64::from(p), total);
+                row = self.top_p(row, f64::from(p));
             }
             if let Some(p) = p.min_p {
-                total = self.min_p(f64::from(p));
+                row = self.min_p(row, f64::from(p));
             }
             if let Some(p) = p.typical_p.filter(|p| *p < 1.0) {
-                total = self.typical(logits, max, temperature, f64::from(p), total);
+                row = self.typical(row, f64::from(p));
             }
         }
         let filtered = greedy || p.top_k.is_some() || p.top_p.is_some() || p.min_p.is_some() || p.typical_p.is_some();
+        let Row { total, .. } = row;
         Distribution { logits, weights: &self.weights, order: &mut self.order, total, max, temperature, filtered }
     }
 
-    /// Weight 0 for all behind `cut` in order of likelihood. Returns the new total.
-    fn cut(&mut self, logits: &[f32], cut: (f32, u32)) -> u64 {
+    /// Weights of the tokens that `find` lists, and 0 for all others. Returns the total.
+    fn list(&mut self, row: Row<'_>, find: impl FnOnce(&mut Vec<(f32, u32)>)) -> u64 {
+        self.order.clear();
+        find(&mut self.order);
+        self.weights.clear();
+        self.weights.resize(row.logits.len(), 0);
         let mut total = 0;
-        for (id, (weight, logit)) in self.weights.iter_mut().zip(logits).enumerate() {
-            let kept = *logit > cut.0 || (*logit == cut.0 && id as u32 <= cut.1);
-            *weight = if kept { *weight } else { 0 };
-            total += *weight;
+        for (logit, id) in &self.order {
+            let weight = weight(*logit, row.max, row.temperature);
+            if let Some(place) = self.weights.get_mut(*id as usize) {
+                *place = weight;
+                total += weight;
+            }
         }
         total
     }
 
-    fn top_k(&mut self, logits: &[f32], k: usize) -> Option<u64> {
-        if k >= logits.len() {
-            return None;
+    /// Takes the weight of all tokens but those of `order`.
+    fn keep_listed<'a>(&mut self, row: Row<'a>) -> Row<'a> {
+        self.kept.clear();
+        self.kept.extend(self.order.iter().map(|(_, id)| (*id, self.weights[*id as usize])));
+        self.weights.fill(0);
+        for (id, weight) in &self.kept {
+            self.weights[*id as usize] = *weight;
         }
-        top_n(logits, k, |_| true, &mut self.order);
-        let last = *self.order.last()?;
-        Some(self.cut(logits, last))
+        Row { total: self.kept.iter().map(|(_, weight)| weight).sum(), listed: true, ..row }
+    }
+
+    /// Takes the weight of all tokens that `left` does not keep, in a row that no filter has listed.
+    fn keep<'a>(&mut self, row: Row<'a>, left: impl Fn(usize) -> bool) -> Row<'a> {
+        let mut total = 0;
+        for (id, weight) in self.weights.iter_mut().enumerate() {
+            *weight = if left(id) { *weight } else { 0 };
+            total += *weight;
+        }
+        Row { total, ..row }
     }
 
     /// Keeps the likeliest tokens up to the one with which they reach the share `p`.
-    fn top_p(&mut self, logits: &[f32], p: f64, total: u64) -> u64 {
-        let goal = ((p * total as f64).ceil() as u64).clamp(1, total);
-        // All tokens this light weigh together no more than what may go, so none of them is the last to stay.
-        let light = (total - goal) / logits.len() as u64;
-        self.order.clear();
-        let heavy = self.weights.iter().zip(logits).enumerate().filter(|(_, (weight, _))| **weight > light);
-        self.order.extend(heavy.map(|(id, (_, logit))| (*logit, id as u32)));
-        let weights = &self.weights;
-        let last = weighted_cut(&mut self.order, likelier, |(_, id)| weights[*id as usize], goal);
-        last.map_or(total, |last| self.cut(logits, last))
+    fn top_p<'a>(&mut self, row: Row<'a>, p: f64) -> Row<'a> {
+        let goal = ((p * row.total as f64).ceil() as u64).clamp(1, row.total);
+        let mut listed = row.listed;
+        if !listed {
+            // All tokens this light weigh together no more than what may go, so none of them is the last to stay.
+            let light = (row.total - goal) / row.logits.len() as u64;
+            self.order.clear();
+            let heavy = self.weights.iter().zip(row.logits).enumerate().filter(|(_, (weight, _))| **weight > light);
+            self.order.extend(heavy.map(|(id, (_, logit))| (*logit, id as u32)).take(FEW));
+            listed = self.order.len() < FEW;
+        }
+        let (weights, per_bin) = (&self.weights, 1.0 / (DEEPEST * row.temperature));
+        let depth = |item: &(f32, u32)| (row.max - item.0) * per_bin;
+        let weight = |item: &(f32, u32)| weights[item.1 as usize];
+        let (n, order) = if listed { (self.order.len(), &self.order[..]) } else { (row.logits.len(), &[][..]) };
+        let item = |i: usize| order.get(i).copied().unwrap_or_else(|| (row.logits[i], i as u32));
+        let Some(last) = binned_cut(n, item, &mut self.spare, depth, likelier, weight, goal) else { return row };
+        if listed {
+            self.order.retain(|item| likelier(item, &last).is_le());
+            return self.keep_listed(row);
+        }
+        self.keep(row, |id| row.logits[id] > last.0 || (row.logits[id] == last.0 && id as u32 <= last.1))
     }
 
-    fn min_p(&mut self, p: f64) -> u64 {
+    /// Keeps the tokens that weigh at least the share `p` of the likeliest.
+    fn min_p<'a>(&mut self, row: Row<'a>, p: f64) -> Row<'a> {
         let least = (p * ONE as f64).ceil() as u64;
+        if row.listed {
+            let weights = &self.weights;
+            self.order.retain(|(_, id)| weights[*id as usize] >= least);
+            return self.keep_listed(row);
+        }
         let mut total = 0;
         for weight in &mut self.weights {
             *weight = if *weight >= least { *weight } else { 0 };
             total += *weight;
         }
-        total
+        Row { total, ..row }
     }
 
     /// Keeps the tokens whose surprise −ln p is closest to its mean, the entropy, until they reach the share `p`; all
     /// that are as close as the last one stay.
-    fn typical(&mut self, logits: &[f32], max: f32, temperature: f32, p: f64, total: u64) -> u64 {
-        let log_total = (total as f64 / ONE as f64).ln();
-        let surprise = |id: usize| log_total - (f64::from(logits[id]) - f64::from(max)) / f64::from(temperature);
-        let mut entropy = 0.0;
-        for (id, weight) in self.weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
-            entropy += *weight as f64 / total as f64 * surprise(id);
-        }
-        self.deviations.clear();
-        let left = self.weights.iter().enumerate().filter(|(_, weight)| **weight > 0);
-        self.deviations.extend(left.map(|(id, _)| ((surprise(id) - entropy).abs(), id as u32)));
-        let goal = ((p * total as f64).ceil() as u64).clamp(1, total);
+    fn typical<'a>(&mut self, row: Row<'a>, p: f64) -> Row<'a> {
+        let (total, inverse, max) = (row.total as f64, 1.0 / f64::from(row.temperature), f64::from(row.max));
+        let log_total = (total / ONE as f64).ln();
+        let surprise = |logit: f32| log_total - (f64::from(logit) - max) * inverse;
         let weights = &self.weights;
+        // What has no weight may have no surprise that is a number.
+        let share = |logit: f32, weight: u64| if weight > 0 { weight as f64 * surprise(logit) } else { 0.0 };
+        let entropy = if row.listed {
+            // In the order of ids, however they were listed, so that the sum is one number.
+            self.order.sort_unstable_by_key(|(_, id)| *id);
+            self.order.iter().map(|(logit, id)| share(*logit, weights[*id as usize])).sum::<f64>()
+        } else {
+            // Four sums side by side: one would wait for itself.
+            let mut lanes = [0.0; 4];
+            for (logits, weights) in row.logits.chunks(4).zip(weights.chunks(4)) {
+                for (lane, (logit, weight)) in lanes.iter_mut().zip(logits.iter().zip(weights)) {
+                    *lane += share(*logit, *weight);
+                }
+            }
+            lanes.iter().sum()
+        } / total;
+        let deviation = |logit: f32| (surprise(logit) - entropy).abs();
+        let goal = ((p * total).ceil() as u64).clamp(1, row.total);
         let closer = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-        let last = weighted_cut(&mut self.deviations, closer, |(_, id)| weights[*id as usize], goal);
-        let Some((last, _)) = last else { return total };
-        let mut total = 0;
-        for (deviation, id) in &self.deviations {
-            let weight = &mut self.weights[*id as usize];
-            *weight = if *deviation <= last { *weight } else { 0 };
-            total += *weight;
+        let depth = |item: &(f64, u32)| item.0 as f32 / DEEPEST;
+        let weight = |item: &(f64, u32)| weights[item.1 as usize];
+        let (n, order) = if row.listed { (self.order.len(), &self.order[..]) } else { (row.logits.len(), &[][..]) };
+        let item = |i: usize| {
+            let (logit, id) = order.get(i).copied().unwrap_or_else(|| (row.logits[i], i as u32));
+            (deviation(logit), id)
+        };
+        let last = binned_cut(n, item, &mut self.deviations, depth, closer, weight, goal);
+        let Some((last, _)) = last else { return row };
+        if row.listed {
+            self.order.retain(|(logit, _)| deviation(*logit) <= last);
+            return self.keep_listed(row);
         }
-        total
+        self.keep(row, |id| deviation(row.logits[id]) <= last)
     }
 }
 

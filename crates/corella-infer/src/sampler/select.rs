@@ -60,3 +60,40 @@ pub fn weighted_cut<T: Copy>(
     }
     rest.first().copied()
 }
+
+/// Parts that [`binned_cut`] sorts items into before it looks at one of them.
+const BINS: usize = 1024;
+/// Fewer items are selected from at once.
+pub const FEW: usize = 2048;
+
+/// The same as [`weighted_cut`] for `n` items that need not lie anywhere: those of one of a thousand bins are put into
+/// `spare` and looked at. `depth` tells the bin: a number that never falls along `order`; from 1 on all items lie in the
+/// last bin.
+pub fn binned_cut<T: Copy>(
+    n: usize,
+    item: impl Fn(usize) -> T,
+    spare: &mut Vec<T>,
+    depth: impl Fn(&T) -> f32,
+    order: impl Fn(&T, &T) -> Ordering,
+    weight: impl Fn(&T) -> u64,
+    goal: u64,
+) -> Option<T> {
+    spare.clear();
+    if n < FEW {
+        spare.extend((0..n).map(item));
+        return weighted_cut(spare, order, weight, goal);
+    }
+    let bin = |item: &T| ((depth(item) * BINS as f32) as usize).min(BINS - 1);
+    let mut sums = [0u64; BINS];
+    for item in (0..n).map(&item) {
+        sums[bin(&item)] += weight(&item);
+    }
+    let (mut before, mut at) = (0, 0);
+    // The last bin takes what never reaches the goal.
+    while at < BINS - 1 && before + sums[at] < goal {
+        before += sums[at];
+        at += 1;
+    }
+    spare.extend((0..n).map(&item).filter(|item| bin(item) == at && weight(item) > 0));
+    weighted_cut(spare, order, weight, goal - before)
+}

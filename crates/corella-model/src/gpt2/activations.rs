@@ -9,9 +9,6 @@ use crate::text_model::BatchShape;
 /// The plan for a shape, with activations and weights in format `dtype`: the residual stream, statistics of rows, masters,
 /// gradients and moments are f32 in any case.
 pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute, dtype: Dtype) -> MemoryPlan {
-    let count = config.parameter_count() as u64;
-    // bf16 weights stand beside their masters, packed for the way forward and for the way back.
-    let images = if dtype == Dtype::Bf16 { 4 * count } else { 0 };
     let n = (batch.b * batch.t) as u64;
     let (c, layers, heads) = (config.n_embd() as u64, config.n_layer() as u64, config.n_head() as u64);
     let (wide, narrow) = (4, dtype.bytes() as u64);
@@ -20,12 +17,7 @@ pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute,
     let kept_blocks = if recompute == Recompute::Block { 1 } else { layers };
     // The inputs of the blocks and the last output; fch_gelu (4), last norm; then the gradients.
     let rest = n * (wide * ((layers + 1) * c + 3) + narrow * 5 * c) + n * (wide * c + narrow * 8 * c);
-    MemoryPlan {
-        params: 4 * count + images,
-        grads: 4 * count,
-        optimizer: 8 * count,
-        activations: kept_blocks * block + rest,
-    }
+    MemoryPlan::new(config.parameter_count(), dtype, kept_blocks * block + rest)
 }
 
 /// What one block computes and its backward pass needs.   N = B·T rows.
@@ -70,8 +62,6 @@ pub struct Activations<B: OpsTrain> {
     pub lnf_mean: B::Buf,
     /// See `lnf`.
     pub lnf_rstd: B::Buf,
-    /// Loss of each row (N).
-    pub losses: B::Buf,
 }
 
 /// Gradients of activations; each is used by every block in turn.
@@ -122,7 +112,6 @@ impl<B: OpsTrain> Activations<B> {
             lnf: ops.buf(n * c, dtype, "lnf")?,
             lnf_mean: ops.buf(n, Dtype::F32, "lnf_mean")?,
             lnf_rstd: ops.buf(n, Dtype::F32, "lnf_rstd")?,
-            losses: ops.buf(n, Dtype::F32, "losses")?,
         })
     }
 }

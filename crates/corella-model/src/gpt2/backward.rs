@@ -5,7 +5,7 @@ use corella_ops::{EncoderDims, OpsTrain};
 use super::activations::{ActivationGrads, Activations, BlockActs};
 use super::config::Gpt2Config;
 use super::forward::{Shape, forward_block};
-use super::params::{Block, WTE, at, last_norm};
+use super::params::{Tensor, WTE, at, last_norm};
 
 /// From the gradient of the last norm's output, in `d.narrow`, to the gradients of every parameter, which are added to.
 pub fn backward<B: OpsTrain>(
@@ -48,7 +48,7 @@ fn backward_block<B: OpsTrain>(
     d: &mut ActivationGrads<B>,
     s: Shape,
 ) {
-    use Block::*;
+    use Tensor::*;
     let c = s.c;
     let (w, b) = weight_and_bias(p, at(layer, FcProjW));
     ops.gelu_matmul_grad(&mut d.wide, fch_gelu, w, b, &d.residual, &a.fch, s.linear(4 * c, c));

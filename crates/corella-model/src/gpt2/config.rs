@@ -15,6 +15,7 @@ pub struct Gpt2Config {
     n_head: usize,
     n_embd: usize,
     seq_len: usize,
+    tied: bool,
 }
 
 impl Gpt2Config {
@@ -43,12 +44,8 @@ impl Gpt2Config {
             let rule = format!("must divide n_embd = {n_embd}");
             return Err(ModelError::BadConfig { field: "n_head", value: n_head.to_string(), rule });
         }
-        let config = Gpt2Config { vocab_size, n_layer, n_head, n_embd, seq_len };
-        config.checked_count().ok_or_else(|| ModelError::BadConfig {
-            field: "n_embd",
-            value: n_embd.to_string(),
-            rule: "the parameters must be fewer than 2^40".to_owned(),
-        })?;
+        let config = Gpt2Config { vocab_size, n_layer, n_head, n_embd, seq_len, tied: true };
+        config.count()?;
         Ok(config)
     }
 
@@ -61,7 +58,14 @@ impl Gpt2Config {
             "gpt2-1558m" => (48, 25, 1600),
             _ => return None,
         };
-        Some(Gpt2Config { vocab_size: 50257, n_layer, n_head, n_embd, seq_len: 1024 })
+        Some(Gpt2Config { vocab_size: 50257, n_layer, n_head, n_embd, seq_len: 1024, tied: true })
+    }
+
+    /// The same shape with an output head of its own, as some files keep it; GPT-2 itself has none.
+    pub fn with_own_head(self) -> Result<Self, ModelError> {
+        let config = Gpt2Config { tied: false, ..self };
+        config.count()?;
+        Ok(config)
     }
 
     /// V, the tokens that can be predicted.
@@ -89,15 +93,29 @@ impl Gpt2Config {
         self.seq_len
     }
 
-    /// L·(12C² + 13C) + (V + T)·C + 2C, the tied head counted once.
+    /// Whether the output head is the token embedding.
+    pub fn tied(&self) -> bool {
+        self.tied
+    }
+
+    /// L·(12C² + 13C) + (V + T)·C + 2C, and V·C for a head of its own.
     pub fn parameter_count(&self) -> usize {
         self.checked_count().unwrap_or(usize::MAX)
+    }
+
+    fn count(&self) -> Result<usize, ModelError> {
+        self.checked_count().ok_or_else(|| ModelError::BadConfig {
+            field: "n_embd",
+            value: self.n_embd.to_string(),
+            rule: "the parameters must be fewer than 2^40".to_owned(),
+        })
     }
 
     fn checked_count(&self) -> Option<usize> {
         let c = self.n_embd;
         let block = c.checked_mul(c)?.checked_mul(12)?.checked_add(13 * c)?;
-        let rest = self.vocab_size.checked_add(self.seq_len)?.checked_mul(c)?.checked_add(2 * c)?;
+        let vocab = self.vocab_size.checked_mul(if self.tied { 1 } else { 2 })?;
+        let rest = vocab.checked_add(self.seq_len)?.checked_mul(c)?.checked_add(2 * c)?;
         block.checked_mul(self.n_layer)?.checked_add(rest).filter(|n| *n < 1 << 40)
     }
 }

@@ -1,19 +1,22 @@
 //! Generation: tokens in, the logits that follow out, with keys and values kept between calls.
 
-use corella_ops::{Dtype, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart};
+use std::sync::Arc;
+
+use corella_ops::{Dtype, EncoderDims, MatmulDims, NormDims, OpsError, OpsInfer, ParamPart};
 
 use super::config::Gpt2Config;
 use super::forward::EPS;
-use super::params::{Block, WPE, WTE, at, last_norm, param_specs};
-use super::weights::Gpt2Weights;
+use super::params::{Tensor, WPE, WTE, at, last_norm};
 use crate::ModelError;
+use crate::params::ModelConfig;
+use crate::source::Source;
 use crate::text_model::TextModel;
 
 /// Tokens of a prompt that pass through the model together. Any number gives the same bits.
 const CHUNK: usize = 64;
 
 /// What a sequence leaves behind: keys, values, position; and the working space.
-pub(super) struct Decoding<B: OpsInfer> {
+struct Decoding<B: OpsInfer> {
     kv: Vec<B::Kv>,
     position: usize,
     ids: B::Ids,
@@ -35,7 +38,7 @@ pub(super) struct Decoding<B: OpsInfer> {
 }
 
 impl<B: OpsInfer> Decoding<B> {
-    pub(super) fn new(ops: &B, config: &Gpt2Config) -> Result<Self, OpsError> {
+    fn new(ops: &B, config: &Gpt2Config) -> Result<Self, OpsError> {
         let c = config.n_embd();
         Ok(Decoding {
             kv: (0..config.n_layer()).map(|_| ops.kv(config.seq_len(), c)).collect::<Result<_, _>>()?,
@@ -55,15 +58,7 @@ impl<B: OpsInfer> Decoding<B> {
         })
     }
 
-    pub(super) fn reset(&mut self) {
-        self.position = 0;
-    }
-
-    pub(super) fn position(&self) -> usize {
-        self.position
-    }
-
-    pub(super) fn feed(&mut self, ops: &B, config: &Gpt2Config, p: &[B::Param], tokens: &[u32]) -> &[f32] {
+    fn feed(&mut self, ops: &B, config: &Gpt2Config, p: &[B::Param], tokens: &[u32]) -> &[f32] {
         assert!(!tokens.is_empty(), "nothing to feed");
         assert!(self.position + tokens.len() <= config.seq_len(), "context overflow");
         assert!(tokens.iter().all(|id| (*id as usize) < config.vocab_size()), "token id outside the vocabulary");
@@ -78,7 +73,7 @@ impl<B: OpsInfer> Decoding<B> {
 
     /// One chunk through every block.
     fn blocks(&mut self, ops: &B, config: &Gpt2Config, p: &[B::Param], tokens: &[u32]) {
-        use Block::*;
+        use Tensor::*;
         let (n, c) = (tokens.len(), config.n_embd());
         let norm = NormDims { n, c, eps: EPS };
         let linear = |c, oc| MatmulDims { n, c, oc };
@@ -118,33 +113,35 @@ impl<B: OpsInfer> Decoding<B> {
         let one = NormDims { n: 1, c, eps: EPS };
         ops.layernorm(&mut self.norm, &mut self.mean, &mut self.rstd, &self.narrow, &p[norm], &p[norm + 1], one);
         let head = MatmulDims { n: 1, c, oc: config.vocab_size() };
-        ops.matmul(&mut self.logits, &self.norm, &p[WTE], None, head);
+        ops.matmul(&mut self.logits, &self.norm, &p[config.head()], None, head);
     }
 }
 
-/// A GPT-2 that only generates: weights without gradients.
-pub struct Gpt2Infer<B: OpsInfer> {
-    ops: B,
+/// A GPT-2 that continues one text with keys and values in f32, where nothing is rounded on the way: what the trainer
+/// samples and evaluates with.
+pub struct Gpt2Exact<B: OpsInfer> {
+    ops: Arc<B>,
     config: Gpt2Config,
     params: Vec<B::Param>,
     state: Decoding<B>,
 }
 
-impl<B: OpsInfer> Gpt2Infer<B> {
+impl<B: OpsInfer> Gpt2Exact<B> {
     /// Uploads the weights.
-    pub fn new(ops: B, weights: Gpt2Weights) -> Result<Self, ModelError> {
+    pub fn new(ops: impl Into<Arc<B>>, source: &dyn Source<Gpt2Config>) -> Result<Self, ModelError> {
+        let (ops, config) = (ops.into(), source.config().clone());
         let mut params = Vec::new();
-        for (spec, values) in param_specs(&weights.config).iter().zip(&weights.tensors) {
-            let mut param = OpsTrain::param(&ops, spec.rows, spec.cols, false, Dtype::F32, &spec.name)?;
-            ops.param_write(&mut param, ParamPart::Value, values);
+        for (row, spec) in config.table().iter().enumerate() {
+            let mut param = ops.param(spec.rows(), spec.cols, false, Dtype::F32, &spec.name)?;
+            ops.param_write(&mut param, ParamPart::Value, &source.values(row)?);
             params.push(param);
         }
-        let state = Decoding::new(&ops, &weights.config)?;
-        Ok(Gpt2Infer { ops, config: weights.config, params, state })
+        let state = Decoding::new(&*ops, &config)?;
+        Ok(Gpt2Exact { ops, config, params, state })
     }
 }
 
-impl<B: OpsInfer> TextModel for Gpt2Infer<B> {
+impl<B: OpsInfer> TextModel for Gpt2Exact<B> {
     fn context_len(&self) -> usize {
         self.config.seq_len()
     }
@@ -154,14 +151,14 @@ impl<B: OpsInfer> TextModel for Gpt2Infer<B> {
     }
 
     fn reset(&mut self) {
-        self.state.reset();
+        self.state.position = 0;
     }
 
     fn position(&self) -> usize {
-        self.state.position()
+        self.state.position
     }
 
     fn feed(&mut self, tokens: &[u32]) -> &[f32] {
-        self.state.feed(&self.ops, &self.config, &self.params, tokens)
+        self.state.feed(&*self.ops, &self.config, &self.params, tokens)
     }
 }

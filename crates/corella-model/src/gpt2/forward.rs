@@ -4,7 +4,8 @@ use corella_ops::{AttentionDims, EncoderDims, MatmulDims, NormDims, OpsTrain};
 
 use super::activations::{Activations, BlockActs};
 use super::config::Gpt2Config;
-use super::params::{Block, WPE, WTE, at, last_norm};
+use super::params::{Tensor, WPE, WTE, at, last_norm};
+use crate::text_model::BatchShape;
 
 /// Added to the variance in every norm.
 pub const EPS: f32 = 1e-5;
@@ -23,9 +24,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Shapes for `b` sequences of `t` tokens.
-    pub fn new(config: &Gpt2Config, b: usize, t: usize) -> Self {
-        Shape { b, t, c: config.n_embd(), nh: config.n_head() }
+    /// Shapes of a batch.
+    pub fn new(config: &Gpt2Config, batch: BatchShape) -> Self {
+        Shape { b: batch.b, t: batch.t, c: config.n_embd(), nh: config.n_head() }
     }
     /// N = B·T.
     pub fn n(&self) -> usize {
@@ -61,7 +62,7 @@ pub fn forward<B: OpsTrain>(
         let kept = acts.blocks.len();
         let block = &mut acts.blocks[layer % kept];
         forward_block(ops, p, layer, &before[layer], block, &mut acts.fch_gelu, s);
-        let (w, b) = (&p[at(layer, Block::FcProjW)], &p[at(layer, Block::FcProjB)]);
+        let (w, b) = (&p[at(layer, Tensor::FcProjW)], &p[at(layer, Tensor::FcProjB)]);
         ops.matmul_residual(&mut after[0], &block.residual2, &acts.fch_gelu, w, b, s.linear(4 * s.c, s.c));
     }
     let (last, norm) = (&acts.residual[config.n_layer()], last_norm(config));
@@ -78,7 +79,7 @@ pub fn forward_block<B: OpsTrain>(
     fch_gelu: &mut B::Buf,
     s: Shape,
 ) {
-    use Block::*;
+    use Tensor::*;
     let w = |which| &p[at(layer, which)];
     let c = s.c;
     ops.layernorm(&mut a.ln1, &mut a.ln1_mean, &mut a.ln1_rstd, x, w(Ln1W), w(Ln1B), s.norm());

@@ -4,26 +4,26 @@ mod activations;
 mod backward;
 mod config;
 mod decode;
+mod exchange;
 mod forward;
-mod hugging_face;
-mod init;
+mod infer;
 mod llmc;
+mod network;
 mod params;
-mod step;
-mod train;
-mod weights;
 
-pub use crate::memory::{MemoryPlan, Recompute};
 /// The source text of the forward pass, for those who want to see how short it is.
-pub const FORWARD_SOURCE: &str = include_str!("step.rs");
+pub const FORWARD_SOURCE: &str = include_str!("infer.rs");
 
 pub use activations::memory_plan;
 pub use config::Gpt2Config;
-pub use decode::Gpt2Infer;
-pub use hugging_face::{Gpt2Files, save as save_hugging_face};
-pub use init::{Mersenne, random_weights};
+pub use decode::Gpt2Exact;
+pub use infer::Gpt2Infer;
 pub use llmc::save as save_llmc;
-pub use params::{Init, ParamSpec, param_specs};
-pub use step::Gpt2Step;
-pub use train::Gpt2Train;
-pub use weights::{Gpt2Weights, load as load_gpt2};
+pub use params::Tensor;
+
+/// A GPT-2's weights in memory.
+pub type Gpt2Weights = crate::Weights<Gpt2Config>;
+/// A GPT-2's files.
+pub type Gpt2Checkpoint = crate::Checkpoint<Gpt2Config>;
+/// A GPT-2 under training.
+pub type Gpt2Train<B> = crate::Training<B, Gpt2Config>;

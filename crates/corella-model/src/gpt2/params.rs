@@ -1,77 +1,18 @@
 //! The parameter table: the one list of GPT-2's tensors.
-//!
-//! It drives allocation, initialisation, weight decay, the names in files, the parameter count and the gradient tests.
 
 use super::config::Gpt2Config;
-use crate::text_model::ParamInfo;
+use crate::params::{Init, ModelConfig, ParamSpec};
 
-/// How a tensor starts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Init {
-    /// Normal with mean 0 and this standard deviation.
-    Normal(f32),
-    /// All 1.
-    Ones,
-    /// All 0.
-    Zeros,
-}
-
-/// One tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ParamSpec {
-    /// Hugging Face name without `transformer.`, e.g. `h.0.attn.c_attn.weight`.
-    pub name: String,
-    /// Rows of a matrix (OC), 1 for a vector.
-    pub rows: usize,
-    /// Columns of a matrix (C), length of a vector.
-    pub cols: usize,
-    /// Whether it is a vector (bias or norm); vectors have no weight decay.
-    pub vector: bool,
-    /// How it starts.
-    pub init: Init,
-    /// Whether Hugging Face stores it as (in, out), as its `Conv1D` does.
-    pub transposed: bool,
-    /// Which of llm.c's sixteen tensors it is a layer of.
-    pub llmc: usize,
-}
-
-impl ParamSpec {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.rows * self.cols
-    }
-
-    /// Whether it has no elements; a valid configuration has no such tensor.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Shape in memory.
-    pub fn shape(&self) -> Vec<usize> {
-        if self.vector { vec![self.cols] } else { vec![self.rows, self.cols] }
-    }
-
-    /// As the trainer sees it.
-    pub fn info(&self) -> ParamInfo {
-        ParamInfo { name: self.name.clone(), shape: self.shape(), decay: !self.vector }
-    }
-}
-
-/// Index of wte in the table.
-pub const WTE: usize = 0;
-/// Index of wpe in the table.
-pub const WPE: usize = 1;
-/// Tensors before the first block.
-const BEFORE: usize = 2;
-/// Tensors of a block, in the order of [`Block`].
-const PER_BLOCK: usize = 12;
-
-/// Places of a block's tensors in the table.
-#[derive(Clone, Copy, Debug)]
-pub enum Block {
-    /// First norm, weight.
+/// What a tensor is; the first sixteen stand in the order of llm.c's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tensor {
+    /// Token embedding (V, C).
+    Wte,
+    /// Position embedding (T, C).
+    Wpe,
+    /// First norm, weight (C).
     Ln1W,
-    /// First norm, bias.
+    /// First norm, bias (C).
     Ln1B,
     /// Query, key and value, weight (3C, C).
     QkvW,
@@ -81,9 +22,9 @@ pub enum Block {
     AttProjW,
     /// Attention's output, bias (C).
     AttProjB,
-    /// Second norm, weight.
+    /// Second norm, weight (C).
     Ln2W,
-    /// Second norm, bias.
+    /// Second norm, bias (C).
     Ln2B,
     /// MLP up, weight (4C, C).
     FcW,
@@ -93,11 +34,26 @@ pub enum Block {
     FcProjW,
     /// MLP down, bias (C).
     FcProjB,
+    /// Last norm, weight (C).
+    LnFW,
+    /// Last norm, bias (C).
+    LnFB,
+    /// Output head (V, C); absent where it is the token embedding.
+    Head,
 }
 
+/// Index of wte in the table.
+pub const WTE: usize = 0;
+/// Index of wpe in the table.
+pub const WPE: usize = 1;
+/// Tensors before the first block.
+const BEFORE: usize = 2;
+/// Tensors of a block, from [`Tensor::Ln1W`] to [`Tensor::FcProjB`].
+const PER_BLOCK: usize = 12;
+
 /// Index of a block's tensor in the table.
-pub fn at(layer: usize, which: Block) -> usize {
-    BEFORE + layer * PER_BLOCK + which as usize
+pub fn at(layer: usize, which: Tensor) -> usize {
+    layer * PER_BLOCK + which as usize
 }
 
 /// Index of the last norm's weight; its bias follows.
@@ -105,50 +61,88 @@ pub fn last_norm(config: &Gpt2Config) -> usize {
     BEFORE + config.n_layer() * PER_BLOCK
 }
 
-/// The table for a shape.
-pub fn param_specs(config: &Gpt2Config) -> Vec<ParamSpec> {
-    let (v, c, t) = (config.vocab_size(), config.n_embd(), config.seq_len());
-    let normal = Init::Normal(0.02);
-    // The projections that add to the residual stream start smaller, by the number of additions.
-    let residual = Init::Normal(0.02 / (2.0 * config.n_layer() as f32).sqrt());
-    let matrix = |name: &str, rows, cols, init, transposed, llmc| ParamSpec {
-        name: name.to_owned(),
-        rows,
-        cols,
-        vector: false,
-        init,
-        transposed,
-        llmc,
+/// Name of a tensor, Hugging Face's without `transformer.`, and within its block.
+pub fn name(tensor: Tensor, layer: Option<usize>) -> String {
+    let rest = match tensor {
+        Tensor::Wte => "wte.weight",
+        Tensor::Wpe => "wpe.weight",
+        Tensor::Ln1W => "ln_1.weight",
+        Tensor::Ln1B => "ln_1.bias",
+        Tensor::QkvW => "attn.c_attn.weight",
+        Tensor::QkvB => "attn.c_attn.bias",
+        Tensor::AttProjW => "attn.c_proj.weight",
+        Tensor::AttProjB => "attn.c_proj.bias",
+        Tensor::Ln2W => "ln_2.weight",
+        Tensor::Ln2B => "ln_2.bias",
+        Tensor::FcW => "mlp.c_fc.weight",
+        Tensor::FcB => "mlp.c_fc.bias",
+        Tensor::FcProjW => "mlp.c_proj.weight",
+        Tensor::FcProjB => "mlp.c_proj.bias",
+        Tensor::LnFW => "ln_f.weight",
+        Tensor::LnFB => "ln_f.bias",
+        Tensor::Head => "lm_head.weight",
     };
-    let vector = |name: &str, cols, init, llmc| ParamSpec {
-        name: name.to_owned(),
-        rows: 1,
-        cols,
-        vector: true,
-        init,
-        transposed: false,
-        llmc,
-    };
-    let mut table = vec![matrix("wte.weight", v, c, normal, false, 0), matrix("wpe.weight", t, c, normal, false, 1)];
-    for layer in 0..config.n_layer() {
-        let n = |rest: &str| format!("h.{layer}.{rest}");
-        table.extend([
-            vector(&n("ln_1.weight"), c, Init::Ones, 2),
-            vector(&n("ln_1.bias"), c, Init::Zeros, 3),
-            matrix(&n("attn.c_attn.weight"), 3 * c, c, normal, true, 4),
-            vector(&n("attn.c_attn.bias"), 3 * c, Init::Zeros, 5),
-            matrix(&n("attn.c_proj.weight"), c, c, residual, true, 6),
-            vector(&n("attn.c_proj.bias"), c, Init::Zeros, 7),
-            vector(&n("ln_2.weight"), c, Init::Ones, 8),
-            vector(&n("ln_2.bias"), c, Init::Zeros, 9),
-            matrix(&n("mlp.c_fc.weight"), 4 * c, c, normal, true, 10),
-            vector(&n("mlp.c_fc.bias"), 4 * c, Init::Zeros, 11),
-            matrix(&n("mlp.c_proj.weight"), c, 4 * c, residual, true, 12),
-            vector(&n("mlp.c_proj.bias"), c, Init::Zeros, 13),
-        ]);
+    layer.map_or_else(|| rest.to_owned(), |layer| format!("h.{layer}.{rest}"))
+}
+
+impl ModelConfig for Gpt2Config {
+    type Tensor = Tensor;
+    const LOOKED_UP: &'static [usize] = &[WTE, WPE];
+
+    fn table(&self) -> Vec<ParamSpec<Tensor>> {
+        use Tensor::*;
+        let (v, c, t) = (self.vocab_size(), self.n_embd(), self.seq_len());
+        let normal = 0.02;
+        // The projections that add to the residual stream start smaller, by the number of additions.
+        let residual = 0.02 / (2.0 * self.n_layer() as f32).sqrt();
+        let matrix = |layer, tensor, rows, cols, std| {
+            ParamSpec::matrix(layer, name(tensor, layer), &[(tensor, rows)], cols, std)
+        };
+        let ones = |layer, tensor| ParamSpec::vector(layer, name(tensor, layer), tensor, c, Init::Ones);
+        let zeros = |layer, tensor, len| ParamSpec::vector(layer, name(tensor, layer), tensor, len, Init::Zeros);
+        let mut table = vec![matrix(None, Wte, v, c, normal), matrix(None, Wpe, t, c, normal)];
+        for layer in (0..self.n_layer()).map(Some) {
+            table.extend([
+                ones(layer, Ln1W),
+                zeros(layer, Ln1B, c),
+                matrix(layer, QkvW, 3 * c, c, normal),
+                zeros(layer, QkvB, 3 * c),
+                matrix(layer, AttProjW, c, c, residual),
+                zeros(layer, AttProjB, c),
+                ones(layer, Ln2W),
+                zeros(layer, Ln2B, c),
+                matrix(layer, FcW, 4 * c, c, normal),
+                zeros(layer, FcB, 4 * c),
+                matrix(layer, FcProjW, c, 4 * c, residual),
+                zeros(layer, FcProjB, c),
+            ]);
+        }
+        table.extend([ones(None, LnFW), zeros(None, LnFB, c)]);
+        if !self.tied() {
+            table.push(matrix(None, Head, v, c, normal));
+        }
+        table
     }
-    table.extend([vector("ln_f.weight", c, Init::Ones, 14), vector("ln_f.bias", c, Init::Zeros, 15)]);
-    table
+
+    fn head(&self) -> usize {
+        if self.tied() { WTE } else { last_norm(self) + 2 }
+    }
+
+    fn vocab_size(&self) -> usize {
+        Gpt2Config::vocab_size(self)
+    }
+
+    fn context_len(&self) -> usize {
+        self.seq_len()
+    }
+
+    fn width(&self) -> usize {
+        self.n_embd()
+    }
+
+    fn parameter_count(&self) -> usize {
+        Gpt2Config::parameter_count(self)
+    }
 }
 
 #[cfg(test)]
@@ -166,16 +160,20 @@ mod tests {
         for (name, count) in published {
             let config = Gpt2Config::preset(name).expect(name);
             assert_eq!(config.parameter_count(), count, "{name}");
-            assert_eq!(param_specs(&config).iter().map(ParamSpec::len).sum::<usize>(), count, "{name}");
+            assert_eq!(config.table().iter().map(ParamSpec::len).sum::<usize>(), count, "{name}");
         }
     }
 
     #[test]
     fn places_name_the_tensors_they_say() {
         let config = Gpt2Config::new(11, 3, 2, 8, 16).expect("valid");
-        let table = param_specs(&config);
-        assert_eq!(table[at(2, Block::FcProjB)].name, "h.2.mlp.c_proj.bias");
-        assert_eq!(table[at(1, Block::QkvW)].name, "h.1.attn.c_attn.weight");
+        let table = config.table();
+        assert_eq!(table[at(2, Tensor::FcProjB)].name, "h.2.mlp.c_proj.bias");
+        assert_eq!(table[at(1, Tensor::QkvW)].name, "h.1.attn.c_attn.weight");
         assert_eq!(table[last_norm(&config)].name, "ln_f.weight");
+        assert_eq!(config.head(), WTE);
+        let own = config.with_own_head().expect("valid");
+        assert_eq!(own.table()[own.head()].name, "lm_head.weight");
+        assert_eq!(own.table().iter().map(ParamSpec::len).sum::<usize>(), own.parameter_count());
     }
 }

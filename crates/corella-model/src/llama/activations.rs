@@ -9,9 +9,6 @@ use crate::text_model::BatchShape;
 /// The plan for a shape, with activations and weights in format `dtype`: the residual stream, statistics of rows, masters,
 /// gradients and moments are f32 in any case.
 pub fn memory_plan(config: &LlamaConfig, batch: BatchShape, recompute: Recompute, dtype: Dtype) -> MemoryPlan {
-    let count = config.parameter_count() as u64;
-    // bf16 weights stand beside their masters, packed for the way forward and for the way back.
-    let images = if dtype == Dtype::Bf16 { 4 * count } else { 0 };
     let n = (batch.b * batch.t) as u64;
     let (c, f, qkv) = (config.n_embd as u64, config.n_ff as u64, config.qkv_width() as u64);
     let (heads, layers) = (config.n_head as u64, config.n_layer as u64);
@@ -24,12 +21,7 @@ pub fn memory_plan(config: &LlamaConfig, batch: BatchShape, recompute: Recompute
     let rest = n * (wide * ((layers + 1) * c + 2) + narrow * 2 * c)
         + wide * (batch.t * config.head_size) as u64
         + n * (wide * c + narrow * (c + q + qkv + 3 * f));
-    MemoryPlan {
-        params: 4 * count + images,
-        grads: 4 * count,
-        optimizer: 8 * count,
-        activations: kept_blocks * block + rest,
-    }
+    MemoryPlan::new(config.parameter_count(), dtype, kept_blocks * block + rest)
 }
 
 /// What one block computes and its backward pass needs.   N = B·T rows.
@@ -70,8 +62,6 @@ pub struct Activations<B: OpsTrain> {
     pub norm: B::Buf,
     /// See `norm`.
     pub rstd: B::Buf,
-    /// Loss of each row (N).
-    pub losses: B::Buf,
     /// Cosines and sines of the rotary angles (T, HS).
     pub rope: B::Buf,
 }
@@ -127,7 +117,6 @@ impl<B: OpsTrain> Activations<B> {
             scratch: ops.buf(n * c, dtype, "scratch")?,
             norm: ops.buf(n * c, dtype, "norm")?,
             rstd: ops.buf(n, Dtype::F32, "rstd")?,
-            losses: ops.buf(n, Dtype::F32, "losses")?,
             rope,
         })
     }

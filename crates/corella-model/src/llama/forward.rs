@@ -5,22 +5,21 @@ use corella_ops::{AttentionDims, EmbeddingDims, GluDims, MatmulDims, NormDims, O
 use super::activations::{Activations, BlockActs};
 use super::config::LlamaConfig;
 use super::params::{Block, EMBEDDING, at, last_norm};
+use crate::text_model::BatchShape;
 
 /// Shapes of one pass: B sequences of T tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape<'a> {
     /// The model's.
     pub config: &'a LlamaConfig,
-    /// Sequences.
-    pub b: usize,
-    /// Tokens per sequence.
-    pub t: usize,
+    /// Sequences and their tokens.
+    pub batch: BatchShape,
 }
 
 impl Shape<'_> {
     /// N = B·T.
     pub fn n(&self) -> usize {
-        self.b * self.t
+        self.batch.b * self.batch.t
     }
     /// Of a norm.
     pub fn norm(&self) -> NormDims {
@@ -33,7 +32,8 @@ impl Shape<'_> {
     /// Of attention.
     pub fn attention(&self) -> AttentionDims {
         let config = self.config;
-        AttentionDims { b: self.b, t: self.t, nh: config.n_head, nkv: config.n_kv_head, hs: config.head_size }
+        let BatchShape { b, t } = self.batch;
+        AttentionDims { b, t, nh: config.n_head, nkv: config.n_kv_head, hs: config.head_size }
     }
     /// Of the gated layer.
     pub fn glu(&self) -> GluDims {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use corella_ops::{
-    BatchPlan as RowPlan, Dtype, GluDims, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, OpsTrain,
-    ParamPart, RopePairs, Store,
+    BatchPlan as RowPlan, Dtype, GluDims, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, RopePairs, Store,
 };
 
 use super::config::LlamaConfig;
-use super::params::{Block, EMBEDDING, at, head as head_row, last_norm, param_specs};
-use super::source::LlamaSource;
+use super::params::{Block, EMBEDDING, at, last_norm};
 use crate::ModelError;
+use crate::params::ModelConfig;
+use crate::source::{Source, load_part, load_vector};
 use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
 use crate::step_options::{PAGE_TOKENS, StepOptions};
 
@@ -36,22 +36,12 @@ struct Weights<B: OpsInfer> {
 }
 
 impl<B: OpsInfer> Weights<B> {
-    fn load(ops: &B, source: &dyn LlamaSource) -> Result<Self, ModelError> {
+    fn load(ops: &B, source: &dyn Source<LlamaConfig>) -> Result<Self, ModelError> {
         let config = source.config();
-        let table = param_specs(config);
-        let part = |row: usize, part: usize| -> Result<B::Weight, ModelError> {
-            let (spec, format) = (&table[row], source.format(row, part));
-            let mut weight = ops.weight(format, spec.parts[part].rows, spec.cols, &spec.name)?;
-            source.read_rows(row, part, &mut |first, bytes| ops.weight_rows(&mut weight, first, bytes))?;
-            Ok(weight)
-        };
+        let table = config.table();
+        let part = |row: usize, part: usize| load_part(ops, source, row, &table[row], part);
         let all = |row: usize| (0..table[row].parts.len()).map(|i| part(row, i)).collect::<Result<Vec<_>, _>>();
-        let norm = |row: usize| -> Result<B::Param, ModelError> {
-            let spec = &table[row];
-            let mut param = OpsTrain::param(ops, 1, spec.cols, false, Dtype::F32, &spec.name)?;
-            ops.param_write(&mut param, ParamPart::Value, &source.values(row)?);
-            Ok(param)
-        };
+        let norm = |row: usize| load_vector(ops, source, row, &table[row]);
         let blocks = (0..config.n_layer).map(|layer| {
             Ok(BlockWeights {
                 attention_norm: norm(at(layer, Block::AttentionNorm))?,
@@ -66,7 +56,7 @@ impl<B: OpsInfer> Weights<B> {
             embedding: part(EMBEDDING, 0)?,
             blocks: blocks.collect::<Result<_, ModelError>>()?,
             norm: norm(last_norm(config))?,
-            head: if config.tied { None } else { Some(part(head_row(config), 0)?) },
+            head: if config.tied { None } else { Some(part(config.head(), 0)?) },
         })
     }
 }
@@ -133,7 +123,11 @@ pub struct LlamaInfer<B: OpsInfer> {
 
 impl<B: OpsInfer> LlamaInfer<B> {
     /// Loads the weights and allocates everything that steps need.
-    pub fn new(ops: impl Into<Arc<B>>, source: &dyn LlamaSource, options: StepOptions) -> Result<Self, ModelError> {
+    pub fn new(
+        ops: impl Into<Arc<B>>,
+        source: &dyn Source<LlamaConfig>,
+        options: StepOptions,
+    ) -> Result<Self, ModelError> {
         let (ops, config) = (ops.into(), source.config().clone());
         let head_bytes = options.kv_kind.bytes(config.head_size) as u64;
         let token_bytes = 2 * (config.n_layer * config.n_kv_head) as u64 * head_bytes;

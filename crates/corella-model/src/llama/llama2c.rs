@@ -7,13 +7,15 @@ use std::path::Path;
 
 use corella_ops::WeightFormat;
 
-use super::checkpoint::{LlamaCheckpoint, all_places};
 use super::config::{LlamaConfig, LlamaShape};
 use super::params::Tensor;
 use super::rope::{Rope, RopeScaling};
-use crate::checkpoint::{Place, RowOrder};
+use crate::ModelError;
+use crate::checkpoint::Checkpoint;
+use crate::special_ids::SpecialIds;
+use crate::exchange::Exchange;
 use crate::formats::{Cause, ModelFile};
-use crate::{ModelError, SpecialIds};
+use crate::place::Place;
 
 const WORDS: usize = 7;
 /// Bytes of a number.
@@ -36,7 +38,7 @@ const ORDER: [Tensor; 12] = [
 ];
 
 /// Opens a file.
-pub fn open(path: &Path) -> Result<LlamaCheckpoint, ModelError> {
+pub fn open(path: &Path) -> Result<Checkpoint<LlamaConfig>, ModelError> {
     let file = ModelFile::open(path)?;
     let mut header = [0; WORDS * 4];
     file.read_at(0, &mut header).map_err(|_| Cause::Truncated { field: "the header".to_owned() }.of(path))?;
@@ -73,25 +75,22 @@ pub fn open(path: &Path) -> Result<LlamaCheckpoint, ModelError> {
         .of(path)
         .into());
     }
-    let places = all_places(&config, |spec, part| {
+    // The ids of the tokenizers that llama2.c trains.
+    let special = SpecialIds { bos: Some(1), eos: vec![1, 2] };
+    let checkpoint = Checkpoint::with_places(config, special, vec![file], |config, spec, part| {
         let part = spec.parts[part];
-        let order = match part.tensor {
-            Tensor::Q | Tensor::K => RowOrder::NeighboursToHalves { head_size: config.head_size },
-            _ => RowOrder::AsStored,
-        };
         Ok(Place {
             name: format!("{:?} {}", part.tensor, spec.layer.map(|l| l.to_string()).unwrap_or_default()),
             file: 0,
-            begin: begin(&config, part.tensor, spec.layer.unwrap_or(0), angles),
+            begin: begin(config, part.tensor, spec.layer.unwrap_or(0), angles),
             format: WeightFormat::F32,
             rows: part.rows,
             cols: spec.cols,
-            order,
+            // Meta's order of the rotary pairs, as in GGUF.
+            order: config.gguf_order(part.tensor),
         })
-    })?;
-    // The ids of the tokenizers that llama2.c trains.
-    let special = SpecialIds { bos: Some(1), eos: vec![1, 2] };
-    Ok(LlamaCheckpoint { config, special, files: vec![file], places })
+    });
+    Ok(checkpoint?)
 }
 
 /// First byte of a tensor's layer.

@@ -3,30 +3,28 @@
 
 mod activations;
 mod backward;
-mod checkpoint;
 mod config;
+mod config_json;
+mod exchange;
 mod forward;
-mod gguf;
-mod hugging_face;
 mod infer;
-mod init;
 mod llama2c;
-mod names;
+mod network;
 mod params;
 mod rope;
-mod save;
-mod source;
-mod train;
 
 /// The source text of the forward pass, for those who want to see how short it is.
 pub const FORWARD_SOURCE: &str = include_str!("infer.rs");
 
 pub use activations::memory_plan;
-pub use checkpoint::LlamaCheckpoint;
 pub use config::{LlamaConfig, LlamaShape};
 pub use infer::LlamaInfer;
-pub use params::{ParamSpec, Part, Tensor, param_specs};
+pub use params::Tensor;
 pub use rope::{Rope, RopeScaling};
-pub use save::{LlamaFiles, save_gguf, save_hugging_face};
-pub use source::{LlamaSource, LlamaWeights};
-pub use train::LlamaTrain;
+
+/// A Llama's weights in memory.
+pub type LlamaWeights = crate::Weights<LlamaConfig>;
+/// A Llama's files.
+pub type LlamaCheckpoint = crate::Checkpoint<LlamaConfig>;
+/// A Llama under training.
+pub type LlamaTrain<B> = crate::Training<B, LlamaConfig>;

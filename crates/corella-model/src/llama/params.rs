@@ -1,11 +1,8 @@
-//! The parameter table: the one list of Llama's tensors.
-//!
-//! It drives allocation, initialisation, weight decay, the names in files, the parameter count and the gradient tests.
-//! A row of the table is a matrix in memory; q, k and v lie in one, gate and up in another, because they read the same
-//! input. Files keep them apart: these are the [`Part`]s of a row.
+//! The parameter table: the one list of Llama's tensors. q, k and v lie in one matrix, gate and up in another, because they
+//! read the same input; files keep them apart.
 
 use super::config::LlamaConfig;
-use crate::text_model::ParamInfo;
+use crate::params::{Init, ModelConfig, ParamSpec};
 
 /// What a tensor of a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,55 +31,6 @@ pub enum Tensor {
     Norm,
     /// Output head (V, C); absent where tied.
     Head,
-}
-
-/// Rows of a matrix in memory that files keep as a tensor of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Which tensor.
-    pub tensor: Tensor,
-    /// Its rows; 1 for a vector.
-    pub rows: usize,
-}
-
-/// One row of the table: one matrix or vector in memory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ParamSpec {
-    /// Block, if it belongs to one.
-    pub layer: Option<usize>,
-    /// Name in memory: the Hugging Face name where files keep it whole.
-    pub name: String,
-    /// Columns of a matrix, length of a vector.
-    pub cols: usize,
-    /// Whether it is a vector (a norm); vectors start at 1 and have no weight decay.
-    pub vector: bool,
-    /// Standard deviation of its random start.
-    pub std: f32,
-    /// What files keep, in the order of the rows.
-    pub parts: Vec<Part>,
-}
-
-impl ParamSpec {
-    /// Rows of all parts.
-    pub fn rows(&self) -> usize {
-        self.parts.iter().map(|p| p.rows).sum()
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.rows() * self.cols
-    }
-
-    /// Whether it has no elements; a valid configuration has no such tensor.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// As the trainer sees it.
-    pub fn info(&self) -> ParamInfo {
-        let shape = if self.vector { vec![self.cols] } else { vec![self.rows(), self.cols] };
-        ParamInfo { name: self.name.clone(), shape, decay: !self.vector }
-    }
 }
 
 /// Index of the token embedding in the table.
@@ -119,45 +67,59 @@ pub fn last_norm(config: &LlamaConfig) -> usize {
     BEFORE + config.n_layer * PER_BLOCK
 }
 
-/// Index of the output head, which is the token embedding where tied.
-pub fn head(config: &LlamaConfig) -> usize {
-    if config.tied { EMBEDDING } else { last_norm(config) + 1 }
-}
+impl ModelConfig for LlamaConfig {
+    type Tensor = Tensor;
+    const LOOKED_UP: &'static [usize] = &[EMBEDDING];
 
-/// The table for a shape.
-pub fn param_specs(config: &LlamaConfig) -> Vec<ParamSpec> {
-    let (v, c, f) = (config.vocab_size, config.n_embd, config.n_ff);
-    let (q, kv) = (config.n_head * config.head_size, config.n_kv_head * config.head_size);
-    let normal = 0.02;
-    // The projections that add to the residual stream start smaller, by the number of additions, as in GPT-2.
-    let residual = 0.02 / (2.0 * config.n_layer as f32).sqrt();
-    let row = |layer, tensor, parts: &[(Tensor, usize)], cols, std| ParamSpec {
-        layer,
-        name: tensor,
-        cols,
-        vector: false,
-        std,
-        parts: parts.iter().map(|(tensor, rows)| Part { tensor: *tensor, rows: *rows }).collect(),
-    };
-    let norm = |layer, name: String, tensor| ParamSpec { vector: true, ..row(layer, name, &[(tensor, 1)], c, 0.0) };
-    let mut table = vec![row(None, "model.embed_tokens.weight".to_owned(), &[(Tensor::Embedding, v)], c, normal)];
-    for layer in 0..config.n_layer {
-        let n = |rest: &str| format!("model.layers.{layer}.{rest}.weight");
-        let l = Some(layer);
-        table.extend([
-            norm(l, n("input_layernorm"), Tensor::AttentionNorm),
-            row(l, n("self_attn.qkv_proj"), &[(Tensor::Q, q), (Tensor::K, kv), (Tensor::V, kv)], c, normal),
-            row(l, n("self_attn.o_proj"), &[(Tensor::O, c)], q, residual),
-            norm(l, n("post_attention_layernorm"), Tensor::FeedForwardNorm),
-            row(l, n("mlp.gate_up_proj"), &[(Tensor::Gate, f), (Tensor::Up, f)], c, normal),
-            row(l, n("mlp.down_proj"), &[(Tensor::Down, c)], f, residual),
-        ]);
+    fn table(&self) -> Vec<ParamSpec<Tensor>> {
+        let (v, c, f) = (self.vocab_size, self.n_embd, self.n_ff);
+        let (q, kv) = (self.n_head * self.head_size, self.n_kv_head * self.head_size);
+        let normal = 0.02;
+        // The projections that add to the residual stream start smaller, by the number of additions, as in GPT-2.
+        let residual = 0.02 / (2.0 * self.n_layer as f32).sqrt();
+        let matrix = ParamSpec::matrix;
+        let norm = |layer, name, tensor| ParamSpec::vector(layer, name, tensor, c, Init::Ones);
+        let embedding = &[(Tensor::Embedding, v)];
+        let mut table = vec![matrix(None, "model.embed_tokens.weight".to_owned(), embedding, c, normal)];
+        for layer in 0..self.n_layer {
+            let n = |rest: &str| format!("model.layers.{layer}.{rest}.weight");
+            let l = Some(layer);
+            let qkv = &[(Tensor::Q, q), (Tensor::K, kv), (Tensor::V, kv)];
+            table.extend([
+                norm(l, n("input_layernorm"), Tensor::AttentionNorm),
+                matrix(l, n("self_attn.qkv_proj"), qkv, c, normal),
+                matrix(l, n("self_attn.o_proj"), &[(Tensor::O, c)], q, residual),
+                norm(l, n("post_attention_layernorm"), Tensor::FeedForwardNorm),
+                matrix(l, n("mlp.gate_up_proj"), &[(Tensor::Gate, f), (Tensor::Up, f)], c, normal),
+                matrix(l, n("mlp.down_proj"), &[(Tensor::Down, c)], f, residual),
+            ]);
+        }
+        table.push(norm(None, "model.norm.weight".to_owned(), Tensor::Norm));
+        if !self.tied {
+            table.push(matrix(None, "lm_head.weight".to_owned(), &[(Tensor::Head, v)], c, normal));
+        }
+        table
     }
-    table.push(norm(None, "model.norm.weight".to_owned(), Tensor::Norm));
-    if !config.tied {
-        table.push(row(None, "lm_head.weight".to_owned(), &[(Tensor::Head, v)], c, normal));
+
+    fn head(&self) -> usize {
+        if self.tied { EMBEDDING } else { last_norm(self) + 1 }
     }
-    table
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    fn width(&self) -> usize {
+        self.n_embd
+    }
+
+    fn parameter_count(&self) -> usize {
+        LlamaConfig::parameter_count(self)
+    }
 }
 
 #[cfg(test)]
@@ -168,13 +130,13 @@ mod tests {
     fn the_table_holds_every_parameter_once() {
         for name in ["llama-3.2-1b", "llama-3.1-8b", "llama-3.1-405b"] {
             let config = LlamaConfig::preset(name).expect(name);
-            let table = param_specs(&config);
+            let table = config.table();
             assert_eq!(table.iter().map(ParamSpec::len).sum::<usize>(), config.parameter_count(), "{name}");
             assert_eq!(table[at(2, Block::Down)].name, "model.layers.2.mlp.down_proj.weight");
             assert_eq!(table[at(3, Block::GateUp)].rows(), 2 * config.n_ff);
             assert_eq!(table[last_norm(&config)].name, "model.norm.weight");
-            assert_eq!(table[head(&config)].parts[0].rows, config.vocab_size);
-            assert_eq!(table.len(), head(&config).max(last_norm(&config)) + 1);
+            assert_eq!(table[config.head()].parts[0].rows, config.vocab_size);
+            assert_eq!(table.len(), config.head().max(last_norm(&config)) + 1);
         }
     }
 }

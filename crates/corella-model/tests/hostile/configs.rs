@@ -1,17 +1,23 @@
 //! Configurations that no model has, and weights that are no numbers: rows L16 and L18, in files of every kind.
 
-use corella_model::ModelError;
+use corella_model::exchange::gguf::save;
 use corella_model::formats::gguf::{NewTensor, Value, Writer};
 use corella_model::formats::{Cause, Encoding};
-use corella_model::gpt2::load_gpt2;
+use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Weights};
 use corella_model::llama::{LlamaCheckpoint, LlamaWeights};
+use corella_model::{ModelError, Weights};
+use corella_ops::WeightFormat;
 use serde_json::json;
 
 use crate::Folder;
 
 /// The field that a bad configuration names, or the cause of a bad file.
 fn refused(folder: &Folder, name: &str) -> String {
-    match LlamaCheckpoint::open(&folder.0.join(name)) {
+    field(LlamaCheckpoint::open(&folder.0.join(name)))
+}
+
+fn field<C: std::fmt::Debug>(opened: Result<corella_model::Checkpoint<C>, ModelError>) -> String {
+    match opened {
         Err(ModelError::BadConfig { field, .. }) => field.to_owned(),
         Err(ModelError::Format(error)) => {
             format!("{:?}", error.cause).split([' ', '(', '{']).next().unwrap_or("").to_owned()
@@ -53,32 +59,6 @@ fn l16_config_json() {
         config[key] = value.clone();
         folder.write("config.json", config.to_string().as_bytes());
         assert_eq!(refused(&folder, ""), expected, "{key} = {value}");
-    }
-}
-
-#[test]
-fn l16_config_json_of_a_gpt2() {
-    let folder = Folder::new("config-json-gpt2");
-    let whole =
-        json!({"model_type": "gpt2", "vocab_size": 11, "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16});
-    // Sixteen million blocks of one number each: few bytes of weights, but a table of gigabytes.
-    let thin = json!({"n_layer": 1 << 24, "n_head": 1, "n_embd": 1});
-    let cases = [
-        (json!({"n_head": 0}), "n_head"),
-        (json!({"n_head": 3}), "n_head"),
-        (json!({"n_layer": 0}), "n_layer"),
-        (thin, "n_layer"),
-        (json!({"vocab_size": 1 << 25}), "vocab_size"),
-        (json!({"n_positions": 0}), "seq_len"),
-    ];
-    for (change, expected) in cases {
-        let mut config = whole.clone();
-        change.as_object().expect("an object").iter().for_each(|(key, value)| config[key] = value.clone());
-        folder.write("config.json", config.to_string().as_bytes());
-        match load_gpt2(&folder.0) {
-            Err(ModelError::BadConfig { field, .. }) => assert_eq!(field, expected, "{change}"),
-            other => panic!("{change}: {other:?}"),
-        }
     }
 }
 
@@ -150,11 +130,67 @@ fn l16_gguf_metadata() {
         ("llama.embedding_length", Value::U32(16), "WrongShape"),
         ("llama.rope.scaling.type", Value::String("yarn".to_owned()), "Unsupported"),
         ("split.count", Value::U16(3), "Unsupported"),
+        ("split.count", Value::U64(u64::MAX), "Unsupported"),
         ("general.architecture", Value::String("gptj".to_owned()), "Unsupported"),
     ];
     for (key, value, expected) in cases {
         gguf(&folder, &[(key, value.clone())], 1.0);
         assert_eq!(refused(&folder, "m.gguf"), expected, "{key} = {value:?}");
+    }
+}
+
+#[test]
+fn l16_config_json_of_a_gpt2() {
+    let folder = Folder::new("config-gpt2");
+    let cases = [
+        ("n_head", json!(0), "n_head"),
+        ("n_head", json!(3), "n_head"),
+        ("n_layer", json!(0), "n_layer"),
+        ("n_layer", json!(2_147_483_648u64), "n_layer"),
+        ("vocab_size", json!(0), "vocab_size"),
+        ("n_positions", json!(0), "seq_len"),
+        ("n_embd", json!(0), "n_embd"),
+        ("n_embd", json!(u64::MAX), "Unsupported"),
+        ("n_inner", json!(7), "Unsupported"),
+        ("layer_norm_epsilon", json!(0.0), "Unsupported"),
+        ("activation_function", json!("relu"), "Unsupported"),
+        ("model_type", json!("mamba"), "Unsupported"),
+        ("n_embd", json!(-8), "BadJson"),
+        ("vocab_size", json!("8"), "BadJson"),
+    ];
+    for (key, value, expected) in cases {
+        let mut config = json!({"model_type": "gpt2", "vocab_size": 11, "n_embd": 8, "n_layer": 2, "n_head": 2,
+            "n_positions": 16});
+        config[key] = value.clone();
+        folder.write("config.json", config.to_string().as_bytes());
+        assert_eq!(field(Gpt2Checkpoint::open(&folder.0)), expected, "{key} = {value}");
+    }
+}
+
+#[test]
+fn l16_gguf_metadata_of_a_gpt2() {
+    let folder = Folder::new("config-gpt2-gguf");
+    let path = folder.0.join("m.gguf");
+    let weights: Gpt2Weights = Weights::random(&Gpt2Config::new(40, 1, 2, 32, 8).expect("valid"), 1);
+    save(&weights, "m", Vec::new(), WeightFormat::F32, &path).expect("written");
+    let whole = std::fs::read(&path).expect("read");
+    for (key, value, expected) in [
+        ("gpt2.attention.head_count", 0u32, "n_head"),
+        ("gpt2.attention.head_count", 5, "n_head"),
+        ("gpt2.block_count", 0, "n_layer"),
+        ("gpt2.block_count", 1 << 31, "n_layer"),
+        ("gpt2.block_count", 2, "MissingTensor"),
+        ("gpt2.context_length", 0, "seq_len"),
+        ("gpt2.context_length", 9, "WrongShape"),
+        ("gpt2.embedding_length", 64, "Unsupported"),
+        ("gpt2.feed_forward_length", 31, "Unsupported"),
+    ] {
+        // The four bytes behind the key and its type.
+        let at = whole.windows(key.len()).position(|w| w == key.as_bytes()).expect("the key") + key.len() + 4;
+        let mut broken = whole.clone();
+        broken[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        std::fs::write(&path, broken).expect("written");
+        assert_eq!(field(Gpt2Checkpoint::open(&path)), expected, "{key} = {value}");
     }
 }
 

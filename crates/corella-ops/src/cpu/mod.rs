@@ -8,6 +8,7 @@ mod classifier;
 mod cross_entropy;
 #[cfg(target_arch = "x86_64")]
 mod dot;
+pub mod draw;
 mod elementwise;
 mod encoder;
 mod flash;

@@ -48,7 +48,8 @@ pub fn largest_micro_batch(sequences: usize, budget: u64, bytes: impl Fn(usize) 
 
 #[cfg(test)]
 mod tests {
-    use corella_model::gpt2::{Gpt2Config, Recompute, memory_plan};
+    use corella_model::Recompute;
+    use corella_model::gpt2::{Gpt2Config, memory_plan};
     use corella_model::{BatchShape, Dtype};
 
     use super::*;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use corella_model::AnyModel;
-use corella_model::formats::gguf::{self, Value};
-use corella_model::gpt2::{save_hugging_face as save_gpt2, save_llmc};
-use corella_model::llama::{LlamaCheckpoint, save_gguf, save_hugging_face};
+use corella_model::exchange::{Exchange, gguf, hugging_face};
+use corella_model::formats::gguf::{Value, open as open_gguf};
+use corella_model::gpt2::save_llmc;
+use corella_model::{AnyModel, Checkpoint};
 use corella_ops::WeightFormat;
 
 use crate::cli::{Common, ConvertArgs};
@@ -28,38 +28,18 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
         _ => "Hugging Face",
     };
     match &model {
-        AnyModel::Gpt2(weights) => {
-            if args.dtype.is_some_and(|d| d != WeightFormat::F32) || kind == "GGUF" {
-                return Err(Failure::usage("GPT-2 is written in f32, as a Hugging Face folder or for llm.c")
-                    .hint("leave --dtype out, and name a folder or a .bin"));
-            }
-            if kind == "llm.c" {
-                save_llmc(weights, &args.output)?;
-            } else {
-                save_gpt2(weights, &args.output)?;
-                write_tokenizer(&model, &at, &args.output)?;
-            }
+        AnyModel::Gpt2(checkpoint) if kind == "llm.c" => {
+            // llm.c's files hold one of two formats; the one that keeps every number.
+            let own = checkpoint.plain_format();
+            let kept = if own == WeightFormat::Bf16 { own } else { WeightFormat::F32 };
+            save_llmc(&**checkpoint, args.dtype.unwrap_or(kept), &args.output)?;
         }
-        AnyModel::Llama(checkpoint) => match kind {
-            "GGUF" => {
-                let name = args.output.file_stem().unwrap_or_default().to_string_lossy();
-                let format = args.dtype.unwrap_or(WeightFormat::F16);
-                save_gguf(&**checkpoint, &name, tokenizer_keys(&model, &at)?, format, &args.output)?;
-            }
-            "llm.c" => {
-                return Err(Failure::usage("llm.c's files hold GPT-2 only")
-                    .hint("name a folder (Hugging Face) or a .gguf for a Llama"));
-            }
-            _ => {
-                let format = args.dtype.unwrap_or_else(|| plain_format(checkpoint));
-                if format.block_len() > 1 {
-                    return Err(Failure::usage(format!("safetensors do not hold {}", format.name()))
-                        .hint("f32, f16 or bf16 for a folder; quantised formats for a .gguf"));
-                }
-                save_hugging_face(&**checkpoint, &checkpoint.special, format, &args.output)?;
-                write_tokenizer(&model, &at, &args.output)?;
-            }
-        },
+        AnyModel::Llama(_) if kind == "llm.c" => {
+            return Err(Failure::usage("llm.c's files hold GPT-2 only")
+                .hint("name a folder (Hugging Face) or a .gguf for a Llama"));
+        }
+        AnyModel::Gpt2(checkpoint) => write(&model, checkpoint, &at, args)?,
+        AnyModel::Llama(checkpoint) => write(&model, checkpoint, &at, args)?,
     }
     if common.json {
         println!("{}", serde_json::json!({"output": args.output, "format": kind, "parameters": parameters}));
@@ -69,16 +49,30 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
-/// The format of most weights where that is a plain one, else F32.
-fn plain_format(checkpoint: &LlamaCheckpoint) -> WeightFormat {
-    let first = checkpoint.places.iter().flatten().find(|place| place.rows > 1).map(|place| place.format);
-    first.filter(|format| format.block_len() == 1).unwrap_or(WeightFormat::F32)
+/// Writes a GGUF file, or a folder for `transformers`.
+fn write<C: Exchange>(model: &AnyModel, checkpoint: &Checkpoint<C>, at: &Path, args: &ConvertArgs) -> Result<()> {
+    if is_gguf(&args.output) {
+        let name = args.output.file_stem().unwrap_or_default().to_string_lossy();
+        let format = args.dtype.unwrap_or(WeightFormat::F16);
+        return Ok(gguf::save(checkpoint, &name, tokenizer_keys(model, at)?, format, &args.output)?);
+    }
+    let format = args.dtype.unwrap_or_else(|| checkpoint.plain_format());
+    if format.block_len() > 1 {
+        return Err(Failure::usage(format!("safetensors do not hold {}", format.name()))
+            .hint("f32, f16 or bf16 for a folder; quantised formats for a .gguf"));
+    }
+    hugging_face::save(checkpoint, &checkpoint.special, format, &args.output)?;
+    write_tokenizer(model, at, &args.output)
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "gguf")
 }
 
 /// The tokenizer's keys: as they are where the model comes from a GGUF file, else those of the tokenizer beside it.
 fn tokenizer_keys(model: &AnyModel, at: &Path) -> Result<Vec<(String, Value)>> {
-    if at.extension().is_some_and(|e| e == "gguf") {
-        let (_, header) = gguf::open(at).map_err(corella_model::ModelError::from)?;
+    if is_gguf(at) {
+        let (_, header) = open_gguf(at).map_err(corella_model::ModelError::from)?;
         return Ok(header.metadata.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")).collect());
     }
     match own_tokenizer(model, at).and_then(|tokenizer| gguf_tokenizer::metadata(&tokenizer, model.vocab_size())) {

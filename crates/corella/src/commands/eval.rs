@@ -92,7 +92,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         put_shots(&mut tasks, args)?;
     }
     let model = model::open(&args.model, args.tokenizer.as_deref())?;
-    let tokenizer = model.tokenizer.clone();
+    let tokenizer = model.tokenizer()?;
     let context = args.context.unwrap_or(LONGEST_WINDOW).min(model.context_len());
     if context < 2 {
         return Err(Failure::usage("a context of fewer than two tokens predicts nothing").hint("--context 2 or more"));

@@ -1,10 +1,9 @@
 //! `corella serve`: the completions server and the playground, on one model.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
-use corella_infer::{Engine, EngineOptions, RequestLimits, TokenBytes};
+use corella_infer::{Engine, EngineOptions, RequestLimits};
 use corella_model::{KvKind, StepOptions};
 use corella_server::{Served, Transcript};
 use serde_json::json;
@@ -91,11 +90,7 @@ impl Settings {
             name: args.name.clone(),
             context_len: args.context_len,
             kv_tokens: args.kv_tokens,
-            kv_kind: match args.kv_type {
-                KvType::F16 => KvKind::F16,
-                KvType::Bf16 => KvKind::Bf16,
-                KvType::Q8 => KvKind::Q8,
-            },
+            kv_kind: args.kv_type.into(),
             parallel: args.parallel.into(),
             queue: args.queue as usize,
             invariance: Invariance::of_flag(args.batch_invariant),
@@ -137,7 +132,7 @@ const CONTEXT: usize = 8192;
 /// Loads the model and starts its engine; `progress` is told the share of the weights that has been read.
 pub fn load(settings: &Settings, progress: &dyn Fn(f32)) -> Result<(Engine, Served)> {
     let opened = model::open(&settings.model, settings.tokenizer.as_deref())?;
-    let tokenizer = opened.tokenizer.clone();
+    let tokenizer = opened.tokenizer()?;
     let (whole, base, eos) = (opened.context_len(), !opened.is_instruct(), opened.eos());
     let context_len = settings.context_len.unwrap_or(CONTEXT).min(whole);
     let max_batch_tokens = 512.max(2 * settings.parallel);
@@ -156,8 +151,7 @@ pub fn load(settings: &Settings, progress: &dyn Fn(f32)) -> Result<(Engine, Serv
         eos,
         vocab_size: Some(tokenizer.vocab_size()),
     };
-    let for_engine = tokenizer.clone();
-    let bytes: TokenBytes = Arc::new(move |before, id| for_engine.token_bytes_after(before, id).to_vec());
+    let bytes = opened.token_bytes();
     let engine =
         Engine::start(opened.load_watched(&settings.common, step, settings.invariance, progress)?, bytes, options)?;
     let path = &settings.model;

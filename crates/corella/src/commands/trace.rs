@@ -2,10 +2,9 @@
 //! has by heart.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use corella_infer::{Engine, EngineOptions, RequestParams, TokenBytes};
+use corella_infer::{Engine, EngineOptions, RequestParams};
 use corella_model::StepOptions;
 use corella_server::{Place, Span, Tracer};
 use corella_text::tokenizer::Tokenizer;
@@ -183,7 +182,7 @@ fn memory(path: &Path, text: &str, stride: usize, common: &Common) -> Result<()>
 /// The log-probability of every token of `text`, given all before it.
 fn scores(path: &Path, text: &str, common: &Common) -> Result<Vec<f32>> {
     let opened = model::open(path, None)?;
-    let tokenizer = opened.tokenizer.clone();
+    let tokenizer = opened.tokenizer()?;
     let mut prompt = vec![tokenizer.start_of_text()];
     prompt.extend(tokenizer.encode(text));
     if prompt.len() > opened.context_len() {
@@ -191,7 +190,7 @@ fn scores(path: &Path, text: &str, common: &Common) -> Result<Vec<f32>> {
         return Err(Failure::usage(what).hint("give a shorter text"));
     }
     let step = StepOptions::one_sequence(prompt.len());
-    let bytes: TokenBytes = Arc::new(move |before, id| tokenizer.token_bytes_after(before, id).to_vec());
+    let bytes = opened.token_bytes();
     let engine = Engine::start(opened.load(common, step, Invariance::AsFast)?, bytes, EngineOptions::default())?;
     let handle = engine.handle();
     let params = RequestParams { prompt, max_tokens: 0, prompt_logprobs: Some(0), ..RequestParams::default() };

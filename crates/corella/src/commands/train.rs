@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use corella_eval::{Item, Task};
 use corella_infer::{SampleParams, continue_tokens};
-use corella_model::gpt2::{Gpt2Files, Gpt2Train, random_weights};
-use corella_model::llama::{LlamaFiles, LlamaSource, LlamaTrain, LlamaWeights};
-use corella_model::{AnyModel, BatchShape, ModelFiles, SpecialIds, TextModel, TrainModel};
+use corella_model::exchange::{Exchange, KeptAs};
+use corella_model::{
+    AnyModel, BatchShape, Dtype, ModelFiles, Network, Recompute, Source, SpecialIds, TextModel, TrainModel, Training,
+    Weights,
+};
 use corella_ops::OpsTrain;
 use corella_server::{App, Loading};
 use corella_text::data::Dataset;
@@ -164,25 +166,28 @@ fn build_model<B: OpsTrain>(
     }
     let special = SpecialIds { bos: Some(data.tokenizer.start_of_text()), eos: data.tokenizer.stop_ids().to_vec() };
     match (config, first.map(|(model, _)| model)) {
-        (ModelShape::Gpt2(config), first) => {
-            let weights = match first {
-                Some(AnyModel::Gpt2(weights)) => weights,
-                Some(AnyModel::Llama(_)) => return Err(other_family(plan)),
-                None => random_weights(&config, plan.train.seed),
-            };
-            let model = Gpt2Train::new(ops, &weights, batch, recompute, dtype)?;
-            Ok((Box::new(model), Box::new(Gpt2Files { config: weights.config, special })))
+        (ModelShape::Gpt2(config), None) => {
+            model_of(ops, &Weights::random(&config, plan.train.seed), batch, recompute, dtype, special)
         }
-        (ModelShape::Llama(config), first) => {
-            let weights: Box<dyn LlamaSource> = match first {
-                Some(AnyModel::Llama(checkpoint)) => checkpoint,
-                Some(AnyModel::Gpt2(_)) => return Err(other_family(plan)),
-                None => Box::new(LlamaWeights::random(&config, plan.train.seed)),
-            };
-            let model = LlamaTrain::new(ops, &*weights, batch, recompute, dtype)?;
-            Ok((Box::new(model), Box::new(LlamaFiles { config: weights.config().clone(), special })))
+        (ModelShape::Llama(config), None) => {
+            model_of(ops, &Weights::random(&config, plan.train.seed), batch, recompute, dtype, special)
         }
+        (ModelShape::Gpt2(_), Some(AnyModel::Gpt2(c))) => model_of(ops, &*c, batch, recompute, dtype, special),
+        (ModelShape::Llama(_), Some(AnyModel::Llama(c))) => model_of(ops, &*c, batch, recompute, dtype, special),
+        (_, Some(_)) => Err(other_family(plan)),
     }
+}
+
+fn model_of<B: OpsTrain, C: Network + Exchange>(
+    ops: B,
+    source: &dyn Source<C>,
+    batch: BatchShape,
+    recompute: Recompute,
+    dtype: Dtype,
+    special: SpecialIds,
+) -> Result<(Box<dyn TrainModel>, Box<dyn ModelFiles>)> {
+    let model = Training::new(ops, source, batch, recompute, dtype)?;
+    Ok((Box::new(model), Box::new(KeptAs { config: source.config().clone(), special })))
 }
 
 fn other_family(plan: &RunPlan) -> Failure {

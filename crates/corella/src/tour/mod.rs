@@ -7,7 +7,7 @@ pub use phenomena::OPENING;
 use std::io::IsTerminal;
 use std::path::Path;
 
-use corella_model::gpt2::{Gpt2Infer, load_gpt2};
+use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Exact};
 use corella_model::{Dtype, TextModel};
 use corella_server::Loading;
 use corella_text::data::Order;
@@ -67,7 +67,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     }
     let tokenizer = run.data.tokenizer.clone();
     drop((run, live));
-    let mut model = Gpt2Infer::new(processor(common)?, load_gpt2(&outcome.checkpoint)?)?;
+    let mut model = Gpt2Exact::new(processor(common)?, &Gpt2Checkpoint::open(&outcome.checkpoint)?)?;
     let list = facts(&world, &corpus);
     let measured =
         phenomena::measure(&mut model, &tokenizer, &list, &probes(&world, &list), &Grammar::new(&world), !common.json);

@@ -6,10 +6,12 @@
 
 mod cursor;
 mod reader;
+mod shards;
 mod value;
 mod writer;
 
 pub use reader::{open, parse};
+pub use shards::Shards;
 pub use value::{Array, Value};
 pub use writer::{NewTensor, Writer};
 

@@ -1,7 +1,7 @@
 //! Whole updates of models with random weights on a card.
 
-use corella_model::Dtype;
-use corella_model::gpt2::{Gpt2Train, Recompute, random_weights};
+use corella_model::gpt2::Gpt2Train;
+use corella_model::{Dtype, Recompute, Weights};
 use corella_ops::cases::Expected;
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ fn updates(shape: &Shape, args: &BenchArgs, dtype: Dtype, peak: Option<f64>, com
     let TrainDevice::Cuda(cuda, _) = TrainDevice::choose(common)? else {
         return Err(Failure::new("the card that was there is gone"));
     };
-    let mut model = Gpt2Train::new(*cuda, &random_weights(&shape.config, 1), batch, Recompute::None, dtype)?;
+    let mut model = Gpt2Train::new(*cuda, &Weights::random(&shape.config, 1), batch, Recompute::None, dtype)?;
     let n = batch.b * batch.t;
     let ids = shape.ids(n);
     for step in 1..=WARM_UP {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use corella_infer::{CacheScope, Engine, EngineHandle, EngineOptions, Event, RequestParams, SampleParams};
-use corella_model::gpt2::random_weights;
-use corella_model::{AnyModel, KvKind, StepOptions};
+use corella_model::params::{ModelConfig, ParamSpec, Part};
+use corella_model::{AnyModel, KvKind, Source, StepOptions, Weights};
 use corella_ops::Dtype;
 
-use super::{Bench, Bound, train};
+use super::{Bench, Bound, Loaded, train};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::open_any;
-use crate::model::{self, Invariance};
+use crate::machine::peak_memory;
+use crate::model::{self, Invariance, Loadable};
 
 /// Tokens of the prompt whose prefill is timed.
 const PROMPT: usize = 512;
@@ -26,51 +27,59 @@ const DECODED: usize = 64;
 /// A model to measure.
 struct Subject {
     name: String,
-    files: AnyModel,
+    weights: Loadable,
+}
+
+/// What the weights of a step are.
+struct Sizes {
+    vocab_size: usize,
+    context_len: usize,
+    /// Parameters in products with every token, without the output head.
+    products: f64,
+    /// Those of the head.
+    head: f64,
+    /// Bytes of the weights that a step reads: all but tables of which it reads a row.
+    bytes: f64,
 }
 
 impl Subject {
-    /// Parameters in products with every token, without the output head; and those of the head.
-    fn products(&self) -> (f64, f64) {
-        let (parameters, table, head, tied) = match &self.files {
-            AnyModel::Gpt2(weights) => {
-                let c = &weights.config;
-                (c.parameter_count(), c.seq_len() * c.n_embd(), c.vocab_size() * c.n_embd(), true)
-            }
-            AnyModel::Llama(checkpoint) => {
-                let c = &checkpoint.config;
-                (c.parameter_count(), 0, c.vocab_size * c.n_embd, c.tied)
-            }
-        };
-        let embedding = if tied { 0 } else { head };
-        ((parameters - table - embedding - head) as f64, head as f64)
-    }
-
-    /// Bytes of the weights that a step reads: all but tables of which it reads a row.
-    fn bytes(&self) -> f64 {
-        match &self.files {
-            AnyModel::Gpt2(_) => {
-                let (products, head) = self.products();
-                4.0 * (products + head)
-            }
-            AnyModel::Llama(checkpoint) => {
-                let all: u64 = checkpoint.places.iter().flatten().map(|place| place.bytes()).sum();
-                let embedding = if checkpoint.config.tied { 0 } else { checkpoint.places[0][0].bytes() };
-                (all - embedding) as f64
-            }
+    fn sizes(&self) -> Sizes {
+        match &self.weights {
+            Loadable::Files(AnyModel::Gpt2(c)) => sizes(&**c),
+            Loadable::Files(AnyModel::Llama(c)) => sizes(&**c),
+            Loadable::Random(weights) => sizes(weights),
         }
+    }
+}
+
+fn sizes<C: ModelConfig>(source: &dyn Source<C>) -> Sizes {
+    let config = source.config();
+    let (table, head) = (config.table(), config.head());
+    let read = table.iter().enumerate().filter(|(row, _)| *row == head || !C::LOOKED_UP.contains(row));
+    let bytes = |row: usize, spec: &ParamSpec<C::Tensor>| -> usize {
+        let part =
+            |(i, part): (usize, &Part<C::Tensor>)| part.rows * source.format(row, i).row_bytes(spec.cols).unwrap_or(0);
+        spec.parts.iter().enumerate().map(part).sum()
+    };
+    let head_parameters = table[head].len();
+    Sizes {
+        vocab_size: config.vocab_size(),
+        context_len: config.context_len(),
+        products: (read.clone().map(|(_, spec)| spec.len()).sum::<usize>() - head_parameters) as f64,
+        head: head_parameters as f64,
+        bytes: read.map(|(row, spec)| bytes(row, spec)).sum::<usize>() as f64,
     }
 }
 
 /// `bench generate [MODEL]`: the model named, or GPT-2s with random weights.
 pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
     let subjects = match &args.path {
-        Some(path) => vec![Subject { name: name(path), files: open_any(path)?.0 }],
+        Some(path) => vec![Subject { name: name(path), weights: Loadable::Files(open_any(path)?.0) }],
         None => {
             let shapes = train::shapes(args.model.as_deref())?;
             let subject = |shape: train::Shape| Subject {
                 name: shape.name.to_owned(),
-                files: AnyModel::Gpt2(random_weights(&shape.config, 1)),
+                weights: Loadable::Random(Weights::random(&shape.config, 1)),
             };
             shapes.into_iter().map(subject).collect()
         }
@@ -83,7 +92,8 @@ fn name(path: &Path) -> String {
 }
 
 fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
-    let context = subject.files.context_len().min(PROMPT + DECODED);
+    let sizes = subject.sizes();
+    let context = sizes.context_len.min(PROMPT + DECODED);
     let (given, decoded) = (GIVEN.min(context / 4), DECODED.min(context / 4));
     let prompt = PROMPT.min(context - decoded);
     let most = BATCHES[BATCHES.len() - 1];
@@ -95,12 +105,10 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
         max_batch_tokens: prompt.max(2 * most),
         max_logit_rows: most,
     };
-    let Subject { name, .. } = &subject;
-    let (name, (products, head), bytes) = (name.clone(), subject.products(), subject.bytes());
-    let vocab_size = subject.files.vocab_size();
+    let (name, vocab_size) = (subject.name.clone(), sizes.vocab_size);
     let start = Instant::now();
-    let model = model::load(subject.files, common, options, Invariance::AsFast)?;
-    let loading = start.elapsed().as_secs_f64();
+    let model = model::load(subject.weights, common, options, Invariance::AsFast)?;
+    let (loading, loaded_memory) = (start.elapsed().as_secs_f64(), peak_memory());
     let engine = Engine::start(model, Arc::new(|_, _| Vec::new()), EngineOptions::default())?;
     let handle = engine.handle();
     let ids = |seed: usize, len: usize| -> Vec<u32> {
@@ -115,14 +123,13 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
         if let Some(error) = done.error {
             return Err(Failure::new(error));
         }
-        // The first run touches the memory for the first time.
-        if repeat > 0 {
-            seconds.push(start.elapsed().as_secs_f64());
-        }
+        seconds.push(start.elapsed().as_secs_f64());
     }
+    // The first run touches the memory for the first time.
+    let very_first = seconds.remove(0);
     let first = median(&mut seconds);
     // Quantised products may be done in whichever arithmetic is fastest.
-    let operations = 2.0 * (products * prompt as f64 + head);
+    let operations = 2.0 * (sizes.products * prompt as f64 + sizes.head);
     let compute = Bound::Compute(Dtype::Bf16, operations);
     bench.row(
         &format!("prefill {name}"),
@@ -134,7 +141,12 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
     );
     bench.tokens(prompt as f64 / first);
     if !common.json {
-        println!("{:18} loaded in {loading:.2} s; first token after {:.1} ms", "", first * 1e3);
+        println!(
+            "{:18} loaded in {loading:.2} s; first token after {:.1} ms, the first time {:.1} ms",
+            "",
+            first * 1e3,
+            very_first * 1e3
+        );
     }
     for batch in BATCHES {
         let mut steps: Vec<f64> = Vec::new();
@@ -144,14 +156,36 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
         }
         let step = median(&mut steps);
         let text = format!("{batch} × {decoded} tokens");
-        bench.row(&format!("decode {name}"), text, Bound::Memory(bytes), "bytes of all weights per step", step, None);
+        bench.row(
+            &format!("decode {name}"),
+            text,
+            Bound::Memory(sizes.bytes),
+            "bytes of all weights per step",
+            step,
+            None,
+        );
         bench.tokens(batch as f64 / step);
     }
+    let kv_bytes = handle.model().pages as f64 * handle.model().page_bytes as f64;
     if !common.json {
-        let kv = handle.model().pages as f64 * handle.model().page_bytes as f64;
         let mib = |bytes: f64| bytes / 1_048_576.0;
-        println!("{:18} {:.0} MiB of weights are read per step, {:.0} MiB of KV pages", "", mib(bytes), mib(kv));
+        let peak =
+            loaded_memory.map_or(String::new(), |b| format!(", {:.0} MiB held at most while loading", mib(b as f64)));
+        println!(
+            "{:18} {:.0} MiB of weights are read per step, {:.0} MiB of KV pages{peak}",
+            "",
+            mib(sizes.bytes),
+            mib(kv_bytes)
+        );
     }
+    bench.models.push(Loaded {
+        name,
+        load_seconds: loading,
+        first_token_seconds: very_first,
+        weight_bytes: sizes.bytes,
+        kv_bytes,
+        peak_memory_bytes: loaded_memory,
+    });
     Ok(())
 }
 

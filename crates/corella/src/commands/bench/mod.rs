@@ -5,6 +5,7 @@ mod generate;
 mod infer;
 mod ops;
 mod prepare;
+mod sampler;
 mod train;
 
 use std::time::Instant;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use crate::cli::{BenchArgs, BenchWhat, Common, Device};
 use crate::error::{Failure, Result};
 use crate::inputs::backend;
+use crate::machine::peak_memory;
 
 /// One measured figure.
 #[derive(Debug, Serialize)]
@@ -59,6 +61,27 @@ struct Document {
     threads: usize,
     ceilings: CeilingsOut,
     results: Vec<Row>,
+    /// Models that were loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    models: Vec<Loaded>,
+    peak_memory_bytes: Option<u64>,
+}
+
+/// What loading a model took.
+#[derive(Debug, Serialize)]
+pub struct Loaded {
+    /// Its name.
+    pub name: String,
+    /// From its files to packed weights.
+    pub load_seconds: f64,
+    /// From a prompt to its first token, the first time: pages are touched that no run touched before.
+    pub first_token_seconds: f64,
+    /// Bytes of the weights that a step reads, as the files keep them.
+    pub weight_bytes: f64,
+    /// Bytes of the pages of keys and values.
+    pub kv_bytes: f64,
+    /// Most memory of the process until its weights were loaded.
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// Ceilings; `null` where the kernel path has no such kernels.
@@ -77,6 +100,7 @@ pub struct Bench {
     repeat: usize,
     quiet: bool,
     rows: Vec<Row>,
+    models: Vec<Loaded>,
 }
 
 /// Runs the command.
@@ -105,12 +129,14 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
             ceilings.read_gbs
         );
     }
-    let mut bench = Bench { cpu, ceilings, repeat: args.repeat, quiet: common.json, rows: Vec::new() };
+    let mut bench =
+        Bench { cpu, ceilings, repeat: args.repeat, quiet: common.json, rows: Vec::new(), models: Vec::new() };
     match args.what {
         BenchWhat::Prepare => {}
         BenchWhat::Ops => {
             ops::run(&mut bench, args)?;
             infer::run(&mut bench)?;
+            sampler::run(&mut bench)?;
         }
         BenchWhat::Train => train::run(&mut bench, args, common)?,
         BenchWhat::Generate => generate::run(&mut bench, args, common)?,
@@ -127,6 +153,8 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
             read_gbs: bench.ceilings.read_gbs.max(again.read_gbs),
         },
         results: bench.rows,
+        models: bench.models,
+        peak_memory_bytes: peak_memory(),
     };
     println!("{}", serde_json::to_string(&document)?);
     if let Some(row) = document.results.iter().find(|r| r.percent_of_ceiling > 100.0) {

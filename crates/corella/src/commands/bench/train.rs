@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use corella_model::gpt2::{Gpt2Config, Gpt2Train, Recompute, random_weights};
-use corella_model::{AdamW, BatchShape, Dtype, TrainModel};
+use corella_model::gpt2::{Gpt2Config, Gpt2Train};
+use corella_model::{AdamW, BatchShape, Dtype, Recompute, TrainModel, Weights};
 
 use super::{Bench, Bound, formats};
 use crate::cli::{BenchArgs, Common};
@@ -82,7 +82,7 @@ pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
 fn updates(bench: &mut Bench, shape: &Shape, args: &BenchArgs, dtype: Dtype, common: &Common) -> Result<()> {
     let (config, mut batch) = (&shape.config, shape.batch);
     batch.b = args.micro_batch.unwrap_or(batch.b);
-    let weights = random_weights(config, 1);
+    let weights = Weights::random(config, 1);
     let mut model = Gpt2Train::new(backend(common)?, &weights, batch, Recompute::None, dtype)?;
     drop(weights);
     let n = batch.b * batch.t;

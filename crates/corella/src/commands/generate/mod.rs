@@ -6,16 +6,12 @@ mod view;
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
-use corella_infer::{
-    Completion, Engine, EngineOptions, LogProbStage, RequestLimits, RequestParams, SampleParams, TokenBytes,
-};
-use corella_model::{KvKind, StepOptions};
-use corella_text::tokenizer::Tokenizer;
+use corella_infer::{Completion, Engine, EngineOptions, LogProbStage, RequestLimits, RequestParams, SampleParams};
+use corella_model::StepOptions;
 use serde::Serialize;
 
-use crate::cli::{Common, GenerateArgs, KvType};
+use crate::cli::{Common, GenerateArgs};
 use crate::error::{Failure, Result};
 use crate::model::{self, Invariance, Opened};
 use view::View;
@@ -51,9 +47,13 @@ struct Document {
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
-    let opened = model::open(&args.model, args.tokenizer.as_deref())?;
-    let tokenizer = opened.tokenizer.clone();
-    let (prompt_ids, prompt_text) = prompt(args, &tokenizer)?;
+    let name = args.tokenizer.as_deref();
+    let opened = match args.prompt_ids {
+        Some(_) => model::open_for_ids(&args.model, name)?,
+        None => model::open(&args.model, name)?,
+    };
+    let bytes = opened.token_bytes();
+    let (prompt_ids, prompt_text) = prompt(args, &opened)?;
     let samples = args.best_of.unwrap_or(0).max(args.n) as usize;
     let engine = start(opened, args, common, prompt_ids.len(), samples)?;
     let handle = engine.handle();
@@ -62,7 +62,7 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
         eprintln!("note: the context leaves room for {} tokens only", request.max_tokens());
     }
     let (_ticket, events) = handle.stream(request)?;
-    let mut view = View::new(args, common, &tokenizer);
+    let mut view = View::new(args, common, bytes);
     view.prompt(&prompt_text, &prompt_ids);
     let mut completion = Completion::default();
     for event in events {
@@ -112,16 +112,11 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, sa
     let options = StepOptions {
         context_len,
         kv_tokens: context_len + at_once * own,
-        kv_kind: match args.kv_type {
-            KvType::F16 => KvKind::F16,
-            KvType::Bf16 => KvKind::Bf16,
-            KvType::Q8 => KvKind::Q8,
-        },
+        kv_kind: args.kv_type.into(),
         max_seqs: at_once,
         max_batch_tokens,
         max_logit_rows: max_batch_tokens.min(at_once + 32),
     };
-    let tokenizer = opened.tokenizer.clone();
     let engine = EngineOptions {
         max_running: at_once,
         max_queue: 1,
@@ -136,9 +131,9 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, sa
             lookup: 64,
         },
         eos: opened.eos(),
-        vocab_size: Some(tokenizer.vocab_size()),
+        vocab_size: Some(opened.known_tokens()),
     };
-    let bytes: TokenBytes = Arc::new(move |before, id| tokenizer.token_bytes_after(before, id).to_vec());
+    let bytes = opened.token_bytes();
     Ok(Engine::start(opened.load(common, options, Invariance::of_flag(args.batch_invariant))?, bytes, engine)?)
 }
 
@@ -180,10 +175,13 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
 }
 
 /// The ids to continue, and their text: the token that marks the start of a text goes in front, unless `--no-bos`.
-fn prompt(args: &GenerateArgs, tokenizer: &Tokenizer) -> Result<(Vec<u32>, String)> {
+fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
     if let Some(ids) = &args.prompt_ids {
-        return Ok((ids.clone(), tokenizer.decode(ids)));
+        let bytes = opened.token_bytes();
+        let text: Vec<u8> = (0..ids.len()).flat_map(|i| bytes(&ids[..i], ids[i])).collect();
+        return Ok((ids.clone(), String::from_utf8_lossy(&text).into_owned()));
     }
+    let tokenizer = opened.tokenizer()?;
     let text = match (&args.prompt, &args.prompt_file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => read_text(path)?,

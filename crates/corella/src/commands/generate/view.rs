@@ -2,8 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use corella_infer::{Event, TokenLogProb};
-use corella_text::tokenizer::Tokenizer;
+use corella_infer::{Event, TokenBytes, TokenLogProb};
 
 use super::colour;
 use super::columns::Columns;
@@ -27,9 +26,8 @@ enum Layout {
 }
 
 /// Shows the events of a request.
-#[derive(Debug)]
-pub struct View<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct View {
+    bytes: TokenBytes,
     layout: Layout,
     n: usize,
     coloured: bool,
@@ -39,9 +37,9 @@ pub struct View<'a> {
     prompt_scored: bool,
 }
 
-impl<'a> View<'a> {
+impl View {
     /// The view that the flags and the terminal ask for.
-    pub fn new(args: &GenerateArgs, common: &Common, tokenizer: &'a Tokenizer) -> View<'a> {
+    pub fn new(args: &GenerateArgs, common: &Common, bytes: TokenBytes) -> View {
         let n = args.n as usize;
         let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
         let columns = if n > 1 && std::io::stdout().is_terminal() { Columns::new(n, width) } else { None };
@@ -52,7 +50,7 @@ impl<'a> View<'a> {
             None => Layout::Text { current: 0, waiting: vec![Default::default(); n] },
         };
         let coloured = args.logprobs.is_some() && colour::shown();
-        View { tokenizer, layout, n, coloured, prompt: String::new(), prompt_len: 0, prompt_scored: false }
+        View { bytes, layout, n, coloured, prompt: String::new(), prompt_len: 0, prompt_scored: false }
     }
 
     /// Shows the prompt where it belongs in front of the text.
@@ -144,7 +142,8 @@ impl<'a> View<'a> {
 
     /// One token of the table.
     fn row(&self, sample: &str, position: usize, token: &TokenLogProb) {
-        let piece = |id: u32| format!("{:?}", String::from_utf8_lossy(self.tokenizer.token_bytes(id)));
+        // As the vocabulary has it: behind another token, so not as the first word of a text.
+        let piece = |id: u32| format!("{:?}", String::from_utf8_lossy(&(self.bytes)(&[id], id)));
         let percent = |logprob: f32| format!("{:5.1}%", 100.0 * logprob.exp());
         let mut text = piece(token.id);
         if let Some(logprob) = token.logprob.filter(|_| self.coloured) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use corella_model::AnyModel;
 use corella_model::gpt2;
 use corella_model::llama;
+use corella_model::place::Place;
 use serde::Serialize;
 
 /// A tensor of the list of parameters.
@@ -23,6 +24,20 @@ pub struct TensorRow {
     /// Block that it belongs to.
     #[serde(skip)]
     layer: Option<usize>,
+}
+
+impl TensorRow {
+    fn of((layer, place): (Option<usize>, &Place)) -> Self {
+        TensorRow {
+            name: place.name.clone(),
+            // A single row is a vector: no matrix has fewer rows than the model is wide.
+            shape: if place.rows == 1 { vec![place.cols] } else { vec![place.rows, place.cols] },
+            dtype: place.format.name(),
+            parameters: place.rows * place.cols,
+            bytes: place.bytes(),
+            layer,
+        }
+    }
 }
 
 /// What a model is made of.
@@ -53,15 +68,12 @@ pub struct Anatomy {
 impl Anatomy {
     /// Takes a model apart.
     pub fn of(model: &AnyModel, at: &Path) -> Self {
-        let tensors = match model {
-            AnyModel::Gpt2(weights) => gpt2_rows(weights),
-            AnyModel::Llama(checkpoint) => llama_rows(checkpoint),
-        };
+        let tensors: Vec<TensorRow> = model.tensors().into_iter().map(TensorRow::of).collect();
         let (family, config, kv, source) = match model {
-            AnyModel::Gpt2(w) => {
-                let c = &w.config;
+            AnyModel::Gpt2(g) => {
+                let c = &g.config;
                 let config = serde_json::json!({"vocab_size": c.vocab_size(), "n_layer": c.n_layer(),
-                    "n_head": c.n_head(), "n_embd": c.n_embd(), "context": c.seq_len()});
+                    "n_head": c.n_head(), "n_embd": c.n_embd(), "context": c.seq_len(), "tied": c.tied()});
                 ("gpt2", config, 2 * 2 * c.n_layer() * c.n_embd(), gpt2::FORWARD_SOURCE)
             }
             AnyModel::Llama(l) => {
@@ -113,36 +125,6 @@ impl Anatomy {
             println!("… and so on for {layers} blocks (--all prints every tensor)");
         }
     }
-}
-
-fn gpt2_rows(weights: &gpt2::Gpt2Weights) -> Vec<TensorRow> {
-    let layer = |name: &str| name.strip_prefix("h.")?.split('.').next()?.parse().ok();
-    gpt2::param_specs(&weights.config)
-        .iter()
-        .map(|spec| TensorRow {
-            layer: layer(&spec.name),
-            name: spec.name.clone(),
-            shape: spec.shape(),
-            dtype: "F32",
-            parameters: spec.len(),
-            bytes: 4 * spec.len() as u64,
-        })
-        .collect()
-}
-
-fn llama_rows(checkpoint: &llama::LlamaCheckpoint) -> Vec<TensorRow> {
-    let table = checkpoint.table();
-    let rows = table.iter().zip(&checkpoint.places).flat_map(|(spec, places)| {
-        places.iter().map(|place| TensorRow {
-            layer: spec.layer,
-            name: place.name.clone(),
-            shape: if spec.vector { vec![place.cols] } else { vec![place.rows, place.cols] },
-            dtype: place.format.name(),
-            parameters: place.rows * place.cols,
-            bytes: place.bytes(),
-        })
-    });
-    rows.collect()
 }
 
 fn rope_scaling(scaling: &llama::RopeScaling) -> String {

@@ -18,6 +18,7 @@ use crate::error::{Failure, Result};
 use crate::inputs::{
     TINY_INTERNET, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, pages_as_documents, source_files, tokenizer_for,
 };
+use crate::machine::peak_memory;
 pub use args::PrepareArgs;
 use console::Console;
 
@@ -90,7 +91,7 @@ fn done(
         let mut json = serde_json::to_value(info)?;
         json["report"] = serde_json::to_value(report)?;
         json["seconds"] = seconds.into();
-        json["peak_memory_bytes"] = console::peak_memory().into();
+        json["peak_memory_bytes"] = peak_memory().into();
         println!("{json}");
         return Ok(());
     }
@@ -105,7 +106,7 @@ fn done(
             console::megabytes(part.bytes)
         );
     }
-    let memory = console::peak_memory().map(|b| format!(", at most {} of memory", console::megabytes(b)));
+    let memory = peak_memory().map(|b| format!(", at most {} of memory", console::megabytes(b)));
     println!("wrote {} in {seconds:.1} s{}", args.out.display(), memory.unwrap_or_default());
     println!("train on it with: corella train --data {}", args.out.display());
     Ok(())

@@ -2,28 +2,28 @@
 
 use std::path::Path;
 
-use corella_model::gpt2::{Gpt2Step, Gpt2Weights, load_gpt2};
-use corella_model::{BatchPlan, KvKind, SeqPlan, StepModel, StepOptions};
+use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Exact, Gpt2Infer, Gpt2Weights};
+use corella_model::{BatchPlan, KvKind, OneSequence, SeqPlan, StepModel, StepOptions, TextModel};
 use corella_ops::cpu::{Cpu, CpuOptions, Path as KernelPath};
 use serde_json::Value;
 
 const V: usize = 97;
 
-fn fixture() -> (Value, Gpt2Weights) {
+fn fixture() -> (Value, Gpt2Checkpoint) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gpt2");
     let text = std::fs::read_to_string(dir.join("golden.json")).expect("the fixture");
-    (serde_json::from_str(&text).expect("JSON"), load_gpt2(&dir.join("model")).expect("the model"))
+    (serde_json::from_str(&text).expect("JSON"), Gpt2Checkpoint::open(&dir.join("model")).expect("the model"))
 }
 
-fn model(path: KernelPath, threads: usize, kv_kind: KvKind) -> Gpt2Step<Cpu> {
+fn model(path: KernelPath, threads: usize, kv_kind: KvKind) -> Gpt2Infer<Cpu> {
     let cpu = Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("available");
     let options =
         StepOptions { context_len: 13, kv_tokens: 96, kv_kind, max_seqs: 3, max_batch_tokens: 26, max_logit_rows: 26 };
-    Gpt2Step::new(cpu, fixture().1, options).expect("fits")
+    Gpt2Infer::new(cpu, &fixture().1, options).expect("fits")
 }
 
 /// Logits of all rows of a step: for each sequence its tokens, where they begin, and its page.
-fn step(model: &mut Gpt2Step<Cpu>, seqs: &[(&[u32], usize, u32)]) -> Vec<f32> {
+fn step(model: &mut Gpt2Infer<Cpu>, seqs: &[(&[u32], usize, u32)]) -> Vec<f32> {
     let tokens: Vec<u32> = seqs.iter().flat_map(|(tokens, ..)| *tokens).copied().collect();
     let logit_rows = (0..tokens.len()).collect();
     let seqs =
@@ -72,4 +72,37 @@ fn chunks_single_tokens_company_and_threads_change_no_bit() {
         many.copy_page(0, 1);
         assert_eq!(whole[12 * V..], step(&mut many, &[(&a[12..], 12, 1)]), "{path:?}");
     }
+}
+
+#[test]
+fn prefill_equals_decode_over_many_chunks() {
+    let config = Gpt2Config::new(300, 2, 2, 40, 200).expect("valid");
+    let weights = Gpt2Weights::random(&config, 3);
+    let tokens: Vec<u32> = (0..200).map(|i| i * 7 % 300).collect();
+    for path in KernelPath::available() {
+        let model = |threads| {
+            let cpu = Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("available");
+            Gpt2Exact::new(cpu, &weights).expect("fits")
+        };
+        let (mut whole, mut parts) = (model(2), model(1));
+        parts.feed(&tokens[..1]);
+        parts.feed(&tokens[1..131]);
+        assert_eq!(whole.feed(&tokens), parts.feed(&tokens[131..]));
+    }
+}
+
+#[test]
+fn a_head_of_its_own_takes_the_place_of_the_embedding() {
+    let config = Gpt2Config::new(50, 1, 2, 16, 20).expect("valid");
+    let tied = Gpt2Weights::random(&config, 3);
+    let mut own = Gpt2Weights::random(&config.clone().with_own_head().expect("valid"), 3);
+    assert_eq!(own.tensors.len(), tied.tensors.len() + 1);
+    let logits = |weights: &Gpt2Weights| {
+        let cpu = Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("available");
+        let mut model = OneSequence::new(Gpt2Infer::new(cpu, weights, StepOptions::one_sequence(20)).expect("fits"));
+        model.feed(&[1, 2, 3]).to_vec()
+    };
+    assert_ne!(logits(&own), logits(&tied), "another head");
+    *own.tensors.last_mut().expect("a head") = tied.tensors[0].clone();
+    assert_eq!(logits(&own), logits(&tied), "the embedding as head");
 }

@@ -1,9 +1,4 @@
-//! Random weights, drawn as PyTorch and llm.c draw them: one Mersenne Twister, tensor after tensor.
-
-use super::config::Gpt2Config;
-use super::params::{Init, param_specs};
-use super::weights::Gpt2Weights;
-use crate::SpecialIds;
+//! Random numbers for new weights, as PyTorch and llm.c draw them.
 
 /// Words of the generator's state, and the distance of its recurrence.
 const N: usize = 624;
@@ -93,24 +88,6 @@ fn box_muller(block: &mut [f32], std: f32) {
         block[i] = radius * angle.cos() * std;
         block[i + 8] = radius * angle.sin() * std;
     }
-}
-
-/// Random weights for a shape; the same seed gives the same weights everywhere.
-pub fn random_weights(config: &Gpt2Config, seed: u64) -> Gpt2Weights {
-    let mut random = Mersenne::new((seed ^ (seed >> 32)) as u32);
-    let tensors = param_specs(config)
-        .iter()
-        .map(|spec| match spec.init {
-            Init::Normal(std) => {
-                let mut values = vec![0.0; spec.len()];
-                random.normal(&mut values, std);
-                values
-            }
-            Init::Ones => vec![1.0; spec.len()],
-            Init::Zeros => vec![0.0; spec.len()],
-        })
-        .collect();
-    Gpt2Weights { config: config.clone(), special: SpecialIds::default(), tensors }
 }
 
 #[cfg(test)]

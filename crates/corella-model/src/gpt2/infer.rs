@@ -1,21 +1,20 @@
 //! Generation of many sequences: what a GPT-2 computes in a step, call by call, over a paged KV cache.
 
-use corella_ops::quant::{WeightFormat, quantize_row};
-use corella_ops::{
-    BatchPlan as RowPlan, Dtype, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, OpsTrain, ParamPart,
-    Store,
-};
+use std::sync::Arc;
+
+use corella_ops::{BatchPlan as RowPlan, Dtype, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, Store};
 
 use super::config::Gpt2Config;
 use super::forward::EPS;
-use super::params::{Block, WPE, WTE, at, last_norm, param_specs};
-use super::weights::Gpt2Weights;
+use super::params::{Tensor, WPE, WTE, at, last_norm};
 use crate::ModelError;
+use crate::params::ModelConfig;
+use crate::source::{Source, load_part, load_vector};
 use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
 use crate::step_options::{PAGE_TOKENS, StepOptions};
 
 /// A tensor of the parameter table: vectors as they are, matrices packed for products.
-enum Tensor<B: OpsInfer> {
+enum Packed<B: OpsInfer> {
     Vector(B::Param),
     Matrix(B::Weight),
 }
@@ -64,53 +63,43 @@ impl<B: OpsInfer> Buffers<B> {
 }
 
 /// A GPT-2 that continues many sequences.
-pub struct Gpt2Step<B: OpsInfer> {
-    ops: B,
+pub struct Gpt2Infer<B: OpsInfer> {
+    ops: Arc<B>,
     config: Gpt2Config,
     limits: StepLimits,
     name: String,
     /// In the order of the parameter table.
-    tensors: Vec<Tensor<B>>,
+    tensors: Vec<Packed<B>>,
     /// For each layer its keys and values.
     pages: Vec<B::KvPages>,
     buffers: Buffers<B>,
     host: Vec<f32>,
 }
 
-impl<B: OpsInfer> Gpt2Step<B> {
-    /// Packs the weights and allocates everything that steps need.
-    pub fn new(ops: B, weights: Gpt2Weights, options: StepOptions) -> Result<Self, ModelError> {
-        let config = weights.config;
+impl<B: OpsInfer> Gpt2Infer<B> {
+    /// Loads the weights and allocates everything that steps need.
+    pub fn new(
+        ops: impl Into<Arc<B>>,
+        source: &dyn Source<Gpt2Config>,
+        options: StepOptions,
+    ) -> Result<Self, ModelError> {
+        let (ops, config) = (ops.into(), source.config().clone());
         let (nh, hs) = (config.n_head(), config.head_size());
         let token_bytes = 2 * (config.n_layer() * nh * options.kv_kind.bytes(hs)) as u64;
         let limits = options.limits(config.seq_len(), config.vocab_size(), token_bytes)?;
-        let format = match ops.step_dtype() {
-            Dtype::F32 => WeightFormat::F32,
-            Dtype::Bf16 => WeightFormat::Bf16,
-        };
-        let mut tensors = Vec::new();
-        // Each tensor is freed as soon as it is packed.
-        for (spec, values) in param_specs(&config).iter().zip(weights.tensors) {
-            tensors.push(if spec.vector {
-                let mut param = OpsTrain::param(&ops, spec.rows, spec.cols, false, Dtype::F32, &spec.name)?;
-                ops.param_write(&mut param, ParamPart::Value, &values);
-                Tensor::Vector(param)
-            } else {
-                let mut weight = ops.weight(format, spec.rows, spec.cols, &spec.name)?;
-                let mut bytes = Vec::new();
-                for (row, values) in values.chunks_exact(spec.cols).enumerate() {
-                    bytes.clear();
-                    quantize_row(format, values, &mut bytes);
-                    ops.weight_rows(&mut weight, row, &bytes);
-                }
-                Tensor::Matrix(weight)
-            });
-        }
+        let table = config.table();
+        let tensors = table.iter().enumerate().map(|(row, spec)| {
+            Ok(match spec.vector {
+                true => Packed::Vector(load_vector(&*ops, source, row, spec)?),
+                false => Packed::Matrix(load_part(&*ops, source, row, spec, 0)?),
+            })
+        });
+        let tensors = tensors.collect::<Result<_, ModelError>>()?;
         let dims = KvPagesDims { pages: limits.pages, page_len: PAGE_TOKENS, nkv: nh, hs, kind: options.kv_kind };
         let pages = (0..config.n_layer()).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
-        Ok(Gpt2Step {
+        Ok(Gpt2Infer {
             name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
-            buffers: Buffers::new(&ops, &config, limits)?,
+            buffers: Buffers::new(&*ops, &config, limits)?,
             host: vec![0.0; limits.max_logit_rows * config.vocab_size()],
             pages,
             tensors,
@@ -122,8 +111,8 @@ impl<B: OpsInfer> Gpt2Step<B> {
 
     /// The blocks, for the N tokens of a plan.
     fn blocks(&mut self, n: usize, batch: &B::Batch) {
-        use Block::*;
-        let (ops, b, c) = (&self.ops, &mut self.buffers, self.config.n_embd());
+        use Tensor::*;
+        let (ops, b, c) = (&*self.ops, &mut self.buffers, self.config.n_embd());
         let norm = NormDims { n, c, eps: EPS };
         let heads = HeadDims { nh: self.config.n_head(), nkv: self.config.n_head(), hs: self.config.head_size() };
         ops.lookup(&mut b.x, &b.ids, matrix(&self.tensors[WTE]), n, Store::Write);
@@ -144,33 +133,33 @@ impl<B: OpsInfer> Gpt2Step<B> {
 
     /// Last norm and output head of the wanted rows.
     fn head(&mut self, rows: &[usize]) {
-        let (ops, b, c, n) = (&self.ops, &mut self.buffers, self.config.n_embd(), rows.len());
+        let (ops, b, c, n) = (&*self.ops, &mut self.buffers, self.config.n_embd(), rows.len());
         let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
         ops.select_rows(&mut b.wanted, &b.x, &rows, c);
         let last = last_norm(&self.config);
         let (w, bias) = (vector(&self.tensors[last]), vector(&self.tensors[last + 1]));
         ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.wanted, w, bias, NormDims { n, c, eps: EPS });
-        let head = [Linear { w: matrix(&self.tensors[WTE]), bias: None }];
+        let head = [Linear { w: matrix(&self.tensors[self.config.head()]), bias: None }];
         ops.linear(&mut b.logits, &b.norm, n, &head, Store::Write);
         ops.read(&b.logits, &mut self.host[..n * self.config.vocab_size()]);
     }
 }
 
-fn vector<B: OpsInfer>(tensor: &Tensor<B>) -> &B::Param {
+fn vector<B: OpsInfer>(tensor: &Packed<B>) -> &B::Param {
     match tensor {
-        Tensor::Vector(param) => param,
-        Tensor::Matrix(_) => unreachable!("the parameter table has a vector here"),
+        Packed::Vector(param) => param,
+        Packed::Matrix(_) => unreachable!("the parameter table has a vector here"),
     }
 }
 
-fn matrix<B: OpsInfer>(tensor: &Tensor<B>) -> &B::Weight {
+fn matrix<B: OpsInfer>(tensor: &Packed<B>) -> &B::Weight {
     match tensor {
-        Tensor::Matrix(weight) => weight,
-        Tensor::Vector(_) => unreachable!("the parameter table has a matrix here"),
+        Packed::Matrix(weight) => weight,
+        Packed::Vector(_) => unreachable!("the parameter table has a matrix here"),
     }
 }
 
-impl<B: OpsInfer> StepModel for Gpt2Step<B> {
+impl<B: OpsInfer> StepModel for Gpt2Infer<B> {
     fn limits(&self) -> StepLimits {
         self.limits
     }

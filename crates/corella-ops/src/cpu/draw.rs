@@ -1,7 +1,13 @@
-//! Softmax in whole numbers: every token's weight as a 64-bit integer.
+//! Softmax in whole numbers, for drawing a token: every token's weight as a 64-bit integer.
 //!
 //! Integer sums do not depend on their order, so that a cut found by partial selection is the cut that a full sort
-//! finds, and a draw is the same however the work is split.
+//! finds, and a draw is the same however the work is split. A weight is the same on every path: each step is rounded as
+//! f64 says, and nothing is contracted.
+
+use std::sync::OnceLock;
+
+use super::path::Path;
+use super::vectorized::vectorized;
 
 /// Weight of the likeliest token. 2⁴⁴ leaves room for a vocabulary of 2¹⁹ tokens in a `u64`, and resolves
 /// probabilities down to 6·10⁻¹⁴ of the likeliest one; below half of that a token cannot be drawn.
@@ -33,10 +39,15 @@ fn exp(x: f64) -> f64 {
 
 /// round(2⁴⁴ · e^((logit − max) / temperature)).
 #[inline(always)]
-fn weight(logit: f32, max: f64, temperature: f64) -> u64 {
+pub fn weight(logit: f32, max: f32, temperature: f32) -> u64 {
+    scaled_weight(logit, f64::from(max), 1.0 / f64::from(temperature))
+}
+
+#[inline(always)]
+fn scaled_weight(logit: f32, max: f64, inverse: f64) -> u64 {
     // Adding 2^52 puts the rounded integer into the mantissa: a conversion without a call.
     const INTO_MANTISSA: f64 = (1u64 << 52) as f64;
-    let scaled = exp((f64::from(logit) - max) / temperature) * ONE as f64 + INTO_MANTISSA;
+    let scaled = exp((f64::from(logit) - max) * inverse) * ONE as f64 + INTO_MANTISSA;
     scaled.to_bits().wrapping_sub(INTO_MANTISSA.to_bits())
 }
 
@@ -57,16 +68,27 @@ pub fn max_logit(logits: &[f32]) -> f32 {
 }
 
 /// Fills `weights` (V) for `logits` (V), and returns their sum. −∞ has weight 0.
-pub fn fill(weights: &mut Vec<u64>, logits: &[f32], max: f32, temperature: f32) -> u64 {
-    let (max, temperature) = (f64::from(max), f64::from(temperature));
-    weights.clear();
-    weights.extend(logits.iter().map(|logit| weight(*logit, max, temperature)));
-    weights.iter().sum()
+pub fn weights(weights: &mut Vec<u64>, logits: &[f32], max: f32, temperature: f32) -> u64 {
+    static PATH: OnceLock<Path> = OnceLock::new();
+    let path = *PATH.get_or_init(|| Path::detect().unwrap_or(Path::Portable));
+    weights.resize(logits.len(), 0);
+    fill(path, weights, logits, f64::from(max), 1.0 / f64::from(temperature))
+}
+
+vectorized! {
+    fn fill(weights: &mut [u64], logits: &[f32], max: f64, inverse: f64) -> u64 {
+        let mut total = 0;
+        for (weight, logit) in weights.iter_mut().zip(logits) {
+            *weight = scaled_weight(*logit, max, inverse);
+            total += *weight;
+        }
+        total
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ONE, exp, fill, max_logit};
+    use super::*;
 
     #[test]
     fn the_exponential_is_exact_to_twelve_digits() {
@@ -82,14 +104,28 @@ mod tests {
     #[test]
     fn weights_are_fractions_of_the_likeliest() {
         let logits = [0.0, -1.0, f32::NEG_INFINITY, -80.0];
-        let mut weights = Vec::new();
-        let total = fill(&mut weights, &logits, max_logit(&logits), 1.0);
-        assert_eq!(weights[0], ONE);
-        assert!((weights[1] as f64 / ONE as f64 - (-1.0f64).exp()).abs() < 1e-12);
-        assert_eq!(&weights[2..], [0, 0]);
-        assert_eq!(total, weights[0] + weights[1]);
+        let mut found = Vec::new();
+        let total = weights(&mut found, &logits, max_logit(&logits), 1.0);
+        assert_eq!(found[0], ONE);
+        assert!((found[1] as f64 / ONE as f64 - (-1.0f64).exp()).abs() < 1e-12);
+        assert_eq!(&found[2..], [0, 0]);
+        assert_eq!(total, found[0] + found[1]);
         // A temperature next to 0 leaves the likeliest alone, and one without end makes all alike.
-        assert_eq!(fill(&mut weights, &logits[..2], 0.0, f32::MIN_POSITIVE), ONE);
-        assert_eq!(fill(&mut weights, &logits[..2], 0.0, f32::MAX), 2 * ONE);
+        assert_eq!(weights(&mut found, &logits[..2], 0.0, f32::MIN_POSITIVE), ONE);
+        assert_eq!(weights(&mut found, &logits[..2], 0.0, f32::MAX), 2 * ONE);
+    }
+
+    #[test]
+    fn every_path_gives_the_same_weights() {
+        let logits: Vec<f32> = (0..1003).map(|i| ((i * 7919) % 1009) as f32 / -31.0).collect();
+        for temperature in [0.3f32, 0.8, 1.0, 1.7] {
+            let expected: Vec<u64> = logits.iter().map(|logit| weight(*logit, 0.0, temperature)).collect();
+            for path in Path::available() {
+                let mut found = vec![0; logits.len()];
+                let total = fill(path, &mut found, &logits, 0.0, 1.0 / f64::from(temperature));
+                assert_eq!(found, expected, "{path:?}");
+                assert_eq!(total, expected.iter().sum::<u64>(), "{path:?}");
+            }
+        }
     }
 }

@@ -1,20 +1,14 @@
-//! Hugging Face folders: config.json and safetensors, as `transformers.LlamaForCausalLM` writes and reads them.
+//! config.json, as `transformers.LlamaForCausalLM` reads and writes it.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::checkpoint::{LlamaCheckpoint, all_places};
 use super::config::{LlamaConfig, LlamaShape};
-use super::names::hugging_face as name_of;
-use super::params::{ParamSpec, Tensor};
 use super::rope::{Rope, RopeScaling};
-use crate::checkpoint::{Place, RowOrder, computable};
-use crate::formats::safetensors::{Shards, TensorType};
-use crate::formats::{Cause, FormatError};
-use crate::special_ids::OneOrMany;
-use crate::{ModelError, SpecialIds};
+use crate::ModelError;
+use crate::special_ids::{OneOrMany, SpecialIds};
+use crate::formats::Cause;
 
 #[derive(Deserialize)]
 struct ConfigFile {
@@ -65,59 +59,9 @@ fn default_eps() -> f32 {
 }
 const DEFAULT_THETA: f64 = 10_000.0;
 
-/// Opens a folder.
-pub fn open(dir: &Path) -> Result<LlamaCheckpoint, ModelError> {
-    let (config, special) = load_config(&dir.join("config.json"))?;
-    let shards = Shards::open(dir)?;
-    let places = all_places(&config, |spec, part| find(&shards, dir, &config, spec, part))?;
-    Ok(LlamaCheckpoint { config, special, files: shards.files, places })
-}
-
-fn find(
-    shards: &Shards,
-    dir: &Path,
-    config: &LlamaConfig,
-    spec: &ParamSpec,
-    part: usize,
-) -> Result<Place, FormatError> {
-    let part = spec.parts[part];
-    let mut name = name_of(part.tensor, spec.layer);
-    let head = name_of(Tensor::Head, None);
-    // A tied model's one matrix is written under either name.
-    if part.tensor == Tensor::Embedding && config.tied && !shards.tensors.contains_key(&name) {
-        name = head;
-    }
-    let Some(placed) = shards.tensors.get(&name) else {
-        return Err(Cause::MissingTensor { tensor: name }.of(dir));
-    };
-    let path = shards.files[placed.file].path();
-    let encoding = match placed.tensor.dtype {
-        TensorType::Weights(encoding) => encoding,
-        TensorType::Other(found) => {
-            let (field, allowed) = (format!("tensor {name}"), "F32, F16 and BF16 are computed");
-            return Err(Cause::UnknownType { field, found: found.to_owned(), allowed }.of(path));
-        }
-    };
-    let expected: Vec<u64> =
-        if spec.vector { vec![spec.cols as u64] } else { vec![part.rows as u64, spec.cols as u64] };
-    if placed.tensor.shape != expected {
-        let found = placed.tensor.shape.clone();
-        return Err(Cause::WrongShape { tensor: name, found, expected }.of(path));
-    }
-    Ok(Place {
-        file: placed.file,
-        begin: placed.tensor.begin,
-        format: computable(encoding, &name).map_err(|cause| cause.of(path))?,
-        rows: part.rows,
-        cols: spec.cols,
-        order: RowOrder::AsStored,
-        name,
-    })
-}
-
-fn load_config(path: &Path) -> Result<(LlamaConfig, SpecialIds), ModelError> {
-    let text = fs::read_to_string(path).map_err(ModelError::io(path))?;
-    let file: ConfigFile = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(path))?;
+/// The shape that the text says.
+pub fn read(text: &str, path: &Path) -> Result<(LlamaConfig, SpecialIds), ModelError> {
+    let file: ConfigFile = serde_json::from_str(text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(path))?;
     let only = |field: &str, found: String, allowed: &str, ok: bool| {
         let cause = || Cause::Unsupported { field: field.to_owned(), found, allowed: allowed.to_owned() };
         if ok { Ok(()) } else { Err(cause().of(path)) }
@@ -184,4 +128,48 @@ fn rope(
         }
     };
     Ok(Rope { theta, scaling })
+}
+
+/// The text for a shape.
+pub fn write(config: &LlamaConfig, special: &SpecialIds, dtype: &str) -> Result<serde_json::Value, ModelError> {
+    let rope = config.rope.with_regimes(config.head_size).ok_or_else(|| ModelError::BadConfig {
+        field: "rope_freqs",
+        value: "divisors of another rule".to_owned(),
+        rule: "must be those of Llama 3.1, which alone config.json can say".to_owned(),
+    })?;
+    let scaling = match rope.scaling {
+        RopeScaling::Linear { factor } => serde_json::json!({"rope_type": "linear", "factor": factor}),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => serde_json::json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_context as u64,
+        }),
+        RopeScaling::None | RopeScaling::Divisors(_) => serde_json::Value::Null,
+    };
+    Ok(serde_json::json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.n_embd,
+        "intermediate_size": config.n_ff,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.n_kv_head,
+        "head_dim": config.head_size,
+        "max_position_embeddings": config.context_len,
+        // The shortest text of the f32, so that another reader gets the same number.
+        "rms_norm_eps": config.norm_eps.to_string().parse::<f64>().unwrap_or(f64::from(config.norm_eps)),
+        "rope_theta": config.rope.theta,
+        "rope_scaling": scaling,
+        "tie_word_embeddings": config.tied,
+        "hidden_act": "silu",
+        "attention_bias": false,
+        "mlp_bias": false,
+        "attention_dropout": 0.0,
+        "bos_token_id": special.bos,
+        "eos_token_id": special.eos_value(),
+        "torch_dtype": dtype,
+    }))
 }

@@ -1,0 +1,219 @@
+//! GGUF files of either family, as llama.cpp writes and reads them, in one file or split over several.
+
+use std::path::Path;
+
+use corella_ops::WeightFormat;
+
+use super::encode::encode;
+use super::{Exchange, each_part};
+use crate::ModelError;
+use crate::checkpoint::Checkpoint;
+use crate::special_ids::SpecialIds;
+use crate::formats::gguf::{NewTensor, Shards, TensorInfo, Value, Writer};
+use crate::formats::{Cause, Encoding, FormatError};
+use crate::params::ParamSpec;
+use crate::place::{Place, RowOrder, computable};
+use crate::source::Source;
+
+/// What tells the family.
+pub const ARCHITECTURE: &str = "general.architecture";
+
+/// Opens a file, or the first of several.
+pub fn open<C: Exchange>(path: &Path) -> Result<Checkpoint<C>, ModelError> {
+    let shards = Shards::open(path)?;
+    let keys = Keys { shards: &shards, architecture: C::ARCHITECTURE, path };
+    let found = keys.text(ARCHITECTURE)?.ok_or_else(|| keys.missing(ARCHITECTURE))?;
+    if found != C::ARCHITECTURE {
+        return Err(keys.unsupported(ARCHITECTURE, found, "llama and gpt2 are computed"));
+    }
+    let config = C::from_gguf(&keys)?;
+    let find = |config: &C, spec: &ParamSpec<C::Tensor>, part: usize| keys.place(config, spec, part);
+    let found = Checkpoint::with_places(config, special_ids(&keys), Vec::new(), find)?;
+    Ok(Checkpoint { files: shards.files, ..found })
+}
+
+/// Metadata and tensors of a model, with errors that name the file.
+pub struct Keys<'a> {
+    shards: &'a Shards,
+    architecture: &'static str,
+    path: &'a Path,
+}
+
+impl Keys<'_> {
+    /// The error for a key that is not there.
+    pub fn missing(&self, key: &str) -> FormatError {
+        Cause::MissingKey { key: key.to_owned() }.of(self.path)
+    }
+
+    /// The error for a value that is computed in one way only.
+    pub fn unsupported(&self, field: &str, found: String, allowed: &str) -> ModelError {
+        Cause::Unsupported { field: field.to_owned(), found, allowed: allowed.to_owned() }.of(self.path).into()
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        to: fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, FormatError> {
+        let Some(value) = self.shards.header.get(key) else { return Ok(None) };
+        let wrong = || Cause::WrongKeyType { key: key.to_owned(), found: value.kind(), expected };
+        to(value).map(Some).ok_or_else(|| wrong().of(self.path))
+    }
+
+    /// The key of this architecture that ends with `rest`.
+    pub fn name(&self, rest: &str) -> String {
+        format!("{}.{rest}", self.architecture)
+    }
+
+    /// A whole number of this architecture, if it is there.
+    pub fn whole(&self, rest: &str) -> Result<Option<usize>, FormatError> {
+        self.typed(&self.name(rest), "a whole number from 0 on", |v| usize::try_from(v.as_u64()?).ok())
+    }
+
+    /// A whole number of this architecture that every model has.
+    pub fn need(&self, rest: &str) -> Result<usize, FormatError> {
+        self.whole(rest)?.ok_or_else(|| self.missing(&self.name(rest)))
+    }
+
+    /// A number of this architecture, if it is there.
+    pub fn fraction(&self, rest: &str) -> Result<Option<f64>, FormatError> {
+        self.typed(&self.name(rest), "a number", Value::as_f64)
+    }
+
+    /// A text by its whole key, if it is there.
+    pub fn text(&self, key: &str) -> Result<Option<String>, FormatError> {
+        self.typed(key, "a text", |v| v.as_str().map(str::to_owned))
+    }
+
+    /// Whether the files hold a tensor.
+    pub fn holds(&self, name: &str) -> bool {
+        self.shards.tensor(name).is_some()
+    }
+
+    /// Rows of a matrix that the model needs; 0 for one without a second dimension, which no configuration allows.
+    pub fn rows(&self, name: &str) -> Result<usize, FormatError> {
+        let (_, info) = self.found(name)?;
+        Ok(info.dims.get(1).and_then(|rows| usize::try_from(*rows).ok()).unwrap_or(0))
+    }
+
+    fn found(&self, name: &str) -> Result<(usize, &TensorInfo), FormatError> {
+        self.shards.tensor(name).ok_or_else(|| Cause::MissingTensor { tensor: name.to_owned() }.of(self.path))
+    }
+
+    /// The values of a vector, if it is there.
+    pub fn vector(&self, name: &str) -> Result<Option<Vec<f32>>, FormatError> {
+        if !self.holds(name) {
+            return Ok(None);
+        }
+        let (file, info) = self.found(name)?;
+        let format = computable(info.encoding, name).map_err(|cause| cause.of(self.path))?;
+        // Its size was compared with the file's.
+        let cols = usize::try_from(info.dims[0]).unwrap_or(usize::MAX);
+        let (begin, order) = (info.begin, RowOrder::AsStored);
+        let place = Place { name: name.to_owned(), file, begin, format, rows: 1, cols, order };
+        place.read_f32(&self.shards.files).map(Some)
+    }
+
+    fn place<C: Exchange>(&self, config: &C, spec: &ParamSpec<C::Tensor>, part: usize) -> Result<Place, FormatError> {
+        let tensor = spec.parts[part].tensor;
+        let (file, info) = self.found(&C::gguf_name(tensor, spec.layer))?;
+        let path = self.shards.files[file].path();
+        let expected = dims(spec, part);
+        // Trailing dimensions of 1 say nothing.
+        let used = info.dims.iter().rposition(|d| *d != 1).map_or(1, |last| last + 1);
+        if info.dims[..used.max(expected.len()).min(info.dims.len())] != expected {
+            let cause = Cause::WrongShape { tensor: info.name.clone(), found: info.dims.clone(), expected };
+            return Err(cause.of(path));
+        }
+        Ok(Place {
+            name: info.name.clone(),
+            file,
+            begin: info.begin,
+            format: computable(info.encoding, &info.name).map_err(|cause| cause.of(path))?,
+            rows: spec.parts[part].rows,
+            cols: spec.cols,
+            order: config.gguf_order(tensor),
+        })
+    }
+}
+
+/// Dimensions of a part, the fastest first.
+fn dims<T>(spec: &ParamSpec<T>, part: usize) -> Vec<u64> {
+    spec.part_shape(part).into_iter().rev().map(|d| d as u64).collect()
+}
+
+fn special_ids(keys: &Keys<'_>) -> SpecialIds {
+    let id = |name: &str| {
+        let value = keys.shards.header.get(&format!("tokenizer.ggml.{name}_token_id"))?;
+        u32::try_from(value.as_u64()?).ok()
+    };
+    let mut eos: Vec<u32> = ["eos", "eot", "eom"].into_iter().filter_map(id).collect();
+    eos.dedup();
+    SpecialIds { bos: id("bos"), eos }
+}
+
+/// Writes a file that llama.cpp opens. Matrices are stored in `format`, vectors in F32; `tokenizer` holds the keys that begin
+/// with `tokenizer.`.
+pub fn save<C: Exchange>(
+    source: &dyn Source<C>,
+    name: &str,
+    tokenizer: Vec<(String, Value)>,
+    format: WeightFormat,
+    path: &Path,
+) -> Result<(), ModelError> {
+    let config = source.config();
+    let table = config.table();
+    let extra = config.gguf_extra();
+    let mut tensors = Vec::new();
+    if let Some((name, values)) = &extra {
+        let dims = vec![values.len() as u64];
+        tensors.push(NewTensor { name: (*name).to_owned(), dims, encoding: Encoding::F32 });
+    }
+    for (_, spec, part) in each_part(&table) {
+        let stored = C::gguf_format(spec, format);
+        stored.check_row(spec.cols, &spec.name)?;
+        let name = C::gguf_name(spec.parts[part].tensor, spec.layer);
+        tensors.push(NewTensor { name, dims: dims(spec, part), encoding: stored.into() });
+    }
+    let general = |rest: &str, v: Value| (format!("general.{rest}"), v);
+    let mut metadata = vec![
+        general("architecture", Value::String(C::ARCHITECTURE.to_owned())),
+        general("name", Value::String(name.to_owned())),
+        general("file_type", Value::U32(file_type(format))),
+        general("quantization_version", Value::U32(2)),
+    ];
+    metadata.extend(config.gguf_keys());
+    metadata.extend(tokenizer);
+    let mut out = Writer::create(path, &metadata, tensors)?;
+    if let Some((_, values)) = extra {
+        out.tensor(&values.iter().flat_map(|d| d.to_le_bytes()).collect::<Vec<u8>>())?;
+    }
+    for (row, spec, part) in each_part(&table) {
+        let stored = C::gguf_format(spec, format);
+        let bytes = encode(source, row, part, spec.cols, stored)?;
+        out.tensor(&config.gguf_order(spec.parts[part].tensor).to_file(bytes, stored, spec.cols))?;
+    }
+    Ok(out.finish()?)
+}
+
+/// llama.cpp's `llama_ftype`: what most of the file is stored in.
+fn file_type(format: WeightFormat) -> u32 {
+    match format {
+        WeightFormat::F32 => 0,
+        WeightFormat::F16 => 1,
+        WeightFormat::Q4_0 => 2,
+        WeightFormat::Q8_0 => 7,
+        _ => 32,
+    }
+}
+
+/// A whole number under a key. A validated configuration holds values up to 2^24.
+pub fn whole(architecture: &str, rest: &str, v: usize) -> (String, Value) {
+    (format!("{architecture}.{rest}"), Value::U32(v as u32))
+}
+
+/// A fraction under a key.
+pub fn fraction(architecture: &str, rest: &str, v: f32) -> (String, Value) {
+    (format!("{architecture}.{rest}"), Value::F32(v))
+}

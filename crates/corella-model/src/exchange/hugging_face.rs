@@ -1,0 +1,121 @@
+//! Hugging Face folders: config.json and safetensors, as `transformers` writes and reads them.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use corella_ops::WeightFormat;
+
+use super::encode::encode;
+use super::{Exchange, each_part};
+use crate::ModelError;
+use crate::checkpoint::Checkpoint;
+use crate::special_ids::SpecialIds;
+use crate::formats::atomic::AtomicFile;
+use crate::formats::safetensors::{NewTensor, SINGLE, Shards, TensorType, Writer};
+use crate::formats::{Cause, FormatError};
+use crate::params::ParamSpec;
+use crate::place::{Place, RowOrder, computable};
+use crate::source::Source;
+
+/// Opens a folder.
+pub fn open<C: Exchange>(dir: &Path) -> Result<Checkpoint<C>, ModelError> {
+    let path = dir.join("config.json");
+    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let (config, special) = C::from_json(&text, &path)?;
+    let mut shards = Shards::open(dir)?;
+    let files = std::mem::take(&mut shards.files);
+    let paths: Vec<&Path> = files.iter().map(|file| file.path()).collect();
+    let places = |config: &C, spec: &ParamSpec<_>, part| find(&shards, &paths, dir, config, spec, part);
+    let found = Checkpoint::with_places(config, special, Vec::new(), places)?;
+    Ok(Checkpoint { files, ..found })
+}
+
+fn find<C: Exchange>(
+    shards: &Shards,
+    paths: &[&Path],
+    dir: &Path,
+    config: &C,
+    spec: &ParamSpec<C::Tensor>,
+    part: usize,
+) -> Result<Place, FormatError> {
+    let tensor = spec.parts[part].tensor;
+    let names = config.hugging_face_names(tensor, spec.layer);
+    let Some((name, placed)) = names.iter().find_map(|name| shards.tensors.get_key_value(name)) else {
+        return Err(Cause::MissingTensor { tensor: names.into_iter().next().unwrap_or_default() }.of(dir));
+    };
+    let path = paths[placed.file];
+    let encoding = match placed.tensor.dtype {
+        TensorType::Weights(encoding) => encoding,
+        TensorType::Other(found) => {
+            let (field, allowed) = (format!("tensor {name}"), "F32, F16 and BF16 are computed");
+            return Err(Cause::UnknownType { field, found: found.to_owned(), allowed }.of(path));
+        }
+    };
+    let order = config.hugging_face_order(tensor);
+    let expected: Vec<u64> = file_shape(spec, part, order).into_iter().map(|d| d as u64).collect();
+    if placed.tensor.shape != expected {
+        let found = placed.tensor.shape.clone();
+        return Err(Cause::WrongShape { tensor: name.clone(), found, expected }.of(path));
+    }
+    Ok(Place {
+        name: name.clone(),
+        file: placed.file,
+        begin: placed.tensor.begin,
+        format: computable(encoding, name).map_err(|cause| cause.of(path))?,
+        rows: spec.parts[part].rows,
+        cols: spec.cols,
+        order,
+    })
+}
+
+/// Shape of a part in the file: a transposed matrix is (in, out).
+fn file_shape<T>(spec: &ParamSpec<T>, part: usize, order: RowOrder) -> Vec<usize> {
+    let mut shape = spec.part_shape(part);
+    if order == RowOrder::Transposed {
+        shape.reverse();
+    }
+    shape
+}
+
+/// Writes a folder that `transformers` opens, in F32, F16 or BF16.
+pub fn save<C: Exchange>(
+    source: &dyn Source<C>,
+    special: &SpecialIds,
+    format: WeightFormat,
+    dir: &Path,
+) -> Result<(), ModelError> {
+    let config = source.config();
+    let text = config_json(config, special, format)?;
+    fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+    let path = dir.join("config.json");
+    AtomicFile::create(&path)
+        .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.commit()))
+        .map_err(ModelError::io(&path))?;
+    let table = config.table();
+    let tensors = each_part(&table).map(|(_, spec, part)| {
+        let tensor = spec.parts[part].tensor;
+        NewTensor {
+            name: config.hugging_face_names(tensor, spec.layer).swap_remove(0),
+            shape: file_shape(spec, part, config.hugging_face_order(tensor)),
+            encoding: format.into(),
+        }
+    });
+    let mut out = Writer::create(&dir.join(SINGLE), tensors.collect())?;
+    for (row, spec, part) in each_part(&table) {
+        let order = config.hugging_face_order(spec.parts[part].tensor);
+        let bytes = encode(source, row, part, spec.cols, format)?;
+        out.tensor(&order.to_file(bytes, format, spec.cols))?;
+    }
+    Ok(out.finish()?)
+}
+
+/// The text of config.json.
+pub fn config_json<C: Exchange>(config: &C, special: &SpecialIds, format: WeightFormat) -> Result<String, ModelError> {
+    let dtype = match format {
+        WeightFormat::F16 => "float16",
+        WeightFormat::Bf16 => "bfloat16",
+        _ => "float32",
+    };
+    Ok(format!("{:#}\n", config.to_json(special, dtype)?))
+}

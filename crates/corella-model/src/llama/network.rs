@@ -1,0 +1,68 @@
+//! What training needs of a Llama: the passes of this folder behind the trait that both families have.
+
+use std::sync::Arc;
+
+use corella_ops::{Dtype, OpsError, OpsInfer, OpsTrain};
+
+use super::activations::{ActivationGrads, Activations};
+use super::backward::backward;
+use super::config::LlamaConfig;
+use super::forward::{Shape, forward};
+use super::infer::LlamaInfer;
+use crate::ModelError;
+use crate::memory::Recompute;
+use crate::one_sequence::OneSequence;
+use crate::source::Weights;
+use crate::step_options::StepOptions;
+use crate::text_model::{BatchShape, TextModel};
+use crate::training::Network;
+
+impl Network for LlamaConfig {
+    type Activations<B: OpsTrain> = Activations<B>;
+    type Gradients<B: OpsTrain> = ActivationGrads<B>;
+
+    fn allocate<B: OpsTrain>(
+        &self,
+        ops: &B,
+        batch: BatchShape,
+        recompute: Recompute,
+        dtype: Dtype,
+    ) -> Result<(Activations<B>, ActivationGrads<B>), OpsError> {
+        Ok((Activations::new(ops, self, batch, recompute, dtype)?, ActivationGrads::new(ops, self, batch, dtype)?))
+    }
+
+    fn forward<B: OpsTrain>(
+        &self,
+        ops: &B,
+        p: &[B::Param],
+        acts: &mut Activations<B>,
+        ids: &B::Ids,
+        batch: BatchShape,
+    ) {
+        forward(ops, p, acts, ids, Shape { config: self, batch });
+    }
+
+    fn output<'a, B: OpsTrain>(
+        acts: &'a Activations<B>,
+        grads: &'a mut ActivationGrads<B>,
+    ) -> (&'a B::Buf, &'a mut B::Buf) {
+        (&acts.norm, &mut grads.narrow)
+    }
+
+    fn backward<B: OpsTrain>(
+        &self,
+        ops: &B,
+        p: &mut [B::Param],
+        acts: &mut Activations<B>,
+        grads: &mut ActivationGrads<B>,
+        ids: &B::Ids,
+        batch: BatchShape,
+    ) {
+        backward(ops, p, acts, grads, ids, Shape { config: self, batch });
+    }
+
+    fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &Weights<Self>) -> Result<Box<dyn TextModel>, ModelError> {
+        let options = StepOptions::one_sequence(weights.config.context_len);
+        Ok(Box::new(OneSequence::new(LlamaInfer::<B>::new(ops, weights, options)?)))
+    }
+}
