@@ -3,9 +3,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use corella_text::data::readers::{ReadOptions, SourceFile, expand, read_bytes, read_file};
 use corella_text::data::{ProblemKind, TextCorpus};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 
 /// A file of the shared test data; `None`, and a note, where it is absent.
 fn shared(name: &str) -> Option<PathBuf> {
@@ -329,6 +333,30 @@ fn flipped_bits_in_a_parquet_file_are_damage_and_nothing_worse() {
         damaged += usize::from(kinds(&read(&path, &options)).contains(&ProblemKind::Damaged));
     }
     assert!(damaged > 5, "{damaged} files with damage");
+}
+
+/// A file of one string column and one page.
+fn small_parquet() -> Vec<u8> {
+    let schema = parse_message_type("message page { required binary text (UTF8); }").expect("a schema");
+    let mut file = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Default::default()).expect("a writer");
+    let mut group = file.next_row_group().expect("a row group");
+    let mut column = group.next_column().expect("a column").expect("the first");
+    column.typed::<ByteArrayType>().write_batch(&[ByteArray::from("a text")], None, None).expect("written");
+    column.close().expect("a column");
+    group.close().expect("a row group");
+    file.into_inner().expect("a file")
+}
+
+#[test]
+fn a_page_header_with_two_thousand_million_elements_ends_with_the_file() {
+    let (options, place) = (ReadOptions::default(), Folder::new("long-header"));
+    let whole = small_parquet();
+    assert_eq!(texts(&read(&place.file("whole.parquet", &whole), &options)), ["a text"]);
+    // Thrift: a field that no header has, a list of 2^31 - 1 doubles. The library skips each by itself, also behind the end
+    // of the file, for a quarter of an hour.
+    let mut long = whole;
+    long[4..11].copy_from_slice(&[0xf9, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07]);
+    assert_eq!(kinds(&read(&place.file("long.parquet", &long), &options)), [ProblemKind::Damaged]);
 }
 
 #[test]

@@ -29,8 +29,8 @@ pub struct Common {
     /// One JSON document on stdout (the last line where there is a stream)
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where to compute: cpu, cuda, cuda:N, or auto for the best there is
-    #[arg(long, global = true, value_parser = Device::parse, default_value = "auto")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto for the best there is (cards only when asked for: not yet run on one)
+    #[arg(long, global = true, value_parser = Device::parse, default_value = "cpu")]
     pub device: Device,
     /// Worker threads [default: the processor's cores]
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -77,7 +77,8 @@ impl TrainDevice {
     }
 }
 
-/// Memory on a card: what its operations take for themselves counts as activations.
+/// Memory on a card: what its operations take for themselves counts as activations, and a weight has one image in bf16,
+/// where a processor keeps two (one for each direction of its products).
 fn card_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
     let mut memory = plan_memory(plan, config, b);
     let (_, heads, width) = config.sizes();
@@ -87,8 +88,10 @@ fn card_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
     };
     let (rows, vocab, dtype) = (b * plan.model.seq_len, config.vocab_size(), plan.train.dtype);
     let scratch = scratch_bytes(ScratchShape { rows, width, widest, heads, vocab, dtype });
+    let image = if dtype == Dtype::Bf16 { 2 * config.parameter_count() as u64 } else { 0 };
     memory.activations += scratch;
-    memory.total += scratch;
+    memory.weights -= image;
+    memory.total = memory.total + scratch - image;
     memory
 }
 

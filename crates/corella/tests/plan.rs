@@ -162,5 +162,5 @@ fn every_run_file_is_a_plan() {
             planned += 1;
         }
     }
-    assert_eq!(planned, 6);
+    assert_eq!(planned, 7);
 }

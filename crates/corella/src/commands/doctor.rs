@@ -131,7 +131,7 @@ fn chosen_device(
 ) -> (String, String) {
     let cpu = |why: String| ("cpu".to_owned(), why);
     let index = match asked {
-        Device::Cpu => return cpu("asked for".to_owned()),
+        Device::Cpu => return cpu("cards only with --device cuda or auto".to_owned()),
         Device::Auto => 0,
         Device::Cuda(index) => index,
     };

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufReader, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -148,6 +148,19 @@ fn guarded<T>(read: impl FnOnce() -> Result<T>) -> std::result::Result<T, String
     }
 }
 
+/// What the library reads headers from. The end of the file is an error: where a header claims a list of two thousand million
+/// elements, the library would go on asking for each.
+struct Header(BufReader<File>);
+
+impl Read for Header {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(out)? {
+            0 if !out.is_empty() => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends inside a header")),
+            read => Ok(read),
+        }
+    }
+}
+
 /// A file whose length is compared with every range before memory is taken for it.
 struct Whole {
     file: File,
@@ -168,12 +181,12 @@ impl Length for Whole {
 }
 
 impl ChunkReader for Whole {
-    type T = BufReader<File>;
+    type T = Header;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(start))?;
-        Ok(BufReader::new(file))
+        Ok(Header(BufReader::new(file)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
