@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::exchange::gguf::ARCHITECTURE;
 use crate::formats::gguf::{self, Value};
 use crate::formats::sniff::{HEAD, Kind, sniff};
@@ -16,6 +15,7 @@ use crate::gpt2::Gpt2Config;
 use crate::llama::LlamaConfig;
 use crate::params::ModelConfig;
 use crate::place::Place;
+use crate::special_ids::SpecialIds;
 
 /// Llama 3's end of a message and end of a turn.
 const LLAMA3_TURN_ENDS: [u32; 2] = [128_008, 128_009];

@@ -60,7 +60,7 @@ pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
     if at.is_dir() {
         return match Tokenizer::load(at) {
             Err(_) if files.vocab_size() == Tokenizer::gpt2().vocab_size() => Ok(Tokenizer::gpt2()),
-            loaded => Ok(loaded?),
+            loaded => loaded.map_err(|why| Failure::from(why).hint(NAME_IT)),
         };
     }
     let head = std::fs::File::open(at).and_then(|mut file| {

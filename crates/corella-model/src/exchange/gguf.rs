@@ -8,12 +8,12 @@ use super::encode::encode;
 use super::{Exchange, each_part};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::formats::gguf::{NewTensor, Shards, TensorInfo, Value, Writer};
 use crate::formats::{Cause, Encoding, FormatError};
 use crate::params::ParamSpec;
 use crate::place::{Place, RowOrder, computable};
 use crate::source::Source;
+use crate::special_ids::SpecialIds;
 
 /// What tells the family.
 pub const ARCHITECTURE: &str = "general.architecture";

@@ -10,13 +10,13 @@ use super::encode::encode;
 use super::{Exchange, each_part};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::formats::atomic::AtomicFile;
 use crate::formats::safetensors::{NewTensor, SINGLE, Shards, TensorType, Writer};
 use crate::formats::{Cause, FormatError};
 use crate::params::ParamSpec;
 use crate::place::{Place, RowOrder, computable};
 use crate::source::Source;
+use crate::special_ids::SpecialIds;
 
 /// Opens a folder.
 pub fn open<C: Exchange>(dir: &Path) -> Result<Checkpoint<C>, ModelError> {

@@ -7,9 +7,9 @@ use corella_ops::WeightFormat;
 use super::{Exchange, hugging_face};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::formats::Cause;
 use crate::source::{Source, Weights};
+use crate::special_ids::SpecialIds;
 use crate::text_model::{ModelFiles, ParamPart, TrainModel};
 
 /// The files of a model under training.

@@ -17,11 +17,11 @@ use corella_ops::WeightFormat;
 
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::formats::gguf::Value;
 use crate::formats::sniff::Kind;
 use crate::params::{ModelConfig, ParamSpec};
 use crate::place::RowOrder;
+use crate::special_ids::SpecialIds;
 
 /// How a family stands in the files of others.
 pub trait Exchange: ModelConfig {

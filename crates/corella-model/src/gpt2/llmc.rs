@@ -9,7 +9,6 @@ use super::config::Gpt2Config;
 use super::params::Tensor;
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::exchange::encode;
 use crate::formats::atomic::AtomicFile;
 use crate::formats::sniff::LLMC_MODEL as MAGIC;
@@ -17,6 +16,7 @@ use crate::formats::{Cause, ModelFile};
 use crate::params::{ModelConfig, ParamSpec};
 use crate::place::{Place, RowOrder};
 use crate::source::Source;
+use crate::special_ids::SpecialIds;
 
 /// Versions: all tensors f32, or all bf16.
 const VERSIONS: [(u32, WeightFormat); 2] = [(3, WeightFormat::F32), (5, WeightFormat::Bf16)];

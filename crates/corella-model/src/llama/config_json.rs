@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::config::{LlamaConfig, LlamaShape};
 use super::rope::{Rope, RopeScaling};
 use crate::ModelError;
-use crate::special_ids::{OneOrMany, SpecialIds};
 use crate::formats::Cause;
+use crate::special_ids::{OneOrMany, SpecialIds};
 
 #[derive(Deserialize)]
 struct ConfigFile {

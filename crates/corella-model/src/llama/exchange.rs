@@ -8,12 +8,12 @@ use super::rope::{Rope, RopeScaling};
 use super::{config_json, llama2c};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::exchange::Exchange;
 use crate::exchange::gguf::{Keys, fraction, whole};
 use crate::formats::gguf::Value;
 use crate::formats::sniff::Kind;
 use crate::place::RowOrder;
+use crate::special_ids::SpecialIds;
 
 /// The tensor of GGUF that holds a divisor for each rotary frequency.
 const GGUF_ROPE_DIVISORS: &str = "rope_freqs.weight";

@@ -12,10 +12,10 @@ use super::params::Tensor;
 use super::rope::{Rope, RopeScaling};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::special_ids::SpecialIds;
 use crate::exchange::Exchange;
 use crate::formats::{Cause, ModelFile};
 use crate::place::Place;
+use crate::special_ids::SpecialIds;
 
 const WORDS: usize = 7;
 /// Bytes of a number.
