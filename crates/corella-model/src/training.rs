@@ -11,6 +11,9 @@ use crate::params::{ModelConfig, ParamSpec};
 use crate::source::{Source, Weights};
 use crate::text_model::{BatchShape, ParamInfo, TextModel, TrainModel};
 
+/// Activations and their gradients of a family.
+pub type Allocated<N, B> = (<N as Network>::Activations<B>, <N as Network>::Gradients<B>);
+
 /// What a family computes, on any backend. `batch` is that of the call: B may be smaller than what was allocated for.
 pub trait Network: ModelConfig {
     /// What the forward pass leaves for the backward pass.
@@ -25,7 +28,7 @@ pub trait Network: ModelConfig {
         batch: BatchShape,
         recompute: Recompute,
         dtype: Dtype,
-    ) -> Result<(Self::Activations<B>, Self::Gradients<B>), OpsError>;
+    ) -> Result<Allocated<Self, B>, OpsError>;
 
     /// From token ids to the last norm's output.
     fn forward<B: OpsTrain>(

@@ -209,7 +209,7 @@ fn hundreds_of_streams_with_random_disconnects_end_with_all_pages_free() {
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("sent");
-        if worker % 3 == 0 {
+        if worker.is_multiple_of(3) {
             let mut some = vec![0; (worker as usize * 37) % 900];
             let _ = stream.read(&mut some);
             return None;
