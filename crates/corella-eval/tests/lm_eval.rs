@@ -37,7 +37,7 @@ fn a_gpt2_scores_in_six_tasks_as_lm_eval_scores_it() {
 #[test]
 fn a_llama_scores_as_lm_eval_scores_it() {
     let checkpoint = LlamaCheckpoint::open(&fixture("llama")).expect("a model");
-    let step = LlamaInfer::new(one_thread(), &*checkpoint, StepOptions::one_sequence(128)).expect("fits");
+    let step = LlamaInfer::new(one_thread(), &checkpoint, StepOptions::one_sequence(128)).expect("fits");
     // Keys and values are kept in f16, where transformers has f32.
     assert!(compare(&mut OneSequence::new(step), "llama", "llama.json", 1e-3) >= 6);
 }
