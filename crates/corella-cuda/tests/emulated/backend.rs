@@ -51,3 +51,13 @@ fn rows_do_not_depend_on_the_batch_where_that_is_promised() {
         suite::inference::rows_do_not_depend_on_the_batch(&ops.with_batch_invariance());
     }
 }
+
+#[test]
+fn models_step_as_they_should() {
+    if let Some(ops) = card(false) {
+        let another = || card(false).expect("the compiler was there");
+        suite::steps::llama_agrees_with_transformers(ops);
+        suite::steps::models_agree_with_the_processor(another, suite::cpu);
+        suite::steps::pieces_change_no_bit(another);
+    }
+}

@@ -1,6 +1,7 @@
 //! What every card must pass, emulated or not.
 
 pub mod inference;
+pub mod steps;
 
 use corella_cuda::Cuda;
 use corella_model::gpt2::{Gpt2Config, Gpt2Train};
