@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use corella_cuda::Cuda;
-use corella_model::gpt2::{Gpt2Config, Gpt2Step, random_weights};
+use corella_model::gpt2::{Gpt2Config, Gpt2Infer};
 use corella_model::llama::{LlamaCheckpoint, LlamaConfig, LlamaInfer, LlamaShape, LlamaWeights, Rope, RopeScaling};
-use corella_model::{OneSequence, StepOptions, TextModel};
+use corella_model::{OneSequence, StepOptions, TextModel, Weights};
 use corella_ops::OpsInfer;
 use serde_json::Value;
 
@@ -74,10 +74,10 @@ pub fn models_agree_with_the_processor<B: OpsInfer>(card: impl Fn() -> Cuda, cpu
     };
     compare(&mut llama(card()), &mut llama(cpu()), "Llama");
     let config = Gpt2Config::new(97, 2, 2, 128, 48).expect("a shape");
-    let weights = || random_weights(&config, 3);
+    let weights = Weights::random(&config, 3);
     let options = StepOptions::one_sequence(48);
-    let mut got = OneSequence::new(Gpt2Step::new(card(), weights(), options).expect("fits"));
-    let mut expected = OneSequence::new(Gpt2Step::new(cpu(), weights(), options).expect("fits"));
+    let mut got = OneSequence::new(Gpt2Infer::new(card(), &weights, options).expect("fits"));
+    let mut expected = OneSequence::new(Gpt2Infer::new(cpu(), &weights, options).expect("fits"));
     compare(&mut got, &mut expected, "GPT-2");
 }
 
