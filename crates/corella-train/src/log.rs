@@ -51,8 +51,8 @@ pub struct JsonLines {
     file: File,
     /// Bytes of whole lines in the file.
     length: u64,
-    /// The last line, where it was read or written.
-    last: Option<Value>,
+    /// The last line, where it was read or written, and its bytes in the file.
+    last: Option<(Value, u64)>,
     backlog: Vec<u8>,
 }
 
@@ -70,7 +70,7 @@ impl JsonLines {
             .filter(|(_, value)| step.is_some_and(|step| value["step"].as_u64().is_some_and(|s| s <= step)))
             .collect();
         let kept: String = keep.iter().map(|(line, _)| format!("{line}\n")).collect();
-        let last = keep.into_iter().next_back().map(|(_, value)| value);
+        let last = keep.into_iter().next_back().map(|(line, value)| (value, line.len() as u64 + 1));
         if kept != text {
             let temporary = path.with_extension("jsonl.partial");
             fs::write(&temporary, &kept).map_err(TrainError::io(&temporary))?;
@@ -83,8 +83,9 @@ impl JsonLines {
     /// Appends one object.
     pub fn write(&mut self, object: &impl Serialize) -> Result<(), TrainError> {
         let value = to_value(object)?;
-        self.backlog.extend(line(&value));
-        self.last = Some(value);
+        let line = format!("{value}\n").into_bytes();
+        self.last = Some((value, line.len() as u64));
+        self.backlog.extend(line);
         if self.backlog.len() > LARGEST_BACKLOG {
             self.backlog.clear();
         }
@@ -93,14 +94,14 @@ impl JsonLines {
 
     /// The last line, where it is of this step.
     pub fn last_of(&self, step: u64) -> Option<&Value> {
-        self.last.as_ref().filter(|value| value["step"].as_u64() == Some(step))
+        self.last.as_ref().map(|(value, _)| value).filter(|value| value["step"].as_u64() == Some(step))
     }
 
     /// Puts another object in the place of the last line.
     pub fn replace_last(&mut self, value: Value) -> Result<(), TrainError> {
         self.flush()?;
-        if let Some(old) = self.last.take() {
-            self.length = self.length.saturating_sub(line(&old).len() as u64);
+        if let Some((_, bytes)) = self.last.take() {
+            self.length = self.length.saturating_sub(bytes);
             self.file.set_len(self.length).map_err(TrainError::io(&self.path))?;
         }
         self.write(&value)
@@ -127,10 +128,6 @@ fn to_value(object: &impl Serialize) -> Result<Value, TrainError> {
     serde_json::to_value(object).map_err(|e| TrainError::Plan { field: "log", what: e.to_string() })
 }
 
-fn line(value: &Value) -> Vec<u8> {
-    format!("{value}\n").into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +147,21 @@ mod tests {
         JsonLines::open(&path, None).expect("opened");
         assert_eq!(fs::read_to_string(&path).expect("read"), "", "a run that begins has no lines");
         fs::remove_file(&path).expect("removed");
+    }
+
+    /// A line that others wrote is as long as it is, not as we would write it; and numbers keep their last bit.
+    #[test]
+    fn a_line_read_is_replaced_by_its_length_in_the_file() {
+        let path = std::env::temp_dir().join(format!("corella-length-{}.jsonl", std::process::id()));
+        fs::write(&path, "{\"step\":1}\n{ \"step\" : 2, \"loss\" : 2.30 }\n").expect("written");
+        let mut lines = JsonLines::open(&path, Some(2)).expect("opened");
+        lines.replace_last(serde_json::json!({"step": 2, "loss": 2.3})).expect("replaced");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "{\"step\":1}\n{\"loss\":2.3,\"step\":2}\n");
+        fs::remove_file(&path).expect("removed");
+        for bits in (0..20_000u64).map(|i| 0x3ff0_0000_0000_0000 + i * 0x0000_0157_9bdf_0247) {
+            let number = f64::from_bits(bits);
+            let read: f64 = serde_json::from_str(&serde_json::to_string(&number).expect("JSON")).expect("JSON");
+            assert_eq!(read.to_bits(), bits, "{number}");
+        }
     }
 }
