@@ -1,5 +1,5 @@
 //! What several test files need.
-#![allow(dead_code)]
+#![allow(dead_code)] // Each test file uses a part of it.
 
 pub mod gguf;
 

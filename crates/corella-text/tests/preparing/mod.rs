@@ -1,5 +1,5 @@
 //! Folders, watchers and novels for the tests of preparation.
-#![allow(dead_code)]
+#![allow(dead_code)] // Each test file uses a part of it.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
 //! Runs the real program in a folder of its own.
-#![allow(dead_code)]
+#![allow(dead_code)] // Each test file uses a part of it.
 
 #[cfg(unix)]
 pub mod server;
