@@ -104,6 +104,46 @@ def gguf_pieces(path: Path):
     return list(zip(get("tokens"), get("scores"), get("token_type")))
 
 
+def llama_cpp_vocab(path: Path):
+    """llama.cpp's own ids of a GGUF file's vocabulary, without special tokens."""
+    import llama_cpp
+
+    model = llama_cpp.Llama(str(path), vocab_only=True, n_ctx=8, verbose=False)
+    return lambda text: model.tokenize(text.encode(), add_bos=False, special=False)
+
+
+def save_llama3_gguf(data: Path, path: Path):
+    """Llama 3's vocabulary as GGUF metadata, from Hugging Face's form of it, by the package that llama.cpp publishes."""
+    from gguf import GGUFWriter, TokenType
+
+    model = json.loads(hf_llama3(data).to_str())
+    ids = model["model"]["vocab"] | {token["content"]: token["id"] for token in model["added_tokens"]}
+    special = {token["content"] for token in model["added_tokens"]}
+    tokens = sorted(ids, key=ids.get)
+    writer = GGUFWriter(str(path), "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("llama-bpe")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in model["model"]["merges"]])
+    writer.add_bos_token_id(ids["<|begin_of_text|>"])
+    writer.add_eos_token_id(ids["<|end_of_text|>"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def llama_cpp_oracles(data: Path, folder: Path):
+    """The same for llama.cpp, on GGUF files of `data` and on the one that `save_hf` wrote to `folder`."""
+    gguf = data / "tokenizers/gguf"
+    return {
+        "llama_cpp_gpt2": llama_cpp_vocab(gguf / "ggml-vocab-gpt-2.gguf"),
+        "llama_cpp_llama3": llama_cpp_vocab(folder / "llama3.gguf"),
+        "llama_cpp_spm": llama_cpp_vocab(gguf / "ggml-vocab-llama-spm.gguf"),
+    }
+
+
 def oracles(data: Path):
     """Name of each vocabulary and who says what its ids are."""
     import sentencepiece
@@ -138,4 +178,5 @@ def save_hf(data: Path, folder: Path):
     hf_gpt2(data).save(str(folder / "gpt2.json"))
     hf_gpt2(data, single_digits=True).save(str(folder / "gpt2_digits.json"))
     hf_llama3(data).save(str(folder / "llama3.json"))
+    save_llama3_gguf(data, folder / "llama3.gguf")
     return json.dumps([p.name for p in folder.iterdir()])

@@ -4,18 +4,24 @@
 use std::path::Path;
 
 use corella_fuzz::{Scratch, parts};
-use corella_model::AnyModel;
 use corella_model::formats::{gguf, safetensors};
-use corella_model::llama::LlamaSource;
+use corella_model::params::ModelConfig;
+use corella_model::{AnyModel, Source};
 use libfuzzer_sys::fuzz_target;
 
 /// Opens a model and reads every tensor.
 fn open(path: &Path) {
-    if let Ok(AnyModel::Llama(checkpoint)) = AnyModel::open(path) {
-        for (row, spec) in checkpoint.table().iter().enumerate() {
-            for part in 0..spec.parts.len() {
-                let _ = checkpoint.read_rows(row, part, &mut |_, _| {});
-            }
+    match AnyModel::open(path) {
+        Ok(AnyModel::Gpt2(checkpoint)) => read(&*checkpoint),
+        Ok(AnyModel::Llama(checkpoint)) => read(&*checkpoint),
+        Err(_) => {}
+    }
+}
+
+fn read<C: ModelConfig>(source: &dyn Source<C>) {
+    for (row, spec) in source.config().table().iter().enumerate() {
+        for part in 0..spec.parts.len() {
+            let _ = source.read_rows(row, part, &mut |_, _| {});
         }
     }
 }

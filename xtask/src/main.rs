@@ -1,6 +1,7 @@
 //! The project's own checks: `cargo xtask check`, and `cargo xtask kernels` for the CUDA kernels.
 //!
-//! Cheapest first: file sizes and the fence around `unsafe`, licences, format, clippy, documentation, CUDA kernels.
+//! Cheapest first: file sizes and the fence around `unsafe`, licences, format, clippy, documentation, fuzz targets, CUDA
+//! kernels.
 
 mod kernels;
 mod licences;
@@ -24,13 +25,14 @@ fn main() -> ExitCode {
 type Check = (&'static str, fn() -> Result<(), String>);
 
 fn check() -> ExitCode {
-    let checks: [Check; 6] = [
+    let checks: [Check; 7] = [
         ("file sizes", tree::file_sizes),
         ("unsafe fence", tree::unsafe_fence),
         ("licences", licences::check),
         ("format", || cargo(&["fmt", "--all", "--check"], &[])),
         ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], &[])),
         ("docs", || cargo(&["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])),
+        ("fuzz targets", fuzz_targets),
     ];
     let mut failed = false;
     for (name, run) in checks {
@@ -43,6 +45,13 @@ fn check() -> ExitCode {
         }
     }
     exit_code(kernels::run("", true) && !failed)
+}
+
+/// Lints the fuzz targets, a workspace of their own. Nothing is linked, so libFuzzer need not be built.
+fn fuzz_targets() -> Result<(), String> {
+    let place = ["--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"];
+    let flags = ["--bins", "--quiet", "--", "-D", "warnings"];
+    cargo(&[&["clippy"], &place[..], &flags[..]].concat(), &[("CUSTOM_LIBFUZZER_PATH", "libfuzzer.a")])
 }
 
 fn exit_code(ok: bool) -> ExitCode {
