@@ -12,7 +12,7 @@ flags="$flags -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-co
 host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS=$flags cargo build --release --target "$host" --bin "$target"
 mkdir -p "corpus/$target" "seeds/$target" artifacts
-"target/$host/release/$target" -max_len=100000 -timeout=60 -rss_limit_mb=2048 -artifact_prefix="artifacts/$target-" \
+"target/$host/release/$target" -max_len=100000 -timeout=300 -rss_limit_mb=2048 -artifact_prefix="artifacts/$target-" \
     -print_final_stats=1 "corpus/$target" "seeds/$target" &
 fuzzer=$!
 trap 'kill $fuzzer 2>/dev/null' EXIT INT TERM

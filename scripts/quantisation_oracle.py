@@ -2,10 +2,12 @@
 
     python scripts/quantisation_oracle.py CORELLA MODEL TEXT [CONTEXT]
 
-MODEL is trained with `corella train` (a Llama of runs/llama-novels.toml: rows of whole blocks of 256, for the K formats).
+MODEL is trained with `corella train` (a Llama of runs/llama-novels.toml, or a tour's GPT-2: rows of whole blocks of 256, for the
+K formats).
 It is converted to GGUF by `corella convert`, quantised by llama.cpp, and both programs measure TEXT in the same windows.
 Bounds on the difference of ln(perplexity): 0.002 for F32, F16, BF16 and Q8_0, 0.01 for the rest. The number of
-ids of the text and the ids of its beginning must be the same, and each file must hold the format that it is called by. Greedy continuations are compared too; near a tie
+ids of the text and the ids of its beginning must be the same, and each file must hold the format that
+it is called by. Greedy continuations are compared too; near a tie
 two programs may go different ways: llama.cpp's logits of the two tokens must then be within 0.1. Needs `llama-cpp-python` and `gguf`.
 """
 import collections
@@ -78,7 +80,7 @@ def main():
                 assert llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), params) == 0
             held = formats(path)
             kind = name.removesuffix("_M")
-            assert held[kind] * 2 >= held.total() - held["F32"], f"{name}: {held}"
+            assert held[kind], f"{name}: {held}"  # The mixes of the K formats are llama.cpp's own.
             theirs, ids, greedy, rows = llama_cpp_nll(path, text.read_bytes(), context)
             count = len(ids)
             ours = json.loads(corella("eval", path, "--text", text, "--context", context, "--json"))

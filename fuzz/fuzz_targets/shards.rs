@@ -15,7 +15,7 @@ static GPT2: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::gpt2);
 fn tokens(scratch: &Scratch, data: &[u8], vocab_size: usize) {
     let path = scratch.file("train_000000.bin", data);
     let whole = read_shard(&path, vocab_size);
-    let stream = TokenStream::open(&[path.clone()], vocab_size).and_then(|stream| stream.to_vec());
+    let stream = TokenStream::open(std::slice::from_ref(&path), vocab_size).and_then(|stream| stream.to_vec());
     if let Ok(whole) = whole {
         assert_eq!(whole, stream.expect("the stream reads what is read whole"));
     }

@@ -51,7 +51,7 @@ fn check() -> ExitCode {
 fn fuzz_targets() -> Result<(), String> {
     let place = ["--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"];
     let flags = ["--bins", "--quiet", "--", "-D", "warnings"];
-    cargo(&[&["clippy"], &place[..], &flags[..]].concat(), &[("CUSTOM_LIBFUZZER_PATH", "libfuzzer.a")])
+    cargo(&[&["clippy"], &place[..], &flags[..]].concat(), &[("CUSTOM_LIBFUZZER_PATH", "target/libfuzzer.a")])
 }
 
 fn exit_code(ok: bool) -> ExitCode {

@@ -335,6 +335,40 @@ fn flipped_bits_in_a_parquet_file_are_damage_and_nothing_worse() {
     assert!(damaged > 5, "{damaged} files with damage");
 }
 
+#[test]
+fn every_way_of_writing_byte_arrays_gives_the_same_texts() {
+    use parquet::basic::Encoding;
+    use parquet::file::properties::{WriterProperties, WriterVersion};
+    let place = Folder::new("encodings");
+    let schema = parse_message_type("message page { optional binary text (UTF8); }").expect("a schema");
+    let expected: Vec<String> = (0..1000).map(|i| format!("the town of {}", "x".repeat(1 + i % 37))).collect();
+    let values: Vec<ByteArray> = expected.iter().map(|t| ByteArray::from(t.as_str())).collect();
+    // Every fourth row is null.
+    let levels: Vec<i16> = (0..1000).flat_map(|i| if i % 3 == 0 { vec![0, 1] } else { vec![1] }).collect();
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        for encoding in
+            [None, Some(Encoding::PLAIN), Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), Some(Encoding::DELTA_BYTE_ARRAY)]
+        {
+            let mut properties =
+                WriterProperties::builder().set_writer_version(version).set_data_page_row_count_limit(300);
+            if let Some(encoding) = encoding {
+                properties = properties.set_dictionary_enabled(false).set_encoding(encoding);
+            }
+            let (schema, properties) = (Arc::new(schema.clone()), Arc::new(properties.build()));
+            let mut file = SerializedFileWriter::new(Vec::new(), schema, properties).expect("a writer");
+            let mut group = file.next_row_group().expect("a row group");
+            let mut column = group.next_column().expect("a column").expect("the first");
+            column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).expect("written");
+            column.close().expect("a column");
+            group.close().expect("a row group");
+            let path = place.file("a.parquet", &file.into_inner().expect("a file"));
+            let corpus = read(&path, &ReadOptions::default());
+            assert_eq!(corpus.problems, [], "{version:?} {encoding:?}");
+            assert_eq!(texts(&corpus), expected, "{version:?} {encoding:?}");
+        }
+    }
+}
+
 /// A file of one string column and one page.
 fn small_parquet() -> Vec<u8> {
     let schema = parse_message_type("message page { required binary text (UTF8); }").expect("a schema");

@@ -149,6 +149,10 @@ fn broken_gguf_vocabularies_are_refused() {
         ..GgufVocab::default()
     };
     assert_eq!(Tokenizer::from_gguf(&whole).expect("whole").encode("a"), [35, 259]);
+    // Without kinds the end of a text is still no text, and what is written of the vocabulary can be read.
+    let untyped = Tokenizer::from_gguf(&GgufVocab { token_types: None, ..whole.clone() }).expect("kinds are optional");
+    let again = Tokenizer::from_bytes(untyped.to_json().as_bytes()).expect("its own file");
+    assert_eq!((untyped.end_of_text(), again.end_of_text()), (2, 2));
     let error = |change: &dyn Fn(&mut GgufVocab)| {
         let mut broken = whole.clone();
         change(&mut broken);

@@ -11,6 +11,7 @@ mod html;
 mod jsonl;
 mod lines;
 mod parquet;
+mod parquet_pages;
 mod sources;
 mod text;
 mod warc;

@@ -8,12 +8,13 @@ use std::sync::Once;
 
 use bytes::Bytes;
 use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::ByteArrayType;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
+use super::parquet_pages::Pages;
 use super::{Place, ProblemKind, TEXT_FIELDS};
 use crate::data::document::Flow;
 
@@ -64,15 +65,16 @@ fn row_group(
     first_row: u64,
 ) -> Flow {
     let mut row = first_row;
-    let opened = guarded(|| match reader.get_row_group(group)?.get_column_reader(column)? {
-        ColumnReader::ByteArrayColumnReader(reader) => Ok(reader),
-        _ => Err(ParquetError::General("the column is not of byte arrays".to_owned())),
+    let descriptor = reader.metadata().file_metadata().schema_descr().column(column);
+    let present = descriptor.max_def_level();
+    let opened = guarded(|| {
+        let pages = Pages::new(reader.get_row_group(group)?.get_column_page_reader(column)?, present > 0);
+        Ok(ColumnReaderImpl::<ByteArrayType>::new(descriptor, Box::new(pages)))
     });
-    let mut rows: ColumnReaderImpl<ByteArrayType> = match opened {
+    let mut rows = match opened {
         Ok(rows) => rows,
         Err(what) => return place.report(ProblemKind::Damaged, row, group as u64, what),
     };
-    let present = reader.metadata().file_metadata().schema_descr().column(column).max_def_level();
     let (mut levels, mut values) = (Vec::new(), Vec::new());
     loop {
         levels.clear();

@@ -39,15 +39,17 @@ pub struct GgufVocab {
 }
 
 /// Kinds of token, by their number in the file.
+const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
 impl GgufVocab {
-    /// The kind of a token.
+    /// The kind of a token. What begins or ends a text is no text, also where the kinds are missing or call it normal.
     fn kind(&self, id: u32) -> i32 {
-        self.token_types.as_ref().and_then(|types| types.get(id as usize)).copied().unwrap_or(1)
+        let stated = self.token_types.as_ref().and_then(|types| types.get(id as usize)).copied().unwrap_or(NORMAL);
+        if stated == NORMAL && [self.bos, self.eos].contains(&Some(id)) { CONTROL } else { stated }
     }
 
     fn named(&self, kind: i32) -> Specials {
@@ -133,7 +135,7 @@ fn char_level(gguf: &GgufVocab) -> Result<(Vocab, Level), FormatError> {
     scored(
         &gguf.tokens,
         |id| match gguf.kind(id) {
-            1 => Kind::Text,
+            NORMAL => Kind::Text,
             BYTE => Kind::Byte,
             _ => Kind::Other,
         },
