@@ -24,8 +24,12 @@ fn exercise(tokenizer: &Tokenizer) {
     }
     let _ = tokenizer.decode(&[0, u32::MAX, tokenizer.end_of_text(), tokenizer.start_of_text()]);
     // What is written of it can be read.
-    if let Err(error) = Tokenizer::from_bytes(tokenizer.to_json().as_bytes()) {
-        panic!("its own tokenizer.json: {error}");
+    let scratch = Scratch::default();
+    scratch.file("tokenizer.json", tokenizer.to_json().as_bytes());
+    scratch.file("tokenizer_config.json", tokenizer.to_config_json().as_bytes());
+    match Tokenizer::load(scratch.folder()) {
+        Ok(again) => assert_eq!(again.end_of_text(), tokenizer.end_of_text()),
+        Err(error) => panic!("its own tokenizer.json: {error}"),
     }
 }
 

@@ -153,6 +153,17 @@ fn broken_gguf_vocabularies_are_refused() {
     let untyped = Tokenizer::from_gguf(&GgufVocab { token_types: None, ..whole.clone() }).expect("kinds are optional");
     let again = Tokenizer::from_bytes(untyped.to_json().as_bytes()).expect("its own file");
     assert_eq!((untyped.end_of_text(), again.end_of_text()), (2, 2));
+    // A name that nobody knows is named by the file beside it.
+    let mut odd = whole.clone();
+    odd.tokens[2] = "<fin>".to_owned();
+    let odd = Tokenizer::from_gguf(&odd).expect("a name is a name");
+    let dir = std::env::temp_dir().join(format!("corella-odd-end-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("temporary folder");
+    std::fs::write(dir.join("tokenizer.json"), odd.to_json()).expect("written");
+    std::fs::write(dir.join("tokenizer_config.json"), odd.to_config_json()).expect("written");
+    let again = Tokenizer::load(&dir);
+    std::fs::remove_dir_all(&dir).expect("removed");
+    assert_eq!(again.expect("its own files").end_of_text(), 2);
     let error = |change: &dyn Fn(&mut GgufVocab)| {
         let mut broken = whole.clone();
         change(&mut broken);

@@ -126,7 +126,8 @@ impl Tokenizer {
             return Err(FormatError::IdOutOfRange { token, id: u64::from(id), size: vocab.len() });
         }
         let missing = || FormatError::MissingSpecial { name: "end-of-text".to_owned() };
-        let end_of_text = roles.eos.ok_or_else(missing)?;
+        // A token that text can contain marks no border, and its role could not be written into a file.
+        let end_of_text = roles.eos.filter(|id| specials.has(*id) || added.has(*id)).ok_or_else(missing)?;
         let stops = roles.stops(&specials);
         Ok(Tokenizer { inner: Arc::new(Inner { vocab, level, specials, added, roles, end_of_text, stops }) })
     }

@@ -119,7 +119,12 @@ fn clear(out: &Path) -> Result<(), DataError> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let shard = (name.starts_with("train_") || name.starts_with("val_"))
             && [".bin", ".idx", ".partial"].iter().any(|e| name.ends_with(e));
-        if shard || matches!(&name[..], "dataset.json" | "report.json" | "sources.txt" | "tokenizer.json") {
+        if shard
+            || matches!(
+                &name[..],
+                "dataset.json" | "report.json" | "sources.txt" | "tokenizer.json" | "tokenizer_config.json"
+            )
+        {
             fs::remove_file(entry.path()).map_err(DataError::io(&entry.path()))?;
         }
     }
@@ -131,8 +136,9 @@ pub(super) fn write_synced(path: &Path, text: &str) -> Result<(), DataError> {
     write_with(path, |out| out.write_all(text.as_bytes()))
 }
 
-/// Writes a folder's tokenizer in the same way.
+/// Writes a folder's tokenizer in the same way, first what names its special tokens.
 pub(super) fn write_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    write_synced(&dir.join("tokenizer_config.json"), &tokenizer.to_config_json())?;
     write_with(&dir.join("tokenizer.json"), |out| tokenizer.write_json(out))
 }
 

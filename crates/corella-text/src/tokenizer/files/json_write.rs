@@ -179,7 +179,8 @@ pub fn to_config_json(inner: &Inner) -> String {
 }
 
 fn special_name(inner: &Inner, id: u32) -> Option<&str> {
-    inner.specials.sorted().into_iter().find(|(_, special)| *special == id).map(|(name, _)| name)
+    let mut all = [&inner.specials, &inner.added].into_iter().flat_map(Specials::sorted);
+    all.find(|(_, special)| *special == id).map(|(name, _)| name)
 }
 
 /// The template that puts BOS in front of a text, where the vocabulary wants it there.
