@@ -52,6 +52,10 @@ pub struct RequestParams {
     pub prompt_logprobs: Option<usize>,
     /// Who else may use the pages of this request.
     pub scope: CacheScope,
+    /// Bytes that every continuation spells first and that are no part of its text: the end of a prompt whose last tokens
+    /// were taken back, so that the border of tokens falls where the model puts it (token healing). Some sequence of
+    /// tokens must spell them.
+    pub owed: Vec<u8>,
     /// Most tokens to propose at once by looking up the last ones earlier in the text; 0 for none. The output is the
     /// same either way.
     pub lookup: usize,
@@ -75,6 +79,7 @@ impl Default for RequestParams {
             logprob_stage: LogProbStage::Raw,
             prompt_logprobs: None,
             scope: CacheScope::default(),
+            owed: Vec::new(),
             lookup: 0,
         }
     }
@@ -135,6 +140,7 @@ pub struct Request {
     pub(crate) logprob_stage: LogProbStage,
     pub(crate) prompt_logprobs: Option<usize>,
     pub(crate) scope: CacheScope,
+    pub(crate) owed: Arc<[u8]>,
     pub(crate) lookup: usize,
 }
 
@@ -207,6 +213,7 @@ impl Request {
             logprob_stage: p.logprob_stage,
             prompt_logprobs: p.prompt_logprobs,
             scope: p.scope,
+            owed: p.owed.into(),
             lookup: p.lookup,
         })
     }

@@ -33,6 +33,8 @@ pub(crate) struct Sequence {
     pub published: usize,
     /// Tokens drawn.
     pub drawn: usize,
+    /// Bytes spelled of those that are owed.
+    spelled: usize,
     /// Σ of the raw log-probabilities of the drawn tokens, where they are ranked.
     pub log_prob: f64,
     pub history: History,
@@ -62,6 +64,7 @@ impl Sequence {
             before: Before::Start(request.scope.clone()),
             published: 0,
             drawn: 0,
+            spelled: 0,
             log_prob: 0.0,
             history: History::new(&request.sampling, &request.prompt),
             lookup: Lookup::new(request.lookup),
@@ -80,20 +83,28 @@ impl Sequence {
         if request.max_tokens == 0 { request.prompt_rows() } else { self.tokens.len() }
     }
 
+    /// Bytes that the next tokens must spell before there is text.
+    pub fn owes<'a>(&self, request: &'a Request) -> &'a [u8] {
+        &request.owed[self.spelled..]
+    }
+
     /// Joins a drawn token to the output, or ends with it.
     pub fn push(&mut self, token: TokenLogProb, raw: f64, request: &Request, bytes: &TokenBytes) -> Piece {
         let id = token.id;
         self.drawn += 1;
         self.log_prob += raw;
-        // Before the minimum, stop tokens are forbidden and stop strings are text.
-        if self.drawn > request.min_tokens && request.stop_ids.binary_search(&id).is_ok() {
+        // Before the minimum, stop tokens are forbidden and stop strings are text. What is owed is no output yet.
+        let owed = self.owes(request).len();
+        if owed == 0 && self.drawn > request.min_tokens && request.stop_ids.binary_search(&id).is_ok() {
             return self.end(FinishReason::StopToken(id));
         }
         let bytes = bytes(&self.tokens, id);
+        let owed = owed.min(bytes.len());
+        self.spelled += owed;
         self.tokens.push(id);
         self.history.push(id);
         self.pending.push_back(token);
-        let released = self.text.push(&bytes, self.drawn >= request.min_tokens);
+        let released = self.text.push(&bytes[owed..], self.drawn >= request.min_tokens);
         let end = released.stopped.map(|index| FinishReason::StopString(request.stops.text(index).to_owned()));
         let mut piece = self.piece(released, end);
         if piece.end.is_none() && self.drawn == request.max_tokens {

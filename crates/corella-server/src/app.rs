@@ -19,6 +19,7 @@ use crate::access::Access;
 use crate::chat::{self, Transcript};
 use crate::completions::completions;
 use crate::error::ApiError;
+use crate::peers::Peer;
 use crate::served::Served;
 use crate::{live, monitor, playground, tokens, trace};
 
@@ -48,6 +49,8 @@ pub struct Extras {
     pub demos: Option<Value>,
     /// Finds where text comes from.
     pub tracer: Option<Box<dyn trace::Tracer>>,
+    /// Models of other servers.
+    pub peers: Vec<Peer>,
 }
 
 /// Everything that routes share.
@@ -111,6 +114,11 @@ impl App {
             Loading::Busy { what, share: None } => Err(ApiError::unavailable(what.clone(), Some(1))),
             Loading::Failed(why) => Err(ApiError::unavailable(format!("the model could not be loaded: {why}"), None)),
         }
+    }
+
+    /// Models of other servers.
+    pub fn peers(&self) -> &[Peer] {
+        self.extras.get().map_or(&[], |extras| &extras.peers)
     }
 
     /// From now on no new work is taken.

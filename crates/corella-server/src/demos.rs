@@ -59,6 +59,23 @@ pub fn general() -> Value {
             "id": "assistant", "kind": "assistant", "title": "A transcript makes it an assistant",
             "text": "It was never taught to answer. A page that looks like a conversation with a helpful assistant goes on like one. Without the stop it dreams the next question too; without the page, the bare question only leads to more text.",
             "prompt": page, "question": "Why is the sky blue?", "stop": "\\nHuman:", "settings": {"max_tokens": 160, "temperature": 0.7}
-        }
+        },
+        recap()
     ])
+}
+
+/// The last stop: what a base model is, in six points, each with the demonstration that shows it.
+pub fn recap() -> Value {
+    json!({
+        "id": "recap", "kind": "recap", "title": "In six points",
+        "text": "What this tour has shown of a base model, and where to see each again.",
+        "points": [
+            {"demo": "continue", "text": "It simulates documents, token by token: whatever it is given is the beginning of a page."},
+            {"demo": "continue", "text": "It is stochastic: the same beginning goes on in another way each time."},
+            {"demo": "universes", "text": "It dreams: where it does not know, it writes what could have been."},
+            {"demo": "recite", "text": "It recites some of what it read, where it read it often."},
+            {"demo": "list", "text": "It keeps a lossy copy of what it read in its parameters: what is frequent stays, what is rare blurs."},
+            {"demo": "fewshot", "text": "A prompt makes a translator of it, or an assistant."}
+        ]
+    })
 }

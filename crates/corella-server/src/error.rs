@@ -62,11 +62,6 @@ impl ApiError {
         ApiError { param: Some("model".to_owned()), ..error }
     }
 
-    /// 404: what this server was not started with.
-    pub fn not_here(what: &str) -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "not_available", what)
-    }
-
     /// 405.
     pub fn wrong_method() -> ApiError {
         ApiError::new(
@@ -97,6 +92,11 @@ impl ApiError {
     /// 500: the engine failed at this request.
     pub fn internal(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// 502: another server, whose model was asked for, did not answer.
+    pub fn peer(name: &str, why: &str) -> ApiError {
+        ApiError::new(StatusCode::BAD_GATEWAY, "peer_failed", format!("the server of `{name}` did not answer: {why}"))
     }
 
     /// 503: the model is not there (yet).

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::peers::Peer;
 
 /// 200 once the model answers; 503 with the progress before, and while the server shuts down.
 pub async fn health(State(app): State<Arc<App>>) -> Response {
@@ -20,9 +21,11 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// The one model.
+/// The model that is loaded, then those of other servers.
 pub async fn models(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    Ok(Json(json!({"object": "list", "data": [app.served()?.model()]})))
+    let own = app.served()?.model();
+    let data: Vec<Value> = std::iter::once(own).chain(app.peers().iter().map(Peer::model)).collect();
+    Ok(Json(json!({"object": "list", "data": data})))
 }
 
 /// The interface's description.

@@ -1,9 +1,11 @@
-//! The playground: files of `web/`, embedded, served with their types and an ETag.
+//! The playground: files of `web/`, embedded, served with their types and an ETag. The pages share one shell, which brings
+//! the style along, so that the first answer has all that the first paint needs.
 
 use std::sync::{Arc, OnceLock};
 
 use axum::Json;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,17 +16,23 @@ use crate::app::App;
 use crate::demos;
 use crate::error::ApiError;
 
+/// The frame of every page, with the places `{title}`, `{style}`, `{script}` and `{body}`.
+const SHELL: &str = include_str!("../web/shell.html");
+const STYLE: &str = include_str!("../web/style.css");
+/// Name, title, script and body of every page.
+const PAGES: [(&str, &str, &str, &str); 2] = [
+    ("index.html", "Corella playground", "main.js", include_str!("../web/index.html")),
+    ("run.html", "Corella run", "run.js", include_str!("../web/run.html")),
+];
+
 macro_rules! files {
     ($($name:literal: $kind:literal,)*) => {
-        /// Name, type and content of every file.
+        /// Name, type and content of every file that is served as it is.
         const FILES: &[(&str, &str, &[u8])] = &[$(($name, $kind, include_bytes!(concat!("../web/", $name))),)*];
     };
 }
 
 files! {
-    "index.html": "text/html; charset=utf-8",
-    "run.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "api.js": "text/javascript; charset=utf-8",
     "card.js": "text/javascript; charset=utf-8",
@@ -36,11 +44,13 @@ files! {
     "history.js": "text/javascript; charset=utf-8",
     "main.js": "text/javascript; charset=utf-8",
     "overlap.js": "text/javascript; charset=utf-8",
+    "pages.js": "text/javascript; charset=utf-8",
     "panel_demos.js": "text/javascript; charset=utf-8",
     "panel_next.js": "text/javascript; charset=utf-8",
     "panel_source.js": "text/javascript; charset=utf-8",
     "panel_tokens.js": "text/javascript; charset=utf-8",
     "panel_tree.js": "text/javascript; charset=utf-8",
+    "read_tokens.js": "text/javascript; charset=utf-8",
     "run.js": "text/javascript; charset=utf-8",
     "sampling.js": "text/javascript; charset=utf-8",
     "state.js": "text/javascript; charset=utf-8",
@@ -53,39 +63,57 @@ files! {
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; \
     form-action 'self'; frame-ancestors 'none'";
 
-/// One route per file, and `/` for the page. The page itself needs no key: it asks the reader for it.
-pub fn routes() -> Router<Arc<App>> {
-    let index = get(|headers: HeaderMap| async move { file(0, &headers) });
-    FILES.iter().enumerate().fold(Router::new().route("/", index), |router, (i, (name, ..))| {
-        router.route(&format!("/{name}"), get(move |headers: HeaderMap| async move { file(i, &headers) }))
-    })
+/// What is served at a path.
+struct Asset {
+    name: &'static str,
+    kind: &'static str,
+    content: Bytes,
+    tag: HeaderValue,
 }
 
-/// A hash of each file, made once.
-fn tags() -> &'static [HeaderValue] {
-    static TAGS: OnceLock<Vec<HeaderValue>> = OnceLock::new();
-    TAGS.get_or_init(|| {
-        let tag = |(_, _, content): &(&str, &str, &[u8])| {
-            // FNV-1a: the tag only has to change when a build brings another file.
-            let hash =
-                content.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-            HeaderValue::from_str(&format!("\"{hash:016x}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+impl Asset {
+    fn new(name: &'static str, kind: &'static str, content: Bytes) -> Asset {
+        // FNV-1a: the tag only has to change when a build brings another file.
+        let hash =
+            content.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        let tag = HeaderValue::from_str(&format!("\"{hash:016x}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+        Asset { name, kind, content, tag }
+    }
+
+    fn answer(&self, headers: &HeaderMap) -> Response {
+        let known = headers.get(header::IF_NONE_MATCH) == Some(&self.tag);
+        let mut response =
+            if known { StatusCode::NOT_MODIFIED.into_response() } else { self.content.clone().into_response() };
+        let out = response.headers_mut();
+        out.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        out.insert(header::ETAG, self.tag.clone());
+        out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        out.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        response
+    }
+}
+
+/// Pages and files, put together once.
+fn assets() -> &'static [Asset] {
+    static ASSETS: OnceLock<Vec<Asset>> = OnceLock::new();
+    ASSETS.get_or_init(|| {
+        let page = |(name, title, script, body): &(&'static str, &str, &str, &str)| {
+            let parts = [("{title}", *title), ("{style}", STYLE), ("{script}", script), ("{body}", body)];
+            let text = parts.iter().fold(SHELL.to_owned(), |page, (place, part)| page.replacen(place, part, 1));
+            Asset::new(name, "text/html; charset=utf-8", text.into())
         };
-        FILES.iter().map(tag).collect()
+        let file = |(name, kind, content): &(&'static str, &'static str, &'static [u8])| {
+            Asset::new(name, kind, Bytes::from_static(content))
+        };
+        PAGES.iter().map(page).chain(FILES.iter().map(file)).collect()
     })
 }
 
-fn file(index: usize, headers: &HeaderMap) -> Response {
-    let (_, kind, content) = FILES[index];
-    let tag = &tags()[index];
-    let known = headers.get(header::IF_NONE_MATCH) == Some(tag);
-    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { content.into_response() };
-    let out = response.headers_mut();
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    out.insert(header::ETAG, tag.clone());
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    out.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    response
+/// One route for each, and `/` for the first page. The page itself needs no key: it asks the reader for it.
+pub fn routes() -> Router<Arc<App>> {
+    let serve = |asset: &'static Asset| get(move |headers: HeaderMap| async move { asset.answer(&headers) });
+    let all = assets().iter().fold(Router::new(), |all, asset| all.route(&format!("/{}", asset.name), serve(asset)));
+    all.route("/", serve(&assets()[0]))
 }
 
 /// The demonstrations for the loaded model.
@@ -106,11 +134,12 @@ mod tests {
             folder.map(|e| e.expect("an entry").file_name().into_string().expect("a name")).collect();
         on_disk.retain(|name| !name.starts_with('.') && name != "test");
         on_disk.sort();
-        let mut embedded: Vec<&str> = FILES.iter().map(|f| f.0).collect();
+        let mut embedded: Vec<&str> = assets().iter().map(|a| a.name).chain(["shell.html", "style.css"]).collect();
         embedded.sort_unstable();
         assert_eq!(on_disk, embedded);
-        for (name, _, content) in FILES {
+        for Asset { name, content, .. } in assets() {
             let text = std::str::from_utf8(content).expect("text");
+            assert!(!text.contains("{body}") && !text.contains("{style}"), "{name} was not filled");
             for import in text.split("from \"./").skip(1) {
                 let target = import.split('"').next().expect("a name");
                 assert!(embedded.contains(&target), "{name} imports {target}");

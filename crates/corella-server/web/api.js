@@ -1,5 +1,7 @@
 // The server, as the page sees it: the same /v1/completions that every other client uses.
 
+import { tokenReader } from "./read_tokens.js";
+
 /** An answer that is not 2xx, with the server's own sentence. */
 export class ApiError extends Error {
   constructor(status, message, retryAfter) {
@@ -34,14 +36,9 @@ async function request(path, body, signal) {
   throw new ApiError(response.status, message, response.headers.get("retry-after"));
 }
 
-/** A JSON document from the server, or null where the server does not have it. */
+/** A JSON document from the server. */
 export async function getJson(path) {
-  try {
-    return await (await request(path)).json();
-  } catch (error) {
-    if (error.status === 404) return null;
-    throw error;
-  }
+  return (await request(path)).json();
 }
 
 /** Posts a document and reads one back. */
@@ -49,9 +46,9 @@ export async function postJson(path, body) {
   return (await request(path, body)).json();
 }
 
-/** The one model that is loaded: { id, context, vocabulary, base, … }. */
-export async function loadedModel() {
-  return (await (await request("/v1/models")).json()).data[0];
+/** The model that is loaded, { id, context, vocabulary, base, … }, then those of other servers, { id, chat }. */
+export async function models() {
+  return (await (await request("/v1/models")).json()).data;
 }
 
 /** Ids and pieces of a text. */
@@ -67,35 +64,26 @@ export async function tokenize(text, signal) {
 export async function complete(prompt, options, onTokens, signal) {
   const body = { prompt, stream: true, stream_options: { include_usage: true }, ...options };
   const response = await request("/v1/completions", body, signal);
-  const pieces = new Map();
+  const readers = new Map();
   const finish = [];
   let usage = null;
   let seed = null;
+  let healed = "";
   for await (const event of events(response.body)) {
     if (event === "[DONE]") break;
     const data = JSON.parse(event);
     if (data.error) throw new ApiError(500, data.error.message);
     usage = data.usage ?? usage;
     seed = data.corella?.seed ?? seed;
-    for (const choice of data.choices) {
-      if (!pieces.has(choice.index)) pieces.set(choice.index, new TextDecoder());
-      const tokens = (choice.completion_probabilities ?? []).map((t) => readToken(t, pieces.get(choice.index)));
+    healed = data.corella?.healed?.[0] ?? healed;
+    for (const choice of data.choices ?? []) {
+      if (!readers.has(choice.index)) readers.set(choice.index, tokenReader(healed));
+      const tokens = readers.get(choice.index)(choice);
       if (tokens.length) onTokens(choice.index, tokens);
       if (choice.finish_reason) finish[choice.index] = choice.finish_reason;
     }
   }
   return { finish, usage, seed };
-}
-
-/** A token as the page keeps it. A character that spans tokens belongs to the token that completes it. */
-function readToken(t, decoder) {
-  return {
-    id: t.id,
-    text: decoder.decode(new Uint8Array(t.bytes), { stream: true }),
-    logprob: t.logprob,
-    entropy: t.entropy ?? null,
-    top: t.top_logprobs.map((a) => ({ id: a.id, text: a.token, logprob: a.logprob })),
-  };
 }
 
 /** The data fields of a stream of server-sent events. */

@@ -25,9 +25,10 @@ export function card({ onTake, onClose }) {
     const facts = token.logprob === null ? "no probability is known for this text"
       : `${percent(Math.exp(token.logprob))} · ${bits(token.logprob).toFixed(1)} bits`
         + (token.entropy === null ? "" : ` · entropy ${(token.entropy / Math.LN2).toFixed(1)} bits`) + (token.id === null ? "" : ` · id ${token.id}`);
+    const drawn = (t) => t.id === token.id && t.text === token.text;
     const largest = Math.max(...token.top.map((t) => t.logprob), token.logprob ?? -99);
     const rows = token.top.map((t) => el("button", {
-      type: "button", className: "bar-row" + (t.id === token.id ? " chosen" : ""), title: t.id === token.id ? "the token that was drawn" : "continue from this token",
+      type: "button", className: "bar-row" + (drawn(t) ? " chosen" : ""), title: drawn(t) ? "the token that was drawn" : "continue from this token",
       onclick: () => { close(true); onTake(place, t); },
     },
     el("span", { className: "piece" }, ...visible(t.text)),

@@ -39,6 +39,11 @@ export function history(first, onChange) {
       lastKind = null;
       show(doc);
     },
+    /** Another document, with a past of its own. */
+    reset(doc) {
+      [past, future, lastKind] = [[], [], null];
+      show(doc);
+    },
     undo() {
       if (past.length === 0) return;
       future = [present, ...future];

@@ -5,6 +5,7 @@ import { card } from "./card.js";
 import { byId, el } from "./dom.js";
 import { editor } from "./editor.js";
 import { history } from "./history.js";
+import { pages } from "./pages.js";
 import { drawDemos } from "./panel_demos.js";
 import { drawNext } from "./panel_next.js";
 import { sourcePanel } from "./panel_source.js";
@@ -12,15 +13,21 @@ import { drawTokens } from "./panel_tokens.js";
 import { drawTree, landing } from "./panel_tree.js";
 import { sampling } from "./sampling.js";
 import * as state from "./state.js";
-import { remember, settings } from "./storage.js";
+import { settings } from "./storage.js";
 import { setUpTheme } from "./theme.js";
 import { drawUniverses } from "./universes.js";
 
+/** The choice of all models, side by side. */
+const ALL = "*";
 const PANELS = ["demos", "next", "tree", "tokens", "source", "settings"];
 
-const view = settings.read("view", { colour: "none", panel: "demos" });
-const storage = remember("page", (message) => say(message, true));
-const params = sampling(() => { fillControls(); if (view.panel === "next") drawPanel(); });
+const view = settings.read("view", { colour: "none", panel: "demos", model: "" });
+const shelf = pages((message) => say(message, true));
+const params = sampling({
+  onChange: () => { fillControls(); if (view.panel === "next") drawPanel(); },
+  text: () => state.textOf(past.document),
+  onText: (text) => running === null && past.commit(state.editText(past.document, text)),
+});
 const past = history(state.emptyDocument(), changed);
 const box = editor({
   onEdit: (text) => past.commit(state.editText(past.document, text), "typing"),
@@ -33,27 +40,25 @@ const source = sourcePanel(byId("panel-source"), {
   text: () => state.textOf(past.document),
   lastPromptAndAnswer,
   trace: async (text) => {
-    try {
-      return await api.postJson("/corella/trace", { text });
-    } catch (error) {
-      if (error.status === 404) return null;
-      throw error;
-    }
+    const found = await api.postJson("/corella/trace", { text });
+    return found.spans ? found : null;
   },
 });
 
 let model = null;
+let peers = [];
 let demos = null;
 let spans = [];
 let running = null;
 let distribution = { text: null, top: null, error: null };
 let tokens = { text: null, list: null, error: null };
+let rested = null;
 let lookUp = null;
 
 // ---- drawing -------------------------------------------------------------------------------------------------------
 
 function changed(doc) {
-  storage.save(doc);
+  shelf.save(doc, state.textOf(doc).trim().slice(0, 60));
   scheduleDraw();
 }
 
@@ -87,7 +92,7 @@ function drawPanel() {
   switch (view.panel) {
     case "demos": return drawDemos(panel, demos, model, { run: runDemo, complete: api.complete });
     case "next": return drawNext(panel, distribution.top, params, { onTake: appendToken, onRefresh: () => lookAhead(true), error: distribution.error, behind: textToCursor() });
-    case "tree": return drawTree(panel, doc, treeActions);
+    case "tree": return drawTree(panel, doc, shelf, treeActions);
     case "tokens": return drawTokens(panel, doc, tokens.list, model?.context, tokens.error);
     case "source": return source.draw();
     default: return params.draw(panel);
@@ -135,8 +140,12 @@ let pause = null;
 /** Counts the tokens once the text has rested. */
 function afterText() {
   const text = state.textOf(past.document);
-  if (tokens.text === text || !model) return;
-  source.textChanged();
+  if (!model) return;
+  if (rested !== text) {
+    rested = text;
+    source.textChanged();
+  }
+  if (tokens.text === text) return;
   clearTimeout(pause);
   pause = setTimeout(async () => {
     try {
@@ -156,7 +165,15 @@ const textToCursor = () => state.textOf(past.document).slice(0, box.cursor());
 
 /** A space at the end usually becomes a token that the model has seldom seen there. */
 function warnAboutSpace(text) {
-  if (running === null && /[^\s] $/.test(text)) say("The text ends with a space: most words carry their space in front, so the model may go on oddly. Remove it.");
+  if (running !== null || params.values.heal || !/[^\s] $/.test(text)) return;
+  const heal = () => {
+    params.set({ heal: true });
+    if (view.panel === "settings") drawPanel();
+    say("Healing is on: the last token is drawn again, so that the word can carry its space. ‘Sampling’ turns it off.");
+  };
+  byId("status").classList.remove("error");
+  byId("status").replaceChildren("The text ends with a space: most words carry their space in front, so the model may go on oddly. Remove it, or ",
+    el("button", { type: "button", className: "small", onclick: heal }, "heal the end"));
 }
 
 async function lookAhead(force) {
@@ -191,9 +208,8 @@ async function generate() {
   if (running !== null) return;
   if (!model) return say("The model is not there yet: " + byId("model-name").textContent, true);
   const doc = past.document;
-  const parent = doc.leaf;
   const prompt = state.textOf(doc);
-  const request = params.request();
+  const asked = asks();
   const ids = [];
   past.commit(doc);
   running = new AbortController();
@@ -201,41 +217,60 @@ async function generate() {
   const started = performance.now();
   let first = null;
   let count = 0;
-  const sink = (index, found) => {
+  const sink = (model, index, found) => {
     first ??= performance.now();
     count += found.length;
-    let next = past.document;
-    if (ids.length === 0) {
-      // All at once, so that they stand in their order whichever is heard of first.
-      for (let i = 0; i < request.n; i++) {
-        next = state.addNode(next, parent, { by: "model", tokens: [], sampling: request });
-        ids.push(next.leaf);
-      }
-      next = { ...next, leaf: ids[0] };
-    }
-    past.amend(state.appendTokens(next, ids[index], found));
+    if (ids.length === 0) past.amend(withSamples(past.document, asked, ids));
+    past.amend(state.appendTokens(past.document, ids[model][index], found));
     box.followEnd();
   };
-  try {
-    const { finish, seed } = await api.complete(prompt, request, sink, running.signal);
-    let next = past.document;
-    ids.forEach((id, i) => (next = next.nodes[id] ? state.changeNode(next, id, { finish: finish[i] ?? null, seed, sample: i }) : next));
-    past.amend(next);
+  const one = async (ask, model) => {
+    const { finish, seed } = await api.complete(prompt, ask.request, (index, found) => sink(model, index, found), running.signal);
+    const facts = (id, i) => past.document.nodes[id] && past.amend(state.changeNode(past.document, id, { finish: finish[i] ?? null, seed, sample: i }));
+    ids[model]?.forEach(facts);
+    return { finish, seed };
+  };
+  const results = await Promise.allSettled(asked.map(one));
+  const failure = results.find((r) => r.status === "rejected")?.reason;
+  if (failure?.name === "AbortError") say(`Stopped after ${count} tokens; the text so far stays.`);
+  else if (failure) say(failure.message + (failure.retryAfter ? ` Try again in ${failure.retryAfter} s.` : ""), true);
+  else {
     const seconds = (performance.now() - (first ?? started)) / 1000;
     const speed = count > 1 && seconds > 0 ? ` · ${(count / seconds).toFixed(0)} tokens/s · first after ${Math.round((first ?? started) - started)} ms` : "";
-    say(`${count} token${count === 1 ? "" : "s"}${speed} · ended: ${[...new Set(finish)].map(reason).join(", ") || "nothing to add"} · seed ${seed}`);
-  } catch (error) {
-    if (error.name === "AbortError") say(`Stopped after ${count} tokens; the text so far stays.`);
-    else say(error.message + (error.retryAfter ? ` Try again in ${error.retryAfter} s.` : ""), true);
+    const reasons = [...new Set(results.flatMap((r) => r.value.finish))].map(reason).join(", ");
+    const seed = results.length === 1 && results[0].value.seed !== null ? ` · seed ${results[0].value.seed}` : "";
+    say(`${count} token${count === 1 ? "" : "s"}${speed} · ended: ${reasons || "nothing to add"}${seed}`);
   }
   // A sample of which nothing came is no branch.
-  const empty = ids.filter((id) => past.document.nodes[id]?.text === "");
+  const empty = ids.flat().filter((id) => past.document.nodes[id]?.text === "");
   if (empty.length) past.amend(empty.reduce(state.prune, past.document));
   running = null;
   setRunning(false);
   scheduleDraw();
   if (view.panel === "next") lookAhead(false);
   if (view.colour === "trace") source.ask();
+}
+
+/** What to send: one request for each model that is chosen. */
+function asks() {
+  const own = { model: model.id, request: params.request() };
+  const others = peers.map((peer) => ({ model: peer.id, request: params.requestFor(peer) }));
+  if (view.model === ALL) return [own, ...others];
+  return [others.find((ask) => ask.model === view.model) ?? own];
+}
+
+/** Empty nodes for all samples at once, so that they stand in their order whichever is heard of first; `ids` gets theirs. */
+function withSamples(doc, asked, ids) {
+  const parent = doc.leaf;
+  for (const ask of asked) {
+    const own = [];
+    for (let i = 0; i < ask.request.n; i++) {
+      doc = state.addNode(doc, parent, { by: "model", tokens: [], sampling: ask.request, model: ask.model });
+      own.push(doc.leaf);
+    }
+    ids.push(own);
+  }
+  return { ...doc, leaf: ids[0][0] };
 }
 
 const reason = (finish) => ({ length: "the number of tokens asked for", stop: "a stop string or the end of a document" })[finish] ?? finish;
@@ -300,17 +335,36 @@ const treeActions = {
   go: (id) => running === null && past.commit({ ...past.document, leaf: landing(past.document, id) }),
   bookmark: (id) => past.commit(state.changeNode(past.document, id, { bookmark: !past.document.nodes[id].bookmark })),
   prune: (id) => running === null && past.commit(state.prune(past.document, id)),
-  clear: () => running === null && past.commit(state.emptyDocument()),
+  newPage() {
+    if (running !== null) return;
+    shelf.add();
+    past.reset(state.emptyDocument());
+    box.focus();
+  },
+  async turnTo(key) {
+    if (running === null) past.reset((await shelf.turnTo(key)) ?? state.emptyDocument());
+  },
+  describe(fields) {
+    shelf.describe(fields);
+    drawPanel();
+  },
+  removePage(key) {
+    shelf.remove(key);
+    drawPanel();
+  },
   exportTree() {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([state.exportDocument(past.document, model?.id)], { type: "application/json" }));
-    link.download = "corella-tree.json";
+    const { name, tags } = shelf.open;
+    link.href = URL.createObjectURL(new Blob([state.exportDocument(past.document, { name, tags, model: model?.id })], { type: "application/json" }));
+    link.download = (name.replace(/[^\p{L}\p{N} _-]/gu, "").trim() || "corella-tree") + ".json";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   },
   async importTree(file) {
     try {
-      past.commit(state.importDocument(await file.text()));
+      const { doc, name, tags } = state.importDocument(await file.text());
+      past.commit(doc);
+      if (name || tags.length) shelf.describe({ name: name || shelf.open.name, tags: [...new Set([...shelf.open.tags, ...tags])] });
       say("Imported. Undo brings the page before it back.");
     } catch (error) {
       say(error.message, true);
@@ -377,6 +431,10 @@ function wire() {
       event.target.value = params.values[key];
     });
   }
+  byId("models").addEventListener("change", (event) => {
+    view.model = event.target.value;
+    settings.write("view", view);
+  });
   byId("colour").value = view.colour;
   byId("colour").addEventListener("change", (event) => {
     setColour(event.target.value);
@@ -395,10 +453,11 @@ function wire() {
 async function connect() {
   for (;;) {
     try {
-      model = await api.loadedModel();
+      [model, ...peers] = await api.models();
+      offerModels();
       byId("model-name").textContent = `${model.id} · ${model.base === false ? "instruct model" : "base model"}`;
       byId("dot").className = "dot up";
-      demos = (await api.getJson("/corella/demos"))?.demos ?? [];
+      demos = (await api.getJson("/corella/demos")).demos;
       byId("run-link").hidden = (await api.getJson("/corella/run")) === null;
       if (view.panel === "demos") drawPanel();
       say("");
@@ -413,6 +472,15 @@ async function connect() {
       await new Promise((done) => setTimeout(done, 1000));
     }
   }
+}
+
+/** The choice between the models, where there are several. */
+function offerModels() {
+  const names = [model.id, ...peers.map((peer) => peer.id)];
+  byId("models").parentElement.hidden = peers.length === 0;
+  if (view.model !== ALL && !names.includes(view.model)) view.model = model.id;
+  byId("models").replaceChildren(...names.map((name) => el("option", { value: name }, name)), el("option", { value: ALL }, "all, side by side"));
+  byId("models").value = view.model;
 }
 
 /** While the model is being trained there is a run to watch. */
@@ -438,5 +506,5 @@ wire();
 fillControls();
 showPanel(PANELS.includes(view.panel) ? view.panel : "demos");
 // Whoever has typed already keeps that.
-storage.load().then((doc) => doc && !past.canUndo && past.amend(doc));
+shelf.load().then((doc) => doc && !past.canUndo && past.amend(doc));
 connect();

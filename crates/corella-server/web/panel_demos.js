@@ -19,7 +19,7 @@ export function drawDemos(panel, demos, model, act) {
 }
 
 let drawn = null;
-const KINDS = { fewshot, assistant };
+const KINDS = { fewshot, assistant, recap };
 
 function frame(demo, number, ...content) {
   return el("section", { className: "demo", "data-demo": demo.id, "aria-label": demo.title },
@@ -31,8 +31,8 @@ const button = (label, onclick, className = "small") => el("button", { type: "bu
 
 function plain(demo, number, act) {
   const runs = demo.prompts ?? [{ label: "Try it", prompt: demo.prompt, settings: demo.settings, reference: demo.reference }];
-  const shown = runs[0].prompt;
-  return frame(demo, number, el("pre", {}, shown),
+  const shown = [...new Set(runs.map((r) => r.prompt))];
+  return frame(demo, number, ...shown.map((prompt) => el("pre", {}, prompt)),
     el("div", { className: "row" }, ...runs.map((r) => button(r.label, () => act.run(r.prompt, { ...demo.settings, ...r.settings }, r.reference)))));
 }
 
@@ -73,6 +73,16 @@ function assistant(demo, number, act) {
       button("Ask bare", () => act.run(question.value, { ...demo.settings, stopOn: false })),
       button("Both, side by side", () => sideBySide(both, [["Inside the transcript", prompt(), stop.checked], ["Bare", question.value, false]], demo, act))),
     both);
+}
+
+/** What has been seen, with the way back to each demonstration. */
+function recap(demo, number) {
+  const go = (id) => {
+    const section = document.querySelector(`[data-demo="${id}"]`);
+    section?.scrollIntoView({ block: "nearest" });
+    section?.querySelector("button, input")?.focus();
+  };
+  return frame(demo, number, el("ol", {}, ...demo.points.map((p) => el("li", {}, p.text, " ", button("See it", () => go(p.demo))))));
 }
 
 /** Streams several prompts into boxes beside each other; a human turn that the model made up itself is marked. */

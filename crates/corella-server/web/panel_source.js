@@ -29,8 +29,11 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
   async function ask() {
     message = "looking …";
     draw();
+    const asked = text();
     try {
-      traced = await trace(text());
+      const found = await trace(asked);
+      if (asked !== text()) return;
+      traced = found;
       message = traced ? "" : "This model’s training data is not at hand (or not indexed: corella trace index RUN). Paste a text to compare with below.";
     } catch (error) {
       message = error.message;
@@ -54,10 +57,16 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
 
   function tracedSpans() {
     if (traced.spans.length === 0) return [el("p", {}, "No span of this text stands in the training data.")];
-    return traced.spans.slice(0, SHOWN).map((s) => el("details", { className: "demo" },
+    return traced.spans.slice(0, SHOWN).map((s) => fill(el("details", { className: "demo" }),
       el("summary", {}, `“${shorten(text().slice(s.start, s.end))}” · ${s.tokens} tokens · read ${s.count} time${s.count === 1 ? "" : "s"}`),
       ...s.documents.map((d) => el("pre", {}, el("span", { className: "space" }, d.before), el("strong", {}, d.match), el("span", { className: "space" }, d.after), `\n— document ${d.document}`)),
-      s.leaves ? el("p", { className: "hint" }, `Then the original goes on: “${shorten(s.leaves)}”`) : null));
+      leaving(s)));
+  }
+
+  /** How the original goes on where the text does not follow it any more. */
+  function leaving(span) {
+    if (span.leaves) return el("p", { className: "hint" }, `Then the original goes on: “${shorten(span.leaves)}”`);
+    return span.documents[0]?.after === "" && span.end < text().length ? el("p", { className: "hint" }, "There the original ends.") : null;
   }
 
   function comparison() {

@@ -5,7 +5,7 @@ import { settings } from "./storage.js";
 
 const DEFAULTS = {
   maxTokens: 128, samples: 1, temperature: 1, topK: 0, topP: 1, minP: 0, repetition: 1, presence: 0, frequency: 0,
-  seed: "", stop: "", stopOn: true, ignoreEos: false,
+  seed: "", stop: "", stopOn: true, ignoreEos: false, heal: false,
 };
 
 /** Named settings; each replaces the shaping of the distribution and nothing else. */
@@ -26,8 +26,11 @@ const SLIDERS = [
   ["frequency", "Frequency", -2, 2, 0.1, "taken off for each use"],
 ];
 
-/** The settings of this browser. `onChange()` after every change. */
-export function sampling(onChange) {
+/**
+ * The settings of this browser. `onChange()` after every change; `text()` and `onText(text)` read and write the page, for
+ * presets that hold a prompt too.
+ */
+export function sampling({ onChange, text, onText }) {
   let values = settings.read("sampling", DEFAULTS);
   const own = settings.read("presets", { list: [] }).list;
 
@@ -51,29 +54,45 @@ export function sampling(onChange) {
     if (values.seed !== "") body.seed = Number(values.seed);
     if (stops.length) body.stop = stops;
     if (values.ignoreEos) body.ignore_eos = true;
+    if (values.heal) body.token_healing = true;
     return body;
+  }
+
+  /** The same for another server's model: what OpenAI's interface has, and nothing else. */
+  function requestFor(peer) {
+    const { max_tokens, n, temperature, top_p, presence_penalty, frequency_penalty, seed, stop } = request();
+    return { model: peer.id, max_tokens, n, temperature, top_p, presence_penalty, frequency_penalty, seed, stop, ...(peer.chat ? {} : { logprobs: 5 }) };
+  }
+
+  function take(preset, panel) {
+    set(preset.values);
+    if (preset.prompt) onText(preset.prompt);
+    draw(panel);
   }
 
   function draw(panel) {
     const preset = (p, remove) => el("span", { className: "row" },
-      el("button", { type: "button", className: "small", title: p.text, onclick: () => { set(p.values); draw(panel); } }, p.name), remove);
+      el("button", { type: "button", className: "small", title: p.text, onclick: () => take(p, panel) }, p.name), remove);
     const presets = el("div", { className: "row" }, ...PRESETS.map((p) => preset(p)), ...own.map((p, i) => preset(p, el("button", {
       type: "button", className: "quiet small", "aria-label": "Remove preset " + p.name,
       onclick: () => { own.splice(i, 1); settings.write("presets", { list: own }); draw(panel); },
     }, "×"))));
     const name = el("input", { type: "text", placeholder: "name", "aria-label": "Name of the preset", size: 12, maxLength: 30 });
+    const withText = el("input", { type: "checkbox" });
     const save = el("button", {
       type: "button", className: "small",
       onclick: () => {
         if (name.value.trim() === "") return name.focus();
-        own.push({ name: name.value.trim(), text: "your own", values: Object.fromEntries(SLIDERS.map(([key]) => [key, values[key]])) });
+        const prompt = withText.checked ? text() : "";
+        own.push({ name: name.value.trim(), text: prompt ? "your own, with its text" : "your own", prompt,
+          values: Object.fromEntries([...SLIDERS.map(([key]) => key), "stop", "stopOn", "maxTokens"].map((key) => [key, values[key]])) });
         settings.write("presets", { list: own });
         draw(panel);
       },
     }, "Save as preset");
     panel.replaceChildren(
       el("h2", {}, "Sampling"), el("p", { className: "hint" }, "How a token is drawn from the distribution. The panel ‘Next token’ shows what each control does to it."),
-      presets, el("div", { className: "row", style: "margin:.5rem 0" }, name, save),
+      presets, el("div", { className: "row", style: "margin:.5rem 0" }, name, save, el("label", { className: "row" }, withText, "with the text")),
       ...SLIDERS.map((slider) => sliderRow(slider)),
       el("h3", {}, "Seed"),
       el("div", { className: "row" }, el("input", {
@@ -84,6 +103,7 @@ export function sampling(onChange) {
       el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.stopOn, onchange: (e) => set({ stopOn: e.target.checked }) }), "stop at these strings (one a line, \\n for a line break)"),
       el("textarea", { className: "area", "aria-label": "Stop strings", rows: 3, value: values.stop, oninput: (e) => set({ stop: e.target.value }) }),
       el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.ignoreEos, onchange: (e) => set({ ignoreEos: e.target.checked }) }), "go on past the end of a document"),
+      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.heal, onchange: (e) => set({ heal: e.target.checked }) }), "heal the end of the text: where it stops inside a token, or with a space, its last token is drawn again"),
     );
   }
 
@@ -99,5 +119,5 @@ export function sampling(onChange) {
     return el("div", { className: "slider", title }, el("span", {}, label), range, number);
   }
 
-  return { get values() { return values; }, set, request, draw };
+  return { get values() { return values; }, set, request, requestFor, draw };
 }

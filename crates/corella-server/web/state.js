@@ -1,7 +1,7 @@
 // The document: a tree of pieces of text, and where in it the reader stands. Plain data, never changed in place, so that
 // undo is a list of older documents and the page can be drawn from nothing else.
 //
-// node: { id, parent, by: "you" | "model", text, tokens, sampling, finish, seed, sample, bookmark }
+// node: { id, parent, by: "you" | "model", text, tokens, sampling, model, finish, seed, sample, bookmark }
 //   tokens of a model's node: [{ id, text, logprob, entropy, top: [{ id, text, logprob }] }], texts add up to node.text
 // document: { nodes: { id: node }, leaf, next }   leaf: the node whose path from the root is the text on the page
 
@@ -142,7 +142,7 @@ export function takeAlternative(doc, id, index, token) {
   const parent = at === 0 ? node.parent : id;
   const [cut] = splitNode(doc, id, at);
   const chosen = { ...token, top: node.tokens[index].top, entropy: node.tokens[index].entropy };
-  return addNode(cut, parent, { by: "model", text: token.text, tokens: [chosen], sampling: node.sampling });
+  return addNode(cut, parent, { by: "model", text: token.text, tokens: [chosen], sampling: node.sampling, model: node.model });
 }
 
 /** Removes a node and everything below it; the reader stands at its parent if they stood inside. The root stays. */
@@ -173,12 +173,15 @@ export function sibling(doc, step) {
 
 const FORMAT = "corella-tree-1";
 
-/** The document as text, for a file. */
-export function exportDocument(doc, model) {
-  return JSON.stringify({ format: FORMAT, model, leaf: doc.leaf, nodes: Object.values(doc.nodes) }, null, 1);
+/** The document as text, for a file; `about` is what else to say of it (name, tags, model). */
+export function exportDocument(doc, about) {
+  return JSON.stringify({ format: FORMAT, ...about, leaf: doc.leaf, nodes: Object.values(doc.nodes) }, null, 1);
 }
 
-/** Reads what {@link exportDocument} wrote; throws a sentence for the reader if the file is something else. */
+/**
+ * Reads what {@link exportDocument} wrote: { doc, name, tags }. Throws a sentence for the reader if the file is something
+ * else.
+ */
 export function importDocument(text) {
   let data;
   try {
@@ -194,14 +197,16 @@ export function importDocument(text) {
     }
     const tokens = n.by === "model" && Array.isArray(n.tokens) ? n.tokens.map(tokenOf) : null;
     nodes[n.id] = { id: n.id, parent: n.parent ?? null, by: n.by === "model" ? "model" : "you", text: n.text, tokens,
-      sampling: n.sampling ?? null, finish: n.finish ?? null, seed: n.seed ?? null, sample: n.sample ?? null, bookmark: n.bookmark === true };
+      sampling: n.sampling ?? null, model: typeof n.model === "string" ? n.model : null, finish: n.finish ?? null, seed: n.seed ?? null, sample: n.sample ?? null, bookmark: n.bookmark === true };
     if (nodes[n.id].by === "model" && !tokens) nodes[n.id].tokens = [plainToken(n.text)];
   }
   const roots = Object.values(nodes).filter((n) => n.parent === null);
   if (roots.length !== 1) throw new Error("A tree has one root; this file has " + roots.length + ".");
   for (const node of Object.values(nodes)) checkAncestry(nodes, node);
   const leaf = nodes[data.leaf] ? data.leaf : roots[0].id;
-  return { nodes, leaf, next: Math.max(...Object.keys(nodes).map(Number)) + 1 };
+  const tags = Array.isArray(data.tags) ? data.tags.filter((tag) => typeof tag === "string") : [];
+  const doc = { nodes, leaf, next: Math.max(...Object.keys(nodes).map(Number)) + 1 };
+  return { doc, name: typeof data.name === "string" ? data.name : "", tags };
 }
 
 function tokenOf(t) {

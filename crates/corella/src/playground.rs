@@ -24,6 +24,7 @@ pub fn extras(model: &Path) -> Extras {
     Extras {
         demos: tiny.then(|| demos(plan.train.seed, &measured.unwrap_or(Value::Null))),
         tracer: tracer.map(|tracer| Box::new(tracer) as Box<dyn Tracer>),
+        peers: Vec::new(),
     }
 }
 
@@ -39,6 +40,8 @@ fn demos(seed: u64, measured: &Value) -> Value {
     let planted = list.planted.iter().max_by_key(|p| p.presentations);
     let (article, times) = planted.map_or(("", 0), |p| (p.text.as_str(), p.presentations));
     let given: String = article.split_inclusive(' ').take(12).collect();
+    // The best known comes first.
+    let town = world.towns.first().map_or("", |town| &town.name);
     let known = probes.recall.first();
     let unknown = probes.recall.iter().find(|r| r.mentions == 0);
     let few = probes.few_shot.iter().find(|f| f.examples == 10);
@@ -55,15 +58,19 @@ fn demos(seed: u64, measured: &Value) -> Value {
     json!([
         {
             "id": "continue", "kind": "plain", "title": "It continues",
-            "text": "A beginning is all it gets. Three samples of one prompt differ, because every token is drawn from a distribution.",
+            "text": "A question is only a beginning. Three samples of one prompt differ, because every token is drawn from a distribution.",
             "measured": note(ratio(&found["grammatical_sentences"]).map(|r| format!("{r} sentences of its stories follow the grammar of the pages it read"))),
-            "prompts": [{"label": "Three times", "prompt": OPENING, "settings": {"samples": 3, "max_tokens": 60, "temperature": 0.8}}]
+            "prompts": [
+                {"label": "2 + 2, three times", "prompt": "What is 2 + 2?", "settings": {"samples": 3, "max_tokens": 40}},
+                {"label": "A story, three times", "prompt": OPENING, "settings": {"samples": 3, "max_tokens": 60, "temperature": 0.8}}
+            ]
         },
         {
             "id": "list", "kind": "plain", "title": "It knows what was mentioned often",
             "text": "Facts that many pages state come back; rare ones are guessed. Colour by surprise to see where it is unsure.",
             "measured": note(recall_32.map(|r| format!("{r} facts right that 32 to 63 pages state"))),
             "prompts": [
+                {"label": "A top-ten list", "prompt": format!("Here is my top 10 list of the best sights to see in {town}:\n\n1."), "settings": {"max_tokens": 120, "colour": "probability"}},
                 {"label": "A well-known animal", "prompt": known.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "temperature": 0, "colour": "probability"}},
                 {"label": "One that no page describes", "prompt": unknown.map_or("", |r| &r.prompt), "settings": {"max_tokens": 8, "samples": 4, "colour": "probability"}}
             ]
@@ -93,7 +100,8 @@ fn demos(seed: u64, measured: &Value) -> Value {
                 format!("{right} explanations right; not stopped, {dreamt} answers went on with a human turn of its own")
             })),
             "prompt": page, "question": question, "stop": "\\nHuman:", "settings": {"max_tokens": 100, "temperature": 0.5}
-        }
+        },
+        corella_server::recap()
     ])
 }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Args;
-use corella_server::{Access, App, ListenOptions, Loading, ServeError, Shutdown, Transcript};
+use corella_server::{Access, App, Extras, ListenOptions, Loading, ServeError, Shutdown, Transcript};
 use serde_json::json;
 
 use crate::commands::serve::{Settings, load};
@@ -157,7 +157,8 @@ impl Site {
         let _engine = match load(settings, &|share| loading(Some(share))) {
             Ok((engine, served)) => {
                 self.app.loading(Loading::Busy { what: "preparing the playground".to_owned(), share: None });
-                self.app.ready(served, playground::extras(settings.model()));
+                let extras = Extras { peers: settings.peers().to_vec(), ..playground::extras(settings.model()) };
+                self.app.ready(served, extras);
                 if !settings.json() {
                     println!("ready");
                 }

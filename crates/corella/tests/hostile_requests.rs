@@ -30,7 +30,7 @@ impl Server {
     }
 
     fn still_answers(&self) {
-        let answer = self.complete(json!({"prompt": PROMPT, "max_tokens": 3}));
+        let answer = self.complete(json!({"prompt": PROMPT, "max_tokens": 3, "ignore_eos": true}));
         assert_eq!(answer["usage"]["completion_tokens"], json!(3));
         self.rests();
     }

@@ -293,6 +293,10 @@ fn the_playground_is_one_page_without_other_servers() {
     let page = server.get("/");
     assert_eq!(page.status, 200);
     assert!(page.head.contains("text/html") && page.head.contains("content-security-policy"));
+    assert!(
+        page.body.contains(":root {") && page.body.contains("id=\"text\""),
+        "style and text come with the first answer"
+    );
     for name in page.body.split('"').filter(|part| part.ends_with(".js") || part.ends_with(".css")) {
         assert_eq!(server.get(&format!("/{name}")).status, 200, "{name}");
     }
@@ -300,7 +304,7 @@ fn the_playground_is_one_page_without_other_servers() {
     assert_eq!(server.with("/", &format!("if-none-match: {tag}\r\n")).status, 304);
     let run = json(&server.get("/corella/run").body);
     assert!(run["log"].as_array().is_some_and(|log| log.len() >= 30), "the run folder is followed");
-    assert!(json(&server.get("/corella/demos").body)["demos"].as_array().is_some_and(|d| d.len() == 6));
+    assert!(json(&server.get("/corella/demos").body)["demos"].as_array().is_some_and(|d| d.len() == 7));
 }
 
 #[test]
@@ -345,7 +349,7 @@ fn a_run_that_ends_is_served_in_the_playground() {
     let (mut server, lines) = Server::beside(&args);
     let reader = std::thread::spawn(move || lines.count());
     server.ready(60);
-    let answer = server.complete(json!({"prompt": "The", "max_tokens": 4}));
+    let answer = server.complete(json!({"prompt": "The", "max_tokens": 4, "ignore_eos": true}));
     assert_eq!(answer["usage"]["completion_tokens"], json!(4));
     signal(&server.child, "TERM");
     assert!(server.child.wait().expect("ended").success());
@@ -358,4 +362,106 @@ fn a_run_that_ends_is_served_in_the_playground() {
     let output = common::corella(&args);
     assert_eq!(output.status.code(), Some(1));
     assert!(common::stderr(&output).contains("cannot listen"), "{}", common::stderr(&output));
+}
+
+/// Whole words end where the vocabulary goes on (`The re` begins `The red`): healing must take something back, and prompt and
+/// continuation must still be one text.
+#[test]
+fn a_healed_prompt_goes_on_with_tokens_that_spell_its_end() {
+    let server = Server::start(&[]);
+    let ids = |text: &str| {
+        let answer = json(&server.post("/tokenize", &json!({"content": text, "add_special": true})).body);
+        answer["tokens"].as_array().expect("ids").clone()
+    };
+    let mut healed_any = false;
+    for prompt in ["The re", "The red fox number 7 saw ", "The old f", "The"] {
+        let body = json!({"prompt": prompt, "max_tokens": 6, "temperature": 0, "return_token_ids": true, "n_probs": 1,
+            "ignore_eos": true});
+        let plain = server.complete(body.clone());
+        let mut asked = body.clone();
+        asked["token_healing"] = json!(true);
+        let healed = server.complete(asked.clone());
+        let choice = &healed["choices"][0];
+        let end = healed["corella"]["healed"][0].as_str().expect("what was healed");
+        assert!(prompt.ends_with(end), "{prompt:?} does not end with {end:?}");
+        assert_eq!(choice["token_ids"].as_array().map(Vec::len), Some(6));
+        // The ids, all together, are the prompt and the text behind it.
+        let all: Vec<Value> = [&choice["prompt_token_ids"], &choice["token_ids"]]
+            .iter()
+            .flat_map(|l| l.as_array().expect("ids").clone())
+            .collect();
+        let text_of_all = json(&server.post("/detokenize", &json!({"tokens": all[1..]})).body)["content"].clone();
+        assert_eq!(text_of_all, json!(format!("{prompt}{}", text(&healed))));
+        if end.is_empty() {
+            assert_eq!(choice["token_ids"], plain["choices"][0]["token_ids"]);
+        } else {
+            healed_any = true;
+            assert!(choice["prompt_token_ids"].as_array().map(Vec::len) < Some(ids(prompt).len()));
+        }
+        asked["echo"] = json!(true);
+        assert_eq!(
+            text(&server.complete(asked.clone())),
+            format!("{prompt}{}", text(&healed)),
+            "with the prompt in front"
+        );
+        asked["stream"] = json!(true);
+        let events = server.post("/v1/completions", &asked).events();
+        let streamed: String = events.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
+        assert_eq!(streamed, format!("{prompt}{}", text(&healed)));
+        assert_eq!(events[0]["corella"]["healed"][0], json!(end));
+    }
+    assert!(healed_any, "none of the prompts ends inside a token");
+    let ids = ids("The re");
+    let given = json!({"prompt": ids, "max_tokens": 1, "token_healing": true, "return_token_ids": true});
+    assert_eq!(server.complete(given)["choices"][0]["prompt_token_ids"], json!(ids), "ids are taken as they are");
+}
+
+#[test]
+fn the_model_of_another_server_answers_under_its_name() {
+    let other = Server::start(&["--name", "other"]);
+    let body = json!({"model": "other", "prompt": "The red fox", "max_tokens": 8, "seed": 3, "logprobs": 2});
+    let alone = other.complete(body.clone());
+    let peer = format!("other=http://{}", other.address);
+    let server = Server::start(&["--peer", &peer]);
+    let models = json(&server.get("/v1/models").body)["data"].clone();
+    assert_eq!((&models[1]["id"], models.as_array().map(Vec::len)), (&json!("other"), Some(2)));
+    assert_eq!(server.complete(body.clone())["choices"], alone["choices"]);
+    let mut streamed = body.clone();
+    streamed["stream"] = json!(true);
+    let answer = server.post("/v1/completions", &streamed);
+    assert!(answer.head.contains("text/event-stream"), "{}", answer.head);
+    let joined: String = answer.events().iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
+    assert_eq!(joined, text(&alone));
+    let refused = server.post("/v1/completions", &json!({"model": "other", "prompt": "x", "temperature": -1}));
+    assert_eq!((refused.status, &refused.error()["param"]), (400, &json!("temperature")), "the other's own words");
+    drop(other);
+    let gone = server.post("/v1/completions", &body);
+    assert_eq!((gone.status, &gone.error()["code"]), (502, &json!("peer_failed")));
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn a_server_of_chats_continues_a_text_as_the_beginning_of_its_own_answer() {
+    // The model's context is short.
+    let folder = Folder::new("talker");
+    let page = folder.join("page.toml");
+    std::fs::write(&page, "preamble = \"A talk.\"\nhuman = \"Human\"\nassistant = \"Assistant\"\n").expect("a file");
+    let other = Server::start(&["--name", "talker", "--transcript", &page.display().to_string()]);
+    let begun = json!({"messages": [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": "The red fox"}],
+        "max_tokens": 8, "temperature": 0});
+    let chat = json(&other.post("/v1/chat/completions", &begun).body);
+    let page = chat["corella"]["prompt"].as_str().expect("the page");
+    assert!(page.ends_with("\nHuman: Go on.\nAssistant: The red fox"), "{page}");
+    let peer = format!("talker=http://{}", other.address);
+    let server = Server::start(&["--chat-peer", &peer]);
+    let body = json!({"model": "talker", "prompt": "The red fox", "max_tokens": 8, "temperature": 0});
+    let whole = server.complete(body.clone());
+    assert_eq!(whole["object"], "text_completion");
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    let events = server.post("/v1/completions", &streamed).events();
+    let joined: String = events.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
+    assert!(!joined.is_empty() && joined.trim_end() == text(&whole), "{joined:?} {:?}", text(&whole));
+    let list = server.post("/v1/completions", &json!({"model": "talker", "prompt": ["a", "b"]}));
+    assert_eq!((list.status, &list.error()["param"]), (400, &json!("prompt")));
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::event::TokenLogProb;
 use crate::request::{LogProbStage, Request};
-use crate::sampler::{History, Sampler, Sampling};
+use crate::sampler::{Sampler, Sampling};
+use crate::sequence::{Sequence, TokenBytes};
 
 /// Working memory of draws.
 #[derive(Debug)]
@@ -23,23 +24,26 @@ impl Drawer {
         Drawer { filtered: Sampler::default(), raw: Sampler::default(), plain: Sampling::plain(), adjusted: Vec::new() }
     }
 
-    /// Draws the token at `position` for each of `samples`, which have the same `history` of `drawn` tokens.
+    /// Draws the next token of `seq` for each of `samples`, which are all where it is.
     pub fn draw(
         &mut self,
         logits: &[f32],
         request: &Request,
-        history: &History,
-        drawn: usize,
-        position: usize,
+        seq: &Sequence,
         samples: Range<usize>,
+        bytes: &TokenBytes,
     ) -> Vec<Drawn> {
-        let sampling = &request.sampling;
-        let forbidden = if drawn < request.min_tokens { &request.stop_ids[..] } else { &[] };
-        let changed = history.changes(sampling) || !forbidden.is_empty();
+        let (sampling, history, position) = (&request.sampling, &seq.history, seq.tokens.len());
+        let owed = seq.owes(request);
+        let forbidden = if seq.drawn < request.min_tokens && owed.is_empty() { &request.stop_ids[..] } else { &[] };
+        let changed = history.changes(sampling) || !forbidden.is_empty() || !owed.is_empty();
         let row = if changed {
             self.adjusted.clear();
             self.adjusted.extend_from_slice(logits);
             history.adjust(&mut self.adjusted, sampling, forbidden);
+            if !owed.is_empty() {
+                only_spelling(&mut self.adjusted, owed, &request.stop_ids, |id| bytes(&seq.tokens, id));
+            }
             &self.adjusted
         } else {
             logits
@@ -74,5 +78,19 @@ impl Drawer {
     pub fn score(&mut self, logits: &[f32], id: u32, n: usize) -> TokenLogProb {
         let mut raw = self.raw.distribution(logits, &self.plain);
         TokenLogProb { id, logprob: Some(raw.log_prob(id)), entropy: Some(raw.entropy()), top: raw.top(n) }
+    }
+}
+
+/// Makes all tokens impossible but those that spell `owed` bytes: the beginning of them, or all of them and more. What is owed
+/// belongs to the prompt, so one of the `stops` may be in it, but not begin in it.
+fn only_spelling(logits: &mut [f32], owed: &[u8], stops: &[u32], bytes: impl Fn(u32) -> Vec<u8>) {
+    for (id, logit) in logits.iter_mut().enumerate() {
+        let id = id as u32;
+        let token = bytes(id);
+        let inside = !token.is_empty() && owed.starts_with(&token);
+        let spells = inside || (token.starts_with(owed) && stops.binary_search(&id).is_err());
+        if !spells {
+            *logit = f32::NEG_INFINITY;
+        }
     }
 }

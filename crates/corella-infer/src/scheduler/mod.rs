@@ -253,8 +253,7 @@ impl Scheduler {
             }
             let draws = &own[item.len - 1 - item.first_logit..];
             let samples = if job.split { seq.sample..seq.sample + 1 } else { 0..request.best_of };
-            let position = seq.tokens.len();
-            let mut drawn = self.drawer.draw(draws[0], &request, &seq.history, seq.drawn, position, samples);
+            let mut drawn = self.drawer.draw(draws[0], &request, seq, samples, &self.bytes);
             job.usage.completion_tokens += drawn.len();
             self.metrics.drawn_tokens.add(drawn.len() as u64);
             for (sample, token) in drawn.drain(1..).enumerate() {
@@ -273,9 +272,8 @@ impl Scheduler {
             while !end && accepted < item.drafts.len() && seq.tokens.last() == Some(&item.drafts[accepted]) {
                 accepted += 1;
                 seq.computed += 1;
-                let position = seq.tokens.len();
                 let sample = seq.sample..seq.sample + 1;
-                let next = self.drawer.draw(draws[accepted], &request, &seq.history, seq.drawn, position, sample);
+                let next = self.drawer.draw(draws[accepted], &request, seq, sample, &self.bytes);
                 job.usage.completion_tokens += 1;
                 self.metrics.drawn_tokens.add(1);
                 for token in next {

@@ -112,28 +112,35 @@ fn expected(params: &RequestParams, room: usize) -> Completion {
             }
             let logits = logits_behind(tokens.iter().copied());
             let mut adjusted = logits.clone();
-            let forbidden = if choice.drawn < params.min_tokens { &params.stop_ids[..] } else { &[] };
+            let owed = params.owed.get(choice.drawn).map(|letter| usize::from(letter - b'a'));
+            let forbidden = if choice.drawn < params.min_tokens && owed.is_none() { &params.stop_ids[..] } else { &[] };
             history.adjust(&mut adjusted, &sampling, forbidden);
+            if let Some(owed) = owed {
+                adjusted.iter_mut().enumerate().filter(|(id, _)| *id != owed).for_each(|(_, l)| *l = f32::NEG_INFINITY);
+            }
             let id = sampler.distribution(&adjusted, &sampling).draw(
                 params.sample.seed,
                 params.first_sample + sample as u64,
                 tokens.len() as u64,
             );
             choice.drawn += 1;
-            if params.stop_ids.contains(&id) {
+            if owed.is_none() && params.stop_ids.contains(&id) {
                 choice.reason = Some(FinishReason::StopToken(id));
                 break;
             }
             tokens.push(id);
             history.push(id);
             choice.tokens.push(scored(&logits, id, params.logprobs));
+            if owed.is_some() {
+                continue;
+            }
             choice.text.push((b'a' + id as u8) as char);
-            let begin = params.min_tokens.saturating_sub(1);
+            let begin = params.min_tokens.saturating_sub(1 + params.owed.len());
             let found = params.stop.iter().find(|s| choice.text.get(begin..).is_some_and(|t| t.ends_with(s.as_str())));
             if let Some(stop) = found {
                 let left = choice.text.len() - stop.len();
                 choice.text.truncate(left);
-                choice.tokens.truncate(left);
+                choice.tokens.truncate(params.owed.len() + left);
                 choice.reason = Some(FinishReason::StopString(stop.clone()));
             }
         }
@@ -245,8 +252,18 @@ fn request() -> impl Strategy<Value = RequestParams> {
             });
     let ends = (prop::collection::vec("[a-l]{1,2}", 0..2), prop::option::of(0..V as u32), 0usize..6);
     let reports = (prop::option::of(0usize..3), prop::option::of(0usize..3), 0usize..6, any::<bool>());
-    (prompt, 1usize..4, 0usize..14, sample, ends, reports, any::<u64>()).prop_map(
-        |(prompt, n, max_tokens, sample, (stop, stop_id, min), (logprobs, prompt_logprobs, lookup, salted), first)| {
+    // Most prompts owe nothing.
+    let first = (any::<u64>(), prop_oneof![Just(String::new()), Just(String::new()), "[a-l]{1,2}"]);
+    (prompt, 1usize..4, 0usize..14, sample, ends, reports, first).prop_map(
+        |(
+            prompt,
+            n,
+            max_tokens,
+            sample,
+            (stop, stop_id, min),
+            (logprobs, prompt_logprobs, lookup, salted),
+            (first, owed),
+        )| {
             RequestParams {
                 n,
                 max_tokens,
@@ -259,6 +276,7 @@ fn request() -> impl Strategy<Value = RequestParams> {
                 prompt_logprobs,
                 lookup,
                 scope: if salted { CacheScope::salted("a") } else { CacheScope::default() },
+                owed: owed.into_bytes(),
                 prompt,
                 ..RequestParams::default()
             }

@@ -12,6 +12,8 @@ pub struct About {
     pub page: String,
     /// Where a turn ends.
     pub stop: String,
+    /// Whether the request began the answer: the space in front of what follows is part of it then.
+    pub begun: bool,
     /// The seed that repeats the answer.
     pub seed: u64,
 }
@@ -35,7 +37,8 @@ pub fn as_chat(answer: &Value, about: &About) -> Value {
         .unwrap_or(&none)
         .iter()
         .map(|c| {
-            let text = c["text"].as_str().unwrap_or_default().trim();
+            let text = c["text"].as_str().unwrap_or_default().trim_end();
+            let text = if about.begun { text } else { text.trim_start() };
             json!({
                 "index": c["index"],
                 "message": {"role": "assistant", "content": text},
@@ -86,7 +89,8 @@ pub struct ChatChunks {
 impl ChatChunks {
     /// For `n` answers.
     pub fn new(about: About, n: usize) -> ChatChunks {
-        ChatChunks { about, turns: vec![Turn::default(); n], introduced: vec![false; n] }
+        let turn = Turn { begun: about.begun, ..Turn::default() };
+        ChatChunks { about, turns: vec![turn; n], introduced: vec![false; n] }
     }
 }
 
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_first_chunk_of_each_answer_names_the_role_and_the_last_the_reason() {
-        let about = About { page: "A:".into(), stop: "\nQ:".into(), seed: 1 };
+        let about = About { page: "A:".into(), stop: "\nQ:".into(), begun: false, seed: 1 };
         let mut chunks = ChatChunks::new(about, 2);
         let stretch = |text: &str| Stretch { text: text.into(), ..Stretch::default() };
         assert_eq!(chunks.choice(1, &stretch("  ")), None);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use self::answer::{About, ChatChunks, as_chat};
 pub use self::transcript::Transcript;
-use self::transcript::messages;
+use self::transcript::{begins_answer, messages};
 use crate::app::App;
 use crate::completions::{CompletionCall, Prompt, Show, collect, start, stream};
 use crate::error::ApiError;
@@ -31,10 +31,10 @@ pub async fn transcript(State(app): State<Arc<App>>) -> Json<Value> {
 /// The route.
 pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let (call, page) = parse(&app, &served, &body, app.access.scope(&headers))?;
+    let (call, page, begun) = parse(&app, &served, &body, app.access.scope(&headers))?;
     let (show, streamed) = (call.show, call.stream);
     let running = start(&served, call)?;
-    let about = About { page, stop: app.transcript.stop(), seed: running.seed };
+    let about = About { page, stop: app.transcript.stop(), begun, seed: running.seed };
     if streamed {
         let chunks = ChatChunks::new(about, running.n);
         return Ok(stream(served, running, show, Box::new(chunks)));
@@ -43,10 +43,17 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     Ok(Json(as_chat(&answer, &about)).into_response())
 }
 
-/// The fields of a chat are those of a completion, but for the prompt and three names.
-fn parse(app: &App, served: &Served, body: &[u8], scope: CacheScope) -> Result<(CompletionCall, String), ApiError> {
+/// The call, the page that it continues, and whether the answer was begun. The fields of a chat are those of a completion,
+/// but for the prompt and three names.
+fn parse(
+    app: &App,
+    served: &Served,
+    body: &[u8],
+    scope: CacheScope,
+) -> Result<(CompletionCall, String, bool), ApiError> {
     let mut f = Fields::parse(body)?;
-    let page = app.transcript.page(&messages(f.take("messages"))?);
+    let messages = messages(f.take("messages"))?;
+    let (page, begun) = (app.transcript.page(&messages), begins_answer(&messages));
     for name in ["tools", "tool_choice", "response_format", "functions", "logprobs", "top_logprobs"] {
         if f.take(name).is_some_and(|value| value != json!(false)) {
             return Err(ApiError::bad(name, format!("`{name}` is not offered for a transcript; use /v1/completions")));
@@ -61,5 +68,5 @@ fn parse(app: &App, served: &Served, body: &[u8], scope: CacheScope) -> Result<(
     call.prompts = vec![Prompt::Text(page.clone())];
     call.params.stop.push(app.transcript.stop());
     call.show = Show { progress: call.show.progress, usage: call.show.usage, ..Show::default() };
-    Ok((call, page))
+    Ok((call, page, begun))
 }

@@ -36,7 +36,7 @@ impl Transcript {
         format!("\n{}:", self.human)
     }
 
-    /// The page, up to the assistant's next line.
+    /// The page, up to the assistant's next line; a last message of the assistant's is a line to go on with.
     pub fn page(&self, messages: &[Message]) -> String {
         let system: Vec<&str> = messages.iter().filter(|m| m.role == Role::System).map(|m| &*m.content).collect();
         let mut page = if system.is_empty() { self.preamble.clone() } else { system.join("\n\n") };
@@ -48,7 +48,13 @@ impl Transcript {
             };
             page.push_str(&format!("\n{name}: {}", message.content.trim()));
         }
-        page + &format!("\n{}:", self.assistant)
+        match messages.last() {
+            Some(last) if last.role == Role::Assistant => {
+                let end = &last.content[last.content.trim_end().len()..];
+                page + end
+            }
+            _ => page + &format!("\n{}:", self.assistant),
+        }
     }
 }
 
@@ -66,7 +72,12 @@ pub struct Message {
     content: String,
 }
 
-/// The `messages` of a request; the last is the user's.
+/// Whether the last message is the beginning of the answer (prefill), rather than a question.
+pub fn begins_answer(messages: &[Message]) -> bool {
+    messages.last().is_some_and(|last| last.role == Role::Assistant)
+}
+
+/// The `messages` of a request; the last is the user's, or the beginning of the assistant's answer.
 pub fn messages(value: Option<Value>) -> Result<Vec<Message>, ApiError> {
     let wrong = |what: &str| ApiError::bad("messages", format!("`messages`: {what}"));
     let Some(Value::Array(list)) = value else { return Err(wrong("an array of messages is needed")) };
@@ -84,8 +95,8 @@ pub fn messages(value: Option<Value>) -> Result<Vec<Message>, ApiError> {
         })
         .collect::<Result<_, _>>()?;
     match all.last() {
-        Some(last) if last.role == Role::User => Ok(all),
-        _ => Err(wrong("the last must be the user's")),
+        Some(last) if last.role != Role::System => Ok(all),
+        _ => Err(wrong("the last must be the user's, or the beginning of the assistant's")),
     }
 }
 
@@ -118,13 +129,22 @@ mod tests {
     }
 
     #[test]
+    fn a_last_message_of_the_assistants_is_continued_where_it_ends() {
+        let t = Transcript { preamble: "A talk.".into(), human: "Q".into(), assistant: "A".into() };
+        let list = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Once upon \n"}]);
+        let list = messages(Some(list)).expect("messages");
+        assert_eq!(t.page(&list), "A talk.\nQ: Hi\nA: Once upon \n");
+        assert!(begins_answer(&list));
+    }
+
+    #[test]
     fn messages_without_a_question_are_refused() {
         for list in [
             json!(null),
             json!([]),
             json!([{"role": "user"}]),
             json!([{"role": "tool", "content": "x"}]),
-            json!([{"role": "assistant", "content": "x"}]),
+            json!([{"role": "system", "content": "x"}]),
         ] {
             assert!(messages(Some(list)).is_err());
         }

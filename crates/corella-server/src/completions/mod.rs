@@ -1,5 +1,6 @@
 //! `POST /v1/completions`: text in, continuation out. Never a chat template.
 
+mod heal;
 mod request;
 mod response;
 mod run;
@@ -20,10 +21,14 @@ pub use stream::{Chunks, stream};
 use self::stream::CompletionChunks;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::peers;
 
 /// The route.
 pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
+    if let Some(peer) = peers::named(app.peers(), &body) {
+        return peers::pass_on(peer, &body).await;
+    }
     let call = CompletionCall::parse(&body, app.access.scope(&headers), served.random_seed())?;
     let (show, streamed) = (call.show, call.stream);
     let running = start(&served, call)?;

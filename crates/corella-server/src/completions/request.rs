@@ -55,6 +55,8 @@ pub struct CompletionCall {
     pub params: RequestParams,
     /// Whether a text prompt gets the token in front that marks the start of a text.
     pub mark_start: bool,
+    /// Whether the end of a text prompt is healed: its last tokens may be others than the tokenizer's.
+    pub heal: bool,
     /// What the answer shows.
     pub show: Show,
     /// Server-sent events instead of one document.
@@ -79,10 +81,11 @@ impl CompletionCall {
         let show = show(&mut f)?;
         let stream = f.flag("stream")?;
         let mark_start = f.flag_if_given("add_special_tokens")?.unwrap_or(true);
+        let heal = f.flag("token_healing")?;
         let params = engine_params(&mut f, &show, scope, seed)?;
         let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
         f.finish(&HARMLESS)?;
-        Ok(CompletionCall { model, prompts, params, mark_start, show, stream })
+        Ok(CompletionCall { model, prompts, params, mark_start, heal, show, stream })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use corella_infer::{Event, FinishReason, Request, Ticket, TokenLogProb, Usage};
+use corella_infer::{Event, FinishReason, Request, RequestParams, Ticket, TokenLogProb, Usage};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use super::heal::{spelled, taken_back};
 use super::request::{CompletionCall, Prompt, Show};
 use super::response::{Choice, Frame, Stretch, probabilities, timings, usage};
 use crate::error::ApiError;
@@ -15,8 +16,10 @@ use crate::served::Served;
 pub struct Running {
     /// Events of prompt number .0.
     pub events: mpsc::UnboundedReceiver<(usize, Event)>,
-    /// The token ids of each prompt.
+    /// The token ids of each prompt, without those that were taken back.
     pub prompts: Vec<Vec<u32>>,
+    /// What healing took back of each prompt, where it was asked for.
+    pub healed: Option<Vec<Vec<u32>>>,
     /// Choices for each prompt.
     pub n: usize,
     /// Most tokens of a continuation, after the context's room has cut it.
@@ -25,6 +28,13 @@ pub struct Running {
     pub seed: u64,
     /// Cancel what still runs when dropped.
     _tickets: Vec<Ticket>,
+}
+
+impl Running {
+    /// The tokens that were taken back of a prompt.
+    pub fn healed(&self, prompt: usize) -> &[u32] {
+        self.healed.as_ref().map_or(&[], |healed| &healed[prompt])
+    }
 }
 
 /// Ids of a prompt. An empty one is the token alone that marks the start; without it there is nothing to continue.
@@ -48,12 +58,16 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
         return Err(ApiError::no_such_model(asked, &served.name));
     }
     let (n, seed) = (call.params.n, call.params.sample.seed);
-    let prompts: Vec<Vec<u32>> =
-        call.prompts.into_iter().map(|p| ids(served, p, call.mark_start)).collect::<Result<_, _>>()?;
-    let mut requests = Vec::with_capacity(prompts.len());
-    for prompt in &prompts {
-        let params = corella_infer::RequestParams { prompt: prompt.clone(), ..call.params.clone() };
-        requests.push(served.check(params)?);
+    let heal = call.heal && call.params.max_tokens > 0;
+    let (mut prompts, mut healed, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+    for prompt in call.prompts {
+        let is_text = matches!(prompt, Prompt::Text(_));
+        let mut prompt = ids(served, prompt, call.mark_start)?;
+        let back = if heal && is_text { taken_back(&prompt, &served.tokenizer) } else { 0 };
+        let owed = spelled(&prompt, back, &served.tokenizer);
+        healed.push(prompt.split_off(prompt.len() - back));
+        requests.push(served.check(RequestParams { prompt: prompt.clone(), owed, ..call.params.clone() })?);
+        prompts.push(prompt);
     }
     let cost: u64 = requests.iter().map(Request::cost).sum();
     if cost > served.limits().total_tokens {
@@ -68,7 +82,7 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
         let send = send.clone();
         tickets.push(served.submit(request, Box::new(move |event| send.send((number, event)).is_ok()))?);
     }
-    Ok(Running { events, prompts, n, max_tokens, seed, _tickets: tickets })
+    Ok(Running { events, prompts, healed: heal.then_some(healed), n, max_tokens, seed, _tickets: tickets })
 }
 
 /// The frame of a new answer: a document of kind `object` whose id begins with `prefix`.
@@ -83,11 +97,16 @@ pub fn frame(served: &Served, object: &'static str, prefix: &str) -> Frame {
     }
 }
 
-/// The prompt as an echoed stretch.
-pub fn echo(served: &Served, prompt: &[u32], scores: Option<Vec<TokenLogProb>>) -> Stretch {
+/// The prompt as an echoed stretch, with the text that was `healed`: the tokens that spell it come with the continuation.
+pub fn echo(served: &Served, prompt: &[u32], healed: &[u32], scores: Option<Vec<TokenLogProb>>) -> Stretch {
     let unknown = || prompt.iter().map(|id| TokenLogProb { id: *id, ..TokenLogProb::default() }).collect();
     // The token that marks the start has no text of its own; it is in the lists of tokens only.
-    Stretch { text: served.text_of(prompt), tokens: scores.unwrap_or_else(unknown), echo: true, finish: None }
+    Stretch {
+        text: served.text_of(&[prompt, healed].concat()),
+        tokens: scores.unwrap_or_else(unknown),
+        echo: true,
+        finish: None,
+    }
 }
 
 /// One continuation as it is collected.
@@ -124,7 +143,7 @@ pub async fn collect(served: &Served, mut running: Running, show: Show) -> Resul
         let mut choice = Choice::new(index);
         let rest = Stretch { text: one.text, tokens: one.tokens, echo: false, finish: one.finish };
         let mut written = if show.echo {
-            let first = echo(served, &running.prompts[prompt], scores[prompt].clone());
+            let first = echo(served, &running.prompts[prompt], running.healed(prompt), scores[prompt].clone());
             let mut written = choice.write(&first, &show, &served.tokenizer);
             join(&mut written, choice.write(&rest, &show, &served.tokenizer));
             written
@@ -145,13 +164,22 @@ pub async fn collect(served: &Served, mut running: Running, show: Show) -> Resul
     if let [one] = &used[..] {
         document.insert("timings".to_owned(), timings(one));
     }
-    document.insert("corella".to_owned(), about(&running));
+    document.insert("corella".to_owned(), about(served, &running));
     Ok(Value::Object(document))
 }
 
-/// What the request came to: the seed that repeats it, and the tokens that the context left room for.
-pub fn about(running: &Running) -> Value {
-    json!({"seed": running.seed, "max_tokens": running.max_tokens})
+/// What the request came to: the seed that repeats it, the tokens that the context left room for, and the end of each
+/// prompt that was healed.
+pub fn about(served: &Served, running: &Running) -> Value {
+    let mut about = json!({"seed": running.seed, "max_tokens": running.max_tokens});
+    if let Some(healed) = &running.healed {
+        let text = |(prompt, back): (&Vec<u32>, &Vec<u32>)| {
+            let bytes = spelled(&[&prompt[..], back].concat(), back.len(), &served.tokenizer);
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        about["healed"] = running.prompts.iter().zip(healed).map(text).collect();
+    }
+    about
 }
 
 /// Puts a second stretch of the same choice behind the first.

@@ -44,7 +44,7 @@ impl CompletionChunks {
     /// For the choices of a request at work.
     pub fn new(served: Arc<Served>, running: &Running, show: Show) -> CompletionChunks {
         let choices = (0..running.prompts.len() * running.n).map(Choice::new).collect();
-        CompletionChunks { served, show, about: about(running), choices }
+        CompletionChunks { about: about(&served, running), served, show, choices }
     }
 }
 
@@ -110,11 +110,12 @@ impl Writer {
     }
 
     /// The prompt in front of a choice, once.
-    fn echo(&mut self, index: usize, prompt: &[u32], scores: &Option<Vec<TokenLogProb>>) -> Result<(), Gone> {
+    fn echo(&mut self, index: usize, running: &Running, scores: &[Option<Vec<TokenLogProb>>]) -> Result<(), Gone> {
         if !self.show.echo || std::mem::replace(&mut self.echoed[index], true) {
             return Ok(());
         }
-        let stretch = echo(&self.served, prompt, scores.clone());
+        let p = index / running.n;
+        let stretch = echo(&self.served, &running.prompts[p], running.healed(p), scores[p].clone());
         self.stretch(index, &stretch)
     }
 }
@@ -180,12 +181,12 @@ async fn events(writer: &mut Writer, running: &mut Running) -> Result<Result<Vec
             }
             Some((p, Event::Piece { choice, text, tokens })) => {
                 let index = p * n + choice;
-                writer.echo(index, &running.prompts[p], &scores[p])?;
+                writer.echo(index, running, &scores)?;
                 writer.stretch(index, &Stretch { text, tokens, echo: false, finish: None })?;
             }
             Some((p, Event::Finished { choice, reason, .. })) => {
                 let index = p * n + choice;
-                writer.echo(index, &running.prompts[p], &scores[p])?;
+                writer.echo(index, running, &scores)?;
                 writer.stretch(index, &Stretch { finish: Some(reason), ..Stretch::default() })?;
             }
             Some((_, Event::Done(usage))) => used.push(usage),

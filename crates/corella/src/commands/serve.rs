@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use corella_infer::{Engine, EngineOptions, RequestLimits};
 use corella_model::{KvKind, StepOptions};
-use corella_server::{Served, Transcript};
+use corella_server::{Peer, Served, Transcript};
 use serde_json::json;
 
 use crate::cli::{Common, Device, KvType};
@@ -46,6 +46,13 @@ pub struct ServeArgs {
     /// A TOML file with `preamble`, `human` and `assistant`: the transcript behind /v1/chat/completions
     #[arg(long)]
     pub transcript: Option<PathBuf>,
+    /// A model of another server of completions to show beside this one, by its name there, as NAME=URL (may be given
+    /// several times); CORELLA_PEER_KEY is the key that it asks for
+    #[arg(long, value_name = "NAME=URL")]
+    pub peer: Vec<Peer>,
+    /// The same for a server that only offers chats: a text is handed to it as the beginning of its own answer
+    #[arg(long, value_name = "NAME=URL")]
+    pub chat_peer: Vec<Peer>,
     /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer file
     #[arg(long)]
     pub tokenizer: Option<String>,
@@ -79,6 +86,7 @@ pub struct Settings {
     parallel: usize,
     queue: usize,
     invariance: Invariance,
+    peers: Vec<Peer>,
     common: Common,
 }
 
@@ -94,6 +102,7 @@ impl Settings {
             parallel: args.parallel.into(),
             queue: args.queue as usize,
             invariance: Invariance::of_flag(args.batch_invariant),
+            peers: peers(args),
             common: common.clone(),
         }
     }
@@ -110,9 +119,15 @@ impl Settings {
             parallel: 32,
             queue: 256,
             invariance: Invariance::AsFast,
+            peers: Vec::new(),
             // Wherever it was trained, the processor writes.
             common: Common { device: Device::Cpu, ..common.clone() },
         }
+    }
+
+    /// Models of other servers.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
     }
 
     /// The MODEL argument.
@@ -126,6 +141,14 @@ impl Settings {
     }
 }
 
+fn peers(args: &ServeArgs) -> Vec<Peer> {
+    let key = std::env::var(PEER_KEY).ok().filter(|key| !key.is_empty());
+    let chats = args.chat_peer.iter().map(|peer| Peer { chat: true, ..peer.clone() });
+    args.peer.iter().cloned().chain(chats).map(|peer| Peer { key: key.clone(), ..peer }).collect()
+}
+
+/// The variable that holds the key of other servers.
+const PEER_KEY: &str = "CORELLA_PEER_KEY";
 /// Longest context that is planned for when nothing is said.
 const CONTEXT: usize = 8192;
 

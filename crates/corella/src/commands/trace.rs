@@ -237,7 +237,12 @@ impl RunTracer {
     fn show(&self, span: &TokenSpan, ids: &[u32], units: &[usize]) -> Span {
         let (start, end) = (span.range.start, span.range.end);
         let places = self.index.positions(&span.found, PLACES);
-        let text = |range| self.tokenizer.decode(self.index.tokens(range));
+        // The token at a document's end is no part of its text.
+        let border = self.tokenizer.end_of_text();
+        let text = |range| {
+            let ids: Vec<u32> = self.index.tokens(range).iter().copied().filter(|id| *id != border).collect();
+            self.tokenizer.decode(&ids)
+        };
         let documents: Vec<Place> = places
             .iter()
             .map(|at| {

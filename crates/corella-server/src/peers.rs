@@ -1,0 +1,232 @@
+//! Models of other servers beside the one that is loaded (`--peer`, `--chat-peer`): the playground puts their continuations of
+//! the same text side by side, and any client reaches them through `/v1/completions` by their names.
+//!
+//! A server that only chats continues a text if the text is the beginning of its own answer (prefill); its chunks come
+//! back in the shape of completions.
+
+use std::io::{BufRead, BufReader, Read};
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::error::ApiError;
+
+/// Longest time until a peer takes a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Pieces of an answer that wait for a slow client.
+const WAITING: usize = 16;
+/// Longest answer that is no stream, in bytes.
+const MOST_ANSWER: u64 = 64 << 20;
+/// What a model that was made to answer is told in front of the text.
+const TASK: &str = "Continue the following text from the very place where it stops, as its author would. Write nothing but the \
+    continuation.";
+
+/// A model that another server has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name there, and here.
+    pub name: String,
+    /// The server, up to `/v1`.
+    pub url: String,
+    /// Whether it only offers chats.
+    pub chat: bool,
+    /// The key that it asks for.
+    pub key: Option<String>,
+}
+
+/// `NAME=URL` is what names a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not NAME=URL, such as llama=http://127.0.0.1:8081")]
+pub struct NoPeer(String);
+
+impl FromStr for Peer {
+    type Err = NoPeer;
+
+    fn from_str(text: &str) -> Result<Peer, NoPeer> {
+        let wrong = || NoPeer(text.to_owned());
+        let (name, url) = text.split_once('=').ok_or_else(wrong)?;
+        let url = url.trim_end_matches('/').trim_end_matches("/v1");
+        let scheme = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if name.is_empty() || scheme.is_none_or(str::is_empty) {
+            return Err(wrong());
+        }
+        Ok(Peer { name: name.to_owned(), url: url.to_owned(), chat: false, key: None })
+    }
+}
+
+impl Peer {
+    /// The entry of `/v1/models`.
+    pub fn model(&self) -> Value {
+        json!({"id": self.name, "object": "model", "owned_by": self.url, "created": 0, "chat": self.chat})
+    }
+
+    /// What is sent for a request of `/v1/completions`, and where to.
+    fn request(&self, mut body: Map<String, Value>) -> Result<(String, Value), ApiError> {
+        if !self.chat {
+            return Ok((format!("{}/v1/completions", self.url), Value::Object(body)));
+        }
+        let Some(Value::String(prompt)) = body.remove("prompt") else {
+            return Err(ApiError::bad(
+                "prompt",
+                "a server of chats continues one text at a time: `prompt` must be a string",
+            ));
+        };
+        let messages = json!([{"role": "user", "content": TASK}, {"role": "assistant", "content": prompt}]);
+        body.insert("messages".to_owned(), messages);
+        // There, the number of alternatives has a field of its own.
+        if let Some(top) = body.remove("logprobs").filter(|n| !n.is_null()) {
+            body.insert("logprobs".to_owned(), json!(true));
+            body.insert("top_logprobs".to_owned(), top);
+        }
+        Ok((format!("{}/v1/chat/completions", self.url), Value::Object(body)))
+    }
+}
+
+/// The peer that a request is for.
+pub fn named<'a>(peers: &'a [Peer], body: &[u8]) -> Option<&'a Peer> {
+    #[derive(Deserialize)]
+    struct Named {
+        model: String,
+    }
+    let name = if peers.is_empty() { None } else { serde_json::from_slice::<Named>(body).ok() };
+    name.and_then(|asked| peers.iter().find(|peer| peer.name == asked.model))
+}
+
+/// Status and type of an answer.
+type Head = (StatusCode, Option<HeaderValue>);
+
+/// Passes a request on and its answer back as it comes. When the client leaves, the connection to the peer is closed.
+pub async fn pass_on(peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
+    let body = serde_json::from_slice(body).map_err(|e| ApiError::bad_body(format!("the body is not JSON: {e}")))?;
+    let (url, body) = peer.request(body)?;
+    let (send_head, head) = oneshot::channel::<Result<Head, String>>();
+    let (send, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(WAITING);
+    let (key, chat) = (peer.key.clone(), peer.chat);
+    tokio::task::spawn_blocking(move || match ask(&url, key.as_deref(), &body) {
+        Err(error) => drop(send_head.send(Err(error.to_string()))),
+        Ok(answer) => {
+            let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
+            let status = answer.status();
+            let stream = kind.as_ref().is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+            let mut body = BufReader::new(answer.into_body().into_reader());
+            let _ = send_head.send(Ok((status, kind)));
+            // A stream goes line by line; a client that no longer listens ends the reading.
+            let mut piece = Vec::new();
+            let mut next = |piece: &mut Vec<u8>| {
+                if stream { body.read_until(b'\n', piece) } else { (&mut body).take(MOST_ANSWER).read_to_end(piece) }
+            };
+            while next(&mut piece).is_ok_and(|n| n > 0) {
+                let read = std::mem::take(&mut piece);
+                let read = if chat && status.is_success() { as_completion_line(read) } else { read };
+                if send.blocking_send(Ok(read.into())).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let failed = |why: String| ApiError::peer(&peer.name, &why);
+    let (status, kind) = head.await.map_err(|_| failed("it was not asked".to_owned()))?.map_err(failed)?;
+    let mut response = Response::new(Body::from_stream(ReceiverStream::new(pieces)));
+    *response.status_mut() = status;
+    if let Some(kind) = kind {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    Ok(response)
+}
+
+fn ask(url: &str, key: Option<&str>, body: &Value) -> Result<ureq::http::Response<ureq::Body>, Box<ureq::Error>> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(CONNECT)).build().into();
+    let mut request = agent.post(url).header("content-type", "application/json");
+    if let Some(key) = key {
+        request = request.header("authorization", format!("Bearer {key}"));
+    }
+    Ok(request.send(body.to_string())?)
+}
+
+/// A chat's answer, or a line of its stream, in the shape of a completion.
+fn as_completion_line(line: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&line);
+    let (front, document) = text.strip_prefix("data:").map_or(("", &*text), |rest| ("data: ", rest));
+    let Ok(Value::Object(document)) = serde_json::from_str(document) else { return line };
+    format!("{front}{}\n", as_completion(document)).into_bytes()
+}
+
+/// A chat's document or chunk as a completion's.
+fn as_completion(mut chat: Map<String, Value>) -> Value {
+    if let Some(Value::Array(choices)) = chat.get_mut("choices") {
+        for choice in choices {
+            let part = if choice["delta"].is_object() { &choice["delta"] } else { &choice["message"] };
+            let text = part["content"].as_str().unwrap_or_default();
+            *choice = json!({
+                "index": choice["index"], "text": text, "finish_reason": choice["finish_reason"],
+                "logprobs": choice["logprobs"]["content"].as_array().map(|tokens| lists(tokens)),
+            });
+        }
+        chat.insert("object".to_owned(), json!("text_completion"));
+    }
+    Value::Object(chat)
+}
+
+/// The log-probabilities of a chat's tokens as parallel lists.
+fn lists(tokens: &[Value]) -> Value {
+    let each = |name: &str| tokens.iter().map(|t| t[name].clone()).collect::<Vec<_>>();
+    let top = |t: &Value| -> Map<String, Value> {
+        let all = t["top_logprobs"].as_array().into_iter().flatten();
+        all.filter_map(|a| Some((a["token"].as_str()?.to_owned(), a["logprob"].clone()))).collect()
+    };
+    let tops: Vec<_> = tokens.iter().map(top).collect();
+    json!({"tokens": each("token"), "token_logprobs": each("logprob"), "top_logprobs": tops})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_a_name_and_an_address() {
+        let peer: Peer = "llama=http://127.0.0.1:8081/v1/".parse().expect("a peer");
+        assert_eq!((&*peer.name, &*peer.url), ("llama", "http://127.0.0.1:8081"));
+        for wrong in ["llama", "=http://a", "llama=127.0.0.1:8081", "llama=http://", "llama=ftp://a"] {
+            assert!(wrong.parse::<Peer>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_text_becomes_the_beginning_of_a_chats_answer_and_its_chunks_completions() {
+        let peer = Peer { chat: true, .."c=https://chat.example".parse().expect("a peer") };
+        let Value::Object(body) = json!({"prompt": "Once upon", "max_tokens": 4, "logprobs": 2}) else { return };
+        let (url, sent) = peer.request(body).expect("a request");
+        assert_eq!(url, "https://chat.example/v1/chat/completions");
+        assert_eq!(sent["messages"][1], json!({"role": "assistant", "content": "Once upon"}));
+        assert_eq!((&sent["logprobs"], &sent["top_logprobs"]), (&json!(true), &json!(2)));
+        assert!(peer.request(Map::from_iter([("prompt".to_owned(), json!([1, 2]))])).is_err());
+
+        let chunk = json!({"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": " a"},
+            "finish_reason": null, "logprobs": {"content": [{"token": " a", "logprob": -1.0,
+            "top_logprobs": [{"token": " a", "logprob": -1.0}, {"token": " the", "logprob": -2.0}]}]}}]});
+        let line = as_completion_line(format!("data: {chunk}\n").into_bytes());
+        let line = String::from_utf8(line).expect("text");
+        let document: Value = serde_json::from_str(line.strip_prefix("data: ").expect("an event")).expect("JSON");
+        let choice = &document["choices"][0];
+        assert_eq!((&choice["text"], &document["object"]), (&json!(" a"), &json!("text_completion")));
+        assert_eq!(choice["logprobs"]["top_logprobs"][0], json!({" a": -1.0, " the": -2.0}));
+        assert_eq!(as_completion_line(b"data: [DONE]\n".to_vec()), b"data: [DONE]\n");
+    }
+
+    #[test]
+    fn a_request_goes_to_the_peer_that_it_names() {
+        let peers = ["a=http://x", "b=http://y"].map(|text| text.parse().expect("a peer"));
+        assert_eq!(named(&peers, br#"{"model": "b", "prompt": ""}"#), Some(&peers[1]));
+        assert_eq!(named(&peers, br#"{"model": "c"}"#), None);
+        assert_eq!(named(&peers, b"{}"), None);
+        assert_eq!(named(&peers, b"no JSON"), None);
+    }
+}
