@@ -95,7 +95,10 @@ test("random edits always give the text that was typed, and every node hangs on 
       if (node.tokens) assert.equal(node.tokens.map((t) => t.text).join(""), node.text);
     }
   }
-  assert.deepEqual(state.importDocument(state.exportDocument(doc, "m")).nodes[0].text, doc.nodes[0].text);
+  const about = { name: "A page", tags: ["one", "two"] };
+  const imported = state.importDocument(state.exportDocument(doc, { ...about, model: "m" }));
+  assert.deepEqual(imported.doc.nodes[0].text, doc.nodes[0].text);
+  assert.deepEqual({ name: imported.name, tags: imported.tags }, about);
 });
 
 test("an alternative starts a sibling at its token", () => {
@@ -189,6 +192,39 @@ test("tokens stand where their text stands, with a first one that only marks the
   assert.deepEqual(startsOf(tokens("<|endoftext|>", "Once", " upon"), "Once upon"), [-13, 0, 4]);
   assert.deepEqual(startsOf(tokens("Once", " upon"), "Once upon"), [0, 4]);
   assert.deepEqual(startsOf([], ""), []);
+});
+
+test("a sample is read from what each kind of server tells of its tokens", async () => {
+  const { tokenReader } = await module("read_tokens.js");
+  const bytes = (text) => [...new TextEncoder().encode(text)];
+  const drawn = (text, ...others) => ({ id: 5, bytes: bytes(text), logprob: -1, entropy: 2, top_logprobs: [text, ...others].map((token, id) => ({ id, token, logprob: -1 - id })) });
+  const read = tokenReader();
+  const [half] = read({ completion_probabilities: [{ ...drawn("x"), bytes: [0xc3] }] });
+  const [rest] = read({ completion_probabilities: [{ ...drawn("x"), bytes: [0xa9] }] });
+  assert.deepEqual([half.text, rest.text, rest.entropy], ["", "é", 2], "a character belongs to the token that completes it");
+  const lists = { tokens: [" a", " b"], token_logprobs: [-1, -2], top_logprobs: [{ " a": -1, " the": -0.5 }, null] };
+  const listed = tokenReader()({ text: " a b", logprobs: lists });
+  assert.deepEqual(listed.map((t) => [t.text, t.logprob, t.top.map((a) => a.text)]), [[" a", -1, [" the", " a"]], [" b", -2, []]]);
+  assert.deepEqual(tokenReader()({ text: "plain", logprobs: null }).map((t) => [t.text, t.logprob]), [["plain", null]]);
+  assert.deepEqual(tokenReader()({ text: "" }), []);
+});
+
+test("what a healed prompt has already is not written again, and only alternatives that spell it are offered", async () => {
+  const { tokenReader } = await module("read_tokens.js");
+  const drawn = (text, ...others) => ({ id: 5, bytes: [...new TextEncoder().encode(text)], logprob: -1, top_logprobs: [text, ...others].map((token, id) => ({ id, token, logprob: -1 })) });
+  const read = tokenReader(" in");
+  const [one] = read({ completion_probabilities: [drawn(" international", " internal", " a")] });
+  assert.deepEqual([one.text, one.top.map((a) => a.text)], ["ternational", ["ternational", "ternal"]]);
+  assert.equal(read({ completion_probabilities: [drawn(" in")] })[0].text, " in", "only once");
+  const slow = tokenReader("日");
+  const tokens = [[0xe6], [0x97, 0xa5], [0x21]].map((bytes) => slow({ completion_probabilities: [{ ...drawn("x"), bytes }] })[0].text);
+  assert.deepEqual(tokens, ["", "", "!"]);
+});
+
+test("tags are what stands between commas, each once", async () => {
+  const { tagsOf, nameOf } = await module("pages.js");
+  assert.deepEqual(tagsOf(" poems, drafts ,, poems"), ["poems", "drafts"]);
+  assert.deepEqual([nameOf({ name: "", begins: "Once" }), nameOf({ name: "A", begins: "Once" }), nameOf({ name: "", begins: "" })], ["Once", "A", "Empty page"]);
 });
 
 test("ticks are round and enclose the range", () => {

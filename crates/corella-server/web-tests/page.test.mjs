@@ -1,6 +1,5 @@
 // The playground in a real browser, against servers that run real models:
-//   CORELLA_URL=http://… CORELLA_LIVE_URL=http://… PLAYWRIGHT=DIR/node_modules/playwright-core node --test page.test.mjs
-// WEB=crates/corella-server/web takes the page's files from there, so that one works on them without building.
+//   CORELLA_URL=http://… CORELLA_LIVE_URL=http://… PLAYWRIGHT=DIR/node_modules node --test page.test.mjs
 // Without CORELLA_URL every test says that it is skipped. scripts/playground_test.sh sets everything up.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -9,17 +8,19 @@ import { createRequire } from "node:module";
 
 const url = process.env.CORELLA_URL;
 const live = process.env.CORELLA_LIVE_URL;
+const llama = process.env.CORELLA_LLAMA_URL;
 const skip = url ? false : "no CORELLA_URL";
 const shots = process.env.SHOTS;
 const require = createRequire(import.meta.url);
-// Generous: a test may run beside two builds.
-const TIME = 60_000;
+// Nothing waits for a fixed time, and everything may take long: the machine may be building beside.
+const TIME = 240_000;
+const installed = (name) => (process.env.PLAYWRIGHT ? process.env.PLAYWRIGHT + "/" : "") + name;
 let browser;
 const errors = [];
 
 before(async () => {
   if (skip) return;
-  const { chromium } = require(process.env.PLAYWRIGHT ?? "playwright-core");
+  const { chromium } = require(installed("playwright-core"));
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", timeout: TIME,
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"] });
 });
@@ -30,7 +31,6 @@ async function open({ width = 1280, height = 850, dark = false, touch = false, a
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", hasTouch: touch });
   context.setDefaultTimeout(TIME);
   await context.addInitScript(() => localStorage.sampling ??= JSON.stringify({ seed: "7", ignoreEos: true, maxTokens: 24 }));
-  if (process.env.WEB) await context.route(/\.(js|css|html|svg)$|\/$/, (route) => route.fulfill({ path: process.env.WEB + (new URL(route.request().url()).pathname.replace(/\/$/, "/index.html")) }));
   const page = await context.newPage();
   // The browser notes each refused request too; the answer itself says more.
   page.on("console", (m) => m.type() === "error" && !/Failed to load resource/.test(m.text()) && errors.push(m.text()));
@@ -81,6 +81,21 @@ test("typed text is continued, token by token, and survives a reload", { skip },
   await page.reload();
   await page.waitForSelector("#dot.up");
   await page.waitForFunction((expected) => document.querySelector("#text").value === expected, written);
+  await page.context().close();
+});
+
+test("a reload in the middle of a text loses nothing that was seen of it", { skip }, async () => {
+  const page = await open();
+  await page.fill("#text", "Once upon a time there was a");
+  await settle(page, 220, 8);
+  await page.focus("#text");
+  await page.keyboard.press("Control+Enter");
+  await page.waitForFunction(() => document.querySelectorAll("#backdrop .token").length > 8);
+  const seen = await text(page);
+  await page.reload();
+  await page.waitForSelector("#dot.up");
+  await page.waitForFunction((seen) => document.querySelector("#text").value.startsWith(seen), seen);
+  assert.ok((await page.locator("#backdrop .token").count()) > 8);
   await page.context().close();
 });
 
@@ -222,11 +237,12 @@ test("tokens, sampling and source panels show the text", { skip }, async () => {
   await page.context().close();
 });
 
-test("every demonstration of the tour runs", { skip }, async () => {
-  const page = await open();
+/** Runs each demonstration; `prompts` are beginnings that must be among them. */
+async function everyDemonstration(at, prompts) {
+  const page = await open({ at });
   const demos = page.locator("#panel-demos .demo");
   await demos.first().waitFor();
-  assert.equal(await demos.count(), 6);
+  assert.equal(await demos.count(), 7);
   for (let i = 0; i < 6; i++) {
     for (const button of await demos.nth(i).locator(".row button.small").filter({ hasNotText: /Add an example|Both/ }).all()) {
       await button.click();
@@ -234,6 +250,10 @@ test("every demonstration of the tour runs", { skip }, async () => {
       assert.ok(!(await page.locator("#status.error").count()), await page.textContent("#status"));
     }
   }
+  const all = await page.textContent("#panel-demos");
+  for (const prompt of prompts) assert.ok(all.includes(prompt), prompt);
+  await demos.nth(6).getByRole("button", { name: "See it" }).nth(3).click();
+  assert.equal(await page.evaluate(() => document.activeElement.closest(".demo").dataset.demo), "recite");
   const assistant = demos.nth(5);
   await assistant.getByRole("button", { name: "Both, side by side" }).click();
   await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 2);
@@ -242,7 +262,12 @@ test("every demonstration of the tour runs", { skip }, async () => {
   await page.click("#tab-demos");
   assert.equal(await assistant.locator("input[type=text]").inputValue(), "Why is the sea salt?", "what was typed stays");
   await page.context().close();
-});
+}
+
+test("every demonstration runs on a model of the tiny internet, with its prompts", { skip }, () => everyDemonstration(url, ["What is 2 + 2?", "Why is the sky blue?"]));
+
+test("every demonstration runs on a Llama, with the lecture's prompts", { skip: skip || !llama }, () =>
+  everyDemonstration(llama, ["What is 2+2?", "top 10 list of the top landmarks to see in Paris", "Zebras are African equines", "2024 United States presidential election"]));
 
 test("recited text is found in the training data", { skip }, async () => {
   const page = await open();
@@ -264,10 +289,14 @@ test("a tree is exported, and imported into an empty page", { skip }, async () =
   await page.click("#tab-tree");
   await page.keyboard.press("Alt+b");
   await page.waitForSelector("#panel-tree .act.on");
+  await page.fill(".describe input >> nth=0", "Two towns");
+  await page.fill(".describe input >> nth=1", "towns, drafts");
+  await page.locator(".describe input").nth(1).blur();
   const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Export" }).click()]);
   const file = await download.path();
   const tree = JSON.parse(await readFile(file, "utf8"));
   assert.equal(tree.format, "corella-tree-1");
+  assert.deepEqual([tree.name, tree.tags], ["Two towns", ["towns", "drafts"]]);
   assert.equal(tree.nodes.filter((n) => n.by === "model").length, 2);
   await page.getByRole("button", { name: "New page" }).click();
   await page.waitForFunction(() => document.querySelector("#text").value === "");
@@ -277,6 +306,57 @@ test("a tree is exported, and imported into an empty page", { skip }, async () =
   await page.locator('#panel-tree [aria-label="Prune this branch"]').last().click();
   await page.setInputFiles("#panel-tree input[type=file]", { name: "x.json", mimeType: "application/json", buffer: Buffer.from("{}") });
   await page.waitForSelector("#status.error");
+  await page.context().close();
+});
+
+test("pages wait as they were left, with names and tags, also over a reload", { skip }, async () => {
+  const page = await open();
+  await page.fill("#text", "The town of");
+  await page.click("#tab-tree");
+  await page.fill(".describe input >> nth=1", "towns");
+  await page.locator(".describe input").nth(1).blur();
+  await page.getByRole("button", { name: "New page" }).click();
+  await page.waitForFunction(() => document.querySelector("#text").value === "");
+  await page.fill("#text", "Once upon a time");
+  await page.waitForSelector(".pages .go");
+  await page.reload();
+  await page.waitForSelector("#dot.up");
+  await page.waitForFunction(() => document.querySelector("#text").value === "Once upon a time");
+  await page.locator("#panel-tree .tags button", { hasText: "towns" }).click();
+  await page.locator(".pages .go", { hasText: "The town of" }).click();
+  await page.waitForFunction(() => document.querySelector("#text").value === "The town of");
+  assert.equal(await page.locator(".describe input").nth(1).inputValue(), "towns");
+  assert.ok(await page.locator("#undo").isDisabled(), "a page has a past of its own");
+  await page.locator("#panel-tree .tags button[aria-pressed=true]").click();
+  await page.getByRole("button", { name: "Throw away Once upon a time" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".pages .go").length === 0);
+  await page.context().close();
+});
+
+test("a space at the end is warned of, and healed if one wants", { skip }, async () => {
+  const page = await open();
+  await page.click("#text");
+  await page.keyboard.type("Once upon a time there was a ");
+  await page.getByRole("button", { name: "heal the end" }).click();
+  await generate(page, 8);
+  const written = await text(page);
+  assert.ok(written.startsWith("Once upon a time there was a ") && /^\S/.test(written.slice(29)), written);
+  await page.context().close();
+});
+
+test("models of several servers continue one text side by side", { skip }, async () => {
+  const page = await open();
+  await page.fill("#text", "Once upon a time there was a");
+  await page.selectOption("#models", "*");
+  await generate(page, 12);
+  await page.waitForFunction(() => document.querySelectorAll("#universes .universe").length === 2);
+  const [own, twin] = await page.locator("#universes .universe p").allTextContents();
+  assert.equal(twin, own, "the other server has the same model, and the seed is the same");
+  assert.match(await page.textContent("#universes"), /twin/);
+  await page.selectOption("#models", "twin");
+  await generate(page, 8);
+  await page.click("#tab-tree");
+  assert.ok((await text(page)).startsWith("Once upon a time there was a" + own));
   await page.context().close();
 });
 
@@ -376,18 +456,49 @@ test("every view fits three widths (with SHOTS in both themes)", { skip }, async
   }
 });
 
+test("nothing that axe finds wrong, in any panel, light and dark", { skip }, async () => {
+  const axe = await readFile(require.resolve(installed("axe-core/axe.min.js")), "utf8");
+  const wrong = [];
+  for (const dark of [false, true]) {
+    const page = await open({ dark });
+    const check = async (what) => {
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+      const found = violations.map((v) => `${v.id} (${v.impact}): ${v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " | " + n.any.map((a) => a.message).join("; ")).join("\n  ")}`);
+      wrong.push(...found.map((f) => `${what}, ${dark ? "dark" : "light"}: ${f}`));
+    };
+    await page.fill("#text", "Once upon a time there was a");
+    await generate(page, 20, 2);
+    for (const panel of ["demos", "next", "tree", "tokens", "source", "settings"]) {
+      await page.click("#tab-" + panel);
+      if (panel === "next") await page.waitForSelector("#panel-next .bar-row");
+      if (panel === "tokens") await page.waitForSelector("#panel-tokens td.piece");
+      await check(panel);
+    }
+    await page.keyboard.press("F1");
+    await check("keys");
+    await page.goto((live ?? url) + "/run.html");
+    await page.waitForSelector("#loss polyline");
+    await check("run");
+    await page.context().close();
+  }
+  assert.deepEqual(wrong, []);
+});
+
 test("the first paint is quick", { skip }, async () => {
   const times = [];
-  for (let i = 0; i < 5; i++) {
+  const loads = process.env.PAINT_LIMIT ? 20 : 5;
+  for (let i = 0; i < loads; i++) {
     const page = await open();
     await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
     times.push(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
     await page.context().close();
   }
   times.sort((a, b) => a - b);
-  console.log(`first paint: median ${Math.round(times[2])} ms of ${times.map(Math.round)}`);
+  const median = times[Math.floor(loads / 2)];
+  console.log(`first paint: median ${Math.round(median)} ms of ${times.map(Math.round)}`);
   // Only where the machine is known to be quiet: a time is not a property of the page alone.
-  if (process.env.PAINT_LIMIT) assert.ok(times[2] < Number(process.env.PAINT_LIMIT), `${times}`);
+  if (process.env.PAINT_LIMIT) assert.ok(median < Number(process.env.PAINT_LIMIT), `${times}`);
 });
 
 test("no errors on the console", { skip }, () => assert.deepEqual(errors, []));
