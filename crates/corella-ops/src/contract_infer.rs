@@ -6,7 +6,7 @@
 //!
 //! One rule holds for all operations: **a row's bits depend on that row's data alone**, never on the other rows of the
 //! call, their number, or the threads. Sums over the inner dimension have one order; activations are rounded by row and
-//! block; keys and values are rounded to the cache's type before anything reads them; attention over long contexts is cut at
+//! block where weights are quantised, and may be rounded to 16 bits where weights are in BF16; keys and values are rounded to the cache's type before anything reads them; attention over long contexts is cut at
 //! absolute positions. So a prompt gives the same bits in one piece, in chunks, token by token, alone or among others.
 
 use std::fmt::Debug;

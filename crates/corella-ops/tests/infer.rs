@@ -31,7 +31,8 @@ fn quantised_products_of_all_paths_differ_by_f32_roundings_only() -> Result {
     let oracle = cpu(Path::Portable, 2);
     for path in Path::available() {
         let ops = cpu(path, 2);
-        for case in all::<Cpu>(Dtype::F32).iter().filter(|case| case.name.starts_with("linear")) {
+        let quantised = |name: &str| name.starts_with("linear") && !name.ends_with(WeightFormat::Bf16.name());
+        for case in all::<Cpu>(Dtype::F32).iter().filter(|case| quantised(&case.name)) {
             for ((name, got), (_, expected)) in case.run(&ops, Dtype::F32)?.iter().zip(case.run(&oracle, Dtype::F32)?) {
                 let scale = expected.iter().take(expected.len() - 5).fold(0.0f32, |max, x| max.max(x.abs()));
                 for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
@@ -41,6 +42,39 @@ fn quantised_products_of_all_paths_differ_by_f32_roundings_only() -> Result {
                         case.name
                     );
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Activations of 16 bits lose nothing: what is left are the roundings of sums in f32.
+#[test]
+fn products_with_bf16_weights_differ_by_f32_roundings_only_where_x_has_16_bits() -> Result {
+    let format = WeightFormat::Bf16;
+    for (n, c, oc) in [(1, 1, 1), (1, 65, 40), (2, 33, 7), (3, 1023, 31), (7, 64, 65), (12, 96, 32), (13, 255, 70)]
+        .into_iter()
+        .chain([(16, 256, 33), (17, 3, 1), (32, 64, 64), (33, 128, 96), (65, 2112, 63), (256, 32, 17)])
+    {
+        let mut random = Random::new((n + c) as u64);
+        let bytes = random_rows(&mut random, format, oc, c);
+        let number = |bits: u32| f32::from_bits(bits << 16);
+        let w: Vec<f32> = bytes.chunks_exact(2).map(|b| number(u16::from_le_bytes([b[0], b[1]]).into())).collect();
+        let x: Vec<f32> = random.normals(n * c).iter().map(|x| f32::from_bits(x.to_bits() & !0xff)).collect();
+        let dot = |r: usize, o: usize| -> (f64, f64) {
+            let products = (0..c).map(|k| f64::from(x[r * c + k]) * f64::from(w[o * c + k]));
+            products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()))
+        };
+        for path in Path::available() {
+            let ops = cpu(path, 2);
+            let mut weight = ops.weight(format, oc, c, "w")?;
+            ops.weight_rows(&mut weight, 0, &bytes);
+            let (x, mut out) = (buf(&ops, &x)?, ops.buf(n * oc, Dtype::F32, "out")?);
+            ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
+            for (i, got) in read(&ops, &out, n * oc).into_iter().enumerate() {
+                let (expected, size) = dot(i / oc, i % oc);
+                let error = (f64::from(got) - expected).abs();
+                assert!(error <= 4e-7 * size, "{path:?} {n}×{c}→{oc}, {i}: {got} {expected} ({size})");
             }
         }
     }

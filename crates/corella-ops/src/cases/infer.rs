@@ -9,6 +9,8 @@ use crate::quant::half::{f32_to_bf16, f32_to_f16};
 /// What rounding x to 8 bits by blocks of 256 may add to the error of a product with quantised weights: an element is
 /// off by up to 1/254 of the largest of its block.
 const INT8_ROUNDING: f64 = 0.03;
+/// The same for x as the sum of two numbers in BF16, where the weights are in that format: a step of 16 bits.
+const BF16_ROUNDING: f64 = 1.0 / 65536.0;
 
 pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
@@ -72,7 +74,11 @@ pub fn random_rows(random: &mut Random, format: WeightFormat, rows: usize, cols:
 
 fn linear_case<B: OpsInfer>(cases: &mut Vec<Case<B>>, format: WeightFormat, n: usize, c: usize, ocs: &'static [usize]) {
     let name = format!("linear {n}×{c}→{ocs:?} {}", format.name());
-    let rounding = if format.block_len() > 1 { INT8_ROUNDING } else { 0.0 };
+    let rounding = match format {
+        WeightFormat::F32 | WeightFormat::F16 => 0.0,
+        WeightFormat::Bf16 => BF16_ROUNDING,
+        _ => INT8_ROUNDING,
+    };
     cases.push(Case::rounded(name, rounding, move |ops: &On<B>| linear(ops, format, n, c, ocs)));
     cases.push(Case::new(format!("lookup {n}×{c} {}", format.name()), move |ops: &On<B>| lookup(ops, format, n, c)));
 }

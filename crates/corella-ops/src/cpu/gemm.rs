@@ -1,21 +1,29 @@
 //! Matrix products: operands packed into panels, the micro-kernel run over cache blocks.
 //!
-//! Every output element is the sum, over blocks of KC, of the micro-kernel's sum inside the block. That order depends on
-//! K alone, so a row's result is the same alone or among others, and on any number of threads.
+//! A task is a block of rows by a range of panels of B. It walks over k in stretches for which its rows of A stay in the
+//! second-level cache, over the panels, over blocks of k for which a panel stays in the first-level cache, and over tiles of
+//! rows. Sums of a stretch stay with the task, so the result is touched once in a stretch.
+//!
+//! Every output element is the sum, over stretches, of the sum over blocks of KC of the micro-kernel's sum inside the block.
+//! That order depends on K alone, so a row's result is the same alone or among others, and on any number of threads.
+
+use std::ops::Range;
 
 use super::bf16::{Number, convert};
+use super::blocks::Blocks;
 #[cfg(target_arch = "x86_64")]
 use super::dot::{Panels, STEP};
 #[cfg(target_arch = "aarch64")]
 use super::kernel::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{Avx2, Avx512};
-use super::kernel::{Finish, Kernel, Portable};
-use super::pack::{Operand, Packed, pack};
+use super::kernel::{Kernel, Portable};
+use super::pack::{NEAR, Operand, Packed, pack};
 use super::path::{Path, Vectors};
 use super::pool::Pool;
 use super::scratch::{self, Scratch};
 use super::shared::SharedMut;
+use super::vectorized::vectorized;
 
 /// What happens to the old content of the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,28 +181,26 @@ impl<T: Number> Product<'_, T> {
         let pairs = panels.div_ceil(2).div_ceil(4 * self.workers.threads());
         self.workers.run(panels.div_ceil(2 * pairs), &|task| {
             let columns = 2 * pairs * task..(2 * pairs * (task + 1)).min(panels);
-            let mut sums = [0.0; 64];
-            let sums = &mut sums[..2 * K::NR];
-            for k0 in (0..k).step_by(K::KC) {
-                let depth = K::KC.min(k - k0);
-                let a = &a[k0..k0 + depth];
-                for j in columns.clone().step_by(2) {
-                    let first = b.panel(j, k0);
-                    let second = if j + 1 < columns.end { b.panel(j + 1, k0) } else { first };
-                    assert!(first.len() >= depth * K::NR && second.len() >= depth * K::NR);
-                    // SAFETY: `depth` steps of each (assertion); the path's features were detected.
-                    unsafe { K::row(depth, a.as_ptr(), [first.as_ptr(), second.as_ptr()], sums) };
-                    let width = (2 * K::NR).min(columns.end * K::NR - j * K::NR).min(n - j * K::NR);
-                    // SAFETY: these columns belong to this task alone.
-                    let c = unsafe { self.c.part(j * K::NR, width) };
-                    let add = k0 > 0 || self.store == Store::Add;
-                    for (i, (c, sum)) in c.iter_mut().zip(&*sums).enumerate() {
-                        *c = match self.bias {
-                            _ if add => *c + sum,
-                            Some(bias) => sum + bias[j * K::NR + i],
-                            None => *sum,
-                        };
+            let (mut block, mut sums) = ([0.0; 64], [0.0; 64]);
+            let (block, sums) = (&mut block[..2 * K::NR], &mut sums[..2 * K::NR]);
+            for j in columns.clone().step_by(2) {
+                let first = b.panel(j);
+                let second = if j + 1 < columns.end { b.panel(j + 1) } else { first };
+                assert!(first.len() >= k * K::NR && second.len() >= k * K::NR);
+                let width = (2 * K::NR).min(columns.end * K::NR - j * K::NR).min(n - j * K::NR);
+                for stretch in stretches::<K>(k) {
+                    for k0 in stretch.clone().step_by(K::KC) {
+                        let depth = K::KC.min(stretch.end - k0);
+                        let panels = [first[k0 * K::NR..].as_ptr(), second[k0 * K::NR..].as_ptr()];
+                        // SAFETY: `depth` steps of each (assertion); the path's features were detected.
+                        unsafe { K::row(depth, a[k0..stretch.end].as_ptr(), panels, block) };
+                        if k0 == stretch.start {
+                            sums.copy_from_slice(block);
+                        } else {
+                            sums.iter_mut().zip(&*block).for_each(|(sum, x)| *sum += x);
+                        }
                     }
+                    self.put(sums, 2 * K::NR, (0, j * K::NR), (1, width), stretch.start > 0);
                 }
             }
         });
@@ -203,68 +209,116 @@ impl<T: Number> Product<'_, T> {
     /// Splits the result into blocks of rows and, where these are too few for the threads, of columns.
     fn blocks<K: Kernel>(&self, b: Right<'_, T>) {
         let (row_panels, column_panels) = (self.size.m.div_ceil(K::MR), self.size.n.div_ceil(K::NR));
-        let wanted = if self.workers.threads() > 1 { 4 * self.workers.threads() } else { 1 };
-        let rows = K::MC / K::MR;
-        let row_blocks = row_panels.div_ceil(rows);
-        let columns = column_panels.div_ceil(wanted.div_ceil(row_blocks)).max(1);
-        let column_blocks = column_panels.div_ceil(columns);
-        self.workers.run(row_blocks * column_blocks, &|task| {
-            let (row, column) = (task % row_blocks, task / row_blocks);
-            self.block::<K>(
-                b,
-                row * rows..((row + 1) * rows).min(row_panels),
-                column * columns..((column + 1) * columns).min(column_panels),
-            );
+        let blocks = Blocks::new(row_panels, column_panels, K::MC / K::MR, self.workers.threads());
+        self.workers.run(blocks.tasks(), &|task| {
+            let (rows, columns) = blocks.of(task);
+            self.block::<K>(b, rows, columns);
         });
     }
 
     /// One block of the result: panels of rows × panels of columns.
-    fn block<K: Kernel>(&self, b: Right<'_, T>, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
-        let Size { m, n, k, ldc } = self.size;
-        let fresh = if matches!(b, Right::Fresh(_)) { K::KC * K::NR } else { 0 };
-        let mut packed_a = Scratch::new(rows.len() * K::MR * K::KC.min(k));
+    fn block<K: Kernel>(&self, b: Right<'_, T>, rows: Range<usize>, columns: Range<usize>) {
+        let Size { m, n, k, .. } = self.size;
+        let longest = (K::KC * K::STRETCH).min(k);
+        let fresh = if matches!(b, Right::Fresh(_)) { longest * K::NR } else { 0 };
+        let mut packed_a = Scratch::new(rows.len() * K::MR * longest);
+        let mut sums = Scratch::new(rows.len() * K::MR * K::NR);
         let mut space = Scratch::new(fresh);
-        for k0 in (0..k).step_by(K::KC) {
-            let depth = K::KC.min(k - k0);
-            for (panel, to) in rows.clone().zip(packed_a.chunks_exact_mut(K::MR * depth)) {
-                pack(self.path, K::MR, to, self.a, panel * K::MR, m, k0, depth);
+        for stretch in stretches::<K>(k) {
+            let long = stretch.len();
+            let near = if self.a.by_columns() { NEAR } else { long };
+            for k0 in (0..long).step_by(near) {
+                let depth = near.min(long - k0);
+                for (panel, to) in rows.clone().zip(packed_a.chunks_exact_mut(K::MR * long)) {
+                    let to = &mut to[k0 * K::MR..][..depth * K::MR];
+                    pack(self.path, K::MR, to, self.a, panel * K::MR, m, stretch.start + k0, depth);
+                }
             }
             for j in columns.clone() {
                 let panel_b = match b {
-                    Right::Packed(packed) => packed.panel(j, k0),
+                    Right::Packed(packed) => &packed.panel(j)[stretch.start * K::NR..][..long * K::NR],
                     Right::Fresh(operand) => {
-                        pack(self.path, K::NR, &mut space, operand, j * K::NR, n, k0, depth);
-                        &*space
+                        pack(self.path, K::NR, &mut space, operand, j * K::NR, n, stretch.start, long);
+                        &space[..long * K::NR]
                     }
                     #[cfg(target_arch = "x86_64")]
                     Right::Panels(_) => unreachable!("panels for dot products"),
                 };
-                let width = K::NR.min(n - j * K::NR);
-                let finish = match self.bias {
-                    _ if k0 > 0 || self.store == Store::Add => Finish::Add,
-                    Some(bias) => Finish::WriteBias(&bias[j * K::NR..][..width]),
-                    None => Finish::Write,
-                };
-                assert!(panel_b.len() >= K::NR * depth);
                 // The next panel comes from the third-level cache while this one is worked on.
-                let next = match b {
-                    Right::Packed(packed) if j + 1 < columns.end => packed.panel(j + 1, k0),
+                let mut next = match b {
+                    Right::Packed(packed) if j + 1 < columns.end => {
+                        &packed.panel(j + 1)[stretch.start * K::NR..stretch.end * K::NR]
+                    }
                     _ => &[],
                 };
-                let share = next.len().div_ceil(rows.len());
-                for (i, panel_a) in rows.clone().zip(packed_a.chunks_exact(K::MR * depth)) {
-                    let height = K::MR.min(m - i * K::MR);
-                    let at = i * K::MR * ldc + j * K::NR;
-                    let done = (i - rows.start) * share;
-                    prefetch(next.get(done..(done + share).min(next.len())).unwrap_or_default());
-                    // SAFETY: the tile lies inside c (checked by `tile_at`) and belongs to this task alone;
-                    // both panels have `depth` steps (chunk length and assertion above); the path exists only
-                    // after its features were detected.
-                    unsafe {
-                        let c = self.c.tile_at(at, (height - 1) * ldc + width);
-                        K::tile(depth, panel_a.as_ptr(), panel_b.as_ptr(), c, ldc, height, width, finish);
+                let share = next.len().div_ceil(rows.len() * long.div_ceil(K::KC));
+                for k0 in (0..long).step_by(K::KC) {
+                    let depth = K::KC.min(long - k0);
+                    let b = panel_b[k0 * K::NR..][..depth * K::NR].as_ptr();
+                    for (a, sums) in packed_a.chunks_exact(K::MR * long).zip(sums.chunks_exact_mut(K::MR * K::NR)) {
+                        let (now, rest) = next.split_at(share.min(next.len()));
+                        prefetch(now);
+                        next = rest;
+                        let a = a[k0 * K::MR..][..depth * K::MR].as_ptr();
+                        // SAFETY: both panels have `depth` steps, and the sums are a tile (slices above); the path exists only
+                        // after its features were detected.
+                        unsafe { K::tile(depth, a, b, sums.as_mut_ptr(), k0 > 0) };
                     }
                 }
+                let (row, column) = (rows.start * K::MR, j * K::NR);
+                let inside = ((rows.len() * K::MR).min(m - row), K::NR.min(n - column));
+                self.put(&sums, K::NR, (row, column), inside, stretch.start > 0);
+            }
+        }
+    }
+
+    /// Brings the sums (rows, `wide`) of a stretch of k to the result from (row, column) on, where `inside` rows and columns
+    /// are inside; they are added to those of the stretches before.
+    fn put(&self, sums: &[f32], wide: usize, (row, column): (usize, usize), inside: (usize, usize), more: bool) {
+        let bias = self.bias.filter(|_| !more).map_or(&[][..], |bias| &bias[column..column + inside.1]);
+        let (ldc, (rows, width)) = (self.size.ldc, inside);
+        let to = Target { c: &self.c, at: row * ldc + column, ldc, rows, width };
+        put_rows(self.path, &to, sums, wide, more || self.store == Store::Add, bias);
+    }
+}
+
+/// The stretches of k for which a task's rows of A stay in the second-level cache.
+fn stretches<K: Kernel>(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let longest = K::KC * K::STRETCH;
+    (0..k).step_by(longest).map(move |start| start..(start + longest).min(k))
+}
+
+/// Where the sums of a block go: `rows` rows of `width` columns, `ldc` apart.
+struct Target<'a> {
+    c: &'a SharedMut<'a>,
+    at: usize,
+    ldc: usize,
+    rows: usize,
+    width: usize,
+}
+
+vectorized! {
+    /// c (=, += if `add`) sums + bias, the sums `wide` apart. The rows are the caller's alone.
+    fn put_rows(to: &Target<'_>, sums: &[f32], wide: usize, add: bool, bias: &[f32]) {
+        for (i, sums) in sums.chunks_exact(wide).take(to.rows).enumerate() {
+            // SAFETY: a row of the caller's task.
+            let c = unsafe { to.c.part(to.at + i * to.ldc, to.width) };
+            let (c, c_rest) = c.as_chunks_mut::<16>();
+            let (sums, sums_rest) = sums[..to.width].as_chunks::<16>();
+            if add {
+                for (c, sums) in c.iter_mut().zip(sums) {
+                    c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum);
+                }
+                c_rest.iter_mut().zip(sums_rest).for_each(|(c, sum)| *c += sum);
+            } else if bias.is_empty() {
+                c.copy_from_slice(sums);
+                c_rest.copy_from_slice(sums_rest);
+            } else {
+                let (bias, bias_rest) = bias.as_chunks::<16>();
+                for ((c, sums), bias) in c.iter_mut().zip(sums).zip(bias) {
+                    c.iter_mut().zip(sums).zip(bias).for_each(|((c, sum), bias)| *c = sum + bias);
+                }
+                c_rest.iter_mut().zip(sums_rest).zip(bias_rest).for_each(|((c, sum), bias)| *c = sum + bias);
             }
         }
     }

@@ -1,42 +1,24 @@
 //! The micro-kernels: a tile of MR × NR sums held in registers while both packed panels stream by.
 
-/// What happens to the result's old content, and the bias of the tile's columns.
-#[derive(Clone, Copy)]
-pub enum Finish<'a> {
-    /// c = sums.
-    Write,
-    /// c = sums + bias, one bias per column of the tile (at least NR, or as many as the tile has).
-    WriteBias(&'a [f32]),
-    /// c += sums.
-    Add,
-}
-
 /// A micro-kernel with its blocking.
 pub trait Kernel {
     /// Rows of a tile.
     const MR: usize;
     /// Columns of a tile.
     const NR: usize;
-    /// Depth of a block: a B panel of KC × NR stays in the first-level cache.
+    /// Depth of a block: KC × NR of a B panel stay in the first-level cache.
     const KC: usize;
-    /// Rows of a block: an A block of MC × KC stays in the second-level cache.
+    /// Blocks of a stretch of k.
+    const STRETCH: usize;
+    /// Rows of a task: MC × a stretch of A stay in the second-level cache.
     const MC: usize;
 
-    /// c[i][j] (=, +=) Σ_k a[k·MR + i] · b[k·NR + j], k ascending, for the first `rows` × `columns` of the tile.
+    /// sums[i·NR + j] (=, += if `add`) Σ_k a[k·MR + i] · b[k·NR + j], k ascending.
     ///
     /// # Safety
-    /// The processor has the kernel's features. `a` holds `steps`·MR floats, `b` `steps`·NR; `c` points at `rows` rows of
-    /// `columns` floats, `ldc` apart, that nobody else uses; 1 ≤ `rows` ≤ MR and 1 ≤ `columns` ≤ NR.
-    unsafe fn tile(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        rows: usize,
-        columns: usize,
-        finish: Finish<'_>,
-    );
+    /// The processor has the kernel's features. `a` holds `steps`·MR floats, `b` `steps`·NR, `sums` MR·NR, which nobody else
+    /// uses.
+    unsafe fn tile(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool);
 
     /// sums[p][j] = Σ_k a[k] · b[p][k·NR + j] for one row and two panels, with the additions of [`Kernel::tile`]: what
     /// generation needs, where reading the weights is all that counts. `sums` is 2·NR long.
@@ -50,37 +32,9 @@ pub trait Kernel {
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 1024;
 
-/// Stores the part of a tile that lies inside the result. `sums` is row-major, NR wide.
-///
-/// # Safety
-/// As of [`Kernel::tile`]; `sums` has at least `rows` rows.
-#[inline(always)]
-unsafe fn store_part<const NR: usize>(
-    sums: &[[f32; NR]],
-    c: *mut f32,
-    ldc: usize,
-    rows: usize,
-    columns: usize,
-    finish: Finish<'_>,
-) {
-    for (i, sums) in sums.iter().enumerate().take(rows) {
-        // SAFETY: row i of the tile, `columns` floats that are this task's alone (the caller's promise).
-        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc), columns) };
-        match finish {
-            Finish::Write => c.copy_from_slice(&sums[..columns]),
-            Finish::WriteBias(bias) => {
-                for ((c, s), b) in c.iter_mut().zip(sums).zip(bias) {
-                    *c = s + b;
-                }
-            }
-            Finish::Add => {
-                for (c, s) in c.iter_mut().zip(sums) {
-                    *c += s;
-                }
-            }
-        }
-    }
-}
+/// Bytes that A is read ahead in [`Kernel::tile`].
+#[cfg(target_arch = "x86_64")]
+const A_AHEAD: usize = 512;
 
 /// Plain Rust.
 pub struct Portable;
@@ -89,33 +43,30 @@ impl Kernel for Portable {
     const MR: usize = 6;
     const NR: usize = 16;
     const KC: usize = 256;
+    const STRETCH: usize = 4;
     const MC: usize = 96;
 
     #[inline]
-    unsafe fn tile(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        rows: usize,
-        columns: usize,
-        finish: Finish<'_>,
-    ) {
+    unsafe fn tile(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool) {
         // SAFETY: the lengths that the caller promises.
-        let (a, b) = unsafe {
-            (std::slice::from_raw_parts(a, steps * Self::MR), std::slice::from_raw_parts(b, steps * Self::NR))
+        let (a, b, sums) = unsafe {
+            (
+                std::slice::from_raw_parts(a, steps * Self::MR),
+                std::slice::from_raw_parts(b, steps * Self::NR),
+                std::slice::from_raw_parts_mut(sums, Self::MR * Self::NR),
+            )
         };
-        let mut sums = [[0.0; 16]; 6];
+        let mut tile = [[0.0; 16]; 6];
         for (a, b) in a.chunks_exact(6).zip(b.chunks_exact(16)) {
-            for (row, x) in sums.iter_mut().zip(a) {
+            for (row, x) in tile.iter_mut().zip(a) {
                 for (sum, y) in row.iter_mut().zip(b) {
                     *sum += x * y;
                 }
             }
         }
-        // SAFETY: handed on.
-        unsafe { store_part(&sums, c, ldc, rows, columns, finish) };
+        for (sum, x) in sums.iter_mut().zip(tile.as_flattened()) {
+            *sum = if add { *sum + x } else { *x };
+        }
     }
 
     unsafe fn row(steps: usize, a: *const f32, b: [*const f32; 2], sums: &mut [f32]) {
@@ -141,61 +92,34 @@ impl Kernel for Avx2 {
     const MR: usize = 6;
     const NR: usize = 16;
     const KC: usize = 256;
+    const STRETCH: usize = 4;
     const MC: usize = 96;
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn tile(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        rows: usize,
-        columns: usize,
-        finish: Finish<'_>,
-    ) {
+    unsafe fn tile(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool) {
         use std::arch::x86_64::{
             __m256, _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
             _mm256_storeu_ps,
         };
-        let mut sums: [[__m256; 2]; 6] = [[_mm256_setzero_ps(); 2]; 6];
+        let mut tile: [[__m256; 2]; 6] = [[_mm256_setzero_ps(); 2]; 6];
         for k in 0..steps {
             // SAFETY: step k < steps reads a[k·6 ..][..6] and b[k·16 ..][..16], inside the promised lengths.
             unsafe {
                 let (a, b) = (a.add(k * 6), b.add(k * 16));
                 let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
-                for (i, row) in sums.iter_mut().enumerate() {
+                for (i, row) in tile.iter_mut().enumerate() {
                     let x = _mm256_broadcast_ss(&*a.add(i));
                     row[0] = _mm256_fmadd_ps(x, b0, row[0]);
                     row[1] = _mm256_fmadd_ps(x, b1, row[1]);
                 }
             }
         }
-        if rows < 6 || columns < 16 {
-            let mut out = [[0.0f32; 16]; 6];
-            for (row, sums) in out.iter_mut().zip(&sums) {
-                // SAFETY: a row of `out` holds two registers; the rest is handed on.
-                unsafe {
-                    _mm256_storeu_ps(row.as_mut_ptr(), sums[0]);
-                    _mm256_storeu_ps(row.as_mut_ptr().add(8), sums[1]);
-                }
-            }
-            // SAFETY: handed on.
-            return unsafe { store_part(&out, c, ldc, rows, columns, finish) };
-        }
-        for (i, sums) in sums.iter().enumerate() {
-            for (half, sum) in sums.iter().enumerate() {
-                // SAFETY: all 16 columns of row i are inside the result; a bias has 16 elements for a whole tile.
-                unsafe {
-                    let c = c.add(i * ldc + 8 * half);
-                    let value = match finish {
-                        Finish::Write => *sum,
-                        Finish::WriteBias(bias) => _mm256_add_ps(*sum, _mm256_loadu_ps(bias[8 * half..].as_ptr())),
-                        Finish::Add => _mm256_add_ps(_mm256_loadu_ps(c), *sum),
-                    };
-                    _mm256_storeu_ps(c, value);
-                }
+        for (i, sum) in tile.iter().flatten().enumerate() {
+            // SAFETY: register i of the sums.
+            unsafe {
+                let at = sums.add(8 * i);
+                _mm256_storeu_ps(at, if add { _mm256_add_ps(_mm256_loadu_ps(at), *sum) } else { *sum });
             }
         }
     }
@@ -238,61 +162,38 @@ impl Kernel for Avx512 {
     const NR: usize = 32;
     /// 24 KiB of B and 9 KiB of A in 48 KiB.
     const KC: usize = 192;
+    /// 864 KiB of A at most.
+    const STRETCH: usize = 6;
     const MC: usize = 192;
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn tile(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        rows: usize,
-        columns: usize,
-        finish: Finish<'_>,
-    ) {
+    unsafe fn tile(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool) {
         use std::arch::x86_64::{
-            __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
-            _mm512_storeu_ps,
+            __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
+            _mm512_setzero_ps, _mm512_storeu_ps,
         };
-        let mut sums: [[__m512; 2]; 12] = [[_mm512_setzero_ps(); 2]; 12];
+        let mut tile: [[__m512; 2]; 12] = [[_mm512_setzero_ps(); 2]; 12];
         for k in 0..steps {
-            // SAFETY: step k < steps reads a[k·12 ..][..12] and b[k·32 ..][..32], inside the promised lengths.
+            // SAFETY: step k < steps reads a[k·12 ..][..12] and b[k·32 ..][..32], inside the promised lengths; prefetches
+            // read nothing.
             unsafe {
                 let (a, b) = (a.add(k * 12), b.add(k * 32));
+                // A comes from the second-level cache.
+                _mm_prefetch::<_MM_HINT_T0>(a.cast::<i8>().wrapping_add(A_AHEAD));
                 let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
-                for (i, row) in sums.iter_mut().enumerate() {
+                for (i, row) in tile.iter_mut().enumerate() {
                     let x = _mm512_set1_ps(*a.add(i));
                     row[0] = _mm512_fmadd_ps(x, b0, row[0]);
                     row[1] = _mm512_fmadd_ps(x, b1, row[1]);
                 }
             }
         }
-        if rows < 12 || columns < 32 {
-            let mut out = [[0.0f32; 32]; 12];
-            for (row, sums) in out.iter_mut().zip(&sums) {
-                // SAFETY: a row of `out` holds two registers.
-                unsafe {
-                    _mm512_storeu_ps(row.as_mut_ptr(), sums[0]);
-                    _mm512_storeu_ps(row.as_mut_ptr().add(16), sums[1]);
-                }
-            }
-            // SAFETY: handed on.
-            return unsafe { store_part(&out, c, ldc, rows, columns, finish) };
-        }
-        for (i, sums) in sums.iter().enumerate() {
-            for (half, sum) in sums.iter().enumerate() {
-                // SAFETY: all 32 columns of row i are inside the result; a bias has 32 elements for a whole tile.
-                unsafe {
-                    let c = c.add(i * ldc + 16 * half);
-                    let value = match finish {
-                        Finish::Write => *sum,
-                        Finish::WriteBias(bias) => _mm512_add_ps(*sum, _mm512_loadu_ps(bias[16 * half..].as_ptr())),
-                        Finish::Add => _mm512_add_ps(_mm512_loadu_ps(c), *sum),
-                    };
-                    _mm512_storeu_ps(c, value);
-                }
+        for (i, sum) in tile.iter().flatten().enumerate() {
+            // SAFETY: register i of the sums.
+            unsafe {
+                let at = sums.add(16 * i);
+                _mm512_storeu_ps(at, if add { _mm512_add_ps(_mm512_loadu_ps(at), *sum) } else { *sum });
             }
         }
     }
@@ -335,28 +236,20 @@ impl Kernel for Neon {
     const NR: usize = 12;
     /// 12 KiB of B and 8 KiB of A in at least 32 KiB.
     const KC: usize = 256;
+    const STRETCH: usize = 4;
     const MC: usize = 128;
 
     #[inline]
-    unsafe fn tile(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        rows: usize,
-        columns: usize,
-        finish: Finish<'_>,
-    ) {
-        use std::arch::aarch64::{vdupq_n_f32, vfmaq_laneq_f32, vld1q_f32, vst1q_f32};
+    unsafe fn tile(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool) {
+        use std::arch::aarch64::{vaddq_f32, vdupq_n_f32, vfmaq_laneq_f32, vld1q_f32, vst1q_f32};
         // SAFETY: every processor of this kind has these instructions. Step k < steps reads a[k·8 ..][..8] and
-        // b[k·12 ..][..12], inside the promised lengths; a row of `out` holds three registers; the rest is handed on.
+        // b[k·12 ..][..12], inside the promised lengths; the sums are 24 registers.
         unsafe {
-            let mut sums = [[vdupq_n_f32(0.0); 3]; 8];
+            let mut tile = [[vdupq_n_f32(0.0); 3]; 8];
             for k in 0..steps {
                 let (a, b) = (a.add(k * 8), b.add(k * 12));
                 let b = [vld1q_f32(b), vld1q_f32(b.add(4)), vld1q_f32(b.add(8))];
-                for (half, sums) in sums.chunks_exact_mut(4).enumerate() {
+                for (half, sums) in tile.chunks_exact_mut(4).enumerate() {
                     let a = vld1q_f32(a.add(4 * half));
                     for (j, b) in b.iter().enumerate() {
                         sums[0][j] = vfmaq_laneq_f32::<0>(sums[0][j], *b, a);
@@ -366,13 +259,10 @@ impl Kernel for Neon {
                     }
                 }
             }
-            let mut out = [[0.0f32; 12]; 8];
-            for (row, sums) in out.iter_mut().zip(&sums) {
-                for (j, sum) in sums.iter().enumerate() {
-                    vst1q_f32(row.as_mut_ptr().add(4 * j), *sum);
-                }
+            for (i, sum) in tile.iter().flatten().enumerate() {
+                let at = sums.add(4 * i);
+                vst1q_f32(at, if add { vaddq_f32(vld1q_f32(at), *sum) } else { *sum });
             }
-            store_part(&out, c, ldc, rows, columns, finish);
         }
     }
 

@@ -3,6 +3,7 @@
 mod array;
 mod attention;
 mod bf16;
+mod blocks;
 mod buf;
 mod classifier;
 mod cross_entropy;
@@ -20,6 +21,8 @@ mod math;
 mod norm;
 mod optimizer;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pack512;
 mod param;
 mod path;
 mod pool;
@@ -132,7 +135,7 @@ impl OpsTrain for Cpu {
         let value = if trained || rows == 1 {
             Values::Rows(zeros(rows * cols, what)?)
         } else {
-            let space = zeros(rows.next_multiple_of(self.path.panel().0) * cols, what)?;
+            let space = zeros(rows.next_multiple_of(self.path.panel()) * cols, what)?;
             Values::Packed(Packed::zeros(self.path, (rows, cols), space))
         };
         let low = if dtype == Dtype::Bf16 && trained && rows > 1 && cols > 0 {

@@ -3,7 +3,11 @@
 use super::array::Array;
 use super::bf16::Number;
 use super::gemm::Workers;
+#[cfg(target_arch = "x86_64")]
+use super::pack512;
 use super::path::Path;
+#[cfg(target_arch = "x86_64")]
+use super::path::Vectors;
 use super::shared::SharedMut;
 
 /// A matrix of a product, seen from its outer index (row of the result for A, column for B) and the inner index k.
@@ -54,7 +58,7 @@ impl<T> Operand<'_, T> {
     }
 }
 
-/// A whole B operand in panels: for each block of KC, panel after panel of NR outer indices, k-major inside.
+/// A whole B operand in panels: panel after panel of NR outer indices, k-major inside.
 #[derive(Debug)]
 pub struct Packed {
     data: Array,
@@ -63,16 +67,18 @@ pub struct Packed {
     /// Inner size.
     pub k: usize,
     nr: usize,
-    kc: usize,
 }
+
+/// Rows of an operand by columns that are packed together: all of a row while it is near.
+pub const NEAR: usize = 64;
 
 impl Packed {
     /// Nothing but zeros, in `space`.
     pub fn zeros(path: Path, (outer, k): (usize, usize), mut space: Array) -> Packed {
-        let (nr, kc) = path.panel();
+        let nr = path.panel();
         // Fresh memory is zero; what is left in used space is overwritten by `new`, panel by panel.
         space.resize(outer.div_ceil(nr) * nr * k);
-        Packed { data: space, outer, k, nr, kc }
+        Packed { data: space, outer, k, nr }
     }
 
     /// Packs an operand into `space`, which it takes over.
@@ -84,33 +90,34 @@ impl Packed {
         space: Array,
     ) -> Packed {
         let mut packed = Packed::zeros(path, (outer, k), space);
-        let (nr, kc) = path.panel();
+        let nr = packed.nr;
         let panels = outer.div_ceil(nr);
         let to = SharedMut::new(&mut packed.data);
-        workers.run(panels, &|panel| {
-            for k0 in (0..k).step_by(kc) {
-                let depth = kc.min(k - k0);
-                // SAFETY: panel `panel` of block `k0` is written by this task alone.
-                let to = unsafe { to.part(k0 * nr * panels + panel * nr * depth, nr * depth) };
-                pack(path, nr, to, from, panel * nr, outer, k0, depth);
-            }
-        });
+        let part = |panel: usize, k0: usize, depth: usize| {
+            // SAFETY: this stretch of k of this panel is written by one task alone.
+            let to = unsafe { to.part((panel * k + k0) * nr, depth * nr) };
+            pack(path, nr, to, from, panel * nr, outer, k0, depth);
+        };
+        if from.by_columns() {
+            workers.run(k.div_ceil(NEAR), &|task| {
+                let k0 = task * NEAR;
+                (0..panels).for_each(|panel| part(panel, k0, NEAR.min(k - k0)));
+            });
+        } else {
+            workers.run(panels, &|panel| part(panel, 0, k));
+        }
         packed
     }
 
-    /// The panel that holds outer indices from `panel`·NR on, for the block of k that starts at `k0`.
-    pub fn panel(&self, panel: usize, k0: usize) -> &[f32] {
-        let depth = self.kc.min(self.k - k0);
-        &self.data[k0 * self.nr * self.outer.div_ceil(self.nr) + panel * self.nr * depth..][..self.nr * depth]
+    /// The panel that holds outer indices from `panel`·NR on.
+    pub fn panel(&self, panel: usize) -> &[f32] {
+        &self.data[panel * self.nr * self.k..][..self.nr * self.k]
     }
 
     /// Copies one outer index, all of its k, out of the panels.
     pub fn read(&self, outer: usize, out: &mut [f32]) {
-        for k0 in (0..self.k).step_by(self.kc) {
-            let panel = self.panel(outer / self.nr, k0);
-            for (to, step) in out[k0..].iter_mut().zip(panel.chunks_exact(self.nr)) {
-                *to = step[outer % self.nr];
-            }
+        for (to, step) in out.iter_mut().zip(self.panel(outer / self.nr).chunks_exact(self.nr)) {
+            *to = step[outer % self.nr];
         }
     }
 
@@ -132,6 +139,17 @@ pub fn pack<T: Number>(
     depth: usize,
 ) {
     let width = w.min(outer - first);
+    #[cfg(target_arch = "x86_64")]
+    if path.vectors() == Vectors::Avx512 {
+        // SAFETY: the path exists only after its features were detected.
+        unsafe {
+            match from.columns {
+                true => pack512::columns(to, w, from, (first, width), (k0, depth)),
+                false => pack512::rows(to, w, from, (first, width), (k0, depth)),
+            }
+        }
+        return;
+    }
     if from.columns {
         for (k, to) in to.chunks_exact_mut(w).take(depth).enumerate() {
             let row = &from.data[(k0 + k) * from.cols + first..][..width];
@@ -182,7 +200,6 @@ fn copy_row<T: Number>(to: &mut [f32], row: &[T]) {
             6 => fixed::<6, T>(to, row),
             12 => fixed::<12, T>(to, row),
             16 => fixed::<16, T>(to, row),
-            32 => fixed::<32, T>(to, row),
             _ => false,
         };
     if !done {

@@ -104,19 +104,16 @@ impl Path {
         self.vectors() != Vectors::Base
     }
 
-    /// Columns and depth of a packed panel of f32: NR and KC of the path's micro-kernel.
-    pub fn panel(self) -> (usize, usize) {
-        fn of<K: Kernel>() -> (usize, usize) {
-            (K::NR, K::KC)
-        }
+    /// Columns of a packed panel of f32: NR of the path's micro-kernel.
+    pub fn panel(self) -> usize {
         match self.vectors() {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx2 => of::<super::kernel::Avx2>(),
+            Vectors::Avx2 => super::kernel::Avx2::NR,
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512 => of::<super::kernel::Avx512>(),
+            Vectors::Avx512 => super::kernel::Avx512::NR,
             #[cfg(target_arch = "aarch64")]
-            Vectors::Neon => of::<super::kernel::Neon>(),
-            _ => of::<super::kernel::Portable>(),
+            Vectors::Neon => super::kernel::Neon::NR,
+            _ => super::kernel::Portable::NR,
         }
     }
 }

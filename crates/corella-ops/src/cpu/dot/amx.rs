@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::kernel::DotKernel;
+use super::kernel::{AHEAD, DotKernel};
 use crate::cpu::bf16::Bf16;
 
 /// Bits of CPUID leaf 7, register EDX.
@@ -61,15 +61,32 @@ impl Config {
 
 static CONFIG: Config = Config::new([64; 8], [16; 8]);
 
-/// Four tiles of sums, 32 × 32; two of A; two of B.
-pub struct Amx;
+/// For 1 to 16 rows: registers 0 and 1 are sums, 4 is a run of A, 6 and 7 are of B.
+static FEW: [Config; 16] = {
+    let mut configs = [const { Config::new([64; 8], [16; 8]) }; 16];
+    let mut rows = 1;
+    while rows <= 16 {
+        let r = rows as u8;
+        configs[rows - 1] = Config::new([64; 8], [r, r, r, r, r, r, 16, 16]);
+        rows += 1;
+    }
+    configs
+};
 
-impl DotKernel for Amx {
+fn load(config: &'static Config) {
+    // SAFETY: the permission was given (the path exists only then); the configuration is a valid one.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly)) };
+}
+
+/// Four tiles of sums, 32 × 32; two of A; two of B.
+pub struct Amx<const PARTS: usize>;
+
+impl<const PARTS: usize> DotKernel for Amx<PARTS> {
     const MR: usize = 32;
+    const PARTS: usize = PARTS;
 
     unsafe fn begin() {
-        // SAFETY: the permission was given (the path exists only then); the configuration is a valid one.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+        load(&CONFIG);
     }
 
     unsafe fn end() {
@@ -112,6 +129,15 @@ impl DotKernel for Amx {
                 "tileloaddt1 tmm5, [{lower} + {row}*1]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                // The second parts of A, if it has two.
+                ".if {parts} == 2",
+                "tileloaddt1 tmm4, [{a} + {row}*1 + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloaddt1 tmm5, [{lower} + {row}*1 + 64]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                ".endif",
                 "add {a}, {step}",
                 "add {lower}, {step}",
                 "add {b}, 2048",
@@ -121,12 +147,66 @@ impl DotKernel for Amx {
                 "tilestored [{c} + {wide}*1 + 64], tmm1",
                 "tilestored [{c} + {wide}*1 + 2048], tmm2",
                 "tilestored [{c} + {wide}*1 + 2112], tmm3",
+                parts = const PARTS,
                 add = in(reg) usize::from(add),
                 n = inout(reg) steps => _,
                 a = inout(reg) a => _,
                 lower = inout(reg) a.add(16 * a_row) => _,
                 row = in(reg) 2 * a_row,
                 step = in(reg) 2 * a_step,
+                b = inout(reg) b => _,
+                wide = in(reg) 128usize,
+                c = in(reg) sums,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    const FEW: usize = 16;
+
+    unsafe fn begin_few(rows: usize) {
+        load(&FEW[rows - 1]);
+    }
+
+    #[inline]
+    unsafe fn few(_: usize, steps: usize, a: *const Bf16, a_row: usize, b: *const Bf16, sums: *mut f32) {
+        // SAFETY: as above, for as many rows as the registers of A and of the sums were configured with. Prefetches read
+        // nothing.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "2:",
+                ".irp line, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960",
+                "prefetcht0 [{b} + {ahead} + \\line]",
+                ".endr",
+                "tileloadd tmm4, [{a} + {row}*1]",
+                "tileloadd tmm6, [{b} + {wide}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                ".irp line, 1024, 1088, 1152, 1216, 1280, 1344, 1408, 1472, 1536, 1600, 1664, 1728, 1792, 1856, 1920, 1984",
+                "prefetcht0 [{b} + {ahead} + \\line]",
+                ".endr",
+                "tileloadd tmm7, [{b} + {wide}*1 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                ".if {parts} == 2",
+                "tileloadd tmm4, [{a} + {row}*1 + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {a}, 64",
+                ".endif",
+                "add {a}, 64",
+                "add {b}, 2048",
+                "dec {n}",
+                "jnz 2b",
+                "tilestored [{c} + {wide}*1], tmm0",
+                "tilestored [{c} + {wide}*1 + 64], tmm1",
+                parts = const PARTS,
+                ahead = const AHEAD,
+                n = inout(reg) steps => _,
+                a = inout(reg) a => _,
+                row = in(reg) 2 * a_row,
                 b = inout(reg) b => _,
                 wide = in(reg) 128usize,
                 c = in(reg) sums,

@@ -3,7 +3,8 @@
 //! A's rows are read where they are if they are whole, and B is packed into panels. A task is a block of rows by a range of
 //! panels; it walks over k in long stretches for which its rows of A stay in the second-level cache, over the panels, over
 //! short stretches of k for which a panel stays in the first-level cache, and over tiles of rows. A tile's sums go on where
-//! they stopped, so there is one order over k, whatever the blocks.
+//! they stopped, so there is one order over k, whatever the blocks. A few rows (generation) meet panel after panel, as memory
+//! brings them, with the same additions.
 
 pub mod amx;
 mod finish;
@@ -11,15 +12,19 @@ mod images;
 mod kernel;
 mod pack;
 mod probe;
+mod split;
 
 pub use finish::{Finish, Then};
 pub use images::Images;
-pub use pack::{PackedRight, Panels, pack_left};
+pub use pack::{PackedRight, Panels, pack_left, transpose};
+pub use split::{SplitRows, split_product};
 
 use std::ops::Range;
 
 use super::bf16::{Bf16, Number};
+use super::blocks::Blocks;
 use super::gemm::{Size, Store, Workers};
+use super::infer::shares;
 use super::pack::Operand;
 use super::path::Path;
 use super::scratch::Scratch;
@@ -52,10 +57,8 @@ pub fn product<O: Number>(
     b: Panels<'_>,
     to: &Finish<'_, O>,
 ) {
-    assert!(to.store == Store::Write || size_of::<O>() == size_of::<f32>(), "only f32 results are added to");
-    assert!(b.outer >= size.n && b.k >= size.k.next_multiple_of(STEP), "packed operand of {}×{}", b.outer, b.k);
     match path {
-        Path::Amx => run::<Amx, O>(workers, size, a, b, to),
+        Path::Amx => run::<Amx<1>, O>(workers, size, a, b, to),
         Path::Avx512Bf16 => run::<Avx512Bf16, O>(workers, size, a, b, to),
         other => unreachable!("{} has no dot products", other.name()),
     }
@@ -68,8 +71,13 @@ fn run<K: DotKernel, O: Number>(
     b: Panels<'_>,
     to: &Finish<'_, O>,
 ) {
+    assert!(to.store == Store::Write || size_of::<O>() == size_of::<f32>(), "only f32 results are added to");
+    assert!(b.outer >= size.n && b.k >= size.k.next_multiple_of(STEP), "packed operand of {}×{}", b.outer, b.k);
     if size.m == 0 || size.n == 0 {
         return;
+    }
+    if size.m <= K::FEW && size.k > 0 && !a.by_columns() && size.k.is_multiple_of(STEP) {
+        return few::<K, O>(workers, size, a, b, to);
     }
     let (tiles, panels) = (size.m.div_ceil(K::MR), size.n.div_ceil(NR));
     let blocks = Blocks::new(tiles, panels, ROWS / K::MR, workers.threads());
@@ -83,37 +91,29 @@ fn run<K: DotKernel, O: Number>(
     });
 }
 
-/// How a result is cut into tasks.
-struct Blocks {
-    tiles: usize,
-    panels: usize,
-    /// Tiles of rows of a task.
-    tall: usize,
-    /// Panels of a task.
-    wide: usize,
-}
-
-impl Blocks {
-    fn new(tiles: usize, panels: usize, tallest: usize, threads: usize) -> Blocks {
-        // The height with which the last thread is done first.
-        let rounds = |tall: usize| tiles.div_ceil(tall).div_ceil(threads) * tall;
-        let tall = (1..=tallest).rev().min_by_key(|tall| rounds(*tall)).unwrap_or(1);
-        // Where rows are too few for all threads, the columns are cut too.
-        let row_blocks = tiles.div_ceil(tall);
-        let column_blocks = if threads == 1 || row_blocks >= threads { 1 } else { (4 * threads).div_ceil(row_blocks) };
-        Blocks { tiles, panels, tall, wide: panels.div_ceil(column_blocks).max(1) }
-    }
-
-    fn tasks(&self) -> usize {
-        self.tiles.div_ceil(self.tall) * self.panels.div_ceil(self.wide)
-    }
-
-    /// Tiles and panels of a task.
-    fn of(&self, task: usize) -> (Range<usize>, Range<usize>) {
-        let row_blocks = self.tiles.div_ceil(self.tall);
-        let (row, column) = (task % row_blocks * self.tall, task / row_blocks * self.wide);
-        (row..(row + self.tall).min(self.tiles), column..(column + self.wide).min(self.panels))
-    }
+/// A few rows, whole steps of k.
+fn few<K: DotKernel, O: Number>(
+    workers: Workers<'_>,
+    size: Size,
+    a: Operand<'_, Bf16>,
+    b: Panels<'_>,
+    to: &Finish<'_, O>,
+) {
+    let Size { m, n, k, .. } = size;
+    assert!(a.row(m - 1).len() >= k * K::PARTS, "{m} rows of {k}");
+    shares::run(workers, n.div_ceil(NR), &|j| {
+        let mut sums = Scratch::<f32>::new(K::FEW * NR);
+        let panel = &b.panel(j)[..k * NR];
+        // SAFETY: the path exists only after its features were detected and permitted; rows of A (asserted) and the panel are
+        // `k` long; the tile belongs to this task alone.
+        unsafe {
+            K::begin_few(m);
+            K::few(m, k / STEP, a.row(0).as_ptr(), a.width(), panel.as_ptr(), sums.as_mut_ptr());
+            K::end();
+            let column = j * NR;
+            finish(&sums, to, Place { row: 0, column, rows: m, columns: NR.min(n - column) });
+        }
+    });
 }
 
 /// A task.
@@ -255,7 +255,7 @@ pub fn bare_products(path: Path) -> usize {
     // SAFETY: the path exists only after its features were detected and permitted.
     unsafe {
         match path {
-            Path::Amx => <Amx as probe::Peak>::run(4_000),
+            Path::Amx => <Amx<1> as probe::Peak>::run(4_000),
             Path::Avx512Bf16 => <Avx512Bf16 as probe::Peak>::run(20_000),
             other => unreachable!("{} has no dot products", other.name()),
         }

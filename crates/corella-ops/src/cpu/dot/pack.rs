@@ -24,7 +24,7 @@ const GROUP: usize = 16;
 const BLOCK: usize = STEP * NR;
 
 /// A group's step: 16 registers of 32 numbers.
-type Square = [__m512i; GROUP];
+pub type Square = [__m512i; GROUP];
 
 /// A 32-bit mask of the first `n` elements.
 #[inline(always)]
@@ -37,7 +37,7 @@ fn first(n: usize) -> u32 {
 /// # Safety
 /// AVX-512 F.
 #[inline(always)]
-unsafe fn transpose(r: Square) -> Square {
+pub unsafe fn transpose(r: Square) -> Square {
     // SAFETY: the caller's promise.
     unsafe {
         // Pairs of rows by dwords, then pairs of pairs by quadwords: lane l of u[4g + c] is column 4l + c of rows 4g .. 4g+4.

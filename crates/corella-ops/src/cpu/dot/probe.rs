@@ -15,11 +15,11 @@ pub trait Peak: DotKernel {
     unsafe fn run(steps: usize) -> usize;
 }
 
-impl Peak for Amx {
+impl Peak for Amx<1> {
     unsafe fn run(steps: usize) -> usize {
         // SAFETY: permitted (the caller's promise); only tile registers change, which are this block's alone.
         unsafe {
-            Amx::begin();
+            Amx::<1>::begin();
             asm!(
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
                 "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
@@ -35,7 +35,7 @@ impl Peak for Amx {
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack, nomem),
             );
-            Amx::end();
+            Amx::<1>::end();
         }
         // Four products of 16 × 32 by 32 × 16 in each step.
         steps * 4 * 2 * 16 * 16 * 32

@@ -1,7 +1,7 @@
 //! Products with weights in floating point: F32, F16 and BF16, converted to f32 as they are read.
 //!
-//! 16 rows of the matrix make a panel, k after k; of BF16, two k side by side, as dot-product instructions want them. Over 32
-//! steps of k, the even and the odd products are added up by themselves, each in ascending order, and both sums are then added
+//! 16 rows of the matrix make a panel, k after k; of BF16, two k side by side, and both panels of a pair pair by pair, as
+//! products with instructions for BF16 want them (see [`super::brain`]). Over 32 steps of k, the even and the odd products are added up by themselves, each in ascending order, and both sums are then added
 //! to the result: an order that does not depend on the number of rows.
 
 use super::super::path::Path;
@@ -18,27 +18,32 @@ pub const RUN: usize = 32;
 /// Rows of a tile at most.
 pub const ROWS: usize = 4;
 
-/// Bytes of a panel of `cols` weights along k; of BF16 an odd k is filled up with a zero.
+/// Bytes of a panel of `cols` weights along k; of BF16 filled up with zeros to whole runs.
 pub fn panel_bytes(format: WeightFormat, cols: usize) -> usize {
-    PANEL * format.block_bytes() * if format == WeightFormat::Bf16 { cols.next_multiple_of(2) } else { cols }
+    PANEL * format.block_bytes() * if format == WeightFormat::Bf16 { cols.next_multiple_of(RUN) } else { cols }
 }
 
-/// Where weight k of column `lane` lies.
+/// Where panel `p` of a pair begins.
+pub fn panel(format: WeightFormat, cols: usize, p: usize) -> usize {
+    p * if format == WeightFormat::Bf16 { 2 * 2 * PANEL } else { panel_bytes(format, cols) }
+}
+
+/// Where weight k of column `lane` of a panel lies.
 fn at(format: WeightFormat, k: usize, lane: usize) -> usize {
     match format {
-        WeightFormat::Bf16 => 2 * ((k / 2 * PANEL + lane) * 2 + k % 2),
+        WeightFormat::Bf16 => 2 * ((k / 2 * COLUMNS + lane) * 2 + k % 2),
         _ => format.block_bytes() * (k * PANEL + lane),
     }
 }
 
-/// Writes a row of the file as column `lane`.
+/// Writes a row of the file as column `lane` of a panel.
 pub fn write_lane(format: WeightFormat, panel: &mut [u8], lane: usize, row: &[u8]) {
     for (k, bytes) in row.chunks_exact(format.block_bytes()).enumerate() {
         panel[at(format, k, lane)..][..bytes.len()].copy_from_slice(bytes);
     }
 }
 
-/// Reads column `lane` as f32.
+/// Reads column `lane` of a panel as f32.
 pub fn read_lane(format: WeightFormat, panel: &[u8], lane: usize, out: &mut [f32]) {
     for (k, out) in out.iter_mut().enumerate() {
         let bytes = &panel[at(format, k, lane)..];
@@ -66,13 +71,13 @@ pub fn pair(format: WeightFormat, path: Path, x: &[f32], cols: usize, pair: &[u8
     assert!((1..=ROWS).contains(&c.len()), "a tile of {} rows", c.len());
     #[cfg(target_arch = "x86_64")]
     if path.vectors() == Vectors::Avx512 {
-        let w = std::array::from_fn(|p| pair.as_ptr().wrapping_add(p * bytes));
+        let w = std::array::from_fn(|p| pair.as_ptr().wrapping_add(panel(format, cols, p)));
         let tile = float512::Pair { x: x.as_ptr(), x_row: cols, cols, w, c: c.as_mut_ptr().cast() };
         // SAFETY: rows, panels and sums as asserted; the path exists only after its features were detected.
         return unsafe { float512::pair(format, c.len(), tile) };
     }
     for p in 0..PAIR {
-        let tile = Tile { x, x_row: cols, cols, panel: &pair[p * bytes..][..bytes] };
+        let tile = Tile { x, x_row: cols, cols, panel: &pair[panel(format, cols, p)..] };
         let mut sums = [[0.0; PANEL]; ROWS];
         let sums = &mut sums[..c.len()];
         match format {
@@ -149,7 +154,7 @@ fn body<const F: u8, const R: usize, const FUSED: bool>(tile: Tile<'_>, c: &mut 
 fn weights<const F: u8, const FUSED: bool>(panel: &[u8], k: usize, cols: usize) -> [[f32; PANEL]; 2] {
     let mut out = [[0.0; PANEL]; 2];
     if F == BRAIN {
-        let pairs = &panel[k * PANEL * 2..][..PANEL * 4];
+        let pairs = &panel[k * COLUMNS * 2..][..PANEL * 4];
         for (lane, w) in pairs.chunks_exact(4).enumerate() {
             let both = u32::from_le_bytes([w[0], w[1], w[2], w[3]]);
             (out[0][lane], out[1][lane]) = (f32::from_bits(both << 16), f32::from_bits(both & 0xffff_0000));

@@ -82,7 +82,7 @@ unsafe fn weights<const F: u8>(panel: *const u8, k: usize, both: bool) -> (__m51
                 (half(at), if both { half(at.add(PANEL)) } else { none })
             }
             _ => {
-                let bits = _mm512_loadu_si512(panel.cast::<u16>().add(k * PANEL).cast());
+                let bits = _mm512_loadu_si512(panel.cast::<u16>().add(k * COLUMNS).cast());
                 let high = _mm512_and_si512(bits, _mm512_set1_epi32(-65536));
                 (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(high))
             }
@@ -95,6 +95,8 @@ unsafe fn weights<const F: u8>(panel: *const u8, k: usize, both: bool) -> (__m51
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn kernel<const F: u8, const R: usize>(pair: Pair) {
     let bytes = if F == SINGLE { 4 } else { 2 };
+    // Bytes from one k to the next.
+    let step = bytes * if F == BRAIN { COLUMNS } else { PANEL };
     // SAFETY: the caller's promises; prefetches read nothing.
     unsafe {
         for first in (0..pair.cols).step_by(RUN) {
@@ -104,7 +106,7 @@ unsafe fn kernel<const F: u8, const R: usize>(pair: Pair) {
                 let both = k + 1 < end;
                 for p in 0..PAIR {
                     for line in (0..2 * PANEL * bytes).step_by(VECTOR) {
-                        let at = pair.w[p].wrapping_add(k * PANEL * bytes + line + AHEAD);
+                        let at = pair.w[p].wrapping_add(k * step + line + AHEAD);
                         _mm_prefetch::<_MM_HINT_T0>(at.cast());
                     }
                 }

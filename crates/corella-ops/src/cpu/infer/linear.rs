@@ -1,16 +1,21 @@
 //! Products of rows with packed weights: which thread computes which panels with which kernel.
 
+use super::super::gemm::Workers;
 use super::super::path::Path;
 use super::super::pool::Pool;
 use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
 use super::activations::Activations;
+#[cfg(target_arch = "x86_64")]
+use super::brain;
 use super::kernel::{Integers, Side, Step};
 use super::layout::{COLUMNS, Layout, PAIR, UNIT};
 use super::tiles::{FEW, Tiles};
 use super::weight::Weight;
 use super::{float, shares};
 use crate::contract_infer::Store;
+#[cfg(target_arch = "x86_64")]
+use crate::quant::WeightFormat;
 
 /// One of the layers of a call.
 pub struct Layer<'a> {
@@ -31,6 +36,10 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
     assert!(out.len() >= n * width && x.len() >= n * c, "{n} rows of {c} and {width}");
     if n == 0 {
         return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if c > 0 && path.has_split_product() && layers.iter().all(|layer| layer.w.format == WeightFormat::Bf16) {
+        return brain::linear(pool, path, out, x, n, layers, store);
     }
     let kernels = Integers::on(path);
     let tiles = kernels.tiles().filter(|_| n > FEW);
@@ -59,7 +68,7 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
     // For each stretch the pairs of panels of all layers, in one region.
     let pairs: Vec<(&Part<'_>, usize)> =
         parts.iter().flat_map(|part| (0..part.w.pair_count()).map(move |pair| (part, pair))).collect();
-    shares::run(pool, n.div_ceil(rows) * pairs.len(), &|task| {
+    shares::run(Workers::Pool(pool), n.div_ceil(rows) * pairs.len(), &|task| {
         let (stretch, i) = (task / pairs.len(), task % pairs.len());
         let (part, pair) = pairs[i];
         let range = stretch * rows..((stretch + 1) * rows).min(n);

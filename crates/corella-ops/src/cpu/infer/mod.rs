@@ -7,6 +7,8 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod batch;
+#[cfg(target_arch = "x86_64")]
+mod brain;
 mod float;
 #[cfg(target_arch = "x86_64")]
 mod float512;
@@ -18,7 +20,7 @@ mod paged;
 mod pages;
 mod portable;
 pub mod probe;
-mod shares;
+pub mod shares;
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod vnni;

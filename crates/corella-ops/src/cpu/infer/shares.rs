@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::pool::Pool;
+use super::super::gemm::Workers;
 
 /// The tasks of a share that nobody has taken: the first, and the one behind the last.
 struct Share(AtomicU64);
@@ -26,12 +26,12 @@ impl Share {
 }
 
 /// Runs `job(0) … job(tasks - 1)`, each once. A thread's tasks ascend one by one as long as it works on its own share.
-pub fn run(pool: &Pool, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
-    let threads = pool.threads().min(tasks).max(1);
+pub fn run(workers: Workers<'_>, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
+    let threads = workers.threads().min(tasks).max(1);
     assert!(u32::try_from(tasks).is_ok(), "{tasks} tasks");
     let cut = |t: usize| (tasks * t / threads) as u32;
     let shares: Vec<Share> = (0..threads).map(|t| Share::new(cut(t)..cut(t + 1))).collect();
-    pool.run(threads, &|thread| {
+    workers.run(threads, &|thread| {
         while let Some(task) = shares[thread].take(true) {
             job(task as usize);
         }
@@ -47,6 +47,7 @@ pub fn run(pool: &Pool, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use super::super::super::pool::Pool;
     use super::*;
 
     #[test]
@@ -55,7 +56,7 @@ mod tests {
             let pool = Pool::new(threads);
             for tasks in (0..40).chain([1000]) {
                 let hits: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-                run(&pool, tasks, &|task| {
+                run(Workers::Pool(&pool), tasks, &|task| {
                     hits[task].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(hits.iter().all(|hits| hits.load(Ordering::Relaxed) == 1), "{tasks} on {threads}");

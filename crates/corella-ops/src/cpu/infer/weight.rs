@@ -1,6 +1,10 @@
 //! A matrix that is only read: packed row by row as it is loaded.
 
 use super::super::array::Array;
+#[cfg(target_arch = "x86_64")]
+use super::super::bf16::Bf16;
+#[cfg(target_arch = "x86_64")]
+use super::super::dot::{Panels, STEP};
 use super::super::pool::Pool;
 use super::super::zeros;
 use super::layout::{COLUMNS, Layout, PAIR, PANEL};
@@ -58,10 +62,7 @@ impl Weight {
                 let place = (row % COLUMNS / PANEL, row % PANEL);
                 match layout {
                     Some(layout) => pack::write_lane(format, layout, &mut pair, place, bytes, cols),
-                    None => {
-                        let panel = pair.len() / PAIR;
-                        float::write_lane(format, &mut pair[place.0 * panel..][..panel], place.1, bytes);
-                    }
+                    None => float::write_lane(format, &mut pair[float::panel(format, cols, place.0)..], place.1, bytes),
                 }
             }
         });
@@ -88,12 +89,22 @@ impl Weight {
         std::array::from_fn(|p| pair.as_ptr().wrapping_add(p * pair.len() / PAIR))
     }
 
+    /// A matrix in BF16 as products in that format read it.
+    #[cfg(target_arch = "x86_64")]
+    pub fn bf16_panels(&self) -> Panels<'_> {
+        assert_eq!(self.format, WeightFormat::Bf16, "weights in BF16");
+        // SAFETY: any two bytes are a BF16, and nothing is written while they are borrowed.
+        let (before, numbers, behind) = unsafe { self.pairs.align_to::<Bf16>() };
+        assert!(before.is_empty() && behind.is_empty(), "arrays begin at a cache line");
+        Panels::new(numbers, self.rows, self.cols.next_multiple_of(STEP))
+    }
+
     /// Row `row`, dequantised exactly.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let (pair, place) = (self.pair(row / COLUMNS), (row % COLUMNS / PANEL, row % PANEL));
         match self.layout {
             Some(layout) => pack::read_lane(self.format, layout, pair, place, out),
-            None => float::read_lane(self.format, &pair[place.0 * pair.len() / PAIR..], place.1, out),
+            None => float::read_lane(self.format, &pair[float::panel(self.format, self.cols, place.0)..], place.1, out),
         }
     }
 }
