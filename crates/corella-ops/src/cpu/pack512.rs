@@ -36,7 +36,7 @@ unsafe fn load<T: Number>(from: *const T, mask: u16) -> __m512 {
     }
 }
 
-/// [`super::pack::pack`] where outer indices are columns of the matrix in memory: `width` of `w` are inside, w ≤ 32.
+/// [`super::pack::pack`] where outer indices are columns of the matrix in memory: `width` of `w` are inside.
 ///
 /// # Safety
 /// AVX-512 F, BW and VL.
@@ -48,7 +48,7 @@ pub unsafe fn columns<T: Number>(
     (outer, width): (usize, usize),
     (k0, depth): (usize, usize),
 ) {
-    assert!(width <= w && w <= 2 * LANES);
+    assert!(width <= w);
     for (k, to) in to.chunks_exact_mut(w).take(depth).enumerate() {
         let row = &from.row(k0 + k)[outer..][..width];
         for at in (0..w).step_by(LANES) {

@@ -216,7 +216,7 @@ impl QueryBlock {
                     let a = Single { at: a[key..].as_ptr(), row, step: 1 };
                     let b = Rows { at: b[skip..].as_ptr(), row: QUERIES };
                     // SAFETY: n keys (assertion above, size of p and dp) and hs rows of the turned arrays.
-                    unsafe { product(path, c, a, b, hs, Start::Zero) };
+                    unsafe { product(path, c, a, b, hs, Start::ZERO) };
                 }
             }
             hide_future(p, k0, t0, f32::NEG_INFINITY);
@@ -230,12 +230,12 @@ impl QueryBlock {
                     let a = Single { at: a[score..].as_ptr(), row: QUERIES, step: 1 };
                     let b = Rows { at: b[skip * row..].as_ptr(), row };
                     // SAFETY: n keys (assertion above, size of p and dp); queries from `skip` on exist.
-                    unsafe { product(path, c, a, b, queries - skip, Start::Sums) };
+                    unsafe { product(path, c, a, b, queries - skip, Start::SUMS) };
                 }
                 let c = Block { at: self.dq[skip * row..].as_mut_ptr(), row, rows: queries - skip, columns: row };
                 let a = Single { at: dp[score..].as_ptr(), row: 1, step: QUERIES };
                 let b = Rows { at: k[key..].as_ptr(), row };
-                let start = if k0 == keys.start && i == 0 { Start::Zero } else { Start::Sums };
+                let start = if k0 == keys.start && i == 0 { Start::ZERO } else { Start::SUMS };
                 // SAFETY: as above.
                 unsafe { product(path, c, a, b, n, start) };
             }

@@ -127,7 +127,7 @@ fn block(
             let a = Single { at: k[first * row..].as_ptr(), row, step: 1 };
             let b = Rows { at: q[skip..].as_ptr(), row: QUERIES };
             // SAFETY: n keys of k and of the scores, hs rows of q (assertion above).
-            unsafe { product(path, c, a, b, hs, Start::Zero) };
+            unsafe { product(path, c, a, b, hs, Start::ZERO) };
         }
         hide_future(scores, k0, t0, f32::NEG_INFINITY);
         // SAFETY: features as the path says; slices of whole registers.
@@ -137,9 +137,9 @@ fn block(
             let a = Single { at: v[first * row..].as_ptr(), row: 1, step: row };
             let b = Rows { at: scores[(first - k0) * QUERIES + skip..].as_ptr(), row: QUERIES };
             let start = match (k0, i) {
-                (0, 0) => Start::Zero,
-                (_, 0) => Start::Scaled(state.factor[skip..].as_ptr()),
-                _ => Start::Sums,
+                (0, 0) => Start::ZERO,
+                (_, 0) => Start::scaled(state.factor[skip..].as_ptr()),
+                _ => Start::SUMS,
             };
             // SAFETY: n keys of v and of the scores, hs rows of sums (assertion above).
             unsafe { product(path, c, a, b, n, start) };

@@ -36,14 +36,35 @@ pub struct Rows {
 }
 
 /// What a block holds before.
-#[derive(Clone, Copy)]
-pub enum Start {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
     /// Nothing that counts.
     Zero,
     /// Sums to add to.
     Sums,
     /// Sums to add to, each column multiplied by a factor first.
-    Scaled(*const f32),
+    Scaled,
+}
+
+/// How sums start. The pointer has a value in each case: in an enum's case without one the compiler's code may branch on what
+/// is not set, to no effect, and valgrind reports it.
+#[derive(Clone, Copy)]
+pub struct Start {
+    before: Before,
+    /// The factors of the columns, if sums are scaled.
+    factors: *const f32,
+}
+
+impl Start {
+    /// The block holds nothing that counts.
+    pub const ZERO: Start = Start { before: Before::Zero, factors: std::ptr::null() };
+    /// The block holds sums to add to.
+    pub const SUMS: Start = Start { before: Before::Sums, factors: std::ptr::null() };
+
+    /// The block holds sums to add to, each column to be multiplied by a factor first.
+    pub fn scaled(factors: *const f32) -> Start {
+        Start { before: Before::Scaled, factors }
+    }
 }
 
 with_simd! {
@@ -63,10 +84,7 @@ with_simd! {
             unsafe {
                 let c = Block { at: c.at.add(column), ..c };
                 let b = Rows { at: b.at.add(column), ..b };
-                let start = match start {
-                    Start::Scaled(factors) => Start::Scaled(factors.add(column)),
-                    other => other,
-                };
+                let start = Start { factors: start.factors.wrapping_add(column), ..start };
                 match n {
                     1 => column_of_tiles::<S, 1>(c, a, b, depth, start),
                     2 => column_of_tiles::<S, 2>(c, a, b, depth, start),
@@ -119,10 +137,10 @@ unsafe fn tile<S: Simd, const R: usize, const N: usize>(
         for (i, row) in sums.iter_mut().enumerate() {
             for (j, sum) in row.iter_mut().enumerate() {
                 let at = c.add(i * c_row + j * S::LANES);
-                match start {
-                    Start::Zero => {}
-                    Start::Sums => *sum = S::load(at),
-                    Start::Scaled(factors) => *sum = S::mul(S::load(at), S::load(factors.add(j * S::LANES))),
+                match start.before {
+                    Before::Zero => {}
+                    Before::Sums => *sum = S::load(at),
+                    Before::Scaled => *sum = S::mul(S::load(at), S::load(start.factors.add(j * S::LANES))),
                 }
             }
         }
