@@ -173,6 +173,10 @@ fn broken_gguf_vocabularies_are_refused() {
     assert!(matches!(error(&|v| v.token_types = Some(vec![])), FormatError::LengthMismatch { found: 0, .. }));
     assert!(matches!(error(&|v| v.scores = None), FormatError::LengthMismatch { .. }));
     assert!(matches!(error(&|v| v.eos = Some(100_000)), FormatError::IdOutOfRange { .. }));
+    assert!(matches!(
+        error(&|v| v.tokens[2] = "<s>".to_owned()),
+        FormatError::DuplicateToken { first: 1, second: 2, .. }
+    ));
     assert!(matches!(error(&|v| v.model = "bert".to_owned()), FormatError::Unsupported { .. }));
     assert!(matches!(error(&|v| v.tokens[3] = "x".to_owned()), FormatError::MissingByte { byte: 0 }));
     assert!(matches!(

@@ -1,5 +1,7 @@
 //! Vocabularies whose tokens carry scores: SentencePiece's, and those made from them.
 
+use rustc_hash::FxHashMap;
+
 use super::super::Level;
 use super::super::char_level::{Normalizer, Pieces, SPACE};
 use super::super::error::FormatError;
@@ -34,8 +36,15 @@ pub fn scored(
     let mut byte_ids = [None; 256];
     let mut pieces =
         Pieces { vocab_size: tokens.len(), ids: Default::default(), byte_ids: None, unk, fuse_unk: true, normalizer };
+    let mut written = FxHashMap::default();
     for (token, id) in tokens.iter().zip(0u32..) {
         let byte = byte_of(token).filter(|_| kind(id) == Kind::Byte);
+        // As other files write it: there each name has one id.
+        let name =
+            byte.map_or_else(|| token.replace(' ', SPACE.encode_utf8(&mut [0; 4])), |byte| format!("<0x{byte:02X}>"));
+        if let Some(first) = written.insert(name, id) {
+            return Err(FormatError::DuplicateToken { token: token.clone(), first, second: id });
+        }
         match byte {
             Some(byte) => {
                 byte_ids[usize::from(byte)] = Some(id);
@@ -43,9 +52,7 @@ pub fn scored(
             }
             None if kind(id) == Kind::Text => {
                 vocab.push(token.replace(SPACE, " ").as_bytes())?;
-                if let Some(first) = pieces.ids.insert(token, id) {
-                    return Err(FormatError::DuplicateToken { token: token.clone(), first, second: id });
-                }
+                pieces.ids.insert(token, id);
             }
             None => {
                 vocab.push(token.as_bytes())?;
