@@ -59,7 +59,8 @@ export async function tokenize(text, signal) {
 
 /**
  * Streams a completion. `onTokens(index, tokens)` gets what each chunk brought for sample `index`; returns
- * { finish: [reason by sample], usage, seed }. Aborting the signal ends the work on the server too.
+ * { finish: [reason by sample], usage, seed, speed }, the speed in tokens per second as the server measured it, if it did.
+ * Aborting the signal ends the work on the server too.
  */
 export async function complete(prompt, options, onTokens, signal) {
   const body = { prompt, stream: true, stream_options: { include_usage: true }, ...options };
@@ -68,12 +69,14 @@ export async function complete(prompt, options, onTokens, signal) {
   const finish = [];
   let usage = null;
   let seed = null;
+  let speed = null;
   let healed = "";
   for await (const event of events(response.body)) {
     if (event === "[DONE]") break;
     const data = JSON.parse(event);
     if (data.error) throw new ApiError(500, data.error.message);
     usage = data.usage ?? usage;
+    speed = data.timings?.predicted_per_second ?? speed;
     seed = data.corella?.seed ?? seed;
     healed = data.corella?.healed?.[0] ?? healed;
     for (const choice of data.choices ?? []) {
@@ -83,7 +86,7 @@ export async function complete(prompt, options, onTokens, signal) {
       if (choice.finish_reason) finish[choice.index] = choice.finish_reason;
     }
   }
-  return { finish, usage, seed };
+  return { finish, usage, seed, speed };
 }
 
 /** The data fields of a stream of server-sent events. */

@@ -225,10 +225,10 @@ async function generate() {
     box.followEnd();
   };
   const one = async (ask, model) => {
-    const { finish, seed } = await api.complete(prompt, ask.request, (index, found) => sink(model, index, found), running.signal);
+    const { finish, seed, speed } = await api.complete(prompt, ask.request, (index, found) => sink(model, index, found), running.signal);
     const facts = (id, i) => past.document.nodes[id] && past.amend(state.changeNode(past.document, id, { finish: finish[i] ?? null, seed, sample: i }));
     ids[model]?.forEach(facts);
-    return { finish, seed };
+    return { finish, seed, speed };
   };
   const results = await Promise.allSettled(asked.map(one));
   const failure = results.find((r) => r.status === "rejected")?.reason;
@@ -236,7 +236,9 @@ async function generate() {
   else if (failure) say(failure.message + (failure.retryAfter ? ` Try again in ${failure.retryAfter} s.` : ""), true);
   else {
     const seconds = (performance.now() - (first ?? started)) / 1000;
-    const speed = count > 1 && seconds > 0 ? ` · ${(count / seconds).toFixed(0)} tokens/s · first after ${Math.round((first ?? started) - started)} ms` : "";
+    // Several may arrive in one piece, so that the page's own clock shows too much.
+    const rate = results.length === 1 && results[0].value.speed ? results[0].value.speed : count / seconds;
+    const speed = count > 1 && seconds > 0 ? ` · ${rate.toFixed(0)} tokens/s · first after ${Math.round((first ?? started) - started)} ms` : "";
     const reasons = [...new Set(results.flatMap((r) => r.value.finish))].map(reason).join(", ");
     const seed = results.length === 1 && results[0].value.seed !== null ? ` · seed ${results[0].value.seed}` : "";
     say(`${count} token${count === 1 ? "" : "s"}${speed} · ended: ${reasons || "nothing to add"}${seed}`);

@@ -45,7 +45,7 @@ function draw() {
     { points: updates.map((r) => [r.step, r.loss]) }, { className: "val", points: valid.map((r) => [r.step, r.val_loss]) },
   ], "Loss by update", width));
   byId("speed").replaceChildren(lineChart([{ points: updates.map((r) => [r.step, r.tokens_per_second]) }], "Tokens per second by update", width));
-  byId("samples").replaceChildren(...samples.slice(-60).reverse().map((s) => el("div", { className: "sample" }, el("small", {}, "update " + s.step), ((s.prompt ?? "") + s.text).replace(/^\s*\n/, ""))));
+  byId("samples").replaceChildren(...samples.slice(-60).reverse().map((s) => el("div", { className: "sample" }, el("small", {}, "update " + s.step), ((s.prompt ?? "") + s.text).replace(/^\s*\n/, "") || "(the page ended at once)")));
   byId("plan").textContent = plan;
 }
 
