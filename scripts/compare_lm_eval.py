@@ -4,8 +4,9 @@
 
 MODEL is a Hugging Face folder. DATA holds hellaswag/, llm-foundry/ and mmlu/ with the sets in the form of llm-foundry (gzipped
 JSON lines); they are rewritten into the form of the hub's data sets, which lm-eval's own templates read. Every log-likelihood
-must agree within 1e-3 of its size (or of 1), accuracies exactly: keys and values are cached in f16 here. Exit code 1 on a difference. lm-eval is the slow part: with
---kept its results are written into a folder and taken from there the next time.
+must agree within 1e-3 of its size (or of 1), accuracies exactly: keys and values are cached in f16 here. Items that lm-eval refuses
+(lm_eval_local.py says which) are left out on both sides. Exit code 1 on a difference. lm-eval is the slow part: with --kept its
+results are written into a folder and taken from there the next time.
 """
 import argparse
 import gzip
@@ -80,8 +81,9 @@ def theirs(name, args, folder):
     for subject, scores in found.items():
         for place, log_probs in zip(places[subject], scores["log_probs"]):
             logs[place] = log_probs
-    acc = sum(scores["acc"] * scores["items"] for scores in found.values()) / len(lines)
-    return dict(acc=acc, acc_norm=None, perplexity=None, log_probs=logs, items=len(lines))
+    items = sum(scores["items"] for scores in found.values())
+    acc = sum(scores["acc"] * scores["items"] for scores in found.values()) / items
+    return dict(acc=acc, acc_norm=None, perplexity=None, log_probs=logs, items=items)
 
 
 def kept(name, args, folder):
@@ -96,10 +98,13 @@ def kept(name, args, folder):
     return json.loads(path.read_text())
 
 
-def ours(name, args, folder):
+def ours(name, args, folder, judged):
+    """Scores here of the items that lm-eval judges."""
     task, items = name.removesuffix("_5_shot"), folder / f"{name}.items.jsonl"
-    command = [args.program, "eval", args.model, "--task", f"{task}={args.data}/{FILES[name]}.jsonl.gz", "--items", items, "--json"]
-    command += ["--limit", str(args.limit or 0)]
+    lines = rows(f"{args.data}/{FILES[name]}.jsonl.gz", args.limit)
+    assert len(lines) == len(judged), f"{name}: {len(lines)} items here, {len(judged)} there"
+    file = write(folder / f"{name}.jsonl", [line for line, log in zip(lines, judged) if log])
+    command = [args.program, "eval", args.model, "--task", f"{task}={file}", "--items", items, "--limit", "0", "--json"]
     if name in SHOTS:
         command += ["--shots", "5", "--shots-from", f"{task}={args.data}/{SHOTS[name]}.jsonl.gz"]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -109,9 +114,8 @@ def ours(name, args, folder):
 
 def compare(name, a, b):
     """A row of the table, and whether they agree."""
-    assert len(a["log_probs"]) == len(b["log_probs"]), f"{name}: {len(a['log_probs'])} items here, {len(b['log_probs'])} there"
     worst, far = 0.0, 0
-    for number, (x, y) in enumerate(zip(a["log_probs"], b["log_probs"])):
+    for number, (x, y) in enumerate(zip(a["log_probs"], [log for log in b["log_probs"] if log], strict=True)):
         gap = max(abs(p - q) / max(abs(q), 1.0) for p, q in zip(x, y, strict=True))
         worst = max(worst, gap)
         if gap > LARGEST_GAP:
@@ -122,7 +126,8 @@ def compare(name, a, b):
     if b["perplexity"] is not None:
         same &= abs(a["perplexity"] / b["perplexity"] - 1) < 5 * LARGEST_GAP
     pair = lambda key: "–" if b[key] is None else f"{a[key]:.6g} / {b[key]:.6g}"
-    return f"| {name} | {b['items']} | {pair('acc')} | {pair('acc_norm')} | {pair('perplexity')} | {worst:.1e} | {far} |", same
+    items = f"{b['items']} of {len(b['log_probs'])}"
+    return f"| {name} | {items} | {pair('acc')} | {pair('acc_norm')} | {pair('perplexity')} | {worst:.1e} | {far} |", same
 
 
 def main():
@@ -140,7 +145,8 @@ def main():
     equal = True
     for name in args.tasks.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            row, same = compare(name, ours(name, args, Path(folder)), kept(name, args, Path(folder)))
+            there = kept(name, args, Path(folder))
+            row, same = compare(name, ours(name, args, Path(folder), there["log_probs"]), there)
         print(row, flush=True)
         equal &= same
     sys.exit(0 if equal else 1)

@@ -18,6 +18,7 @@ use corella_text::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::console::warn;
 use crate::plan::RunPlan;
 use crate::spikes::SpikeDetector;
 
@@ -185,7 +186,7 @@ pub fn latest(dir: &Path) -> Result<Option<Whole>, TrainError> {
         match verify(&path) {
             Ok(state) => return Ok(Some(Whole { path, state })),
             Err(error) => {
-                eprintln!("warning: passing over a damaged checkpoint: {error}");
+                warn(&format!("passing over a damaged checkpoint: {error}"));
                 damaged = Some(error.to_string());
             }
         }

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::console::warn;
+
 /// Shell commands. They find the run in the environment: CORELLA_RUN (folder), CORELLA_STEP, CORELLA_CHECKPOINT (folder,
 /// where there is one) and CORELLA_ERROR (on a failure).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +40,7 @@ impl Commands {
             let started = shell(command, run, step).env("CORELLA_CHECKPOINT", checkpoint).spawn();
             match started {
                 Ok(child) => self.running = Some(child),
-                Err(error) => eprintln!("warning: on_checkpoint could not be started: {error}"),
+                Err(error) => warn(&format!("on_checkpoint could not be started: {error}")),
             }
         }
     }
@@ -49,8 +51,8 @@ impl Commands {
         if let Some(command) = &self.plan.on_failure {
             match shell(command, run, step).env("CORELLA_ERROR", error).status() {
                 Ok(status) if status.success() => {}
-                Ok(status) => eprintln!("warning: on_failure ended with {status}"),
-                Err(error) => eprintln!("warning: on_failure could not be started: {error}"),
+                Ok(status) => warn(&format!("on_failure ended with {status}")),
+                Err(error) => warn(&format!("on_failure could not be started: {error}")),
             }
         }
     }
@@ -60,8 +62,8 @@ impl Commands {
         if let Some(mut child) = self.running.take() {
             match child.wait() {
                 Ok(status) if status.success() => {}
-                Ok(status) => eprintln!("warning: on_checkpoint ended with {status}"),
-                Err(error) => eprintln!("warning: on_checkpoint: {error}"),
+                Ok(status) => warn(&format!("on_checkpoint ended with {status}")),
+                Err(error) => warn(&format!("on_checkpoint: {error}")),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The line that each update prints.
 
+use std::io::Write;
+
 use crate::step::StepReport;
 
 /// `step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 (-0.55z) | lr 3.00e-4 | 812.33 ms | 123.4 GFLOP/s | 5043 tok/s | 1.2% | eta 13m02s`
@@ -33,6 +35,9 @@ pub fn line(
     }
     if let Some(loss) = report.val_loss {
         line += &format!(" | val {loss:.6}");
+        if let Some(standing) = &report.standing {
+            line += &format!(" {} ({:+.3})", standing.verdict.word(), standing.above);
+        }
     }
     for (name, score) in &report.scores {
         line += &format!(" | {name} {score:.4}");
@@ -45,6 +50,11 @@ pub fn line(
 
 fn score(z: Option<f64>) -> String {
     z.map(|z| format!(" ({z:+.2}z)")).unwrap_or_default()
+}
+
+/// Prints a warning. Where nobody takes it (a terminal whose connection broke), the run goes on.
+pub fn warn(what: &str) {
+    let _ = writeln!(std::io::stderr(), "warning: {what}");
 }
 
 /// `9s`, `13m02s`, `4h05m`, `12d03h`.
@@ -61,6 +71,7 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Standing, Verdict};
     use crate::{Skip, StepParts};
 
     #[test]
@@ -79,13 +90,20 @@ mod tests {
             z_norm: None,
             skipped: Some(Skip::NormSpike),
             val_loss: Some(6.5),
+            standing: Some(Standing {
+                verdict: Verdict::Behind,
+                curve: "a curve".to_owned(),
+                above: 0.2,
+                expected: 6.3,
+                band: 0.1,
+            }),
             scores: [("piqa/acc".to_owned(), 0.5)].into(),
             elapsed: 6.0,
             time: 0.0,
         };
         assert_eq!(
             line(&report, 1000, 25e6, 0.5, Some(24.0)),
-            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | $0.0400 | val 6.500000 | piqa/acc 0.5000 | SKIPPED: norm spike"
+            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | $0.0400 | val 6.500000 behind (+0.200) | piqa/acc 0.5000 | SKIPPED: norm spike"
         );
     }
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::Verdict;
+
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -41,6 +43,9 @@ pub struct Heartbeat {
     pub loss: Option<f64>,
     /// Last validation loss.
     pub val_loss: Option<f64>,
+    /// How the last validation loss stands beside the reference curve, where there is one.
+    #[serde(default)]
+    pub standing: Option<Verdict>,
     /// Mean seconds of an update of this session.
     pub seconds_per_step: Option<f64>,
     /// Seconds until the last update.
@@ -82,4 +87,43 @@ pub fn describe(dir: &Path) -> String {
     let last =
         beat.checkpoint.map_or("there is no checkpoint yet".to_owned(), |c| format!("the last whole one is {c}"));
     format!("{doing}{pace}; {last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_checkpoint_in_time_is_said_with_the_last_whole_one() {
+        let dir = std::env::temp_dir().join(format!("corella-heartbeat-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("made");
+        assert_eq!(describe(&dir), "the run has not begun to train");
+        let mut beat = Heartbeat {
+            state: RunState::Training,
+            pid: 1,
+            step: 7,
+            steps: 9,
+            loss: None,
+            val_loss: None,
+            standing: None,
+            seconds_per_step: Some(45.0),
+            eta_seconds: None,
+            elapsed_seconds: 0.0,
+            dollars: None,
+            checkpoint: Some("out/step-6".to_owned()),
+            trouble: None,
+            time: 0.0,
+        };
+        write(&dir, &beat);
+        let said = describe(&dir);
+        assert!(
+            said.contains("forward and backward pass") && said.contains("45.0 s") && said.contains("out/step-6"),
+            "{said}"
+        );
+        (beat.state, beat.checkpoint) = (RunState::Saving, None);
+        write(&dir, &beat);
+        let said = describe(&dir);
+        assert!(said.contains("the disk is slow") && said.contains("there is no checkpoint yet"), "{said}");
+        fs::remove_dir_all(&dir).expect("removed");
+    }
 }

@@ -30,7 +30,7 @@ pub struct Sample {
 pub struct Event {
     /// Updates made before.
     pub step: u64,
-    /// started, resumed, skipped, checkpoint, trouble, stopped, finished or failed.
+    /// started, resumed, skipped, track (how it stands beside a reference curve), checkpoint, trouble, stopped, finished or failed.
     pub event: String,
     /// More about it.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -13,11 +13,12 @@ use crate::TrainError;
 use crate::checkpoint::{self, State};
 use crate::clock::Clock;
 use crate::commands::Commands;
+use crate::console::warn;
 use crate::folder::RunFolder;
 use crate::heartbeat::{self, Heartbeat, RunState};
 use crate::log::{Event, JsonLines, Sample};
 use crate::plan::RunPlan;
-use crate::report::{self, tensorboard::EventFile};
+use crate::report::{self, Curve, Standing, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::{StepReport, step};
 use crate::validate::validation_loss;
@@ -45,7 +46,7 @@ pub trait Hooks {
     }
     /// Something went wrong that does not end the run.
     fn on_trouble(&mut self, what: &str) {
-        eprintln!("warning: {what}");
+        warn(what);
     }
 }
 
@@ -80,6 +81,8 @@ pub struct Outcome {
     pub val_loss: Option<f64>,
     /// The checkpoint with the lowest validation loss, and that loss.
     pub best: Option<(PathBuf, f64)>,
+    /// How the last validation loss stands beside the reference curve, where there is one.
+    pub standing: Option<Standing>,
     /// Seconds of training, over all sessions.
     pub seconds: f64,
 }
@@ -119,6 +122,9 @@ struct Session<'a> {
     val_loss: Option<f64>,
     /// Validation loss of the weights as they are.
     rating: Option<f64>,
+    /// The curve that judges this run.
+    reference: Option<Curve>,
+    standing: Option<Standing>,
     saved: Option<(u64, PathBuf)>,
     failed_saves: u32,
     trouble: Option<String>,
@@ -171,6 +177,8 @@ impl<'a> Session<'a> {
             began: Instant::now(),
             first: done,
             rating: val_loss,
+            reference: report::judge(&run.plan)?,
+            standing: None,
             run,
             hooks,
             stop,
@@ -233,6 +241,7 @@ impl<'a> Session<'a> {
             self.loss = Some(report.loss).filter(|loss| loss.is_finite());
             if validated(self.done) {
                 report.val_loss = self.validate();
+                report.standing = report.val_loss.and_then(|loss| self.judge(loss));
             }
             (report.elapsed, report.time) = (self.clock.elapsed(), self.clock.wall());
             if due(out.eval_every, self.done) {
@@ -262,7 +271,8 @@ impl<'a> Session<'a> {
         self.samples.flush()?;
         let best = checkpoint::best(&self.checkpoints())?;
         let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
-        Ok(Outcome { step: self.done, finished, checkpoint, val_loss: self.val_loss, best, seconds })
+        let (val_loss, standing) = (self.val_loss, self.standing.take());
+        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, seconds })
     }
 
     fn stopped(&self) -> bool {
@@ -296,12 +306,29 @@ impl<'a> Session<'a> {
         self.rating
     }
 
+    /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.
+    fn judge(&mut self, loss: f64) -> Option<Standing> {
+        let tokens = self.done * self.run.plan.train.batch_tokens as u64;
+        let standing = self.reference.as_ref()?.standing(tokens as f64, loss);
+        if let Some(now) = &standing
+            && self.standing.as_ref().is_none_or(|before| before.verdict != now.verdict)
+        {
+            self.event("track", &now.to_string());
+        }
+        self.standing = standing.clone().or(self.standing.take());
+        standing
+    }
+
     /// Measures the validation loss that is due at a beginning, or that a signal cut short before it was in the log.
     fn catch_up_validation(&mut self) {
+        if let Some(loss) = self.rating {
+            self.judge(loss);
+        }
         if self.log.last_of(self.done).is_some_and(|line| !line["val_loss"].is_null()) {
             return;
         }
         let Some(loss) = self.rating.or_else(|| self.validate()) else { return };
+        self.judge(loss);
         let mut line = self.log.last_of(self.done).cloned();
         let written = match &mut line {
             None => self.log.write(&serde_json::json!({"step": self.done, "val_loss": loss})),
@@ -423,6 +450,7 @@ impl<'a> Session<'a> {
             steps,
             loss: self.loss,
             val_loss: self.val_loss,
+            standing: self.standing.as_ref().map(|standing| standing.verdict),
             seconds_per_step,
             eta_seconds: seconds_per_step.map(|s| s * steps.saturating_sub(self.done) as f64),
             elapsed_seconds,

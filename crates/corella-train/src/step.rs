@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::plan::RunPlan;
+use crate::report::Standing;
 use crate::schedule::learning_rate;
 use crate::spikes::{Skip, SpikeDetector};
 
@@ -46,6 +47,9 @@ pub struct StepReport {
     /// Validation loss after the update, where measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// How it stands beside the reference curve, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
     /// Scores of evaluations after the update, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scores: BTreeMap<String, f64>,
@@ -141,6 +145,7 @@ pub fn step(
         z_norm: verdict.z_norm,
         skipped: verdict.skip,
         val_loss: None,
+        standing: None,
         scores: BTreeMap::new(),
         elapsed: 0.0,
         time: 0.0,

@@ -35,12 +35,29 @@ impl Hooks for Watch<'_> {
     fn on_checkpoint(&mut self, _: &Path) {}
 }
 
-fn folder(name: &str) -> PathBuf {
+/// A place for a folder that goes with the test.
+struct Folder(PathBuf);
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn folder(name: &str) -> Folder {
     let dir = std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id()));
     if dir.exists() {
         std::fs::remove_dir_all(&dir).expect("removed");
     }
-    dir
+    Folder(dir)
 }
 
 fn run(dir: &Path, resume: bool) -> Run {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::prepare::PrepareArgs;
+use crate::commands::prepare::{PrepareArgs, bytes};
 use crate::commands::tokenizer::TokenizerCommand;
 use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
@@ -190,6 +190,9 @@ pub struct TrainArgs {
     /// Sequences per forward and backward pass, or `auto`: as many as fit into the memory
     #[arg(long, value_parser = |text: &str| corella_train::parse_micro_batch(text))]
     pub micro_batch: Option<usize>,
+    /// Memory that `--micro-batch auto` may fill, for example 8GiB [default: 80 % of what is free]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub memory: Option<usize>,
     /// Dollars per hour of the whole machine, for the bill
     #[arg(long)]
     pub price: Option<f64>,

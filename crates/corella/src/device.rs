@@ -132,7 +132,7 @@ mod tests {
     use corella_train::RunPlan;
 
     use super::{card_memory, known_card};
-    use crate::commands::plan::{check_memory, settle_micro_batch};
+    use crate::commands::plan::{check_memory, memory_budget, settle_micro_batch};
     use crate::shape::ModelShape;
 
     #[test]
@@ -155,7 +155,8 @@ mod tests {
     fn the_124m_recipe_fits_consumer_cards() {
         for (free, expected) in [(12_000_000_000, 16), (24_000_000_000, 32), (5_000_000_000, 4)] {
             let (mut plan, config) = recipe(include_str!("../../../runs/gpt2-124m.toml"));
-            settle_micro_batch(&mut plan, Some(free), |plan, b| card_memory(plan, &config, b).total).expect("fits");
+            let budget = memory_budget(None, Some(free));
+            settle_micro_batch(&mut plan, budget, |plan, b| card_memory(plan, &config, b).total).expect("fits");
             assert_eq!(plan.train.micro_batch, expected, "{free} bytes");
         }
     }
@@ -164,7 +165,8 @@ mod tests {
     fn what_does_not_fit_is_refused_with_the_numbers() {
         let (mut plan, config) = recipe(include_str!("../../../runs/gpt2-1558m.toml"));
         let bytes = |plan: &RunPlan, b| card_memory(plan, &config, b).total;
-        let refused = settle_micro_batch(&mut plan, Some(24_000_000_000), bytes).expect_err("18 bytes per parameter");
+        let refused = settle_micro_batch(&mut plan, memory_budget(None, Some(24_000_000_000)), bytes);
+        let refused = refused.expect_err("18 bytes per parameter");
         assert!(refused.to_string().contains("GiB of memory") && refused.to_string().contains("hint:"), "{refused}");
         assert!(check_memory(bytes(&plan, 1), Some(80_000_000_000)).is_ok());
     }

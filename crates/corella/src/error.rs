@@ -91,6 +91,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             TrainError::Diverged(_) => {
                 Some("lower --lr or lengthen --warmup-steps, and go on from the last checkpoint with --resume")
             }
+            TrainError::Plan { .. } => Some(
+                "`corella train --help` names every flag; the run files in runs/ show every key, and flags win over them",
+            ),
             _ => None,
         };
     }
@@ -120,6 +123,7 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             Some("choose a folder that you may write to with --out")
         }
+        ErrorKind::NotFound => Some("look at the path: nothing is there by this name, or a folder above it is missing"),
         ErrorKind::NotADirectory => Some("a part of the path is a file; choose another folder with --out"),
         _ => None,
     }

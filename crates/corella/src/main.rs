@@ -2,6 +2,9 @@
 //!
 //! This crate parses what the user typed, calls the libraries, and prints. Exit codes: 0 done, 1 failed, 2 usage.
 
+#[macro_use]
+mod output;
+
 mod cli;
 mod commands;
 mod device;

@@ -4,9 +4,10 @@
 mod common;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, done, logged, losses, signal, small_run, start, tiny_run, wait_for};
+use common::{CORELLA, Folder, done, logged, losses, signal, small_run, start, tiny_run, wait_for};
 use serde_json::Value;
 
 /// Kills; the moments are drawn with a fixed seed, but what the process is doing then differs from machine to machine.
@@ -104,6 +105,23 @@ fn sigterm_writes_a_checkpoint_and_the_run_goes_on_from_it() {
     done(&[endless(&text, &out, &steps), vec!["--resume"]].concat());
     done(&endless(&text, &whole.display().to_string(), &steps));
     assert_eq!(losses(&whole), losses(&stopped));
+}
+
+#[test]
+fn a_run_whose_terminal_is_gone_goes_on_and_a_hangup_leaves_a_checkpoint() {
+    let folder = Folder::new("hangup");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run"));
+    let out = run.display().to_string();
+    let args = tiny_run(&data, &out, "1000000000");
+    let mut command = Command::new(CORELLA);
+    let mut child = command.args(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    let seen = logged(&run);
+    wait_for(&mut child, "updates without a reader", || logged(&run) > seen + 20);
+    signal(&child, "HUP");
+    assert!(child.wait().expect("ended").success());
+    let made = losses(&run).len() - 1;
+    assert!(checkpoint_names(&run).contains(&format!("step-{made:08}")), "{:?}", checkpoint_names(&run));
 }
 
 #[test]

@@ -78,6 +78,18 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
+fn an_automatic_micro_batch_fills_the_memory_that_it_is_given() {
+    let plan = |memory: &str| {
+        let shape = ["plan", "--model", "gpt2-124m", "--tokens", "65536", "--batch-tokens", "65536"];
+        json(&done(&[&shape[..], &["--micro-batch", "auto", "--memory", memory, "--json"]].concat()))
+    };
+    let total = |plan: &Value| plan["memory_bytes"]["total"].as_u64().expect("bytes");
+    let (small, large) = (plan("4GiB"), plan("12GiB"));
+    assert!(total(&small) <= 4 << 30 && total(&large) <= 12 << 30, "{small} {large}");
+    assert_eq!((small["micro_batch"].as_u64(), large["micro_batch"].as_u64()), (Some(4), Some(16)));
+}
+
+#[test]
 fn an_automatic_micro_batch_trains_and_is_written_down() {
     let folder = Folder::new("auto");
     let text = folder.text().display().to_string();

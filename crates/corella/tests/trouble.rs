@@ -153,6 +153,20 @@ fn a_checkpoint_that_cannot_be_written_is_tried_again_after_the_users_command() 
 }
 
 #[test]
+fn a_run_is_not_taken_for_text() {
+    let folder = Folder::new("run-as-text");
+    let (data, run) = (text(&folder.data()), text(&folder.join("run")));
+    done(&tiny_run(&data, &run, "1"));
+    let output = corella(&["train", &run, "--out", &text(&folder.join("other"))]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("is a run") && stderr(&output).contains("hint: go on with it"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn a_folder_that_may_not_be_written_is_named() {
     let folder = Folder::new("unwritable");
     let data = text(&folder.data());

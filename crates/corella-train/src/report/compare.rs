@@ -98,6 +98,7 @@ pub fn comparison(records: &[Record]) -> String {
     };
     let by_time = |r: &Record| r.rows.iter().filter_map(|row| Some((row.elapsed / 60.0, row.val_loss?))).collect();
     let training = |r: &Record| r.updates().filter_map(|row| Some((row.tokens_seen as f64, row.loss?))).collect();
+    let norm = |r: &Record| r.updates().filter_map(|row| Some((row.step as f64, row.norm?))).collect();
     let speed = |r: &Record| r.updates().filter_map(|row| Some((row.step as f64, row.tokens_per_second?))).collect();
     let charts = [
         Chart {
@@ -111,6 +112,7 @@ pub fn comparison(records: &[Record]) -> String {
         },
         chart("Validation loss by time", "minutes", series(&by_time, Look::Strong), Scale::Factors),
         chart("Training loss", "tokens", series(&training, Look::Faint), Scale::Factors),
+        chart("Gradient norm", "updates", series(&norm, Look::Faint), Scale::FromZero),
         chart("Tokens per second", "updates", series(&speed, Look::Faint), Scale::FromZero),
     ];
     let show = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
@@ -142,7 +144,7 @@ pub fn comparison(records: &[Record]) -> String {
         .collect();
     let names: Vec<String> = records.iter().map(Record::name).collect();
     let body = format!(
-        r#"<h1>{}</h1><p class="state">runs beside each other</p><table><tr><th>run</th><th class="n">updates</th><th class="n">tokens</th><th class="n">loss (last tenth)</th><th class="n">validation</th><th class="n">lowest</th><th class="n">tokens/s</th><th class="n">time</th></tr>{rows}</table><div class="charts">{}</div><h2>What differs in the plans</h2><table>{different}</table>"#,
+        r#"<h1>{}</h1><p class="state">runs beside each other</p><div class="scroll"><table class="figures"><tr><th>run</th><th class="n">updates</th><th class="n">tokens</th><th class="n">loss (last tenth)</th><th class="n">validation</th><th class="n">lowest</th><th class="n">tokens/s</th><th class="n">time</th></tr>{rows}</table></div><div class="charts">{}</div><h2>What differs in the plans</h2><div class="scroll"><table>{different}</table></div>"#,
         escape(&names.join(" · ")),
         charts.iter().map(Chart::html).collect::<String>()
     );

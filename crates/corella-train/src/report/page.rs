@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::axis::number;
 use super::chart::{Chart, Look, Scale, Series, escape};
 use super::record::Record;
-use super::reference::{Curve, Standing, curves};
+use super::reference::{Curve, Standing, Verdict, curves};
 use crate::TrainError;
 use crate::console::duration;
 use crate::heartbeat::RunState;
@@ -54,15 +54,8 @@ fn state(record: &Record, curves: &[Curve]) -> String {
     }
     match standing(record, curves) {
         Some(s) => {
-            let class = if s.word() == "behind" { "bad" } else { "good" };
-            let _ = write!(
-                text,
-                r#" · <span class="{class}">{}</span>: validation loss {:+.3} from the reference curve's {:.3} (another seed may lie {:.2} off)"#,
-                s.word(),
-                s.above,
-                s.expected,
-                s.band
-            );
+            let class = if s.verdict == Verdict::Behind { "bad" } else { "good" };
+            let _ = write!(text, r#" · <span class="{class}">{}</span>"#, escape(&s.to_string()));
         }
         None => text += " · no reference curve for this model, vocabulary and data",
     }

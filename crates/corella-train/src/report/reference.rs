@@ -1,6 +1,9 @@
 //! Curves of runs that went well, so that a user sees whether a new one is on track.
 
-use serde::Deserialize;
+use std::fmt::{self, Display};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::plan::RunPlan;
@@ -11,8 +14,8 @@ use crate::plan::RunPlan;
 pub struct Curve {
     /// What was trained, in a few words.
     pub name: String,
-    /// End of the path of its data.
-    pub data: String,
+    /// How paths of its data end, in whole names.
+    pub data: Vec<String>,
     /// Vocabulary: losses per token of another are not comparable.
     pub vocab_size: usize,
     /// Model that the band holds for; with another shape the curve is only shown.
@@ -29,6 +32,8 @@ pub struct Curve {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
+    /// How the model's name begins.
+    pub family: Family,
     /// Blocks.
     pub n_layer: usize,
     /// Width.
@@ -37,15 +42,43 @@ pub struct Shape {
     pub seq_len: usize,
 }
 
+/// A kind of model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// gpt2-…
+    Gpt2,
+    /// llama-…
+    Llama,
+}
+
 /// How a run stands beside a curve.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
+    /// In a word.
+    pub verdict: Verdict,
+    /// Name of the curve.
+    pub curve: String,
     /// Loss above the curve, in nats.
     pub above: f64,
     /// The curve's loss there.
     pub expected: f64,
     /// The band.
     pub band: f64,
+}
+
+/// Whether a validation loss lies in the band around a curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Within the band.
+    #[serde(rename = "on track")]
+    OnTrack,
+    /// Below the band.
+    #[serde(rename = "ahead")]
+    Ahead,
+    /// Above the band.
+    #[serde(rename = "behind")]
+    Behind,
 }
 
 #[derive(Deserialize)]
@@ -61,16 +94,23 @@ pub fn curves() -> Result<Vec<Curve>, TrainError> {
     Ok(table.curve)
 }
 
+/// The curve that judges a plan, where there is one.
+pub fn judge(plan: &RunPlan) -> Result<Option<Curve>, TrainError> {
+    Ok(curves()?.into_iter().find(|curve| curve.judges(plan)))
+}
+
 impl Curve {
     /// Whether the curve is of the data and vocabulary of a plan.
     pub fn is_of(&self, plan: &RunPlan) -> bool {
-        plan.data.path.trim_end_matches('/').ends_with(&self.data) && plan.model.vocab_size == self.vocab_size
+        let path = Path::new(&plan.data.path);
+        self.data.iter().any(|end| path.ends_with(end)) && plan.model.vocab_size == self.vocab_size
     }
 
     /// Whether its band holds for a plan.
     pub fn judges(&self, plan: &RunPlan) -> bool {
         let m = &plan.model;
-        self.is_of(plan) && self.shape == Shape { n_layer: m.n_layer, n_embd: m.n_embd, seq_len: m.seq_len }
+        let family = if m.name.starts_with("llama") { Family::Llama } else { Family::Gpt2 };
+        self.is_of(plan) && self.shape == Shape { family, n_layer: m.n_layer, n_embd: m.n_embd, seq_len: m.seq_len }
     }
 
     /// The loss after `tokens`, between the points; `None` outside of them.
@@ -89,18 +129,35 @@ impl Curve {
     /// How a loss after `tokens` stands beside the curve.
     pub fn standing(&self, tokens: f64, loss: f64) -> Option<Standing> {
         let expected = self.at(tokens)?;
-        Some(Standing { above: loss - expected, expected, band: self.band })
+        let above = loss - expected;
+        let verdict = match above {
+            above if above > self.band => Verdict::Behind,
+            above if above < -self.band => Verdict::Ahead,
+            _ => Verdict::OnTrack,
+        };
+        Some(Standing { verdict, curve: self.name.clone(), above, expected, band: self.band })
     }
 }
 
-impl Standing {
-    /// `on track`, `ahead` or `behind`.
-    pub fn word(&self) -> &'static str {
-        match self.above {
-            above if above > self.band => "behind",
-            above if above < -self.band => "ahead",
-            _ => "on track",
+impl Verdict {
+    /// As printed.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::OnTrack => "on track",
+            Verdict::Ahead => "ahead",
+            Verdict::Behind => "behind",
         }
+    }
+}
+
+impl Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Standing { verdict, curve, above, expected, band } = self;
+        let word = verdict.word();
+        write!(
+            f,
+            "{word}: {above:+.3} from the reference curve's {expected:.3} ({curve}; other seeds lie within {band})"
+        )
     }
 }
 
@@ -121,9 +178,9 @@ mod tests {
     fn a_loss_is_judged_by_the_curve_at_its_tokens() {
         let curve = Curve {
             name: String::new(),
-            data: "x".into(),
+            data: vec!["x".into()],
             vocab_size: 1,
-            shape: Shape { n_layer: 1, n_embd: 1, seq_len: 1 },
+            shape: Shape { family: Family::Gpt2, n_layer: 1, n_embd: 1, seq_len: 1 },
             band: 0.1,
             source: String::new(),
             points: vec![(0.0, 8.0), (100.0, 4.0), (10_000.0, 2.0)],
@@ -131,7 +188,27 @@ mod tests {
         assert_eq!(curve.at(50.0), Some(6.0));
         assert_eq!(curve.at(1000.0), Some(3.0), "half of the way in the logarithm");
         assert_eq!(curve.at(20_000.0), None);
-        let word = |loss| curve.standing(1000.0, loss).expect("inside").word();
+        let word = |loss| curve.standing(1000.0, loss).expect("inside").verdict.word();
         assert_eq!([word(3.05), word(3.2), word(2.8)], ["on track", "behind", "ahead"]);
+    }
+
+    /// Every run file here trains what one of the curves is of, so that its user is told how the run stands.
+    #[test]
+    fn the_run_files_have_the_curves_that_were_measured_with_them() {
+        let of = |name: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runs").join(name);
+            let plan = RunPlan::from_toml(&std::fs::read_to_string(path).expect("read")).expect("a plan");
+            judge(&plan).expect("curves").map(|curve| curve.name)
+        };
+        for (file, start) in [
+            ("tour.toml", "the tour"),
+            ("shakespeare-laptop.toml", "Tiny Shakespeare"),
+            ("novels-beside-pytorch.toml", "novels in the order"),
+            ("llama-novels.toml", "novels, a Llama"),
+            ("gpt2-124m.toml", "GPT-2 124M"),
+        ] {
+            assert!(of(file).is_some_and(|name| name.starts_with(start)), "{file}: {:?}", of(file));
+        }
+        assert_eq!(of("gpt2-1558m.toml"), None, "another shape is not judged");
     }
 }

@@ -165,13 +165,16 @@ pub fn load_task(text: &str, limit: usize) -> Result<(Task, Vec<Item>)> {
 
 /// The task and the path of `FILE` or `TASK=FILE`.
 fn task_file(text: &str) -> Result<(Task, &Path)> {
-    let unknown = |asked: &str| Failure::usage(corella_eval::EvalError::UnknownTask { asked: asked.to_owned() });
+    let unknown = |asked: &str| {
+        Failure::usage(corella_eval::EvalError::UnknownTask { asked: asked.to_owned() })
+            .hint("name the task: hellaswag=FILE")
+    };
     match text.split_once('=') {
         Some((name, path)) => Ok((Task::from_name(name).ok_or_else(|| unknown(name))?, Path::new(path))),
         None => {
             let path = Path::new(text);
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let task = Task::of_file(&name).ok_or_else(|| unknown(&name).hint("name the task: hellaswag=FILE"))?;
+            let task = Task::of_file(&name).ok_or_else(|| unknown(&name))?;
             Ok((task, path))
         }
     }

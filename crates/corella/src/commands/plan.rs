@@ -88,7 +88,8 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     let work = workload(&plan, &config);
     let (machine, memory_available) = match &args.gpu {
         Some(text) => {
-            let machine = Machine::parse(text).map_err(Failure::usage)?;
+            let machine = Machine::parse(text)
+                .map_err(|e| Failure::usage(e).hint("--gpu takes a number of cards and a name: 8xH100"))?;
             let bytes = (machine.card.memory_gb * 1e9) as u64;
             (machine, Some(bytes))
         }
@@ -103,7 +104,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         false => plan_memory(plan, &config, b),
     };
     if plan.train.micro_batch == 0 {
-        let budget = memory_available.map_or(u64::MAX, |bytes| (bytes as f64 * MEMORY_SHARE) as u64);
+        let budget = memory_budget(args.train.memory, memory_available).unwrap_or(u64::MAX);
         let sequences = plan.train.batch_tokens / plan.model.seq_len / machine.cards as usize;
         let fits = largest_micro_batch(sequences, budget, |b| bytes(&plan, b).total);
         plan.train.micro_batch = fits.unwrap_or(1);
@@ -112,7 +113,9 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     let memory_bytes = bytes(&plan, plan.train.micro_batch);
     let mfu = args.mfu.or((!on_gpu).then_some(machine.card.share));
     let (price_per_hour, price_from) = price(args, &plan, &machine)?;
-    let mut bill = bill(&work, &machine, mfu, price_per_hour).map_err(Failure::usage)?;
+    let mut bill = bill(&work, &machine, mfu, price_per_hour).map_err(|e| {
+        Failure::usage(e).hint("--mfu is a part of the cards' peak: 0.4 to 0.5 is good, 1 is the limit")
+    })?;
     if let Some(watts) = plan.cost.watts {
         bill.energy_kwh = Some(watts * bill.hours / 1000.0);
     }
@@ -225,24 +228,29 @@ pub fn plan_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes
     config.memory(shape(plan, b), plan_recompute(plan), plan.train.dtype).into()
 }
 
-/// Replaces a micro-batch of 0 (`auto`) by the largest that fits into most of the available memory.
+/// Bytes that an automatic micro-batch may fill: what was asked for, else most of what is available.
+pub fn memory_budget(asked: Option<usize>, available: Option<u64>) -> Option<u64> {
+    let usual = || available.map(|bytes| (bytes as f64 * MEMORY_SHARE) as u64);
+    asked.map(|bytes| bytes as u64).or_else(usual)
+}
+
+/// Replaces a micro-batch of 0 (`auto`) by the largest that fits into the budget.
 ///
 /// `bytes` is the memory of a plan with a number of sequences per pass.
 pub fn settle_micro_batch(
     plan: &mut RunPlan,
-    available: Option<u64>,
+    budget: Option<u64>,
     bytes: impl Fn(&RunPlan, usize) -> u64,
 ) -> Result<()> {
     if plan.train.micro_batch > 0 {
         return Ok(());
     }
-    let budget = available.map_or(u64::MAX, |bytes| (bytes as f64 * MEMORY_SHARE) as u64);
     let sequences = plan.train.batch_tokens / plan.model.seq_len;
-    let fits = largest_micro_batch(sequences, budget, |b| bytes(plan, b));
+    let fits = largest_micro_batch(sequences, budget.unwrap_or(u64::MAX), |b| bytes(plan, b));
     plan.train.micro_batch = match fits {
         Some(b) => b,
         None => {
-            check_memory(bytes(plan, 1), Some(budget))?;
+            check_memory(bytes(plan, 1), budget)?;
             1
         }
     };
@@ -334,7 +342,8 @@ fn print(d: &Document) {
         None => {}
     }
     println!(
-        "time: {:.2} hours on {} ({} peak in {}, {}, at {:.1} % utilisation, {})",
+        "time: {} ({:.2} hours) on {} ({} peak in {}, {}, at {:.1} % utilisation, {})",
+        corella_train::console::duration(d.bill.hours * 3600.0),
         d.bill.hours,
         d.machine,
         if d.peak_tflops < 10.0 {
@@ -352,6 +361,9 @@ fn print(d: &Document) {
     }
     if let Some(energy) = d.bill.energy_kwh {
         println!("energy: at most {energy:.1} kWh");
+    }
+    if d.bill.dollars.is_none() || d.bill.energy_kwh.is_none() {
+        println!("dollars and energy of this machine: say --price (dollars an hour) and --watts");
     }
     for scale in &d.scale {
         let split = if scale.sequences_per_card < 1.0 { " (fewer sequences in an update than cards)" } else { "" };

@@ -44,14 +44,14 @@ pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
     let found = summaries(&records);
     let differ = if records.len() > 1 { differences(&records) } else { Vec::new() };
     if common.json {
-        let tracks: Vec<_> = records.iter().map(track).collect::<Result<_>>()?;
+        let tracks: Vec<_> = records.iter().map(standing).collect::<std::result::Result<_, _>>()?;
         println!("{}", serde_json::json!({"runs": found, "tracks": tracks, "differences": differ, "page": page}));
         return Ok(());
     }
     for (record, summary) in records.iter().zip(&found) {
         print(summary);
-        if let Some(track) = track(record)? {
-            println!("    {track}");
+        if let Some(standing) = standing(record)? {
+            println!("    {standing}");
         }
     }
     for (key, values) in differ {
@@ -59,13 +59,6 @@ pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
     }
     println!("wrote {}", page.display());
     Ok(())
-}
-
-/// How a run stands beside the curve that judges it, in a sentence.
-fn track(record: &Record) -> Result<Option<String>> {
-    Ok(standing(record)?.map(|s| {
-        format!("{}: {:+.3} from the reference curve's {:.3} (band {:.2})", s.word(), s.above, s.expected, s.band)
-    }))
 }
 
 fn print(s: &Summary) {

@@ -19,7 +19,7 @@ use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport};
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_task, task_scores};
-use crate::commands::plan::{check_memory, plan_recompute, print_run, settle_micro_batch};
+use crate::commands::plan::{check_memory, memory_budget, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::run_plan::{Wanted, wanted};
 use crate::commands::serve::Settings;
 use crate::device::TrainDevice;
@@ -35,7 +35,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     // First of all: whether the device is there is known at once, and the data may take a while.
     let device = TrainDevice::choose(common)?;
     let (mut plan, dir, data) = resolve(args, common)?;
-    let mut run = build(&mut plan, dir, data, args.resume, device, common.json)?;
+    let mut run = build(&mut plan, dir, data, args.resume, device, args.memory, common.json)?;
     let stop = stop_flag(&run.dir)?;
     let site = args.serve.map(|address| Site::of_run(Some(address), &run.dir)).transpose()?;
     let mut hooks = Console::new(&run, common.json);
@@ -82,13 +82,14 @@ fn finish(plan: &RunPlan, dir: &Path, outcome: &Outcome, common: &Common) -> Res
             serde_json::json!({"state": word, "step": outcome.step, "val_loss": outcome.val_loss,
                 "checkpoint": outcome.checkpoint,
                 "best": outcome.best.as_ref().map(|(path, val_loss)| serde_json::json!({"checkpoint": path, "val_loss": val_loss})),
-                "seconds": outcome.seconds, "dollars": dollars, "energy_kwh": energy_kwh})
+                "standing": outcome.standing, "seconds": outcome.seconds, "dollars": dollars, "energy_kwh": energy_kwh})
         );
     } else {
         println!("{word} after {} steps; {}", outcome.step, outcome.checkpoint.display());
         if let Some((path, loss)) = outcome.best.as_ref().filter(|(path, _)| *path != outcome.checkpoint) {
             println!("lowest validation loss {loss:.4}: {}", path.display());
         }
+        print_standing(outcome);
         println!(
             "bill: {} for {} tokens{}{}",
             corella_train::console::duration(outcome.seconds),
@@ -105,11 +106,28 @@ fn finish(plan: &RunPlan, dir: &Path, outcome: &Outcome, common: &Common) -> Res
     Ok(())
 }
 
+/// How a run stands at its end.
+pub fn print_standing(outcome: &Outcome) {
+    match (&outcome.standing, outcome.val_loss) {
+        (Some(standing), _) => println!("{standing}"),
+        (None, Some(_)) => {
+            println!("no reference curve for this model on these data; `corella report A B` compares runs")
+        }
+        (None, None) => {}
+    }
+}
+
 /// The plan, the run folder, and the data.
 fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Dataset)> {
     let Wanted { mut plan, source, dir } = wanted(args, common)?;
     if source.as_os_str().is_empty() {
         return Err(Failure::usage("nothing to train on").hint("corella train FILE.txt, or --data tiny-internet"));
+    }
+    if source.join("run.toml").is_file() {
+        return Err(Failure::usage(format!("{} is a run, not text to train on", source.display())).hint(format!(
+            "go on with it: --out {0} --resume; start from its weights: --init-from {0}",
+            source.display()
+        )));
     }
     let kept = dir.join("tokenizer.json");
     // A resumed run keeps the vocabulary that it began with.
@@ -120,17 +138,21 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
     Ok((plan, dir, data))
 }
 
-/// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused.
+/// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused;
+/// `memory` is what an automatic micro-batch may fill.
 pub fn build(
     plan: &mut RunPlan,
     dir: PathBuf,
     data: Dataset,
     resume: bool,
     device: TrainDevice,
+    memory: Option<usize>,
     quiet: bool,
 ) -> Result<Run> {
     let config = ModelShape::of(&plan.model)?;
-    settle_micro_batch(plan, device.available(), |plan, b| device.memory(plan, &config, b).total)?;
+    settle_micro_batch(plan, memory_budget(memory, device.available()), |plan, b| {
+        device.memory(plan, &config, b).total
+    })?;
     plan.check()?;
     let memory = device.memory(plan, &config, plan.train.micro_batch);
     check_memory(memory.total, device.available())?;

@@ -49,6 +49,14 @@ impl Drop for Folder {
     }
 }
 
+/// Removes a folder of all tests when their process is gone, however it ended: a shell waits for the end of its input.
+#[cfg(unix)]
+pub fn remove_at_the_end(folder: &Folder) -> Child {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "read _; rm -rf \"$0\""]).arg(&folder.0);
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell")
+}
+
 /// Runs the program to its end.
 pub fn corella(args: &[&str]) -> Output {
     Command::new(CORELLA).args(args).output().expect("the program starts")

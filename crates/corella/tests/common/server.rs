@@ -8,20 +8,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{CORELLA, Folder, done, json, small_run};
+use super::{CORELLA, Folder, done, json, remove_at_the_end, small_run};
 
 /// A model that was trained for a moment; all tests serve the same one.
 pub fn model() -> &'static str {
-    static MODEL: OnceLock<(Folder, String)> = OnceLock::new();
+    static MODEL: OnceLock<(Child, String)> = OnceLock::new();
     &MODEL
         .get_or_init(|| {
             let folder = Folder::new("serve");
+            // A static value is never dropped, so the folder would stay.
+            let remover = remove_at_the_end(&folder);
             let text = folder.text().display().to_string();
             let run = folder.join("run").display().to_string();
             let mut args = small_run(&text, &run, "30");
             args.extend(["--seq-len", "256", "--micro-batch", "1"]);
             done(&args);
-            (folder, run)
+            std::mem::forget(folder);
+            (remover, run)
         })
         .1
 }

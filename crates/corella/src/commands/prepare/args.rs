@@ -104,13 +104,16 @@ impl PrepareArgs {
     /// The options for the library.
     pub fn options(&self, threads: usize) -> Result<PrepareOptions> {
         if !(0.0..1.0).contains(&self.val_fraction) {
-            return Err(Failure::usage(format!("--val-fraction {} is not in 0 .. 1", self.val_fraction)));
+            return Err(Failure::usage(format!("--val-fraction {} is not in 0 .. 1", self.val_fraction))
+                .hint("the part of the texts that is kept for validation, for example 0.01"));
         }
         if !(0.1..=1.0).contains(&self.similarity) {
-            return Err(Failure::usage(format!("--similarity {} is not in 0.1 .. 1", self.similarity)));
+            return Err(Failure::usage(format!("--similarity {} is not in 0.1 .. 1", self.similarity))
+                .hint("1 is equal; 0.7 to 0.8 are usual"));
         }
         if self.max_document < 1024 {
-            return Err(Failure::usage(format!("--max-document {} is below 1 KiB", self.max_document)));
+            return Err(Failure::usage(format!("--max-document {} is below 1 KiB", self.max_document))
+                .hint("for example --max-document 64MiB"));
         }
         for code in &self.language {
             known_language(code).map_err(|e| Failure::usage(e.to_string()))?;
@@ -152,7 +155,7 @@ fn shard_tokens(text: &str) -> std::result::Result<usize, String> {
 }
 
 /// A number of bytes, with K, M, G or T (powers of 1000) or KiB, MiB, GiB or TiB (powers of 1024).
-fn bytes(text: &str) -> std::result::Result<usize, String> {
+pub fn bytes(text: &str) -> std::result::Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: f64 = number.parse().map_err(|_| format!("{text} is no number of bytes"))?;

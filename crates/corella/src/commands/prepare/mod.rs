@@ -19,7 +19,7 @@ use crate::inputs::{
     TINY_INTERNET, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, pages_as_documents, source_files, tokenizer_for,
 };
 use crate::machine::peak_memory;
-pub use args::PrepareArgs;
+pub use args::{PrepareArgs, bytes};
 use console::Console;
 
 /// Runs the command.
