@@ -55,9 +55,9 @@ pub fn log_likelihood(model: &mut dyn TextModel, tokenizer: &Tokenizer, pair: &P
     model.reset();
     model.feed_each(&ids[..ids.len() - 1], &mut |i, logits| {
         if i + 1 >= first {
-            let target = ids[i + 1] as usize;
+            let (target, top) = (ids[i + 1] as usize, max(logits));
             found.log_prob += log_probability(logits, target);
-            found.greedy &= logits.iter().position(|l| *l == max(logits)) == Some(target);
+            found.greedy &= logits.iter().position(|l| *l == top) == Some(target);
         }
     });
     found

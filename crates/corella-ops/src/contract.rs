@@ -40,6 +40,16 @@ pub enum OpsError {
         /// Names that would work.
         available: String,
     },
+    /// A kind of cache that the backend does not have.
+    #[error("{device} keeps keys and values as {known}, not as {asked}")]
+    UnknownKvKind {
+        /// Which device refused.
+        device: &'static str,
+        /// Kind that was asked for.
+        asked: &'static str,
+        /// Kinds that would work.
+        known: String,
+    },
     /// A row of weights is not a whole number of the format's blocks.
     #[error("{what}: rows of {cols} weights cannot be {format}, whose blocks hold {block}")]
     RaggedRow {

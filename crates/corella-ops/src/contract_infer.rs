@@ -63,6 +63,8 @@ impl HeadDims {
 /// Number type of cached keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvKind {
+    /// As computed: for log-likelihoods that are compared with those of others.
+    F32,
     /// IEEE half precision.
     F16,
     /// The upper half of a single.
@@ -73,11 +75,12 @@ pub enum KvKind {
 
 impl KvKind {
     /// Every kind.
-    pub const ALL: [KvKind; 3] = [KvKind::F16, KvKind::Bf16, KvKind::Q8];
+    pub const ALL: [KvKind; 4] = [KvKind::F32, KvKind::F16, KvKind::Bf16, KvKind::Q8];
 
     /// Name as in options and messages.
     pub fn name(self) -> &'static str {
         match self {
+            KvKind::F32 => "f32",
             KvKind::F16 => "f16",
             KvKind::Bf16 => "bf16",
             KvKind::Q8 => "q8",
@@ -87,6 +90,7 @@ impl KvKind {
     /// Bytes that `hs` cached numbers take.
     pub fn bytes(self, hs: usize) -> usize {
         match self {
+            KvKind::F32 => 4 * hs,
             KvKind::F16 | KvKind::Bf16 => 2 * hs,
             KvKind::Q8 => hs + 4,
         }
@@ -95,6 +99,7 @@ impl KvKind {
     /// Rounds a head of keys or values (HS) to what the cache keeps: the definition that every backend follows.
     pub fn round(self, head: &mut [f32]) {
         match self {
+            KvKind::F32 => {}
             KvKind::F16 => head.iter_mut().for_each(|x| *x = f16_to_f32(f32_to_f16(*x))),
             KvKind::Bf16 => head.iter_mut().for_each(|x| *x = bf16_to_f32(f32_to_bf16(*x))),
             KvKind::Q8 => {
@@ -221,6 +226,10 @@ pub trait OpsInfer: OpsTrain {
     fn rope_rows(&self, qkv: &mut Self::Buf, batch: &Self::Batch, pairs: RopePairs, dims: HeadDims);
 
     // ---- paged attention ----------------------------------------------------------------------------------------
+    /// The kinds of cache that [`OpsInfer::kv_pages`] has.
+    fn kv_kinds() -> &'static [KvKind] {
+        &KvKind::ALL
+    }
     /// Pages for one layer. Their content is not defined until it is written.
     fn kv_pages(&self, dims: KvPagesDims) -> Result<Self::KvPages, OpsError>;
     /// Copies the keys and values of page `from` over page `to`: how a sequence goes on from a page that it shares.

@@ -66,6 +66,8 @@ pub struct Run {
     pub resume: bool,
     /// What the run is made with (program, machine), for its report.
     pub environment: BTreeMap<String, String>,
+    /// The curve that its validation losses are judged by.
+    pub reference: Option<Curve>,
 }
 
 /// How a run ended.
@@ -122,8 +124,6 @@ struct Session<'a> {
     val_loss: Option<f64>,
     /// Validation loss of the weights as they are.
     rating: Option<f64>,
-    /// The curve that judges this run.
-    reference: Option<Curve>,
     standing: Option<Standing>,
     saved: Option<(u64, PathBuf)>,
     failed_saves: u32,
@@ -177,7 +177,6 @@ impl<'a> Session<'a> {
             began: Instant::now(),
             first: done,
             rating: val_loss,
-            reference: report::judge(&run.plan)?,
             standing: None,
             run,
             hooks,
@@ -309,7 +308,7 @@ impl<'a> Session<'a> {
     /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.
     fn judge(&mut self, loss: f64) -> Option<Standing> {
         let tokens = self.done * self.run.plan.train.batch_tokens as u64;
-        let standing = self.reference.as_ref()?.standing(tokens as f64, loss);
+        let standing = self.run.reference.as_ref()?.standing(tokens as f64, loss);
         if let Some(now) = &standing
             && self.standing.as_ref().is_none_or(|before| before.verdict != now.verdict)
         {

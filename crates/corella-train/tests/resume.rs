@@ -9,6 +9,7 @@ use corella_model::{BatchShape, Dtype, Recompute, SpecialIds, TextModel, Weights
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::{Dataset, Order};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
+use corella_train::report::{Curve, Family, Shape};
 use corella_train::{
     CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport,
     TrainError, TrainPlan, train,
@@ -111,6 +112,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
         data: Dataset::from_parts(tokenizer, ids.clone(), ids),
         resume,
         environment: [("test".to_owned(), "yes".to_owned())].into(),
+        reference: None,
     }
 }
 
@@ -149,6 +151,49 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
             assert!(read(&parts) == read(&whole), "{file}");
         }
     }
+}
+
+/// Validation losses of log.jsonl, with the verdict where there is one.
+fn verdicts(dir: &Path) -> Vec<(u64, f64, Option<String>)> {
+    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
+    let rows = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
+    rows.filter_map(|row| {
+        let verdict = row["standing"]["verdict"].as_str().map(str::to_owned);
+        Some((row["step"].as_u64().expect("step"), row["val_loss"].as_f64()?, verdict))
+    })
+    .collect()
+}
+
+#[test]
+fn validation_losses_are_judged_while_a_run_goes_on_and_at_its_end() {
+    let (plain, judged) = (folder("plain"), folder("judged"));
+    go(&plain, false, u64::MAX);
+    let losses = verdicts(&plain);
+    assert!(losses.iter().all(|(_, _, verdict)| verdict.is_none()), "no curve, no verdict");
+    let of = |step: u64| losses.iter().find(|(s, _, _)| *s == step).expect("validated").1;
+    // The run is on the curve after 10 updates of 64 tokens, and a nat above it at the end.
+    let curve = Curve {
+        name: "a run that goes better".into(),
+        data: Vec::new(),
+        vocab_size: 300,
+        shape: Shape { family: Family::Gpt2, n_layer: 2, n_embd: 16, seq_len: 16 },
+        band: 0.5,
+        source: String::new(),
+        points: vec![(0.0, 5.7), (640.0, of(10)), (1280.0, of(20) - 1.0)],
+    };
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after: u64::MAX, stop: &stop };
+    let mut run = run(&judged, false);
+    run.reference = Some(curve);
+    let outcome = train(&mut run, &mut watch, &stop).expect("trains");
+    let found = verdicts(&judged);
+    let verdict = |step: u64| found.iter().find(|(s, _, _)| *s == step).and_then(|(_, _, v)| v.as_deref());
+    assert_eq!((verdict(5), verdict(10), verdict(20)), (None, Some("on track"), Some("behind")), "{found:?}");
+    let standing = outcome.standing.expect("a verdict");
+    assert!((standing.above - 1.0).abs() < 1e-9 && standing.to_string().starts_with("behind: +1.000"), "{standing}");
+    let read = |name: &str| std::fs::read_to_string(judged.join(name)).expect(name);
+    assert!(read("heartbeat.json").contains(r#""standing":"behind""#));
+    assert_eq!(read("events.jsonl").matches(r#""event":"track""#).count(), 2, "only what changes is an event");
 }
 
 #[test]

@@ -373,6 +373,8 @@ fn parse_bias(text: &str) -> Result<(u32, f32), String> {
 /// Number types of cached keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KvType {
+    /// As computed (on the processor)
+    F32,
     /// Half precision
     F16,
     /// The upper half of a single
@@ -384,6 +386,7 @@ pub enum KvType {
 impl From<KvType> for KvKind {
     fn from(name: KvType) -> KvKind {
         match name {
+            KvType::F32 => KvKind::F32,
             KvType::F16 => KvKind::F16,
             KvType::Bf16 => KvKind::Bf16,
             KvType::Q8 => KvKind::Q8,

@@ -13,7 +13,7 @@ pub use pages::KvPages;
 pub use weight::Weight;
 
 use corella_ops::{
-    BatchPlan, Dtype, HeadDims, KvPagesDims, Linear, OpsError, OpsInfer, RopePairs, Store, WeightFormat,
+    BatchPlan, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, RopePairs, Store, WeightFormat,
 };
 
 use crate::array::Buf;
@@ -72,7 +72,16 @@ impl OpsInfer for Cuda {
         self.turn_rows(qkv, batch, pairs, dims);
     }
 
+    fn kv_kinds() -> &'static [KvKind] {
+        &[KvKind::F16, KvKind::Bf16, KvKind::Q8]
+    }
+
     fn kv_pages(&self, dims: KvPagesDims) -> Result<KvPages, OpsError> {
+        if !Self::kv_kinds().contains(&dims.kind) {
+            let known: Vec<&str> = Self::kv_kinds().iter().map(|kind| kind.name()).collect();
+            let (asked, known) = (dims.kind.name(), known.join(", "));
+            return Err(OpsError::UnknownKvKind { device: "cuda", asked, known });
+        }
         KvPages::new(self.shared_driver(), dims).map_err(no_memory(dims.bytes(), "pages of keys and values"))
     }
 

@@ -26,14 +26,6 @@ struct QueryHeads {
 
 impl Argument for QueryHeads {}
 
-fn kind_name(kind: KvKind) -> &'static str {
-    match kind {
-        KvKind::F16 => "f16",
-        KvKind::Bf16 => "bf16",
-        KvKind::Q8 => "q8",
-    }
-}
-
 /// Query heads that a block takes with one reading of the keys.
 fn heads_together(group: usize) -> usize {
     match group {
@@ -76,7 +68,7 @@ impl Cuda {
         assert!(d.hs <= MOST_HS, "heads of up to {MOST_HS}");
         out.holds(n * d.nh * d.hs);
         qkv.holds(n * d.qkv());
-        let (kind, group) = (kind_name(dims.kind), d.nh / d.nkv);
+        let (kind, group) = (dims.kind.name(), d.nh / d.nkv);
         let (cache, plan) = (pages.argument(), batch.argument());
         let heads = QueryHeads { nh: d.nh as i32, nkv: d.nkv as i32, hs: d.hs as i32 };
         self.run(

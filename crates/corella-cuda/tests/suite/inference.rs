@@ -92,7 +92,7 @@ fn attention_of_parts(ops: &Cuda) {
 
 /// A copied page holds what the first one holds.
 pub fn a_copied_page_is_read_like_the_first(ops: &Cuda) {
-    for kind in KvKind::ALL {
+    for kind in Cuda::kv_kinds().iter().copied() {
         let (d, page_len) = (HeadDims { nh: 2, nkv: 1, hs: 24 }, 16);
         let dims = KvPagesDims { pages: 3, page_len, nkv: d.nkv, hs: d.hs, kind };
         let mut pages = ops.kv_pages(dims).expect("memory");

@@ -37,7 +37,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
             cases.push(Case::new(format!("rope_rows {pairs:?} {d:?}"), move |ops: &On<B>| rope(ops, pairs, d, rotary)));
         }
     }
-    for kind in KvKind::ALL {
+    for kind in B::kv_kinds().iter().copied() {
         for (nh, nkv, hs, page_len) in [(2, 2, 4, 16), (4, 1, 64, 32), (6, 2, 80, 64), (8, 2, 128, 16), (3, 3, 33, 48)]
         {
             let d = HeadDims { nh, nkv, hs };

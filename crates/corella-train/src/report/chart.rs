@@ -159,7 +159,7 @@ impl Drawing<'_> {
         let (x0, x1) = self.x.range();
         let frame = serde_json::json!({"x": [x0, x1], "series": data});
         format!(
-            r#"<div class="plot"><svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" aria-label="{title}" data-frame='{}'>{svg}<line class="cursor" y1="0" y2="{SIDE}" x1="-9" x2="-9"/></svg>{labels}</div>"#,
+            r#"<div class="plot"><svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" aria-label="{title}" data-frame='{}'>{svg}<line class="cursor" visibility="hidden" y1="0" y2="{SIDE}"/></svg>{labels}</div>"#,
             escape(&frame.to_string()),
         )
     }

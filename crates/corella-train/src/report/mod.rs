@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub use compare::{Summary, comparison, differences, summaries};
 pub use page::page;
 pub use record::{ENVIRONMENT, Record, Row};
-pub use reference::{Curve, Standing, Verdict, curves, judge};
+pub use reference::{Curve, Family, Shape, Standing, Verdict, curves, judge};
 
 use crate::TrainError;
 

@@ -126,8 +126,16 @@ impl Curve {
         Some(y0 + part * (y1 - y0))
     }
 
-    /// How a loss after `tokens` stands beside the curve.
+    /// Tokens from which on it judges: losses fall too fast before its first measurement of a trained model.
+    pub fn begins(&self) -> f64 {
+        self.points.iter().map(|(tokens, _)| *tokens).find(|tokens| *tokens > 0.0).unwrap_or(f64::INFINITY)
+    }
+
+    /// How a loss after `tokens` stands beside the curve, where it judges.
     pub fn standing(&self, tokens: f64, loss: f64) -> Option<Standing> {
+        if tokens < self.begins() {
+            return None;
+        }
         let expected = self.at(tokens)?;
         let above = loss - expected;
         let verdict = match above {
@@ -190,6 +198,7 @@ mod tests {
         assert_eq!(curve.at(20_000.0), None);
         let word = |loss| curve.standing(1000.0, loss).expect("inside").verdict.word();
         assert_eq!([word(3.05), word(3.2), word(2.8)], ["on track", "behind", "ahead"]);
+        assert_eq!(curve.standing(99.0, 4.0), None, "nothing was measured between no training and 100 tokens");
     }
 
     /// Every run file here trains what one of the curves is of, so that its user is told how the run stands.

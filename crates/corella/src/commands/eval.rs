@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use corella_eval::{Item, ItemScore, Shots, Task, TaskScore};
 use corella_eval::{negative_log_likelihood, read_items, score_item, summary};
-use corella_model::{OneSequence, StepOptions, TextModel};
+use corella_model::{KvKind, OneSequence, StepOptions, TextModel};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::cli::Common;
+use crate::cli::{Common, Device};
 use crate::error::{Failure, Result};
 use crate::model::{self, Invariance};
 
@@ -98,7 +98,10 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("a context of fewer than two tokens predicts nothing").hint("--context 2 or more"));
     }
     let rows = context.min(ROWS);
-    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, ..StepOptions::one_sequence(context) };
+    // Two choices may lie closer together than the rounding of keys and values to half precision.
+    let kv_kind = if common.device == Device::Cpu { KvKind::F32 } else { KvKind::F16 };
+    let one = StepOptions::one_sequence(context);
+    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, kv_kind, ..one };
     let step = model.load(common, options, Invariance::AsFast)?;
     let backend = step.backend_name();
     let mut model = OneSequence::new(step);

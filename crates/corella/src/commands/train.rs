@@ -15,6 +15,7 @@ use corella_ops::OpsTrain;
 use corella_server::{App, Loading};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
+use corella_train::report::judge;
 use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport};
 
 use crate::cli::{Common, TrainArgs};
@@ -45,7 +46,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         hooks.watched = Some(site.app());
     }
     let outcome = corella_train::train(&mut run, &mut hooks, &stop)?;
-    finish(&run.plan, &run.dir, &outcome, common)?;
+    finish(&run, &outcome, common)?;
     let dir = run.dir.clone();
     // The arenas of training go before the model is loaded for the playground.
     drop((run, hooks));
@@ -71,7 +72,8 @@ fn tasks(plan: &RunPlan) -> Result<Vec<(Task, Vec<Item>)>> {
     out.eval_tasks.iter().map(|task| load_task(task, out.eval_limit)).collect()
 }
 
-fn finish(plan: &RunPlan, dir: &Path, outcome: &Outcome, common: &Common) -> Result<()> {
+fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
+    let (plan, dir) = (&run.plan, &run.dir);
     let hours = outcome.seconds / 3600.0;
     let dollars = plan.cost.price_per_hour.map(|price| price * hours);
     let energy_kwh = plan.cost.watts.map(|watts| watts * hours / 1000.0);
@@ -89,7 +91,7 @@ fn finish(plan: &RunPlan, dir: &Path, outcome: &Outcome, common: &Common) -> Res
         if let Some((path, loss)) = outcome.best.as_ref().filter(|(path, _)| *path != outcome.checkpoint) {
             println!("lowest validation loss {loss:.4}: {}", path.display());
         }
-        print_standing(outcome);
+        print_standing(outcome, run.reference.is_some());
         println!(
             "bill: {} for {} tokens{}{}",
             corella_train::console::duration(outcome.seconds),
@@ -106,14 +108,14 @@ fn finish(plan: &RunPlan, dir: &Path, outcome: &Outcome, common: &Common) -> Res
     Ok(())
 }
 
-/// How a run stands at its end.
-pub fn print_standing(outcome: &Outcome) {
+/// How a run stands at its end; `judged` where there is a reference curve.
+pub fn print_standing(outcome: &Outcome, judged: bool) {
     match (&outcome.standing, outcome.val_loss) {
         (Some(standing), _) => println!("{standing}"),
-        (None, Some(_)) => {
-            println!("no reference curve for this model on these data; `corella report A B` compares runs")
+        (None, Some(_)) if !judged => {
+            println!("no reference curve for this model on these data; `corella report A B` compares runs");
         }
-        (None, None) => {}
+        (None, _) => {}
     }
 }
 
@@ -156,14 +158,22 @@ pub fn build(
     plan.check()?;
     let memory = device.memory(plan, &config, plan.train.micro_batch);
     check_memory(memory.total, device.available())?;
+    let reference = judge(plan)?;
     if !quiet {
         print_run(plan, &config, memory, data.train.len(), &device);
+        if let Some(curve) = &reference {
+            println!(
+                "reference curve: {}; validation losses are compared from {} tokens on",
+                curve.name,
+                curve.begins()
+            );
+        }
     }
     let (model, files) = match device {
         TrainDevice::Cpu(cpu) => build_model(plan, config, cpu, &data)?,
         TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data)?,
     };
-    Ok(Run { plan: plan.clone(), dir, model, files, data, resume, environment: environment() })
+    Ok(Run { plan: plan.clone(), dir, model, files, data, resume, environment: environment(), reference })
 }
 
 /// The model with its first weights, and how it is kept in checkpoints.

@@ -65,7 +65,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         return site.map_or(Ok(()), Site::stop);
     }
     if !common.json {
-        print_standing(&outcome);
+        print_standing(&outcome, run.reference.is_some());
     }
     if let Some(site) = &site {
         site.app().loading(Loading::Busy { what: "measuring what it can do".to_owned(), share: None });

@@ -162,12 +162,17 @@ impl KvPages {
 }
 
 fn element_bytes(kind: KvKind) -> usize {
-    if kind == KvKind::Q8 { 1 } else { 2 }
+    match kind {
+        KvKind::F32 => 4,
+        KvKind::F16 | KvKind::Bf16 => 2,
+        KvKind::Q8 => 1,
+    }
 }
 
 /// Rounds one number, as [`KvKind::round`] says.
 fn put(kind: KvKind, to: &mut [u8], x: f32, inverse: f32) {
     match kind {
+        KvKind::F32 => to[..4].copy_from_slice(&x.to_le_bytes()),
         KvKind::F16 => to[..2].copy_from_slice(&f32_to_f16(x).to_le_bytes()),
         KvKind::Bf16 => to[..2].copy_from_slice(&f32_to_bf16(x).to_le_bytes()),
         KvKind::Q8 => to[0] = (x * inverse).round_ties_even() as i8 as u8,
@@ -177,6 +182,7 @@ fn put(kind: KvKind, to: &mut [u8], x: f32, inverse: f32) {
 /// Elements without their scales.
 fn widen(kind: KvKind, path: Path, from: &[u8], to: &mut [f32]) {
     match kind {
+        KvKind::F32 => widen_f32(path, from, to),
         KvKind::F16 => {
             #[cfg(target_arch = "x86_64")]
             {
@@ -223,6 +229,14 @@ fn widen_f16c(from: &[u8], to: &mut [f32]) {
     }
     for (to, from) in to.into_remainder().iter_mut().zip(from.remainder().chunks_exact(2)) {
         *to = f16_to_f32(u16::from_le_bytes([from[0], from[1]]));
+    }
+}
+
+vectorized! {
+    fn widen_f32(from: &[u8], to: &mut [f32]) {
+        for (to, from) in to.iter_mut().zip(from.chunks_exact(4)) {
+            *to = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+        }
     }
 }
 
