@@ -270,7 +270,7 @@ impl<'a> Session<'a> {
         self.samples.flush()?;
         let best = checkpoint::best(&self.checkpoints())?;
         let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
-        let (val_loss, standing) = (self.val_loss, self.standing.take());
+        let (val_loss, standing) = (self.val_loss, self.standing.clone());
         Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, seconds })
     }
 
