@@ -18,7 +18,8 @@ TEMPLATES = dict(hellaswag="hellaswag/hellaswag.yaml", arc_easy="arc/arc_easy.ya
 class Model(HFLM):
     """lm-eval's model of transformers, which goes on where lm-eval stops.
 
-    A tokenizer may put the continuation's characters into the context's last token; lm-eval asserts that this never happens.
+    A tokenizer may put the continuation's characters into the context's last token, and a continuation may be longer than the
+    model's context; lm-eval asserts that neither happens.
     """
 
     def __init__(self, **options):
@@ -27,9 +28,10 @@ class Model(HFLM):
 
     def _encode_pair(self, context, continuation):
         ids, judged = super()._encode_pair(context, continuation)
-        if not judged:
-            self.refused.add((context, continuation))
-        return ids, judged or [self.eot_token_id]
+        if 0 < len(judged) <= self.max_length:
+            return ids, judged
+        self.refused.add((context, continuation))
+        return ids, [self.eot_token_id]
 
 
 def local_task(name, task, file, shots_file=None):
