@@ -52,6 +52,10 @@ fn linear(bench: &mut Bench, format: WeightFormat) -> Result<()> {
         let (bound, formula) = match n {
             1 => (Bound::Memory(each * used as f64), "bytes of the packed weights"),
             _ if format.block_len() > 1 => (Bound::Integers(operations), "2·N·C·OC"),
+            // Tiles multiply weights in BF16 as they are.
+            _ if format == WeightFormat::Bf16 && bench.cpu.multiplies_bf16() => {
+                (Bound::Compute(Dtype::Bf16, operations), "2·N·C·OC")
+            }
             _ => (Bound::Compute(Dtype::F32, operations), "2·N·C·OC"),
         };
         bench.time(&format!("linear {}", format.name()), shape, bound, formula, |ops| {
