@@ -81,6 +81,48 @@ fn products_with_bf16_weights_differ_by_f32_roundings_only_where_x_has_16_bits()
     Ok(())
 }
 
+/// Kernels that multiply sums in 16 bits rely on what codes, scales and activations can be at most.
+#[test]
+fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
+    use WeightFormat::*;
+    let (n, c, oc) = (14, 512, 33);
+    // All activations of a row at +127 or −127, of equal or of changing signs.
+    let sign = |row: usize, i: usize| match row {
+        0 => 1.0,
+        1 => -1.0,
+        // Runs of 2, 4, 8 … with one sign.
+        _ if (i >> (row % 7 + 1)) % 2 == row / 7 => 1.0,
+        _ => -1.0,
+    };
+    let x: Vec<f32> = (0..n * c).map(|i| sign(i / c, i % c)).collect();
+    let oracle = cpu(Path::Portable, 1);
+    for (format, halves) in [(Q2_K, 80..84), (Q3_K, 108..110), (Q4_K, 0..4), (Q5_K, 0..4), (Q6_K, 208..210)] {
+        let mut bytes = random_rows(&mut Random::new(3), format, oc, c);
+        for (i, block) in bytes.chunks_exact_mut(format.block_bytes()).enumerate() {
+            // Blocks of the largest codes and scales, of the smallest, and of some.
+            let ends = [0xff, 0x00, 0x7f, 0x80];
+            for (at, byte) in block.iter_mut().enumerate().filter(|(at, _)| !halves.contains(at)) {
+                *byte = ends.get(i % 5).copied().unwrap_or((at * 37) as u8);
+            }
+        }
+        let product = |ops: &Cpu| -> std::result::Result<Vec<f32>, OpsError> {
+            let mut weight = ops.weight(format, oc, c, "w")?;
+            ops.weight_rows(&mut weight, 0, &bytes);
+            let (x, mut out) = (buf(ops, &x)?, ops.buf(n * oc, Dtype::F32, "out")?);
+            ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
+            Ok(read(ops, &out, n * oc))
+        };
+        let expected = product(&oracle)?;
+        let scale = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        for path in Path::available() {
+            for (i, (got, expected)) in product(&cpu(path, 2))?.iter().zip(&expected).enumerate() {
+                assert!((got - expected).abs() <= 2e-6 * scale, "{path:?} {}: {i}: {got} {expected}", format.name());
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
     for path in Path::available() {

@@ -431,6 +431,9 @@ pub struct BenchArgs {
     /// Only this number format: f32 or bf16 (ops and train)
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,
+    /// Only operations whose name has this in it, such as "linear Q4_K" or attention (ops)
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
     /// The text to measure on (prepare) [default: the tiny internet]
     #[arg(long)]
     pub text: Option<PathBuf>,

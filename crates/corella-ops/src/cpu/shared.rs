@@ -33,6 +33,11 @@ impl<'a, T: Element> SharedMut<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 
+    /// Where an element lies, to be asked for: nothing is read or written there.
+    pub fn address(&self, at: usize) -> *const T {
+        self.start.wrapping_add(at)
+    }
+
     /// Where a tile begins whose elements lie within `span` of `start`.
     ///
     /// # Safety

@@ -6,7 +6,7 @@ use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
 use super::super::vectorized::vectorized;
 use super::kernel::Side;
-use super::layout::{Layout, UNIT};
+use super::layout::{BLOCK, Layout, UNIT};
 use crate::contract_infer::int8_scale;
 
 /// Parts of a unit whose sums are kept: the shortest run that shares a scale.
@@ -79,7 +79,6 @@ impl Activations {
 
     /// The numbers of [`Side`] that a layout needs, (units, rows, [`Side::LEN`]).
     pub fn side_numbers(&self, pool: &Pool, layout: Layout) -> Scratch<i32> {
-        let (parts, runs) = (layout.sub() / PART, UNIT / layout.sub());
         let mut numbers = Scratch::new(self.units * self.rows * Side::LEN);
         let shared = SharedMut::new(&mut numbers);
         let all = self.units * self.rows;
@@ -89,17 +88,37 @@ impl Activations {
                 let sums = &self.sums[i * PARTS..][..PARTS];
                 // SAFETY: a unit of a row of this task.
                 let numbers = unsafe { shared.part(i * Side::LEN, Side::LEN) };
-                let sum = |run: usize| sums[run * parts..][..parts].iter().map(|sum| sum.to_bits() as i32).sum::<i32>();
-                match Side::of(layout.scales) {
-                    Side::Start => (0..runs).for_each(|s| numbers[s] = -layout.zero * sum(s)),
-                    Side::Sums => (0..runs).for_each(|s| numbers[s] = (sum(s) as f32).to_bits() as i32),
-                    // At most 32·127: both fit into 16 bits.
-                    Side::Pairs => (0..runs / 2)
-                        .for_each(|pair| numbers[pair] = (sum(2 * pair) & 0xffff) | sum(2 * pair + 1) << 16),
+                if let (Some(sums), Some(numbers)) = (sums.first_chunk(), numbers.first_chunk_mut()) {
+                    match layout.sub() {
+                        BLOCK => side(Side::of(layout.scales), layout.zero, runs::<8>(sums), numbers),
+                        _ => side(Side::of(layout.scales), layout.zero, runs::<16>(sums), numbers),
+                    }
                 }
             }
         });
         numbers
+    }
+}
+
+/// Sums of `N` runs of a unit, from those of its parts.
+fn runs<const N: usize>(parts: &[f32; PARTS]) -> [i32; N] {
+    std::array::from_fn(|run| parts[run * PARTS / N..(run + 1) * PARTS / N].iter().map(|x| x.to_bits() as i32).sum())
+}
+
+/// The numbers of `kind` that the sums of runs give.
+fn side<const N: usize>(kind: Side, zero: i32, runs: [i32; N], numbers: &mut [i32; Side::LEN]) {
+    match kind {
+        Side::Start => numbers.iter_mut().zip(runs).for_each(|(to, sum)| *to = -zero * sum),
+        Side::Sums => numbers.iter_mut().zip(runs).for_each(|(to, sum)| *to = (sum as f32).to_bits() as i32),
+        // At most 32·127: both fit into 16 bits.
+        Side::Pairs => {
+            let pairs = runs.chunks_exact(2).map(|pair| (pair[0] & 0xffff) | pair[1] << 16);
+            numbers.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair);
+            if N == Side::LEN - Side::CENTRED_AT {
+                let centred = numbers[Side::CENTRED_AT..].iter_mut();
+                centred.zip(runs).for_each(|(to, sum)| *to = -Side::CENTRE * sum);
+            }
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Asking the processor for memory that will be read soon.
 
-use super::layout::{BLOCK, Layout, UNIT, VECTOR};
+use super::layout::VECTOR;
+#[cfg(target_arch = "x86_64")]
+use super::layout::{BLOCK, Layout, UNIT};
 
-/// Asks for an eighth of a unit at `unit`: as much as block `b` of the unit before it is long, scales included.
-#[inline(always)]
-pub fn ask_block(layout: Layout, unit: *const u8, b: usize) {
-    let bytes = layout.unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) * VECTOR;
-    ask(unit.wrapping_add(b * bytes), bytes);
+/// Bytes of an eighth of a unit in whole lines: as much as a block, scales included.
+#[cfg(target_arch = "x86_64")]
+pub const fn block_bytes(layout: Layout) -> usize {
+    layout.unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) * VECTOR
 }
 
 /// Asks for a line, into the first-level cache. Any address will do: nothing is read.
@@ -17,6 +18,19 @@ pub fn line(at: *const u8) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: prefetches read nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Asks for a line that will be written, as [`line`].
+#[inline(always)]
+pub fn line_to_write(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: prefetches write nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

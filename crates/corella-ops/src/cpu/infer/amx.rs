@@ -89,11 +89,12 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
             (from.add(layout.scales_at(blocks)), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
         let groups = |b: usize, j: usize| super::vnni::groups::<CODES>(from.add(b * layout.codes.block_bytes()), j);
         let plane = |b: usize, g: usize| to.add((8 * b + g) * VECTOR).cast::<__m512i>();
+        let eighth = ahead::block_bytes(layout);
         match layout.scales {
             Scales::Halves { min } => {
                 let zero = _mm512_set1_epi8(layout.zero as u8 as i8);
                 for b in 0..blocks {
-                    ahead::ask_block(layout, after, b);
+                    ahead::ask(after.wrapping_add(b * eighth), eighth);
                     for j in 0..4 {
                         let (low, high) = groups(b, j);
                         _mm512_store_si512(plane(b, j), _mm512_sub_epi8(low, zero));
@@ -118,7 +119,7 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
                 };
                 let zero = _mm512_set1_epi16(layout.zero as i16);
                 for b in 0..BLOCKS {
-                    ahead::ask_block(layout, after, b);
+                    ahead::ask(after.wrapping_add(b * eighth), eighth);
                     let scales = [scale(b * BLOCK / sub), scale((b * BLOCK + BLOCK / 2) / sub)];
                     let signed = [Signed::new(scales[0], zero), Signed::new(scales[1], zero)];
                     for j in 0..4 {

@@ -21,8 +21,12 @@ pub const MAX_ROWS: usize = 6;
 pub struct Step {
     /// The unit of each panel.
     pub w: [*const u8; PAIR],
+    /// Scales and minima of both panels, for a kernel that wants them apart ([`super::tiles::Unit`]).
+    pub numbers: *const u8,
     /// The units that will be read after these, to be asked for meanwhile. Addresses alone; nothing need lie there.
     pub ahead: [*const u8; PAIR],
+    /// Bytes from one place to be asked for to the next, for kernels that ask a tile's share alone.
+    pub ahead_step: usize,
     /// Blocks of the unit.
     pub blocks: usize,
     /// Elements, a row every [`UNIT`](super::layout::UNIT): a unit of [`super::activations::Activations`].
@@ -46,13 +50,18 @@ pub enum Side {
     Start,
     /// For each block Σx as f32 bits.
     Sums,
-    /// For each pair of runs both Σx as i16.
+    /// For each pair of runs both Σx as i16. Of runs of 32, from [`Side::CENTRED_AT`] on also −[`Side::CENTRE`]·Σx: what the
+    /// sum of a run begins with, if its codes are to be taken less that number.
     Pairs,
 }
 
 impl Side {
     /// Numbers of a unit, whether all are used or not.
     pub const LEN: usize = 16;
+    /// See [`Side::Pairs`].
+    pub const CENTRE: i32 = 8;
+    /// See [`Side::Pairs`].
+    pub const CENTRED_AT: usize = 8;
 
     /// What a layout needs.
     pub const fn of(scales: Scales) -> Side {

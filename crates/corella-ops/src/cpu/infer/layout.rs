@@ -49,6 +49,7 @@ pub enum Codes {
 
 impl Codes {
     /// Bytes of a block of a panel.
+    #[inline(always)]
     pub const fn block_bytes(self) -> usize {
         VECTOR
             * match self {
@@ -107,11 +108,6 @@ impl Layout {
         Some(Layout { codes, scales, zero: if scheme.table { 128 } else { i32::from(scheme.zero) } })
     }
 
-    /// The same with codes of 8 bits: what a unit becomes when it is unpacked for many rows.
-    pub fn unpacked(self) -> Layout {
-        Layout { codes: Codes::Eight, ..self }
-    }
-
     /// Weights that share a scale.
     pub fn sub(self) -> usize {
         match self.scales {
@@ -121,12 +117,14 @@ impl Layout {
     }
 
     /// Where the scales of a unit of `blocks` blocks begin.
+    #[inline(always)]
     pub const fn scales_at(self, blocks: usize) -> usize {
         blocks * self.codes.block_bytes()
     }
 
     /// Where its minima begin. Half-precision ones lie as the scales do, blocks × 16; integer ones in pairs of sub-blocks,
     /// (subs/2) × 16 × 2.
+    #[inline(always)]
     pub const fn mins_at(self, blocks: usize) -> usize {
         self.scales_at(blocks)
             + match self.scales {
@@ -136,6 +134,7 @@ impl Layout {
     }
 
     /// Where d of each column begins; dmin follows.
+    #[inline(always)]
     pub const fn d_at(self, blocks: usize) -> usize {
         self.mins_at(blocks)
             + match self.scales {
@@ -145,6 +144,7 @@ impl Layout {
     }
 
     /// Bytes of a unit of `blocks` blocks.
+    #[inline(always)]
     pub const fn unit_bytes(self, blocks: usize) -> usize {
         let end = match self.scales {
             Scales::Halves { min: false } => self.mins_at(blocks),

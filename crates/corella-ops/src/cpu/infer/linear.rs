@@ -5,14 +5,15 @@ use super::super::path::Path;
 use super::super::pool::Pool;
 use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
+use super::super::vectorized::vectorized;
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use super::brain;
 use super::kernel::{Integers, Side, Step};
-use super::layout::{COLUMNS, Layout, PAIR, UNIT};
-use super::tiles::{FEW, Tiles};
+use super::layout::{BLOCK, COLUMNS, Layout, PAIR, UNIT, VECTOR};
+use super::tiles::{Cut, Tiles, Unit};
 use super::weight::Weight;
-use super::{float, shares};
+use super::{ahead, float, shares};
 use crate::contract_infer::Store;
 #[cfg(target_arch = "x86_64")]
 use crate::quant::WeightFormat;
@@ -42,10 +43,10 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
         return brain::linear(pool, path, out, x, n, layers, store);
     }
     let kernels = Integers::on(path);
-    let tiles = kernels.tiles().filter(|_| n > FEW);
-    let tile = tiles.map_or(1, Tiles::rows);
+    let tiles = |layout: Option<Layout>| layout.and_then(|layout| kernels.tiles(layout, n));
+    let whole = layers.iter().filter_map(|layer| tiles(layer.w.layout)).map(Tiles::whole).max().unwrap_or(1);
     let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
-    let activations = quantised.then(|| Activations::new(pool, path, x, n, c, tile));
+    let activations = quantised.then(|| Activations::new(pool, path, x, n, c, whole));
     let sides = activations.as_ref().map_or(Vec::new(), |x| sides(pool, x, layers));
     let mut first = 0;
     let parts: Vec<Part<'_>> = layers
@@ -53,7 +54,9 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
         .map(|layer| {
             let side = |layout: Layout| sides.iter().find(|(of, _)| same_side(*of, layout));
             let numbers = match (layer.w.layout, &activations) {
-                (Some(layout), Some(x)) => side(layout).map(|(_, side)| Quantised { layout, x, side }),
+                (Some(layout), Some(x)) => {
+                    side(layout).map(|(_, side)| Quantised { layout, tiles: tiles(layer.w.layout), x, side })
+                }
                 _ => None,
             };
             let part = Part { w: layer.w, bias: layer.bias, numbers, first };
@@ -61,10 +64,10 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
             part
         })
         .collect();
-    let call = Call { path, kernels, tiles, x, width, out: SharedMut::new(out), store };
+    let call = Call { path, kernels, x, width, out: SharedMut::new(out), store };
     // Rows in few stretches of equal length, whole tiles each.
-    let stretches = n.div_ceil((ROWS_BYTES / c.max(1)).max(4 * tile));
-    let rows = n.div_ceil(stretches).next_multiple_of(tile);
+    let stretches = n.div_ceil((ROWS_BYTES / c.max(1)).max(64));
+    let rows = n.div_ceil(stretches).next_multiple_of(whole);
     // For each stretch the pairs of panels of all layers, in one region.
     let pairs: Vec<(&Part<'_>, usize)> =
         parts.iter().flat_map(|part| (0..part.w.pair_count()).map(move |pair| (part, pair))).collect();
@@ -111,6 +114,8 @@ struct Part<'a> {
 /// What products with quantised weights need.
 struct Quantised<'a> {
     layout: Layout,
+    /// Kernels for many rows, where there are many.
+    tiles: Option<Tiles>,
     x: &'a Activations,
     /// [`Activations::side_numbers`].
     side: &'a [i32],
@@ -120,8 +125,6 @@ struct Quantised<'a> {
 struct Call<'a> {
     path: Path,
     kernels: Integers,
-    /// Kernels for many rows, where there are many.
-    tiles: Option<Tiles>,
     x: &'a [f32],
     width: usize,
     out: SharedMut<'a>,
@@ -139,14 +142,18 @@ impl Call<'_> {
         next: [*const u8; PAIR],
     ) {
         let columns = Columns { numbers, cols: part.w.cols, pair: part.w.pair(pair), next };
-        let tile = self.tiles.map_or(1, Tiles::rows);
-        let mut sums = Scratch::new(rows.len().next_multiple_of(tile) * COLUMNS);
+        let whole = numbers.tiles.map_or(1, Tiles::whole);
+        let mut sums = Scratch::new(rows.len().next_multiple_of(whole) * COLUMNS);
         sums.fill(0.0);
-        match self.tiles {
-            Some(tiles) => columns.many_rows(tiles, rows.clone(), &mut sums),
+        match numbers.tiles {
+            Some(tiles) => columns.many_rows(tiles, rows.clone(), &mut sums, |row| {
+                let line = self.out.address(row * self.width + part.first + pair * COLUMNS).cast::<u8>();
+                ahead::line_to_write(line);
+                ahead::line_to_write(line.wrapping_add(VECTOR));
+            }),
             None => columns.few_rows(self.kernels, rows.clone(), &mut sums),
         }
-        self.store(part, pair * COLUMNS, rows.start, COLUMNS, &sums[..rows.len() * COLUMNS]);
+        self.store(part, pair * COLUMNS, rows.start, sums[..rows.len() * COLUMNS].as_chunks().0);
     }
 
     /// The same with floating-point weights.
@@ -157,27 +164,47 @@ impl Call<'_> {
             let mut sums = [[0.0; COLUMNS]; float::ROWS];
             let x = &self.x[first * cols..][..rows * cols];
             float::pair(part.w.format, self.path, x, cols, part.w.pair(pair), &mut sums[..rows]);
-            self.store(part, pair * COLUMNS, first, COLUMNS, sums[..rows].as_flattened());
+            self.store(part, pair * COLUMNS, first, &sums[..rows]);
         }
     }
 
     /// Brings sums (rows, columns) of the columns from `o` on to the output, from row `first` on.
-    fn store(&self, part: &Part<'_>, o: usize, first: usize, columns: usize, sums: &[f32]) {
-        let width = columns.min(part.w.rows.saturating_sub(o));
-        if width == 0 {
-            return;
-        }
-        for (r, sums) in sums.chunks_exact(columns).enumerate() {
+    fn store(&self, part: &Part<'_>, o: usize, first: usize, sums: &[[f32; COLUMNS]]) {
+        let width = COLUMNS.min(part.w.rows.saturating_sub(o));
+        for (r, sums) in sums.iter().enumerate() {
             // SAFETY: columns of this task's pair in one of its rows.
             let out = unsafe { self.out.part((first + r) * self.width + part.first + o, width) };
-            match (part.bias, self.store) {
-                (None, Store::Write) => out.copy_from_slice(&sums[..width]),
-                (None, Store::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-                (Some(bias), store) => {
-                    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[o..]) {
-                        *out = if store == Store::Add { *out + (sum + bias) } else { sum + bias };
-                    }
+            let bias = part.bias.map(|bias| &bias[o..]);
+            match out.first_chunk_mut() {
+                Some(whole) => {
+                    store_whole(self.path, whole, sums, bias.and_then(|bias| bias.first_chunk()), self.store)
                 }
+                None => store_row(out, sums, bias, self.store),
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// [`store_row`] of a whole pair of panels.
+    fn store_whole(out: &mut [f32; COLUMNS], sums: &[f32; COLUMNS], bias: Option<&[f32; COLUMNS]>, store: Store) {
+        if let (None, Store::Write) = (bias, store) {
+            *out = *sums;
+        } else {
+            store_row(out, sums, bias.map(|bias| bias.as_slice()), store);
+        }
+    }
+}
+
+/// out = sums (+ bias), or += if so said.
+#[inline(always)]
+fn store_row(out: &mut [f32], sums: &[f32; COLUMNS], bias: Option<&[f32]>, store: Store) {
+    match (bias, store) {
+        (None, Store::Write) => out.copy_from_slice(&sums[..out.len()]),
+        (None, Store::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        (Some(bias), store) => {
+            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                *out = if store == Store::Add { *out + (sum + bias) } else { sum + bias };
             }
         }
     }
@@ -195,13 +222,15 @@ struct Columns<'a> {
 
 impl Columns<'_> {
     /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
-    fn step(&self, w: [*const u8; PAIR], u: usize, row: usize, count: usize, sums: &mut [f32]) -> Step {
+    fn step(&self, Unit { w, numbers }: Unit, u: usize, row: usize, count: usize, sums: &mut [f32]) -> Step {
         let Quantised { x, side, .. } = self.numbers;
         let elements = x.elements(row, u);
         assert!(elements.len() >= count * UNIT && sums.len() >= count * COLUMNS, "{count} rows from {row}");
         Step {
             w,
+            numbers,
             ahead: w,
+            ahead_step: 0,
             blocks: Layout::blocks(self.cols, u),
             x: elements.as_ptr(),
             x_scale: x.scales(row, u).as_ptr(),
@@ -224,33 +253,42 @@ impl Columns<'_> {
 
     /// sums (rows, columns) += x\[rows\] · pair, reading the weights as they are stored.
     fn few_rows(&self, kernels: Integers, rows: std::ops::Range<usize>, sums: &mut [f32]) {
-        let (tile, layout) = (kernels.rows(), self.numbers.layout);
-        let (whole, last) = (kernels.kernel(layout, tile.min(rows.len())), (rows.len() - 1) % tile + 1);
-        let last_kernel = kernels.kernel(layout, last);
+        let most = kernels.rows();
+        let cut = Cut::new(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(self.numbers.layout, n));
         for u in 0..self.numbers.x.units {
-            let w = self.units(u).map(<[u8]>::as_ptr);
-            for (row, sums) in rows.clone().step_by(tile).zip(sums.chunks_mut(tile * COLUMNS)) {
-                let count = tile.min(rows.end - row);
-                let mut step = self.step(w, u, row, count, sums);
-                if row == rows.start {
+            let w = Unit { w: self.units(u).map(<[u8]>::as_ptr), numbers: std::ptr::null() };
+            for (first, count, kernel) in cut.tiles() {
+                let mut step = self.step(w, u, rows.start + first, count, &mut sums[first * COLUMNS..]);
+                if first == 0 {
                     step.ahead = self.after(u);
                 }
                 // SAFETY: the unit of both panels, rows and sums as `step` checked; the path's features were detected.
-                unsafe { if count == tile { whole(&step) } else { last_kernel(&step) } };
+                unsafe { kernel(&step) };
             }
         }
     }
 
     /// The same with each unit unpacked once for all rows. `rows` is filled up to whole tiles, whose sums are not defined.
-    fn many_rows(&self, tiles: Tiles, rows: std::ops::Range<usize>, sums: &mut [f32]) {
-        let (layout, tile) = (self.numbers.layout, tiles.rows());
-        let mut space = Scratch::<u8>::new(PAIR * tiles.unit_bytes(layout));
-        let kernel = tiles.kernel(layout.scales);
+    /// Before the last step of a row, `ask` is told its number.
+    fn many_rows(&self, tiles: Tiles, rows: std::ops::Range<usize>, sums: &mut [f32], ask: impl Fn(usize)) {
+        let (layout, units) = (self.numbers.layout, self.numbers.x.units);
+        let mut space = Scratch::<u8>::new(tiles.space());
+        let whole = rows.len().next_multiple_of(tiles.whole());
+        let cut = Cut::new(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n));
+        // The next unit's bytes, cut among all tiles.
+        let ahead_step = layout.unit_bytes(UNIT / BLOCK).div_ceil((tiles.asks() * tiles.count(whole)).max(1));
         tiles.begin(layout);
-        for u in 0..self.numbers.x.units {
-            let w = tiles.unpack(layout, self.units(u), self.after(u), &mut space, Layout::blocks(self.cols, u));
-            for (row, sums) in rows.clone().step_by(tile).zip(sums.chunks_mut(tile * COLUMNS)) {
-                let step = self.step(w, u, row, tile, sums);
+        for u in 0..units {
+            let after = self.after(u);
+            let unit = tiles.unpack(layout, self.units(u), after, &mut space, Layout::blocks(self.cols, u));
+            for (i, (first, count, kernel)) in cut.tiles().enumerate() {
+                let row = rows.start + first;
+                if u + 1 == units {
+                    (row..(row + count).min(rows.end)).for_each(&ask);
+                }
+                let mut step = self.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
+                step.ahead = after.map(|unit| unit.wrapping_add(i * tiles.asks() * ahead_step));
+                step.ahead_step = ahead_step;
                 // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
                 // called; the path's features were detected.
                 unsafe { kernel(&step) };

@@ -17,6 +17,9 @@ mod layout;
 mod linear;
 mod pack;
 mod paged;
+#[cfg(target_arch = "x86_64")]
+mod paged512;
+mod paged_read;
 mod pages;
 mod portable;
 pub mod probe;

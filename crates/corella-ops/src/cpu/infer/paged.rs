@@ -6,6 +6,7 @@
 //! Milakov and Gimelshein, arXiv 1805.02867). So a row's bits do not depend on the rows computed beside it, nor on which
 //! thread took which stretch.
 
+use super::super::gemm::Workers;
 use super::super::math::{exp, sum_by};
 use super::super::path::Path;
 use super::super::pool::Pool;
@@ -14,15 +15,17 @@ use super::super::shared::SharedMut;
 use super::super::simd::with_simd;
 use super::super::vectorized::vectorized;
 use super::batch::Batch;
+use super::paged_read::Part;
 use super::pages::{GROUP, KvPages};
+use super::shares;
 use crate::contract_infer::HeadDims;
 
 /// Positions of a stretch.
-const STRETCH: usize = 256;
+pub const STRETCH: usize = 256;
 /// Queries that pass by a stretch together: their scores and sums stay in the first-level cache.
 const QUERIES: usize = 16;
 /// Groups of keys that queries meet together: with one, a query's sum waits for itself at every dimension.
-const GROUPS: usize = 2;
+pub const GROUPS: usize = 2;
 
 /// Rows of one sequence at consecutive positions.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +91,7 @@ pub fn attention(
     let size = Partial::len((QUERIES / heads).max(1) * heads, call.width);
     let mut space = Scratch::<f32>::new(tasks * most * size);
     let shared = SharedMut::new(&mut space);
-    pool.run(tasks * most, &|task| {
+    shares::run(Workers::Pool(pool), tasks * most, &|task| {
         let (chunk, head, stretch) = (&chunks[task / most / d.nkv], task / most % d.nkv, task % most);
         if stretch < stretches(chunk) {
             // SAFETY: each task has its own part.
@@ -188,20 +191,19 @@ impl Call<'_> {
             let from = (chunk.row + q / heads) * self.d.qkv() + (head * heads + q % heads) * hs;
             query.iter_mut().zip(&self.qkv[from..]).for_each(|(to, x)| *to = x * scale);
         }
-        let place = |group: usize| self.batch.place(chunk.sequence, start + group);
+        let part = Part {
+            pages: self.pages,
+            batch: self.batch,
+            path: self.path,
+            sequence: chunk.sequence,
+            end: chunk.position + chunk.rows,
+            head,
+            start,
+            all,
+        };
         for first in (0..all).step_by(GROUPS * GROUP) {
-            let groups = (all - first).div_ceil(GROUP).min(GROUPS);
-            for (i, wide) in wide.chunks_exact_mut(GROUP * hs).enumerate().take(groups) {
-                let group = first + i * GROUP;
-                if group + GROUPS * GROUP < all {
-                    self.pages.ask_keys(place(group + GROUPS * GROUP), head);
-                }
-                self.pages.keys(self.path, place(group), head, wide);
-            }
-            let to = scores[first..].as_mut_ptr();
-            // SAFETY: n queries of hs numbers, 16 keys a group, and for each query a row of scores with room for the groups
-            // from `first` on.
-            unsafe { dot(self.path, queries.as_ptr(), n, hs, wide.as_ptr(), groups, to) };
+            // SAFETY: n queries of hs numbers, and for each a row of scores with room for the groups from `first` on.
+            unsafe { part.scores(queries.as_ptr(), n, first, wide, scores[first..].as_mut_ptr()) };
         }
         let (values, statistics) = out.split_at_mut(n * width);
         for (q, scores) in scores.chunks_exact_mut(STRETCH).enumerate() {
@@ -210,24 +212,14 @@ impl Call<'_> {
         values.fill(0.0);
         for group in (0..all).step_by(GROUP) {
             let count = GROUP.min(all - group);
-            if group + 2 * GROUP < all {
-                self.pages.ask_values(place(group + 2 * GROUP), head);
-            }
-            self.pages.values(self.path, place(group), head, count, width, wide);
+            let read = part.values(n, group, count, width, wide);
             // Queries that see all of these positions together; the others, at the end of a prompt, each as far as it sees.
             let first = (0..n).find(|q| seen(*q) >= group + count).unwrap_or(n);
-            for q in 0..first {
-                let count = seen(q).saturating_sub(group).min(count);
-                let (p, values) = (&scores[q * STRETCH + group..], &mut values[q * width..]);
-                // SAFETY: one query, `count` weights and values, one row of sums.
-                unsafe { add_weighted(self.path, p.as_ptr(), 1, count, wide.as_ptr(), width, values.as_mut_ptr()) };
-            }
-            if first < n {
-                let (p, values) = (&scores[first * STRETCH + group..], &mut values[first * width..]);
-                // SAFETY: n − first queries with `count` weights each, `count` values, as many rows of sums.
-                unsafe {
-                    add_weighted(self.path, p.as_ptr(), n - first, count, wide.as_ptr(), width, values.as_mut_ptr())
-                };
+            let ends = (0..first).map(|q| (q, 1, seen(q).saturating_sub(group).min(count)));
+            for (q, n, count) in ends.chain((first < n).then_some((first, n - first, count))) {
+                let (p, sums) = (&scores[q * STRETCH + group..], &mut values[q * width..]);
+                // SAFETY: `n` queries with `count` weights each, `count` values, as many rows of sums.
+                unsafe { read.add_weighted(self.path, p.as_ptr(), n, count, width, sums.as_mut_ptr()) };
             }
         }
     }
@@ -265,7 +257,7 @@ with_simd! {
     ///
     /// # Safety
     /// queries (n,hs), keys (groups,hs,16), n rows of scores with 16 places a group at the front of each.
-    unsafe fn dot<S>(
+    pub unsafe fn dot<S>(
         queries: *const f32,
         n: usize,
         hs: usize,
@@ -331,7 +323,7 @@ with_simd! {
     ///
     /// # Safety
     /// n rows of p with `count` weights, values (count,width), sums (n,width); width is a multiple of 16.
-    unsafe fn add_weighted<S>(
+    pub unsafe fn add_weighted<S>(
         p: *const f32,
         n: usize,
         count: usize,

@@ -118,6 +118,20 @@ impl KvPages {
         }
     }
 
+    /// The keys of a group of positions as they are stored, and their scales if there are any.
+    pub fn stored_keys(&self, (page, place): (usize, usize), head: usize) -> (&[u8], &[f32]) {
+        let first = self.first(page, head) + place;
+        let bytes = self.dims.hs * element_bytes(self.dims.kind);
+        (&self.k[first * bytes..][..GROUP * bytes], scales(&self.k_scales, first, GROUP))
+    }
+
+    /// The same for the values of the first `count` positions of a group.
+    pub fn stored_values(&self, (page, place): (usize, usize), head: usize, count: usize) -> (&[u8], &[f32]) {
+        let first = self.first(page, head) + place;
+        let bytes = self.dims.hs * element_bytes(self.dims.kind);
+        (&self.v[first * bytes..][..count * bytes], scales(&self.v_scales, first, count))
+    }
+
     /// Asks for the keys of a group of positions, to be read soon.
     pub fn ask_keys(&self, place: (usize, usize), head: usize) {
         self.ask(&self.k, place, head);
@@ -159,6 +173,11 @@ impl KvPages {
             }
         }
     }
+}
+
+/// Scales of `count` positions; none where numbers have none.
+fn scales(all: &[f32], first: usize, count: usize) -> &[f32] {
+    if all.is_empty() { all } else { &all[first..first + count] }
 }
 
 fn element_bytes(kind: KvKind) -> usize {

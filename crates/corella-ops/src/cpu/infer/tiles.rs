@@ -1,20 +1,27 @@
 //! Kernels for many rows: a unit of a pair of panels is brought into a form of their own once, and then meets tile after tile
 //! of rows.
 
-use super::ahead;
 use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
     Kernel, SIX, TABLE,
 };
-use super::layout::{BLOCK, Codes, Layout, PAIR, Scales, UNIT};
+use super::layout::{Codes, Layout, PAIR, PANEL, Scales, UNIT};
 
 /// Up to so many rows are few: bringing units into another form costs more than it saves.
-pub const FEW: usize = 12;
+#[cfg(target_arch = "x86_64")]
+const FEW: usize = 12;
+/// From so many rows on whole tiles of 16 pay: dot products leave codes of 8 bits where they are, and fill up no rows
+/// (docs/log.md).
+#[cfg(target_arch = "x86_64")]
+const MANY: usize = 25;
+/// The same for codes of 8 bits.
+#[cfg(target_arch = "x86_64")]
+const MANY_BYTES: usize = 41;
 
 /// Which kernels for many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tiles {
-    /// 6 rows on dot products of bytes (VNNI); codes of 8 bits.
+    /// Up to 6 rows on dot products of bytes (VNNI); see [`super::vnni_block`].
     #[cfg(target_arch = "x86_64")]
     Vnni,
     /// 16 rows on tiles (AMX); see [`super::amx`].
@@ -23,21 +30,31 @@ pub enum Tiles {
 }
 
 impl Integers {
-    /// Its kernels for many rows, if it has some.
-    pub fn tiles(self) -> Option<Tiles> {
+    /// Its kernels for `rows` rows, where they are many and it has some.
+    pub fn tiles(self, layout: Layout, rows: usize) -> Option<Tiles> {
+        let _ = layout;
         match self {
             #[cfg(target_arch = "x86_64")]
-            Integers::Vnni => Some(Tiles::Vnni),
+            Integers::Amx if rows >= if layout.codes == Codes::Eight { MANY_BYTES } else { MANY } => Some(Tiles::Amx),
             #[cfg(target_arch = "x86_64")]
-            Integers::Amx => Some(Tiles::Amx),
+            Integers::Vnni | Integers::Amx if rows > FEW => Some(Tiles::Vnni),
             _ => None,
         }
     }
 }
 
+/// A unit of a pair of panels in the form of a kernel: what a [`Step`](super::kernel::Step) says of it.
+#[derive(Clone, Copy)]
+pub struct Unit {
+    /// Codes, and whatever else the kernel wants beside them, of each panel.
+    pub w: [*const u8; PAIR],
+    /// Scales and minima of both panels, if the kernel wants them apart.
+    pub numbers: *const u8,
+}
+
 impl Tiles {
-    /// Rows of a tile.
-    pub fn rows(self) -> usize {
+    /// Rows of a tile at most.
+    pub fn most(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => super::vnni_block::ROWS,
@@ -46,25 +63,58 @@ impl Tiles {
         }
     }
 
-    /// The kernel for [`Tiles::rows`] rows. Between [`Tiles::begin`] and [`Tiles::end`] on the same thread.
-    pub fn kernel(self, scales: Scales) -> Kernel {
-        macro_rules! scales {
-            ($module:ident) => {
-                match scales {
-                    Scales::Halves { min: false } => super::$module::unit::<HALVES>,
-                    Scales::Halves { min: true } => super::$module::unit::<HALVES_MIN>,
-                    Scales::Integers { sub: 32, min: false } => super::$module::unit::<INTEGERS_32>,
-                    Scales::Integers { sub: 32, min: true } => super::$module::unit::<INTEGERS_32_MIN>,
-                    Scales::Integers { min: false, .. } => super::$module::unit::<INTEGERS_16>,
-                    Scales::Integers { min: true, .. } => super::$module::unit::<INTEGERS_16_MIN>,
+    /// What the number of rows is filled up to a multiple of.
+    pub fn whole(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Vnni => 1,
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Amx => super::amx::ROWS,
+        }
+    }
+
+    /// How many tiles `rows` rows make, whole ones where they must be.
+    pub fn count(self, rows: usize) -> usize {
+        rows.div_ceil(self.most())
+    }
+
+    /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be. Between [`Tiles::begin`] and [`Tiles::end`] on
+    /// the same thread.
+    pub fn kernel(self, layout: Layout, rows: usize) -> Kernel {
+        assert!((1..=self.most()).contains(&rows), "a tile of {rows} rows");
+        macro_rules! rows {
+            ($codes:expr, $scales:expr) => {
+                match rows {
+                    1 => super::vnni_block::unit::<$codes, $scales, 1>,
+                    2 => super::vnni_block::unit::<$codes, $scales, 2>,
+                    3 => super::vnni_block::unit::<$codes, $scales, 3>,
+                    4 => super::vnni_block::unit::<$codes, $scales, 4>,
+                    5 => super::vnni_block::unit::<$codes, $scales, 5>,
+                    _ => super::vnni_block::unit::<$codes, $scales, 6>,
                 }
             };
         }
         match self {
             #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => scales!(vnni_block),
+            Tiles::Vnni => match (layout.scales, layout.codes) {
+                (Scales::Halves { min: false }, _) => rows!(EIGHT, HALVES),
+                (Scales::Halves { min: true }, _) => rows!(EIGHT, HALVES_MIN),
+                (Scales::Integers { sub: 32, min: false }, _) => rows!(EIGHT, INTEGERS_32),
+                (Scales::Integers { sub: 32, min: true }, Codes::Four) => rows!(FOUR, INTEGERS_32_MIN),
+                (Scales::Integers { sub: 32, min: true }, _) => rows!(EIGHT, INTEGERS_32_MIN),
+                (Scales::Integers { min: false, .. }, Codes::Four) => rows!(FOUR, INTEGERS_16),
+                (Scales::Integers { min: false, .. }, _) => rows!(EIGHT, INTEGERS_16),
+                (Scales::Integers { min: true, .. }, _) => rows!(FOUR, INTEGERS_16_MIN),
+            },
             #[cfg(target_arch = "x86_64")]
-            Tiles::Amx => scales!(amx),
+            Tiles::Amx => match layout.scales {
+                Scales::Halves { min: false } => super::amx::unit::<HALVES>,
+                Scales::Halves { min: true } => super::amx::unit::<HALVES_MIN>,
+                Scales::Integers { sub: 32, min: false } => super::amx::unit::<INTEGERS_32>,
+                Scales::Integers { sub: 32, min: true } => super::amx::unit::<INTEGERS_32_MIN>,
+                Scales::Integers { min: false, .. } => super::amx::unit::<INTEGERS_16>,
+                Scales::Integers { min: true, .. } => super::amx::unit::<INTEGERS_16_MIN>,
+            },
         }
     }
 
@@ -90,18 +140,34 @@ impl Tiles {
         }
     }
 
-    /// Bytes of a unit of a panel in the form of the kernel.
-    pub fn unit_bytes(self, layout: Layout) -> usize {
+    /// How often a tile asks for what comes later, for each panel; 0 where unpacking asks for all of it.
+    pub fn asks(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => layout.unpacked().unit_bytes(UNIT / BLOCK),
+            Tiles::Vnni => super::vnni_block::ASKS,
             #[cfg(target_arch = "x86_64")]
-            Tiles::Amx => super::amx::UNIT_BYTES,
+            Tiles::Amx => 0,
         }
     }
 
-    /// Brings a unit of each panel into the form of the kernel, in `space`, or finds that it has it already; asks for the
-    /// units at `after` meanwhile.
+    /// Bytes of a unit of a panel in the form of the kernel, and of its numbers apart.
+    fn bytes(self) -> (usize, usize) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Vnni => (UNIT * PANEL, super::vnni_block::NUMBERS),
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Amx => (super::amx::UNIT_BYTES, 0),
+        }
+    }
+
+    /// Bytes of the space of [`Tiles::unpack`].
+    pub fn space(self) -> usize {
+        let (codes, numbers) = self.bytes();
+        PAIR * (codes + numbers)
+    }
+
+    /// Brings a unit of each panel into the form of the kernel, in `space`; codes that have it already stay where they are.
+    /// Asks for the units at `after` meanwhile, unless the kernel does.
     pub fn unpack(
         self,
         layout: Layout,
@@ -109,37 +175,66 @@ impl Tiles {
         after: [*const u8; PAIR],
         space: &mut [u8],
         blocks: usize,
-    ) -> [*const u8; PAIR] {
-        let bytes = self.unit_bytes(layout);
-        assert!(space.len() >= PAIR * bytes && units.iter().all(|unit| unit.len() >= layout.unit_bytes(blocks)));
+    ) -> Unit {
+        let bytes = layout.unit_bytes(blocks);
+        assert!(space.len() >= self.space() && units.iter().all(|unit| unit.len() >= bytes), "a unit of {blocks}");
         macro_rules! codes {
-            ($module:ident, $from:expr, $to:expr, $after:expr) => {
+            ($module:ident, $($arg:expr),*) => {
                 match layout.codes {
-                    Codes::Four => super::$module::unpack::<FOUR>(layout, $from, $to, blocks, $after),
-                    Codes::Table => super::$module::unpack::<TABLE>(layout, $from, $to, blocks, $after),
-                    Codes::Five => super::$module::unpack::<FIVE>(layout, $from, $to, blocks, $after),
-                    Codes::Six => super::$module::unpack::<SIX>(layout, $from, $to, blocks, $after),
-                    Codes::Eight => super::$module::unpack::<EIGHT>(layout, $from, $to, blocks, $after),
+                    Codes::Four => super::$module::unpack::<FOUR>($($arg),*),
+                    Codes::Table => super::$module::unpack::<TABLE>($($arg),*),
+                    Codes::Five => super::$module::unpack::<FIVE>($($arg),*),
+                    Codes::Six => super::$module::unpack::<SIX>($($arg),*),
+                    Codes::Eight => super::$module::unpack::<EIGHT>($($arg),*),
                 }
             };
         }
-        std::array::from_fn(|p| {
-            let (from, to) = (units[p].as_ptr(), space[p * bytes..].as_mut_ptr());
-            // SAFETY: a unit in each form (assertion); both kinds have AVX-512, which was detected (`Integers::on`).
+        let (code_bytes, number_bytes) = self.bytes();
+        let (codes, numbers) = space.split_at_mut(PAIR * code_bytes);
+        let w = std::array::from_fn(|p| {
+            let (from, to) = (units[p].as_ptr(), codes[p * code_bytes..].as_mut_ptr());
+            // SAFETY: a unit in each form, and room for its numbers (assertion); both kinds have AVX-512, which was detected
+            // (`Integers::on`).
             unsafe {
                 match self {
                     #[cfg(target_arch = "x86_64")]
-                    Tiles::Vnni if layout.codes == Codes::Eight => {
-                        ahead::ask(after[p], bytes);
-                        return from;
+                    Tiles::Vnni => {
+                        super::vnni_block::numbers(layout, from, numbers[p * number_bytes..].as_mut_ptr(), blocks);
+                        if layout.codes == Codes::Eight {
+                            return from;
+                        }
+                        codes!(vnni, layout, from, to, blocks);
                     }
                     #[cfg(target_arch = "x86_64")]
-                    Tiles::Vnni => codes!(vnni, from, to, after[p]),
-                    #[cfg(target_arch = "x86_64")]
-                    Tiles::Amx => codes!(amx, from, to, after[p]),
+                    Tiles::Amx => codes!(amx, layout, from, to, blocks, after[p]),
                 }
             }
             to.cast_const()
+        });
+        Unit { w, numbers: numbers.as_ptr() }
+    }
+}
+
+/// Rows in tiles whose lengths differ by one at most, with the kernels of both lengths.
+pub struct Cut {
+    rows: usize,
+    tiles: usize,
+    short: usize,
+    kernels: [Kernel; 2],
+}
+
+impl Cut {
+    /// `rows` rows in `tiles` tiles of at most `most`; `kernel` knows the kernel of a number of rows.
+    pub fn new(rows: usize, tiles: usize, most: usize, kernel: impl Fn(usize) -> Kernel) -> Cut {
+        let short = rows / tiles;
+        Cut { rows, tiles, short, kernels: [kernel(short), kernel((short + 1).min(most))] }
+    }
+
+    /// First row, rows and kernel of each tile.
+    pub fn tiles(&self) -> impl Iterator<Item = (usize, usize, Kernel)> {
+        (0..self.tiles).map(|i| {
+            let (first, end) = (self.rows * i / self.tiles, self.rows * (i + 1) / self.tiles);
+            (first, end - first, self.kernels[end - first - self.short])
         })
     }
 }

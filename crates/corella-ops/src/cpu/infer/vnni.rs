@@ -61,15 +61,14 @@ pub unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, _
 }
 
 /// Asks for quarter `j` of the lines of block `b` of what comes later, of each panel by itself: a few lines at a time, because
-/// a burst waits for itself.
+/// a burst waits for itself. The number of lines is a constant: a call to compute it would spill all registers.
 #[inline(always)]
-fn ask_ahead(layout: Layout, step: &Step, b: usize, j: usize) {
-    let lines = layout.unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK);
+fn ask_ahead<const CODES: u8, const SCALES: u8>(step: &Step, b: usize, j: usize) {
+    let lines = const { layout(CODES, SCALES).unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) };
     for line in j * lines / 4..(j + 1) * lines / 4 {
         let at = (b * lines + line) * VECTOR;
         for p in 0..PAIR {
-            // SAFETY: prefetches read nothing, any address will do.
-            unsafe { _mm_prefetch::<{ _MM_HINT_T0 }>(step.ahead[p].wrapping_add(at).cast()) };
+            ahead::line(step.ahead[p].wrapping_add(at));
         }
     }
 }
@@ -99,7 +98,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                 let (scales, mins) = (layout.scales_at(blocks), layout.mins_at(blocks));
                 let mut f = [[_mm512_setzero_ps(); PAIR]; R];
                 for b in 0..blocks {
-                    let sums = block_32::<CODES, R>(layout, step, b, min);
+                    let sums = block_32::<CODES, SCALES, R>(step, b, min);
                     for p in 0..PAIR {
                         let scale = halves(step.w[p].add(scales + 2 * PANEL * b));
                         for r in 0..R {
@@ -131,7 +130,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                 let mut total = [[_mm512_setzero_si512(); PAIR]; R];
                 for b in 0..BLOCKS {
                     if sub == 32 {
-                        let sums = block_32::<CODES, R>(layout, step, b, min);
+                        let sums = block_32::<CODES, SCALES, R>(step, b, min);
                         for p in 0..PAIR {
                             let scale = scale(p, b);
                             for r in 0..R {
@@ -139,7 +138,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                             }
                         }
                     } else {
-                        let [first, second] = block_16::<CODES, R>(layout, step, b, min);
+                        let [first, second] = block_16::<CODES, SCALES, R>(step, b, min);
                         for p in 0..PAIR {
                             let (low, high) = (scale(p, 2 * b), scale(p, 2 * b + 1));
                             for r in 0..R {
@@ -210,8 +209,7 @@ unsafe fn start(step: &Step, r: usize, s: usize, min: bool) -> __m512i {
 /// # Safety
 /// As of [`unit`].
 #[inline(always)]
-unsafe fn block_32<const CODES: u8, const R: usize>(
-    layout: Layout,
+unsafe fn block_32<const CODES: u8, const SCALES: u8, const R: usize>(
     step: &Step,
     b: usize,
     min: bool,
@@ -223,10 +221,10 @@ unsafe fn block_32<const CODES: u8, const R: usize>(
             *sums = [start(step, r, b, min); PAIR];
         }
         for j in 0..4 {
-            ask_ahead(layout, step, b, j);
+            ask_ahead::<CODES, SCALES>(step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
-                let block = step.w[p].add(b * layout.codes.block_bytes());
+                let block = step.w[p].add(b * const { codes(CODES).block_bytes() });
                 w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
@@ -247,8 +245,7 @@ unsafe fn block_32<const CODES: u8, const R: usize>(
 /// # Safety
 /// As of [`unit`].
 #[inline(always)]
-unsafe fn block_16<const CODES: u8, const R: usize>(
-    layout: Layout,
+unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
     step: &Step,
     b: usize,
     min: bool,
@@ -261,10 +258,10 @@ unsafe fn block_16<const CODES: u8, const R: usize>(
             sums[1][r] = [start(step, r, 2 * b + 1, min); PAIR];
         }
         for j in 0..4 {
-            ask_ahead(layout, step, b, j);
+            ask_ahead::<CODES, SCALES>(step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
-                let block = step.w[p].add(b * layout.codes.block_bytes());
+                let block = step.w[p].add(b * const { codes(CODES).block_bytes() });
                 w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
@@ -280,16 +277,15 @@ unsafe fn block_16<const CODES: u8, const R: usize>(
     }
 }
 
-/// Copies a unit with its codes as bytes: the layout [`Layout::unpacked`].
+/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them.
 ///
 /// # Safety
-/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for one in the unpacked layout; AVX-512 as in [`unit`].
+/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for as many of 8 bits; AVX-512 as in [`unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, after: *const u8) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
-            ahead::ask_block(layout, after, b);
             let (from, to) = (from.add(b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {
                 let (low, high) = groups::<CODES>(from, j);
@@ -297,7 +293,5 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
                 _mm512_storeu_si512(to.add((j + 4) * VECTOR).cast(), high);
             }
         }
-        let (scales, end) = (layout.scales_at(blocks), layout.unit_bytes(blocks));
-        std::ptr::copy_nonoverlapping(from.add(scales), to.add(8 * VECTOR * blocks), end - scales);
     }
 }

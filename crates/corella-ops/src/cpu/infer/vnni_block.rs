@@ -1,7 +1,14 @@
-//! The integer kernel for many rows: 6 rows × 2 unpacked panels, sums in registers.
+//! The integer kernel for many rows on dot products of bytes (AVX-512 VNNI): up to 6 rows × 2 panels, sums in registers.
 //!
-//! The products are written in assembly: compiled from intrinsics, the activations of a whole block were loaded ahead and
-//! spilled, and the kernel ran at half its rate (docs/log.md).
+//! 12 sums take 96 dot products over a block; what else the two vector units do in that time decides the rate. Scales are
+//! widened once per unit ([`numbers`]), not for each tile. Integer scales are not multiplied in 32 bits, which takes three
+//! operations of a unit, but as pairs of 16 bits (`vpdpwssd`), which takes one and adds as well: a sum of 32 products with
+//! codes from −8 to 7, or of 16 with codes from 0 to 15, fits into the lower 16 bits, and the upper ones meet a zero. So
+//! codes of 4 bits with a scale for 32 weights are centred, Σ (code − 8)·x, and 8·scale·Σx is added once per unit. Other
+//! codes with integer scales have sums that are too wide, and take the three operations.
+//!
+//! The loop over blocks is written in assembly: compiled from intrinsics, the activations of a whole block were loaded
+//! ahead and spilled, and the kernel ran at half its rate (docs/log.md).
 
 // Rows and panels index several arrays of registers at once.
 #![allow(clippy::needless_range_loop)]
@@ -9,168 +16,367 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::kernel::{EIGHT, Step, layout};
-use super::layout::{BLOCK, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::kernel::{EIGHT, FOUR, Side, Step, codes, layout};
+use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
-/// Rows of a tile.
+/// Rows of a tile at most.
 pub const ROWS: usize = 6;
 
-/// Adds the products of consecutive groups to sums\[row\]\[panel\].
-///
-/// `w` are the vectors of both panels, `x` the elements of the first row, `row` the bytes between rows; the numbers of
-/// groups follow.
-macro_rules! products {
-    ($sums:ident, $w:expr, $x:expr, $row:expr, [$($g:literal),*]) => {{
-        let x: *const i8 = $x;
-        // With a type, so that the registers are named by it.
-        let mut scratch = [_mm512_setzero_si512(); 4];
-        asm!(
-            $(
-                concat!("vmovdqu64 {w0:z}, [{p0} + 64*", $g, "]"),
-                concat!("vpbroadcastd {xa:z}, [{x} + 4*", $g, "]"),
-                concat!("vmovdqu64 {w1:z}, [{p1} + 64*", $g, "]"),
-                concat!("vpbroadcastd {xb:z}, [{x} + {row} + 4*", $g, "]"),
-                "vpdpbusd {s00:z}, {w0:z}, {xa:z}",
-                "vpdpbusd {s01:z}, {w1:z}, {xa:z}",
-                concat!("vpbroadcastd {xa:z}, [{x} + 2*{row} + 4*", $g, "]"),
-                "vpdpbusd {s10:z}, {w0:z}, {xb:z}",
-                "vpdpbusd {s11:z}, {w1:z}, {xb:z}",
-                concat!("vpbroadcastd {xb:z}, [{y} + 4*", $g, "]"),
-                "vpdpbusd {s20:z}, {w0:z}, {xa:z}",
-                "vpdpbusd {s21:z}, {w1:z}, {xa:z}",
-                concat!("vpbroadcastd {xa:z}, [{y} + {row} + 4*", $g, "]"),
-                "vpdpbusd {s30:z}, {w0:z}, {xb:z}",
-                "vpdpbusd {s31:z}, {w1:z}, {xb:z}",
-                concat!("vpbroadcastd {xb:z}, [{y} + 2*{row} + 4*", $g, "]"),
-                "vpdpbusd {s40:z}, {w0:z}, {xa:z}",
-                "vpdpbusd {s41:z}, {w1:z}, {xa:z}",
-                "vpdpbusd {s50:z}, {w0:z}, {xb:z}",
-                "vpdpbusd {s51:z}, {w1:z}, {xb:z}",
-            )*
-            p0 = in(reg) $w[0],
-            p1 = in(reg) $w[1],
-            x = in(reg) x,
-            y = in(reg) x.wrapping_add(3 * $row),
-            row = in(reg) $row,
-            w0 = out(zmm_reg) scratch[0], w1 = out(zmm_reg) scratch[1],
-            xa = out(zmm_reg) scratch[2], xb = out(zmm_reg) scratch[3],
-            s00 = inout(zmm_reg) $sums[0][0], s01 = inout(zmm_reg) $sums[0][1],
-            s10 = inout(zmm_reg) $sums[1][0], s11 = inout(zmm_reg) $sums[1][1],
-            s20 = inout(zmm_reg) $sums[2][0], s21 = inout(zmm_reg) $sums[2][1],
-            s30 = inout(zmm_reg) $sums[3][0], s31 = inout(zmm_reg) $sums[3][1],
-            s40 = inout(zmm_reg) $sums[4][0], s41 = inout(zmm_reg) $sums[4][1],
-            s50 = inout(zmm_reg) $sums[5][0], s51 = inout(zmm_reg) $sums[5][1],
-            options(nostack, readonly, preserves_flags),
-        );
-        let _ = scratch;
-    }};
+/// Where the numbers of a panel lie, in vectors: scales of blocks or runs; minima of blocks, or pairs of scales times
+/// [`Side::CENTRE`], and pairs of minima with their sign turned; d and dmin.
+const MINS: usize = 16;
+const CENTRES: usize = 16;
+const PAIRS: usize = 24;
+const D: usize = 32;
+/// How often a tile asks for a line of the next unit, for each panel.
+pub const ASKS: usize = 2 * UNIT / BLOCK;
+
+/// Bytes of the numbers of a panel.
+pub const NUMBERS: usize = 34 * VECTOR;
+
+// What a kernel does with sums of a block.
+/// f32 scales.
+const KIND_HALVES: u8 = 0;
+/// The same, and minima.
+const KIND_HALVES_MIN: u8 = 1;
+/// Integer scales of 16 bits, of sums of 16 bits.
+const KIND_NARROW: u8 = 2;
+/// Integer scales of sums of 32 bits.
+const KIND_WIDE: u8 = 3;
+
+const fn kind(codes: u8, scales: Scales) -> u8 {
+    match scales {
+        Scales::Halves { min: false } => KIND_HALVES,
+        Scales::Halves { min: true } => KIND_HALVES_MIN,
+        Scales::Integers { .. } if codes == FOUR => KIND_NARROW,
+        Scales::Integers { .. } => KIND_WIDE,
+    }
 }
 
-/// [`super::kernel::Kernel`] for [`ROWS`] rows, codes of 8 bits.
+/// Whether codes are centred, though zero is zero.
+const fn centred(codes: Codes, scales: Scales) -> bool {
+    matches!((codes, scales), (Codes::Four, Scales::Integers { sub: BLOCK, min: true }))
+}
+
+/// Brings scales and minima of a unit of a panel into the form of this kernel.
 ///
 /// # Safety
-/// As there; the processor has AVX-512 VNNI.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn unit<const SCALES: u8>(step: &Step) {
-    let layout = const { layout(EIGHT, SCALES) };
-    let (x, row) = (step.x, UNIT);
-    // SAFETY: everything below reads and writes inside the units, rows and sums that the caller promises.
+/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`NUMBERS`]; AVX-512 F, BW, VL.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let start = |r: usize, run: usize| match layout.scales {
-            Scales::Halves { min: true } | Scales::Integers { min: true, .. } => _mm512_setzero_si512(),
-            _ => _mm512_set1_epi32(*step.side.add(r * step.side_row + run)),
-        };
-        let starts = |run: usize| -> [[__m512i; PAIR]; ROWS] { std::array::from_fn(|r| [start(r, run); PAIR]) };
-        let half = |p: usize, at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(at).cast()));
+        let (scales, mins, d) =
+            (from.add(layout.scales_at(blocks)), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
+        let vector = |i: usize| to.add(i * VECTOR);
+        let half = |at: *const u8| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
+        let bytes = |at: *const u8| _mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()));
         match layout.scales {
             Scales::Halves { min } => {
-                let (scales, mins) = (layout.scales_at(step.blocks), layout.mins_at(step.blocks));
-                let mut f = [[_mm512_setzero_ps(); PAIR]; ROWS];
-                for b in 0..step.blocks {
-                    let mut sums = starts(b);
-                    let w = [step.w[0].add(8 * VECTOR * b), step.w[1].add(8 * VECTOR * b)];
-                    products!(sums, w, x.add(BLOCK * b), row, [0, 1, 2, 3, 4, 5, 6, 7]);
-                    for p in 0..PAIR {
-                        let scale = half(p, scales + 2 * PANEL * b);
-                        for r in 0..ROWS {
-                            f[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, f[r][p]);
-                        }
-                        if min {
-                            let min = half(p, mins + 2 * PANEL * b);
-                            for r in 0..ROWS {
-                                let x = f32::from_bits(*step.side.add(r * step.side_row + b) as u32);
-                                f[r][p] = _mm512_fmadd_ps(min, _mm512_set1_ps(x), f[r][p]);
-                            }
-                        }
-                    }
-                }
-                for r in 0..ROWS {
-                    let scale = _mm512_set1_ps(*step.x_scale.add(r));
-                    for p in 0..PAIR {
-                        let c = step.c.add(r * step.c_row + p * PANEL);
-                        _mm512_storeu_ps(c, _mm512_fmadd_ps(f[r][p], scale, _mm512_loadu_ps(c)));
+                for b in 0..blocks {
+                    _mm512_storeu_ps(vector(b).cast(), half(scales.add(2 * PANEL * b)));
+                    if min {
+                        _mm512_storeu_ps(vector(MINS + b).cast(), half(mins.add(2 * PANEL * b)));
                     }
                 }
             }
             Scales::Integers { sub, min } => {
-                const BLOCKS: usize = UNIT / BLOCK;
-                let (scales, mins, d) = (layout.scales_at(BLOCKS), layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
-                let mut total = [[_mm512_setzero_si512(); PAIR]; ROWS];
-                for run in 0..UNIT / sub {
-                    let mut sums = starts(run);
-                    let at = run * sub * PANEL;
-                    let w = [step.w[0].add(at), step.w[1].add(at)];
-                    if sub == 32 {
-                        products!(sums, w, x.add(run * sub), row, [0, 1, 2, 3, 4, 5, 6, 7]);
-                    } else {
-                        products!(sums, w, x.add(run * sub), row, [0, 1, 2, 3]);
-                    }
-                    for p in 0..PAIR {
-                        let bytes = _mm_loadu_si128(step.w[p].add(scales + PANEL * run).cast());
-                        let scale = _mm512_cvtepi8_epi32(bytes);
-                        for r in 0..ROWS {
-                            total[r][p] = _mm512_add_epi32(total[r][p], _mm512_mullo_epi32(sums[r][p], scale));
-                        }
-                    }
+                let runs = UNIT / sub;
+                // In 16 bits: a sum's upper half, its sign, is not to be multiplied.
+                let mask = if layout.codes == Codes::Four { 0xffff } else { -1 };
+                for run in 0..runs {
+                    let scale = _mm512_and_si512(bytes(scales.add(PANEL * run)), _mm512_set1_epi32(mask));
+                    _mm512_storeu_si512(vector(run).cast(), scale);
                 }
-                add_scaled(step, &total, d);
+                _mm512_storeu_ps(vector(D).cast(), half(d));
                 if min {
-                    let mut total = [[_mm512_setzero_si512(); PAIR]; ROWS];
-                    for pair in 0..UNIT / sub / 2 {
-                        for p in 0..PAIR {
-                            let bytes = _mm256_loadu_si256(step.w[p].add(mins + 2 * PANEL * pair).cast());
-                            let mins = _mm512_cvtepu8_epi16(bytes);
-                            for r in 0..ROWS {
-                                let x = _mm512_set1_epi32(*step.side.add(r * step.side_row + pair));
-                                total[r][p] = _mm512_dpwssd_epi32(total[r][p], mins, x);
-                            }
-                        }
+                    for pair in 0..runs / 2 {
+                        let mins = _mm512_cvtepu8_epi16(_mm256_loadu_si256(mins.add(2 * PANEL * pair).cast()));
+                        // They are subtracted.
+                        let negative = _mm512_sub_epi16(_mm512_setzero_si512(), mins);
+                        _mm512_storeu_si512(vector(PAIRS + pair).cast(), negative);
                     }
-                    // The minima are subtracted.
-                    let negative = total.map(|row| row.map(|sum| _mm512_sub_epi32(_mm512_setzero_si512(), sum)));
-                    add_scaled(step, &negative, d + 2 * PANEL);
+                    _mm512_storeu_ps(vector(D + 1).cast(), half(d.add(2 * PANEL)));
+                }
+                if centred(layout.codes, layout.scales) {
+                    for pair in 0..runs / 2 {
+                        let (first, second) =
+                            (bytes(scales.add(PANEL * 2 * pair)), bytes(scales.add(PANEL * (2 * pair + 1))));
+                        let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(second));
+                        let times = _mm512_mullo_epi16(both, _mm512_set1_epi16(Side::CENTRE as i16));
+                        _mm512_storeu_si512(vector(CENTRES + pair).cast(), times);
+                    }
                 }
             }
         }
     }
 }
 
-/// c += (d·scale of x)·total.
+/// [`super::kernel::Kernel`] for `R` rows, codes of 8 bits (of values that fit into 4, if `CODES` is [`FOUR`]), and
+/// numbers as [`numbers`] writes them, of both panels behind each other.
 ///
 /// # Safety
-/// As of [`unit`].
+/// As there; the processor has AVX-512 VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn add_scaled(step: &Step, total: &[[__m512i; PAIR]; ROWS], d: usize) {
-    // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
+pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
+    let scales = const { layout(EIGHT, SCALES).scales };
+    // SAFETY: everything below reads and writes inside the units, numbers, rows and sums that the caller promises.
     unsafe {
-        for p in 0..PAIR {
-            let d = _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(d).cast()));
-            for r in 0..ROWS {
-                let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x_scale.add(r)));
-                let c = step.c.add(r * step.c_row + p * PANEL);
-                let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][p]), scale, _mm512_loadu_ps(c));
-                _mm512_storeu_ps(c, sum);
+        let (sums, below) = blocks::<CODES, SCALES, R>(step);
+        let number = |p: usize, i: usize| step.numbers.add(p * NUMBERS + i * VECTOR);
+        match scales {
+            Scales::Halves { .. } => {
+                for r in 0..R {
+                    let scale = _mm512_set1_ps(*step.x_scale.add(r));
+                    for p in 0..PAIR {
+                        let c = step.c.add(r * step.c_row + p * PANEL);
+                        let sum = _mm512_fmadd_ps(_mm512_castsi512_ps(sums[r][p]), scale, _mm512_loadu_ps(c));
+                        _mm512_storeu_ps(c, sum);
+                    }
+                }
+            }
+            Scales::Integers { min, .. } => {
+                for p in 0..PAIR {
+                    let (d, dmin) = (_mm512_loadu_ps(number(p, D).cast()), _mm512_loadu_ps(number(p, D + 1).cast()));
+                    for r in 0..R {
+                        let scale = _mm512_set1_ps(*step.x_scale.add(r));
+                        let c = step.c.add(r * step.c_row + p * PANEL);
+                        let total = _mm512_cvtepi32_ps(sums[r][p]);
+                        let mut sum = _mm512_fmadd_ps(total, _mm512_mul_ps(d, scale), _mm512_loadu_ps(c));
+                        if min {
+                            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(below[r][p]), _mm512_mul_ps(dmin, scale), sum);
+                        }
+                        _mm512_storeu_ps(c, sum);
+                    }
+                }
             }
         }
     }
+}
+
+/// A vector for each row and panel.
+type Sums = [[__m512i; PAIR]; ROWS];
+
+/// Scaled sums of all blocks, f32 numbers or integers by the kind; then integer minima times sums of activations, with their
+/// sign turned, where there are such minima. Asks meanwhile, a line at a time, for what the next tile
+/// reads (the rows behind these, their side numbers and sums), and [`ASKS`] times per panel for the weights of the next unit.
+///
+/// # Safety
+/// As of [`unit`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) -> (Sums, Sums) {
+    const { assert!(1 <= R && R <= ROWS && UNIT == 8 * BLOCK && NUMBERS == 2176) };
+    const { assert!(Side::LEN == 16 && Side::CENTRED_AT == 8) };
+    debug_assert!(step.side_row == Side::LEN);
+    let mut f = [[_mm512_setzero_si512(); PAIR]; ROWS];
+    let mut below = f;
+    let first = if const { centred(codes(CODES), layout(EIGHT, SCALES).scales) } { Side::CENTRED_AT } else { 0 };
+    // SAFETY: reads units, numbers and rows (the caller's promise), writes registers; prefetches read nothing.
+    unsafe {
+        asm!(
+            // Sums of row r and both panels in a and b: what they begin with.
+            ".macro corella_start r, a, b, run",
+            ".if \\r < {rows}",
+            ".if {start}",
+            "vpbroadcastd zmm\\a, dword ptr [{side} + 64*\\r + 4*\\run]",
+            "vpbroadcastd zmm\\b, dword ptr [{side} + 64*\\r + 4*\\run]",
+            ".else",
+            "vpxord zmm\\a, zmm\\a, zmm\\a",
+            "vpxord zmm\\b, zmm\\b, zmm\\b",
+            ".endif",
+            ".endif",
+            ".endm",
+            ".macro corella_starts run",
+            "corella_start 0, 0, 1, \\run",
+            "corella_start 1, 2, 3, \\run",
+            "corella_start 2, 4, 5, \\run",
+            "corella_start 3, 6, 7, \\run",
+            "corella_start 4, 8, 9, \\run",
+            "corella_start 5, 10, 11, \\run",
+            ".endm",
+            // Group g of row r, broadcast in register t.
+            ".macro corella_product r, a, b, t, g",
+            ".if \\r < {rows}",
+            "vpbroadcastd zmm\\t, dword ptr [{x} + 256*\\r + 4*\\g]",
+            "vpdpbusd zmm\\a, zmm24, zmm\\t",
+            "vpdpbusd zmm\\b, zmm25, zmm\\t",
+            ".endif",
+            ".endm",
+            ".macro corella_group g",
+            "vmovdqu64 zmm24, [{w0} + 64*\\g]",
+            "vmovdqu64 zmm25, [{w1} + 64*\\g]",
+            "corella_product 0, 0, 1, 26, \\g",
+            "corella_product 1, 2, 3, 27, \\g",
+            "corella_product 2, 4, 5, 28, \\g",
+            "corella_product 3, 6, 7, 29, \\g",
+            "corella_product 4, 8, 9, 26, \\g",
+            "corella_product 5, 10, 11, 27, \\g",
+            ".endm",
+            // The sum in s of row r, scaled with n, to the total in f.
+            ".macro corella_scale r, s, f, n, min",
+            ".if \\r < {rows}",
+            ".if {kind} < 2",
+            "vcvtdq2ps zmm\\s, zmm\\s",
+            "vfmadd231ps zmm\\f, zmm\\s, zmm\\n",
+            ".if {kind} == 1",
+            "vfmadd231ps zmm\\f, zmm\\min, dword ptr [{side} + 64*\\r]{{1to16}}",
+            ".endif",
+            ".elseif {kind} == 2",
+            "vpdpwssd zmm\\f, zmm\\s, zmm\\n",
+            ".else",
+            "vpmulld zmm\\s, zmm\\s, zmm\\n",
+            "vpaddd zmm\\f, zmm\\f, zmm\\s",
+            ".endif",
+            ".endif",
+            ".endm",
+            ".macro corella_scales run",
+            "vmovdqu64 zmm30, [{n} + 64*\\run]",
+            "vmovdqu64 zmm31, [{n} + 2176 + 64*\\run]",
+            ".if {kind} == 1",
+            "vmovdqu64 zmm28, [{n} + 1024]",
+            "vmovdqu64 zmm29, [{n} + 2176 + 1024]",
+            ".endif",
+            "corella_scale 0, 0, 12, 30, 28",
+            "corella_scale 0, 1, 13, 31, 29",
+            "corella_scale 1, 2, 14, 30, 28",
+            "corella_scale 1, 3, 15, 31, 29",
+            "corella_scale 2, 4, 16, 30, 28",
+            "corella_scale 2, 5, 17, 31, 29",
+            "corella_scale 3, 6, 18, 30, 28",
+            "corella_scale 3, 7, 19, 31, 29",
+            "corella_scale 4, 8, 20, 30, 28",
+            "corella_scale 4, 9, 21, 31, 29",
+            "corella_scale 5, 10, 22, 30, 28",
+            "corella_scale 5, 11, 23, 31, 29",
+            ".endm",
+            // Pair of runs q of row r: minima to what is below, which takes the place of the sums, and scales of centres to totals.
+            ".macro corella_pair r, a, b, s, t, q",
+            ".if \\r < {rows}",
+            "vpbroadcastd zmm26, dword ptr [{side} + 64*\\r + 4*\\q]",
+            "vpdpwssd zmm\\a, zmm28, zmm26",
+            "vpdpwssd zmm\\b, zmm29, zmm26",
+            ".if {centred}",
+            "vpdpwssd zmm\\s, zmm30, zmm26",
+            "vpdpwssd zmm\\t, zmm31, zmm26",
+            ".endif",
+            ".endif",
+            ".endm",
+            ".macro corella_pairs q",
+            "vmovdqu64 zmm28, [{n} + 64*(24 + \\q)]",
+            "vmovdqu64 zmm29, [{n} + 2176 + 64*(24 + \\q)]",
+            ".if {centred}",
+            "vmovdqu64 zmm30, [{n} + 64*(16 + \\q)]",
+            "vmovdqu64 zmm31, [{n} + 2176 + 64*(16 + \\q)]",
+            ".endif",
+            "corella_pair 0, 0, 1, 12, 13, \\q",
+            "corella_pair 1, 2, 3, 14, 15, \\q",
+            "corella_pair 2, 4, 5, 16, 17, \\q",
+            "corella_pair 3, 6, 7, 18, 19, \\q",
+            "corella_pair 4, 8, 9, 20, 21, \\q",
+            "corella_pair 5, 10, 11, 22, 23, \\q",
+            ".endm",
+            ".irp f, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23",
+            "vpxord zmm\\f, zmm\\f, zmm\\f",
+            ".endr",
+            "2:",
+            "corella_starts 0",
+            "corella_group 0",
+            "prefetcht0 [{px}]",
+            "corella_group 1",
+            "prefetcht0 [{px} + 64]",
+            "prefetcht0 [{a0}]",
+            "corella_group 2",
+            "prefetcht0 [{px} + 128]",
+            "prefetcht0 [{a1}]",
+            "add {a0}, {step}",
+            "add {a1}, {step}",
+            "corella_group 3",
+            ".if {runs} == 2",
+            "corella_scales 0",
+            "corella_starts 1",
+            ".endif",
+            "prefetcht0 [{ps}]",
+            "corella_group 4",
+            "prefetcht0 [{pc}]",
+            "corella_group 5",
+            "prefetcht0 [{pc} + 64]",
+            "prefetcht0 [{a0}]",
+            "corella_group 6",
+            "prefetcht0 [{a1}]",
+            "add {a0}, {step}",
+            "add {a1}, {step}",
+            "corella_group 7",
+            ".if {runs} == 2",
+            "corella_scales 1",
+            ".else",
+            "corella_scales 0",
+            ".endif",
+            "add {x}, 32",
+            "add {w0}, 512",
+            "add {w1}, 512",
+            "add {n}, 64*{runs}",
+            "add {side}, 4*{runs}",
+            "add {px}, 192",
+            "add {ps}, 64",
+            "add {pc}, 128",
+            "dec {blocks:e}",
+            "jnz 2b",
+            ".if {below}",
+            // All blocks of a unit were passed.
+            "sub {n}, 64*8*{runs}",
+            "sub {side}, 4*8*{runs} + 32*{centred}",
+            ".irp a, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+            "vpxord zmm\\a, zmm\\a, zmm\\a",
+            ".endr",
+            ".irp q, 0, 1, 2, 3",
+            "corella_pairs \\q",
+            ".endr",
+            ".if {runs} == 2",
+            ".irp q, 4, 5, 6, 7",
+            "corella_pairs \\q",
+            ".endr",
+            ".endif",
+            ".endif",
+            ".purgem corella_start",
+            ".purgem corella_starts",
+            ".purgem corella_product",
+            ".purgem corella_group",
+            ".purgem corella_scale",
+            ".purgem corella_scales",
+            ".purgem corella_pair",
+            ".purgem corella_pairs",
+            rows = const R,
+            kind = const const { kind(CODES, layout(EIGHT, SCALES).scales) },
+            runs = const const { if let Scales::Integers { sub: 16, .. } = layout(EIGHT, SCALES).scales { 2 } else { 1 } },
+            start = const const {
+                let (Scales::Halves { min } | Scales::Integers { min, .. }) = layout(EIGHT, SCALES).scales;
+                (!min || centred(codes(CODES), layout(EIGHT, SCALES).scales)) as u8
+            },
+            below = const const { matches!(layout(EIGHT, SCALES).scales, Scales::Integers { min: true, .. }) as u8 },
+            centred = const const { centred(codes(CODES), layout(EIGHT, SCALES).scales) as u8 },
+            x = inout(reg) step.x => _,
+            w0 = inout(reg) step.w[0] => _,
+            w1 = inout(reg) step.w[1] => _,
+            n = inout(reg) step.numbers => _,
+            side = inout(reg) step.side.add(first) => _,
+            px = inout(reg) step.x.wrapping_add(R * UNIT) => _,
+            ps = inout(reg) step.side.wrapping_add(R * Side::LEN) => _,
+            pc = inout(reg) step.c.wrapping_add(R * PAIR * PANEL) => _,
+            a0 = inout(reg) step.ahead[0] => _,
+            a1 = inout(reg) step.ahead[1] => _,
+            step = in(reg) step.ahead_step,
+            blocks = inout(reg) step.blocks => _,
+            out("zmm0") below[0][0], out("zmm1") below[0][1], out("zmm2") below[1][0], out("zmm3") below[1][1],
+            out("zmm4") below[2][0], out("zmm5") below[2][1], out("zmm6") below[3][0], out("zmm7") below[3][1],
+            out("zmm8") below[4][0], out("zmm9") below[4][1], out("zmm10") below[5][0], out("zmm11") below[5][1],
+            out("zmm12") f[0][0], out("zmm13") f[0][1], out("zmm14") f[1][0], out("zmm15") f[1][1],
+            out("zmm16") f[2][0], out("zmm17") f[2][1], out("zmm18") f[3][0], out("zmm19") f[3][1],
+            out("zmm20") f[4][0], out("zmm21") f[4][1], out("zmm22") f[5][0], out("zmm23") f[5][1],
+            out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _, out("zmm28") _, out("zmm29") _,
+            out("zmm30") _, out("zmm31") _,
+            options(nostack, readonly),
+        );
+    }
+    (f, below)
 }

@@ -1,4 +1,4 @@
-//! Operations of inference: weights of every fast format, attention over the cache, at the shapes of Llama 3.1 8B.
+//! Operations of inference: weights of every fast format, attention over the cache, at the shapes of Llama 3.1 8B and 3.2 1B.
 
 use corella_ops::cases::{Random, random_rows};
 use corella_ops::cpu::Cpu;
@@ -11,8 +11,9 @@ use crate::error::Result;
 
 /// Bytes of weights that are read in turn, so that they come from memory as in a model.
 const WEIGHTS: usize = 256 << 20;
-/// Width of the layers.
-const C: usize = 4096;
+/// Widths of the layers, and rows that they meet: one token, small batches, a prompt.
+const SHAPES: [(usize, usize, &[usize]); 3] =
+    [(4096, 4096, &[1, 8, 32, 512]), (2048, 2048, &[1, 8, 32]), (2048, 8192, &[1, 8, 32])];
 const HEADS: HeadDims = HeadDims { nh: 32, nkv: 8, hs: 128 };
 const PAGE: usize = 256;
 
@@ -20,7 +21,9 @@ const PAGE: usize = 256;
 pub fn run(bench: &mut Bench) -> Result<()> {
     use WeightFormat::*;
     for format in [Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, Bf16, F16] {
-        linear(bench, format)?;
+        for (c, oc, rows) in SHAPES {
+            linear(bench, format, c, oc, rows)?;
+        }
     }
     for kind in KvKind::ALL {
         decode(bench, kind)?;
@@ -34,21 +37,25 @@ fn buf(cpu: &Cpu, len: usize) -> std::result::Result<<Cpu as OpsTrain>::Buf, Ops
     Ok(buf)
 }
 
-/// 4096 → 4096, with as many weights as it takes to leave the caches.
-fn linear(bench: &mut Bench, format: WeightFormat) -> Result<()> {
-    let bytes = random_rows(&mut Random::new(1), format, C, C);
+/// C → OC, with as many weights as it takes to leave the caches.
+fn linear(bench: &mut Bench, format: WeightFormat, c: usize, oc: usize, rows: &[usize]) -> Result<()> {
+    let name = format!("linear {}", format.name());
+    if !bench.wants(&name) {
+        return Ok(());
+    }
+    let bytes = random_rows(&mut Random::new(1), format, oc, c);
     let mut weights = Vec::new();
     for _ in 0..(WEIGHTS / bytes.len()).max(1) {
-        let mut weight = bench.cpu.weight(format, C, C, "bench")?;
+        let mut weight = bench.cpu.weight(format, oc, c, "bench")?;
         bench.cpu.weight_rows(&mut weight, 0, &bytes);
         weights.push(weight);
     }
     let each = bench.cpu.weight_bytes(&weights[0]) as f64;
-    for n in [1, 8, 32, 512] {
+    for &n in rows {
         let used = if n > 32 { 4 } else { weights.len() };
-        let (x, mut out) = (buf(&bench.cpu, n * C)?, buf(&bench.cpu, n * C)?);
-        let shape = format!("{used} × {n}×{C}→{C}");
-        let operations = 2.0 * (used * n * C * C) as f64;
+        let (x, mut out) = (buf(&bench.cpu, n * c)?, buf(&bench.cpu, n * oc)?);
+        let shape = format!("{used} × {n}×{c}→{oc}");
+        let operations = 2.0 * (used * n * c * oc) as f64;
         let (bound, formula) = match n {
             1 => (Bound::Memory(each * used as f64), "bytes of the packed weights"),
             _ if format.block_len() > 1 => (Bound::Integers(operations), "2·N·C·OC"),
@@ -58,7 +65,7 @@ fn linear(bench: &mut Bench, format: WeightFormat) -> Result<()> {
             }
             _ => (Bound::Compute(Dtype::F32, operations), "2·N·C·OC"),
         };
-        bench.time(&format!("linear {}", format.name()), shape, bound, formula, |ops| {
+        bench.time(&name, shape, bound, formula, |ops| {
             for w in &weights[..used] {
                 ops.linear(&mut out, &x, n, &[Linear { w, bias: None }], Store::Write);
             }

@@ -99,6 +99,8 @@ pub struct Bench {
     ceilings: Ceilings,
     repeat: usize,
     quiet: bool,
+    /// Only rows whose name has this in it.
+    only: Option<String>,
     rows: Vec<Row>,
     models: Vec<Loaded>,
 }
@@ -129,8 +131,8 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
             ceilings.read_gbs
         );
     }
-    let mut bench =
-        Bench { cpu, ceilings, repeat: args.repeat, quiet: common.json, rows: Vec::new(), models: Vec::new() };
+    let (repeat, quiet, only) = (args.repeat, common.json, args.only.clone());
+    let mut bench = Bench { cpu, ceilings, repeat, quiet, only, rows: Vec::new(), models: Vec::new() };
     match args.what {
         BenchWhat::Prepare => {}
         BenchWhat::Ops => {
@@ -176,6 +178,9 @@ impl Bench {
     /// Times `body` `repeat` times after a warm-up, and adds a row with the medians. What computing bounds is compared
     /// with the rate that the machine has right before and after each repetition.
     pub fn time(&mut self, name: &str, shape: String, bound: Bound, formula: &'static str, mut body: impl FnMut(&Cpu)) {
+        if !self.wants(name) {
+            return;
+        }
         body(&self.cpu);
         let mut runs: Vec<(f64, f64)> = (0..self.repeat)
             .map(|_| {
@@ -190,6 +195,11 @@ impl Bench {
         let cycles = runs[runs.len() / 2];
         runs.sort_by(|a, b| a.0.total_cmp(&b.0));
         self.row(name, shape, bound, formula, runs[runs.len() / 2].0, Some(cycles.0 * cycles.1));
+    }
+
+    /// Whether rows of this name were asked for.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
     /// The rate of this moment of what computes a bound; irrelevant where memory bounds.

@@ -1,0 +1,239 @@
+//! Attention of few queries on 512-bit vectors: keys and values are converted as they are read, each line of memory once for
+//! four queries, and the same line of what comes later is asked for where a line is read. The order of additions is that of
+//! [`super::paged`].
+
+// Queries and groups index several arrays of registers at once.
+#![allow(clippy::needless_range_loop)]
+
+use std::arch::x86_64::*;
+
+use super::paged::{GROUPS, STRETCH};
+use super::pages::GROUP;
+use crate::contract_infer::KvKind;
+
+/// Queries up to which converting again for every four costs less than keeping what was converted.
+pub const QUERIES: usize = 8;
+/// Queries that meet a line together.
+const TILE: usize = 4;
+
+// Kinds of numbers as constant parameters.
+const HALF: u8 = 0;
+const BRAIN: u8 = 1;
+const BYTE: u8 = 2;
+
+/// Calls a function with a kind, a number of queries (up to 4) and one of vectors as constant parameters.
+macro_rules! with_shape {
+    ($kind:expr, $n:expr, $vectors:literal, $name:ident $args:tt) => {
+        match $kind {
+            KvKind::F16 => with_shape!(@queries HALF, $n, $vectors, $name $args),
+            KvKind::Bf16 => with_shape!(@queries BRAIN, $n, $vectors, $name $args),
+            KvKind::Q8 => with_shape!(@queries BYTE, $n, $vectors, $name $args),
+        }
+    };
+    (@queries $kind:ident, $n:expr, $vectors:literal, $name:ident $args:tt) => {
+        match $n {
+            1 => $name::<$kind, 1, $vectors> $args,
+            2 => $name::<$kind, 2, $vectors> $args,
+            3 => $name::<$kind, 3, $vectors> $args,
+            _ => $name::<$kind, 4, $vectors> $args,
+        }
+    };
+}
+
+/// Bytes of a number.
+const fn size(kind: u8) -> usize {
+    if kind == BYTE { 1 } else { 2 }
+}
+
+/// Asks for a line into the first-level cache. Any address will do.
+#[inline(always)]
+fn ask(at: *const u8) {
+    super::ahead::line(at);
+}
+
+/// 16 numbers of a kind as f32, those outside of `mask` 0.
+///
+/// # Safety
+/// The numbers of the mask can be read; AVX-512 F, BW, VL.
+#[inline(always)]
+unsafe fn load<const KIND: u8>(at: *const u8, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller's promise; what the mask leaves out is not read.
+    unsafe {
+        match KIND {
+            HALF => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at.cast())),
+            BRAIN => {
+                let bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            }
+            _ => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, at.cast()))),
+        }
+    }
+}
+
+/// One or two groups of keys, each (HS,16).
+#[derive(Clone, Copy)]
+pub struct Keys {
+    /// How numbers are stored.
+    pub kind: KvKind,
+    /// HS.
+    pub hs: usize,
+    /// The groups; the second is read if there are two.
+    pub groups: [*const u8; GROUPS],
+    /// Scales of each group's 16 keys, for [`KvKind::Q8`].
+    pub scales: [*const f32; GROUPS],
+    /// Groups to be asked for meanwhile. Addresses alone.
+    pub ahead: [*const u8; GROUPS],
+}
+
+/// scores\[q\]\[g\]\[0 .. 16\] = Σ_i queries\[q\]\[i\] · keys\[g\]\[i\]\[0 .. 16\], i ascending; rows of scores are a stretch apart.
+///
+/// # Safety
+/// queries (n,HS), `count` groups of [`Keys`] (one or two), n rows of scores with 16 places a group at the front of each; the
+/// processor has AVX-512 F, BW, DQ and VL.
+pub unsafe fn dot(queries: *const f32, n: usize, keys: Keys, count: usize, scores: *mut f32) {
+    for first in (0..n).step_by(TILE) {
+        // SAFETY: some of the queries.
+        unsafe {
+            let (queries, scores) = (queries.add(first * keys.hs), scores.add(first * STRETCH));
+            let n = (n - first).min(TILE);
+            match count {
+                1 => with_shape!(keys.kind, n, 1, dot_tile(queries, keys, scores)),
+                _ => with_shape!(keys.kind, n, 2, dot_tile(queries, keys, scores)),
+            }
+        }
+    }
+}
+
+/// `N` queries and `G` groups of [`dot`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *const f32, keys: Keys, scores: *mut f32) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); G]; N];
+        let mut scales = [_mm512_setzero_ps(); G];
+        if KIND == BYTE {
+            scales = std::array::from_fn(|g| _mm512_loadu_ps(keys.scales[g]));
+        }
+        let line = 64 / (GROUP * const { size(KIND) });
+        for i in 0..keys.hs {
+            let at = i * GROUP * const { size(KIND) };
+            if i % line == 0 {
+                for g in 0..G {
+                    ask(keys.ahead[g].wrapping_add(at));
+                }
+            }
+            for g in 0..G {
+                let mut key = load::<KIND>(keys.groups[g].add(at), !0);
+                if KIND == BYTE {
+                    key = _mm512_mul_ps(key, scales[g]);
+                }
+                for q in 0..N {
+                    sums[q][g] = _mm512_fmadd_ps(_mm512_set1_ps(*queries.add(q * keys.hs + i)), key, sums[q][g]);
+                }
+            }
+        }
+        for q in 0..N {
+            for g in 0..G {
+                _mm512_storeu_ps(scores.add(q * STRETCH + g * GROUP), sums[q][g]);
+            }
+        }
+    }
+}
+
+/// Values of up to 16 positions, (count,HS).
+#[derive(Clone, Copy)]
+pub struct Values {
+    /// How numbers are stored.
+    pub kind: KvKind,
+    /// HS.
+    pub hs: usize,
+    /// Positions.
+    pub count: usize,
+    /// The values.
+    pub at: *const u8,
+    /// Scale of each position, for [`KvKind::Q8`].
+    pub scales: *const f32,
+    /// Values to be asked for meanwhile. An address alone.
+    pub ahead: *const u8,
+}
+
+/// sums\[q\] += Σ_s p\[q\]\[s\] · values\[s\], s ascending; rows of p are a stretch apart, those of sums `width` floats.
+///
+/// # Safety
+/// n rows of p with a weight for each position, [`Values`], sums (n,width), width HS up to a multiple of 16; the processor
+/// has AVX-512 F, BW, DQ and VL.
+pub unsafe fn add_weighted(p: *const f32, n: usize, values: Values, width: usize, sums: *mut f32) {
+    for first in (0..n).step_by(TILE) {
+        let n = (n - first).min(TILE);
+        let mut column = 0;
+        while column < width {
+            // SAFETY: some of the queries, as many vectors of columns as there are left.
+            let vectors = unsafe {
+                let (p, sums) = (p.add(first * STRETCH), sums.add(first * width + column));
+                match (width - column) / GROUP {
+                    4.. => {
+                        with_shape!(values.kind, n, 4, add_tile(p, values, column, width, sums));
+                        4
+                    }
+                    2.. => {
+                        with_shape!(values.kind, n, 2, add_tile(p, values, column, width, sums));
+                        2
+                    }
+                    _ => {
+                        with_shape!(values.kind, n, 1, add_tile(p, values, column, width, sums));
+                        1
+                    }
+                }
+            };
+            column += vectors * GROUP;
+        }
+    }
+}
+
+/// `N` queries and `C` vectors of columns of [`add_weighted`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
+    p: *const f32,
+    values: Values,
+    column: usize,
+    width: usize,
+    sums: *mut f32,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mask: [__mmask16; C] = std::array::from_fn(|c| {
+            let columns = values.hs.saturating_sub(column + c * GROUP).min(GROUP);
+            ((1u32 << columns) - 1) as u16
+        });
+        let mut tile = [[_mm512_setzero_ps(); C]; N];
+        for q in 0..N {
+            tile[q] = std::array::from_fn(|c| _mm512_loadu_ps(sums.add(q * width + c * GROUP)));
+        }
+        for s in 0..values.count {
+            let at = (s * values.hs + column) * const { size(KIND) };
+            for line in (0..C * GROUP * const { size(KIND) }).step_by(64) {
+                ask(values.ahead.wrapping_add(at + line));
+            }
+            for c in 0..C {
+                let mut value = load::<KIND>(values.at.add(at + c * GROUP * const { size(KIND) }), mask[c]);
+                if KIND == BYTE {
+                    value = _mm512_mul_ps(value, _mm512_set1_ps(*values.scales.add(s)));
+                }
+                for q in 0..N {
+                    tile[q][c] = _mm512_fmadd_ps(_mm512_set1_ps(*p.add(q * STRETCH + s)), value, tile[q][c]);
+                }
+            }
+        }
+        for q in 0..N {
+            for c in 0..C {
+                _mm512_storeu_ps(sums.add(q * width + c * GROUP), tile[q][c]);
+            }
+        }
+    }
+}
