@@ -13,10 +13,72 @@ use crate::source::{Source, load_part, load_vector};
 use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
 use crate::step_options::{PAGE_TOKENS, StepOptions};
 
-/// A tensor of the parameter table: vectors as they are, matrices packed for products.
-enum Packed<B: OpsInfer> {
-    Vector(B::Param),
-    Matrix(B::Weight),
+/// Weight and bias (C) of a norm.
+struct Norm<B: OpsInfer> {
+    w: B::Param,
+    b: B::Param,
+}
+
+/// A linear layer: weights (OC, C) packed for products, bias (OC).
+struct Layer<B: OpsInfer> {
+    w: B::Weight,
+    bias: B::Param,
+}
+
+impl<B: OpsInfer> Layer<B> {
+    fn linear(&self) -> [Linear<'_, B>; 1] {
+        [Linear { w: &self.w, bias: Some(&self.bias) }]
+    }
+}
+
+/// The weights of a block, in the order in which they are used.
+struct Block<B: OpsInfer> {
+    ln1: Norm<B>,
+    qkv: Layer<B>,
+    att_proj: Layer<B>,
+    ln2: Norm<B>,
+    fc: Layer<B>,
+    fc_proj: Layer<B>,
+}
+
+/// All weights.
+struct Weights<B: OpsInfer> {
+    wte: B::Weight,
+    wpe: B::Weight,
+    blocks: Vec<Block<B>>,
+    last_norm: Norm<B>,
+    /// `None` where the token embedding is the output head too.
+    head: Option<B::Weight>,
+}
+
+impl<B: OpsInfer> Weights<B> {
+    fn load(ops: &B, source: &dyn Source<Gpt2Config>) -> Result<Self, ModelError> {
+        use Tensor::*;
+        let config = source.config();
+        let table = config.table();
+        let vector = |row: usize| load_vector(ops, source, row, &table[row]);
+        let matrix = |row: usize| load_part(ops, source, row, &table[row], 0);
+        let norm = |w, b| Ok::<_, ModelError>(Norm { w: vector(w)?, b: vector(b)? });
+        let layer = |w, bias| Ok::<_, ModelError>(Layer { w: matrix(w)?, bias: vector(bias)? });
+        let block = |i| {
+            Ok(Block {
+                ln1: norm(at(i, Ln1W), at(i, Ln1B))?,
+                qkv: layer(at(i, QkvW), at(i, QkvB))?,
+                att_proj: layer(at(i, AttProjW), at(i, AttProjB))?,
+                ln2: norm(at(i, Ln2W), at(i, Ln2B))?,
+                fc: layer(at(i, FcW), at(i, FcB))?,
+                fc_proj: layer(at(i, FcProjW), at(i, FcProjB))?,
+            })
+        };
+        let last = last_norm(config);
+        Ok(Weights {
+            wte: matrix(WTE)?,
+            wpe: matrix(WPE)?,
+            blocks: (0..config.n_layer()).map(block).collect::<Result<_, ModelError>>()?,
+            last_norm: norm(last, last + 1)?,
+            head: if config.head() == WTE { None } else { Some(matrix(config.head())?) },
+        })
+    }
 }
 
 /// Activations of a step of N tokens.
@@ -68,8 +130,7 @@ pub struct Gpt2Infer<B: OpsInfer> {
     config: Gpt2Config,
     limits: StepLimits,
     name: String,
-    /// In the order of the parameter table.
-    tensors: Vec<Packed<B>>,
+    weights: Weights<B>,
     /// For each layer its keys and values.
     pages: Vec<B::KvPages>,
     buffers: Buffers<B>,
@@ -87,14 +148,7 @@ impl<B: OpsInfer> Gpt2Infer<B> {
         let (nh, hs) = (config.n_head(), config.head_size());
         let token_bytes = 2 * (config.n_layer() * nh * options.kv_kind.bytes(hs)) as u64;
         let limits = options.limits(config.seq_len(), config.vocab_size(), token_bytes)?;
-        let table = config.table();
-        let tensors = table.iter().enumerate().map(|(row, spec)| {
-            Ok(match spec.vector {
-                true => Packed::Vector(load_vector(&*ops, source, row, spec)?),
-                false => Packed::Matrix(load_part(&*ops, source, row, spec, 0)?),
-            })
-        });
-        let tensors = tensors.collect::<Result<_, ModelError>>()?;
+        let weights = Weights::load(&*ops, source)?;
         let dims = KvPagesDims { pages: limits.pages, page_len: PAGE_TOKENS, nkv: nh, hs, kind: options.kv_kind };
         let pages = (0..config.n_layer()).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
         Ok(Gpt2Infer {
@@ -102,7 +156,7 @@ impl<B: OpsInfer> Gpt2Infer<B> {
             buffers: Buffers::new(&*ops, &config, limits)?,
             host: vec![0.0; limits.max_logit_rows * config.vocab_size()],
             pages,
-            tensors,
+            weights,
             limits,
             config,
             ops,
@@ -111,51 +165,34 @@ impl<B: OpsInfer> Gpt2Infer<B> {
 
     /// The blocks, for the N tokens of a plan.
     fn blocks(&mut self, n: usize, batch: &B::Batch) {
-        use Tensor::*;
-        let (ops, b, c) = (&*self.ops, &mut self.buffers, self.config.n_embd());
+        let (ops, w, b, c) = (&*self.ops, &self.weights, &mut self.buffers, self.config.n_embd());
         let norm = NormDims { n, c, eps: EPS };
         let heads = HeadDims { nh: self.config.n_head(), nkv: self.config.n_head(), hs: self.config.head_size() };
-        ops.lookup(&mut b.x, &b.ids, matrix(&self.tensors[WTE]), n, Store::Write);
-        ops.lookup(&mut b.x, &b.positions, matrix(&self.tensors[WPE]), n, Store::Add);
-        for (layer, pages) in self.pages.iter_mut().enumerate() {
-            let v = |which| vector(&self.tensors[at(layer, which)]);
-            let linear = |w, bias| [Linear { w: matrix(&self.tensors[at(layer, w)]), bias: Some(v(bias)) }];
-            ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.x, v(Ln1W), v(Ln1B), norm);
-            ops.linear(&mut b.qkv, &b.norm, n, &linear(QkvW, QkvB), Store::Write);
+        ops.lookup(&mut b.x, &b.ids, &w.wte, n, Store::Write);
+        ops.lookup(&mut b.x, &b.positions, &w.wpe, n, Store::Add);
+        for (block, pages) in w.blocks.iter().zip(&mut self.pages) {
+            ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.x, &block.ln1.w, &block.ln1.b, norm);
+            ops.linear(&mut b.qkv, &b.norm, n, &block.qkv.linear(), Store::Write);
             ops.attention_paged(&mut b.attention, pages, &b.qkv, batch, heads);
-            ops.linear(&mut b.x, &b.attention, n, &linear(AttProjW, AttProjB), Store::Add);
-            ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.x, v(Ln2W), v(Ln2B), norm);
-            ops.linear(&mut b.fch, &b.norm, n, &linear(FcW, FcB), Store::Write);
+            ops.linear(&mut b.x, &b.attention, n, &block.att_proj.linear(), Store::Add);
+            ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.x, &block.ln2.w, &block.ln2.b, norm);
+            ops.linear(&mut b.fch, &b.norm, n, &block.fc.linear(), Store::Write);
             ops.gelu(&mut b.fch_gelu, &b.fch, n * 4 * c);
-            ops.linear(&mut b.x, &b.fch_gelu, n, &linear(FcProjW, FcProjB), Store::Add);
+            ops.linear(&mut b.x, &b.fch_gelu, n, &block.fc_proj.linear(), Store::Add);
         }
     }
 
     /// Last norm and output head of the wanted rows.
     fn head(&mut self, rows: &[usize]) {
-        let (ops, b, c, n) = (&*self.ops, &mut self.buffers, self.config.n_embd(), rows.len());
+        let (ops, w, b) = (&*self.ops, &self.weights, &mut self.buffers);
+        let (c, n) = (self.config.n_embd(), rows.len());
         let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
         ops.select_rows(&mut b.wanted, &b.x, &rows, c);
-        let last = last_norm(&self.config);
-        let (w, bias) = (vector(&self.tensors[last]), vector(&self.tensors[last + 1]));
-        ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.wanted, w, bias, NormDims { n, c, eps: EPS });
-        let head = [Linear { w: matrix(&self.tensors[self.config.head()]), bias: None }];
+        let (last, norm) = (&w.last_norm, NormDims { n, c, eps: EPS });
+        ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.wanted, &last.w, &last.b, norm);
+        let head = [Linear { w: w.head.as_ref().unwrap_or(&w.wte), bias: None }];
         ops.linear(&mut b.logits, &b.norm, n, &head, Store::Write);
         ops.read(&b.logits, &mut self.host[..n * self.config.vocab_size()]);
-    }
-}
-
-fn vector<B: OpsInfer>(tensor: &Packed<B>) -> &B::Param {
-    match tensor {
-        Packed::Vector(param) => param,
-        Packed::Matrix(_) => unreachable!("the parameter table has a vector here"),
-    }
-}
-
-fn matrix<B: OpsInfer>(tensor: &Packed<B>) -> &B::Weight {
-    match tensor {
-        Packed::Matrix(weight) => weight,
-        Packed::Vector(_) => unreachable!("the parameter table has a matrix here"),
     }
 }
 
