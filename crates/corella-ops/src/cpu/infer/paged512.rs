@@ -20,11 +20,13 @@ const TILE: usize = 4;
 const HALF: u8 = 0;
 const BRAIN: u8 = 1;
 const BYTE: u8 = 2;
+const SINGLE: u8 = 3;
 
 /// Calls a function with a kind, a number of queries (up to 4) and one of vectors as constant parameters.
 macro_rules! with_shape {
     ($kind:expr, $n:expr, $vectors:literal, $name:ident $args:tt) => {
         match $kind {
+            KvKind::F32 => with_shape!(@queries SINGLE, $n, $vectors, $name $args),
             KvKind::F16 => with_shape!(@queries HALF, $n, $vectors, $name $args),
             KvKind::Bf16 => with_shape!(@queries BRAIN, $n, $vectors, $name $args),
             KvKind::Q8 => with_shape!(@queries BYTE, $n, $vectors, $name $args),
@@ -42,7 +44,11 @@ macro_rules! with_shape {
 
 /// Bytes of a number.
 const fn size(kind: u8) -> usize {
-    if kind == BYTE { 1 } else { 2 }
+    match kind {
+        SINGLE => 4,
+        BYTE => 1,
+        _ => 2,
+    }
 }
 
 /// Asks for a line into the first-level cache. Any address will do.
@@ -60,6 +66,7 @@ unsafe fn load<const KIND: u8>(at: *const u8, mask: __mmask16) -> __m512 {
     // SAFETY: the caller's promise; what the mask leaves out is not read.
     unsafe {
         match KIND {
+            SINGLE => _mm512_maskz_loadu_ps(mask, at.cast()),
             HALF => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at.cast())),
             BRAIN => {
                 let bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at.cast()));
