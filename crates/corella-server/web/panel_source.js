@@ -10,6 +10,8 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
   let reference = "";
   let states = null;
   let traced = null;
+  /** The text that was traced. */
+  let tracedText = null;
   let message = "";
 
   function setReference(value) {
@@ -33,7 +35,7 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
     try {
       const found = await trace(asked);
       if (asked !== text()) return;
-      traced = found;
+      [traced, tracedText] = [found, asked];
       message = traced ? "" : "This model’s training data is not at hand (or not indexed: corella trace index RUN). Paste a text to compare with below.";
     } catch (error) {
       message = error.message;
@@ -63,6 +65,13 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
       leaving(s)));
   }
 
+  /** What was found holds for one text only; the page may be drawn after the answer has come. */
+  function textChanged() {
+    if (tracedText === text()) return;
+    [traced, tracedText, message] = [null, null, ""];
+    update();
+  }
+
   /** How the original goes on where the text does not follow it any more. */
   function leaving(span) {
     if (span.leaves) return el("p", { className: "hint" }, `Then the original goes on: “${shorten(span.leaves)}”`);
@@ -84,7 +93,7 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
     return lines;
   }
 
-  return { draw, update, ask, setReference(value) { panel.querySelector("textarea")?.remove(); setReference(value); }, textChanged() { traced = null; message = ""; update(); } };
+  return { draw, update, ask, setReference(value) { panel.querySelector("textarea")?.remove(); setReference(value); }, textChanged };
 }
 
 const shorten = (s) => {
