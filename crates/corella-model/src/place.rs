@@ -1,5 +1,8 @@
 //! Where a tensor of a checkpoint lies, and reading it in pieces, so that it does not lie in memory twice.
 
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
+
 use corella_ops::WeightFormat;
 use corella_ops::quant::dequantize_row;
 
@@ -86,7 +89,7 @@ impl Place {
         Ok(())
     }
 
-    /// Calls `use_rows` for `step` of the file's rows (count, bytes of each) at a time.
+    /// Calls `use_rows` for `step` of the file's rows (count, bytes of each) at a time, while the next are being read.
     fn read_file_rows(
         &self,
         files: &[ModelFile],
@@ -94,18 +97,49 @@ impl Place {
         step: usize,
         mut use_rows: impl FnMut(usize, &[u8]),
     ) -> Result<(), FormatError> {
-        let (file, mut bytes) = (&files[self.file], Vec::new());
-        for first in (0..rows).step_by(step) {
+        let file = &files[self.file];
+        let read = |first: usize, mut bytes: Vec<u8>| {
             bytes.resize(step.min(rows - first) * row, 0);
-            file.read_at(self.begin + (first * row) as u64, &mut bytes)?;
-            if let Some(index) = first_not_finite(self.format, &bytes) {
-                let before = first * row / self.format.block_bytes() * self.format.block_len();
-                let index = (before + index) as u64;
-                return Err(Cause::NonFinite { tensor: self.name.clone(), index }.of(file.path()));
-            }
-            use_rows(first, &bytes);
+            self.read_checked(file, first * row, &mut bytes).map(|()| bytes)
+        };
+        if rows <= step {
+            let bytes = read(0, Vec::new())?;
+            use_rows(0, &bytes);
+            return Ok(());
         }
-        Ok(())
+        thread::scope(|scope| {
+            let (full, pieces) = sync_channel(1);
+            let (empty, used) = channel();
+            scope.spawn(move || {
+                for first in (0..rows).step_by(step) {
+                    let piece = read(first, used.try_recv().unwrap_or_default()).map(|bytes| (first, bytes));
+                    let failed = piece.is_err();
+                    // Nobody takes it where the other side has failed.
+                    if full.send(piece).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            for piece in pieces {
+                let (first, bytes) = piece?;
+                use_rows(first, &bytes);
+                let _ = empty.send(bytes);
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads what lies `offset` bytes behind the tensor's beginning.
+    fn read_checked(&self, file: &ModelFile, offset: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
+        file.read_at(self.begin + offset as u64, bytes)?;
+        match first_not_finite(self.format, bytes) {
+            None => Ok(()),
+            Some(index) => {
+                let before = offset / self.format.block_bytes() * self.format.block_len();
+                let (tensor, index) = (self.name.clone(), (before + index) as u64);
+                Err(Cause::NonFinite { tensor, index }.of(file.path()))
+            }
+        }
     }
 
     /// All values, in the order of memory.
