@@ -132,7 +132,7 @@ fn a_short_tour_measures_every_phenomenon_and_ends_in_the_playground() {
     server.ready(120);
     let demos = json(&server.get("/corella/demos").body)["demos"].clone();
     let demos = demos.as_array().expect("demonstrations");
-    assert_eq!(demos.len(), 6);
+    assert_eq!(demos.len(), 7);
     let with_figures = demos.iter().filter(|d| d["measured"].as_str().is_some_and(|m| m.contains(" of "))).count();
     assert!(with_figures >= 5, "{demos:?}");
     let article = demos[2]["prompts"][0]["reference"].as_str().expect("an article");
@@ -162,7 +162,7 @@ fn mistakes_are_answered_with_what_to_do() {
         (&["train", &text, "--model", "gpt5"], 2, "no model is called gpt5", true),
         (&["train", &text, "--schedule", "sine"], 2, "no schedule is called sine", true),
         (&["train", &text, "--n-embd", "30", "--n-head", "4"], 1, "n_head", false),
-        (&["train", &text, "--batch-tokens", "1000", "--out", &path("x")], 1, "batch_tokens", false),
+        (&["train", &text, "--batch-tokens", "1000", "--out", &path("x")], 1, "batch_tokens", true),
         (&["generate", &missing, "-p", "a"], 1, "does not exist", true),
         (&["generate", &pickle, "-p", "a"], 1, "pickle", true),
         (&["generate", &text, "-p", "a"], 1, "llm.c", true),

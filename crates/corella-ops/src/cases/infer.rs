@@ -12,7 +12,7 @@ const INT8_ROUNDING: f64 = 0.03;
 /// The same for x as the sum of two numbers in BF16, where the weights are in that format: a step of 16 bits.
 const BF16_ROUNDING: f64 = 1.0 / 65536.0;
 
-pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
+pub fn cases<B: OpsInfer>(kinds: &[KvKind]) -> Vec<Case<B>> {
     let mut cases = Vec::new();
     for format in WeightFormat::ALL {
         for (n, c, ocs) in
@@ -37,7 +37,7 @@ pub fn cases<B: OpsInfer>() -> Vec<Case<B>> {
             cases.push(Case::new(format!("rope_rows {pairs:?} {d:?}"), move |ops: &On<B>| rope(ops, pairs, d, rotary)));
         }
     }
-    for kind in B::kv_kinds().iter().copied() {
+    for kind in kinds.iter().copied() {
         for (nh, nkv, hs, page_len) in [(2, 2, 4, 16), (4, 1, 64, 32), (6, 2, 80, 64), (8, 2, 128, 16), (3, 3, 33, 48)]
         {
             let d = HeadDims { nh, nkv, hs };

@@ -11,6 +11,7 @@ mod optimizer;
 mod random;
 
 use crate::contract::{Dtype, OpsError, OpsInfer, OpsTrain, ParamPart};
+use crate::contract_infer::KvKind;
 use crate::cpu::Bf16;
 use crate::quant::WeightFormat;
 use crate::reference::Reference;
@@ -81,23 +82,24 @@ pub fn all<B: OpsInfer>(dtype: Dtype) -> Vec<Case<B>> {
     let mut cases = training();
     cases.extend(attention::cached_cases());
     if dtype == Dtype::F32 {
-        cases.extend(infer::cases());
+        cases.extend(infer::cases(B::kv_kinds()));
     }
     cases
 }
 
-/// The cases of inference. In bf16 they are for backends whose steps are ([`OpsInfer::step_dtype`]).
-pub fn inference<B: OpsInfer>() -> Vec<Case<B>> {
+/// The cases of inference, with these kinds of cache. In bf16 they are for backends whose steps are
+/// ([`OpsInfer::step_dtype`]).
+pub fn inference<B: OpsInfer>(kinds: &[KvKind]) -> Vec<Case<B>> {
     let mut cases = attention::cached_cases();
-    cases.extend(infer::cases());
+    cases.extend(infer::cases(kinds));
     cases
 }
 
 /// Runs [`inference`] on a backend and on the reference, and says what differs.
 pub fn inference_differences<B: OpsInfer>(ops: &B, dtype: Dtype) -> Result<Vec<String>, OpsError> {
     let outputs: Result<_, OpsError> =
-        inference::<Reference>().iter().map(|case| case.run(&Reference, dtype)).collect();
-    Expected { dtype, outputs: outputs? }.compare(&inference(), ops)
+        inference::<Reference>(B::kv_kinds()).iter().map(|case| case.run(&Reference, dtype)).collect();
+    Expected { dtype, outputs: outputs? }.compare(&inference(B::kv_kinds()), ops)
 }
 
 /// How far a right result may be off, relative to the largest of its array. f32: a few roundings of 6e-8 on sums of up to

@@ -35,13 +35,13 @@ const NEAR: usize = 4;
 const SHORT: usize = 256;
 
 impl Path {
-    /// Whether [`split_product`] runs.
+    /// Whether `split_product` runs.
     pub fn has_split_product(self) -> bool {
         self == Path::Amx
     }
 }
 
-/// Rows in f32 as [`split_product`] reads them: STEP upper parts, STEP lower parts, and so on.
+/// Rows in f32 as `split_product` reads them: STEP upper parts, STEP lower parts, and so on.
 pub struct SplitRows {
     numbers: Scratch<Bf16>,
     rows: usize,
