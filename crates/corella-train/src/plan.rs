@@ -251,13 +251,13 @@ impl RunPlan {
     pub fn accumulation(&self) -> Result<usize, TrainError> {
         let (total, part) = (self.train.batch_tokens, self.train.micro_batch * self.model.seq_len);
         if part == 0 || total == 0 || !total.is_multiple_of(part) {
-            let below = total / part.max(1) * part;
+            let nearest = match total / part.max(1) * part {
+                0 => part.to_string(),
+                below => format!("{below} or {}", below + part),
+            };
             let what = format!(
-                "{total} tokens are not a multiple of micro-batch {} × {} = {part}; nearest: {} or {}",
-                self.train.micro_batch,
-                self.model.seq_len,
-                below.max(part),
-                below + part
+                "{total} tokens are not a multiple of micro-batch {} × {} = {part}; nearest: {nearest}",
+                self.train.micro_batch, self.model.seq_len
             );
             return Err(TrainError::Plan { field: "batch_tokens", what });
         }

@@ -276,7 +276,10 @@ mod tests {
         assert_eq!(band.len(), 4);
         // Upwards is towards 0.
         assert!(band[0].1 < line[0].1 && line[0].1 < band[3].1, "{band:?} around {line:?}");
-        assert!((line[0].1 - band[0].1 - (band[3].1 - line[0].1)).abs() <= 0.2 + 1e-9, "as far above as below, but for rounding");
+        assert!(
+            (line[0].1 - band[0].1 - (band[3].1 - line[0].1)).abs() <= 0.2 + 1e-9,
+            "as far above as below, but for rounding"
+        );
     }
 
     #[test]
