@@ -231,7 +231,13 @@ template <class... A> void call(void (*kernel)(A...), void** parameters) {
     call(kernel, parameters, std::index_sequence_for<A...>());
 }
 
-struct Kernel { const char* name; void (*body)(void**); };
+/// Bytes of each parameter; how many there are.
+template <class... A> int sizes_of(void (*)(A...), size_t* sizes) {
+    ((*sizes++ = sizeof(A)), ...);
+    return sizeof...(A);
+}
+
+struct Kernel { const char* name; void (*body)(void**); int (*sizes)(size_t*); };
 
 static inline float shuffle_xor(float x, int mask) { return shuffle(0xffffffffu, x, (current % WARP) ^ mask, __LINE__); }
 

@@ -3,9 +3,15 @@
 
 namespace emulated {
 
-#define KERNEL(name) {#name, [](void** parameters) { call(::name, parameters); }},
-static const Kernel kernels[] = {KERNELS{nullptr, nullptr}};
+#define KERNEL(name) \
+    {#name, [](void** parameters) { call(::name, parameters); }, [](size_t* sizes) { return sizes_of(::name, sizes); }},
+static const Kernel kernels[] = {KERNELS{nullptr, nullptr, nullptr}};
 #undef KERNEL
+
+static inline const Kernel* find(const char* name) {
+    for (const Kernel* k = kernels; k->name; k++) if (!strcmp(k->name, name)) return k;
+    return nullptr;
+}
 
 static inline void run_grid(size_t shared, bool backwards) {
     size_t blocks = (size_t)gridDim.x * gridDim.y * gridDim.z;
@@ -33,6 +39,12 @@ static inline const char* refuse(size_t shared) {
 EXPORT void* emulated_alloc(size_t bytes) { return emulated::guarded(bytes); }
 EXPORT void emulated_free(void* memory, size_t bytes) { emulated::release_guarded((char*)memory, bytes); }
 
+/// Writes the bytes of each parameter (at most 32 of them) and returns how many there are: what a recorded launch must keep.
+EXPORT int emulated_parameters(const char* name, size_t* sizes) {
+    const emulated::Kernel* kernel = emulated::find(name);
+    return kernel ? kernel->sizes(sizes) : -1;
+}
+
 /// Runs a kernel; null, or what went wrong. Not to be called twice at the same time.
 EXPORT const char* emulated_launch(const char* name, const unsigned* grid, const unsigned* block, size_t shared,
                                    void** parameters, int backwards) {
@@ -41,9 +53,9 @@ EXPORT const char* emulated_launch(const char* name, const unsigned* grid, const
     blockDim = {block[0], block[1], block[2]};
     count = (int)(block[0] * block[1] * block[2]);
     kernel_name = name;
-    body = nullptr;
-    for (const Kernel* k = kernels; k->name; k++) if (!strcmp(k->name, name)) body = k->body;
-    if (!body) return "no kernel of this name";
+    const Kernel* kernel = find(name);
+    if (!kernel) return "no kernel of this name";
+    body = kernel->body;
     if (const char* why = refuse(shared)) return why;
     arguments = parameters;
     dynamic_shared = guarded(shared);

@@ -19,10 +19,11 @@ struct Pages {
     int page_len, nkv, hs, hsp;
 };
 
-// Row n stands at positions[n] of sequence sequences[n], whose pages are tables[sequence·table_len ..].
+// Row n stands at positions[n] of sequence sequences[n], whose pages are tables[sequence·table_len ..]. A negative position: the
+// row belongs to no sequence; it writes nothing into pages and sees nothing.
 struct Batch {
     const u32* sequences;
-    const u32* positions;
+    const int* positions;
     const u32* tables;
     int table_len;
 };

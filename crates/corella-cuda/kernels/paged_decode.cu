@@ -162,7 +162,7 @@ extern "C" __global__ void paged_combine(Array out, float* partial, Batch batch,
         return;
     }
     const u64 listed = task / h.nh, row = list[listed];
-    const int head = task % h.nh, used = batch.positions[row] / STRETCH + 1;
+    const int head = task % h.nh, position = batch.positions[row], used = position < 0 ? 0 : position / STRETCH + 1;
     float top = -INF, total = 0.0f;
     for (int s = 0; s < used; s++) {
         top = fmaxf(top, partial_at(partial, listed, head, s, h, stretches)[h.hs]);
@@ -177,6 +177,6 @@ extern "C" __global__ void paged_combine(Array out, float* partial, Batch batch,
             const float* const from = partial_at(partial, listed, head, s, h, stretches);
             sum += expf(from[h.hs] - top) * from[d];
         }
-        store(out, (row * h.nh + head) * h.hs + d, sum / total);
+        store(out, (row * h.nh + head) * h.hs + d, used > 0 ? sum / total : 0.0f);
     }
 }

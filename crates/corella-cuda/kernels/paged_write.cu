@@ -60,6 +60,9 @@ __device__ __forceinline__ void write_head(Pages pages, Array qkv, Batch batch, 
     }
     const u64 row = task / (2 * h.nkv);
     const int head = task % h.nkv, is_value = task / h.nkv % 2, position = batch.positions[row];
+    if (position < 0) {
+        return;
+    }
     const u32 page = page_of(batch, pages, batch.sequences[row], position);
     const int place = position % pages.page_len;
     const u64 first = head_first(pages, page, head);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use corella_ops::cpu::Cpu;
@@ -15,6 +16,7 @@ use crate::driver::{Address, Driver, Launch, Memory};
 use crate::error::CudaError;
 use crate::ids::Ids;
 use crate::param::Param;
+use crate::spare::Spare;
 
 /// The CUDA backend.
 ///
@@ -23,8 +25,12 @@ use crate::param::Param;
 pub struct Cuda {
     driver: Arc<dyn Driver>,
     scratch: Mutex<HashMap<&'static str, Memory>>,
+    /// How often scratch memory has moved.
+    moves: AtomicU64,
+    spare: Arc<Spare>,
     sampler: Arc<Cpu>,
     batch_invariant: bool,
+    records: bool,
 }
 
 /// What a kernel can take as an argument.
@@ -54,13 +60,41 @@ pub(crate) fn no_memory(bytes: u64, what: &str) -> impl FnOnce(CudaError) -> Ops
 impl Cuda {
     /// On a card; texts under way are sampled on the processor.
     pub fn new(driver: impl Driver, sampler: Cpu) -> Cuda {
-        Cuda { driver: Arc::new(driver), scratch: Mutex::default(), sampler: Arc::new(sampler), batch_invariant: false }
+        Cuda {
+            driver: Arc::new(driver),
+            scratch: Mutex::default(),
+            moves: AtomicU64::new(0),
+            spare: Arc::default(),
+            sampler: Arc::new(sampler),
+            batch_invariant: false,
+            records: true,
+        }
     }
 
     /// The same with results of inference that do not depend on what else is in a step: kernels of one order for any number
     /// of rows, instead of the fastest for each.
     pub fn with_batch_invariance(self) -> Cuda {
         Cuda { batch_invariant: true, ..self }
+    }
+
+    /// The same without recordings: every step starts its kernels one by one.
+    pub fn with_plain_launches(self) -> Cuda {
+        Cuda { records: false, ..self }
+    }
+
+    /// Whether steps that come again are recorded.
+    pub(crate) fn records(&self) -> bool {
+        self.records
+    }
+
+    /// Memory of steps that have ended.
+    pub(crate) fn spare(&self) -> &Arc<Spare> {
+        &self.spare
+    }
+
+    /// Changes whenever scratch memory that recorded launches may name has been released.
+    pub(crate) fn scratch_moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     pub(crate) fn batch_invariant(&self) -> bool {
@@ -95,7 +129,9 @@ impl Cuda {
         if let Some(memory) = scratch.get(name).filter(|memory| memory.bytes >= bytes) {
             return memory.at;
         }
-        scratch.remove(name);
+        if scratch.remove(name).is_some() {
+            self.moves.fetch_add(1, Ordering::Relaxed);
+        }
         scratch.entry(name).or_insert(done(Memory::zeros(&self.driver, bytes))).at
     }
 }

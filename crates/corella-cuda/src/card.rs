@@ -5,7 +5,8 @@ use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 
 use cudarc::driver::sys::{
-    self, CUcontext, CUdevice_attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult, CUstream,
+    self, CUcontext, CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstream,
+    CUstreamCaptureMode,
 };
 
 use crate::cache;
@@ -18,6 +19,15 @@ use crate::nvrtc::Compiler;
 
 /// What every card since Ampere gives a block.
 const MOST_SHARED: i32 = 99 << 10;
+/// What recordings need of the driver: since CUDA 11.4.
+const RECORDING: [&str; 6] = [
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphDestroy",
+    "cuGraphLaunch",
+    "cuGraphExecDestroy",
+];
 /// Oldest architecture whose instructions the kernels use.
 const OLDEST: (i32, i32) = (8, 0);
 
@@ -318,5 +328,45 @@ impl Driver for Card {
         self.context.bind()?;
         // SAFETY: the caller's promise.
         unsafe { self.matrices.product(product) }
+    }
+    fn begin_recording(&self) -> Result<bool, CudaError> {
+        if !DRIVER.has(&RECORDING) {
+            return Ok(false);
+        }
+        self.context.bind()?;
+        // Other threads may go on to use other streams as they like.
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as this.
+        let begun = unsafe { sys::cuStreamBeginCapture_v2(self.context.stream, mode) };
+        check("cuStreamBeginCapture", begun).map(|()| true)
+    }
+
+    fn end_recording(&self) -> Result<Option<u64>, CudaError> {
+        self.context.bind()?;
+        let mut graph = ptr::null_mut();
+        // SAFETY: the place is valid; the stream is recorded by this thread.
+        let ended = unsafe { sys::cuStreamEndCapture(self.context.stream, &mut graph) };
+        if ended != CUresult::CUDA_SUCCESS || graph.is_null() {
+            return Ok(None);
+        }
+        let mut ready: CUgraphExec = ptr::null_mut();
+        // SAFETY: the place and the graph are valid.
+        let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut ready, graph, 0) };
+        // SAFETY: what was made of the graph does not need it; it is given back once.
+        check("cuGraphDestroy", unsafe { sys::cuGraphDestroy(graph) })?;
+        Ok((made == CUresult::CUDA_SUCCESS).then_some(ready as u64))
+    }
+
+    unsafe fn replay(&self, recording: u64) -> Result<(), CudaError> {
+        self.context.bind()?;
+        // SAFETY: the number came from `end_recording` and was not forgotten; its memory is the caller's promise.
+        check("cuGraphLaunch", unsafe { sys::cuGraphLaunch(recording as CUgraphExec, self.context.stream) })
+    }
+
+    fn forget(&self, recording: u64) {
+        if self.context.bind().is_ok() && self.context.wait().is_ok() {
+            // SAFETY: the number came from `end_recording`; nothing of it runs any more. Where that fails, the card is lost.
+            let _ = unsafe { sys::cuGraphExecDestroy(recording as CUgraphExec) };
+        }
     }
 }

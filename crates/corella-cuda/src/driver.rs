@@ -47,6 +47,18 @@ pub trait Driver: Send + Sync + 'static {
     /// # Safety
     /// The addresses of the product hold arrays of the sizes that it states.
     unsafe fn library_product(&self, product: &Product) -> Result<bool, CudaError>;
+    /// From now on kernels, products and clearing are kept instead of run, until [`Driver::end_recording`]; nothing else can be
+    /// asked for meanwhile, from any thread. False where the driver keeps nothing.
+    fn begin_recording(&self) -> Result<bool, CudaError>;
+    /// Ends the recording and gives it a number, or none where some of it could not be kept; nothing of it has run.
+    fn end_recording(&self) -> Result<Option<u64>, CudaError>;
+    /// Starts what was recorded, with the same arguments.
+    ///
+    /// # Safety
+    /// The memory that the recorded launches touch has not been released.
+    unsafe fn replay(&self, recording: u64) -> Result<(), CudaError>;
+    /// Gives a recording back after everything that was asked for before.
+    fn forget(&self, recording: u64);
 }
 
 /// A matrix that a product reads: element (i, k), or its transpose in memory.
@@ -147,6 +159,44 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         self.driver.release(self.at, self.bytes.max(1));
+    }
+}
+
+/// A recording, given back when it is dropped.
+pub(crate) struct Recording {
+    driver: Arc<dyn Driver>,
+    number: u64,
+}
+
+impl Recording {
+    /// Records what `work` starts; none where the driver cannot keep it, and then nothing was started.
+    pub fn new(driver: &Arc<dyn Driver>, work: &mut dyn FnMut()) -> Result<Option<Recording>, CudaError> {
+        if !driver.begin_recording()? {
+            return Ok(None);
+        }
+        work();
+        Ok(driver.end_recording()?.map(|number| Recording { driver: driver.clone(), number }))
+    }
+
+    /// Starts it.
+    ///
+    /// # Safety
+    /// As [`Driver::replay`].
+    pub unsafe fn replay(&self) -> Result<(), CudaError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.replay(self.number) }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.driver.forget(self.number);
+    }
+}
+
+impl std::fmt::Debug for Recording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "recording {:#x}", self.number)
     }
 }
 

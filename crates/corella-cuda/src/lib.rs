@@ -25,6 +25,7 @@ mod optimizer;
 mod param;
 mod plan;
 pub mod resources;
+mod spare;
 
 pub use array::Buf;
 pub use backend::Cuda;
@@ -32,6 +33,6 @@ pub use card::{Card, CardInfo, cards};
 pub use driver::{Address, Bias, Driver, Finish, Launch, Operand, Product};
 pub use error::CudaError;
 pub use ids::Ids;
-pub use infer::{Batch, Kv, KvPages, Weight};
+pub use infer::{Batch, Kv, KvPages, Recorded, Weight};
 pub use param::Param;
 pub use plan::{ScratchShape, scratch_bytes};

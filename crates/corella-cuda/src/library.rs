@@ -148,6 +148,11 @@ impl Library {
         }
     }
 
+    /// Whether it is there, whole, and has these functions, which newer versions brought.
+    pub fn has(&'static self, symbols: &[&'static str]) -> bool {
+        self.load().is_ok() && symbols.iter().all(|symbol| (self.binding.has)(symbol))
+    }
+
     /// Its file, where there is one in the usual folders.
     pub fn find(&self) -> Option<PathBuf> {
         find(self.name)

@@ -73,3 +73,13 @@ fn models_step_as_they_should() {
         suite::steps::pieces_change_no_bit(another);
     }
 }
+
+#[test]
+fn recorded_steps_change_no_bit() {
+    if card().is_some() {
+        let another = || card().expect("the card that was there");
+        suite::recorded::recorded_steps_change_no_bit(another, || another().with_plain_launches());
+        let invariant = || another().with_batch_invariance();
+        suite::recorded::rows_of_padding_touch_nobody(invariant(), invariant);
+    }
+}

@@ -6,7 +6,7 @@
 //! computes depends on the tokens before it in its own sequence only: not on how they were split over steps, nor on
 //! what else is in the step. Logits are the same, bit for bit.
 
-use corella_ops::RowAt;
+use corella_ops::{OpsError, OpsInfer, RowAt};
 
 /// What a step can hold; fixed when the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,29 @@ impl BatchPlan {
         })
         .collect()
     }
+
+    /// For each sequence its pages.
+    pub(crate) fn tables(&self) -> Vec<&[u32]> {
+        self.seqs.iter().map(|s| &s.pages[..]).collect()
+    }
+
+    /// The rows whose logits are wanted, as operations take them.
+    pub(crate) fn wanted(&self) -> Vec<u32> {
+        self.logit_rows.iter().map(|row| *row as u32).collect()
+    }
+
+    /// Whether it is one token of each sequence, all of whose logits are wanted: what is repeated once for each token of a text.
+    pub(crate) fn is_decode(&self) -> bool {
+        let n = self.tokens.len();
+        n > 0 && self.seqs.len() == n && self.logit_rows.len() == n
+    }
+}
+
+/// Ids for `n` rows, of which the last may mean nothing.
+pub(crate) fn padded(ids: &[u32], n: usize) -> Vec<u32> {
+    let mut ids = ids.to_vec();
+    ids.resize(n, 0);
+    ids
 }
 
 /// What cannot be computed. A plan is checked whole before anything is written.
@@ -113,7 +136,19 @@ pub enum PlanError {
     },
 }
 
+impl From<OpsError> for PlanError {
+    fn from(error: OpsError) -> PlanError {
+        PlanError::Backend(error.to_string())
+    }
+}
+
 impl StepLimits {
+    /// Rows that the activations of any step need, and its logits: a step of single tokens may be padded.
+    pub(crate) fn buffer_rows<B: OpsInfer>(&self, ops: &B) -> [usize; 2] {
+        let decode = ops.decode_rows(self.max_seqs.min(self.max_logit_rows).min(self.max_batch_tokens));
+        [self.max_batch_tokens.max(decode), self.max_logit_rows.max(decode)]
+    }
+
     /// Pages that `tokens` positions take.
     pub fn pages_for(&self, tokens: usize) -> usize {
         tokens.div_ceil(self.page_tokens)

@@ -178,6 +178,8 @@ pub trait OpsInfer: OpsTrain {
     type KvPages: Send + Sync + Debug;
     /// A [`BatchPlan`] on the device, with the angles of its rows.
     type Batch: Send + Sync + Debug;
+    /// What [`OpsInfer::repeat`] keeps of a model's steps.
+    type Recorded: Default + Send + Debug;
 
     /// Format in which models keep the activations of a step, except the residual stream and logits, which are f32.
     fn step_dtype(&self) -> Dtype {
@@ -218,6 +220,21 @@ pub trait OpsInfer: OpsTrain {
     // ---- rows of a batch ----------------------------------------------------------------------------------------
     /// Uploads a plan. Panics if a page table is too short for a row.
     fn batch(&self, plan: BatchPlan<'_>) -> Result<Self::Batch, OpsError>;
+    /// Rows that a model computes in a step of one token for each of `n` sequences: at least `n`. A backend that repeats steps
+    /// ([`OpsInfer::repeat`]) names one of few sizes; what the rows behind `n` come to means nothing.
+    fn decode_rows(&self, n: usize) -> usize {
+        n
+    }
+    /// Uploads a plan of one token for each sequence, for operations on [`OpsInfer::decode_rows`] rows.
+    fn decode_batch(&self, plan: BatchPlan<'_>) -> Result<Self::Batch, OpsError> {
+        self.batch(plan)
+    }
+    /// Runs `work`: the operations of a step with a batch of [`OpsInfer::decode_batch`]. A backend may record what they start
+    /// and start that again in a later step, without `work`. So for one `recorded`, `work` must name the same operations, on
+    /// the same arrays and as many rows, and must not move anything between host and device.
+    fn repeat(&self, _recorded: &mut Self::Recorded, _batch: &Self::Batch, work: &mut dyn FnMut()) {
+        work();
+    }
     /// `out[i,:] = x[rows[i],:]`: the rows whose logits are wanted.   out: (rows.len(),C)  x: (N,C).   WRITES out.
     fn select_rows(&self, out: &mut Self::Buf, x: &Self::Buf, rows: &[u32], c: usize);
     /// Turns the heads of q and k by each row's angles, in place; v stays. Pair i of a head at position p turns by

@@ -5,10 +5,12 @@ use std::sync::{Arc, OnceLock};
 use corella_ops::{BatchPlan, HeadDims, RopePairs, RowAt};
 
 use super::products::elements_of_rows;
+use super::recorded;
 use crate::array::Buf;
 use crate::backend::{Argument, Cuda, done};
-use crate::driver::{Address, Driver, Launch, Memory};
+use crate::driver::{Address, Driver, Launch};
 use crate::error::CudaError;
+use crate::spare::{Lent, Spare};
 
 /// Fewer consecutive rows of a sequence than this are attended to one by one.
 const PREFILL_ROWS: usize = 16;
@@ -17,18 +19,34 @@ pub(crate) const LINES: usize = 64;
 /// Positions of a stretch, as in kernels/paged.cuh.
 pub(crate) const STRETCH: usize = 256;
 
+/// Position of a row that belongs to no sequence, as in kernels/paged.cuh.
+const NOWHERE: u32 = u32::MAX;
+
 /// A plan on the card: sequences and positions of the rows, page tables, and the angles of the rows.
 #[derive(Debug)]
 pub struct Batch {
-    pub(crate) rows: Vec<RowAt>,
+    rows: Vec<RowAt>,
+    /// Rows with those behind the plan's own, which belong to no sequence.
+    pub(crate) n: usize,
     pub(crate) page_len: usize,
     pairs: usize,
     table_len: usize,
-    /// Sequences (N), positions (N), tables (sequences, table_len), angles (N, 2·pairs).
-    words: Memory,
+    /// Sequences (n), positions (n), row numbers (n), tables (sequences, table_len), angles (n, 2·pairs).
+    words: Lent,
     angles_at: Address,
     /// How attention divides the rows, once the first layer has asked.
     division: OnceLock<Division>,
+    spare: Arc<Spare>,
+}
+
+/// What the launches of a step of single tokens depend on, beside the model's own arrays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Shape {
+    /// Where the batch lies.
+    at: Address,
+    pub rows: usize,
+    /// Stretches of positions that attention goes over.
+    stretches: usize,
 }
 
 /// As `struct Batch` of kernels/paged.cuh.
@@ -46,11 +64,12 @@ impl Argument for BatchArgument {}
 /// Which rows a kernel for single rows takes, and which one for many.
 #[derive(Debug)]
 pub(crate) struct Division {
-    /// Query heads that share a key head, and whether many rows of a sequence go together: what it was made for.
-    group: usize,
-    together: bool,
-    /// Row numbers, then chunks of four words.
-    memory: Memory,
+    /// Query heads that share a key head, and whether many rows of a sequence go together, where that was asked for.
+    of: Option<(usize, bool)>,
+    /// Row numbers, then chunks of four words; none where the batch itself holds the row numbers.
+    _memory: Option<Lent>,
+    /// Where the numbers of single rows lie.
+    pub list: Address,
     /// Rows taken one by one, and the most stretches that one of them sees.
     pub singles: usize,
     pub stretches: usize,
@@ -59,14 +78,9 @@ pub(crate) struct Division {
 }
 
 impl Division {
-    /// Where the numbers of single rows lie.
-    pub(crate) fn list(&self) -> Address {
-        self.memory.at
-    }
-
     /// Where the chunks lie.
     pub(crate) fn chunk_list(&self) -> Address {
-        self.memory.at + 4 * self.singles as u64
+        self.list + 4 * self.singles as u64
     }
 }
 
@@ -87,55 +101,84 @@ fn divide(rows: &[RowAt], most: usize, together: bool) -> (Vec<u32>, Vec<[u32; 4
     (singles, chunks)
 }
 
-fn bytes_of(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-fn uploaded(driver: &Arc<dyn Driver>, words: &[u32]) -> Result<Memory, CudaError> {
-    let memory = Memory::zeros(driver, 4 * words.len())?;
-    driver.upload(memory.at, &bytes_of(words))?;
-    Ok(memory)
+/// Stretches of positions up to the last one.
+fn stretches(positions: impl Iterator<Item = u32>) -> usize {
+    positions.max().map_or(0, |position| position as usize / STRETCH + 1)
 }
 
 impl Batch {
     #[track_caller]
-    pub(crate) fn new(driver: &Arc<dyn Driver>, plan: BatchPlan<'_>) -> Result<Batch, CudaError> {
+    pub(crate) fn new(ops: &Cuda, plan: BatchPlan<'_>) -> Result<Batch, CudaError> {
+        let table_len = plan.tables.iter().map(|table| table.len()).max().unwrap_or(0);
+        Batch::laid_out(ops, plan, plan.rows.len(), table_len)
+    }
+
+    /// A plan of one token for each sequence, laid out as every other one that is recorded with it: as many rows, and tables
+    /// for as many stretches of positions.
+    #[track_caller]
+    pub(crate) fn of_single_tokens(ops: &Cuda, plan: BatchPlan<'_>) -> Result<Batch, CudaError> {
+        let n = recorded::rows(plan.rows.len());
+        let stretches = stretches(plan.rows.iter().map(|row| row.position)).next_power_of_two();
+        let batch = Batch::laid_out(ops, plan, n, (stretches * STRETCH).div_ceil(plan.page_len))?;
+        let list = batch.words.at() + 8 * n as u64;
+        let division = Division { of: None, _memory: None, list, singles: n, stretches, chunks: 0 };
+        Ok(Batch { division: OnceLock::from(division), ..batch })
+    }
+
+    #[track_caller]
+    fn laid_out(ops: &Cuda, plan: BatchPlan<'_>, n: usize, table_len: usize) -> Result<Batch, CudaError> {
         for row in plan.rows {
             let pages = plan.tables[row.sequence as usize].len();
             assert!(pages * plan.page_len > row.position as usize, "{row:?} lies behind its {pages} pages");
         }
-        let table_len = plan.tables.iter().map(|table| table.len()).max().unwrap_or(0);
-        let mut words: Vec<u32> = plan.rows.iter().map(|row| row.sequence).collect();
-        words.extend(plan.rows.iter().map(|row| row.position));
+        let of_rows = |of: fn(&RowAt) -> u32, rest| plan.rows.iter().map(of).chain(std::iter::repeat(rest)).take(n);
+        let mut words: Vec<u32> = of_rows(|row| row.sequence, 0).collect();
+        words.extend(of_rows(|row| row.position, NOWHERE));
+        words.extend(0..n as u32);
         for table in plan.tables {
-            words.extend_from_slice(table);
-            words.resize(words.len() + table_len - table.len(), 0);
+            let end = words.len() + table_len;
+            words.extend(table.iter().take(table_len));
+            words.resize(end, 0);
         }
+        // So that the angles of all steps of a shape lie in one place.
+        let tables = if n > plan.rows.len() { n } else { plan.tables.len() };
+        words.resize(3 * n + tables * table_len, 0);
         let angles_at = words.len();
         let angle = |row: &RowAt, f: &f32| f64::from(row.position as f32 * f);
         for row in plan.rows {
             words.extend(plan.frequencies.iter().map(|f| (angle(row, f).cos() as f32).to_bits()));
             words.extend(plan.frequencies.iter().map(|f| (angle(row, f).sin() as f32).to_bits()));
         }
-        let words = uploaded(driver, &words)?;
+        let pairs = plan.frequencies.len();
+        words.resize(angles_at + n * 2 * pairs, 0);
+        let words = Lent::holding(ops.spare(), ops.shared_driver(), &words)?;
         Ok(Batch {
             rows: plan.rows.to_vec(),
+            n,
             page_len: plan.page_len,
-            pairs: plan.frequencies.len(),
+            pairs,
             table_len,
-            angles_at: words.at + 4 * angles_at as u64,
+            angles_at: words.at() + 4 * angles_at as u64,
             words,
             division: OnceLock::new(),
+            spare: ops.spare().clone(),
         })
+    }
+
+    /// What the launches depend on, if it is a step of single tokens.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        let division = self.division.get().filter(|division| division.of.is_none())?;
+        Some(Shape { at: self.words.at(), rows: self.n, stretches: division.stretches })
     }
 
     /// As kernels take it.
     pub(crate) fn argument(&self) -> BatchArgument {
-        let n = 4 * self.rows.len() as u64;
+        let n = 4 * self.n as u64;
+        let sequences = self.words.at();
         BatchArgument {
-            sequences: self.words.at,
-            positions: self.words.at + n,
-            tables: self.words.at + 2 * n,
+            sequences,
+            positions: sequences + n,
+            tables: sequences + 3 * n,
             table_len: self.table_len as i32,
         }
     }
@@ -145,18 +188,18 @@ impl Batch {
     pub(crate) fn division(&self, driver: &Arc<dyn Driver>, group: usize, together: bool) -> &Division {
         let division = self.division.get_or_init(|| {
             let (singles, chunks) = divide(&self.rows, (LINES / group).max(1), together);
-            let last = singles.iter().map(|row| self.rows[*row as usize].position as usize).max();
             let words: Vec<u32> = singles.iter().chain(chunks.iter().flatten()).copied().collect();
+            let memory = done(Lent::holding(&self.spare, driver, &words));
             Division {
-                group,
-                together,
-                memory: done(uploaded(driver, &words)),
+                of: Some((group, together)),
+                list: memory.at(),
+                _memory: Some(memory),
                 singles: singles.len(),
-                stretches: last.map_or(0, |position| position / STRETCH + 1),
+                stretches: stretches(singles.iter().map(|row| self.rows[*row as usize].position)),
                 chunks: chunks.len(),
             }
         });
-        assert!((division.group, division.together) == (group, together), "layers of one shape in a step");
+        assert!(division.of.is_none_or(|of| of == (group, together)), "layers of one shape in a step");
         division
     }
 }
@@ -165,7 +208,7 @@ impl Cuda {
     /// Turns the heads of q and k by each row's angles.
     #[track_caller]
     pub(crate) fn turn_rows(&self, qkv: &mut Buf, batch: &Batch, pairs: RopePairs, d: HeadDims) {
-        let (n, heads) = (batch.rows.len(), d.nh + d.nkv);
+        let (n, heads) = (batch.n, d.nh + d.nkv);
         assert!(2 * batch.pairs <= d.hs, "{} pairs in a head of {}", batch.pairs, d.hs);
         let shape = Launch {
             grid: [(heads * batch.pairs).div_ceil(128) as u32, n.min(65_535) as u32, 1],
@@ -185,7 +228,8 @@ impl Cuda {
         let most = rows.iter().max().map_or(0, |row| *row as usize + 1);
         x.holds(most * c);
         let list = self.scratch("rows that are wanted", 4 * rows.len());
-        done(self.driver().upload(list, &bytes_of(rows)));
+        let bytes: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+        done(self.driver().upload(list, &bytes));
         let (out, count) = (out.holds(rows.len() * c).array(), rows.len() as u32);
         self.run("select_rows", elements_of_rows(rows.len(), c), &[&out, &x.array(), &list, &count, &(c as u64)]);
     }

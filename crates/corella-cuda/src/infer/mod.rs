@@ -5,11 +5,13 @@ mod cached;
 mod paged;
 mod pages;
 mod products;
+mod recorded;
 mod weight;
 
 pub use batch::Batch;
 pub use cached::Kv;
 pub use pages::KvPages;
+pub use recorded::Recorded;
 pub use weight::Weight;
 
 use corella_ops::{
@@ -25,6 +27,7 @@ impl OpsInfer for Cuda {
     type Weight = Weight;
     type KvPages = KvPages;
     type Batch = Batch;
+    type Recorded = Recorded;
 
     fn step_dtype(&self) -> Dtype {
         Dtype::Bf16
@@ -61,7 +64,19 @@ impl OpsInfer for Cuda {
     }
 
     fn batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {
-        Batch::new(self.shared_driver(), plan).map_err(no_memory(0, "the plan of a step"))
+        Batch::new(self, plan).map_err(no_memory(0, "the plan of a step"))
+    }
+
+    fn decode_rows(&self, n: usize) -> usize {
+        recorded::rows(n)
+    }
+
+    fn decode_batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {
+        Batch::of_single_tokens(self, plan).map_err(no_memory(0, "the plan of a step"))
+    }
+
+    fn repeat(&self, recorded: &mut Recorded, batch: &Batch, work: &mut dyn FnMut()) {
+        self.repeat_step(recorded, batch, work);
     }
 
     fn select_rows(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {

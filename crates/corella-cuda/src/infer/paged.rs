@@ -62,7 +62,7 @@ impl Cuda {
     /// See [`corella_ops::OpsInfer::attention_paged`].
     #[track_caller]
     pub(crate) fn attend_paged(&self, out: &mut Buf, pages: &mut KvPages, qkv: &Buf, batch: &Batch, d: HeadDims) {
-        let n = batch.rows.len();
+        let n = batch.n;
         let dims = pages.dims;
         assert_eq!((dims.nkv, dims.hs, dims.page_len), (d.nkv, d.hs, batch.page_len), "shape of the cache");
         assert!(d.hs <= MOST_HS, "heads of up to {MOST_HS}");
@@ -94,7 +94,7 @@ impl Cuda {
         for first in (0..division.singles).step_by(most) {
             let count = most.min(division.singles - first);
             let partial = self.scratch("stretches of attention", count * row_bytes);
-            let list = division.list() + 4 * first as u64;
+            let list = division.list + 4 * first as u64;
             let shape = decode(d, count, stretches);
             self.run(&entry, shape, &[&partial, &cache, &qkv.array(), &plan, &list, &heads]);
             let arguments: [&dyn Argument; 7] =

@@ -1,5 +1,8 @@
 //! The whole backend on an emulated card: its launches, its geometry and its kernels.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use corella_cuda::Cuda;
 
 use crate::card::EmulatedCard;
@@ -59,5 +62,30 @@ fn models_step_as_they_should() {
         suite::steps::llama_agrees_with_transformers(ops);
         suite::steps::models_agree_with_the_processor(another, suite::cpu);
         suite::steps::pieces_change_no_bit(another);
+    }
+}
+
+#[test]
+fn recorded_steps_change_no_bit() {
+    if card(false).is_none() {
+        return;
+    }
+    let replays = Arc::new(AtomicUsize::new(0));
+    let on = |records| {
+        let mut card = EmulatedCard::new(false).expect("the compiler was there");
+        card.records = records;
+        card.replays = replays.clone();
+        Cuda::new(card, suite::cpu())
+    };
+    suite::recorded::recorded_steps_change_no_bit(|| on(true), || on(false));
+    // Of the steps of single tokens all but the first of each shape.
+    assert!(replays.load(Ordering::Relaxed) >= 16, "{replays:?}");
+}
+
+#[test]
+fn padded_steps_change_no_bit() {
+    if let Some(ops) = card(false) {
+        let another = || card(false).expect("the compiler was there").with_batch_invariance();
+        suite::recorded::rows_of_padding_touch_nobody(ops.with_batch_invariance(), another);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use corella_cuda::kernels::SOURCES;
 use corella_cuda::{Address, CudaError, Driver, Launch, Product};
@@ -15,6 +16,25 @@ pub struct EmulatedCard {
     arrays: Mutex<HashMap<Address, Array>>,
     /// Whether blocks and threads run from the last to the first.
     backwards: bool,
+    recordings: Mutex<Recordings>,
+    /// How often a recording has run.
+    pub replays: Arc<AtomicUsize>,
+    /// Whether it records, as newer drivers do.
+    pub records: bool,
+}
+
+/// What a recording keeps.
+enum Recorded {
+    Launch { entry: String, shape: Launch, arguments: Vec<Vec<u128>> },
+    Clear { at: Address, bytes: usize },
+}
+
+#[derive(Default)]
+struct Recordings {
+    /// The one that is being made.
+    open: Option<Vec<Recorded>>,
+    kept: HashMap<u64, Vec<Recorded>>,
+    made: u64,
 }
 
 /// An array that any thread may give back.
@@ -33,7 +53,34 @@ impl EmulatedCard {
             let file = kernels(source.name)?;
             files.extend(source.entries.iter().map(|entry| (*entry, file)));
         }
-        Some(EmulatedCard { files, arrays: Mutex::default(), backwards })
+        Some(EmulatedCard {
+            files,
+            arrays: Mutex::default(),
+            backwards,
+            recordings: Mutex::default(),
+            replays: Arc::default(),
+            records: true,
+        })
+    }
+
+    fn recordings(&self) -> MutexGuard<'_, Recordings> {
+        self.recordings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A card answers these with an error, and the recording is lost.
+    fn not_while_recording(&self, call: &'static str) -> Result<(), CudaError> {
+        let recording = self.recordings().open.is_some();
+        if recording { Err(CudaError::Call { call, why: "while recording".to_owned() }) } else { Ok(()) }
+    }
+
+    fn file(&self, entry: &str) -> Result<&'static Kernels, CudaError> {
+        self.files.get(entry).copied().ok_or_else(|| CudaError::NoKernel { entry: entry.to_owned() })
+    }
+
+    fn start(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError> {
+        self.file(entry)?
+            .run(entry, (shape.grid, shape.block, shape.shared as usize), arguments, self.backwards)
+            .map_err(|why| CudaError::Call { call: "launch", why })
     }
 
     fn any_file(&self) -> &'static Kernels {
@@ -47,6 +94,7 @@ impl Driver for EmulatedCard {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {
+        self.not_while_recording("allocate")?;
         // What was never written is no number.
         let memory = self.any_file().memory(&vec![0xff; bytes]);
         let at = memory.at as Address;
@@ -55,34 +103,89 @@ impl Driver for EmulatedCard {
     }
 
     fn release(&self, at: Address, _bytes: usize) {
+        self.not_while_recording("release").expect("memory is not released while recording");
         self.arrays.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
     }
 
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), CudaError> {
+        self.not_while_recording("upload")?;
         // SAFETY: the address came from `allocate`; writing behind the array would meet the page that may not be touched.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
         Ok(())
     }
 
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), CudaError> {
+        self.not_while_recording("download")?;
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        if let Some(open) = &mut self.recordings().open {
+            open.push(Recorded::Clear { at, bytes });
+            return Ok(());
+        }
         // SAFETY: as above.
         unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) };
         Ok(())
     }
 
     unsafe fn launch(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError> {
-        let file = self.files.get(entry).ok_or_else(|| CudaError::NoKernel { entry: entry.to_owned() })?;
-        file.run(entry, (shape.grid, shape.block, shape.shared as usize), arguments, self.backwards)
-            .map_err(|why| CudaError::Call { call: "launch", why })
+        if let Some(open) = &mut self.recordings().open {
+            let sizes = self.file(entry)?.parameters(entry);
+            assert_eq!(sizes.len(), arguments.len(), "{entry}");
+            let arguments = arguments.iter().zip(sizes).map(|(argument, size)| {
+                let mut copy = vec![0u128; size.div_ceil(16)];
+                // SAFETY: the caller's argument has the size of the kernel's parameter, and the copy has room for it.
+                unsafe { std::ptr::copy_nonoverlapping(argument.cast::<u8>(), copy.as_mut_ptr().cast(), size) };
+                copy
+            });
+            let arguments = arguments.collect();
+            open.push(Recorded::Launch { entry: entry.to_owned(), shape, arguments });
+            return Ok(());
+        }
+        self.start(entry, shape, arguments)
     }
 
     unsafe fn library_product(&self, _product: &Product) -> Result<bool, CudaError> {
         Ok(false)
+    }
+
+    fn begin_recording(&self) -> Result<bool, CudaError> {
+        if !self.records {
+            return Ok(false);
+        }
+        self.not_while_recording("begin_recording")?;
+        self.recordings().open = Some(Vec::new());
+        Ok(true)
+    }
+
+    fn end_recording(&self) -> Result<Option<u64>, CudaError> {
+        let mut recordings = self.recordings();
+        recordings.made += 1;
+        let number = recordings.made;
+        let open = recordings.open.take().expect("a recording that was begun");
+        recordings.kept.insert(number, open);
+        Ok(Some(number))
+    }
+
+    unsafe fn replay(&self, recording: u64) -> Result<(), CudaError> {
+        self.replays.fetch_add(1, Ordering::Relaxed);
+        for step in &self.recordings().kept[&recording] {
+            match step {
+                Recorded::Launch { entry, shape, arguments } => {
+                    let pointers: Vec<*const c_void> = arguments.iter().map(|a| a.as_ptr().cast()).collect();
+                    self.start(entry, *shape, &pointers)?;
+                }
+                // SAFETY: as in `clear`.
+                Recorded::Clear { at, bytes } => unsafe { std::ptr::write_bytes(*at as *mut u8, 0, *bytes) },
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, recording: u64) {
+        self.recordings().kept.remove(&recording).expect("a recording that was kept");
     }
 }

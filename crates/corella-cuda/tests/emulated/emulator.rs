@@ -35,6 +35,7 @@ const FLAGS: [&str; 11] = [
 
 type Launch =
     unsafe extern "C" fn(*const c_char, *const u32, *const u32, usize, *const *const c_void, c_int) -> *const c_char;
+type Parameters = unsafe extern "C" fn(*const c_char, *mut usize) -> c_int;
 type Alloc = unsafe extern "C" fn(usize) -> *mut c_void;
 type Free = unsafe extern "C" fn(*mut c_void, usize);
 
@@ -133,6 +134,18 @@ impl Kernels {
             );
             if error.is_null() { Ok(()) } else { Err(CStr::from_ptr(error).to_string_lossy().into_owned()) }
         }
+    }
+
+    /// Bytes of each parameter of a kernel.
+    pub fn parameters(&self, name: &str) -> Vec<usize> {
+        let c_name = CString::new(name).expect("a name");
+        let mut sizes = [0; 32];
+        // SAFETY: the symbol has this type; the name ends with a zero byte, and kernels have fewer parameters than this.
+        let count = unsafe {
+            let parameters = self.library.get::<Parameters>(b"emulated_parameters").expect("the emulator's interface");
+            parameters(c_name.as_ptr(), sizes.as_mut_ptr())
+        };
+        sizes[..usize::try_from(count).expect("a kernel of this name")].to_vec()
     }
 
     /// `bytes` in memory behind which no page may be touched.

@@ -1,6 +1,7 @@
 //! What every card must pass, emulated or not.
 
 pub mod inference;
+pub mod recorded;
 pub mod steps;
 
 use corella_cuda::Cuda;

@@ -42,7 +42,7 @@ pub fn llama_agrees_with_transformers(ops: Cuda) {
 }
 
 /// A random Llama with heads of 64 in groups: prompts take the kernels for many rows.
-fn llama<B: OpsInfer>(ops: B) -> OneSequence<LlamaInfer<B>> {
+pub fn llama_weights(context_len: usize) -> LlamaWeights {
     let shape = LlamaShape {
         vocab_size: 97,
         n_layer: 2,
@@ -51,13 +51,16 @@ fn llama<B: OpsInfer>(ops: B) -> OneSequence<LlamaInfer<B>> {
         head_size: 64,
         n_embd: 64,
         n_ff: 160,
-        context_len: 48,
+        context_len,
         norm_eps: 1e-5,
         tied: false,
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
     };
-    let weights = LlamaWeights::random(&LlamaConfig::new(shape).expect("a shape"), 5);
-    OneSequence::new(LlamaInfer::new(ops, &weights, StepOptions::one_sequence(48)).expect("fits"))
+    LlamaWeights::random(&LlamaConfig::new(shape).expect("a shape"), 5)
+}
+
+fn llama<B: OpsInfer>(ops: B) -> OneSequence<LlamaInfer<B>> {
+    OneSequence::new(LlamaInfer::new(ops, &llama_weights(48), StepOptions::one_sequence(48)).expect("fits"))
 }
 
 fn tokens() -> Vec<u32> {

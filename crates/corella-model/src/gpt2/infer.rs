@@ -10,7 +10,7 @@ use super::params::{Tensor, WPE, WTE, at, last_norm};
 use crate::ModelError;
 use crate::params::ModelConfig;
 use crate::source::{Source, load_part, load_vector};
-use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
+use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut, padded};
 use crate::step_options::{PAGE_TOKENS, StepOptions};
 
 /// Weight and bias (C) of a norm.
@@ -104,7 +104,7 @@ struct Buffers<B: OpsInfer> {
 
 impl<B: OpsInfer> Buffers<B> {
     fn new(ops: &B, config: &Gpt2Config, limits: StepLimits) -> Result<Self, OpsError> {
-        let (n, r, c) = (limits.max_batch_tokens, limits.max_logit_rows, config.n_embd());
+        let ([n, r], c) = (limits.buffer_rows(ops), config.n_embd());
         let buf = |len, what| ops.buf(len, Dtype::F32, what);
         let low = |len, what| ops.buf(len, ops.step_dtype(), what);
         Ok(Buffers {
@@ -127,14 +127,20 @@ impl<B: OpsInfer> Buffers<B> {
 /// A GPT-2 that continues many sequences.
 pub struct Gpt2Infer<B: OpsInfer> {
     ops: Arc<B>,
-    config: Gpt2Config,
     limits: StepLimits,
     name: String,
+    layers: Layers<B>,
+    recorded: B::Recorded,
+    host: Vec<f32>,
+}
+
+/// The network with what a step reads and writes.
+struct Layers<B: OpsInfer> {
+    config: Gpt2Config,
     weights: Weights<B>,
     /// For each layer its keys and values.
     pages: Vec<B::KvPages>,
     buffers: Buffers<B>,
-    host: Vec<f32>,
 }
 
 impl<B: OpsInfer> Gpt2Infer<B> {
@@ -151,21 +157,22 @@ impl<B: OpsInfer> Gpt2Infer<B> {
         let weights = Weights::load(&*ops, source)?;
         let dims = KvPagesDims { pages: limits.pages, page_len: PAGE_TOKENS, nkv: nh, hs, kind: options.kv_kind };
         let pages = (0..config.n_layer()).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
+        let buffers = Buffers::new(&*ops, &config, limits)?;
         Ok(Gpt2Infer {
             name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
-            buffers: Buffers::new(&*ops, &config, limits)?,
             host: vec![0.0; limits.max_logit_rows * config.vocab_size()],
-            pages,
-            weights,
+            layers: Layers { config, weights, pages, buffers },
+            recorded: B::Recorded::default(),
             limits,
-            config,
             ops,
         })
     }
+}
 
+impl<B: OpsInfer> Layers<B> {
     /// The blocks, for the N tokens of a plan.
-    fn blocks(&mut self, n: usize, batch: &B::Batch) {
-        let (ops, w, b, c) = (&*self.ops, &self.weights, &mut self.buffers, self.config.n_embd());
+    fn blocks(&mut self, ops: &B, n: usize, batch: &B::Batch) {
+        let (w, b, c) = (&self.weights, &mut self.buffers, self.config.n_embd());
         let norm = NormDims { n, c, eps: EPS };
         let heads = HeadDims { nh: self.config.n_head(), nkv: self.config.n_head(), hs: self.config.head_size() };
         ops.lookup(&mut b.x, &b.ids, &w.wte, n, Store::Write);
@@ -182,17 +189,20 @@ impl<B: OpsInfer> Gpt2Infer<B> {
         }
     }
 
-    /// Last norm and output head of the wanted rows.
-    fn head(&mut self, rows: &[usize]) {
-        let (ops, w, b) = (&*self.ops, &self.weights, &mut self.buffers);
-        let (c, n) = (self.config.n_embd(), rows.len());
-        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
-        ops.select_rows(&mut b.wanted, &b.x, &rows, c);
+    /// Last norm and output head of `n` rows: those that are listed, or the first ones.
+    fn head(&mut self, ops: &B, n: usize, rows: Option<&[u32]>) {
+        let (w, b, c) = (&self.weights, &mut self.buffers, self.config.n_embd());
+        let x = match rows {
+            Some(rows) => {
+                ops.select_rows(&mut b.wanted, &b.x, rows, c);
+                &b.wanted
+            }
+            None => &b.x,
+        };
         let (last, norm) = (&w.last_norm, NormDims { n, c, eps: EPS });
-        ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.wanted, &last.w, &last.b, norm);
+        ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, x, &last.w, &last.b, norm);
         let head = [Linear { w: w.head.as_ref().unwrap_or(&w.wte), bias: None }];
         ops.linear(&mut b.logits, &b.norm, n, &head, Store::Write);
-        ops.read(&b.logits, &mut self.host[..n * self.config.vocab_size()]);
     }
 }
 
@@ -207,22 +217,35 @@ impl<B: OpsInfer> StepModel for Gpt2Infer<B> {
 
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
         self.limits.check(plan)?;
-        let rows = plan.rows();
-        let tables: Vec<&[u32]> = plan.seqs.iter().map(|s| &s.pages[..]).collect();
+        let (ops, layers, wanted) = (&*self.ops, &mut self.layers, plan.logit_rows.len());
+        let (rows, tables) = (plan.rows(), plan.tables());
         let row_plan = RowPlan { rows: &rows, tables: &tables, page_len: PAGE_TOKENS, frequencies: &[] };
-        let batch = self.ops.batch(row_plan).map_err(|e| PlanError::Backend(e.to_string()))?;
         let positions: Vec<u32> = rows.iter().map(|row| row.position).collect();
-        self.ops.write_ids(&mut self.buffers.ids, &plan.tokens);
-        self.ops.write_ids(&mut self.buffers.positions, &positions);
-        self.blocks(plan.tokens.len(), &batch);
-        if !plan.logit_rows.is_empty() {
-            self.head(&plan.logit_rows);
+        if plan.is_decode() {
+            let n = ops.decode_rows(wanted);
+            let batch = ops.decode_batch(row_plan)?;
+            ops.write_ids(&mut layers.buffers.ids, &padded(&plan.tokens, n));
+            ops.write_ids(&mut layers.buffers.positions, &padded(&positions, n));
+            ops.repeat(&mut self.recorded, &batch, &mut || {
+                layers.blocks(ops, n, &batch);
+                layers.head(ops, n, None);
+            });
+        } else {
+            let batch = ops.batch(row_plan)?;
+            ops.write_ids(&mut layers.buffers.ids, &plan.tokens);
+            ops.write_ids(&mut layers.buffers.positions, &positions);
+            layers.blocks(ops, rows.len(), &batch);
+            if wanted > 0 {
+                layers.head(ops, wanted, Some(&plan.wanted()));
+            }
         }
-        Ok(StepOut { logits: &self.host[..plan.logit_rows.len() * self.config.vocab_size()] })
+        let logits = &mut self.host[..wanted * self.limits.vocab_size];
+        ops.read(&layers.buffers.logits, logits);
+        Ok(StepOut { logits })
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {
-        for pages in &mut self.pages {
+        for pages in &mut self.layers.pages {
             self.ops.copy_page(pages, from, to);
         }
     }

@@ -11,7 +11,7 @@ use super::params::{Block, EMBEDDING, at, last_norm};
 use crate::ModelError;
 use crate::params::ModelConfig;
 use crate::source::{Source, load_part, load_vector};
-use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
+use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut, padded};
 use crate::step_options::{PAGE_TOKENS, StepOptions};
 
 /// The weights of a block.
@@ -88,7 +88,7 @@ struct Buffers<B: OpsInfer> {
 
 impl<B: OpsInfer> Buffers<B> {
     fn new(ops: &B, config: &LlamaConfig, limits: StepLimits) -> Result<Self, OpsError> {
-        let (n, r) = (limits.max_batch_tokens, limits.max_logit_rows);
+        let [n, r] = limits.buffer_rows(ops);
         let buf = |len, what| ops.buf(len, Dtype::F32, what);
         let low = |len, what| ops.buf(len, ops.step_dtype(), what);
         Ok(Buffers {
@@ -109,16 +109,22 @@ impl<B: OpsInfer> Buffers<B> {
 /// A Llama that only generates.
 pub struct LlamaInfer<B: OpsInfer> {
     ops: Arc<B>,
-    config: LlamaConfig,
     limits: StepLimits,
     name: String,
+    /// Radians per position of each rotary pair.
+    frequencies: Vec<f32>,
+    layers: Layers<B>,
+    recorded: B::Recorded,
+    host: Vec<f32>,
+}
+
+/// The network with what a step reads and writes.
+struct Layers<B: OpsInfer> {
+    config: LlamaConfig,
     weights: Weights<B>,
     /// For each layer its keys and values.
     pages: Vec<B::KvPages>,
-    /// Radians per position of each rotary pair.
-    frequencies: Vec<f32>,
     buffers: Buffers<B>,
-    host: Vec<f32>,
 }
 
 impl<B: OpsInfer> LlamaInfer<B> {
@@ -141,29 +147,30 @@ impl<B: OpsInfer> LlamaInfer<B> {
             kind: options.kv_kind,
         };
         let pages = (0..config.n_layer).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
+        let buffers = Buffers::new(&*ops, &config, limits)?;
         Ok(LlamaInfer {
             name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
-            buffers: Buffers::new(&*ops, &config, limits)?,
             frequencies: config.rope.frequencies(config.head_size),
             host: vec![0.0; limits.max_logit_rows * config.vocab_size],
-            pages,
-            weights,
+            layers: Layers { config, weights, pages, buffers },
+            recorded: B::Recorded::default(),
             limits,
-            config,
             ops,
         })
     }
 
     /// Bytes of the packed matrices.
     pub fn weight_bytes(&self) -> u64 {
-        let w = &self.weights;
+        let w = &self.layers.weights;
         let blocks = w.blocks.iter().flat_map(|b| b.qkv.iter().chain(&b.gate_up).chain([&b.o, &b.down]));
         blocks.chain([&w.embedding]).chain(&w.head).map(|w| self.ops.weight_bytes(w)).sum()
     }
+}
 
+impl<B: OpsInfer> Layers<B> {
     /// The blocks, for the N tokens of a plan.
-    fn blocks(&mut self, n: usize, batch: &B::Batch) {
-        let (ops, b, config) = (&*self.ops, &mut self.buffers, &self.config);
+    fn blocks(&mut self, ops: &B, n: usize, batch: &B::Batch) {
+        let (b, config) = (&mut self.buffers, &self.config);
         let norm = NormDims { n, c: config.n_embd, eps: config.norm_eps };
         let heads = HeadDims { nh: config.n_head, nkv: config.n_kv_head, hs: config.head_size };
         ops.lookup(&mut b.x, &b.ids, &self.weights.embedding, n, Store::Write);
@@ -182,17 +189,20 @@ impl<B: OpsInfer> LlamaInfer<B> {
         }
     }
 
-    /// Last norm and output head of the wanted rows.
-    fn head(&mut self, rows: &[usize]) {
-        let (ops, b, config) = (&*self.ops, &mut self.buffers, &self.config);
-        let (c, n) = (config.n_embd, rows.len());
-        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
-        ops.select_rows(&mut b.wanted, &b.x, &rows, c);
-        let norm = NormDims { n, c, eps: config.norm_eps };
-        ops.rmsnorm(&mut b.norm, &mut b.rstd, &b.wanted, &self.weights.norm, norm);
+    /// Last norm and output head of `n` rows: those that are listed, or the first ones.
+    fn head(&mut self, ops: &B, n: usize, rows: Option<&[u32]>) {
+        let (b, config) = (&mut self.buffers, &self.config);
+        let norm = NormDims { n, c: config.n_embd, eps: config.norm_eps };
+        let x = match rows {
+            Some(rows) => {
+                ops.select_rows(&mut b.wanted, &b.x, rows, config.n_embd);
+                &b.wanted
+            }
+            None => &b.x,
+        };
+        ops.rmsnorm(&mut b.norm, &mut b.rstd, x, &self.weights.norm, norm);
         let w = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         ops.linear(&mut b.logits, &b.norm, n, &[linear::<B>(w)], Store::Write);
-        ops.read(&b.logits, &mut self.host[..n * config.vocab_size]);
     }
 }
 
@@ -207,24 +217,32 @@ impl<B: OpsInfer> StepModel for LlamaInfer<B> {
 
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
         self.limits.check(plan)?;
-        let rows = plan.rows();
-        let tables: Vec<&[u32]> = plan.seqs.iter().map(|s| &s.pages[..]).collect();
-        let batch = self.ops.batch(RowPlan {
-            rows: &rows,
-            tables: &tables,
-            page_len: PAGE_TOKENS,
-            frequencies: &self.frequencies,
-        });
-        let batch = batch.map_err(|e| PlanError::Backend(e.to_string()))?;
-        self.ops.write_ids(&mut self.buffers.ids, &plan.tokens);
-        self.blocks(plan.tokens.len(), &batch);
-        if !plan.logit_rows.is_empty() {
-            self.head(&plan.logit_rows);
+        let (ops, layers, wanted) = (&*self.ops, &mut self.layers, plan.logit_rows.len());
+        let (rows, tables) = (plan.rows(), plan.tables());
+        let row_plan = RowPlan { rows: &rows, tables: &tables, page_len: PAGE_TOKENS, frequencies: &self.frequencies };
+        if plan.is_decode() {
+            let n = ops.decode_rows(wanted);
+            let batch = ops.decode_batch(row_plan)?;
+            ops.write_ids(&mut layers.buffers.ids, &padded(&plan.tokens, n));
+            ops.repeat(&mut self.recorded, &batch, &mut || {
+                layers.blocks(ops, n, &batch);
+                layers.head(ops, n, None);
+            });
+        } else {
+            let batch = ops.batch(row_plan)?;
+            ops.write_ids(&mut layers.buffers.ids, &plan.tokens);
+            layers.blocks(ops, rows.len(), &batch);
+            if wanted > 0 {
+                layers.head(ops, wanted, Some(&plan.wanted()));
+            }
         }
-        Ok(StepOut { logits: &self.host[..plan.logit_rows.len() * self.config.vocab_size] })
+        let logits = &mut self.host[..wanted * self.limits.vocab_size];
+        ops.read(&layers.buffers.logits, logits);
+        Ok(StepOut { logits })
     }
+
     fn copy_page(&mut self, from: u32, to: u32) {
-        for pages in &mut self.pages {
+        for pages in &mut self.layers.pages {
             self.ops.copy_page(pages, from, to);
         }
     }

@@ -56,6 +56,7 @@ impl OpsInfer for Reference {
     type Weight = Weight;
     type KvPages = KvPages;
     type Batch = Batch;
+    type Recorded = ();
 
     fn kv(&self, capacity: usize, c: usize) -> Result<Kv, OpsError> {
         Ok(Kv { k: vec![0.0; capacity * c], v: vec![0.0; capacity * c], c })

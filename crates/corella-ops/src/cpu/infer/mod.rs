@@ -48,6 +48,7 @@ impl OpsInfer for Cpu {
     type Weight = Weight;
     type KvPages = KvPages;
     type Batch = Batch;
+    type Recorded = ();
 
     fn kv(&self, capacity: usize, c: usize) -> Result<Kv, OpsError> {
         Ok(Kv::new(capacity, c))
