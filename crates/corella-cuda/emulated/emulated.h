@@ -274,6 +274,7 @@ static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
 static inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+template <class T> static inline T atomicAdd(T* to, T value) { T before = *to; *to += value; return before; }
 #define __expf expf
 #define __logf logf
 static inline float __fdividef(float x, float y) { return x / y; }

@@ -96,6 +96,7 @@ sources! {
     "paged_prefill.cu" Base [
         "paged_prefill_f16_64", "paged_prefill_f16_128", "paged_prefill_bf16_64", "paged_prefill_bf16_128",
     ]
+    "draw.cu" Base ["draw_prepare", "draw_weights", "draw_select"]
     "linear_rows.cu" Base [
         "round_rows", "linear_f32_1", "linear_f32_8", "linear_f16_1", "linear_f16_8", "linear_bf16_1", "linear_bf16_8",
         "linear_wide_1", "linear_wide_8", "linear_q8_1", "linear_q8_8", "linear_q4k_1", "linear_q4k_8",

@@ -21,6 +21,11 @@ use crate::error::CudaError;
 pub(crate) const WORKSPACE: usize = 32 << 20;
 /// Rows in memory must begin at multiples of this many numbers, else tensor cores cannot read them.
 const ALIGNMENT: usize = 8;
+/// Bytes at whose multiples matrices must begin: what the library takes for granted when it chooses an algorithm, unless told
+/// otherwise (CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES and the three beside it).
+const PLACE: Address = 256;
+/// The same for a bias: a vector load.
+const BIAS_PLACE: Address = 16;
 
 fn check(call: &'static str, status: cublasStatus_t) -> Result<(), CudaError> {
     let ok = status == cublasStatus_t::CUBLAS_STATUS_SUCCESS;
@@ -198,6 +203,7 @@ impl MatrixLibrary {
     /// gives the same bits from run to run.
     fn plan(&self, p: &Product) -> Result<Option<Plan>, CudaError> {
         let operation = operation(p)?;
+        // The addresses tell the library how they are aligned.
         point(operation, p)?;
         let call = Call::of(p);
         let layouts = [layout(p.dtype, call.b)?, layout(p.dtype, call.a)?, layout(p.out_dtype, call.out)?];
@@ -269,6 +275,14 @@ fn suits(p: &Product) -> bool {
         Finish::BiasGelu(bias, _) => bf16(p.dtype) && bf16(p.out_dtype) && bias.bf16.is_some(),
         Finish::GeluSlope(_) => bf16(p.dtype) && bf16(p.out_dtype),
     };
+    let (bias, second) = match p.finish {
+        Finish::Plain | Finish::Add => (None, None),
+        Finish::Bias(bias) => (bias.get(p.out_dtype), None),
+        Finish::BiasResidual(bias, second) | Finish::BiasGelu(bias, second) => (bias.get(p.out_dtype), Some(second)),
+        Finish::GeluSlope(second) => (None, Some(second)),
+    };
+    let places = [p.a.at, p.b.at, p.out].into_iter().chain(second).all(|at| at % PLACE == 0);
+    let aligned = aligned && places && bias.is_none_or(|at| at % BIAS_PLACE == 0);
     // Operands in f32 give results in f32.
     aligned && finish && p.k > 0 && (bf16(p.dtype) || !bf16(p.out_dtype))
 }
@@ -357,9 +371,9 @@ mod tests {
     use crate::driver::{Bias, Operand};
 
     fn product(m: usize, n: usize, k: usize, a: bool, b: bool) -> Product {
-        let operand = |transposed| Operand { at: 16, transposed };
+        let operand = |transposed| Operand { at: 256, transposed };
         let dtype = Dtype::Bf16;
-        Product { m, n, k, dtype, out_dtype: dtype, out: 16, a: operand(a), b: operand(b), finish: Finish::Plain }
+        Product { m, n, k, dtype, out_dtype: dtype, out: 512, a: operand(a), b: operand(b), finish: Finish::Plain }
     }
 
     /// What the library's manual says of its operands, computed on the host, is the product that was asked for.
@@ -403,6 +417,10 @@ mod tests {
         // Logits of an unpadded vocabulary, an odd width.
         assert!(!suits(&product(17, 50_257, 768, false, false)));
         assert!(!suits(&product(17, 768, 35, false, false)));
+        // Matrices that begin in the middle of others.
+        assert!(!suits(&Product { out: 512 + 128, ..product(17, 3072, 768, false, false) }));
+        let middle = Finish::BiasGelu(Bias { f32: 256, bf16: Some(512) }, 256 + 16);
+        assert!(!suits(&Product { finish: middle, ..product(17, 3072, 768, false, false) }));
         let odd = Product { finish: Finish::Bias(Bias { f32: 16, bf16: None }), ..product(8, 8, 8, false, false) };
         assert!(!suits(&odd), "a bias that is not kept in the result's format");
         let f32_sums = Product { out_dtype: Dtype::F32, ..odd };

@@ -83,3 +83,13 @@ fn recorded_steps_change_no_bit() {
         suite::recorded::rows_of_padding_touch_nobody(invariant(), invariant);
     }
 }
+
+#[test]
+fn draws_are_the_samplers() {
+    if let Some(ops) = card() {
+        for v in [97, 5003, 128_256] {
+            suite::draws::draws_are_the_samplers(&ops, v);
+        }
+        suite::draws::the_whole_range_of_bits_is_used(&ops);
+    }
+}

@@ -21,6 +21,7 @@ mod training;
 
 pub use any::AnyModel;
 pub use checkpoint::Checkpoint;
+pub use corella_ops::{Draw, Edit, Penalty};
 pub use error::ModelError;
 pub use memory::Recompute;
 pub use one_sequence::OneSequence;

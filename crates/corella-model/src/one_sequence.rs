@@ -20,7 +20,7 @@ impl<M: StepModel> OneSequence<M> {
         let limits = self.model.limits();
         let pages = (0..limits.pages_for(self.position + tokens.len()) as u32).collect();
         let seqs = vec![SeqPlan { start: self.position, len: tokens.len(), pages }];
-        let plan = BatchPlan { tokens: tokens.to_vec(), seqs, logit_rows };
+        let plan = BatchPlan { tokens: tokens.to_vec(), seqs, logit_rows, draws: Vec::new() };
         self.position += tokens.len();
         match self.model.step(&plan) {
             Ok(out) => out.logits,

@@ -6,7 +6,7 @@
 //! computes depends on the tokens before it in its own sequence only: not on how they were split over steps, nor on
 //! what else is in the step. Logits are the same, bit for bit.
 
-use corella_ops::{OpsError, OpsInfer, RowAt};
+use corella_ops::{Draw, OpsError, OpsInfer, RowAt};
 
 /// What a step can hold; fixed when the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +41,17 @@ pub struct SeqPlan {
 }
 
 /// One step: which tokens, where they stand, and of which rows the logits are wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BatchPlan {
     /// Token ids of all sequences, one sequence after the other (N).
     pub tokens: Vec<u32>,
     /// The sequences, in the order of their tokens.
     pub seqs: Vec<SeqPlan>,
-    /// Rows (indices into `tokens`, ascending) whose logits are wanted; the output head is computed for these only.
+    /// Rows (indices into `tokens`, ascending) whose logits are wanted; the output head is computed for these and those of
+    /// `draws` only.
     pub logit_rows: Vec<usize>,
+    /// Other rows, ascending, from whose logits the model is to draw a token; only where [`StepModel::draws`].
+    pub draws: Vec<(usize, Draw)>,
 }
 
 impl BatchPlan {
@@ -66,15 +69,21 @@ impl BatchPlan {
         self.seqs.iter().map(|s| &s.pages[..]).collect()
     }
 
-    /// The rows whose logits are wanted, as operations take them.
-    pub(crate) fn wanted(&self) -> Vec<u32> {
-        self.logit_rows.iter().map(|row| *row as u32).collect()
+    /// How many rows the output head is computed for.
+    pub(crate) fn wanted_len(&self) -> usize {
+        self.logit_rows.len() + self.draws.len()
     }
 
-    /// Whether it is one token of each sequence, all of whose logits are wanted: what is repeated once for each token of a text.
+    /// These rows: those whose logits are wanted, then those that are drawn from.
+    pub(crate) fn wanted(&self) -> Vec<u32> {
+        self.logit_rows.iter().chain(self.draws.iter().map(|(row, _)| row)).map(|row| *row as u32).collect()
+    }
+
+    /// Whether it is one token of each sequence, and the head is computed for all: what is repeated once for each token of a
+    /// text. The head's rows are then in the order of the tokens.
     pub(crate) fn is_decode(&self) -> bool {
         let n = self.tokens.len();
-        n > 0 && self.seqs.len() == n && self.logit_rows.len() == n
+        n > 0 && self.seqs.len() == n && self.wanted_len() == n
     }
 }
 
@@ -161,7 +170,7 @@ impl StepLimits {
         };
         most("tokens", plan.tokens.len(), self.max_batch_tokens)?;
         most("sequences", plan.seqs.len(), self.max_seqs)?;
-        most("rows of logits", plan.logit_rows.len(), self.max_logit_rows)?;
+        most("rows of logits", plan.wanted_len(), self.max_logit_rows)?;
         if plan.seqs.iter().any(|s| s.len == 0) {
             return Err(PlanError::Contradiction("a sequence without tokens"));
         }
@@ -171,8 +180,19 @@ impl StepLimits {
         if plan.logit_rows.windows(2).any(|w| w[0] >= w[1]) {
             return Err(PlanError::Contradiction("rows of logits are not in ascending order"));
         }
-        if plan.logit_rows.last().is_some_and(|row| *row >= plan.tokens.len()) {
+        if plan.draws.windows(2).any(|w| w[0].0 >= w[1].0) {
+            return Err(PlanError::Contradiction("draws are not in ascending order"));
+        }
+        if plan.draws.iter().any(|(row, _)| plan.logit_rows.binary_search(row).is_ok()) {
+            return Err(PlanError::Contradiction("a row that is drawn from and whose logits are wanted"));
+        }
+        if plan.wanted().iter().any(|row| *row as usize >= plan.tokens.len()) {
             return Err(PlanError::Contradiction("a row of logits behind the last token"));
+        }
+        let known = |draw: &Draw| (1..=self.vocab_size).contains(&draw.tokens);
+        let inside = |draw: &Draw| draw.edits.iter().all(|edit| (edit.id as usize) < draw.tokens);
+        if !plan.draws.iter().all(|(_, draw)| known(draw) && inside(draw)) {
+            return Err(PlanError::Contradiction("a draw of tokens that there are not"));
         }
         if let Some(id) = plan.tokens.iter().find(|id| **id as usize >= self.vocab_size) {
             return Err(PlanError::BadToken { id: *id, vocab_size: self.vocab_size });
@@ -213,6 +233,52 @@ impl StepLimits {
 pub struct StepOut<'a> {
     /// Logits of the wanted rows, in their order (rows, V).
     pub logits: &'a [f32],
+    /// The token of each draw.
+    pub drawn: &'a [u32],
+}
+
+/// The host's side of a step.
+#[derive(Debug)]
+pub(crate) struct Results {
+    logits: Vec<f32>,
+    drawn: Vec<u32>,
+    /// Whether the backend draws.
+    pub draws: bool,
+}
+
+impl Results {
+    /// For the steps of a model with these logits (max_logit_rows, V) on the device.
+    pub fn new<B: OpsInfer>(ops: &B, logits: &mut B::Buf, limits: &StepLimits) -> Results {
+        let draws = ops.draw(logits, limits.vocab_size, &[]).is_some();
+        Results { logits: vec![0.0; limits.max_logit_rows * limits.vocab_size], drawn: Vec::new(), draws }
+    }
+
+    /// Draws, and brings what is wanted from the device, once the head's logits are there.
+    pub fn take<B: OpsInfer>(
+        &mut self,
+        ops: &B,
+        logits: &mut B::Buf,
+        plan: &BatchPlan,
+        v: usize,
+    ) -> Result<StepOut<'_>, PlanError> {
+        let (decode, listed) = (plan.is_decode(), plan.logit_rows.len());
+        // In a decoding step the head's rows are those of the tokens; else the wanted ones come first.
+        let brought = if decode { plan.logit_rows.last().map_or(0, |row| row + 1) } else { listed };
+        ops.read(logits, &mut self.logits[..brought * v]);
+        if decode {
+            for (i, row) in plan.logit_rows.iter().enumerate() {
+                self.logits.copy_within(row * v..(row + 1) * v, i * v);
+            }
+        }
+        let draws = plan.draws.iter().enumerate();
+        let draws: Vec<_> = draws.map(|(i, (row, draw))| (if decode { *row } else { listed + i }, draw)).collect();
+        self.drawn.clear();
+        if !draws.is_empty() {
+            let drawn = ops.draw(logits, v, &draws);
+            self.drawn = drawn.ok_or(PlanError::Contradiction("a draw on a device that does not draw"))?;
+        }
+        Ok(StepOut { logits: &self.logits[..listed * v], drawn: &self.drawn })
+    }
 }
 
 /// A model that steps many sequences at once.
@@ -221,7 +287,11 @@ pub trait StepModel: Send {
     fn limits(&self) -> StepLimits;
     /// Device, kernel path and number formats: results are the same bytes wherever this text is the same.
     fn backend_name(&self) -> String;
-    /// Runs a plan: writes keys and values of its tokens into their pages and returns the wanted logits.
+    /// Whether plans may have draws.
+    fn draws(&self) -> bool {
+        false
+    }
+    /// Runs a plan: writes keys and values of its tokens into their pages and returns the wanted logits and drawn tokens.
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError>;
     /// Copies page `from` over page `to`, all layers: how a sequence goes on from a shared page that is not full.
     /// Panics if a page is outside the arena.
@@ -234,6 +304,9 @@ impl<M: StepModel + ?Sized> StepModel for Box<M> {
     }
     fn backend_name(&self) -> String {
         (**self).backend_name()
+    }
+    fn draws(&self) -> bool {
+        (**self).draws()
     }
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
         (**self).step(plan)
@@ -261,7 +334,11 @@ mod tests {
     fn plan() -> BatchPlan {
         let seqs =
             vec![SeqPlan { start: 4, len: 1, pages: vec![0, 1] }, SeqPlan { start: 4, len: 3, pages: vec![0, 3] }];
-        BatchPlan { tokens: vec![1, 2, 3, 6], seqs, logit_rows: vec![0, 3] }
+        BatchPlan { tokens: vec![1, 2, 3, 6], seqs, logit_rows: vec![0, 3], draws: vec![] }
+    }
+
+    fn draw(tokens: usize) -> Draw {
+        Draw { tokens, edits: vec![], temperature: 1.0, top_k: None, top_p: None, min_p: None, bits: 0 }
     }
 
     #[test]
@@ -289,6 +366,9 @@ mod tests {
             |p: &mut BatchPlan| p.logit_rows = vec![3, 0],
             |p: &mut BatchPlan| p.logit_rows = vec![4],
             |p: &mut BatchPlan| p.seqs[0].pages.push(4),
+            |p: &mut BatchPlan| p.draws = vec![(3, draw(7))],
+            |p: &mut BatchPlan| (p.logit_rows, p.draws) = (vec![], vec![(2, draw(7)), (1, draw(7))]),
+            |p: &mut BatchPlan| (p.logit_rows, p.draws) = (vec![], vec![(1, draw(8))]),
         ] {
             let error = broken(change);
             assert!(matches!(error, PlanError::Contradiction(_)), "{error}");

@@ -28,7 +28,7 @@ fn step(model: &mut Gpt2Infer<Cpu>, seqs: &[(&[u32], usize, u32)]) -> Vec<f32> {
     let logit_rows = (0..tokens.len()).collect();
     let seqs =
         seqs.iter().map(|(t, start, page)| SeqPlan { start: *start, len: t.len(), pages: vec![*page] }).collect();
-    model.step(&BatchPlan { tokens, seqs, logit_rows }).expect("a valid plan").logits.to_vec()
+    model.step(&BatchPlan { tokens, seqs, logit_rows, draws: vec![] }).expect("a valid plan").logits.to_vec()
 }
 
 fn inputs() -> Vec<u32> {

@@ -266,11 +266,11 @@ fn a_copied_page_goes_on_with_the_same_bits() {
     let options = StepOptions { max_seqs: 2, ..StepOptions::one_sequence(64) };
     let mut model = LlamaInfer::new(cpu(None, 2), &checkpoint, options).expect("fits");
     let seq = |start, len, page| SeqPlan { start, len, pages: vec![page] };
-    let prompt = BatchPlan { tokens: vec![5, 6, 7], seqs: vec![seq(0, 3, 0)], logit_rows: vec![] };
+    let prompt = BatchPlan { tokens: vec![5, 6, 7], seqs: vec![seq(0, 3, 0)], logit_rows: vec![], draws: vec![] };
     assert!(model.step(&prompt).expect("right").logits.is_empty());
     model.copy_page(0, 1);
     let seqs = vec![seq(3, 1, 0), seq(3, 1, 1)];
-    let both = BatchPlan { tokens: vec![8, 8], seqs, logit_rows: vec![0, 1] };
+    let both = BatchPlan { tokens: vec![8, 8], seqs, logit_rows: vec![0, 1], draws: vec![] };
     let logits = model.step(&both).expect("right").logits;
     assert_eq!(logits[..61], logits[61..]);
 }
@@ -280,7 +280,7 @@ fn a_plan_that_does_not_fit_is_refused_before_anything_is_written() {
     let checkpoint = load(&fixtures().join("model_bf16"));
     let mut model = LlamaInfer::new(cpu(None, 1), &checkpoint, StepOptions::one_sequence(40)).expect("fits");
     let seqs = vec![SeqPlan { start: 0, len: 1, pages: vec![0] }];
-    let plan = BatchPlan { tokens: vec![61], seqs, logit_rows: vec![0] };
+    let plan = BatchPlan { tokens: vec![61], seqs, logit_rows: vec![0], draws: vec![] };
     assert_eq!(model.step(&plan).map(|_| ()), Err(PlanError::BadToken { id: 61, vocab_size: 61 }));
     assert!(LlamaInfer::new(cpu(None, 1), &checkpoint, StepOptions::one_sequence(0)).is_err());
     assert!(LlamaInfer::new(cpu(None, 1), &checkpoint, StepOptions::one_sequence(1 << 20)).is_err());

@@ -12,6 +12,7 @@
 use std::fmt::Debug;
 
 use crate::contract::{Dtype, OpsError, OpsTrain};
+use crate::draws::Draw;
 use crate::quant::WeightFormat;
 use crate::quant::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 
@@ -241,6 +242,12 @@ pub trait OpsInfer: OpsTrain {
     /// a = p·frequencies\[i\]: (x, y) ← (x·cos a − y·sin a, y·cos a + x·sin a) (Su et al., arXiv 2104.09864). The product is
     /// rounded to f32 as in `transformers`, cosine and sine are exact to f32.   qkv: (N,(NH+2·NKV)·HS).   WRITES q and k.
     fn rope_rows(&self, qkv: &mut Self::Buf, batch: &Self::Batch, pairs: RopePairs, dims: HeadDims);
+
+    /// Draws a token from each named row of `logits` (N, v), whose edited logits it may change; none from a backend that leaves
+    /// drawing to its caller.
+    fn draw(&self, _logits: &mut Self::Buf, _v: usize, _draws: &[(usize, &Draw)]) -> Option<Vec<u32>> {
+        None
+    }
 
     // ---- paged attention ----------------------------------------------------------------------------------------
     /// The kinds of cache that [`OpsInfer::kv_pages`] has.

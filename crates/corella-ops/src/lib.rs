@@ -9,6 +9,7 @@ pub mod cases;
 pub mod contract;
 pub mod contract_infer;
 pub mod cpu;
+mod draws;
 pub mod quant;
 pub mod reference;
 
@@ -17,4 +18,5 @@ pub use contract::{
     OpsTrain, ParamPart, rope_table,
 };
 pub use contract_infer::{BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, RopePairs, RowAt, Store};
+pub use draws::{Draw, Edit, Penalty};
 pub use quant::WeightFormat;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod cached;
+mod draw;
 mod paged;
 mod pages;
 mod products;
@@ -15,7 +16,7 @@ pub use recorded::Recorded;
 pub use weight::Weight;
 
 use corella_ops::{
-    BatchPlan, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, RopePairs, Store, WeightFormat,
+    BatchPlan, Draw, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, RopePairs, Store, WeightFormat,
 };
 
 use crate::array::Buf;
@@ -81,6 +82,10 @@ impl OpsInfer for Cuda {
 
     fn select_rows(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {
         self.select(out, x, rows, c);
+    }
+
+    fn draw(&self, logits: &mut Buf, v: usize, draws: &[(usize, &Draw)]) -> Option<Vec<u32>> {
+        Some(self.draw_tokens(logits, v, draws))
     }
 
     fn rope_rows(&self, qkv: &mut Buf, batch: &Batch, pairs: RopePairs, dims: HeadDims) {

@@ -89,3 +89,13 @@ fn padded_steps_change_no_bit() {
         suite::recorded::rows_of_padding_touch_nobody(ops.with_batch_invariance(), another);
     }
 }
+
+#[test]
+fn draws_are_the_samplers() {
+    for backwards in [false, true] {
+        let Some(ops) = card(backwards) else { return };
+        suite::draws::draws_are_the_samplers(&ops, 97);
+        suite::draws::draws_are_the_samplers(&ops, 5003);
+        suite::draws::the_whole_range_of_bits_is_used(&ops);
+    }
+}

@@ -1,5 +1,6 @@
 //! What every card must pass, emulated or not.
 
+pub mod draws;
 pub mod inference;
 pub mod recorded;
 pub mod steps;

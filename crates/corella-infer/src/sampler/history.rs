@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::params::Sampling;
+use corella_model::{Edit, Penalty};
+
+use super::params::{SampleParams, Sampling};
 
 /// How often each token of a sequence was seen. Empty where no penalty asks for it.
 #[derive(Clone, Debug, Default)]
@@ -42,13 +44,40 @@ impl History {
         // Every token is changed by itself, so the order of the map does not matter.
         for (id, in_output) in &self.seen {
             let logit = &mut logits[*id as usize];
-            *logit = if *logit > 0.0 { *logit / p.repetition_penalty } else { *logit * p.repetition_penalty };
-            if *in_output > 0 {
-                *logit -= *in_output as f32 * p.frequency_penalty + p.presence_penalty;
-            }
+            *logit = Edit { penalty: Some(penalty(p, *in_output)), ..edit(*id) }.apply(*logit);
         }
         for id in forbidden {
             logits[*id as usize] = f32::NEG_INFINITY;
         }
     }
+
+    /// The same as edits of single logits; none where a token has two biases, whose sum would be rounded otherwise.
+    pub fn edits(&self, sampling: &Sampling, forbidden: &[u32]) -> Option<Vec<Edit>> {
+        let p = sampling.params();
+        let mut edits: HashMap<u32, Edit> = HashMap::new();
+        for (id, bias) in &p.logit_bias {
+            let before = edits.entry(*id).or_insert(edit(*id)).bias.replace(*bias);
+            if before.is_some() {
+                return None;
+            }
+        }
+        for (id, in_output) in &self.seen {
+            edits.entry(*id).or_insert(edit(*id)).penalty = Some(penalty(p, *in_output));
+        }
+        for id in forbidden {
+            edits.entry(*id).or_insert(edit(*id)).forbidden = true;
+        }
+        Some(edits.into_values().collect())
+    }
+}
+
+/// An edit that changes nothing.
+fn edit(id: u32) -> Edit {
+    Edit { id, bias: None, penalty: None, forbidden: false }
+}
+
+/// What a token pays that stands so often in the output.
+fn penalty(p: &SampleParams, in_output: u32) -> Penalty {
+    let taken = if in_output > 0 { in_output as f32 * p.frequency_penalty + p.presence_penalty } else { 0.0 };
+    Penalty { repetition: p.repetition_penalty, taken }
 }

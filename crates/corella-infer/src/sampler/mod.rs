@@ -13,7 +13,7 @@
 
 mod history;
 mod params;
-mod random;
+pub(crate) mod random;
 mod select;
 
 pub use history::History;
@@ -225,7 +225,12 @@ impl Sampler {
 impl Distribution<'_> {
     /// The token that `seed` picks for position `position` of sample `sample`.
     pub fn draw(&self, seed: u64, sample: u64, position: u64) -> u32 {
-        let mut place = random::scale(random::bits(seed, sample, position), self.total.max(1));
+        self.pick(random::bits(seed, sample, position))
+    }
+
+    /// The token that 64 random bits pick.
+    pub fn pick(&self, bits: u64) -> u32 {
+        let mut place = random::scale(bits, self.total.max(1));
         for (block, weights) in self.weights.chunks(BLOCK).enumerate() {
             let sum: u64 = weights.iter().sum();
             if place < sum {

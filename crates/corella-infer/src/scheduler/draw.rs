@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use corella_model::Draw;
+
 use crate::event::TokenLogProb;
 use crate::request::{LogProbStage, Request};
-use crate::sampler::{Sampler, Sampling};
+use crate::sampler::{Sampler, Sampling, random};
 use crate::sequence::{Sequence, TokenBytes};
 
 /// Working memory of draws.
@@ -18,6 +20,43 @@ pub(super) struct Drawer {
 
 /// A drawn token, and its raw log-probability where samples are ranked (0 elsewhere).
 pub(super) type Drawn = (TokenLogProb, f64);
+
+/// The draws of a continuation that the model's device can make: of its next token and, behind each of its `drafts` proposals, of
+/// the one that follows. None where something needs the logits here: log-probabilities, ranks, typical-p, owed bytes, several
+/// samples of one row, or penalties that depend on whether a proposal was right.
+pub(super) fn on_device(
+    request: &Request,
+    seq: &Sequence,
+    one_sample: bool,
+    drafts: usize,
+    known_tokens: usize,
+) -> Option<Vec<Draw>> {
+    let (sampling, p) = (&request.sampling, request.sampling.params());
+    let reports = request.logprobs.is_some() || request.best_of > request.n;
+    let guesses = drafts > 0 && sampling.has_penalties();
+    if !one_sample || reports || guesses || p.typical_p.is_some() || !seq.owes(request).is_empty() {
+        return None;
+    }
+    let sample = request.first_sample.wrapping_add(seq.sample as u64);
+    let draw = |i: usize| {
+        let forbidden = if seq.drawn + i < request.min_tokens { &request.stop_ids[..] } else { &[] };
+        Some(Draw {
+            tokens: known_tokens,
+            edits: seq.history.edits(sampling, forbidden)?,
+            temperature: p.temperature,
+            top_k: p.top_k,
+            top_p: p.top_p,
+            min_p: p.min_p,
+            bits: random::bits(p.seed, sample, (seq.tokens.len() + i) as u64),
+        })
+    };
+    (0..=drafts).map(draw).collect()
+}
+
+/// A token that the device drew.
+pub(super) fn bare(id: u32) -> Drawn {
+    (TokenLogProb { id, ..TokenLogProb::default() }, 0.0)
+}
 
 impl Drawer {
     pub fn new() -> Drawer {

@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use corella_model::{StepLimits, StepModel};
+use corella_model::{StepLimits, StepModel, StepOut};
 
 use crate::event::{Event, FinishReason};
 use crate::metrics::Metrics;
 use crate::pages::{Before, PagePool};
 use crate::request::Request;
 use crate::sequence::{Piece, Sequence, TokenBytes};
-use draw::{Drawer, Drawn};
+use draw::{Drawer, Drawn, bare};
 pub(crate) use job::Cancelled;
 use job::Job;
 use plan::Item;
@@ -106,13 +106,13 @@ impl Scheduler {
     pub fn step(&mut self, model: &mut dyn StepModel) {
         self.drop_gone();
         self.admit();
-        let (plan, items) = self.plan();
+        let (plan, items) = self.plan(model.draws());
         if !items.is_empty() {
             let start = Instant::now();
             match model.step(&plan) {
                 Ok(out) => {
                     let computed = Instant::now();
-                    let copies = self.absorb(&items, out.logits, start);
+                    let copies = self.absorb(&items, out, start);
                     for (from, to) in copies {
                         model.copy_page(from, to);
                     }
@@ -219,15 +219,18 @@ impl Scheduler {
         }
     }
 
-    /// Takes in the logits of a step: scores, draws, new samples, ends. Returns the pages to copy.
-    fn absorb(&mut self, items: &[Item], logits: &[f32], began: Instant) -> Vec<(u32, u32)> {
+    /// Takes in what a step computed: scores, draws, new samples, ends. Returns the pages to copy.
+    fn absorb(&mut self, items: &[Item], out: StepOut<'_>, began: Instant) -> Vec<(u32, u32)> {
         let known = self.known_tokens;
-        let mut rows = logits.chunks_exact(self.limits.vocab_size).map(|row| &row[..known]);
+        let mut tokens = out.drawn.iter();
+        let mut rows = out.logits.chunks_exact(self.limits.vocab_size).map(|row| &row[..known]);
         let mut copies = Vec::new();
         let mut split = Vec::new();
         let mut ended = Vec::new();
         for item in items {
-            let own: Vec<&[f32]> = rows.by_ref().take(item.len + item.drafts.len() - item.first_logit).collect();
+            let by_model: Vec<u32> = tokens.by_ref().take(item.draws).copied().collect();
+            let own = item.len + item.drafts.len() - item.first_logit - item.draws;
+            let own: Vec<&[f32]> = rows.by_ref().take(own).collect();
             let seq = &mut self.running[item.index];
             let Some(job) = self.jobs.get_mut(&seq.job) else { continue };
             if job.started.is_none() {
@@ -251,9 +254,14 @@ impl Scheduler {
                 ended.push(item.index);
                 continue;
             }
-            let draws = &own[item.len - 1 - item.first_logit..];
+            let draws = own.get(item.len - 1 - item.first_logit..).unwrap_or_default();
+            let drawer = &mut self.drawer;
+            let mut next = |seq: &Sequence, samples, behind: usize| match by_model.get(behind) {
+                Some(id) => vec![bare(*id)],
+                None => drawer.draw(draws[behind], &request, seq, samples, &self.bytes),
+            };
             let samples = if job.split { seq.sample..seq.sample + 1 } else { 0..request.best_of };
-            let mut drawn = self.drawer.draw(draws[0], &request, seq, samples, &self.bytes);
+            let mut drawn = next(seq, samples, 0);
             job.usage.completion_tokens += drawn.len();
             self.metrics.drawn_tokens.add(drawn.len() as u64);
             for (sample, token) in drawn.drain(1..).enumerate() {
@@ -273,10 +281,10 @@ impl Scheduler {
                 accepted += 1;
                 seq.computed += 1;
                 let sample = seq.sample..seq.sample + 1;
-                let next = self.drawer.draw(draws[accepted], &request, seq, sample, &self.bytes);
+                let more = next(seq, sample, accepted);
                 job.usage.completion_tokens += 1;
                 self.metrics.drawn_tokens.add(1);
-                for token in next {
+                for token in more {
                     end = join(seq, job, token, &self.bytes);
                 }
             }

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use corella_model::{BatchPlan, SeqPlan};
 
 use super::Scheduler;
+use super::draw::on_device;
 use crate::pages::{Before, Found, alternatives};
 use crate::sequence::Sequence;
 
@@ -30,6 +31,8 @@ pub(super) struct Item {
     pub drafts: Vec<u32>,
     /// Of the rows of this step, the first whose logits are wanted; the rest follow.
     pub first_logit: usize,
+    /// Draws that the model makes by itself, instead of logits.
+    pub draws: usize,
 }
 
 impl Item {
@@ -40,8 +43,8 @@ impl Item {
 }
 
 impl Scheduler {
-    /// Plans a step; empty if nobody can go on.
-    pub(super) fn plan(&mut self) -> (BatchPlan, Vec<Item>) {
+    /// Plans a step; empty if nobody can go on. `model_draws`: whether the model can draw.
+    pub(super) fn plan(&mut self, model_draws: bool) -> (BatchPlan, Vec<Item>) {
         let prompts = self.running.iter().filter(|seq| self.remaining(seq) > 1).count();
         let drawing = self.running.len() - prompts;
         let mut tokens_left = self.limits.max_batch_tokens - drawing;
@@ -76,7 +79,7 @@ impl Scheduler {
             }
             index += 1;
         }
-        (self.batch(&mut items), items)
+        (self.batch(&mut items, model_draws), items)
     }
 
     /// Tokens to compute before the next draw or the end.
@@ -128,7 +131,7 @@ impl Scheduler {
         if scores {
             *logits_left -= len - 1;
         }
-        Some(Item { index, start, len, drafts: Vec::new(), first_logit: 0 })
+        Some(Item { index, start, len, drafts: Vec::new(), first_logit: 0, draws: 0 })
     }
 
     /// The last token of a continuation, and proposals for what follows.
@@ -149,7 +152,7 @@ impl Scheduler {
                 None => drafts.truncate(seq.pages.len() * self.pool.page_tokens() - start - 1),
             }
         }
-        Some(Item { index, start, len: 1, drafts, first_logit: 0 })
+        Some(Item { index, start, len: 1, drafts, first_logit: 0, draws: 0 })
     }
 
     /// Takes pages until `end` tokens fit, from younger continuations if need be. Returns how many fit.
@@ -244,19 +247,30 @@ impl Scheduler {
     }
 
     /// The plan of the chosen parts.
-    fn batch(&self, items: &mut [Item]) -> BatchPlan {
+    fn batch(&self, items: &mut [Item], model_draws: bool) -> BatchPlan {
         let mut plan = BatchPlan::default();
         for item in items {
             let seq = &self.running[item.index];
-            let request = &self.jobs[&seq.job].request;
+            let job = &self.jobs[&seq.job];
             let (row, end) = (plan.tokens.len(), item.start + item.len);
             plan.tokens.extend(&seq.tokens[item.start..end]);
             plan.tokens.extend(&item.drafts);
             // Rows whose logits are wanted: all of a scored prompt, the last one for a draw, those of proposals.
-            let draws = request.max_tokens > 0 && end == seq.tokens.len();
-            let first = if self.scores_prompt(seq) { 0 } else { item.len - usize::from(draws) };
-            item.first_logit = first;
-            plan.logit_rows.extend(row + first..row + item.rows());
+            let draws = job.request.max_tokens > 0 && end == seq.tokens.len();
+            let scores = self.scores_prompt(seq);
+            item.first_logit = if scores { 0 } else { item.len - usize::from(draws) };
+            let by_model = if draws && !scores && model_draws {
+                on_device(&job.request, seq, job.split, item.drafts.len(), self.known_tokens)
+            } else {
+                None
+            };
+            match by_model {
+                Some(draws) => {
+                    item.draws = draws.len();
+                    plan.draws.extend((row + item.first_logit..).zip(draws));
+                }
+                None => plan.logit_rows.extend(row + item.first_logit..row + item.rows()),
+            }
             let pages = self.limits.pages_for(item.start + item.rows());
             plan.seqs.push(SeqPlan { start: item.start, len: item.rows(), pages: seq.pages[..pages].to_vec() });
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use corella_model::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
+use corella_model::{BatchPlan, Draw, PlanError, StepLimits, StepModel, StepOut};
 use proptest::prelude::*;
 
 use super::{Cancelled, Scheduler};
@@ -37,12 +37,15 @@ struct PageModel {
     pages: Vec<Vec<Option<u32>>>,
     logits: Vec<f32>,
     fed: usize,
+    /// Whether it draws where it can, as a device does, and what it drew.
+    draws: bool,
+    drawn: Vec<u32>,
 }
 
 impl PageModel {
     fn new(limits: StepLimits) -> PageModel {
         let pages = vec![vec![None; limits.page_tokens]; limits.pages];
-        PageModel { limits, pages, logits: Vec::new(), fed: 0 }
+        PageModel { limits, pages, logits: Vec::new(), fed: 0, draws: false, drawn: Vec::new() }
     }
 }
 
@@ -53,6 +56,10 @@ impl StepModel for PageModel {
 
     fn backend_name(&self) -> String {
         "pages".to_owned()
+    }
+
+    fn draws(&self) -> bool {
+        self.draws
     }
 
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
@@ -69,17 +76,30 @@ impl StepModel for PageModel {
         }
         self.fed += at;
         self.logits.clear();
-        for row in &plan.logit_rows {
-            let (seq, position) = rows[*row];
+        let behind = |row: usize| {
+            let (seq, position) = rows[row];
             let read = |p: usize| self.pages[seq.pages[p / size] as usize][p % size].expect("a position was written");
-            self.logits.extend(logits_behind((0..=position).map(read)));
-        }
-        Ok(StepOut { logits: &self.logits })
+            logits_behind((0..=position).map(read))
+        };
+        self.logits.extend(plan.logit_rows.iter().flat_map(|row| behind(*row)));
+        self.drawn = plan.draws.iter().map(|(row, draw)| draw_of(behind(*row), draw)).collect();
+        Ok(StepOut { logits: &self.logits, drawn: &self.drawn })
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {
         self.pages[to as usize] = self.pages[from as usize].clone();
     }
+}
+
+/// What a device draws.
+fn draw_of(mut logits: Vec<f32>, draw: &Draw) -> u32 {
+    for edit in &draw.edits {
+        logits[edit.id as usize] = edit.apply(logits[edit.id as usize]);
+    }
+    let Draw { temperature, top_k, top_p, min_p, .. } = *draw;
+    let params = SampleParams { temperature, top_k, top_p, min_p, ..SampleParams::default() };
+    let sampling = Sampling::new(params, V).expect("valid");
+    Sampler::default().distribution(&logits[..draw.tokens], &sampling).pick(draw.bits)
 }
 
 fn bytes_of(id: u32) -> Vec<u8> {
@@ -294,9 +314,11 @@ proptest! {
         (page_tokens, spare) in (1usize..9, 0usize..12),
         max_batch_tokens in 1usize..40,
         max_running in 1usize..9,
+        model_draws: bool,
     ) {
         let pages = 60usize.div_ceil(page_tokens) + spare;
         let mut rig = Rig::new(limits(pages, page_tokens, max_batch_tokens), max_running);
+        rig.model.draws = model_draws;
         let mut under_way = Vec::new();
         for (params, steps, cancel_after) in requests {
             let (result, cancelled) = rig.add(&params);

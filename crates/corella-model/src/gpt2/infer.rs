@@ -10,7 +10,7 @@ use super::params::{Tensor, WPE, WTE, at, last_norm};
 use crate::ModelError;
 use crate::params::ModelConfig;
 use crate::source::{Source, load_part, load_vector};
-use crate::step::{BatchPlan, PlanError, StepLimits, StepModel, StepOut, padded};
+use crate::step::{BatchPlan, PlanError, Results, StepLimits, StepModel, StepOut, padded};
 use crate::step_options::{PAGE_TOKENS, StepOptions};
 
 /// Weight and bias (C) of a norm.
@@ -131,7 +131,7 @@ pub struct Gpt2Infer<B: OpsInfer> {
     name: String,
     layers: Layers<B>,
     recorded: B::Recorded,
-    host: Vec<f32>,
+    results: Results,
 }
 
 /// The network with what a step reads and writes.
@@ -157,10 +157,10 @@ impl<B: OpsInfer> Gpt2Infer<B> {
         let weights = Weights::load(&*ops, source)?;
         let dims = KvPagesDims { pages: limits.pages, page_len: PAGE_TOKENS, nkv: nh, hs, kind: options.kv_kind };
         let pages = (0..config.n_layer()).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
-        let buffers = Buffers::new(&*ops, &config, limits)?;
+        let mut buffers = Buffers::new(&*ops, &config, limits)?;
         Ok(Gpt2Infer {
             name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
-            host: vec![0.0; limits.max_logit_rows * config.vocab_size()],
+            results: Results::new(&*ops, &mut buffers.logits, &limits),
             layers: Layers { config, weights, pages, buffers },
             recorded: B::Recorded::default(),
             limits,
@@ -215,9 +215,13 @@ impl<B: OpsInfer> StepModel for Gpt2Infer<B> {
         self.name.clone()
     }
 
+    fn draws(&self) -> bool {
+        self.results.draws
+    }
+
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
         self.limits.check(plan)?;
-        let (ops, layers, wanted) = (&*self.ops, &mut self.layers, plan.logit_rows.len());
+        let (ops, layers, wanted) = (&*self.ops, &mut self.layers, plan.wanted_len());
         let (rows, tables) = (plan.rows(), plan.tables());
         let row_plan = RowPlan { rows: &rows, tables: &tables, page_len: PAGE_TOKENS, frequencies: &[] };
         let positions: Vec<u32> = rows.iter().map(|row| row.position).collect();
@@ -239,9 +243,7 @@ impl<B: OpsInfer> StepModel for Gpt2Infer<B> {
                 layers.head(ops, wanted, Some(&plan.wanted()));
             }
         }
-        let logits = &mut self.host[..wanted * self.limits.vocab_size];
-        ops.read(&layers.buffers.logits, logits);
-        Ok(StepOut { logits })
+        self.results.take(ops, &mut layers.buffers.logits, plan, self.limits.vocab_size)
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {
