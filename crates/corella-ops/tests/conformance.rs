@@ -8,9 +8,9 @@ fn cpu(path: Path, threads: usize) -> Cpu {
     Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("the backend starts")
 }
 
-/// Paths with the formats that they have kernels of their own for: the newer ones differ in bf16 only.
+/// Paths with the formats that they have kernels of their own for: dot products of pairs are for bf16 only.
 fn kernels() -> impl Iterator<Item = (Path, Dtype)> {
-    let own = |path, dtype| dtype == Dtype::Bf16 || !matches!(path, Path::Avx512Bf16 | Path::Amx);
+    let own = |path, dtype| dtype == Dtype::Bf16 || path != Path::Avx512Bf16;
     let all = Path::available().into_iter().flat_map(|path| Dtype::ALL.map(|dtype| (path, dtype)));
     all.filter(move |(path, dtype)| own(*path, *dtype))
 }

@@ -37,6 +37,8 @@ pub trait Number: Element {
     fn f32_slice(slice: &mut [Self]) -> Option<&mut [f32]>;
     /// The operand, if the format is bfloat16.
     fn bf16_operand(operand: Operand<'_, Self>) -> Option<Operand<'_, Bf16>>;
+    /// The operand, if the format is f32.
+    fn f32_operand(operand: Operand<'_, Self>) -> Option<Operand<'_, f32>>;
 }
 
 impl Number for f32 {
@@ -57,6 +59,10 @@ impl Number for f32 {
     fn bf16_operand(_: Operand<'_, f32>) -> Option<Operand<'_, Bf16>> {
         None
     }
+
+    fn f32_operand(operand: Operand<'_, f32>) -> Option<Operand<'_, f32>> {
+        Some(operand)
+    }
 }
 
 impl Number for Bf16 {
@@ -76,6 +82,10 @@ impl Number for Bf16 {
 
     fn bf16_operand(operand: Operand<'_, Bf16>) -> Option<Operand<'_, Bf16>> {
         Some(operand)
+    }
+
+    fn f32_operand(_: Operand<'_, Bf16>) -> Option<Operand<'_, f32>> {
+        None
     }
 }
 

@@ -7,7 +7,7 @@ use super::array::Element;
 use super::bf16::{Bf16, Number, convert};
 use super::buf::{Buf, numbers};
 #[cfg(target_arch = "x86_64")]
-use super::dot::{self, Finish, PackedRight, Panels, Then};
+use super::dot::{self, Finish, PackedRight, Panels, Then, triple};
 use super::elementwise;
 use super::gemm::{Right, Size, Store, Workers, gemm};
 use super::pack::Operand;
@@ -90,6 +90,14 @@ impl Cpu {
             }
         }
         if let Some(out) = O::f32_slice(out) {
+            #[cfg(target_arch = "x86_64")]
+            if let Right::Fresh(b) = b
+                && self.path.has_triple_product()
+                && size.k > 0
+                && let (Some(a), Some(b)) = (T::f32_operand(a), T::f32_operand(b))
+            {
+                return triple::product(workers, size, a, b, out, store, bias);
+            }
             return gemm(workers, self.path, size, a, b, out, store, bias);
         }
         let mut sums = Scratch::new(size.m * size.n);

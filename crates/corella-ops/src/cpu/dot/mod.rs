@@ -13,6 +13,7 @@ mod kernel;
 mod pack;
 mod probe;
 mod split;
+pub mod triple;
 
 pub use finish::{Finish, Then};
 pub use images::Images;

@@ -1,0 +1,188 @@
+//! Products in f32 on tiles of bfloat16: a number is the sum of three in bfloat16, which keep its 24 bits.
+//!
+//! x·y = Σ over parts of x and of y; of the nine products the six largest are taken, what is left is below 2⁻²⁴·|x·y|, half of
+//! what one rounding to f32 may be off. Products of parts are exact, sums are in f32 (Henry, Tang, Heinecke: "Leveraging the
+//! bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019). Tiles take sixteen times the products of
+//! f32 instructions, so six each are still more than twice as fast.
+//!
+//! What is not finite makes the sums that it belongs to NaN, infinities too. Results below 2⁻¹²⁶ are 0, and numbers below 2⁻¹⁰²
+//! have fewer bits.
+//!
+//! For stretches of k: the operand with fewer outer indices is packed whole, and *passes by*; a task packs a block of the other,
+//! which *stays* in the second-level cache, and meets it with panel after panel of the first. Every sum is that of its
+//! stretches, and in a stretch k ascends: the order depends on K alone.
+
+mod kernel;
+mod pack;
+
+use std::ops::Range;
+
+use super::amx::Amx;
+use super::finish::{Finish, Place, finish};
+use super::kernel::{DotKernel, STEP};
+use super::prefetch;
+use crate::cpu::bf16::Bf16;
+use crate::cpu::blocks::Blocks;
+use crate::cpu::gemm::{Size, Store, Workers};
+use crate::cpu::pack::Operand;
+use crate::cpu::path::Path;
+use crate::cpu::scratch::Scratch;
+use crate::cpu::shared::SharedMut;
+use kernel::{SIDE, STEP_LEN};
+use pack::Role;
+
+/// k of a stretch, at most.
+const LONG: usize = 1024;
+/// k for which a panel that passes by stays in the first-level cache.
+const SHORT: usize = 192;
+/// Most numbers of a block that stays, three parts each: 1.2 MiB.
+const STAYING: usize = 200 << 10;
+
+impl Path {
+    /// Whether [`product`] runs.
+    pub fn has_triple_product(self) -> bool {
+        self == Path::Amx
+    }
+}
+
+/// out[i, j] (=, += where `store` says so) Σ_k a[i, k] · b[j, k] + bias[j]; K is not 0. The path has it
+/// ([`Path::has_triple_product`]).
+pub fn product(
+    workers: Workers<'_>,
+    size: Size,
+    a: Operand<'_, f32>,
+    b: Operand<'_, f32>,
+    out: &mut [f32],
+    store: Store,
+    bias: Option<&[f32]>,
+) {
+    let Size { m, n, k, ldc } = size;
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(k > 0 && out.len() >= (m - 1) * ldc + n, "result of {m}×{n} does not fit");
+    let long = k.div_ceil(k.div_ceil(LONG)).next_multiple_of(STEP);
+    for start in (0..k).step_by(long) {
+        let to = match start {
+            0 => Finish { store, bias, ..Finish::new(out, ldc) },
+            _ => Finish { store: Store::Add, ..Finish::new(out, ldc) },
+        };
+        let (left, right) = (Side { role: Role::Left, from: a, outer: m }, Side { role: Role::Right, from: b, outer: n });
+        let (stays, passes) = if m >= n { (left, right) } else { (right, left) };
+        stretch(workers, (stays, passes), start..(start + long).min(k), &to);
+    }
+}
+
+/// An operand and what it is in the product.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    role: Role,
+    from: Operand<'a, f32>,
+    /// Outer indices.
+    outer: usize,
+}
+
+impl Side<'_> {
+    /// Panels of SIDE outer indices.
+    fn panels(&self) -> usize {
+        self.outer.div_ceil(SIDE)
+    }
+
+    /// Packs step `step` of `ks` of one panel.
+    fn pack(&self, to: &mut [Bf16], panel: usize, ks: &Range<usize>, step: usize) {
+        let outer = panel * SIDE..self.outer.min((panel + 1) * SIDE);
+        let ks = ks.start + step * STEP..ks.end.min(ks.start + (step + 1) * STEP);
+        // SAFETY: products of this module run on paths with these features only.
+        unsafe { pack::block(self.role, to, self.from, outer, ks) };
+    }
+}
+
+/// One stretch of k.
+fn stretch(workers: Workers<'_>, (stays, passes): (Side<'_>, Side<'_>), ks: Range<usize>, to: &Finish<'_, f32>) {
+    let steps = ks.len().div_ceil(STEP);
+    let passing = whole(workers, passes, &ks);
+    let tallest = (STAYING / (steps * STEP * SIDE)).max(1);
+    let blocks = Blocks::new(stays.panels(), passes.panels(), tallest, workers.threads());
+    workers.run(blocks.tasks(), &|task| {
+        let (staying, passes_by) = blocks.of(task);
+        let block = Block { stays, passes, passing: &passing, ks: &ks, steps, to };
+        // SAFETY: the path exists only after its features were detected and permitted.
+        unsafe { Amx::<1>::begin() };
+        block.run(staying, passes_by);
+        // SAFETY: begun above.
+        unsafe { Amx::<1>::end() };
+    });
+}
+
+/// Panel after panel of a stretch of an operand: (panel, step, STEP_LEN).
+fn whole(workers: Workers<'_>, side: Side<'_>, ks: &Range<usize>) -> Scratch<Bf16> {
+    let (panels, steps) = (side.panels(), ks.len().div_ceil(STEP));
+    let mut packed = Scratch::<Bf16>::new(panels * steps * STEP_LEN);
+    let to = SharedMut::new(&mut packed);
+    // Memory is read in long pieces: rows of it are k for an operand by columns.
+    let (outside, inside) = if side.from.by_columns() { (steps, panels) } else { (panels, steps) };
+    let share = outside.div_ceil(4 * workers.threads()).max(1);
+    workers.run(outside.div_ceil(share), &|task| {
+        for outer in task * share..((task + 1) * share).min(outside) {
+            for inner in 0..inside {
+                let (panel, step) = if side.from.by_columns() { (inner, outer) } else { (outer, inner) };
+                // SAFETY: this step of this panel belongs to this task.
+                let to = unsafe { to.part((panel * steps + step) * STEP_LEN, STEP_LEN) };
+                side.pack(to, panel, ks, step);
+            }
+        }
+    });
+    packed
+}
+
+/// A task.
+struct Block<'a> {
+    stays: Side<'a>,
+    passes: Side<'a>,
+    passing: &'a [Bf16],
+    ks: &'a Range<usize>,
+    steps: usize,
+    to: &'a Finish<'a, f32>,
+}
+
+impl Block<'_> {
+    fn run(&self, staying: Range<usize>, passes_by: Range<usize>) {
+        let (panel_len, count) = (self.steps * STEP_LEN, staying.len());
+        let mut near = Scratch::<Bf16>::new(count * panel_len);
+        for i in 0..count * self.steps {
+            let (panel, step) =
+                if self.stays.from.by_columns() { (i % count, i / count) } else { (i / self.steps, i % self.steps) };
+            let to = &mut near[panel * panel_len + step * STEP_LEN..][..STEP_LEN];
+            self.stays.pack(to, staying.start + panel, self.ks, step);
+        }
+        let short = SHORT / STEP;
+        let mut sums = Scratch::<f32>::new(count * SIDE * SIDE);
+        for j in passes_by.clone() {
+            let panel = &self.passing[j * panel_len..][..panel_len];
+            // The next panel comes from far while this one is worked on.
+            let mut next = if j + 1 < passes_by.end { &self.passing[(j + 1) * panel_len..][..panel_len] } else { &[] };
+            let share = next.len().div_ceil(count * self.steps.div_ceil(short)).next_multiple_of(STEP);
+            for from in (0..self.steps).step_by(short) {
+                let steps = short.min(self.steps - from);
+                for (i, sums) in sums.chunks_exact_mut(SIDE * SIDE).enumerate() {
+                    let (now, rest) = next.split_at(share.min(next.len()));
+                    prefetch(now);
+                    next = rest;
+                    let stays = &near[i * panel_len + from * STEP_LEN..][..steps * STEP_LEN];
+                    let passes = &panel[from * STEP_LEN..][..steps * STEP_LEN];
+                    let (a, b) = self.stays.role.in_order(stays, passes);
+                    // SAFETY: `steps` steps of both (slices above), the sums of a tile; `begin` was called on this thread.
+                    unsafe { kernel::tile(steps, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr(), from > 0) };
+                }
+            }
+            for (i, sums) in sums.chunks_exact(SIDE * SIDE).enumerate() {
+                let (row, column) = self.stays.role.in_order(staying.start + i, j);
+                let (m, n) = self.stays.role.in_order(self.stays.outer, self.passes.outer);
+                let (row, column) = (row * SIDE, column * SIDE);
+                let place = Place { row, column, rows: SIDE.min(m - row), columns: SIDE.min(n - column) };
+                // SAFETY: this tile belongs to this task alone; the path has the features.
+                unsafe { finish(sums, self.to, place) };
+            }
+        }
+    }
+}
