@@ -28,7 +28,7 @@ struct Line;
 /// Bytes of a cache line.
 const LINE: usize = align_of::<Line>();
 /// Bytes of a huge page; arrays of this size and above are made of them where the system allows.
-const HUGE_PAGE: usize = 2 << 20;
+pub const HUGE_PAGE: usize = 2 << 20;
 /// What memory is given back in: a multiple of every system's page.
 const SMALL_PAGE: usize = 1 << 16;
 

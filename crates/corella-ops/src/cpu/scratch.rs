@@ -3,7 +3,11 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use super::array::{Array, Element};
+use super::array::{Array, Element, HUGE_PAGE};
+
+/// Memory of this many bytes is a huge page at least: blocks that are to stay in the second-level cache would not, scattered
+/// over small pages, some of whose lines then share their places in it.
+const LARGE: usize = 128 << 10;
 
 thread_local! {
     static FREE: RefCell<Vec<Array<u8>>> = const { RefCell::new(Vec::new()) };
@@ -19,6 +23,9 @@ pub fn take<T: Element>(len: usize) -> Array<T> {
         any.map_or(Array::EMPTY, |i| free.swap_remove(i))
     });
     let mut array: Array<T> = array.cast();
+    if bytes >= LARGE {
+        array.resize(len.max(HUGE_PAGE / size_of::<T>()));
+    }
     array.resize(len);
     array
 }

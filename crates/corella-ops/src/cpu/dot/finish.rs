@@ -4,7 +4,7 @@ use std::arch::x86_64::{
     __m512, __m512i, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
     _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_mask_storeu_epi16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
     _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_stream_si512, _mm512_sub_ps,
+    _mm512_slli_epi32, _mm512_stream_ps, _mm512_stream_si512, _mm512_sub_ps,
 };
 
 use super::kernel::NR;
@@ -25,7 +25,7 @@ pub struct Finish<'a, O: Number> {
     pub bias: Option<&'a [f32]>,
     /// What follows.
     pub then: Then<'a>,
-    /// Whether whole lines of bf16 pass the caches by.
+    /// Whether whole lines that are written without being read pass the caches by.
     pub stream: bool,
 }
 
@@ -118,8 +118,13 @@ unsafe fn store<T: Number>(to: *mut T, inside: Inside, x: [__m512; 2], stream: b
     unsafe {
         if size_of::<T>() == size_of::<f32>() {
             let to: *mut f32 = to.cast();
-            _mm512_mask_storeu_ps(to, inside.0[0], x[0]);
-            _mm512_mask_storeu_ps(to.wrapping_add(16), inside.0[1], x[1]);
+            if stream && inside.0 == [u16::MAX; 2] && to.addr().is_multiple_of(64) {
+                _mm512_stream_ps(to, x[0]);
+                _mm512_stream_ps(to.add(16), x[1]);
+            } else {
+                _mm512_mask_storeu_ps(to, inside.0[0], x[0]);
+                _mm512_mask_storeu_ps(to.wrapping_add(16), inside.0[1], x[1]);
+            }
         } else {
             let both = u32::from(inside.0[1]) << 16 | u32::from(inside.0[0]);
             let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(x[1], x[0]));
@@ -193,12 +198,8 @@ pub unsafe fn finish<O: Number>(sums: &[f32], f: &Finish<'_, O>, place: Place) {
             Then::Nothing if f.store == Store::Add => {
                 for i in 0..place.rows {
                     let (x, old) = (row(i), load(out.add(i * f.ldc).cast_const(), inside));
-                    store(
-                        out.add(i * f.ldc),
-                        inside,
-                        [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])],
-                        f.stream,
-                    );
+                    let sum = [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])];
+                    store(out.add(i * f.ldc), inside, sum, false);
                 }
             }
             Then::Nothing => {

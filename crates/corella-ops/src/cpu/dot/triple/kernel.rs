@@ -11,7 +11,7 @@ pub const SIDE: usize = NR;
 /// (STEP/2, SIDE, 2) each.
 pub const STEP_LEN: usize = 3 * SIDE * STEP;
 
-/// sums[i·SIDE + j] (=, += if `add`) Σ_k of the six largest products of parts of a[i][k] and b[k][j].
+/// sums[i·SIDE + j] = Σ_k of the six largest products of parts of a[i][k] and b[k][j].
 ///
 /// A step of four registers of A and B, 24 products of 16 cycles each, 14 loads: one operand changes at a time.
 ///
@@ -19,24 +19,16 @@ pub const STEP_LEN: usize = 3 * SIDE * STEP;
 /// Tiles were configured on this thread, all of 16 rows of 64 bytes. A and B hold `steps`·STEP_LEN numbers, `sums` SIDE·SIDE,
 /// which nobody else uses.
 #[inline]
-pub unsafe fn tile(steps: usize, a: *const Bf16, b: *const Bf16, sums: *mut f32, add: bool) {
+pub unsafe fn tile(steps: usize, a: *const Bf16, b: *const Bf16, sums: *mut f32) {
     // SAFETY: the caller's promises. A register holds 16 rows of 64 bytes: 32 numbers of A, 16 pairs of B, 16 sums. Parts are
     // 2,048 bytes; rows of A 64, of B and of the sums 128.
     unsafe {
         asm!(
-            "test {add}, {add}",
-            "jz 2f",
-            "tileloadd tmm0, [{c} + {wide}*1]",
-            "tileloadd tmm1, [{c} + {wide}*1 + 64]",
-            "tileloadd tmm2, [{c} + {wide}*1 + 2048]",
-            "tileloadd tmm3, [{c} + {wide}*1 + 2112]",
-            "jmp 3f",
-            "2:",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
-            "3:",
+            "2:",
             // Lower by upper.
             "tileloadd tmm6, [{b} + {wide}*1]",
             "tileloadd tmm4, [{a} + {row}*1 + 4096]",
@@ -84,12 +76,11 @@ pub unsafe fn tile(steps: usize, a: *const Bf16, b: *const Bf16, sums: *mut f32,
             "add {a}, 6144",
             "add {b}, 6144",
             "dec {n}",
-            "jnz 3b",
+            "jnz 2b",
             "tilestored [{c} + {wide}*1], tmm0",
             "tilestored [{c} + {wide}*1 + 64], tmm1",
             "tilestored [{c} + {wide}*1 + 2048], tmm2",
             "tilestored [{c} + {wide}*1 + 2112], tmm3",
-            add = in(reg) usize::from(add),
             n = inout(reg) steps => _,
             a = inout(reg) a => _,
             row = in(reg) 64usize,

@@ -15,6 +15,7 @@
 mod kernel;
 mod pack;
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 
 use super::amx::Amx;
@@ -31,10 +32,8 @@ use crate::cpu::shared::SharedMut;
 use kernel::{SIDE, STEP_LEN};
 use pack::Role;
 
-/// k of a stretch, at most.
+/// k of a stretch, at most: both operands come from the second-level cache, and sums stay in registers.
 const LONG: usize = 1024;
-/// k for which a panel that passes by stays in the first-level cache.
-const SHORT: usize = 192;
 /// Most numbers of a block that stays, three parts each: 1.2 MiB.
 const STAYING: usize = 200 << 10;
 
@@ -67,7 +66,8 @@ pub fn product(
             0 => Finish { store, bias, ..Finish::new(out, ldc) },
             _ => Finish { store: Store::Add, ..Finish::new(out, ldc) },
         };
-        let (left, right) = (Side { role: Role::Left, from: a, outer: m }, Side { role: Role::Right, from: b, outer: n });
+        let (left, right) =
+            (Side { role: Role::Left, from: a, outer: m }, Side { role: Role::Right, from: b, outer: n });
         let (stays, passes) = if m >= n { (left, right) } else { (right, left) };
         stretch(workers, (stays, passes), start..(start + long).min(k), &to);
     }
@@ -155,34 +155,42 @@ impl Block<'_> {
             let to = &mut near[panel * panel_len + step * STEP_LEN..][..STEP_LEN];
             self.stays.pack(to, staying.start + panel, self.ks, step);
         }
-        let short = SHORT / STEP;
-        let mut sums = Scratch::<f32>::new(count * SIDE * SIDE);
+        let mut sums = Scratch::<f32>::new(SIDE * SIDE);
         for j in passes_by.clone() {
             let panel = &self.passing[j * panel_len..][..panel_len];
             // The next panel comes from far while this one is worked on.
             let mut next = if j + 1 < passes_by.end { &self.passing[(j + 1) * panel_len..][..panel_len] } else { &[] };
-            let share = next.len().div_ceil(count * self.steps.div_ceil(short)).next_multiple_of(STEP);
-            for from in (0..self.steps).step_by(short) {
-                let steps = short.min(self.steps - from);
-                for (i, sums) in sums.chunks_exact_mut(SIDE * SIDE).enumerate() {
-                    let (now, rest) = next.split_at(share.min(next.len()));
-                    prefetch(now);
-                    next = rest;
-                    let stays = &near[i * panel_len + from * STEP_LEN..][..steps * STEP_LEN];
-                    let passes = &panel[from * STEP_LEN..][..steps * STEP_LEN];
-                    let (a, b) = self.stays.role.in_order(stays, passes);
-                    // SAFETY: `steps` steps of both (slices above), the sums of a tile; `begin` was called on this thread.
-                    unsafe { kernel::tile(steps, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr(), from > 0) };
-                }
-            }
-            for (i, sums) in sums.chunks_exact(SIDE * SIDE).enumerate() {
+            let share = next.len().div_ceil(count).next_multiple_of(STEP);
+            for (i, stays) in near.chunks_exact(panel_len).enumerate() {
+                let (now, rest) = next.split_at(share.min(next.len()));
+                prefetch(now);
+                next = rest;
+                let (a, b) = self.stays.role.in_order(stays, panel);
                 let (row, column) = self.stays.role.in_order(staying.start + i, j);
                 let (m, n) = self.stays.role.in_order(self.stays.outer, self.passes.outer);
                 let (row, column) = (row * SIDE, column * SIDE);
                 let place = Place { row, column, rows: SIDE.min(m - row), columns: SIDE.min(n - column) };
-                // SAFETY: this tile belongs to this task alone; the path has the features.
-                unsafe { finish(sums, self.to, place) };
+                if self.to.store == Store::Add {
+                    ask_for(self.to, place);
+                }
+                // SAFETY: `steps` steps of both (slices above), the sums of a tile; `begin` was called on this thread. This
+                // tile of the result belongs to this task alone; the path has the features.
+                unsafe {
+                    kernel::tile(self.steps, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr());
+                    finish(&sums, self.to, place);
+                }
             }
+        }
+    }
+}
+
+/// Asks for a tile of the result that will be added to.
+fn ask_for(to: &Finish<'_, f32>, place: Place) {
+    for row in place.row..place.row + place.rows {
+        let line: *const f32 = to.out.address(row * to.ldc + place.column);
+        for line in [line, line.wrapping_add(SIDE / 2), line.wrapping_add(place.columns - 1)] {
+            // SAFETY: a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
         }
     }
 }

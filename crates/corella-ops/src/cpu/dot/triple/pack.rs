@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_castsi512_ps, _mm512_castsi512_si256,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_extracti64x4_epi64, _mm512_maskz_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_or_si512, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_si512, _mm512_sub_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_extracti64x4_epi64, _mm512_loadu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_or_si512, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_ps,
 };
 use std::ops::Range;
 
@@ -104,6 +104,16 @@ unsafe fn lines(from: Operand<'_, f32>, rows: &Range<usize>, columns: &Range<usi
     unsafe {
         let mut square = [_mm512_setzero_ps(); LANES];
         if columns.is_empty() {
+            return square;
+        }
+        if rows.len() == LANES && columns.len() == LANES {
+            let (first, width) = (&from.row(rows.start)[columns.start..], from.width());
+            assert!(first.len() >= (LANES - 1) * width + LANES);
+            for (i, numbers) in square.iter_mut().enumerate() {
+                let row = first.as_ptr().add(i * width);
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead).cast());
+                *numbers = _mm512_loadu_ps(row);
+            }
             return square;
         }
         for (i, numbers) in square.iter_mut().enumerate().take(rows.len()) {
