@@ -1,15 +1,15 @@
 #!/bin/bash
 # Builds the kernel tests for AArch64 and runs them under qemu's user mode, where the machine is none.
 #
-#   scripts/neon_emulated.sh WORKFOLDER
+#   scripts/neon_emulated.sh [arguments of cargo test]
 #
 # Needs Debian's packages qemu-user, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross. The Rust standard library for AArch64
-# comes with the compiler that belongs to it from Debian's packages too (rustc-web), unpacked into WORKFOLDER and not
+# comes with the compiler that belongs to it from Debian's packages too (rustc-web), unpacked into target/neon and not
 # installed; where rustup has the target aarch64-unknown-linux-gnu, that is used instead. An emulator says nothing about speed.
 set -eu
-mkdir -p "$1"
-work=$(realpath "$1")
 repo=$(realpath "$(dirname "$0")/..")
+work=$repo/target/neon
+mkdir -p "$work"
 target=aarch64-unknown-linux-gnu
 if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
     if ! [ -x "$work/root/usr/bin/rustc" ]; then
@@ -35,4 +35,4 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 export CARGO_TARGET_DIR="$work/target"
 cd "$repo"
-cargo test -p corella-ops --target "$target" "${@:2}"
+cargo test -p corella-ops --target "$target" "$@"

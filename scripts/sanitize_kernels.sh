@@ -2,15 +2,15 @@
 # Runs the kernel tests with AddressSanitizer, and on the AVX2 and the portable path under valgrind where it is installed
 # (valgrind knows no AVX-512).
 #
-#   scripts/sanitize_kernels.sh WORKFOLDER [asan|valgrind]
+#   scripts/sanitize_kernels.sh [asan|valgrind]
 #
+# What it builds lies in target/asan and target/valgrind.
 # AddressSanitizer sees every load and store that the compiler makes, vector intrinsics included; not those inside assembly
 # blocks (the AMX tiles). The pinned compiler has its runtime, behind RUSTC_BOOTSTRAP.
 set -eu
-mkdir -p "$1"
-work=$(realpath "$1")
-what=${2:-asan}
+what=${1:-asan}
 cd "$(dirname "$0")/.."
+work=$PWD/target
 target=x86_64-unknown-linux-gnu
 case $what in
 asan)

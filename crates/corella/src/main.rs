@@ -31,6 +31,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    corella_ops::cpu::return_large_blocks();
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Tour(args) => tour::run(&args, &cli.common),

@@ -16,7 +16,7 @@ pub fn memory_plan(config: &Gpt2Config, batch: BatchShape, recompute: Recompute,
     let block = n * (narrow * 10 * c + wide * (c + 4 + heads));
     let kept_blocks = if recompute == Recompute::Block { 1 } else { layers };
     // The inputs of the blocks and the last output; fch_gelu (4), last norm; then the gradients.
-    let rest = n * (wide * ((layers + 1) * c + 3) + narrow * 5 * c) + n * (wide * c + narrow * 8 * c);
+    let rest = n * (wide * ((layers + 1) * c + 3) + narrow * 5 * c) + n * (wide * c + narrow * 5 * c);
     MemoryPlan::new(config.parameter_count(), dtype, kept_blocks * block + rest)
 }
 
@@ -71,9 +71,7 @@ pub struct ActivationGrads<B: OpsTrain> {
     pub residual: B::Buf,
     /// Of a norm's output or of attention's output (N, C).
     pub narrow: B::Buf,
-    /// Of qkv (N, 3C).
-    pub qkv: B::Buf,
-    /// Of the MLP's inner activations (N, 4C).
+    /// Of the MLP's inner activations (N, 4C), then of qkv (N, 3C).
     pub wide: B::Buf,
 }
 
@@ -123,8 +121,7 @@ impl<B: OpsTrain> ActivationGrads<B> {
         Ok(ActivationGrads {
             residual: ops.buf(n * c, Dtype::F32, "gradient of residual")?,
             narrow: ops.buf(n * c, dtype, "gradient of norms")?,
-            qkv: ops.buf(n * 3 * c, dtype, "gradient of qkv")?,
-            wide: ops.buf(n * 4 * c, dtype, "gradient of fch")?,
+            wide: ops.buf(n * 4 * c, dtype, "gradient of fch and qkv")?,
         })
     }
 }

@@ -58,9 +58,9 @@ fn backward_block<B: OpsTrain>(
     ops.layernorm_grad(&mut d.residual, w, b, &d.narrow, &a.residual2, &a.ln2_mean, &a.ln2_rstd, s.norm());
     let (w, b) = weight_and_bias(p, at(layer, AttProjW));
     ops.matmul_grad(&mut d.narrow, w, Some(b), &d.residual, &a.atty, s.linear(c, c));
-    ops.attention_grad(&mut d.qkv, &d.narrow, &a.atty, &a.qkv, &a.lse, s.attention());
+    ops.attention_grad(&mut d.wide, &d.narrow, &a.atty, &a.qkv, &a.lse, s.attention());
     let (w, b) = weight_and_bias(p, at(layer, QkvW));
-    ops.matmul_grad(&mut d.narrow, w, Some(b), &d.qkv, &a.ln1, s.linear(c, 3 * c));
+    ops.matmul_grad(&mut d.narrow, w, Some(b), &d.wide, &a.ln1, s.linear(c, 3 * c));
     let (w, b) = weight_and_bias(p, at(layer, Ln1W));
     ops.layernorm_grad(&mut d.residual, w, b, &d.narrow, x, &a.ln1_mean, &a.ln1_rstd, s.norm());
 }

@@ -37,7 +37,7 @@ mod swiglu;
 mod threads;
 mod vectorized;
 
-pub use array::Array;
+pub use array::{Array, return_large_blocks};
 pub use attention::Kv;
 pub use bf16::Bf16;
 pub use buf::Buf;

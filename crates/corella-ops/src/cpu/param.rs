@@ -199,29 +199,25 @@ impl Param {
 
     /// Replaces a part.
     pub(super) fn write(&mut self, workers: Workers<'_>, path: Path, part: ParamPart, values: &[f32]) {
-        if part == ParamPart::Value
-            && let Values::Packed(packed) = &self.value
-        {
-            let (outer, k) = (packed.outer, packed.k);
-            assert_eq!(values.len(), outer * k, "length of a parameter");
-            self.value =
-                Values::Packed(Packed::new(workers, path, Operand::rows(values, k), (outer, k), Array::default()));
-            return;
-        }
-        let to = match part {
-            ParamPart::Value => {
+        let to = match (part, &mut self.value) {
+            (ParamPart::Value, Values::Packed(packed)) => {
+                let (outer, k) = (packed.outer, packed.k);
+                assert_eq!(values.len(), outer * k, "length of a parameter");
+                *packed = Packed::new(workers, path, Operand::rows(values, k), (outer, k), Array::default());
+                return;
+            }
+            (ParamPart::Value, Values::Rows(rows)) => {
                 if let Some(low) = &mut self.low {
                     low.write(workers, path, values);
                 }
-                let Values::Rows(rows) = &mut self.value else { unreachable!("packed values are replaced above") };
                 rows
             }
-            ParamPart::Grad => {
+            (ParamPart::Grad, _) => {
                 self.grad_is_zero = false;
                 &mut self.grad
             }
-            ParamPart::M => &mut self.m,
-            ParamPart::V => &mut self.v,
+            (ParamPart::M, _) => &mut self.m,
+            (ParamPart::V, _) => &mut self.v,
         };
         to.copy_from_slice(values);
     }
