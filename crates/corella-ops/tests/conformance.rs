@@ -45,12 +45,15 @@ fn the_number_of_threads_changes_no_bit() {
 
 #[test]
 fn a_row_comes_out_the_same_alone_and_among_others() {
-    for (path, dtype) in kernels() {
+    let ways = [true, false].map(|trained| kernels().map(move |(path, dtype)| (path, dtype, trained)));
+    for (path, dtype, trained) in
+        ways.into_iter().flatten().filter(|(_, dtype, trained)| *trained || *dtype == Dtype::F32)
+    {
         let ops = cpu(path, 2);
         let (rows, c, oc) = (101, 515, 67);
         let mut random = Random::new(7);
         let (x, w) = (random.normals(rows * c), random.normals(oc * c));
-        let mut weight = ops.param(oc, c, dtype == Dtype::Bf16, dtype, "w").expect("memory");
+        let mut weight = ops.param(oc, c, trained, dtype, "w").expect("memory");
         ops.param_write(&mut weight, ParamPart::Value, &w);
         let product = |first: usize, n: usize| {
             let mut input = ops.buf(n * c, Dtype::F32, "x").expect("memory");
@@ -80,22 +83,46 @@ fn special_values_reach_their_own_row_only() {
     for (path, dtype) in kernels() {
         let ops = cpu(path, 2);
         let (rows, c, oc) = (20, 40, 37);
-        for special in [f32::NAN, f32::INFINITY] {
+        for (special, trained) in [(f32::NAN, true), (f32::INFINITY, true), (f32::NAN, false), (f32::INFINITY, false)] {
+            if dtype == Dtype::Bf16 && !trained {
+                continue;
+            }
             let mut x = Random::new(3).normals(rows * c);
             x[7 * c + 5] = special;
-            let mut weight = ops.param(oc, c, dtype == Dtype::Bf16, dtype, "w").expect("memory");
-            ops.param_write(&mut weight, ParamPart::Value, &Random::new(4).normals(oc * c));
-            let (mut input, mut out) = (
-                ops.buf(rows * c, Dtype::F32, "x").expect("memory"),
-                ops.buf(rows * oc, Dtype::F32, "out").expect("memory"),
-            );
-            ops.write(&mut input, &x);
-            ops.matmul(&mut out, &input, &weight, None, MatmulDims { n: rows, c, oc });
-            let mut host = vec![0.0; rows * oc];
-            ops.read(&out, &mut host);
+            let host = trained_product(&ops, dtype, trained, &x, &Random::new(4).normals(oc * c), c);
             for (row, values) in host.chunks_exact(oc).enumerate() {
                 assert_eq!(values.iter().all(|v| v.is_finite()), row != 7, "{path:?} {dtype:?} {special}: row {row}");
             }
+        }
+    }
+}
+
+/// x·wᵀ of x (N, C) in f32 and w (OC, C).
+fn trained_product(ops: &Cpu, dtype: Dtype, trained: bool, x: &[f32], w: &[f32], c: usize) -> Vec<f32> {
+    let (n, oc) = (x.len() / c, w.len() / c);
+    let mut weight = ops.param(oc, c, trained, dtype, "w").expect("memory");
+    ops.param_write(&mut weight, ParamPart::Value, w);
+    let (mut input, mut out) =
+        (ops.buf(n * c, Dtype::F32, "x").expect("memory"), ops.buf(n * oc, Dtype::F32, "out").expect("memory"));
+    ops.write(&mut input, x);
+    ops.matmul(&mut out, &input, &weight, None, MatmulDims { n, c, oc });
+    let mut host = vec![0.0; n * oc];
+    ops.read(&out, &mut host);
+    host
+}
+
+/// Sums of numbers next to the ends of the range of f32 come out, also where numbers are cut into parts.
+#[test]
+fn products_of_the_largest_and_of_small_numbers_are_kept() {
+    for path in Path::available() {
+        let ops = cpu(path, 1);
+        for (x, w) in
+            [(f32::MAX, 0.5), (-f32::MAX, 0.25), (3.395e38, 0.999), (1.5e-20, 1e-10), (1.000_000_1, 1.0 - 6e-8)]
+        {
+            let found = trained_product(&ops, Dtype::F32, true, &[x, 0.0, 0.0], &[w, 1.0, -1.0], 3)[0];
+            let expected = f64::from(x) * f64::from(w);
+            let error = (f64::from(found) - expected).abs() / expected.abs();
+            assert!(error < 2.5e-7, "{path:?}: {x} · {w} is {found}");
         }
     }
 }
