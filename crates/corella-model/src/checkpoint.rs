@@ -87,9 +87,9 @@ impl<C: ModelConfig> Source<C> for Checkpoint<C> {
         self.places[row][part].format
     }
 
-    fn read_rows(&self, row: usize, part: usize, use_rows: &mut dyn FnMut(usize, &[u8])) -> Result<(), FormatError> {
+    fn read_rows(&self, row: usize, part: usize, first: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
         let place = &self.places[row][part];
-        place.read_pieces(&self.files, use_rows)?;
+        place.read_rows(&self.files, first, bytes)?;
         // A file that was replaced while it was read would give a mixture of two models.
         self.files[place.file].check_unchanged()
     }

@@ -1,13 +1,10 @@
 //! Where a tensor of a checkpoint lies, and reading it in pieces, so that it does not lie in memory twice.
 
-use std::sync::mpsc::{channel, sync_channel};
-use std::thread;
-
 use corella_ops::WeightFormat;
 use corella_ops::quant::dequantize_row;
 
 use crate::formats::{Cause, Encoding, FormatError, ModelFile};
-use crate::source::PIECE;
+use crate::source::{each_piece, row_bytes};
 
 /// How the rows of a file stand to the rows in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +42,7 @@ pub struct Place {
 impl Place {
     /// Bytes of a row.
     pub fn row_bytes(&self) -> usize {
-        self.cols / self.format.block_len() * self.format.block_bytes()
+        row_bytes(self.format, self.cols)
     }
 
     /// Bytes of all rows.
@@ -53,80 +50,27 @@ impl Place {
         self.rows as u64 * self.row_bytes() as u64
     }
 
-    /// Calls `use_rows` with the bytes of some rows and the number of the first, in the order of memory, until all were
-    /// seen. A weight that is not finite is an error.
-    pub fn read_pieces(&self, files: &[ModelFile], mut use_rows: impl FnMut(usize, &[u8])) -> Result<(), FormatError> {
-        let unit = match self.order {
-            RowOrder::AsStored => 1,
-            RowOrder::NeighboursToHalves { head_size } => head_size,
-            RowOrder::Transposed => return self.read_transposed(files, use_rows),
-        };
-        let row = self.row_bytes();
-        let step = (PIECE / row.max(1) / unit).max(1) * unit;
-        let mut turned = Vec::new();
-        self.read_file_rows(files, (self.rows, row), step, |first, bytes| {
-            if self.order == RowOrder::AsStored {
-                return use_rows(first, bytes);
+    /// Fills `bytes` with whole rows from row `first` of memory on. A weight that is not finite is an error.
+    pub fn read_rows(&self, files: &[ModelFile], first: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
+        let (file, row) = (&files[self.file], self.row_bytes());
+        match self.order {
+            RowOrder::AsStored => self.read_checked(file, first * row, bytes),
+            RowOrder::NeighboursToHalves { head_size } => {
+                let mut rows = (first..).zip(bytes.chunks_exact_mut(row));
+                rows.try_for_each(|(i, bytes)| self.read_checked(file, neighbour(i, head_size) * row, bytes))
             }
-            turned.clear();
-            bytes.chunks_exact(unit * row).for_each(|head| halves(head, row, &mut turned));
-            use_rows(first, &turned);
-        })
-    }
-
-    /// The whole matrix at once: a row of memory is spread over all of the file's.
-    fn read_transposed(&self, files: &[ModelFile], mut use_rows: impl FnMut(usize, &[u8])) -> Result<(), FormatError> {
-        let size = self.format.block_bytes();
-        let (file_row, mut turned) = (self.rows * size, vec![0; self.rows * self.cols * size]);
-        self.read_file_rows(files, (self.cols, file_row), (PIECE / file_row.max(1)).max(1), |first, bytes| {
-            for (col, from) in bytes.chunks_exact(file_row).enumerate() {
-                for (row, number) in from.chunks_exact(size).enumerate() {
-                    turned[(row * self.cols + first + col) * size..][..size].copy_from_slice(number);
-                }
-            }
-        })?;
-        use_rows(0, &turned);
-        Ok(())
-    }
-
-    /// Calls `use_rows` for `step` of the file's rows (count, bytes of each) at a time, while the next are being read.
-    fn read_file_rows(
-        &self,
-        files: &[ModelFile],
-        (rows, row): (usize, usize),
-        step: usize,
-        mut use_rows: impl FnMut(usize, &[u8]),
-    ) -> Result<(), FormatError> {
-        let file = &files[self.file];
-        let read = |first: usize, mut bytes: Vec<u8>| {
-            bytes.resize(step.min(rows - first) * row, 0);
-            self.read_checked(file, first * row, &mut bytes).map(|()| bytes)
-        };
-        if rows <= step {
-            let bytes = read(0, Vec::new())?;
-            use_rows(0, &bytes);
-            return Ok(());
-        }
-        thread::scope(|scope| {
-            let (full, pieces) = sync_channel(1);
-            let (empty, used) = channel();
-            scope.spawn(move || {
-                for first in (0..rows).step_by(step) {
-                    let piece = read(first, used.try_recv().unwrap_or_default()).map(|bytes| (first, bytes));
-                    let failed = piece.is_err();
-                    // Nobody takes it where the other side has failed.
-                    if full.send(piece).is_err() || failed {
-                        return;
+            RowOrder::Transposed => {
+                let size = self.format.block_bytes();
+                let mut column = vec![0; bytes.len() / row * size];
+                for k in 0..self.cols {
+                    self.read_checked(file, (k * self.rows + first) * size, &mut column)?;
+                    for (bytes, number) in bytes.chunks_exact_mut(row).zip(column.chunks_exact(size)) {
+                        bytes[k * size..][..size].copy_from_slice(number);
                     }
                 }
-            });
-            for piece in pieces {
-                let (first, bytes) = piece?;
-                use_rows(first, &bytes);
-                let _ = empty.send(bytes);
+                Ok(())
             }
-            Ok(())
-        })
+        }
     }
 
     /// Reads what lies `offset` bytes behind the tensor's beginning.
@@ -144,20 +88,21 @@ impl Place {
 
     /// All values, in the order of memory.
     pub fn read_f32(&self, files: &[ModelFile]) -> Result<Vec<f32>, FormatError> {
-        let mut values = vec![0.0; self.rows * self.cols];
-        self.read_pieces(files, |first, bytes| {
-            let rows = values[first * self.cols..].chunks_exact_mut(self.cols);
-            bytes.chunks_exact(self.row_bytes()).zip(rows).for_each(|(b, out)| dequantize_row(self.format, b, out));
+        let mut values = Vec::with_capacity(self.rows * self.cols);
+        let read = |first: usize, bytes: &mut [u8]| self.read_rows(files, first, bytes);
+        each_piece(self.rows, self.row_bytes(), &read, |bytes| {
+            let start = values.len();
+            values.resize(start + bytes.len() / self.row_bytes() * self.cols, 0.0);
+            dequantize_row(self.format, bytes, &mut values[start..]);
         })?;
         Ok(values)
     }
 }
 
-/// Appends a head's rows: first those of even number, then those of odd.
-fn halves(head: &[u8], row: usize, out: &mut Vec<u8>) {
-    for parity in [0, 1] {
-        head.chunks_exact(row).skip(parity).step_by(2).for_each(|r| out.extend_from_slice(r));
-    }
+/// The file's row of row `i` in memory: heads that memory has in halves are pairs of neighbours in the file.
+fn neighbour(i: usize, head_size: usize) -> usize {
+    let (head, i) = (i / head_size * head_size, i % head_size);
+    head + i % (head_size / 2) * 2 + i / (head_size / 2)
 }
 
 /// Appends a head's rows the other way round: those of the two halves in turns.
@@ -172,7 +117,7 @@ fn neighbours(head: &[u8], row: usize, out: &mut Vec<u8>) {
 impl RowOrder {
     /// The bytes of a matrix of `cols` numbers a row, from the order of memory into that of a file.
     pub fn to_file(self, bytes: Vec<u8>, format: WeightFormat, cols: usize) -> Vec<u8> {
-        let row = cols / format.block_len() * format.block_bytes();
+        let row = row_bytes(format, cols);
         let mut out = Vec::new();
         match self {
             RowOrder::AsStored => return bytes,
@@ -196,17 +141,27 @@ impl RowOrder {
 
 /// Index of the first number, or of the first number of the first block, that is infinite or not a number.
 fn first_not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
-    let half = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
+    // Exponent bits of the last bytes of a number that are all ones.
+    let ones = |b: &[u8], bits: u16| u16::from_le_bytes([b[0], b[1]]) & bits == bits;
     match format {
-        WeightFormat::F32 => bytes.chunks_exact(4).position(|b| half(&b[2..]) & 0x7f80 == 0x7f80),
-        WeightFormat::Bf16 => bytes.chunks_exact(2).position(|b| half(b) & 0x7f80 == 0x7f80),
-        WeightFormat::F16 => bytes.chunks_exact(2).position(|b| half(b) & 0x7c00 == 0x7c00),
+        WeightFormat::F32 => first::<4>(bytes, |b| ones(&b[2..], 0x7f80)),
+        WeightFormat::Bf16 => first::<2>(bytes, |b| ones(b, 0x7f80)),
+        WeightFormat::F16 => first::<2>(bytes, |b| ones(b, 0x7c00)),
         blocks => {
             let scales = scale_offsets(blocks);
-            let wrong = |block: &[u8]| scales.iter().any(|at| half(&block[*at..]) & 0x7c00 == 0x7c00);
+            let wrong = |block: &[u8]| scales.iter().any(|at| ones(&block[*at..], 0x7c00));
             bytes.chunks_exact(blocks.block_bytes()).position(wrong).map(|i| i * blocks.block_len())
         }
     }
+}
+
+/// The first number for which `wrong` holds; stretch by stretch, so that the loop is one of vectors.
+fn first<const BYTES: usize>(bytes: &[u8], wrong: impl Fn(&[u8; BYTES]) -> bool) -> Option<usize> {
+    const STRETCH: usize = 1024;
+    let numbers = bytes.as_chunks().0;
+    let any = |stretch: &[[u8; BYTES]]| stretch.iter().fold(false, |any, number| any | wrong(number));
+    let start = numbers.chunks(STRETCH).position(any)? * STRETCH;
+    numbers[start..].iter().position(wrong).map(|i| start + i)
 }
 
 /// Where the half-precision scales of a block lie.
@@ -238,8 +193,9 @@ mod tests {
     #[test]
     fn neighbouring_pairs_become_halves_and_back() {
         let file: Vec<u8> = vec![0, 10, 1, 11, 2, 12, 3, 13];
-        let mut memory = Vec::new();
-        halves(&file, 1, &mut memory);
+        let memory: Vec<u8> = (0..8).map(|i| file[neighbour(i, 4)]).collect();
+        assert_eq!(memory, [0, 1, 10, 11, 2, 3, 12, 13]);
+        let memory: Vec<u8> = (0..8).map(|i| file[neighbour(i, 8)]).collect();
         assert_eq!(memory, [0, 1, 2, 3, 10, 11, 12, 13]);
         let mut back = Vec::new();
         neighbours(&memory, 1, &mut back);

@@ -1,25 +1,25 @@
 //! Where a model's weights come from: files, or memory.
 
 use corella_ops::quant::{dequantize_row, quantize_row};
-use corella_ops::{Dtype, OpsInfer, ParamPart, WeightFormat};
+use corella_ops::{Dtype, OpsInfer, ParamPart, ReadRows, WeightFormat};
 
 use crate::ModelError;
 use crate::formats::FormatError;
 use crate::params::{Init, ModelConfig, ParamSpec};
 use crate::random::Mersenne;
 
-/// Bytes that are handed out at once, about.
-pub(crate) const PIECE: usize = 4 << 20;
+/// Bytes that are read at once, about.
+const PIECE: usize = 1 << 20;
 
 /// A model's weights, read in pieces, so that no tensor need lie in memory twice. A row and a part are those of the
 /// parameter table.
-pub trait Source<C: ModelConfig> {
+pub trait Source<C: ModelConfig>: Sync {
     /// The shape.
     fn config(&self) -> &C;
     /// How the numbers of a part are stored.
     fn format(&self, row: usize, part: usize) -> WeightFormat;
-    /// Calls `use_rows` with the number of a matrix row of the part and the bytes from there on, until all rows were seen.
-    fn read_rows(&self, row: usize, part: usize, use_rows: &mut dyn FnMut(usize, &[u8])) -> Result<(), FormatError>;
+    /// Fills `bytes` with whole rows of a part's matrix, from row `first` on.
+    fn read_rows(&self, row: usize, part: usize, first: usize, bytes: &mut [u8]) -> Result<(), FormatError>;
 
     /// All values of a row of the table.
     fn values(&self, row: usize) -> Result<Vec<f32>, FormatError> {
@@ -27,9 +27,9 @@ pub trait Source<C: ModelConfig> {
         let mut values = Vec::with_capacity(spec.len());
         for part in 0..spec.parts.len() {
             let format = self.format(row, part);
-            let row_bytes = spec.cols / format.block_len() * format.block_bytes();
-            self.read_rows(row, part, &mut |_, bytes| {
-                for row in bytes.chunks_exact(row_bytes) {
+            let read = |first: usize, bytes: &mut [u8]| self.read_rows(row, part, first, bytes);
+            each_piece(spec.parts[part].rows, row_bytes(format, spec.cols), &read, |bytes| {
+                for row in bytes.chunks_exact(row_bytes(format, spec.cols)) {
                     let start = values.len();
                     values.resize(start + spec.cols, 0.0);
                     dequantize_row(format, row, &mut values[start..]);
@@ -38,6 +38,28 @@ pub trait Source<C: ModelConfig> {
         }
         Ok(values)
     }
+}
+
+/// Bytes of a row of `cols` numbers, whole blocks of the format.
+pub(crate) fn row_bytes(format: WeightFormat, cols: usize) -> usize {
+    cols / format.block_len() * format.block_bytes()
+}
+
+/// Calls `use_rows` for all `rows` rows of `row_bytes` bytes each, some at a time and in order.
+pub(crate) fn each_piece<E>(
+    rows: usize,
+    row_bytes: usize,
+    read: &ReadRows<'_, E>,
+    mut use_rows: impl FnMut(&[u8]),
+) -> Result<(), E> {
+    let step = (PIECE / row_bytes.max(1)).max(1);
+    let mut bytes = Vec::new();
+    for first in (0..rows).step_by(step) {
+        bytes.resize(step.min(rows - first) * row_bytes, 0);
+        read(first, &mut bytes)?;
+        use_rows(&bytes);
+    }
+    Ok(())
 }
 
 /// A part of a matrix, packed for products piece by piece.
@@ -50,21 +72,20 @@ pub(crate) fn load_part<B: OpsInfer, C: ModelConfig>(
 ) -> Result<B::Weight, ModelError> {
     let (stored, rows, cols) = (source.format(row, part), spec.parts[part].rows, spec.cols);
     // A backend whose steps are in bf16 has nothing from wider weights.
-    if stored == WeightFormat::F32 && ops.step_dtype() == Dtype::Bf16 {
-        let mut weight = ops.weight(WeightFormat::Bf16, rows, cols, &spec.name)?;
-        let (mut values, mut rounded) = (vec![0.0; cols], Vec::new());
-        source.read_rows(row, part, &mut |first, bytes| {
-            rounded.clear();
-            for row in bytes.chunks_exact(4 * cols) {
-                dequantize_row(stored, row, &mut values);
-                quantize_row(WeightFormat::Bf16, &values, &mut rounded);
-            }
-            ops.weight_rows(&mut weight, first, &rounded);
-        })?;
-        return Ok(weight);
-    }
-    let mut weight = ops.weight(stored, rows, cols, &spec.name)?;
-    source.read_rows(row, part, &mut |first, bytes| ops.weight_rows(&mut weight, first, bytes))?;
+    let narrow = stored == WeightFormat::F32 && ops.step_dtype() == Dtype::Bf16;
+    let format = if narrow { WeightFormat::Bf16 } else { stored };
+    let mut weight = ops.weight(format, rows, cols, &spec.name)?;
+    let as_stored = |first: usize, bytes: &mut [u8]| source.read_rows(row, part, first, bytes);
+    let rounded = |first: usize, bytes: &mut [u8]| {
+        let (mut wide, mut values, mut narrow) = (vec![0; 2 * bytes.len()], vec![0.0; bytes.len() / 2], Vec::new());
+        source.read_rows(row, part, first, &mut wide)?;
+        dequantize_row(stored, &wide, &mut values);
+        quantize_row(format, &values, &mut narrow);
+        bytes.copy_from_slice(&narrow);
+        Ok(())
+    };
+    let read: &ReadRows<'_, FormatError> = if narrow { &rounded } else { &as_stored };
+    ops.weight_fill(&mut weight, rows, row_bytes(format, cols), read)?;
     Ok(weight)
 }
 
@@ -125,15 +146,11 @@ impl<C: ModelConfig> Source<C> for Weights<C> {
         WeightFormat::F32
     }
 
-    fn read_rows(&self, row: usize, part: usize, use_rows: &mut dyn FnMut(usize, &[u8])) -> Result<(), FormatError> {
+    fn read_rows(&self, row: usize, part: usize, first: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
         let spec = &self.config.table()[row];
         let before: usize = spec.parts[..part].iter().map(|p| p.rows).sum();
-        let values = &self.tensors[row][before * spec.cols..][..spec.parts[part].rows * spec.cols];
-        let rows = (PIECE / 4 / spec.cols).max(1);
-        for (i, piece) in values.chunks(rows * spec.cols).enumerate() {
-            let bytes: Vec<u8> = piece.iter().flat_map(|v| v.to_le_bytes()).collect();
-            use_rows(i * rows, &bytes);
-        }
+        let values = &self.tensors[row][(before + first) * spec.cols..];
+        bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
         Ok(())
     }
 

@@ -169,6 +169,12 @@ pub struct BatchPlan<'a> {
     pub frequencies: &'a [f32],
 }
 
+/// Fills bytes with whole rows of a matrix as they lie in a file, from a row on; from any thread.
+pub type ReadRows<'a, E> = dyn Fn(usize, &mut [u8]) -> Result<(), E> + Sync + 'a;
+
+/// Bytes that are read at once where a backend says nothing else, about.
+const FILL_BYTES: usize = 4 << 20;
+
 /// Inference: what generation needs beyond the forward half of [`OpsTrain`].
 pub trait OpsInfer: OpsTrain {
     /// Keys and values of one layer of one sequence, for positions 0 .. capacity.
@@ -208,6 +214,24 @@ pub trait OpsInfer: OpsTrain {
     /// Packs the rows `first ..` from `bytes` as they lie in a file: whole rows of the weight's format, any number of them in
     /// any order of calls, so that a tensor never lies in memory twice. Panics if the rows do not fit.
     fn weight_rows(&self, w: &mut Self::Weight, first: usize, bytes: &[u8]);
+    /// Packs all `rows` rows of `row_bytes` bytes each. `read` may be asked from several threads, in any order; what is
+    /// packed when it fails is not defined.
+    fn weight_fill<E: Send>(
+        &self,
+        w: &mut Self::Weight,
+        rows: usize,
+        row_bytes: usize,
+        read: &ReadRows<'_, E>,
+    ) -> Result<(), E> {
+        let step = (FILL_BYTES / row_bytes.max(1)).max(1);
+        let mut bytes = Vec::new();
+        for first in (0..rows).step_by(step) {
+            bytes.resize(step.min(rows - first) * row_bytes, 0);
+            read(first, &mut bytes)?;
+            self.weight_rows(w, first, &bytes);
+        }
+        Ok(())
+    }
     /// Bytes that the packed weight takes.
     fn weight_bytes(&self, w: &Self::Weight) -> u64;
     /// `out[n,:] (=, +=) w[ids[n],:]`, dequantised exactly, for the first `n` ids.   out: (N,C)  w: (V,C).

@@ -17,6 +17,8 @@ pub use contract::{
     AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart, rope_table,
 };
-pub use contract_infer::{BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, RopePairs, RowAt, Store};
+pub use contract_infer::{
+    BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, ReadRows, RopePairs, RowAt, Store,
+};
 pub use draws::{Draw, Edit, Penalty};
 pub use quant::WeightFormat;

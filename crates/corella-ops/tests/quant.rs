@@ -33,29 +33,55 @@ fn every_format_is_dequantised_to_the_bit() {
     }
 }
 
-/// Packing for products loses nothing either.
+/// Packing for products loses nothing either: whole panels of 16 rows at once, single rows, and rows that many threads read,
+/// on each path.
 #[test]
 fn a_packed_weight_gives_its_rows_back_to_the_bit() -> Result<(), OpsError> {
     use corella_ops::OpsTrain;
-    use corella_ops::cpu::{Cpu, CpuOptions};
-    let ops = Cpu::new(CpuOptions { threads: Some(2), path: None })?;
-    for format in quantised() {
+    use corella_ops::cpu::{Cpu, CpuOptions, Path};
+    const ROWS: usize = 83;
+    for (path, format) in Path::available().into_iter().flat_map(|path| quantised().map(move |format| (path, format))) {
+        let ops = Cpu::new(CpuOptions { threads: Some(2), path: Some(path) })?;
         let (blocks, bits) = blocks_and_bits(format);
-        // Two rows, the second in reverse order of blocks.
-        let reversed: Vec<u8> = blocks.chunks_exact(format.block_bytes()).rev().flatten().copied().collect();
-        let mut weight = ops.weight(format, 2, bits.len(), "fixture")?;
-        ops.weight_rows(&mut weight, 0, &blocks);
-        ops.weight_rows(&mut weight, 1, &reversed);
-        let (mut ids, mut out) = (ops.ids(2)?, ops.buf(2 * bits.len(), Dtype::F32, "rows")?);
-        ops.write_ids(&mut ids, &[1, 0]);
-        ops.lookup(&mut out, &ids, &weight, 2, Store::Write);
-        let mut rows = vec![0.0; 2 * bits.len()];
-        ops.read(&out, &mut rows);
-        let expected = bits.chunks_exact(format.block_len()).rev().flatten().chain(&bits);
-        for (i, (value, bits)) in rows.iter().zip(expected).enumerate() {
-            assert_eq!(value.to_bits(), *bits, "{} weight {i}", format.name());
+        let (block, len) = (format.block_bytes(), format.block_len());
+        // Row r begins r blocks later.
+        let row = |r: usize| [&blocks[r * block % blocks.len()..], &blocks[..r * block % blocks.len()]].concat();
+        let rows: Vec<Vec<u8>> = (0..ROWS).map(row).collect();
+        let mut by_hand = ops.weight(format, ROWS, bits.len(), "fixture")?;
+        for range in [40..75, 75..ROWS, 0..7, 7..40] {
+            ops.weight_rows(&mut by_hand, range.start, &rows[range].concat());
+        }
+        let mut filled = ops.weight(format, ROWS, bits.len(), "fixture")?;
+        let row_bytes = rows[0].len();
+        let Ok(()) = ops.weight_fill::<std::convert::Infallible>(&mut filled, ROWS, row_bytes, &|first, bytes| {
+            let all = bytes.chunks_exact_mut(row_bytes).zip(&rows[first..]);
+            all.for_each(|(to, row)| to.copy_from_slice(row));
+            Ok(())
+        });
+        let (mut ids, mut out) = (ops.ids(ROWS)?, ops.buf(ROWS * bits.len(), Dtype::F32, "rows")?);
+        ops.write_ids(&mut ids, &(0..ROWS as u32).collect::<Vec<_>>());
+        for weight in [&by_hand, &filled] {
+            ops.lookup(&mut out, &ids, weight, ROWS, Store::Write);
+            let mut values = vec![0.0; ROWS * bits.len()];
+            ops.read(&out, &mut values);
+            for (i, value) in values.iter().enumerate() {
+                let (r, k) = (i / bits.len(), i % bits.len());
+                let expected = bits[(r * len + k) % bits.len()];
+                assert_eq!(value.to_bits(), expected, "{} {} row {r} weight {k}", path.name(), format.name());
+            }
         }
     }
+    Ok(())
+}
+
+/// Rows that cannot be read are the caller's error, whichever thread met it.
+#[test]
+fn filling_a_weight_ends_with_the_error_of_its_reader() -> Result<(), OpsError> {
+    use corella_ops::cpu::{Cpu, CpuOptions};
+    let ops = Cpu::new(CpuOptions { threads: Some(2), path: None })?;
+    let mut weight = ops.weight(WeightFormat::F32, 5000, 64, "fixture")?;
+    let read = |first: usize, _: &mut [u8]| if first > 3000 { Err(first) } else { Ok(()) };
+    assert!(ops.weight_fill(&mut weight, 5000, 256, &read).is_err_and(|first| first > 3000));
     Ok(())
 }
 

@@ -1,23 +1,26 @@
 //! How far the loading of a model is: a source that counts the bytes that are read through it.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use corella_model::Source;
 use corella_model::formats::FormatError;
 use corella_model::params::ModelConfig;
 use corella_ops::WeightFormat;
 
+/// Is told the share that has been read, from any thread.
+pub type Progress<'a> = dyn Fn(f32) + Sync + 'a;
+
 /// A model's weights, and how much of them has been read.
 pub struct Watched<'a, C> {
     source: &'a dyn Source<C>,
     total: u64,
-    read: Cell<u64>,
-    progress: &'a dyn Fn(f32),
+    read: AtomicU64,
+    progress: &'a Progress<'a>,
 }
 
 impl<'a, C: ModelConfig> Watched<'a, C> {
     /// Reads `source`, and tells `progress` the share done (0 … 1) after each piece.
-    pub fn new(source: &'a dyn Source<C>, progress: &'a dyn Fn(f32)) -> Watched<'a, C> {
+    pub fn new(source: &'a dyn Source<C>, progress: &'a Progress<'a>) -> Watched<'a, C> {
         let specs = source.config().table();
         let bytes = specs.iter().enumerate().flat_map(|(row, spec)| {
             spec.parts.iter().enumerate().map(move |(part, p)| {
@@ -26,7 +29,7 @@ impl<'a, C: ModelConfig> Watched<'a, C> {
             })
         });
         let total = bytes.sum::<u64>().max(1);
-        Watched { source, total, read: Cell::new(0), progress }
+        Watched { source, total, read: AtomicU64::new(0), progress }
     }
 }
 
@@ -39,11 +42,10 @@ impl<C: ModelConfig> Source<C> for Watched<'_, C> {
         self.source.format(row, part)
     }
 
-    fn read_rows(&self, row: usize, part: usize, use_rows: &mut dyn FnMut(usize, &[u8])) -> Result<(), FormatError> {
-        self.source.read_rows(row, part, &mut |first, bytes| {
-            use_rows(first, bytes);
-            self.read.set(self.read.get() + bytes.len() as u64);
-            (self.progress)((self.read.get() as f32 / self.total as f32).min(1.0));
-        })
+    fn read_rows(&self, row: usize, part: usize, first: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
+        self.source.read_rows(row, part, first, bytes)?;
+        let read = self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64;
+        (self.progress)((read as f32 / self.total as f32).min(1.0));
+        Ok(())
     }
 }

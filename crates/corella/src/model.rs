@@ -16,7 +16,7 @@ use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::gguf_vocab::gguf_vocab;
 use crate::inputs::{open_any, tokenizer_for};
-use crate::loading::Watched;
+use crate::loading::{Progress, Watched};
 
 /// What to do about a model without a tokenizer.
 const NAME_IT: &str = "name the tokenizer with --tokenizer FILE";
@@ -126,7 +126,7 @@ impl Opened {
         common: &Common,
         options: StepOptions,
         invariance: Invariance,
-        progress: &dyn Fn(f32),
+        progress: &Progress<'_>,
     ) -> Result<Box<dyn StepModel>> {
         load_watched(Loadable::Files(self.files), common, options, invariance, progress)
     }
@@ -171,7 +171,7 @@ fn load_watched(
     common: &Common,
     options: StepOptions,
     invariance: Invariance,
-    progress: &dyn Fn(f32),
+    progress: &Progress<'_>,
 ) -> Result<Box<dyn StepModel>> {
     match TrainDevice::choose(common)? {
         TrainDevice::Cpu(ops) => load_on(ops, weights, options, progress),
@@ -186,7 +186,7 @@ fn load_on<B: OpsInfer>(
     ops: B,
     weights: Loadable,
     options: StepOptions,
-    progress: &dyn Fn(f32),
+    progress: &Progress<'_>,
 ) -> Result<Box<dyn StepModel>> {
     Ok(match weights {
         Loadable::Random(weights) => Box::new(Gpt2Infer::new(ops, &weights, options)?),

@@ -65,93 +65,128 @@ impl Scheme {
     }
 }
 
-fn half(bytes: &[u8], at: usize) -> f32 {
-    f16_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+/// The numbers that stand beside the codes of a block, as the file has them.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    /// Scale of the block, in half precision.
+    pub d: u16,
+    /// In half precision: scale of the minima that are subtracted (formats with scales of two levels), or the minimum that is
+    /// added. 0 without minima.
+    pub min: u16,
+    /// Scale of each sub-block; 1 where the block has one scale only.
+    pub scales: [i8; 16],
+    /// Minimum of each sub-block; 1 where the block has one only.
+    pub mins: [u8; 16],
+}
+
+/// The numbers of a block of a quantised format. Panics if `bytes` is not one block long, or the format is not quantised.
+#[inline(always)]
+pub fn numbers(format: WeightFormat, bytes: &[u8]) -> Numbers {
+    use WeightFormat::*;
+    assert_eq!(bytes.len(), format.block_bytes(), "a block of {}", format.name());
+    let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let mut n = Numbers { d: 0, min: 0, scales: [1; 16], mins: [0; 16] };
+    match format {
+        F32 | F16 | Bf16 => panic!("{} has no blocks", format.name()),
+        Q8_0 | Q4_0 | IQ4_NL | Q5_0 => n.d = half(0),
+        Q4_1 | Q5_1 => (n.d, n.min, n.mins) = (half(0), half(2), [1; 16]),
+        Q2_K => {
+            (n.d, n.min) = (half(80), half(82));
+            for (s, byte) in bytes[..16].iter().enumerate() {
+                (n.scales[s], n.mins[s]) = ((byte & 15) as i8, byte >> 4);
+            }
+        }
+        Q3_K => {
+            let scales = &bytes[96..108];
+            n.d = half(108);
+            for s in 0..16 {
+                let four = scales[s % 8] >> (s / 8 * 4) & 15;
+                let two = scales[8 + s % 4] >> (s / 4 * 2) & 3;
+                n.scales[s] = (four | two << 4) as i8 - 32;
+            }
+        }
+        Q4_K | Q5_K => {
+            (n.d, n.min) = (half(0), half(2));
+            let packed = &bytes[4..16];
+            for s in 0..8 {
+                let (scale, min) = if s < 4 {
+                    (packed[s] & 63, packed[s + 4] & 63)
+                } else {
+                    let high = (packed[s - 4] >> 6 << 4, packed[s] >> 6 << 4);
+                    ((packed[s + 4] & 15) | high.0, packed[s + 4] >> 4 | high.1)
+                };
+                (n.scales[s], n.mins[s]) = (scale as i8, min);
+            }
+        }
+        Q6_K => {
+            n.d = half(208);
+            n.scales.iter_mut().zip(&bytes[192..208]).for_each(|(scale, byte)| *scale = *byte as i8);
+        }
+        IQ4_XS => {
+            n.d = half(0);
+            let high = half(2);
+            for s in 0..8 {
+                let four = bytes[4 + s / 2] >> (s % 2 * 4) & 15;
+                let two = (high >> (2 * s) & 3) as u8;
+                n.scales[s] = (four | two << 4) as i8 - 32;
+            }
+        }
+    }
+    n
 }
 
 /// Takes a block of a quantised format apart. Panics if `bytes` is not one block long, or the format is not quantised.
 pub fn take_apart(format: WeightFormat, bytes: &[u8]) -> Block {
+    let Numbers { d, min, scales, mins } = numbers(format, bytes);
+    let min = f16_to_f32(min);
+    let dmin = if matches!(format, WeightFormat::Q4_1 | WeightFormat::Q5_1) { -min } else { min };
+    let mut b = Block { codes: [0; 256], d: f16_to_f32(d), dmin, scales, mins };
+    codes(format, bytes, &mut b.codes);
+    b
+}
+
+/// The codes of a block.
+fn codes(format: WeightFormat, bytes: &[u8], codes: &mut [u8; 256]) {
     use WeightFormat::*;
-    assert_eq!(bytes.len(), format.block_bytes(), "a block of {}", format.name());
-    let mut b = Block { codes: [0; 256], d: 0.0, dmin: 0.0, scales: [1; 16], mins: [0; 16] };
     match format {
-        F32 | F16 | Bf16 => panic!("{} has no blocks", format.name()),
-        Q8_0 => {
-            b.d = half(bytes, 0);
-            // Signed bytes; flipping the highest bit adds 128.
-            b.codes.iter_mut().zip(&bytes[2..]).for_each(|(code, q)| *code = q ^ 0x80);
-        }
-        Q4_0 | IQ4_NL => {
-            b.d = half(bytes, 0);
-            nibbles(&mut b.codes[..32], &bytes[2..]);
-        }
-        Q4_1 => {
-            (b.d, b.dmin, b.mins) = (half(bytes, 0), -half(bytes, 2), [1; 16]);
-            nibbles(&mut b.codes[..32], &bytes[4..]);
-        }
+        F32 | F16 | Bf16 => {}
+        // Signed bytes; flipping the highest bit adds 128.
+        Q8_0 => codes.iter_mut().zip(&bytes[2..]).for_each(|(code, q)| *code = q ^ 0x80),
+        Q4_0 | IQ4_NL => nibbles(&mut codes[..32], &bytes[2..]),
+        Q4_1 => nibbles(&mut codes[..32], &bytes[4..]),
         Q5_0 => {
-            b.d = half(bytes, 0);
-            nibbles(&mut b.codes[..32], &bytes[6..]);
-            fifth_bits(&mut b.codes[..32], &bytes[2..6]);
+            nibbles(&mut codes[..32], &bytes[6..]);
+            fifth_bits(&mut codes[..32], &bytes[2..6]);
         }
         Q5_1 => {
-            (b.d, b.dmin, b.mins) = (half(bytes, 0), -half(bytes, 2), [1; 16]);
-            nibbles(&mut b.codes[..32], &bytes[8..]);
-            fifth_bits(&mut b.codes[..32], &bytes[4..8]);
+            nibbles(&mut codes[..32], &bytes[8..]);
+            fifth_bits(&mut codes[..32], &bytes[4..8]);
         }
-        Q2_K => {
-            (b.d, b.dmin) = (half(bytes, 80), half(bytes, 82));
-            for (s, byte) in bytes[..16].iter().enumerate() {
-                (b.scales[s], b.mins[s]) = ((byte & 15) as i8, byte >> 4);
-            }
-            pairs(&mut b.codes, &bytes[16..80]);
-        }
+        Q2_K => pairs(codes, &bytes[16..80]),
         Q3_K => {
-            let (high, low, scales) = (&bytes[..32], &bytes[32..96], &bytes[96..108]);
-            b.d = half(bytes, 108);
-            for s in 0..16 {
-                let four = scales[s % 8] >> (s / 8 * 4) & 15;
-                let two = scales[8 + s % 4] >> (s / 4 * 2) & 3;
-                b.scales[s] = (four | two << 4) as i8 - 32;
-            }
-            pairs(&mut b.codes, low);
-            for (i, code) in b.codes.iter_mut().enumerate() {
+            let (high, low) = (&bytes[..32], &bytes[32..96]);
+            pairs(codes, low);
+            for (i, code) in codes.iter_mut().enumerate() {
                 *code |= (high[i % 32] >> (i / 32) & 1) << 2;
             }
         }
-        Q4_K => {
-            scales_and_mins(&mut b, bytes);
-            bytes[16..].chunks_exact(32).zip(b.codes.chunks_exact_mut(64)).for_each(|(q, codes)| nibbles(codes, q));
-        }
+        Q4_K => bytes[16..].chunks_exact(32).zip(codes.chunks_exact_mut(64)).for_each(|(q, codes)| nibbles(codes, q)),
         Q5_K => {
-            scales_and_mins(&mut b, bytes);
-            bytes[48..].chunks_exact(32).zip(b.codes.chunks_exact_mut(64)).for_each(|(q, codes)| nibbles(codes, q));
-            for (i, code) in b.codes.iter_mut().enumerate() {
+            bytes[48..].chunks_exact(32).zip(codes.chunks_exact_mut(64)).for_each(|(q, codes)| nibbles(codes, q));
+            for (i, code) in codes.iter_mut().enumerate() {
                 *code |= (bytes[16 + i % 32] >> (i / 32) & 1) << 4;
             }
         }
         Q6_K => {
-            b.d = half(bytes, 208);
-            b.scales.iter_mut().zip(&bytes[192..208]).for_each(|(scale, byte)| *scale = *byte as i8);
-            for (i, code) in b.codes.iter_mut().enumerate() {
+            for (i, code) in codes.iter_mut().enumerate() {
                 let (part, j) = (i / 128, i % 128);
                 let low = bytes[part * 64 + j % 64] >> (j / 64 * 4) & 15;
                 let high = bytes[128 + part * 32 + j % 32] >> (j / 32 * 2) & 3;
                 *code = low | high << 4;
             }
         }
-        IQ4_XS => {
-            b.d = half(bytes, 0);
-            let high = u16::from_le_bytes([bytes[2], bytes[3]]);
-            for s in 0..8 {
-                let four = bytes[4 + s / 2] >> (s % 2 * 4) & 15;
-                let two = (high >> (2 * s) & 3) as u8;
-                b.scales[s] = (four | two << 4) as i8 - 32;
-            }
-            bytes[8..].chunks_exact(16).zip(b.codes.chunks_exact_mut(32)).for_each(|(q, codes)| nibbles(codes, q));
-        }
+        IQ4_XS => bytes[8..].chunks_exact(16).zip(codes.chunks_exact_mut(32)).for_each(|(q, codes)| nibbles(codes, q)),
     }
-    b
 }
 
 /// Low halves of the bytes first, then high halves.
@@ -173,20 +208,6 @@ fn fifth_bits(codes: &mut [u8], bytes: &[u8]) {
 fn pairs(codes: &mut [u8; 256], bytes: &[u8]) {
     for (i, code) in codes.iter_mut().enumerate() {
         *code = bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-    }
-}
-
-/// d, dmin, and the 6-bit scales and minima that Q4_K and Q5_K share.
-fn scales_and_mins(b: &mut Block, bytes: &[u8]) {
-    (b.d, b.dmin) = (half(bytes, 0), half(bytes, 2));
-    let packed = &bytes[4..16];
-    for s in 0..8 {
-        let (scale, min) = if s < 4 {
-            (packed[s] & 63, packed[s + 4] & 63)
-        } else {
-            ((packed[s + 4] & 15) | (packed[s - 4] >> 6) << 4, packed[s + 4] >> 4 | (packed[s] >> 6) << 4)
-        };
-        (b.scales[s], b.mins[s]) = (scale as i8, min);
     }
 }
 

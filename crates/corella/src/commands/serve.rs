@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::cli::{Common, Device, KvType};
 use crate::error::{Failure, Result};
+use crate::loading::Progress;
 use crate::model::{self, Invariance};
 use crate::site::{ListenArgs, Site};
 
@@ -153,7 +154,7 @@ const PEER_KEY: &str = "CORELLA_PEER_KEY";
 const CONTEXT: usize = 8192;
 
 /// Loads the model and starts its engine; `progress` is told the share of the weights that has been read.
-pub fn load(settings: &Settings, progress: &dyn Fn(f32)) -> Result<(Engine, Served)> {
+pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<(Engine, Served)> {
     let opened = model::open(&settings.model, settings.tokenizer.as_deref())?;
     let tokenizer = opened.tokenizer()?;
     let (whole, base, eos) = (opened.context_len(), !opened.is_instruct(), opened.eos());

@@ -43,6 +43,31 @@ pub fn write_lane(format: WeightFormat, panel: &mut [u8], lane: usize, row: &[u8
     }
 }
 
+/// Writes 16 rows as the columns of a panel.
+pub fn write_panel(format: WeightFormat, panel: &mut [u8], rows: &[&[u8]; PANEL], cols: usize) {
+    match format {
+        WeightFormat::F32 => columns::<4>(panel, PANEL, rows),
+        WeightFormat::F16 => columns::<2>(panel, PANEL, rows),
+        // Pairs of k are one number here; the other panel's stand between.
+        _ => {
+            columns::<4>(panel, COLUMNS, rows);
+            if cols % 2 == 1 {
+                let tail = 2 * (cols - 1);
+                (0..PANEL)
+                    .for_each(|lane| panel[at(format, cols - 1, lane)..][..2].copy_from_slice(&rows[lane][tail..]));
+            }
+        }
+    }
+}
+
+/// Numbers of `BYTES` bytes of 16 rows: number k of all rows side by side, `width` numbers behind those of k - 1.
+fn columns<const BYTES: usize>(panel: &mut [u8], width: usize, rows: &[&[u8]; PANEL]) {
+    let rows: [&[[u8; BYTES]]; PANEL] = rows.map(|row| row.as_chunks().0);
+    for (k, to) in panel.as_chunks_mut().0.chunks_mut(width).take(rows[0].len()).enumerate() {
+        to[..PANEL].iter_mut().zip(&rows).for_each(|(to, row)| *to = row[k]);
+    }
+}
+
 /// Reads column `lane` of a panel as f32.
 pub fn read_lane(format: WeightFormat, panel: &[u8], lane: usize, out: &mut [f32]) {
     for (k, out) in out.iter_mut().enumerate() {

@@ -40,7 +40,7 @@ use super::rows::by_rows;
 use super::scratch::Scratch;
 use super::{Buf, Cpu, Param};
 use crate::contract::OpsError;
-use crate::contract_infer::{BatchPlan, HeadDims, KvPagesDims, Linear, OpsInfer, RopePairs, Store};
+use crate::contract_infer::{BatchPlan, HeadDims, KvPagesDims, Linear, OpsInfer, ReadRows, RopePairs, Store};
 use crate::quant::WeightFormat;
 
 impl OpsInfer for Cpu {
@@ -63,7 +63,17 @@ impl OpsInfer for Cpu {
     }
 
     fn weight_rows(&self, w: &mut Weight, first: usize, bytes: &[u8]) {
-        w.write_rows(&self.pool, first, bytes);
+        w.write_rows(self.path, first, bytes);
+    }
+
+    fn weight_fill<E: Send>(
+        &self,
+        w: &mut Weight,
+        _rows: usize,
+        _row_bytes: usize,
+        read: &ReadRows<'_, E>,
+    ) -> Result<(), E> {
+        w.fill(&self.pool, self.path, read)
     }
 
     fn weight_bytes(&self, w: &Weight) -> u64 {

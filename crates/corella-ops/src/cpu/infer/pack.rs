@@ -1,60 +1,181 @@
 //! Rows of a file's blocks into panels, and back.
 
+use super::super::vectorized::vectorized;
 use super::layout::{BLOCK, Codes, Layout, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::WeightFormat;
-use crate::quant::blocks::{Block, IQ4_VALUES, Scheme, take_apart};
-use crate::quant::half::{f16_to_f32, f32_to_f16};
+use crate::quant::blocks::{IQ4_VALUES, Numbers, Scheme, numbers, take_apart};
+use crate::quant::half::f16_to_f32;
 
-/// Writes a row of file blocks as column `lane` of panel `p` of a pair.
-pub fn write_lane(
-    format: WeightFormat,
-    layout: Layout,
-    pair: &mut [u8],
-    (p, lane): (usize, usize),
-    row: &[u8],
-    cols: usize,
-) {
-    for (i, bytes) in row.chunks_exact(format.block_bytes()).enumerate() {
-        let (u, first) = (i * format.block_len() / UNIT, i * format.block_len() % UNIT / BLOCK);
-        let unit = &mut pair[layout.unit_range(cols, u, p)];
-        let block = take_apart(format, bytes);
-        for (i, codes) in block.codes[..format.block_len()].chunks_exact(BLOCK).enumerate() {
-            let at = (first + i) * layout.codes.block_bytes();
-            write_codes(layout.codes, &mut unit[at..][..layout.codes.block_bytes()], lane, codes);
+/// Writes a row of file blocks as column `lane` of a panel.
+pub fn write_lane(format: WeightFormat, panel: &mut [u8], lane: usize, row: &[u8], cols: usize) {
+    write(format, panel, lane, &[row], cols);
+}
+
+vectorized! {
+    /// Writes 16 rows as the columns of a panel.
+    pub fn write_panel(format: WeightFormat, panel: &mut [u8], rows: &[&[u8]; PANEL], cols: usize) {
+        // A loop of its own for each of the formats that large models come in.
+        match format {
+            WeightFormat::Q8_0 => write(WeightFormat::Q8_0, panel, 0, rows, cols),
+            WeightFormat::Q4_0 => write(WeightFormat::Q4_0, panel, 0, rows, cols),
+            WeightFormat::Q4_K => write(WeightFormat::Q4_K, panel, 0, rows, cols),
+            WeightFormat::Q5_K => write(WeightFormat::Q5_K, panel, 0, rows, cols),
+            WeightFormat::Q6_K => write(WeightFormat::Q6_K, panel, 0, rows, cols),
+            other => write(other, panel, 0, rows, cols),
         }
-        write_scales(layout, unit, Layout::blocks(cols, u), first, lane, &block);
     }
 }
 
-/// Four codes as one number: what a column takes of a vector.
-fn put(vector: &mut [u8], lane: usize, value: u32) {
-    vector[4 * lane..4 * lane + 4].copy_from_slice(&value.to_le_bytes());
+/// Writes rows of file blocks as the columns of a panel from `first` on.
+#[inline(always)]
+fn write<const N: usize>(format: WeightFormat, panel: &mut [u8], first: usize, rows: &[&[u8]; N], cols: usize) {
+    let Some(layout) = Layout::of(format) else { return };
+    let (file_block, file_bytes) = (format.block_len(), format.block_bytes());
+    let count = layout.codes.block_bytes() / VECTOR;
+    let mut blocks_of = [[[0; 8]; UNIT / BLOCK]; N];
+    for i in 0..cols / file_block {
+        let (u, at) = (i * file_block / UNIT, i * file_block % UNIT / BLOCK);
+        let (unit, blocks) = (&mut panel[layout.unit_range(cols, u, 0)], Layout::blocks(cols, u));
+        for (n, (row, words)) in rows.iter().zip(&mut blocks_of).enumerate() {
+            let bytes = &row[i * file_bytes..][..file_bytes];
+            write_words(format, layout.codes, bytes, words);
+            write_numbers(layout, unit, blocks, at, first + n, numbers(format, bytes));
+        }
+        let vectors = unit[at * layout.codes.block_bytes()..].chunks_exact_mut(VECTOR);
+        for (j, vector) in vectors.take(file_block / BLOCK * count).enumerate() {
+            for (to, words) in vector.as_chunks_mut().0[first..].iter_mut().zip(&blocks_of) {
+                *to = words[j / count][j % count].to_le_bytes();
+            }
+        }
+    }
+}
+
+/// What a column has of the vectors of a block of 32 weights, four bytes of each; as many as the kind of codes has vectors.
+type Words = [u32; 8];
+
+/// Four codes of 4 bits, in the low halves of four bytes.
+const LOW: u32 = 0x0f0f_0f0f;
+
+#[inline(always)]
+fn dword(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The low or the high halves of 32 bytes: group j below group j + 4.
+#[inline(always)]
+fn halves(bytes: &[u8], at: usize, high: bool, words: &mut Words) {
+    for (j, word) in words[..4].iter_mut().enumerate() {
+        let (a, b) = (dword(bytes, at + 4 * j), dword(bytes, at + 16 + 4 * j));
+        *word = if high { a >> 4 & LOW | b & !LOW } else { a & LOW | (b & LOW) << 4 };
+    }
+}
+
+/// Four dwords whose bytes have group j below group j + 4 in the file already.
+#[inline(always)]
+fn as_they_are(bytes: &[u8], at: usize, words: &mut Words) {
+    for (j, word) in words[..4].iter_mut().enumerate() {
+        *word = dword(bytes, at + 4 * j);
+    }
+}
+
+/// The blocks of 32 weights of a file's block.
+#[inline(always)]
+fn write_words(format: WeightFormat, kind: Codes, bytes: &[u8], blocks: &mut [Words; UNIT / BLOCK]) {
+    use WeightFormat::*;
+    match format {
+        Q8_0 => {
+            for (g, word) in blocks[0].iter_mut().enumerate() {
+                *word = dword(bytes, 2 + 4 * g) ^ 0x8080_8080;
+            }
+        }
+        Q4_0 | IQ4_NL => as_they_are(bytes, 2, &mut blocks[0]),
+        Q4_1 => as_they_are(bytes, 4, &mut blocks[0]),
+        IQ4_XS => {
+            for (b, words) in blocks.iter_mut().enumerate() {
+                as_they_are(bytes, 8 + 16 * b, words);
+            }
+        }
+        Q4_K => {
+            for (b, words) in blocks.iter_mut().enumerate() {
+                halves(bytes, 16 + b / 2 * 32, b % 2 == 1, words);
+            }
+        }
+        Q5_K => {
+            for (b, words) in blocks.iter_mut().enumerate() {
+                halves(bytes, 48 + b / 2 * 32, b % 2 == 1, words);
+                words[4] = 0;
+                for g in 0..8 {
+                    words[4] |= (dword(bytes, 16 + 4 * g) >> b & 0x0101_0101) << g;
+                }
+            }
+        }
+        Q6_K => {
+            for (b, words) in blocks.iter_mut().enumerate() {
+                let (part, q) = (b / 4, b % 4);
+                halves(bytes, part * 64 + q % 2 * 32, q >= 2, words);
+                for (i, plane) in words[4..6].iter_mut().enumerate() {
+                    *plane = 0;
+                    for j in 0..4 {
+                        let two = dword(bytes, 128 + part * 32 + 16 * i + 4 * j) >> (2 * q) & 0x0303_0303;
+                        *plane |= two << (2 * j);
+                    }
+                }
+            }
+        }
+        _ => {
+            let codes = take_apart(format, bytes).codes;
+            for (words, codes) in blocks.iter_mut().zip(codes[..format.block_len()].as_chunks().0) {
+                *words = words_of_codes(kind, codes);
+            }
+        }
+    }
+}
+
+/// A block of 32 codes.
+fn words_of_codes(kind: Codes, codes: &[u8; BLOCK]) -> Words {
+    let groups: Words = std::array::from_fn(|g| u32::from_le_bytes(std::array::from_fn(|i| codes[4 * g + i])));
+    if kind == Codes::Eight {
+        return groups;
+    }
+    let mut words = [0; 8];
+    for (j, word) in words[..4].iter_mut().enumerate() {
+        *word = groups[j] & LOW | (groups[j + 4] & LOW) << 4;
+    }
+    if kind == Codes::Five {
+        words[4] = (0..8).fold(0, |bits, g| bits | (groups[g] >> 4 & 0x0101_0101) << g);
+    }
+    words
+}
+
+/// A row's numbers of a file's block that begins with block `first` of a unit.
+#[inline(always)]
+fn write_numbers(layout: Layout, unit: &mut [u8], blocks: usize, first: usize, lane: usize, numbers: Numbers) {
+    let (scales, mins, d) = (layout.scales_at(blocks), layout.mins_at(blocks), layout.d_at(blocks));
+    let half = |unit: &mut [u8], at: usize, bits: u16| unit[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+    match layout.scales {
+        Scales::Halves { min } => {
+            half(unit, scales + 2 * (first * PANEL + lane), numbers.d);
+            if min {
+                half(unit, mins + 2 * (first * PANEL + lane), numbers.min);
+            }
+        }
+        Scales::Integers { sub, min } => {
+            for s in 0..UNIT / sub {
+                unit[scales + s * PANEL + lane] = numbers.scales[s] as u8;
+                if min {
+                    unit[mins + pair_at(s, lane)] = numbers.mins[s];
+                }
+            }
+            half(unit, d + 2 * lane, numbers.d);
+            if min {
+                half(unit, d + 2 * (PANEL + lane), numbers.min);
+            }
+        }
+    }
 }
 
 fn get(vector: &[u8], lane: usize) -> u32 {
     u32::from_le_bytes([vector[4 * lane], vector[4 * lane + 1], vector[4 * lane + 2], vector[4 * lane + 3]])
-}
-
-fn write_codes(kind: Codes, to: &mut [u8], lane: usize, codes: &[u8]) {
-    let mut groups = [0u32; 8];
-    for (group, codes) in groups.iter_mut().zip(codes.chunks_exact(4)) {
-        *group = u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
-    }
-    let mut vectors = to.chunks_exact_mut(VECTOR);
-    if kind == Codes::Eight {
-        vectors.zip(groups).for_each(|(vector, group)| put(vector, lane, group));
-        return;
-    }
-    for (j, vector) in vectors.by_ref().take(4).enumerate() {
-        put(vector, lane, (groups[j] & 0x0f0f_0f0f) | (groups[j + 4] & 0x0f0f_0f0f) << 4);
-    }
-    for (i, plane) in vectors.enumerate() {
-        let bits = match kind {
-            Codes::Five => (0..8).fold(0, |bits, g| bits | (groups[g] >> 4 & 0x0101_0101) << g),
-            _ => (0..4).fold(0, |bits, j| bits | (groups[4 * i + j] >> 4 & 0x0303_0303) << (2 * j)),
-        };
-        put(plane, lane, bits);
-    }
 }
 
 /// The codes of a block of column `lane`, as products see them: those of a table are its values + 128.
@@ -77,39 +198,9 @@ pub fn read_codes(kind: Codes, from: &[u8], lane: usize) -> [u8; BLOCK] {
     codes
 }
 
-fn put_half(unit: &mut [u8], at: usize, value: f32) {
-    // The value came from half precision: nothing is rounded.
-    unit[at..at + 2].copy_from_slice(&f32_to_f16(value).to_le_bytes());
-}
-
 /// The half-precision number at a byte.
 pub fn half_at(unit: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([unit[at], unit[at + 1]]))
-}
-
-fn write_scales(layout: Layout, unit: &mut [u8], blocks: usize, first: usize, lane: usize, block: &Block) {
-    let (scales, mins, d) = (layout.scales_at(blocks), layout.mins_at(blocks), layout.d_at(blocks));
-    match layout.scales {
-        Scales::Halves { min } => {
-            put_half(unit, scales + 2 * (first * PANEL + lane), block.d);
-            if min {
-                // In these formats the minimum is added.
-                put_half(unit, mins + 2 * (first * PANEL + lane), -block.dmin);
-            }
-        }
-        Scales::Integers { sub, min } => {
-            for s in 0..UNIT / sub {
-                unit[scales + s * PANEL + lane] = block.scales[s] as u8;
-                if min {
-                    unit[mins + pair_at(s, lane)] = block.mins[s];
-                }
-            }
-            put_half(unit, d + 2 * lane, block.d);
-            if min {
-                put_half(unit, d + 2 * (PANEL + lane), block.dmin);
-            }
-        }
-    }
 }
 
 /// Place of an integer minimum: pairs of sub-blocks side by side.

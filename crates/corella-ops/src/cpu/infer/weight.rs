@@ -1,16 +1,56 @@
 //! A matrix that is only read: packed row by row as it is loaded.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::super::array::Array;
 #[cfg(target_arch = "x86_64")]
 use super::super::bf16::Bf16;
 #[cfg(target_arch = "x86_64")]
 use super::super::dot::{Panels, STEP};
+use super::super::gemm::Workers;
+use super::super::path::Path;
 use super::super::pool::Pool;
+use super::super::scratch::Scratch;
 use super::super::zeros;
 use super::layout::{COLUMNS, Layout, PAIR, PANEL};
-use super::{float, pack};
+use super::{float, pack, shares};
 use crate::contract::OpsError;
+use crate::contract_infer::ReadRows;
 use crate::quant::WeightFormat;
+
+/// Bytes of the file that a thread reads and packs at once, about.
+const STRETCH: usize = 256 << 10;
+
+/// How rows are packed.
+#[derive(Clone, Copy)]
+struct Kind {
+    format: WeightFormat,
+    quantised: bool,
+    cols: usize,
+    pair_bytes: usize,
+}
+
+impl Kind {
+    /// Packs whole rows into pairs of panels, of which the first gets row `first` and the next.
+    fn pack(self, path: Path, pairs: &mut [u8], first: usize, bytes: &[u8]) {
+        let Kind { format, quantised, cols, pair_bytes } = self;
+        let rows: Vec<&[u8]> = bytes.chunks_exact(format.row_bytes(cols).unwrap_or(0).max(1)).collect();
+        let mut done = 0;
+        while done < rows.len() {
+            let row = first + done;
+            let (p, lane) = (row % COLUMNS / PANEL, row % PANEL);
+            let pair = &mut pairs[row / COLUMNS * pair_bytes..][..pair_bytes];
+            let panel = &mut pair[if quantised { p * pair_bytes / PAIR } else { float::panel(format, cols, p) }..];
+            match (lane, rows[done..].first_chunk(), quantised) {
+                (0, Some(whole), true) => pack::write_panel(path, format, panel, whole, cols),
+                (0, Some(whole), false) => float::write_panel(format, panel, whole, cols),
+                (_, _, true) => pack::write_lane(format, panel, lane, rows[done], cols),
+                (_, _, false) => float::write_lane(format, panel, lane, rows[done]),
+            }
+            done += if lane == 0 && rows.len() - done >= PANEL { PANEL } else { 1 };
+        }
+    }
+}
 
 /// (rows, cols) weights, in pairs of panels of 16 rows.
 #[derive(Debug)]
@@ -41,31 +81,45 @@ impl Weight {
     }
 
     /// Packs rows as they lie in a file.
-    pub fn write_rows(&mut self, pool: &Pool, first: usize, bytes: &[u8]) {
-        let row_bytes = self.format.row_bytes(self.cols).unwrap_or(0).max(1);
+    pub fn write_rows(&mut self, path: Path, first: usize, bytes: &[u8]) {
+        let row_bytes = self.row_bytes();
         let count = bytes.len() / row_bytes;
         assert!(bytes.len().is_multiple_of(row_bytes), "whole rows of {row_bytes} bytes");
         assert!(first <= self.rows && count <= self.rows - first, "rows {first}+{count} of {}", self.rows);
-        if count == 0 || self.cols == 0 {
-            return;
-        }
-        let (format, layout, cols) = (self.format, self.layout, self.cols);
-        let (first_pair, end_pair) = (first / COLUMNS, (first + count).div_ceil(COLUMNS));
-        let pairs = &mut self.pairs[first_pair * self.pair_bytes..end_pair * self.pair_bytes];
-        let pairs: Vec<_> = pairs.chunks_exact_mut(self.pair_bytes).map(std::sync::Mutex::new).collect();
-        pool.run(pairs.len(), &|task| {
-            // Each pair is one task's alone; the lock only says so to the compiler.
-            let mut pair = pairs[task].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let start = (first_pair + task) * COLUMNS;
-            for row in start.max(first)..(start + COLUMNS).min(first + count) {
-                let bytes = &bytes[(row - first) * row_bytes..][..row_bytes];
-                let place = (row % COLUMNS / PANEL, row % PANEL);
-                match layout {
-                    Some(layout) => pack::write_lane(format, layout, &mut pair, place, bytes, cols),
-                    None => float::write_lane(format, &mut pair[float::panel(format, cols, place.0)..], place.1, bytes),
+        let (kind, pair_bytes) = (self.kind(), self.pair_bytes);
+        kind.pack(path, &mut self.pairs[first / COLUMNS * pair_bytes..], first % COLUMNS, bytes);
+    }
+
+    /// Packs all rows, which `read` gives from a row on. Each thread reads what it packs, in stretches that stay in its cache,
+    /// and walks through a part of the memory of its own: a huge page is cleared by the one who touches it.
+    pub fn fill<E: Send>(&mut self, pool: &Pool, path: Path, read: &ReadRows<'_, E>) -> Result<(), E> {
+        let (kind, rows, row_bytes, pair_bytes) = (self.kind(), self.rows, self.row_bytes(), self.pair_bytes);
+        let pairs = (STRETCH / (COLUMNS * row_bytes)).max(1);
+        let stretches: Vec<_> = self.pairs.chunks_mut((pairs * pair_bytes).max(1)).map(Mutex::new).collect();
+        let failure = Mutex::new(None);
+        shares::run(Workers::Pool(pool), stretches.len(), &|task| {
+            let (first, lock) = (task * pairs * COLUMNS, || failure.lock().unwrap_or_else(PoisonError::into_inner));
+            if lock().is_some() {
+                return;
+            }
+            let mut bytes = Scratch::new((pairs * COLUMNS).min(rows - first) * row_bytes);
+            match read(first, &mut bytes) {
+                // Each stretch is one task's alone; the lock only says so to the compiler.
+                Ok(()) => {
+                    kind.pack(path, &mut stretches[task].lock().unwrap_or_else(PoisonError::into_inner), 0, &bytes)
                 }
+                Err(error) => *lock() = Some(error),
             }
         });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.format.row_bytes(self.cols).unwrap_or(0).max(1)
+    }
+
+    fn kind(&self) -> Kind {
+        Kind { format: self.format, quantised: self.layout.is_some(), cols: self.cols, pair_bytes: self.pair_bytes }
     }
 
     /// Bytes of memory.
