@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA card, in one go: what doctor finds; every operation against the f64 reference, the same bits
 # twice, ten updates and whole models against the processor, recorded steps and draws; the memory checker and the race checker
-# once; updates beside PyTorch. The result is one JSON under docs/measurements/, named after the card; it
-# appears when all of it is there.
+# once; updates beside PyTorch, and generation. The result is one JSON under docs/measurements/, named after the card; it appears
+# when all of it is there.
 #
 #   scripts/on_a_gpu.sh [MODEL] [SEQUENCES PER MICRO-BATCH]      (gpt2-124m and 16)
 set -euo pipefail
@@ -69,6 +69,7 @@ update() { measured "$1" "$corella" bench train --device cuda --model "$model" -
 update train
 measured pytorch .venv/bin/python scripts/pytorch_train.py --model "$model" --micro-batch "$b" --steps 20
 update again
+measured generate "$corella" bench generate --device cuda --model "$model" --repeat 3
 
 .venv/bin/python - "$work" "$(git rev-parse --short HEAD)" "$0 $model $b" <<'PYTHON'
 import json, pathlib, re, sys
@@ -84,6 +85,7 @@ document = {
     "tests": [json.loads(line) for line in (work / "tests.jsonl").read_text().splitlines()],
     "train": [read("train"), read("again")],
     "pytorch": read("pytorch"),
+    "generate": read("generate"),
 }
 folder = pathlib.Path("docs/measurements")
 folder.mkdir(parents=True, exist_ok=True)

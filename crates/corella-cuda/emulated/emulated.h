@@ -6,8 +6,8 @@
 // Noticed: barriers and warp operations that not all threads reach, or reach at different lines; reads and writes outside
 // device memory and dynamic shared memory (pages that may not be touched lie behind both); misaligned vectors and indices
 // outside arrays of fixed size (traps of the compiler); shared memory that is read before it is written (it begins as NaN);
-// asynchronous copies that are not waited for (they arrive as late as they may); and most races, as results that differ
-// between orders of threads and blocks.
+// asynchronous copies that are not waited for (they arrive as late as they may); most races, as results that differ between
+// orders of threads and blocks; and, with CORELLA_RACES, those in shared memory (races.h).
 #pragma once
 
 #include <math.h>
@@ -29,7 +29,11 @@
 #define __device__
 #define __host__
 #define __constant__ static
+#ifdef CORELLA_RACES
+#define __shared__ static __attribute__((section("corella_shared")))
+#else
 #define __shared__ static
+#endif
 #define __forceinline__ inline
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
@@ -68,6 +72,8 @@ struct Thread {
     int line;
     int parity;
     int groups;
+    /// Waits at a barrier of the warp, not only for what its lanes show each other.
+    bool at_barrier;
     std::vector<Copy> copies;
 };
 
@@ -81,6 +87,7 @@ static int current, count;
 static char message[512];
 static sigjmp_buf failed;
 static char* dynamic_shared;
+static size_t dynamic_bytes;
 static const char* kernel_name;
 static void (*body)(void**);
 static void** arguments;
@@ -100,6 +107,12 @@ static void on_signal(int signal, siginfo_t* info, void*) {
     if (signal == SIGSEGV || signal == SIGBUS) fail("memory outside every array: %p", info->si_addr);
     fail("an index outside its array, a misaligned vector, or arithmetic without a defined result");
 }
+
+}  // namespace emulated
+
+#include "races.h"
+
+namespace emulated {
 
 /// Leaves the thread until all that must reach this point have reached it.
 static inline void wait(State state, int line) {
@@ -137,6 +150,11 @@ static inline unsigned ballot(unsigned mask, int predicate, int line) {
     for (int lane = 0; lane < WARP; lane++) bits |= (unsigned)all.words[lane][0] << lane;
     release();
     return bits;
+}
+
+static inline void warp_barrier_of(int line) {
+    threads[current].at_barrier = true;
+    ballot(0xffffffffu, 1, line);
 }
 
 static void enter() {
@@ -180,7 +198,11 @@ static inline void run_warp(int warp, bool backwards) {
         int at = all_at(first, first + WARP, State::AtWarp);
         if (at < 0) blame(current, "the lanes of a warp wait at different operations");
         if (at == 0) break;
-        for (int lane = first; lane < first + WARP; lane++) threads[lane].state = State::Ready;
+        if (threads[first].at_barrier) warp_barrier(warp);
+        for (int lane = first; lane < first + WARP; lane++) {
+            threads[lane].state = State::Ready;
+            threads[lane].at_barrier = false;
+        }
     }
     for (int lane = first; lane < first + WARP; lane++) {
         if (threads[lane].state == State::AtWarp) blame(lane, "an operation of the warp that some lanes never reach");
@@ -189,9 +211,11 @@ static inline void run_warp(int warp, bool backwards) {
 
 static inline void run_block(size_t shared, bool backwards) {
     memset(dynamic_shared, 0xff, shared);
+    block_barrier();
     for (int i = 0; i < count; i++) {
         threads[i].state = State::Ready;
         threads[i].parity = threads[i].groups = threads[i].line = 0;
+        threads[i].at_barrier = false;
         threads[i].copies.clear();
         start_fiber(threads[i].fiber, enter);
     }
@@ -206,6 +230,7 @@ static inline void run_block(size_t shared, bool backwards) {
             }
         }
         for (int i = 0; i < count; i++) threads[i].state = State::Ready;
+        block_barrier();
     }
 }
 
@@ -244,7 +269,7 @@ static inline float shuffle_xor(float x, int mask) { return shuffle(0xffffffffu,
 }  // namespace emulated
 
 #define __syncthreads() emulated::wait(emulated::State::AtBlock, __LINE__)
-#define __syncwarp(...) (void)emulated::ballot(0xffffffffu, 1, __LINE__)
+#define __syncwarp(...) emulated::warp_barrier_of(__LINE__)
 #define __shfl_sync(mask, value, lane) emulated::shuffle(mask, value, lane, __LINE__)
 #define __shfl_xor_sync(mask, value, bits) emulated::shuffle(mask, value, (threadIdx.x & 31) ^ (bits), __LINE__)
 #define __shfl_down_sync(mask, value, by) \
@@ -274,7 +299,12 @@ static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
 static inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-template <class T> static inline T atomicAdd(T* to, T value) { T before = *to; *to += value; return before; }
+template <class T> UNSEEN static T atomicAdd(T* to, T value) {
+    emulated::touch(to, sizeof value, emulated::ATOMIC);
+    T before = *to;
+    *to += value;
+    return before;
+}
 #define __expf expf
 #define __logf logf
 static inline float __fdividef(float x, float y) { return x / y; }

@@ -59,6 +59,7 @@ EXPORT const char* emulated_launch(const char* name, const unsigned* grid, const
     if (const char* why = refuse(shared)) return why;
     arguments = parameters;
     dynamic_shared = guarded(shared);
+    dynamic_bytes = shared;
     const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     struct sigaction ours, before[5];
     memset(&ours, 0, sizeof ours);

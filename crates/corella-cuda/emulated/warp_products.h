@@ -5,6 +5,7 @@ static inline void copy16_async(void* to, const void* from, bool valid) {
     using namespace emulated;
     if (((uintptr_t)to | (uintptr_t)from) % 16) fail("an asynchronous copy of 16 bytes that are not aligned");
     Thread& self = threads[current];
+    touch(to, 16, WRITE);
     self.copies.push_back({to, from, 16, valid ? 16 : 0, self.groups});
 }
 static inline void copies_end() { emulated::threads[emulated::current].groups++; }
@@ -14,6 +15,7 @@ template <int LEFT> static inline void copies_wait() {
     std::vector<Copy> later;
     for (const Copy& copy : self.copies) {
         if (copy.group >= self.groups - LEFT) { later.push_back(copy); continue; }
+        touch(copy.to, copy.bytes, WRITE);
         memset(copy.to, 0, copy.bytes);
         memcpy(copy.to, copy.from, copy.valid);
     }
@@ -33,7 +35,7 @@ static inline u16 float_to_half(float x) {
     return (u16)(sign | ((magnitude + 0xfff + (magnitude >> 13 & 1) - 0x38000000u) >> 13));
 }
 
-static inline u16 half_at(const void* row, int i) { u16 x; memcpy(&x, (const char*)row + 2 * i, 2); return x; }
+static inline u16 half_at(const void* row, int i) { return *((const u16*)row + i); }
 
 template <bool TRANSPOSED> static inline void load_matrices_as(u32 (&r)[4], const void* row) {
     using namespace emulated;

@@ -10,7 +10,6 @@
 //             One pass for dk and dv, one for dq: no sum is shared between blocks, so there are no atomics and one order.
 #include "tensor.cuh"
 
-#define LOG2_E 1.4426950408889634f
 #define LN_2 0.6931471805599453f
 
 constexpr int WARPS = 4;
@@ -34,17 +33,6 @@ struct Row {
 // Two neighbours in bf16.
 __device__ __forceinline__ void store_pair(bf16* to, float x, float y) {
     *(u32*)to = round_pair(x, y);
-}
-
-// Σ and max over the four lanes that hold a row of a C fragment.
-__device__ __forceinline__ float quad_sum(float x) {
-    x += shuffle_xor(x, 1);
-    return x + shuffle_xor(x, 2);
-}
-
-__device__ __forceinline__ float quad_max(float x) {
-    x = fmaxf(x, shuffle_xor(x, 1));
-    return fmaxf(x, shuffle_xor(x, 2));
 }
 
 // A block takes 64·MT queries of one head, a warp 16·MT of them; keys pass by in tiles of KEYS, two in flight.

@@ -6,7 +6,6 @@
 // all, 1.1 ms at an H100's peak and about 1.8 ms at the rate of mma.sync, beside some 45 ms for the products.
 #include "paged.cuh"
 
-#define LOG2_E 1.4426950408889634f
 constexpr int WARPS = 4;
 constexpr int THREADS = WARPS * WARP;
 constexpr int LINES = 16 * WARPS;
@@ -17,16 +16,6 @@ constexpr int NT = KEYS / 8;
 struct Chunk {
     u32 row, rows, sequence, position;
 };
-
-__device__ __forceinline__ float quad_sum(float x) {
-    x += shuffle_xor(x, 1);
-    return x + shuffle_xor(x, 2);
-}
-
-__device__ __forceinline__ float quad_max(float x) {
-    x = fmaxf(x, shuffle_xor(x, 1));
-    return fmaxf(x, shuffle_xor(x, 2));
-}
 
 // Begins to copy keys and values of positions key .. key + 64 of a sequence; zeros from `end` on.
 template <int HS>

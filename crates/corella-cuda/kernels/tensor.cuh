@@ -234,3 +234,16 @@ __device__ __forceinline__ void clear(float (&c)[MT][NT][4]) {
         }
     }
 }
+
+#define LOG2_E 1.4426950408889634f
+
+// Σ and max over the four lanes that hold a row of a C fragment.
+__device__ __forceinline__ float quad_sum(float x) {
+    x += shuffle_xor(x, 1);
+    return x + shuffle_xor(x, 2);
+}
+
+__device__ __forceinline__ float quad_max(float x) {
+    x = fmaxf(x, shuffle_xor(x, 1));
+    return fmaxf(x, shuffle_xor(x, 2));
+}

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corella_cuda::Cuda;
+use corella_ops::cases::{inference, training};
+use corella_ops::{Dtype, OpsInfer};
 
 use crate::card::EmulatedCard;
+use crate::emulator::Watch;
 use crate::suite;
 
 fn card(backwards: bool) -> Option<Cuda> {
@@ -98,4 +101,15 @@ fn draws_are_the_samplers() {
         suite::draws::draws_are_the_samplers(&ops, 5003);
         suite::draws::the_whole_range_of_bits_is_used(&ops);
     }
+}
+
+/// Every kernel (in bf16 all have a part) on a card that stops where threads share memory without a barrier.
+#[test]
+fn no_kernel_races() {
+    let Some(card) = EmulatedCard::watching(Watch::Races, false) else { return };
+    let ops = Cuda::new(card, suite::cpu());
+    for case in training::<Cuda>().iter().chain(&inference::<Cuda>(Cuda::kv_kinds())) {
+        case.run(&ops, Dtype::Bf16).expect("runs");
+    }
+    suite::draws::draws_are_the_samplers(&ops, 97);
 }

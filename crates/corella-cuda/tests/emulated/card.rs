@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use corella_cuda::kernels::SOURCES;
 use corella_cuda::{Address, CudaError, Driver, Launch, Product};
 
-use crate::emulator::{Kernels, Memory, kernels};
+use crate::emulator::{Kernels, Memory, Watch, watched_kernels};
 
 /// Compiled kernels by entry point, and the arrays that were allocated.
 pub struct EmulatedCard {
@@ -48,9 +48,14 @@ unsafe impl Send for Array {}
 impl EmulatedCard {
     /// `None`, with a message, where there is no C++ compiler.
     pub fn new(backwards: bool) -> Option<EmulatedCard> {
+        EmulatedCard::watching(Watch::Nothing, backwards)
+    }
+
+    /// The same with libraries that watch for mistakes.
+    pub fn watching(watch: Watch, backwards: bool) -> Option<EmulatedCard> {
         let mut files = HashMap::new();
         for source in SOURCES {
-            let file = kernels(source.name)?;
+            let file = watched_kernels(source.name, watch)?;
             files.extend(source.entries.iter().map(|entry| (*entry, file)));
         }
         Some(EmulatedCard {

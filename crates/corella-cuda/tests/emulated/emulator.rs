@@ -19,12 +19,11 @@ use libloading::Library;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Undefined arithmetic, indices outside arrays and misaligned vectors stop a kernel.
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 10] = [
     "-std=c++17",
     "-O1",
     "-w",
     "-fPIC",
-    "-shared",
     "-fvisibility=hidden",
     "-ffp-contract=off",
     "-fno-strict-aliasing",
@@ -44,9 +43,27 @@ pub struct Kernels {
     library: Library,
 }
 
-/// Compiled libraries by the text that they were made from. One kernel runs at a time: the emulator's threads are global.
-static LOADED: LazyLock<Mutex<HashMap<String, &'static Kernels>>> = LazyLock::new(Mutex::default);
+/// Compiled libraries by the text that they were made from, and whether they watch for races. One kernel runs at a time: the
+/// emulator's threads are global.
+static LOADED: LazyLock<Mutex<HashMap<(String, Watch), &'static Kernels>>> = LazyLock::new(Mutex::default);
 static RUNNING: Mutex<()> = Mutex::new(());
+
+/// What else a library does than to run kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Watch {
+    Nothing,
+    /// It stops a kernel whose threads touch one place of shared memory without a barrier between (emulated/races.h).
+    Races,
+}
+
+impl Watch {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Watch::Nothing => &[],
+            Watch::Races => &["-DCORELLA_RACES", "-fsanitize=thread"],
+        }
+    }
+}
 
 /// The system's C++ compiler, if it works.
 fn compiler() -> Option<String> {
@@ -56,36 +73,41 @@ fn compiler() -> Option<String> {
 
 /// A file of kernels/, or `None`, with a message, where there is no compiler.
 pub fn kernels(file: &str) -> Option<&'static Kernels> {
+    watched_kernels(file, Watch::Nothing)
+}
+
+/// The same, watched.
+pub fn watched_kernels(file: &str, watch: Watch) -> Option<&'static Kernels> {
     let source = SOURCES.iter().find(|source| source.name == file).expect("a file of the table");
-    load(source.text, file, source.entries)
+    load(source.text, file, source.entries, watch)
 }
 
 /// The kernels `entries` of a text.
-pub fn load(text: &str, name: &str, entries: &[&str]) -> Option<&'static Kernels> {
+pub fn load(text: &str, name: &str, entries: &[&str], watch: Watch) -> Option<&'static Kernels> {
     let Some(compiler) = compiler() else {
         println!("skipped: no C++ compiler");
         return None;
     };
     let mut loaded = LOADED.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(kernels) = loaded.get(text) {
+    if let Some(kernels) = loaded.get(&(text.to_owned(), watch)) {
         return Some(kernels);
     }
     // SAFETY: the library was made from our own text and has no initialisers.
     let library =
-        unsafe { Library::new(build(&compiler, text, name, entries)) }.expect("the library that was just built");
+        unsafe { Library::new(build(&compiler, text, name, entries, watch)) }.expect("the library that was just built");
     let kernels: &'static Kernels = Box::leak(Box::new(Kernels { library }));
-    loaded.insert(text.to_owned(), kernels);
+    loaded.insert((text.to_owned(), watch), kernels);
     Some(kernels)
 }
 
 /// Builds the library, or finds it: its file is named by what went into it, and stays for the next run of the tests.
-fn build(compiler: &str, text: &str, name: &str, entries: &[&str]) -> PathBuf {
+fn build(compiler: &str, text: &str, name: &str, entries: &[&str], watch: Watch) -> PathBuf {
     let list: String = entries.iter().map(|name| format!("KERNEL({name})")).collect();
     let source =
         format!("#include \"emulated.h\"\n#line 1 \"{name}\"\n{text}\n#define KERNELS {list}\n#include \"launch.h\"\n");
     let mut hasher = DefaultHasher::new();
-    (compiler, FLAGS, &source, HEADERS).hash(&mut hasher);
-    for file in ["emulated.h", "fiber.h", "launch.h", "warp_products.h"] {
+    (compiler, FLAGS, watch, &source, HEADERS).hash(&mut hasher);
+    for file in ["emulated.h", "fiber.h", "launch.h", "races.h", "warp_products.h"] {
         std::fs::read(format!("{ROOT}/emulated/{file}")).expect("the emulator's text").hash(&mut hasher);
     }
     let key = format!("{:016x}", hasher.finish());
@@ -95,16 +117,26 @@ fn build(compiler: &str, text: &str, name: &str, entries: &[&str]) -> PathBuf {
         return library;
     }
     let own = format!("{key}-{}", std::process::id());
-    let (from, to) = (folder.join(format!("{own}.cpp")), folder.join(format!("{own}.so")));
+    let [from, object, to] = ["cpp", "o", "so"].map(|end| folder.join(format!("{own}.{end}")));
     std::fs::write(&from, source).expect("the text for the compiler");
-    let result = Command::new(compiler)
+    let run = |command: &mut Command| {
+        let result = command.output().expect("the compiler starts");
+        assert!(result.status.success(), "{name}:\n{}", String::from_utf8_lossy(&result.stderr));
+    };
+    let includes = ["emulated", "kernels"].map(|folder| format!("-I{ROOT}/{folder}"));
+    run(Command::new(compiler)
         .args(FLAGS)
-        .args(["-I", &format!("{ROOT}/emulated"), "-I", &format!("{ROOT}/kernels"), "-o"])
-        .args([&to, &from])
-        .output()
-        .expect("the compiler starts");
-    assert!(result.status.success(), "{name}:\n{}", String::from_utf8_lossy(&result.stderr));
-    std::fs::remove_file(&from).expect("the text for the compiler");
+        .args(watch.flags())
+        .args(includes)
+        .arg("-c")
+        .arg(&from)
+        .arg("-o")
+        .arg(&object));
+    // Linked by itself, so that no library of the sanitizer comes along.
+    run(Command::new(compiler).arg("-shared").arg(&object).arg("-o").arg(&to));
+    for file in [from, object] {
+        std::fs::remove_file(file).expect("the text for the compiler, and its object");
+    }
     std::fs::rename(&to, &library).expect("the library's file");
     library
 }

@@ -1,12 +1,12 @@
-//! Whole updates of models with random weights on a card.
+//! Work on a card: whole updates of models with random weights, and what generation there is compared with.
 
 use corella_model::gpt2::Gpt2Train;
 use corella_model::{Dtype, Recompute, Weights};
-use corella_ops::cases::Expected;
+use corella_ops::cases::{Expected, inference_differences};
 use serde::Serialize;
 
-use super::formats;
 use super::train::{Shape, shapes, update};
+use super::{CeilingsOut, formats};
 use crate::cli::{BenchArgs, Common};
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
@@ -36,6 +36,42 @@ struct Document {
     backend: String,
     peak_tflops: Option<f64>,
     results: Vec<Row>,
+}
+
+/// A card by its datasheet; not a number where the table of cards does not have it.
+pub struct Datasheet {
+    /// Device, kernels and number formats.
+    pub backend: String,
+    /// Products in bf16.
+    pub bf16_gflops: f64,
+    /// Memory bandwidth.
+    pub read_gbs: f64,
+}
+
+impl Datasheet {
+    /// Of the card that `--device` stands for, once every operation of generation agrees with the reference there; none for
+    /// the processor.
+    pub fn of(common: &Common) -> Result<Option<Datasheet>> {
+        let device = TrainDevice::choose(common)?;
+        let TrainDevice::Cuda(cuda, _) = &device else { return Ok(None) };
+        for dtype in Dtype::ALL {
+            if let Some(wrong) = inference_differences(&**cuda, dtype)?.first() {
+                return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
+            }
+        }
+        let card = device.machine(Dtype::Bf16).map(|(machine, _)| machine.card);
+        Ok(Some(Datasheet {
+            backend: device.name(),
+            bf16_gflops: card.as_ref().map_or(f64::NAN, |card| 1e3 * card.tflops),
+            read_gbs: card.as_ref().map_or(f64::NAN, |card| 1e3 * card.bandwidth_tb_s),
+        }))
+    }
+
+    /// As the document states them.
+    pub fn ceilings(&self) -> CeilingsOut {
+        let (bf16_gflops, read_gbs) = (Some(self.bf16_gflops), self.read_gbs);
+        CeilingsOut { f32_gflops: f64::NAN, bf16_gflops, int8_gops: None, read_gbs }
+    }
 }
 
 /// `bench train --device cuda`: every operation is checked against the reference first.

@@ -97,6 +97,8 @@ struct CeilingsOut {
 pub struct Bench {
     cpu: Cpu,
     ceilings: Ceilings,
+    /// What rows are compared with instead, where a card does the work.
+    card: Option<card::Datasheet>,
     repeat: usize,
     quiet: bool,
     /// Only rows whose name has this in it.
@@ -113,6 +115,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     if let (BenchWhat::Train, Device::Cuda(_)) = (args.what, common.device) {
         return card::run(args, common);
     }
+    let card = if args.what == BenchWhat::Generate { card::Datasheet::of(common)? } else { None };
     let cpu = backend(common)?;
     // Nothing is timed that was not first checked.
     for dtype in Dtype::ALL {
@@ -121,7 +124,9 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         }
     }
     let ceilings = ceilings(&cpu);
-    if !common.json {
+    if let (Some(card), false) = (&card, common.json) {
+        println!("{}: percentages are of the datasheet, where the card is known", card.backend);
+    } else if !common.json {
         println!(
             "{}, {} threads: at most {:.0} GFLOP/s in f32, {} in bf16, {:.1} GB/s from memory",
             cpu.name(),
@@ -132,7 +137,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         );
     }
     let (repeat, quiet, only) = (args.repeat, common.json, args.only.clone());
-    let mut bench = Bench { cpu, ceilings, repeat, quiet, only, rows: Vec::new(), models: Vec::new() };
+    let mut bench = Bench { cpu, ceilings, card, repeat, quiet, only, rows: Vec::new(), models: Vec::new() };
     match args.what {
         BenchWhat::Prepare => {}
         BenchWhat::Ops => {
@@ -146,14 +151,17 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     // The ceiling once more: the machine may have changed its mind since.
     let again = corella_ops::cpu::probe::ceilings(&bench.cpu);
     let document = Document {
-        backend: bench.cpu.name(),
+        backend: bench.card.as_ref().map_or_else(|| bench.cpu.name(), |card| card.backend.clone()),
         threads: bench.cpu.threads(),
-        ceilings: CeilingsOut {
-            f32_gflops: bench.ceilings.f32_gflops.max(again.f32_gflops),
-            bf16_gflops: bench.ceilings.bf16_gflops.into_iter().chain(again.bf16_gflops).reduce(f64::max),
-            int8_gops: bench.ceilings.int8_gops.into_iter().chain(again.int8_gops).reduce(f64::max),
-            read_gbs: bench.ceilings.read_gbs.max(again.read_gbs),
-        },
+        ceilings: bench.card.as_ref().map_or_else(
+            || CeilingsOut {
+                f32_gflops: bench.ceilings.f32_gflops.max(again.f32_gflops),
+                bf16_gflops: bench.ceilings.bf16_gflops.into_iter().chain(again.bf16_gflops).reduce(f64::max),
+                int8_gops: bench.ceilings.int8_gops.into_iter().chain(again.int8_gops).reduce(f64::max),
+                read_gbs: bench.ceilings.read_gbs.max(again.read_gbs),
+            },
+            card::Datasheet::ceilings,
+        ),
         results: bench.rows,
         models: bench.models,
         peak_memory_bytes: peak_memory(),
@@ -223,6 +231,12 @@ impl Bench {
         peak: Option<f64>,
     ) {
         let (count, unit, ceiling) = match bound {
+            Bound::Compute(_, operations) | Bound::Integers(operations) if self.card.is_some() => {
+                (operations, "GFLOP/s", self.card.as_ref().map_or(f64::NAN, |card| card.bf16_gflops))
+            }
+            Bound::Memory(bytes) | Bound::Traffic(bytes) if self.card.is_some() => {
+                (bytes, "GB/s", self.card.as_ref().map_or(f64::NAN, |card| card.read_gbs))
+            }
             Bound::Compute(dtype, operations) => {
                 let bf16 = self.ceilings.bf16_gflops.filter(|_| dtype == Dtype::Bf16);
                 (operations, "GFLOP/s", bf16.unwrap_or(self.ceilings.f32_gflops))
