@@ -1,5 +1,7 @@
 //! Where a model's weights come from: files, or memory.
 
+use std::sync::{Mutex, PoisonError};
+
 use corella_ops::quant::{dequantize_row, quantize_row};
 use corella_ops::{Dtype, OpsInfer, ParamPart, ReadRows, WeightFormat};
 
@@ -7,6 +9,7 @@ use crate::ModelError;
 use crate::formats::FormatError;
 use crate::params::{Init, ModelConfig, ParamSpec};
 use crate::random::Mersenne;
+use crate::text_model::TrainModel;
 
 /// Bytes that are read at once, about.
 const PIECE: usize = 1 << 20;
@@ -147,14 +150,53 @@ impl<C: ModelConfig> Source<C> for Weights<C> {
     }
 
     fn read_rows(&self, row: usize, part: usize, first: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
-        let spec = &self.config.table()[row];
-        let before: usize = spec.parts[..part].iter().map(|p| p.rows).sum();
-        let values = &self.tensors[row][(before + first) * spec.cols..];
-        bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
+        copy_rows(&self.config.table()[row], part, first, &self.tensors[row], bytes);
         Ok(())
     }
 
     fn values(&self, row: usize) -> Result<Vec<f32>, FormatError> {
         Ok(self.tensors[row].clone())
     }
+}
+
+/// The weights of a model under training as they stand now. One tensor is copied at a time, the one read last is kept.
+pub(crate) struct UnderTraining<'a, C> {
+    config: &'a C,
+    model: &'a dyn TrainModel,
+    last: Mutex<Option<(usize, Vec<f32>)>>,
+}
+
+impl<'a, C> UnderTraining<'a, C> {
+    pub fn new(config: &'a C, model: &'a dyn TrainModel) -> Self {
+        UnderTraining { config, model, last: Mutex::default() }
+    }
+}
+
+impl<C: ModelConfig> Source<C> for UnderTraining<'_, C> {
+    fn config(&self) -> &C {
+        self.config
+    }
+
+    fn format(&self, _row: usize, _part: usize) -> WeightFormat {
+        WeightFormat::F32
+    }
+
+    fn read_rows(&self, row: usize, part: usize, first: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = last.take().filter(|(at, _)| *at == row);
+        let (_, values) = last.insert(kept.unwrap_or_else(|| (row, self.model.read(row, ParamPart::Value))));
+        copy_rows(&self.config.table()[row], part, first, values, bytes);
+        Ok(())
+    }
+
+    fn values(&self, row: usize) -> Result<Vec<f32>, FormatError> {
+        Ok(self.model.read(row, ParamPart::Value))
+    }
+}
+
+/// Fills `bytes` with rows of a part from `first` on; `values` are those of its whole row of the table.
+fn copy_rows<T>(spec: &ParamSpec<T>, part: usize, first: usize, values: &[f32], bytes: &mut [u8]) {
+    let before: usize = spec.parts[..part].iter().map(|p| p.rows).sum();
+    let values = &values[(before + first) * spec.cols..];
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
 }

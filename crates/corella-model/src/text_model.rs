@@ -28,7 +28,7 @@ pub struct ParamInfo {
 }
 
 /// What the trainer needs of a model.
-pub trait TrainModel: Send {
+pub trait TrainModel: Send + Sync {
     /// The parameter table, in its one order.
     fn params(&self) -> &[ParamInfo];
     /// Shape of the micro-batches.

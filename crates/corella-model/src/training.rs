@@ -8,7 +8,7 @@ use corella_ops::{AdamW, ClassifierDims, Dtype, OpsError, OpsInfer, OpsTrain, Pa
 use crate::ModelError;
 use crate::memory::Recompute;
 use crate::params::{ModelConfig, ParamSpec};
-use crate::source::{Source, Weights};
+use crate::source::{Source, UnderTraining};
 use crate::text_model::{BatchShape, ParamInfo, TextModel, TrainModel};
 
 /// Activations and their gradients of a family.
@@ -17,9 +17,9 @@ pub type Allocated<N, B> = (<N as Network>::Activations<B>, <N as Network>::Grad
 /// What a family computes, on any backend. `batch` is that of the call: B may be smaller than what was allocated for.
 pub trait Network: ModelConfig {
     /// What the forward pass leaves for the backward pass.
-    type Activations<B: OpsTrain>: Send;
+    type Activations<B: OpsTrain>: Send + Sync;
     /// Gradients of activations.
-    type Gradients<B: OpsTrain>: Send;
+    type Gradients<B: OpsTrain>: Send + Sync;
 
     /// Allocates both for micro-batches of `batch`.
     fn allocate<B: OpsTrain>(
@@ -58,7 +58,7 @@ pub trait Network: ModelConfig {
     );
 
     /// A copy of the weights that continues text.
-    fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &Weights<Self>) -> Result<Box<dyn TextModel>, ModelError>;
+    fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &dyn Source<Self>) -> Result<Box<dyn TextModel>, ModelError>;
 }
 
 /// Parameters, activations and gradients of a model on one backend.
@@ -200,7 +200,6 @@ impl<B: OpsTrain, C: Network> TrainModel for Training<B, C> {
     }
 
     fn text_model(&mut self) -> Result<Box<dyn TextModel + '_>, ModelError> {
-        let tensors = (0..self.params.len()).map(|i| self.read(i, ParamPart::Value)).collect();
-        C::text_model(self.ops.sampler(), &Weights { config: self.config.clone(), tensors })
+        C::text_model(self.ops.sampler(), &UnderTraining::new(&self.config, &*self))
     }
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use corella_model::exchange::{Exchange, gguf, hugging_face};
-use corella_model::formats::gguf::{NewTensor, Shards, Value, Writer, open};
-use corella_model::formats::{Cause, Encoding};
+use corella_model::formats::gguf::{NewTensor, Shards, Value, create, open};
+use corella_model::formats::{Cause, Encoding, safetensors};
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Weights, save_llmc};
 use corella_model::llama::{LlamaConfig, LlamaShape, LlamaWeights, Rope, RopeScaling};
 use corella_model::{Checkpoint, ModelError, SpecialIds, Weights};
@@ -119,6 +119,28 @@ fn llama_survives_every_kind_of_file_in_every_format() {
 }
 
 #[test]
+fn a_tensor_that_is_written_in_several_pieces_survives() {
+    let folder = Folder::new("pieces");
+    // 4.2 MB of token embedding: it is read in two pieces.
+    there_and_back(&folder, &Weights::random(&Gpt2Config::new(33_001, 1, 1, 32, 20).expect("valid"), 3));
+    let values: Vec<f32> = (0..600_001u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761) >> 2)).collect();
+    let tensor = |name: &str| safetensors::NewTensor {
+        name: name.to_owned(),
+        shape: vec![values.len()],
+        encoding: Encoding::F32,
+    };
+    let path = folder.path("moments.safetensors");
+    let mut out = safetensors::create(&path, &[tensor("m"), tensor("v")]).expect("created");
+    out.f32_tensor(&values).expect("written");
+    out.f32_tensor(&values).expect("written");
+    out.finish().expect("whole");
+    let file = safetensors::SafeTensors::open(&path).expect("a header");
+    for name in ["m", "v"] {
+        assert!(file.read_f32(name, &[values.len()]).expect("there") == values, "{name}");
+    }
+}
+
+#[test]
 fn a_gpt2_with_a_head_of_its_own_keeps_it() {
     let folder = Folder::new("own-head");
     let config = Gpt2Config::new(64, 1, 2, 32, 20).expect("valid").with_own_head().expect("valid");
@@ -172,7 +194,7 @@ fn split(whole: &Path, folder: &Folder, count: usize, change: impl Fn(usize, &mu
         let own: Vec<_> = header.tensors.iter().skip(index).step_by(count).collect();
         let table = own.iter().map(|t| NewTensor { name: t.name.clone(), dims: t.dims.clone(), encoding: t.encoding });
         let path = folder.path(&format!("m-{:05}-of-{count:05}.gguf", index + 1));
-        let mut out = Writer::create(&path, &keys, table.collect()).expect("writable");
+        let mut out = create(&path, &keys, &table.collect::<Vec<_>>()).expect("writable");
         for tensor in own {
             let mut bytes = vec![0; tensor.bytes as usize];
             file.read_at(tensor.begin, &mut bytes).expect("readable");
@@ -237,7 +259,7 @@ fn files_that_do_not_belong_together_are_refused() {
     let keys = [("split.no", 1), ("split.count", 3)].map(|(k, v)| (k.to_owned(), Value::U16(v)));
     let t = &header.tensors[0];
     let again = NewTensor { name: t.name.clone(), dims: t.dims.clone(), encoding: Encoding::F32 };
-    let mut out = Writer::create(&folder.path("m-00002-of-00003.gguf"), &keys, vec![again]).expect("writable");
+    let mut out = create(&folder.path("m-00002-of-00003.gguf"), &keys, &[again]).expect("writable");
     let mut bytes = vec![0; t.bytes as usize];
     file.read_at(t.begin, &mut bytes).expect("readable");
     out.tensor(&bytes).expect("written");

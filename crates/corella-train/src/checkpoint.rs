@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use corella_model::formats::safetensors::{NewTensor, SafeTensors, Writer};
+use corella_model::formats::safetensors::{self, NewTensor, SafeTensors};
 use corella_model::formats::{Encoding, FormatError};
 use corella_model::{ModelError, ModelFiles, ParamPart, TrainModel};
 use corella_text::data::LoaderState;
@@ -142,7 +142,7 @@ fn save_moments(path: &Path, model: &dyn TrainModel) -> Result<(), FormatError> 
         shape: p.shape.clone(),
         encoding: Encoding::F32,
     });
-    let mut out = Writer::create(path, tensors.collect())?;
+    let mut out = safetensors::create(path, &tensors.collect::<Vec<_>>())?;
     for (i, _, (_, which)) in each() {
         out.f32_tensor(&model.read(i, which))?;
     }

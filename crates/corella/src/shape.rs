@@ -3,6 +3,7 @@
 use corella_model::gpt2::{self, Gpt2Config};
 use corella_model::llama::{self, LlamaConfig, LlamaShape, Rope, RopeScaling};
 use corella_model::memory::{MemoryPlan, Recompute};
+use corella_model::params::{ModelConfig, ParamSpec};
 use corella_model::{BatchShape, Dtype};
 use corella_train::ModelPlan;
 
@@ -96,6 +97,17 @@ impl ModelShape {
         match self {
             ModelShape::Llama(c) if !c.tied => c.parameter_count() - c.vocab_size * c.n_embd,
             _ => self.parameter_count(),
+        }
+    }
+
+    /// Numbers of the largest tensor.
+    pub fn largest_tensor(&self) -> usize {
+        fn largest<C: ModelConfig>(config: &C) -> usize {
+            config.table().iter().map(ParamSpec::len).max().unwrap_or(0)
+        }
+        match self {
+            ModelShape::Gpt2(c) => largest(c),
+            ModelShape::Llama(c) => largest(c),
         }
     }
 

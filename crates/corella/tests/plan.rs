@@ -31,7 +31,7 @@ fn the_run_of_the_lesson_costs_672_dollars_and_a_day() {
     assert!((number("hours") - 24.0).abs() < 0.1 && (number("dollars") - 672.0).abs() < 2.0, "{plan}");
     assert_eq!(plan["formula"], "6N+6LCT");
     assert_eq!(plan["micro_batch"], 16, "what the published run took is what fits: {plan}");
-    let parts: u64 = ["weights", "gradients", "optimizer", "activations"]
+    let parts: u64 = ["weights", "gradients", "optimizer", "activations", "between_updates"]
         .map(|part| plan["memory_bytes"][part].as_u64().expect(part))
         .iter()
         .sum();

@@ -4,32 +4,65 @@ use corella_ops::WeightFormat;
 use corella_ops::quant::{dequantize_row, quantize_row};
 
 use crate::ModelError;
+use crate::formats::FormatError;
 use crate::params::ModelConfig;
+use crate::place::RowOrder;
 use crate::source::{Source, each_piece, row_bytes};
 
-/// The bytes of a part in a format: as they are where it has this format, else rounded from their values.
+/// Where pieces of a tensor's data go.
+pub type Write<'a> = dyn FnMut(&[u8]) -> Result<(), FormatError> + 'a;
+
+/// Writes a part in a format, in the order of a file. Only a part whose rows change places is held in memory whole.
+pub fn encode_ordered<C: ModelConfig>(
+    source: &dyn Source<C>,
+    (row, part, cols): (usize, usize, usize),
+    format: WeightFormat,
+    order: RowOrder,
+    write: &mut Write<'_>,
+) -> Result<(), ModelError> {
+    if order == RowOrder::AsStored {
+        return encode(source, (row, part, cols), format, write);
+    }
+    let mut whole = Vec::new();
+    encode(source, (row, part, cols), format, &mut |bytes| {
+        whole.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    Ok(write(&order.to_file(whole, format, cols))?)
+}
+
+/// Writes a part in a format piece by piece: as its bytes are where it has this format, else rounded from their values.
 pub fn encode<C: ModelConfig>(
     source: &dyn Source<C>,
-    row: usize,
-    part: usize,
-    cols: usize,
+    (row, part, cols): (usize, usize, usize),
     format: WeightFormat,
-) -> Result<Vec<u8>, ModelError> {
-    let (from, rows, mut out) = (source.format(row, part), source.config().table()[row].parts[part].rows, Vec::new());
+    write: &mut Write<'_>,
+) -> Result<(), ModelError> {
+    let (from, rows) = (source.format(row, part), source.config().table()[row].parts[part].rows);
     let read = |first: usize, bytes: &mut [u8]| source.read_rows(row, part, first, bytes);
     let from_row = row_bytes(from, cols);
-    let (mut values, mut written) = (vec![0.0; cols], true);
+    let (mut values, mut encoded) = (vec![0.0; cols], Vec::new());
+    let (mut known, mut outcome) = (true, Ok(()));
     each_piece(rows, from_row, &read, |bytes| {
-        if from == format {
-            return out.extend_from_slice(bytes);
+        if !known || outcome.is_err() {
+            return;
         }
+        if from == format {
+            outcome = write(bytes);
+            return;
+        }
+        encoded.clear();
         for row in bytes.chunks_exact(from_row) {
             dequantize_row(from, row, &mut values);
-            written &= quantize_row(format, &values, &mut out);
+            known &= quantize_row(format, &values, &mut encoded);
+        }
+        if known {
+            outcome = write(&encoded);
         }
     })?;
-    if written {
-        return Ok(out);
+    outcome?;
+    if known {
+        return Ok(());
     }
     Err(ModelError::BadConfig {
         field: "format",

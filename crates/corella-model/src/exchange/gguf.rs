@@ -4,11 +4,11 @@ use std::path::Path;
 
 use corella_ops::WeightFormat;
 
-use super::encode::encode;
+use super::encode::encode_ordered;
 use super::{Exchange, each_part};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
-use crate::formats::gguf::{NewTensor, Shards, TensorInfo, Value, Writer};
+use crate::formats::gguf::{NewTensor, Shards, TensorInfo, Value, create};
 use crate::formats::{Cause, Encoding, FormatError};
 use crate::params::ParamSpec;
 use crate::place::{Place, RowOrder, computable};
@@ -185,14 +185,14 @@ pub fn save<C: Exchange>(
     ];
     metadata.extend(config.gguf_keys());
     metadata.extend(tokenizer);
-    let mut out = Writer::create(path, &metadata, tensors)?;
+    let mut out = create(path, &metadata, &tensors)?;
     if let Some((_, values)) = extra {
         out.tensor(&values.iter().flat_map(|d| d.to_le_bytes()).collect::<Vec<u8>>())?;
     }
     for (row, spec, part) in each_part(&table) {
         let stored = C::gguf_format(spec, format);
-        let bytes = encode(source, row, part, spec.cols, stored)?;
-        out.tensor(&config.gguf_order(spec.parts[part].tensor).to_file(bytes, stored, spec.cols))?;
+        let order = config.gguf_order(spec.parts[part].tensor);
+        encode_ordered(source, (row, part, spec.cols), stored, order, &mut |bytes| out.tensor(bytes))?;
     }
     Ok(out.finish()?)
 }

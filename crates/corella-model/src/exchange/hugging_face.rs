@@ -6,12 +6,12 @@ use std::path::Path;
 
 use corella_ops::WeightFormat;
 
-use super::encode::encode;
+use super::encode::encode_ordered;
 use super::{Exchange, each_part};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::formats::atomic::AtomicFile;
-use crate::formats::safetensors::{NewTensor, SINGLE, Shards, TensorType, Writer};
+use crate::formats::safetensors::{self, NewTensor, SINGLE, Shards, TensorType};
 use crate::formats::{Cause, FormatError};
 use crate::params::ParamSpec;
 use crate::place::{Place, RowOrder, computable};
@@ -101,11 +101,10 @@ pub fn save<C: Exchange>(
             encoding: format.into(),
         }
     });
-    let mut out = Writer::create(&dir.join(SINGLE), tensors.collect())?;
+    let mut out = safetensors::create(&dir.join(SINGLE), &tensors.collect::<Vec<_>>())?;
     for (row, spec, part) in each_part(&table) {
         let order = config.hugging_face_order(spec.parts[part].tensor);
-        let bytes = encode(source, row, part, spec.cols, format)?;
-        out.tensor(&order.to_file(bytes, format, spec.cols))?;
+        encode_ordered(source, (row, part, spec.cols), format, order, &mut |bytes| out.tensor(bytes))?;
     }
     Ok(out.finish()?)
 }

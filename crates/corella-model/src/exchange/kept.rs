@@ -8,7 +8,7 @@ use super::{Exchange, hugging_face};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::formats::Cause;
-use crate::source::{Source, Weights};
+use crate::source::{Source, UnderTraining};
 use crate::special_ids::SpecialIds;
 use crate::text_model::{ModelFiles, ParamPart, TrainModel};
 
@@ -23,8 +23,7 @@ pub struct KeptAs<C> {
 
 impl<C: Exchange> ModelFiles for KeptAs<C> {
     fn save(&self, model: &dyn TrainModel, dir: &Path) -> Result<(), ModelError> {
-        let tensors = (0..model.params().len()).map(|i| model.read(i, ParamPart::Value)).collect();
-        let weights = Weights { config: self.config.clone(), tensors };
+        let weights = UnderTraining::new(&self.config, model);
         hugging_face::save(&weights, &self.special, WeightFormat::F32, dir)
     }
 

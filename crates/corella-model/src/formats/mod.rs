@@ -7,6 +7,7 @@ pub mod file;
 pub mod gguf;
 pub mod safetensors;
 pub mod sniff;
+pub mod tensors_file;
 
 pub use encoding::Encoding;
 pub use error::{Cause, FormatError};

@@ -117,7 +117,8 @@ pub fn save(source: &dyn Source<Gpt2Config>, format: WeightFormat, path: &Path) 
     out.write_all(&header.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()).map_err(io())?;
     let table = config.table();
     for row in file_order(&table) {
-        out.write_all(&encode(source, row, 0, table[row].cols, format)?).map_err(io())?;
+        let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(|e| Cause::from(e).of(path));
+        encode(source, (row, 0, table[row].cols), format, &mut write)?;
         if table[row].parts[0].tensor == Tensor::Wte {
             let padding = (padded - config.vocab_size()) * config.n_embd() * format.block_bytes();
             out.write_all(&vec![0; padding]).map_err(io())?;

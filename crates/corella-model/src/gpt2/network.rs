@@ -11,7 +11,7 @@ use super::decode::Gpt2Exact;
 use super::forward::{Shape, forward};
 use crate::ModelError;
 use crate::memory::Recompute;
-use crate::source::Weights;
+use crate::source::Source;
 use crate::text_model::{BatchShape, TextModel};
 use crate::training::Network;
 
@@ -59,7 +59,7 @@ impl Network for Gpt2Config {
         backward(ops, self, p, acts, grads, ids, Shape::new(self, batch));
     }
 
-    fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &Weights<Self>) -> Result<Box<dyn TextModel>, ModelError> {
+    fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &dyn Source<Self>) -> Result<Box<dyn TextModel>, ModelError> {
         Ok(Box::new(Gpt2Exact::<B>::new(ops, weights)?))
     }
 }

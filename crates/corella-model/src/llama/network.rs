@@ -12,7 +12,7 @@ use super::infer::LlamaInfer;
 use crate::ModelError;
 use crate::memory::Recompute;
 use crate::one_sequence::OneSequence;
-use crate::source::Weights;
+use crate::source::Source;
 use crate::step_options::StepOptions;
 use crate::text_model::{BatchShape, TextModel};
 use crate::training::Network;
@@ -61,8 +61,8 @@ impl Network for LlamaConfig {
         backward(ops, p, acts, grads, ids, Shape { config: self, batch });
     }
 
-    fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &Weights<Self>) -> Result<Box<dyn TextModel>, ModelError> {
-        let options = StepOptions::one_sequence(weights.config.context_len);
+    fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &dyn Source<Self>) -> Result<Box<dyn TextModel>, ModelError> {
+        let options = StepOptions::one_sequence(weights.config().context_len);
         Ok(Box::new(OneSequence::new(LlamaInfer::<B>::new(ops, weights, options)?)))
     }
 }

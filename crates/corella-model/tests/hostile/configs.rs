@@ -1,7 +1,7 @@
 //! Configurations that no model has, and weights that are no numbers: rows L16 and L18, in files of every kind.
 
 use corella_model::exchange::gguf::save;
-use corella_model::formats::gguf::{NewTensor, Value, Writer};
+use corella_model::formats::gguf::{NewTensor, Value, create};
 use corella_model::formats::{Cause, Encoding};
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Weights};
 use corella_model::llama::{LlamaCheckpoint, LlamaWeights};
@@ -98,7 +98,7 @@ fn gguf(folder: &Folder, replaced: &[(&str, Value)], norm: f32) {
         encoding: Encoding::F32,
     };
     let mut out =
-        Writer::create(&folder.0.join("m.gguf"), &metadata, shapes.iter().map(tensor).collect()).expect("writable");
+        create(&folder.0.join("m.gguf"), &metadata, &shapes.iter().map(tensor).collect::<Vec<_>>()).expect("writable");
     for (i, (_, dims)) in shapes.iter().enumerate() {
         let mut values = vec![0.5f32; dims.iter().product::<u64>() as usize];
         if i == 0 {

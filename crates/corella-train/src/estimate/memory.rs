@@ -15,8 +15,18 @@ pub struct MemoryBytes {
     pub optimizer: u64,
     /// Activations and their gradients of one micro-batch.
     pub activations: u64,
+    /// What stands beside all that between updates, at most: the weights packed anew while text is sampled or tasks are
+    /// scored, one tensor while a checkpoint is written.
+    pub between_updates: u64,
     /// All of it.
     pub total: u64,
+}
+
+impl MemoryBytes {
+    /// With so many bytes beside the rest between updates.
+    pub fn with_between_updates(self, bytes: u64) -> Self {
+        MemoryBytes { between_updates: bytes, total: self.total - self.between_updates + bytes, ..self }
+    }
 }
 
 impl From<MemoryPlan> for MemoryBytes {
@@ -26,6 +36,7 @@ impl From<MemoryPlan> for MemoryBytes {
             gradients: plan.grads,
             optimizer: plan.optimizer,
             activations: plan.activations,
+            between_updates: 0,
             total: plan.total(),
         }
     }
@@ -37,7 +48,8 @@ impl From<MemoryPlan> for MemoryBytes {
 pub fn gpu_memory(parameters: u64, activations: u64, cards: u32) -> MemoryBytes {
     let n = parameters;
     let (weights, gradients, optimizer) = (2 * n, 2 * n, 12 * n / u64::from(cards.max(1)));
-    MemoryBytes { weights, gradients, optimizer, activations, total: weights + gradients + optimizer + activations }
+    let total = weights + gradients + optimizer + activations;
+    MemoryBytes { weights, gradients, optimizer, activations, between_updates: 0, total }
 }
 
 /// The most sequences of `t` tokens per pass that fit into `budget` bytes and divide `sequences`; `None` if not even one

@@ -225,7 +225,16 @@ pub fn plan_recompute(plan: &RunPlan) -> Recompute {
 
 /// Memory on the processor with `b` sequences per pass.
 pub fn plan_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
-    config.memory(shape(plan, b), plan_recompute(plan), plan.train.dtype).into()
+    let memory: MemoryBytes = config.memory(shape(plan, b), plan_recompute(plan), plan.train.dtype).into();
+    memory.with_between_updates(between_updates(plan, config, Dtype::F32))
+}
+
+/// What stands beside a run between updates: the weights in format `sampled` while text is sampled or tasks are scored, and
+/// one tensor as it is copied, for that or for a checkpoint.
+pub fn between_updates(plan: &RunPlan, config: &ModelShape, sampled: Dtype) -> u64 {
+    let copies = plan.output.sample_every > 0 || plan.output.eval_every > 0;
+    let copy = if copies { config.parameter_count() * sampled.bytes() } else { 0 };
+    (copy + config.largest_tensor() * Dtype::F32.bytes()) as u64
 }
 
 /// Bytes that an automatic micro-batch may fill: what was asked for, else most of what is available.
@@ -319,12 +328,13 @@ pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpu
 fn print_memory(memory: MemoryBytes) {
     let mib = |bytes: u64| bytes as f64 / 1048576.0;
     println!(
-        "memory: {:.0} MiB = weights {:.0} + gradients {:.0} + optimizer {:.0} + activations {:.0}",
+        "memory: {:.0} MiB = weights {:.0} + gradients {:.0} + optimizer {:.0} + activations {:.0} + between updates {:.0}",
         mib(memory.total),
         mib(memory.weights),
         mib(memory.gradients),
         mib(memory.optimizer),
-        mib(memory.activations)
+        mib(memory.activations),
+        mib(memory.between_updates)
     );
 }
 

@@ -13,7 +13,7 @@ mod writer;
 pub use reader::{open, parse};
 pub use shards::Shards;
 pub use value::{Array, Value};
-pub use writer::{NewTensor, Writer};
+pub use writer::{NewTensor, create};
 
 use super::encoding::Encoding;
 

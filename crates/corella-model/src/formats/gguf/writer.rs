@@ -1,12 +1,11 @@
 //! Writing a GGUF file, version 3: the header first, then the tensors in their order.
 
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::value::{Array, Value};
-use crate::formats::atomic::AtomicFile;
 use crate::formats::encoding::Encoding;
-use crate::formats::error::{Cause, FormatError};
+use crate::formats::error::FormatError;
+use crate::formats::tensors_file::TensorsFile;
 
 const ALIGNMENT: u64 = 32;
 const VERSION: u32 = 3;
@@ -30,47 +29,11 @@ impl NewTensor {
     }
 }
 
-/// A file being written under a temporary name; it gets its own when [`Writer::finish`] has seen every tensor.
-#[derive(Debug)]
-pub struct Writer {
-    path: PathBuf,
-    out: BufWriter<AtomicFile>,
-    tensors: Vec<NewTensor>,
-    next: usize,
-}
-
-impl Writer {
-    /// Writes the header of a file with this metadata and these tensors.
-    pub fn create(path: &Path, metadata: &[(String, Value)], tensors: Vec<NewTensor>) -> Result<Self, FormatError> {
-        let file = AtomicFile::create(path).map_err(|e| Cause::from(e).of(path))?;
-        let mut out = BufWriter::with_capacity(1 << 20, file);
-        out.write_all(&header(metadata, &tensors)).map_err(|e| Cause::from(e).of(path))?;
-        Ok(Writer { path: path.to_path_buf(), out, tensors, next: 0 })
-    }
-
-    /// Appends the data of the next tensor. Panics if it has another size than its row of the table says.
-    pub fn tensor(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
-        let tensor = &self.tensors[self.next];
-        assert_eq!(bytes.len() as u64, tensor.bytes(), "data of {}", tensor.name);
-        let padding = bytes.len().next_multiple_of(ALIGNMENT as usize) - bytes.len();
-        self.out
-            .write_all(bytes)
-            .and_then(|()| self.out.write_all(&[0; ALIGNMENT as usize][..padding]))
-            .map_err(|e| Cause::from(e).of(&self.path))?;
-        self.next += 1;
-        Ok(())
-    }
-
-    /// Syncs the file and gives it its name. Panics if a tensor is missing.
-    pub fn finish(self) -> Result<(), FormatError> {
-        assert_eq!(self.next, self.tensors.len(), "every tensor is written");
-        let path = self.path;
-        self.out
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .and_then(AtomicFile::commit)
-            .map_err(|e| Cause::from(e).of(&path))
-    }
+/// Begins a file with this metadata and these tensors.
+pub fn create(path: &Path, metadata: &[(String, Value)], tensors: &[NewTensor]) -> Result<TensorsFile, FormatError> {
+    let header = header(metadata, tensors);
+    let sizes = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.bytes()));
+    TensorsFile::create(path, &header, sizes.collect(), ALIGNMENT)
 }
 
 fn header(metadata: &[(String, Value)], tensors: &[NewTensor]) -> Vec<u8> {

@@ -9,7 +9,7 @@ mod writer;
 
 pub use header::{SafeTensor, TensorType, parse};
 pub use shards::{Placed, SINGLE, Shards};
-pub use writer::{NewTensor, Writer};
+pub use writer::{NewTensor, create};
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,11 +1,10 @@
 //! Writing a safetensors file: the header first, then the tensors in their order.
 
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::formats::atomic::AtomicFile;
 use crate::formats::encoding::Encoding;
-use crate::formats::error::{Cause, FormatError};
+use crate::formats::error::FormatError;
+use crate::formats::tensors_file::TensorsFile;
 
 /// A tensor that will be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,52 +23,13 @@ impl NewTensor {
     }
 }
 
-/// A file being written under a temporary name; it gets its own when [`Writer::finish`] has seen every tensor.
-#[derive(Debug)]
-pub struct Writer {
-    path: PathBuf,
-    out: BufWriter<AtomicFile>,
-    tensors: Vec<NewTensor>,
-    next: usize,
-}
-
-impl Writer {
-    /// Writes the header of a file with these tensors. Panics if one is stored in blocks, which the format cannot.
-    pub fn create(path: &Path, tensors: Vec<NewTensor>) -> Result<Self, FormatError> {
-        let header = header(&tensors);
-        let start = || -> std::io::Result<_> {
-            let mut out = BufWriter::with_capacity(1 << 20, AtomicFile::create(path)?);
-            out.write_all(&(header.len() as u64).to_le_bytes())?;
-            out.write_all(header.as_bytes())?;
-            Ok(out)
-        };
-        let out = start().map_err(|e| Cause::from(e).of(path))?;
-        Ok(Writer { path: path.to_path_buf(), out, tensors, next: 0 })
-    }
-
-    /// Appends the data of the next tensor. Panics if it has another size than the header says.
-    pub fn tensor(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
-        let tensor = &self.tensors[self.next];
-        assert_eq!(bytes.len(), tensor.bytes(), "data of {}", tensor.name);
-        self.next += 1;
-        self.out.write_all(bytes).map_err(|e| Cause::from(e).of(&self.path))
-    }
-
-    /// Appends the values of the next tensor, which is an F32 one.
-    pub fn f32_tensor(&mut self, values: &[f32]) -> Result<(), FormatError> {
-        self.tensor(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
-    }
-
-    /// Syncs the file and gives it its name. Panics if a tensor is missing.
-    pub fn finish(self) -> Result<(), FormatError> {
-        assert_eq!(self.next, self.tensors.len(), "every tensor is written");
-        let path = self.path;
-        self.out
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .and_then(AtomicFile::commit)
-            .map_err(|e| Cause::from(e).of(&path))
-    }
+/// Begins a file with these tensors. Panics if one is stored in blocks, which the format cannot.
+pub fn create(path: &Path, tensors: &[NewTensor]) -> Result<TensorsFile, FormatError> {
+    let header = header(tensors);
+    let mut start = (header.len() as u64).to_le_bytes().to_vec();
+    start.extend(header.as_bytes());
+    let sizes = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.bytes() as u64));
+    TensorsFile::create(path, &start, sizes.collect(), 1)
 }
 
 fn header(tensors: &[NewTensor]) -> String {
