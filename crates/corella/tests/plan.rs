@@ -79,14 +79,21 @@ fn what_cannot_be_is_refused() {
 
 #[test]
 fn an_automatic_micro_batch_fills_the_memory_that_it_is_given() {
-    let plan = |memory: &str| {
+    let plan = |memory: &str, samples: &str| {
         let shape = ["plan", "--model", "gpt2-124m", "--tokens", "65536", "--batch-tokens", "65536"];
-        json(&done(&[&shape[..], &["--micro-batch", "auto", "--memory", memory, "--json"]].concat()))
+        let room = ["--micro-batch", "auto", "--memory", memory, "--sample-every", samples, "--json"];
+        json(&done(&[&shape[..], &room].concat()))
     };
     let total = |plan: &Value| plan["memory_bytes"]["total"].as_u64().expect("bytes");
-    let (small, large) = (plan("4GiB"), plan("12GiB"));
+    let (small, large) = (plan("4GiB", "0"), plan("12GiB", "0"));
     assert!(total(&small) <= 4 << 30 && total(&large) <= 12 << 30, "{small} {large}");
     assert_eq!((small["micro_batch"].as_u64(), large["micro_batch"].as_u64()), (Some(4), Some(16)));
+    // A sample needs the weights once more.
+    let sampling = plan("4GiB", "100");
+    assert_eq!(sampling["micro_batch"], 2, "{sampling}");
+    let beside = |plan: &Value| plan["memory_bytes"]["between_updates"].as_u64().expect("bytes");
+    assert_eq!(beside(&sampling) - beside(&small), 4 * 124_439_808);
+    assert_eq!(beside(&small), 4 * 50_257 * 768, "the largest tensor, for a checkpoint");
 }
 
 #[test]
