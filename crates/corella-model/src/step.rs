@@ -366,7 +366,7 @@ mod tests {
             |p: &mut BatchPlan| p.logit_rows = vec![3, 0],
             |p: &mut BatchPlan| p.logit_rows = vec![4],
             |p: &mut BatchPlan| p.seqs[0].pages.push(4),
-            |p: &mut BatchPlan| p.draws = vec![(3, draw(7))],
+            |p: &mut BatchPlan| (p.logit_rows, p.draws) = (vec![3], vec![(3, draw(7))]),
             |p: &mut BatchPlan| (p.logit_rows, p.draws) = (vec![], vec![(2, draw(7)), (1, draw(7))]),
             |p: &mut BatchPlan| (p.logit_rows, p.draws) = (vec![], vec![(1, draw(8))]),
         ] {
