@@ -7,7 +7,7 @@
 // processor begins.
 #include "common.cuh"
 
-#define THREADS 1024
+#define THREADS 512
 #define WARPS (THREADS / WARP)
 #define BINS 2048
 // Weight of the likeliest token.

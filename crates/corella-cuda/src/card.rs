@@ -338,7 +338,7 @@ impl Driver for Card {
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives as long as this.
         let begun = unsafe { sys::cuStreamBeginCapture_v2(self.context.stream, mode) };
-        check("cuStreamBeginCapture", begun).map(|()| true)
+        Ok(begun == CUresult::CUDA_SUCCESS)
     }
 
     fn end_recording(&self) -> Result<Option<u64>, CudaError> {

@@ -8,7 +8,7 @@ use crate::driver::Launch;
 use crate::spare::Lent;
 
 /// Threads of a block that draws, as in kernels/draw.cu.
-const THREADS: u32 = 1024;
+const THREADS: u32 = 512;
 /// Draws of a launch: their weights, 8 bytes a token, are what scratch memory must hold.
 const MOST_DRAWS: usize = 32;
 /// Words of `struct Draw` and `struct Edit` of kernels/draw.cu.
