@@ -7,7 +7,8 @@ use std::time::Instant;
 use corella_infer::{CacheScope, Engine, EngineHandle, EngineOptions, Event, RequestParams, SampleParams};
 use corella_model::params::{ModelConfig, ParamSpec, Part};
 use corella_model::{AnyModel, KvKind, Source, StepOptions, Weights};
-use corella_ops::Dtype;
+use corella_ops::cpu::Cpu;
+use corella_ops::{Dtype, WeightFormat};
 
 use super::{Bench, Bound, Loaded, train};
 use crate::cli::{BenchArgs, Common};
@@ -40,6 +41,23 @@ struct Sizes {
     head: f64,
     /// Bytes of the weights that a step reads: all but tables of which it reads a row.
     bytes: f64,
+    /// Parameters that are multiplied as integers, and in BF16.
+    quantised: f64,
+    brain: f64,
+}
+
+impl Sizes {
+    /// The arithmetic in which most of the products are done.
+    fn bound(&self, cpu: &Cpu, operations: f64) -> Bound {
+        let rest = self.products + self.head - self.quantised - self.brain;
+        if self.quantised >= rest.max(self.brain) {
+            Bound::Integers(operations)
+        } else if self.brain >= rest && cpu.multiplies_bf16() {
+            Bound::Compute(Dtype::Bf16, operations)
+        } else {
+            Bound::Compute(Dtype::F32, operations)
+        }
+    }
 }
 
 impl Subject {
@@ -62,7 +80,15 @@ fn sizes<C: ModelConfig>(source: &dyn Source<C>) -> Sizes {
         spec.parts.iter().enumerate().map(part).sum()
     };
     let head_parameters = table[head].len();
+    let parameters = |wanted: fn(WeightFormat) -> bool| -> f64 {
+        let parts =
+            read.clone().flat_map(|(row, spec)| spec.parts.iter().enumerate().map(move |part| (row, spec, part)));
+        let stored = parts.filter(|(row, _, (i, _))| wanted(source.format(*row, *i)));
+        stored.map(|(_, spec, (_, part))| part.rows * spec.cols).sum::<usize>() as f64
+    };
     Sizes {
+        quantised: parameters(|format| format.block_len() > 1),
+        brain: parameters(|format| format == WeightFormat::Bf16),
         vocab_size: config.vocab_size(),
         context_len: config.context_len(),
         products: (read.clone().map(|(_, spec)| spec.len()).sum::<usize>() - head_parameters) as f64,
@@ -128,9 +154,8 @@ fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
     // The first run touches the memory for the first time.
     let very_first = seconds.remove(0);
     let first = median(&mut seconds);
-    // Quantised products may be done in whichever arithmetic is fastest.
     let operations = 2.0 * (sizes.products * prompt as f64 + sizes.head);
-    let compute = Bound::Compute(Dtype::Bf16, operations);
+    let compute = sizes.bound(&bench.cpu, operations);
     bench.row(
         &format!("prefill {name}"),
         format!("{prompt} tokens"),
