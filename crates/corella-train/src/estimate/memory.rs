@@ -42,12 +42,12 @@ impl From<MemoryPlan> for MemoryBytes {
     }
 }
 
-/// The plan for a GPU: bf16 weights, gradients and activations; f32 copies and moments, shared among the cards (ZeRO-1).
+/// The plan for a GPU: bf16 weights and activations; f32 gradients; f32 copies and moments, shared among the cards (ZeRO-1).
 ///
 /// `activations` is their memory in bf16.
 pub fn gpu_memory(parameters: u64, activations: u64, cards: u32) -> MemoryBytes {
     let n = parameters;
-    let (weights, gradients, optimizer) = (2 * n, 2 * n, 12 * n / u64::from(cards.max(1)));
+    let (weights, gradients, optimizer) = (2 * n, 4 * n, 12 * n / u64::from(cards.max(1)));
     let total = weights + gradients + optimizer + activations;
     MemoryBytes { weights, gradients, optimizer, activations, between_updates: 0, total }
 }
