@@ -16,7 +16,7 @@ const LEAST_ROWS: usize = 512;
 /// its logits a few times, some 12 bytes each; so few that the first would outweigh the second cost memory traffic.
 const ROWS_BY_WIDTH: usize = 4;
 /// Most bytes of the logits of a chunk.
-const LOGITS: usize = 96 << 20;
+const LOGITS: usize = 64 << 20;
 
 /// Chunks are whole tiles of every micro-kernel for bf16 but the last.
 const TILE: usize = 96;

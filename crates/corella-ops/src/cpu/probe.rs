@@ -133,6 +133,16 @@ pub fn f32_now(cpu: &Cpu) -> f64 {
     f32_rate(cpu, 2)
 }
 
+/// The rate that products with trained weights in f32 can have at this moment, as [`f32_now`]: where they go to tiles in three
+/// parts each, six products for one.
+pub fn f32_products_now(cpu: &Cpu) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if cpu.path.has_triple_product() {
+        return f32_now(cpu).max(bf16_now(cpu) / super::dot::triple::PRODUCTS as f64);
+    }
+    f32_now(cpu)
+}
+
 /// The rate of products in bf16 of this moment, as [`f32_now`]; that of f32 where they are converted.
 pub fn bf16_now(cpu: &Cpu) -> f64 {
     bf16_rate(cpu, 2).unwrap_or_else(|| f32_now(cpu))

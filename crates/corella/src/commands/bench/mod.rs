@@ -12,7 +12,9 @@ use std::time::Instant;
 
 use corella_ops::cases::differences;
 use corella_ops::cpu::Cpu;
-use corella_ops::cpu::probe::{Ceilings, bf16_now, ceilings, f32_now, int8_now, read_now, traffic_now};
+use corella_ops::cpu::probe::{
+    Ceilings, bf16_now, ceilings, f32_now, f32_products_now, int8_now, read_now, traffic_now,
+};
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
@@ -46,6 +48,8 @@ pub struct Row {
 pub enum Bound {
     /// Multiply-adds in a format; the count is of floating-point operations.
     Compute(Dtype, f64),
+    /// Products with trained weights in a format, which in f32 go to tiles where there are some.
+    Products(Dtype, f64),
     /// Products of 8-bit integers; the count is of operations.
     Integers(f64),
     /// Memory that is read; the count is of bytes.
@@ -213,7 +217,8 @@ impl Bench {
     /// The rate of this moment of what computes a bound; irrelevant where memory bounds.
     pub fn peak_now(&self, bound: Bound) -> f64 {
         match bound {
-            Bound::Compute(Dtype::Bf16, _) => bf16_now(&self.cpu),
+            Bound::Compute(Dtype::Bf16, _) | Bound::Products(Dtype::Bf16, _) => bf16_now(&self.cpu),
+            Bound::Products(Dtype::F32, _) => f32_products_now(&self.cpu),
             Bound::Integers(_) => int8_now(&self.cpu).unwrap_or_else(|| f32_now(&self.cpu)),
             _ => f32_now(&self.cpu),
         }
@@ -231,13 +236,15 @@ impl Bench {
         peak: Option<f64>,
     ) {
         let (count, unit, ceiling) = match bound {
-            Bound::Compute(_, operations) | Bound::Integers(operations) if self.card.is_some() => {
+            Bound::Compute(_, operations) | Bound::Products(_, operations) | Bound::Integers(operations)
+                if self.card.is_some() =>
+            {
                 (operations, "GFLOP/s", self.card.as_ref().map_or(f64::NAN, |card| card.bf16_gflops))
             }
             Bound::Memory(bytes) | Bound::Traffic(bytes) if self.card.is_some() => {
                 (bytes, "GB/s", self.card.as_ref().map_or(f64::NAN, |card| card.read_gbs))
             }
-            Bound::Compute(dtype, operations) => {
+            Bound::Compute(dtype, operations) | Bound::Products(dtype, operations) => {
                 let bf16 = self.ceilings.bf16_gflops.filter(|_| dtype == Dtype::Bf16);
                 (operations, "GFLOP/s", bf16.unwrap_or(self.ceilings.f32_gflops))
             }
@@ -252,9 +259,10 @@ impl Bench {
         };
         let value = count / seconds / 1e9;
         let percent_of_ceiling = match (bound, peak) {
-            (Bound::Compute(_, operations) | Bound::Integers(operations), Some(peak)) => {
-                100.0 * operations / 1e9 / peak
-            }
+            (
+                Bound::Compute(_, operations) | Bound::Products(_, operations) | Bound::Integers(operations),
+                Some(peak),
+            ) => 100.0 * operations / 1e9 / peak,
             _ => 100.0 * value / ceiling,
         };
         if !self.quiet {

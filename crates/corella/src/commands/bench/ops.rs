@@ -70,13 +70,19 @@ fn matmul(bench: &mut Bench, d: MatmulDims, dtype: Dtype) -> Result<()> {
     }
     let shape = format!("{}×{}→{}", d.n, d.c, d.oc);
     let flops = 2.0 * (d.n * d.c * d.oc) as f64;
-    bench.time(&format!("matmul {}", dtype.name()), shape.clone(), Bound::Compute(dtype, flops), "2·N·C·OC", |ops| {
-        ops.matmul(&mut out, &x, &w, Some(&b), d);
-    });
+    bench.time(
+        &format!("matmul {}", dtype.name()),
+        shape.clone(),
+        Bound::Products(dtype, flops),
+        "2·N·C·OC",
+        |ops| {
+            ops.matmul(&mut out, &x, &w, Some(&b), d);
+        },
+    );
     bench.time(
         &format!("matmul_grad {}", dtype.name()),
         shape,
-        Bound::Compute(dtype, 2.0 * flops),
+        Bound::Products(dtype, 2.0 * flops),
         "4·N·C·OC",
         |ops| {
             ops.matmul_grad(&mut dx, &mut w, Some(&mut b), &out, &x, d);
@@ -143,9 +149,15 @@ fn classifier(bench: &mut Bench, d: ClassifierDims, dtype: Dtype) -> Result<()> 
     bench.cpu.write_ids(&mut targets, &ids);
     let shape = format!("{}×{} of {}", d.n, d.c, d.v);
     let flops = 6.0 * (d.n * d.c * d.v) as f64;
-    bench.time(&format!("classifier_grad {}", dtype.name()), shape, Bound::Compute(dtype, flops), "6·N·C·V", |ops| {
-        ops.classifier_grad(&mut losses, &mut dx, &x, &mut wte, &targets, 1e-3, d);
-    });
+    bench.time(
+        &format!("classifier_grad {}", dtype.name()),
+        shape,
+        Bound::Products(dtype, flops),
+        "6·N·C·V",
+        |ops| {
+            ops.classifier_grad(&mut losses, &mut dx, &x, &mut wte, &targets, 1e-3, d);
+        },
+    );
     Ok(())
 }
 

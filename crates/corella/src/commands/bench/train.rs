@@ -86,7 +86,7 @@ fn updates(bench: &mut Bench, shape: &Shape, args: &BenchArgs, dtype: Dtype, com
     let mut model = Gpt2Train::new(backend(common)?, &weights, batch, Recompute::None, dtype)?;
     drop(weights);
     let n = batch.b * batch.t;
-    let bound = Bound::Compute(dtype, shape.operations(batch.t) * n as f64);
+    let bound = Bound::Products(dtype, shape.operations(batch.t) * n as f64);
     let ids = shape.ids(n);
     let mut runs = Vec::new();
     for step in 1..=args.repeat as u64 + 1 {

@@ -32,6 +32,8 @@ use crate::cpu::shared::SharedMut;
 use kernel::{SIDE, STEP_LEN};
 use pack::Role;
 
+/// Products of parts that a product takes.
+pub const PRODUCTS: usize = 6;
 /// k of a stretch, at most: both operands come from the second-level cache, and sums stay in registers.
 const LONG: usize = 1024;
 /// Most numbers of a block that stays, three parts each: 1.2 MiB.
