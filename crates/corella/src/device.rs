@@ -8,7 +8,7 @@ use corella_train::RunPlan;
 use corella_train::estimate::{self, Machine, MemoryBytes};
 
 use crate::cli::{Common, Device};
-use crate::commands::plan::{between_updates, plan_memory, this_processor};
+use crate::commands::plan::{plan_memory, this_processor};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
 use crate::machine::available_memory;
@@ -92,7 +92,8 @@ fn card_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
     memory.activations += scratch;
     memory.weights -= image;
     memory.total = memory.total + scratch - image;
-    memory.with_between_updates(between_updates(plan, config, Dtype::Bf16))
+    // Samples and checkpoints are made in the memory of the processor.
+    memory.with_between_updates(0)
 }
 
 /// The card of the table whose name, or a short form of it, stands in what the driver calls it.

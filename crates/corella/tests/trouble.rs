@@ -272,9 +272,9 @@ fn the_newest_and_the_best_checkpoint_are_kept() {
     let folder = Folder::new("best");
     let (data, run) = (text(&folder.data()), folder.join("run"));
     let out = text(&run);
-    // A learning rate that ruins the model: the first measurement is the best one.
-    let args = [tiny_run(&data, &out, "30"), vec!["--lr", "3", "--keep", "1", "--spike-z-loss", "0"]].concat();
-    done(&args);
+    // A learning rate that grows and ruins the model more with each update: an early checkpoint is the best one.
+    let ruin = ["--lr", "10", "--warmup-steps", "100", "--keep", "1", "--spike-z-loss", "0"];
+    done(&[&tiny_run(&data, &out, "30")[..], &ruin].concat());
     let lines = losses(&run);
     let val = |line: &String| line.split(' ').nth(3).and_then(|v| v.parse::<f64>().ok());
     let step = |line: &String| line.split(' ').next().and_then(|s| s.parse::<u64>().ok()).expect("a step");

@@ -226,15 +226,15 @@ pub fn plan_recompute(plan: &RunPlan) -> Recompute {
 /// Memory on the processor with `b` sequences per pass.
 pub fn plan_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
     let memory: MemoryBytes = config.memory(shape(plan, b), plan_recompute(plan), plan.train.dtype).into();
-    memory.with_between_updates(between_updates(plan, config, Dtype::F32))
+    memory.with_between_updates(between_updates(plan, config))
 }
 
-/// What stands beside a run between updates: the weights in format `sampled` while text is sampled or tasks are scored, and
-/// one tensor as it is copied, for that or for a checkpoint.
-pub fn between_updates(plan: &RunPlan, config: &ModelShape, sampled: Dtype) -> u64 {
-    let copies = plan.output.sample_every > 0 || plan.output.eval_every > 0;
-    let copy = if copies { config.parameter_count() * sampled.bytes() } else { 0 };
-    (copy + config.largest_tensor() * Dtype::F32.bytes()) as u64
+/// What stands beside a run between updates, in f32: the weights while text is sampled or tasks are scored, and one tensor as
+/// it is copied, for that or for a checkpoint.
+fn between_updates(plan: &RunPlan, config: &ModelShape) -> u64 {
+    let samples = plan.output.sample_every > 0 || plan.output.eval_every > 0;
+    let copy = if samples { config.parameter_count() } else { 0 };
+    ((copy + config.largest_tensor()) * Dtype::F32.bytes()) as u64
 }
 
 /// Bytes that an automatic micro-batch may fill: what was asked for, else most of what is available.
