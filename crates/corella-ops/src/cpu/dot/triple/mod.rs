@@ -40,7 +40,7 @@ const LONG: usize = 1024;
 const STAYING: usize = 200 << 10;
 
 impl Path {
-    /// Whether [`product`] runs.
+    /// Whether the product in three parts runs.
     pub fn has_triple_product(self) -> bool {
         self == Path::Amx
     }
