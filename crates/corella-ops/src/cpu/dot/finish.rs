@@ -1,7 +1,7 @@
 //! What happens to a tile of sums before it is stored: bias, GELU, residual, rounding.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    __m512, __m512i, _mm_sfence, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
     _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_mask_storeu_epi16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
     _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
     _mm512_slli_epi32, _mm512_stream_ps, _mm512_stream_si512, _mm512_sub_ps,
@@ -105,6 +105,12 @@ unsafe fn load<T: Number>(from: *const T, inside: Inside) -> [__m512; 2] {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
         })
     }
+}
+
+/// Orders the lines of this thread's tiles that passed the caches by before whatever it does next: for the end of a task.
+pub fn settle() {
+    // SAFETY: every x86-64 processor has SSE; a fence touches no memory.
+    unsafe { _mm_sfence() };
 }
 
 /// Stores 32 numbers of a row, rounded to the format.

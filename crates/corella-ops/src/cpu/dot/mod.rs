@@ -89,6 +89,7 @@ fn run<K: DotKernel, O: Number>(
         Block { a, b, to, size, rows, columns }.run::<K>();
         // SAFETY: begun above.
         unsafe { K::end() };
+        finish::settle();
     });
 }
 
@@ -114,6 +115,7 @@ fn few<K: DotKernel, O: Number>(
             let column = j * NR;
             finish(&sums, to, Place { row: 0, column, rows: m, columns: NR.min(n - column) });
         }
+        finish::settle();
     });
 }
 

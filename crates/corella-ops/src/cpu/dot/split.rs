@@ -7,7 +7,7 @@
 //! order over k is that of a single row.
 
 use super::amx::Amx;
-use super::finish::{Finish, Place, finish};
+use super::finish::{Finish, Place, finish, settle};
 use super::kernel::{DotKernel, NR, STEP};
 use super::pack::Panels;
 use super::{few, prefetch};
@@ -112,6 +112,7 @@ pub fn split_product(workers: Workers<'_>, path: Path, size: Size, x: &SplitRows
         Group { x, b, to, size, first, end: (first + group).min(panels) }.run();
         // SAFETY: begun above.
         unsafe { Kernel::end() };
+        settle();
     });
 }
 

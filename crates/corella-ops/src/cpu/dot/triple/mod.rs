@@ -19,7 +19,7 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 
 use super::amx::Amx;
-use super::finish::{Finish, Place, finish};
+use super::finish::{Finish, Place, finish, settle};
 use super::kernel::{DotKernel, STEP};
 use super::prefetch;
 use crate::cpu::bf16::Bf16;
@@ -113,6 +113,7 @@ fn stretch(workers: Workers<'_>, (stays, passes): (Side<'_>, Side<'_>), ks: Rang
         block.run(staying, passes_by);
         // SAFETY: begun above.
         unsafe { Amx::<1>::end() };
+        settle();
     });
 }
 
