@@ -1,10 +1,8 @@
 //! `cargo xtask kernels`: compiles every CUDA kernel to machine code for every card that it is meant for, without a card.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use corella_cuda::CudaError;
-use corella_cuda::kernels::{SOURCES, Source};
-use corella_cuda::nvrtc::Compiler;
+use corella_cuda::kernels::{ARCHITECTURES, SOURCES, Source};
+use corella_cuda::nvrtc::{Compiler, in_parallel};
 use corella_cuda::resources::{self, Resources};
 
 /// What one file came to on one card.
@@ -28,13 +26,15 @@ pub fn run(filter: &str, quiet: bool) -> bool {
     let jobs: Vec<(&Source, &str)> = SOURCES
         .iter()
         .filter(|source| source.name.contains(filter))
-        .flat_map(|source| source.targets.architectures().iter().map(move |card| (source, *card)))
+        .flat_map(|source| ARCHITECTURES.into_iter().map(move |card| (source, card)))
         .collect();
     let mut failed = false;
     if !quiet {
         println!("{:28} {:7} {:>9} {:>7} {:>6} {:>7}", "kernel", "card", "registers", "shared", "stack", "spills");
     }
-    for ((source, card), outcome) in jobs.iter().zip(compile_all(compiler, &jobs)) {
+    for ((source, card), outcome) in
+        jobs.iter().zip(in_parallel(&jobs, |(source, card)| compile(compiler, source, card)))
+    {
         match outcome {
             Ok(kernels) => {
                 for k in kernels {
@@ -60,26 +60,6 @@ pub fn run(filter: &str, quiet: bool) -> bool {
         SOURCES.len()
     );
     !failed
-}
-
-/// Compiles on as many threads as there are processors; outcomes in the order of the jobs.
-fn compile_all(compiler: Compiler, jobs: &[(&Source, &str)]) -> Vec<Outcome> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let mut outcomes: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
-        let worker = || {
-            let mut done = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some((source, card)) = jobs.get(index) else { return done };
-                done.push((index, compile(compiler, source, card)));
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
-    });
-    outcomes.sort_by_key(|(index, _)| *index);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 fn compile(compiler: Compiler, source: &Source, card: &str) -> Outcome {

@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{
-    self, CUcontext, CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstream,
-    CUstreamCaptureMode,
+    self, CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstreamCaptureMode,
 };
 
 use crate::cache;
+use crate::context::{Context, Pinned};
 use crate::driver::{Address, Driver, Launch, Product};
 use crate::error::CudaError;
-use crate::kernels::{SOURCES, Targets};
+use crate::kernels::SOURCES;
 use crate::library::{CUBLASLT, DRIVER};
 use crate::matrix_library::MatrixLibrary;
-use crate::nvrtc::Compiler;
+use crate::nvrtc::{Compiler, in_parallel};
+use crate::staging::Staging;
 
 /// What every card since Ampere gives a block.
 const MOST_SHARED: i32 = 99 << 10;
@@ -111,54 +113,12 @@ fn card(index: i32) -> Result<CardInfo, CudaError> {
 /// A card in use.
 pub struct Card {
     name: String,
-    // First, so that it ends while stream and context are there.
+    // First, so that they end while stream and context are there.
     matrices: MatrixLibrary,
     kernels: Kernels,
+    /// None where the system locks no pages: then the driver copies through pages of its own, and the host waits.
+    staging: Option<Mutex<Staging<Pinned>>>,
     context: Context,
-}
-
-/// The card's context, made that of this thread, and a stream in it.
-struct Context {
-    device: i32,
-    context: CUcontext,
-    stream: CUstream,
-}
-
-impl Context {
-    fn new(device: i32) -> Result<Context, CudaError> {
-        let mut made = Context { device, context: ptr::null_mut(), stream: ptr::null_mut() };
-        // SAFETY: the place is valid, the device exists.
-        check("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&mut made.context, device) })?;
-        made.bind()?;
-        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-        // SAFETY: the place is valid.
-        check("cuStreamCreate", unsafe { sys::cuStreamCreate(&mut made.stream, flags) })?;
-        Ok(made)
-    }
-
-    fn bind(&self) -> Result<(), CudaError> {
-        // SAFETY: the context lives as long as this.
-        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.context) })
-    }
-
-    fn wait(&self) -> Result<(), CudaError> {
-        // SAFETY: the stream lives as long as this.
-        check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) })
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: stream and context are given back once, what used them has ended. Where that fails, the card is lost.
-        unsafe {
-            if self.bind().is_ok() && !self.stream.is_null() {
-                let _ = sys::cuStreamDestroy_v2(self.stream);
-            }
-            if !self.context.is_null() {
-                let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
-            }
-        }
-    }
 }
 
 /// Every kernel that the card can run, loaded.
@@ -177,10 +137,10 @@ impl Drop for Kernels {
     }
 }
 
-// SAFETY: context, stream, modules, functions and handle are names that the driver lets any thread use; `bind` makes the
-// context that of the calling thread before each call.
+// SAFETY: context, stream, events, modules, functions and handle are names that the driver lets any thread use; `bind` makes the
+// context that of the calling thread before each call. Page-locked memory belongs to no thread.
 unsafe impl Send for Card {}
-// SAFETY: as above; the driver and cuBLASLt lock what they share.
+// SAFETY: as above; the driver and cuBLASLt lock what they share, and staging has a lock of its own.
 unsafe impl Sync for Card {}
 
 impl Card {
@@ -192,9 +152,10 @@ impl Card {
         info.usable()?;
         CUBLASLT.load()?;
         let context = Context::new(info.device)?;
-        let kernels = kernels(&info)?;
+        let kernels = kernels(&info.architecture())?;
         let matrices = MatrixLibrary::new(context.stream)?;
-        Ok(Card { name: format!("{} {}", info.name, info.architecture()), matrices, kernels, context })
+        let staging = Pinned::new(context.stream).ok().map(|pinned| Mutex::new(Staging::new(pinned)));
+        Ok(Card { name: format!("{} {}", info.name, info.architecture()), matrices, kernels, staging, context })
     }
 
     /// Free and total bytes of its memory.
@@ -215,16 +176,13 @@ impl Drop for Card {
 }
 
 /// Compiles the kernels, or finds them compiled, and loads them into the context of this thread.
-fn kernels(info: &CardInfo) -> Result<Kernels, CudaError> {
+fn kernels(architecture: &str) -> Result<Kernels, CudaError> {
     let compiler = Compiler::load()?;
+    // All at once: one after the other they take half a minute, the first time.
+    let cubins = in_parallel(SOURCES, |source| cache::compiled(compiler, source, architecture));
     let mut kernels = Kernels::default();
-    for source in SOURCES {
-        let architecture = match source.targets {
-            Targets::Base => info.architecture(),
-            Targets::Hopper if info.capability == (9, 0) => "sm_90a".to_owned(),
-            Targets::Hopper => continue,
-        };
-        let cubin = cache::compiled(compiler, source, &architecture)?;
+    for (source, cubin) in SOURCES.iter().zip(cubins) {
+        let cubin = cubin?;
         let mut module = ptr::null_mut();
         // SAFETY: the image is a whole ELF file of the compiler, which the cache has checked.
         check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&mut module, cubin.as_ptr().cast()) })?;
@@ -272,6 +230,11 @@ impl Driver for Card {
             return Ok(());
         }
         self.context.bind()?;
+        if let Some(staging) = &self.staging {
+            let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: the caller's array has room for the bytes.
+            return unsafe { staging.upload(to, bytes) };
+        }
         // SAFETY: the bytes live until `wait` returns; the caller's array has room for them.
         let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), self.context.stream) };
         check("cuMemcpyHtoDAsync", copied)?;
@@ -283,11 +246,22 @@ impl Driver for Card {
             return Ok(());
         }
         self.context.bind()?;
+        if let Some(staging) = &self.staging {
+            let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: the caller's array is as long.
+            return unsafe { staging.download(from, bytes) };
+        }
         // SAFETY: the bytes live until `wait` returns; the caller's array is as long.
         let copied =
             unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.context.stream) };
         check("cuMemcpyDtoHAsync", copied)?;
         self.context.wait()
+    }
+
+    fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), CudaError> {
+        self.context.bind()?;
+        // SAFETY: the caller's arrays are as long, and do not overlap.
+        check("cuMemcpyDtoDAsync", unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.context.stream) })
     }
 
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
@@ -297,6 +271,11 @@ impl Driver for Card {
         self.context.bind()?;
         // SAFETY: the caller's array is as long.
         check("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(at, 0, bytes, self.context.stream) })
+    }
+
+    fn wait(&self) -> Result<(), CudaError> {
+        self.context.bind()?;
+        self.context.wait()
     }
 
     unsafe fn launch(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError> {
@@ -329,6 +308,7 @@ impl Driver for Card {
         // SAFETY: the caller's promise.
         unsafe { self.matrices.product(product) }
     }
+
     fn begin_recording(&self) -> Result<bool, CudaError> {
         if !DRIVER.has(&RECORDING) {
             return Ok(false);

@@ -30,12 +30,16 @@ pub trait Driver: Send + Sync + 'static {
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError>;
     /// Gives memory back after everything that was asked for before.
     fn release(&self, at: Address, bytes: usize);
-    /// Copies to the card.
+    /// Copies to the card; the bytes are taken over when it returns, and may arrive later.
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), CudaError>;
     /// Copies from the card, after everything that was asked for before.
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), CudaError>;
+    /// Copies within the card.
+    fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), CudaError>;
     /// Writes zeros.
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError>;
+    /// Returns when everything that was asked for before has been done.
+    fn wait(&self) -> Result<(), CudaError>;
     /// Starts a kernel.
     ///
     /// # Safety
@@ -98,9 +102,10 @@ pub enum Finish {
     Add,
     /// Adds a bias.
     Bias(Bias),
-    /// Adds a bias and what stands in another array of the result's shape and format.
+    /// Adds a bias and what stands in another array of the result's shape and format, its rows as far apart.
     BiasResidual(Bias, Address),
-    /// Adds a bias, writes that to a second array of the result's shape and format, and its GELU to the result.
+    /// Adds a bias, writes that to a second array of the result's shape and format, and its GELU to the result; both without
+    /// space between their rows, as in the last one.
     BiasGelu(Bias, Address),
     /// Multiplies by the slope of GELU at the numbers of another array of the result's shape and format.
     GeluSlope(Address),
@@ -111,7 +116,7 @@ pub enum Finish {
 pub struct Product {
     /// Rows of the result.
     pub m: usize,
-    /// Columns of the result, without space between its rows.
+    /// Columns of the result.
     pub n: usize,
     /// Length of the sums.
     pub k: usize,
@@ -121,6 +126,8 @@ pub struct Product {
     pub out_dtype: Dtype,
     /// The result.
     pub out: Address,
+    /// Numbers from one row of the result to the next: more than `n` where it is part of wider rows.
+    pub out_stride: usize,
     /// (m, k).
     pub a: Operand,
     /// (n, k).
@@ -133,7 +140,7 @@ impl Product {
     /// Numbers from one row in memory of a, b and the result to the next.
     pub fn strides(&self) -> [usize; 3] {
         let rows = |operand: Operand, outer| if operand.transposed { outer } else { self.k };
-        [rows(self.a, self.m), rows(self.b, self.n), self.n]
+        [rows(self.a, self.m), rows(self.b, self.n), self.out_stride]
     }
 }
 

@@ -1,4 +1,4 @@
-//! The kernels: their text, their entry points, and the cards that each is compiled for.
+//! The kernels: their text, their entry points, and the cards that they are compiled for.
 
 /// A file of `kernels/`, compiled as one unit.
 #[derive(Debug)]
@@ -9,30 +9,14 @@ pub struct Source {
     pub text: &'static str,
     /// Its `extern "C" __global__` functions.
     pub entries: &'static [&'static str],
-    /// Cards that it can be compiled for.
-    pub targets: Targets,
     /// Whether launches add shared memory to what the kernels declare.
     pub dynamic_shared: bool,
 }
 
-/// Which cards a file can be compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Targets {
-    /// Every card since Ampere: `mma.sync` and what is older.
-    Base,
-    /// Hopper only: `wgmma`, TMA.
-    Hopper,
-}
-
-impl Targets {
-    /// Compute capabilities to which `cargo xtask kernels` compiles, as in `sm_80`.
-    pub fn architectures(self) -> &'static [&'static str] {
-        match self {
-            Targets::Base => &["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"],
-            Targets::Hopper => &["sm_90a"],
-        }
-    }
-}
+/// Compute capabilities to which `cargo xtask kernels` compiles every file, as in `sm_80`: data-centre and consumer cards since
+/// Ampere, whose `mma.sync` the kernels use. What only newer cards have (`wgmma` on Hopper, `tcgen05` on Blackwell) is reached by
+/// cuBLASLt, which chooses its own kernels for the card.
+pub const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
 
 /// What files include: names and texts.
 pub const HEADERS: [(&str, &str); 4] = [
@@ -60,47 +44,47 @@ const fn contains(text: &str, word: &str) -> bool {
 }
 
 macro_rules! sources {
-    ($($name:literal $targets:ident [$($entry:literal),* $(,)?])*) => {
+    ($($name:literal [$($entry:literal),* $(,)?])*) => {
         /// All files.
         pub const SOURCES: &[Source] = &[$(Source {
             name: $name,
             text: include_str!(concat!("../kernels/", $name)),
             entries: &[$($entry),*],
-            targets: Targets::$targets,
             dynamic_shared: contains(include_str!(concat!("../kernels/", $name)), "DYNAMIC_SHARED"),
         }),*];
     };
 }
 
 sources! {
-    "elementwise.cu" Base ["cast", "add", "gelu", "gelu_grad", "swiglu", "swiglu_grad"]
-    "encoder.cu" Base ["encoder", "embedding_grad", "position_grad"]
-    "norm.cu" Base ["norm_rows", "norm_grad"]
-    "columns.cu" Base ["column_sums", "norm_column_sums", "add_chunks"]
-    "rope.cu" Base ["rope"]
-    "classifier.cu" Base ["classifier"]
-    "optimizer.cu" Base ["square_sums", "total", "adamw"]
-    "product.cu" Base ["product"]
-    "attention.cu" Base [
+    "elementwise.cu" ["cast", "add", "gelu", "gelu_grad", "swiglu", "swiglu_grad"]
+    "encoder.cu" ["encoder", "embedding_grad", "position_grad"]
+    "norm.cu" ["norm_rows", "norm_grad"]
+    "columns.cu" ["column_sums", "norm_column_sums", "add_chunks"]
+    "rope.cu" ["rope"]
+    "classifier.cu" ["classifier"]
+    "optimizer.cu" ["square_sums", "total", "adamw"]
+    "product.cu" ["product"]
+    "probe.cu" ["read_all"]
+    "attention.cu" [
         "attention_64", "attention_128", "attention_grad_queries_64", "attention_grad_queries_128", "attention_grad_keys_64",
         "attention_grad_keys_128",
     ]
-    "attention_plain.cu" Base [
+    "attention_plain.cu" [
         "attention_plain", "attention_delta", "attention_plain_grad_queries", "attention_plain_grad_keys",
     ]
-    "paged_write.cu" Base ["rope_rows", "select_rows", "copy_part", "kv_write_f16", "kv_write_bf16", "kv_write_q8"]
-    "paged_decode.cu" Base [
+    "paged_write.cu" ["rope_rows", "select_rows", "copy_part", "kv_write_f16", "kv_write_bf16", "kv_write_q8"]
+    "paged_decode.cu" [
         "paged_decode_f16_1", "paged_decode_f16_4", "paged_decode_f16_8", "paged_decode_bf16_1", "paged_decode_bf16_4",
         "paged_decode_bf16_8", "paged_decode_q8_1", "paged_decode_q8_4", "paged_decode_q8_8", "paged_combine",
     ]
-    "paged_prefill.cu" Base [
+    "paged_prefill.cu" [
         "paged_prefill_f16_64", "paged_prefill_f16_128", "paged_prefill_bf16_64", "paged_prefill_bf16_128",
     ]
-    "draw.cu" Base ["draw_prepare", "draw_weights", "draw_select"]
-    "linear_rows.cu" Base [
+    "draw.cu" ["draw_prepare", "draw_weights", "draw_select"]
+    "linear_rows.cu" [
         "round_rows", "linear_f32_1", "linear_f32_8", "linear_f16_1", "linear_f16_8", "linear_bf16_1", "linear_bf16_8",
         "linear_wide_1", "linear_wide_8", "linear_q8_1", "linear_q8_8", "linear_q4k_1", "linear_q4k_8",
     ]
-    "linear_tiles.cu" Base ["tiles_f32", "tiles_f16", "tiles_bf16", "tiles_q8", "tiles_q4k", "tiles_wide"]
-    "lookup.cu" Base ["lookup_f32", "lookup_f16", "lookup_bf16", "lookup_q8", "lookup_q4k", "lookup_wide"]
+    "linear_tiles.cu" ["tiles_f32", "tiles_f16", "tiles_bf16", "tiles_q8", "tiles_q4k", "tiles_wide"]
+    "lookup.cu" ["lookup_f32", "lookup_f16", "lookup_bf16", "lookup_q8", "lookup_q4k", "lookup_wide"]
 }

@@ -10,6 +10,7 @@ mod backend;
 mod cache;
 mod card;
 mod classifier;
+mod context;
 mod driver;
 mod error;
 mod geometry;
@@ -24,8 +25,10 @@ pub mod nvrtc;
 mod optimizer;
 mod param;
 mod plan;
+pub mod probe;
 pub mod resources;
 mod spare;
+mod staging;
 
 pub use array::Buf;
 pub use backend::Cuda;

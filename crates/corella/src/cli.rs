@@ -394,11 +394,17 @@ impl From<KvType> for KvKind {
     }
 }
 
-fn weight_format_parser() -> impl TypedValueParser<Value = WeightFormat> {
-    PossibleValuesParser::new(["f32", "f16", "bf16", "q8_0", "q4_0"]).map(|name| {
+/// Formats of these names.
+fn format_parser<const N: usize>(names: [&'static str; N]) -> impl TypedValueParser<Value = WeightFormat> {
+    PossibleValuesParser::new(names).map(|name| {
         let known = WeightFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(&name));
         known.unwrap_or(WeightFormat::F32)
     })
+}
+
+/// Formats that are written.
+fn weight_format_parser() -> impl TypedValueParser<Value = WeightFormat> {
+    format_parser(["f32", "f16", "bf16", "q8_0", "q4_0"])
 }
 
 /// Flags of `convert`.
@@ -425,9 +431,15 @@ pub struct BenchArgs {
     /// Repetitions; the median counts
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
     pub repeat: usize,
-    /// Only this model: tour, small, mid or gpt2-124m (train and generate)
+    /// Only this model, with random weights: tour, small, mid, gpt2-124m … gpt2-1558m (train and generate), llama-3.1-8b … (generate)
     #[arg(long)]
     pub model: Option<String>,
+    /// Number format of the random weights [default: f32; bf16 of a Llama] (generate)
+    #[arg(long, value_name = "FORMAT", value_parser = format_parser(["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q6_k"]), conflicts_with = "path")]
+    pub weights: Option<WeightFormat>,
+    /// Tokens of the prompt whose prefill is timed (generate)
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=131_072).map(|n| n as usize))]
+    pub prompt: usize,
     /// Only this number format: f32 or bf16 (ops and train)
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use corella_infer::TokenBytes;
 use corella_model::formats::gguf;
 use corella_model::gpt2::{Gpt2Config, Gpt2Infer};
-use corella_model::llama::LlamaInfer;
-use corella_model::{AnyModel, StepModel, StepOptions, Weights};
+use corella_model::llama::{LlamaConfig, LlamaInfer};
+use corella_model::{AnyModel, Source, StepModel, StepOptions};
 use corella_ops::OpsInfer;
 use corella_text::tokenizer::Tokenizer;
 
@@ -117,7 +117,7 @@ impl Opened {
 
     /// Loads the weights; see [`load`].
     pub fn load(self, common: &Common, options: StepOptions, invariance: Invariance) -> Result<Box<dyn StepModel>> {
-        load(Loadable::Files(self.files), common, options, invariance)
+        load(self.files.into(), common, options, invariance)
     }
 
     /// The same, and tells `progress` the share that has been read.
@@ -128,7 +128,7 @@ impl Opened {
         invariance: Invariance,
         progress: &Progress<'_>,
     ) -> Result<Box<dyn StepModel>> {
-        load_watched(Loadable::Files(self.files), common, options, invariance, progress)
+        load_watched(self.files.into(), common, options, invariance, progress)
     }
 }
 
@@ -148,12 +148,21 @@ impl Invariance {
     }
 }
 
-/// Weights in files, or in memory.
+/// The weights of a model of either family, wherever they are.
 pub enum Loadable {
-    /// A model's files.
-    Files(AnyModel),
-    /// A GPT-2 of random numbers.
-    Random(Weights<Gpt2Config>),
+    /// GPT-2.
+    Gpt2(Box<dyn Source<Gpt2Config>>),
+    /// Llama.
+    Llama(Box<dyn Source<LlamaConfig>>),
+}
+
+impl From<AnyModel> for Loadable {
+    fn from(files: AnyModel) -> Loadable {
+        match files {
+            AnyModel::Gpt2(checkpoint) => Loadable::Gpt2(checkpoint),
+            AnyModel::Llama(checkpoint) => Loadable::Llama(checkpoint),
+        }
+    }
 }
 
 /// Loads a model's weights on the device that is asked for, with the room that `options` say.
@@ -189,8 +198,7 @@ fn load_on<B: OpsInfer>(
     progress: &Progress<'_>,
 ) -> Result<Box<dyn StepModel>> {
     Ok(match weights {
-        Loadable::Random(weights) => Box::new(Gpt2Infer::new(ops, &weights, options)?),
-        Loadable::Files(AnyModel::Gpt2(c)) => Box::new(Gpt2Infer::new(ops, &Watched::new(&*c, progress), options)?),
-        Loadable::Files(AnyModel::Llama(c)) => Box::new(LlamaInfer::new(ops, &Watched::new(&*c, progress), options)?),
+        Loadable::Gpt2(source) => Box::new(Gpt2Infer::new(ops, &Watched::new(&*source, progress), options)?),
+        Loadable::Llama(source) => Box::new(LlamaInfer::new(ops, &Watched::new(&*source, progress), options)?),
     })
 }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use corella_ops::{Dtype, KvKind, KvPagesDims};
+use corella_ops::{KvKind, KvPagesDims};
 
-use super::products::{Part, elements_of_rows};
-use crate::array::Array;
-use crate::backend::{Argument, Cuda};
+use crate::backend::{Argument, Cuda, done};
 use crate::driver::{Address, Driver, Memory};
 use crate::error::CudaError;
 
@@ -74,15 +72,8 @@ impl Cuda {
         for (memory, bytes) in
             [(&pages.k, data), (&pages.v, data), (&pages.k_scales, scales), (&pages.v_scales, scales)]
         {
-            // A page is a whole number of words, and a word copied as f32 keeps its bits.
-            let words = bytes / 4;
-            let part = |page| Part {
-                array: Array::new(memory.at, Dtype::F32),
-                first: (page * words) as u64,
-                width: words as u64,
-            };
-            let arguments: [&dyn Argument; 5] = [&part(to), &part(from), &1u32, &(words as u64), &0u32];
-            self.run("copy_part", elements_of_rows(1, words), &arguments);
+            let place = |page: usize| memory.at + (page * bytes) as u64;
+            done(self.driver().copy(place(to), place(from), bytes));
         }
     }
 }

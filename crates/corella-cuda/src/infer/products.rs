@@ -11,6 +11,7 @@ use crate::array::{Array, Buf};
 use crate::backend::{Argument, Cuda};
 use crate::driver::{Address, Finish, Launch, Operand, Product};
 use crate::ids::Ids;
+use crate::matrix_library::PLACE;
 
 /// Layers of one launch, as MOST_LAYERS of kernels/weights.cuh.
 const MOST_LAYERS: usize = 4;
@@ -183,18 +184,23 @@ impl Cuda {
                 self.unpack(Array::new(to, Dtype::Bf16), None, w, w.rows, Store::Write);
                 to
             });
-            // The library writes rows without space between them, and adds in f32 only.
-            let alone = layers.len() == 1 && bias.is_none();
+            // The library adds in f32 only, knows no biases in f32 beside results in bf16, and writes at aligned places.
+            let place = out.memory.at + (first * out.dtype.bytes()) as u64;
             let adds = store == Store::Add && out.dtype == Dtype::F32;
-            let direct = alone && (store == Store::Write || adds);
-            let to = if direct { out.memory.at } else { self.scratch("a layer's result", 4 * n * w.rows) };
+            let direct = bias.is_none() && (store == Store::Write || adds) && place.is_multiple_of(PLACE);
+            let (to, out_stride, out_dtype) = if direct {
+                (place, width, out.dtype)
+            } else {
+                (self.scratch("a layer's result", 4 * n * w.rows), w.rows, Dtype::F32)
+            };
             self.product(&Product {
                 m: n,
                 n: w.rows,
                 k: w.cols,
                 dtype: Dtype::Bf16,
-                out_dtype: if direct { out.dtype } else { Dtype::F32 },
+                out_dtype,
                 out: to,
+                out_stride,
                 a: Operand { at: x.memory.at, transposed: false },
                 b: Operand { at: weights, transposed: false },
                 finish: if direct && store == Store::Add { Finish::Add } else { Finish::Plain },

@@ -126,6 +126,17 @@ impl Driver for EmulatedCard {
         Ok(())
     }
 
+    fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), CudaError> {
+        self.not_while_recording("copy")?;
+        // SAFETY: as above; the arrays are different ones, or different pages of one.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), CudaError> {
+        self.not_while_recording("wait")
+    }
+
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
         if let Some(open) = &mut self.recordings().open {
             open.push(Recorded::Clear { at, bytes });

@@ -5,5 +5,6 @@ mod backend;
 mod card;
 mod emulator;
 mod notices;
+mod probe;
 #[path = "../suite/mod.rs"]
 mod suite;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use corella_infer::{CacheScope, Engine, EngineHandle, EngineOptions, Event, RequestParams, SampleParams};
+use corella_model::llama::LlamaConfig;
 use corella_model::params::{ModelConfig, ParamSpec, Part};
-use corella_model::{AnyModel, KvKind, Source, StepOptions, Weights};
+use corella_model::{KvKind, Source, StepOptions};
 use corella_ops::cpu::Cpu;
 use corella_ops::{Dtype, WeightFormat};
 
+use super::random_rows::RandomRows;
 use super::{Bench, Bound, Loaded, train};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
@@ -17,8 +19,6 @@ use crate::inputs::open_any;
 use crate::machine::peak_memory;
 use crate::model::{self, Invariance, Loadable};
 
-/// Tokens of the prompt whose prefill is timed.
-const PROMPT: usize = 512;
 /// Sequences that are decoded together.
 const BATCHES: [usize; 3] = [1, 8, 32];
 /// Tokens that each of them is given, and decodes.
@@ -63,9 +63,8 @@ impl Sizes {
 impl Subject {
     fn sizes(&self) -> Sizes {
         match &self.weights {
-            Loadable::Files(AnyModel::Gpt2(c)) => sizes(&**c),
-            Loadable::Files(AnyModel::Llama(c)) => sizes(&**c),
-            Loadable::Random(weights) => sizes(weights),
+            Loadable::Gpt2(source) => sizes(&**source),
+            Loadable::Llama(source) => sizes(&**source),
         }
     }
 }
@@ -97,31 +96,41 @@ fn sizes<C: ModelConfig>(source: &dyn Source<C>) -> Sizes {
     }
 }
 
-/// `bench generate [MODEL]`: the model named, or GPT-2s with random weights.
+/// `bench generate [MODEL]`: the model named, or models with random weights.
 pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
-    let subjects = match &args.path {
-        Some(path) => vec![Subject { name: name(path), weights: Loadable::Files(open_any(path)?.0) }],
-        None => {
-            let shapes = train::shapes(args.model.as_deref())?;
+    let subjects = match (&args.path, args.model.as_deref()) {
+        (Some(path), _) => vec![Subject { name: name(path), weights: open_any(path)?.0.into() }],
+        (None, Some(llama)) if LlamaConfig::preset(llama).is_some() => {
+            let config = LlamaConfig::preset(llama).into_iter();
+            let format = args.weights.unwrap_or(WeightFormat::Bf16);
+            let subject = |config| Subject {
+                name: format!("{llama} {}", format.name()),
+                weights: Loadable::Llama(Box::new(RandomRows::new(config, format))),
+            };
+            config.map(subject).collect()
+        }
+        (None, model) => {
+            let format = args.weights.unwrap_or(WeightFormat::F32);
             let subject = |shape: train::Shape| Subject {
                 name: shape.name.to_owned(),
-                weights: Loadable::Random(Weights::random(&shape.config, 1)),
+                weights: Loadable::Gpt2(Box::new(RandomRows::new(shape.config, format))),
             };
-            shapes.into_iter().map(subject).collect()
+            train::shapes(model)?.into_iter().map(subject).collect()
         }
     };
-    subjects.into_iter().try_for_each(|subject| measure(bench, subject, common))
+    subjects.into_iter().try_for_each(|subject| measure(bench, subject, args.prompt, common))
 }
 
 fn name(path: &Path) -> String {
     path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn measure(bench: &mut Bench, subject: Subject, common: &Common) -> Result<()> {
+/// Times prefill of `prompt` tokens and decoding.
+fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) -> Result<()> {
     let sizes = subject.sizes();
-    let context = sizes.context_len.min(PROMPT + DECODED);
+    let context = sizes.context_len.min(prompt + DECODED);
     let (given, decoded) = (GIVEN.min(context / 4), DECODED.min(context / 4));
-    let prompt = PROMPT.min(context - decoded);
+    let prompt = prompt.min(context - decoded);
     let most = BATCHES[BATCHES.len() - 1];
     let options = StepOptions {
         context_len: context,

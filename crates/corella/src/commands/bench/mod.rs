@@ -5,6 +5,7 @@ mod generate;
 mod infer;
 mod ops;
 mod prepare;
+mod random_rows;
 mod sampler;
 mod train;
 
@@ -18,9 +19,9 @@ use corella_ops::cpu::probe::{
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
-use crate::cli::{BenchArgs, BenchWhat, Common, Device};
+use crate::cli::{BenchArgs, BenchWhat, Common};
 use crate::error::{Failure, Result};
-use crate::inputs::backend;
+use crate::inputs::{backend, processor};
 use crate::machine::peak_memory;
 
 /// One measured figure.
@@ -36,6 +37,11 @@ pub struct Row {
     pub unit: &'static str,
     /// Part of the ceiling that bounds it.
     pub percent_of_ceiling: f64,
+    /// Part of what a card's datasheet states; of an update in bf16 this is its MFU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent_of_datasheet: Option<f64>,
+    /// Milliseconds of a repetition, the median.
+    pub ms: f64,
     /// How operations or bytes were counted.
     pub formula: &'static str,
     /// Tokens per second, where tokens are what is made.
@@ -56,6 +62,31 @@ pub enum Bound {
     Memory(f64),
     /// Memory that is read and written; the count is of bytes.
     Traffic(f64),
+}
+
+impl Bound {
+    /// Operations or bytes.
+    fn count(self) -> f64 {
+        match self {
+            Bound::Compute(_, count) | Bound::Products(_, count) => count,
+            Bound::Integers(count) | Bound::Memory(count) | Bound::Traffic(count) => count,
+        }
+    }
+
+    /// Whether arithmetic bounds, not memory.
+    fn computes(self) -> bool {
+        !matches!(self, Bound::Memory(_) | Bound::Traffic(_))
+    }
+}
+
+/// The processor's rate of this moment of what computes a bound; irrelevant where memory bounds.
+fn peak_now(cpu: &Cpu, bound: Bound) -> f64 {
+    match bound {
+        Bound::Compute(Dtype::Bf16, _) | Bound::Products(Dtype::Bf16, _) => bf16_now(cpu),
+        Bound::Products(Dtype::F32, _) => f32_products_now(cpu),
+        Bound::Integers(_) => int8_now(cpu).unwrap_or_else(|| f32_now(cpu)),
+        _ => f32_now(cpu),
+    }
 }
 
 /// The last line of the output.
@@ -95,14 +126,85 @@ struct CeilingsOut {
     bf16_gflops: Option<f64>,
     int8_gops: Option<f64>,
     read_gbs: f64,
+    /// Of a card: bytes read and written of a copy in its memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copy_gbs: Option<f64>,
+    /// Of a card: from the host, and to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload_gbs: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    download_gbs: Option<f64>,
+    /// Of a card that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    datasheet: Option<card::Datasheet>,
+}
+
+/// What does the work, with what it can do at most.
+enum Device {
+    Processor(Ceilings),
+    Card(card::OnCard),
+}
+
+impl Device {
+    /// Chooses it and measures it, once nothing is wrong there: nothing is timed that was not first checked.
+    fn checked(cpu: &Cpu, what: BenchWhat, common: &Common) -> Result<Device> {
+        if matches!(what, BenchWhat::Train | BenchWhat::Generate)
+            && let Some(card) = card::OnCard::of(what, common)?
+        {
+            return Ok(Device::Card(card));
+        }
+        for dtype in Dtype::ALL {
+            if let Some(wrong) = differences(cpu, dtype)?.first() {
+                return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
+            }
+        }
+        Ok(Device::Processor(ceilings(cpu)))
+    }
+
+    /// As people read it.
+    fn sentence(&self, cpu: &Cpu) -> String {
+        match self {
+            Device::Card(card) => card.sentence(),
+            Device::Processor(ceilings) => format!(
+                "{}, {} threads: at most {:.0} GFLOP/s in f32, {} in bf16, {:.1} GB/s from memory",
+                cpu.name(),
+                cpu.threads(),
+                ceilings.f32_gflops,
+                ceilings.bf16_gflops.map_or("as many".to_owned(), |rate| format!("{rate:.0}")),
+                ceilings.read_gbs
+            ),
+        }
+    }
+
+    /// The ceilings once more, and the best of both: the machine may have changed its mind since.
+    fn again(self, cpu: &Cpu, common: &Common) -> Result<(String, CeilingsOut)> {
+        Ok(match self {
+            Device::Card(card) => {
+                let card = card.again(common)?;
+                (card.backend.clone(), card.ceilings())
+            }
+            Device::Processor(first) => {
+                let again = ceilings(cpu);
+                let out = CeilingsOut {
+                    f32_gflops: first.f32_gflops.max(again.f32_gflops),
+                    bf16_gflops: first.bf16_gflops.into_iter().chain(again.bf16_gflops).reduce(f64::max),
+                    int8_gops: first.int8_gops.into_iter().chain(again.int8_gops).reduce(f64::max),
+                    read_gbs: first.read_gbs.max(again.read_gbs),
+                    copy_gbs: None,
+                    upload_gbs: None,
+                    download_gbs: None,
+                    datasheet: None,
+                };
+                (cpu.name(), out)
+            }
+        })
+    }
 }
 
 /// Measures and prints.
 pub struct Bench {
     cpu: Cpu,
-    ceilings: Ceilings,
-    /// What rows are compared with instead, where a card does the work.
-    card: Option<card::Datasheet>,
+    device: Device,
     repeat: usize,
     quiet: bool,
     /// Only rows whose name has this in it.
@@ -116,32 +218,13 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     if args.what == BenchWhat::Prepare {
         return prepare::run(args, common);
     }
-    if let (BenchWhat::Train, Device::Cuda(_)) = (args.what, common.device) {
-        return card::run(args, common);
-    }
-    let card = if args.what == BenchWhat::Generate { card::Datasheet::of(common)? } else { None };
-    let cpu = backend(common)?;
-    // Nothing is timed that was not first checked.
-    for dtype in Dtype::ALL {
-        if let Some(wrong) = differences(&cpu, dtype)?.first() {
-            return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
-        }
-    }
-    let ceilings = ceilings(&cpu);
-    if let (Some(card), false) = (&card, common.json) {
-        println!("{}: percentages are of the datasheet, where the card is known", card.backend);
-    } else if !common.json {
-        println!(
-            "{}, {} threads: at most {:.0} GFLOP/s in f32, {} in bf16, {:.1} GB/s from memory",
-            cpu.name(),
-            cpu.threads(),
-            ceilings.f32_gflops,
-            ceilings.bf16_gflops.map_or("as many".to_owned(), |rate| format!("{rate:.0}")),
-            ceilings.read_gbs
-        );
+    let cpu = if args.what == BenchWhat::Ops { backend(common)? } else { processor(common)? };
+    let device = Device::checked(&cpu, args.what, common)?;
+    if !common.json {
+        println!("{}", device.sentence(&cpu));
     }
     let (repeat, quiet, only) = (args.repeat, common.json, args.only.clone());
-    let mut bench = Bench { cpu, ceilings, card, repeat, quiet, only, rows: Vec::new(), models: Vec::new() };
+    let mut bench = Bench { cpu, device, repeat, quiet, only, rows: Vec::new(), models: Vec::new() };
     match args.what {
         BenchWhat::Prepare => {}
         BenchWhat::Ops => {
@@ -152,20 +235,11 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         BenchWhat::Train => train::run(&mut bench, args, common)?,
         BenchWhat::Generate => generate::run(&mut bench, args, common)?,
     }
-    // The ceiling once more: the machine may have changed its mind since.
-    let again = corella_ops::cpu::probe::ceilings(&bench.cpu);
+    let (backend, ceilings) = bench.device.again(&bench.cpu, common)?;
     let document = Document {
-        backend: bench.card.as_ref().map_or_else(|| bench.cpu.name(), |card| card.backend.clone()),
+        backend,
         threads: bench.cpu.threads(),
-        ceilings: bench.card.as_ref().map_or_else(
-            || CeilingsOut {
-                f32_gflops: bench.ceilings.f32_gflops.max(again.f32_gflops),
-                bf16_gflops: bench.ceilings.bf16_gflops.into_iter().chain(again.bf16_gflops).reduce(f64::max),
-                int8_gops: bench.ceilings.int8_gops.into_iter().chain(again.int8_gops).reduce(f64::max),
-                read_gbs: bench.ceilings.read_gbs.max(again.read_gbs),
-            },
-            card::Datasheet::ceilings,
-        ),
+        ceilings,
         results: bench.rows,
         models: bench.models,
         peak_memory_bytes: peak_memory(),
@@ -196,11 +270,11 @@ impl Bench {
         body(&self.cpu);
         let mut runs: Vec<(f64, f64)> = (0..self.repeat)
             .map(|_| {
-                let before = self.peak_now(bound);
+                let before = peak_now(&self.cpu, bound);
                 let start = Instant::now();
                 body(&self.cpu);
                 let seconds = start.elapsed().as_secs_f64();
-                (seconds, before.max(self.peak_now(bound)))
+                (seconds, before.max(peak_now(&self.cpu, bound)))
             })
             .collect();
         runs.sort_by(|a, b| (a.0 * a.1).total_cmp(&(b.0 * b.1)));
@@ -214,13 +288,11 @@ impl Bench {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
-    /// The rate of this moment of what computes a bound; irrelevant where memory bounds.
+    /// The processor's rate of this moment; 0 where a card does the work, whose rate is measured before and after all of it.
     pub fn peak_now(&self, bound: Bound) -> f64 {
-        match bound {
-            Bound::Compute(Dtype::Bf16, _) | Bound::Products(Dtype::Bf16, _) => bf16_now(&self.cpu),
-            Bound::Products(Dtype::F32, _) => f32_products_now(&self.cpu),
-            Bound::Integers(_) => int8_now(&self.cpu).unwrap_or_else(|| f32_now(&self.cpu)),
-            _ => f32_now(&self.cpu),
+        match self.device {
+            Device::Processor(_) => peak_now(&self.cpu, bound),
+            Device::Card(_) => 0.0,
         }
     }
 
@@ -235,38 +307,27 @@ impl Bench {
         seconds: f64,
         peak: Option<f64>,
     ) {
-        let (count, unit, ceiling) = match bound {
-            Bound::Compute(_, operations) | Bound::Products(_, operations) | Bound::Integers(operations)
-                if self.card.is_some() =>
-            {
-                (operations, "GFLOP/s", self.card.as_ref().map_or(f64::NAN, |card| card.bf16_gflops))
-            }
-            Bound::Memory(bytes) | Bound::Traffic(bytes) if self.card.is_some() => {
-                (bytes, "GB/s", self.card.as_ref().map_or(f64::NAN, |card| card.read_gbs))
-            }
-            Bound::Compute(dtype, operations) | Bound::Products(dtype, operations) => {
-                let bf16 = self.ceilings.bf16_gflops.filter(|_| dtype == Dtype::Bf16);
-                (operations, "GFLOP/s", bf16.unwrap_or(self.ceilings.f32_gflops))
-            }
-            Bound::Integers(operations) => {
-                (operations, "GOP/s", self.ceilings.int8_gops.unwrap_or(self.ceilings.f32_gflops))
-            }
-            // As fast as this machine reads so much right now: from memory, or from a cache that it fits into.
-            Bound::Memory(bytes) => (bytes, "GB/s", self.ceilings.read_gbs.max(read_now(&self.cpu, bytes as usize))),
-            Bound::Traffic(bytes) => {
-                (bytes, "GB/s", self.ceilings.read_gbs.max(traffic_now(&self.cpu, bytes as usize)))
+        let count = bound.count();
+        let (unit, ceiling, datasheet) = match &self.device {
+            Device::Card(card) => card.ceiling(bound),
+            Device::Processor(ceilings) => {
+                let (unit, ceiling) = self.processor_ceiling(ceilings, bound);
+                (unit, ceiling, None)
             }
         };
         let value = count / seconds / 1e9;
-        let percent_of_ceiling = match (bound, peak) {
-            (
-                Bound::Compute(_, operations) | Bound::Products(_, operations) | Bound::Integers(operations),
-                Some(peak),
-            ) => 100.0 * operations / 1e9 / peak,
+        let percent_of_ceiling = match (bound.computes(), peak.filter(|peak| *peak > 0.0)) {
+            (true, Some(peak)) => 100.0 * count / 1e9 / peak,
             _ => 100.0 * value / ceiling,
         };
+        let percent_of_datasheet = datasheet.map(|datasheet| 100.0 * value / datasheet);
         if !self.quiet {
-            println!("{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} %  {:9.3} ms", seconds * 1e3);
+            let datasheet =
+                percent_of_datasheet.map_or(String::new(), |percent| format!(" ({percent:.1} % of the datasheet)"));
+            println!(
+                "{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} %{datasheet}  {:9.3} ms",
+                seconds * 1e3
+            );
         }
         self.rows.push(Row {
             name: name.to_owned(),
@@ -274,9 +335,25 @@ impl Bench {
             value,
             unit,
             percent_of_ceiling,
+            percent_of_datasheet,
+            ms: seconds * 1e3,
             formula,
             tokens_per_second: None,
         });
+    }
+
+    /// Unit and ceiling of a bound on the processor.
+    fn processor_ceiling(&self, ceilings: &Ceilings, bound: Bound) -> (&'static str, f64) {
+        match bound {
+            Bound::Compute(dtype, _) | Bound::Products(dtype, _) => {
+                let bf16 = ceilings.bf16_gflops.filter(|_| dtype == Dtype::Bf16);
+                ("GFLOP/s", bf16.unwrap_or(ceilings.f32_gflops))
+            }
+            Bound::Integers(_) => ("GOP/s", ceilings.int8_gops.unwrap_or(ceilings.f32_gflops)),
+            // As fast as this machine reads so much right now: from memory, or from a cache that it fits into.
+            Bound::Memory(bytes) => ("GB/s", ceilings.read_gbs.max(read_now(&self.cpu, bytes as usize))),
+            Bound::Traffic(bytes) => ("GB/s", ceilings.read_gbs.max(traffic_now(&self.cpu, bytes as usize))),
+        }
     }
 
     /// States the last row in tokens per second too.

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use corella_model::gpt2::{Gpt2Config, Gpt2Train};
 use corella_model::{AdamW, BatchShape, Dtype, Recompute, TrainModel, Weights};
+use corella_ops::{OpsTrain, WeightFormat};
 
-use super::{Bench, Bound, formats};
+use super::random_rows::RandomRows;
+use super::{Bench, Bound, card, formats};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
-use crate::inputs::backend;
+use crate::inputs::processor;
 
 /// A model to measure, with its micro-batch.
 pub struct Shape {
@@ -46,71 +48,80 @@ pub fn update(model: &mut dyn TrainModel, ids: &[u32], step: u64) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// The models that are measured where none is named, or the one of a name: also each published GPT-2.
 pub fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
     let shape = |name, v, layers, heads, c, t, b| -> Result<Shape> {
         Ok(Shape { name, config: Gpt2Config::new(v, layers, heads, c, t)?, batch: BatchShape { b, t } })
     };
-    let all = vec![
+    let small = vec![
         shape("tour", 2048, 4, 4, 256, 256, 8)?,
         shape("small", 4096, 6, 6, 192, 256, 32)?,
         shape("mid", 50257, 6, 6, 384, 256, 16)?,
-        shape("gpt2-124m", 50257, 12, 12, 768, 1024, 4)?,
     ];
-    match only {
-        None => Ok(all.into_iter().take(3).collect()),
-        Some(name) => {
-            let found: Vec<Shape> = all.into_iter().filter(|s| s.name == name).collect();
-            if found.is_empty() {
-                return Err(
-                    Failure::usage(format!("no bench model is called {name}")).hint("tour, small, mid or gpt2-124m")
-                );
-            }
-            Ok(found)
-        }
+    let Some(wanted) = only else { return Ok(small) };
+    if let Some(found) = small.into_iter().find(|shape| shape.name == wanted) {
+        return Ok(vec![found]);
     }
+    let published = PUBLISHED.into_iter().find(|name| *name == wanted);
+    let Some((name, config)) = published.and_then(|name| Some((name, Gpt2Config::preset(name)?))) else {
+        return Err(Failure::usage(format!("no bench model is called {wanted}"))
+            .hint(format!("tour, small, mid, {}", PUBLISHED.join(", "))));
+    };
+    let t = config.seq_len();
+    Ok(vec![Shape { name, config, batch: BatchShape { b: 4, t } }])
 }
+
+/// The sizes of GPT-2.
+const PUBLISHED: [&str; 4] = ["gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m"];
 
 /// `bench train`: updates with AdamW.
 pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
     for shape in shapes(args.model.as_deref())? {
-        formats(args, |dtype| updates(bench, &shape, args, dtype, common))?;
+        formats(args, |dtype| match card::cuda(common)? {
+            Some(cuda) => updates(bench, &shape, args, dtype, CARD_WARM_UP, cuda),
+            None => updates(bench, &shape, args, dtype, WARM_UP, processor(common)?),
+        })?;
     }
     Ok(())
 }
 
+/// Updates before the first that counts: memory is touched for the first time.
+const WARM_UP: usize = 1;
+/// On a card plans are made as well, and it must warm up.
+const CARD_WARM_UP: usize = 3;
+
 /// The rows of one model and format.
-fn updates(bench: &mut Bench, shape: &Shape, args: &BenchArgs, dtype: Dtype, common: &Common) -> Result<()> {
-    let (config, mut batch) = (&shape.config, shape.batch);
+fn updates<B: OpsTrain>(
+    bench: &mut Bench,
+    shape: &Shape,
+    args: &BenchArgs,
+    dtype: Dtype,
+    warm_up: usize,
+    ops: B,
+) -> Result<()> {
+    let mut batch = shape.batch;
     batch.b = args.micro_batch.unwrap_or(batch.b);
-    let weights = Weights::random(config, 1);
-    let mut model = Gpt2Train::new(backend(common)?, &weights, batch, Recompute::None, dtype)?;
+    let weights = Weights::read(&RandomRows::new(shape.config.clone(), WeightFormat::F32))?;
+    let mut model = Gpt2Train::new(ops, &weights, batch, Recompute::None, dtype)?;
     drop(weights);
     let n = batch.b * batch.t;
     let bound = Bound::Products(dtype, shape.operations(batch.t) * n as f64);
     let ids = shape.ids(n);
     let mut runs = Vec::new();
-    for step in 1..=args.repeat as u64 + 1 {
+    // An update waits for its norm, and so for the AdamW before it.
+    for step in 1..=(bench.repeat + warm_up) as u64 {
         let before = bench.peak_now(bound);
         let seconds = update(&mut model, &ids, step);
         runs.push((seconds, seconds * before.max(bench.peak_now(bound))));
     }
-    // The first update touches its memory for the first time.
-    runs.remove(0);
+    runs.drain(..warm_up);
     runs.sort_by(|a, b| a.1.total_cmp(&b.1));
     let peak = runs[runs.len() / 2].1;
     runs.sort_by(|a, b| a.0.total_cmp(&b.0));
     let median = runs[runs.len() / 2].0;
     let text = format!("B {} T {}", batch.b, batch.t);
-    bench.row(
-        &format!("train {} {}", shape.name, dtype.name()),
-        text,
-        bound,
-        "6·N + 6·L·C·T per token",
-        median,
-        Some(peak),
-    );
-    if !common.json {
-        println!("{:18} {:.0} tokens/s", "", n as f64 / median);
-    }
+    let name = format!("train {} {}", shape.name, dtype.name());
+    bench.row(&name, text, bound, "6·N + 6·L·C·T per token", median, Some(peak));
+    bench.tokens(n as f64 / median);
     Ok(())
 }

@@ -1,18 +1,17 @@
 //! cuBLASLt through its raw interface: the plan of each product (descriptors and algorithm) is made once and kept.
 
+mod descriptors;
+
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use corella_ops::Dtype;
-use cudarc::cublaslt::sys::{
-    self, cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulHeuristicResult_t, cublasLtMatmulPreference_t,
-    cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType_t,
-};
+use cudarc::cublaslt::sys::{self, cublasLtMatmulAlgo_t, cublasLtMatmulHeuristicResult_t, cublasStatus_t};
 use cudarc::driver::sys::{self as driver, CUstream};
 
+use self::descriptors::{Handle, Layout, Operation, Preference, check};
 use crate::card;
 use crate::driver::{Address, Finish, Product};
 use crate::error::CudaError;
@@ -23,14 +22,9 @@ pub(crate) const WORKSPACE: usize = 32 << 20;
 const ALIGNMENT: usize = 8;
 /// Bytes at whose multiples matrices must begin: what the library takes for granted when it chooses an algorithm, unless told
 /// otherwise (CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES and the three beside it).
-const PLACE: Address = 256;
+pub(crate) const PLACE: Address = 256;
 /// The same for a bias: a vector load.
 const BIAS_PLACE: Address = 16;
-
-fn check(call: &'static str, status: cublasStatus_t) -> Result<(), CudaError> {
-    let ok = status == cublasStatus_t::CUBLAS_STATUS_SUCCESS;
-    if ok { Ok(()) } else { Err(CudaError::Call { call, why: format!("{status:?}") }) }
-}
 
 /// What a plan depends on: the product without its addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +32,7 @@ struct Key {
     m: usize,
     n: usize,
     k: usize,
+    out_stride: usize,
     bf16: bool,
     out_bf16: bool,
     a_transposed: bool,
@@ -59,6 +54,7 @@ impl Key {
             m: p.m,
             n: p.n,
             k: p.k,
+            out_stride: p.out_stride,
             bf16: p.dtype == Dtype::Bf16,
             out_bf16: p.out_dtype == Dtype::Bf16,
             a_transposed: p.a.transposed,
@@ -108,46 +104,46 @@ impl Call {
 
 /// A product's descriptors and algorithm.
 struct Plan {
-    operation: cublasLtMatmulDesc_t,
+    operation: Operation,
     /// Of our b, our a and the result, in the library's order.
-    layouts: [cublasLtMatrixLayout_t; 3],
+    layouts: [Layout; 3],
     algorithm: cublasLtMatmulAlgo_t,
+}
+
+/// Memory that algorithms use, on the card.
+struct Workspace(Address);
+
+impl Workspace {
+    /// The card's context must be current.
+    fn new() -> Result<Workspace, CudaError> {
+        let mut at = 0;
+        // SAFETY: the place is valid.
+        card::check("cuMemAlloc", unsafe { driver::cuMemAlloc_v2(&mut at, WORKSPACE) })?;
+        Ok(Workspace(at))
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        // SAFETY: taken by `new`, given back once, by the card's last user, which has waited for it. Where that fails, the card
+        // is lost.
+        let _ = unsafe { driver::cuMemFree_v2(self.0) };
+    }
 }
 
 /// The library on one stream.
 pub(crate) struct MatrixLibrary {
-    handle: cublasLtHandle_t,
-    stream: CUstream,
-    workspace: Address,
-    /// `None` where the library has no algorithm.
+    // First, so that they end while the library is there. `None` where it has no algorithm.
     plans: Mutex<HashMap<Key, Option<Plan>>>,
-}
-
-impl Drop for MatrixLibrary {
-    fn drop(&mut self) {
-        let plans = std::mem::take(self.plans.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for plan in plans.into_values().flatten() {
-            release(plan.operation, plan.layouts);
-        }
-        // SAFETY: handle and workspace were made by `new` and are given back once, by the card's last user, which has waited
-        // for it. Where that fails, the card is lost.
-        unsafe {
-            sys::cublasLtDestroy(self.handle);
-            let _ = driver::cuMemFree_v2(self.workspace);
-        }
-    }
+    handle: Handle,
+    stream: CUstream,
+    workspace: Workspace,
 }
 
 impl MatrixLibrary {
     /// The card's context must be current.
     pub fn new(stream: CUstream) -> Result<MatrixLibrary, CudaError> {
-        let mut handle = ptr::null_mut();
-        // SAFETY: the library is loaded, the place is valid.
-        check("cublasLtCreate", unsafe { sys::cublasLtCreate(&mut handle) })?;
-        let mut workspace = 0;
-        // SAFETY: the place is valid. The memory is kept as long as the card is used.
-        card::check("cuMemAlloc", unsafe { driver::cuMemAlloc_v2(&mut workspace, WORKSPACE) })?;
-        Ok(MatrixLibrary { handle, stream, workspace, plans: Mutex::default() })
+        Ok(MatrixLibrary { plans: Mutex::default(), handle: Handle::new()?, stream, workspace: Workspace::new()? })
     }
 
     /// Computes a product; false where the library does not take it.
@@ -164,7 +160,7 @@ impl MatrixLibrary {
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.plan(p)?),
         };
         let Some(plan) = plan else { return Ok(false) };
-        point(plan.operation, p)?;
+        plan.operation.point(p)?;
         let (one, zero) = (1.0f32, 0.0f32);
         let (beta, addend) = match p.finish {
             Finish::Add => (&one, p.out),
@@ -172,13 +168,13 @@ impl MatrixLibrary {
             _ => (&zero, p.out),
         };
         let pointer = |at: Address| at as *mut c_void;
-        let [b, a, out] = plan.layouts;
+        let [b, a, out] = plan.layouts.each_ref().map(|layout| layout.0);
         // SAFETY: descriptors and algorithm belong to this plan, the addresses hold arrays of its shape (the caller's promise),
         // and the workspace has the size that the algorithm was chosen for. Its users follow each other on one stream.
         let status = unsafe {
             sys::cublasLtMatmul(
-                self.handle,
-                plan.operation,
+                self.handle.0,
+                plan.operation.0,
                 ptr::from_ref(&one).cast(),
                 pointer(p.b.at),
                 b,
@@ -190,7 +186,7 @@ impl MatrixLibrary {
                 pointer(p.out),
                 out,
                 &plan.algorithm,
-                pointer(self.workspace),
+                pointer(self.workspace.0),
                 WORKSPACE,
                 self.stream.cast(),
             )
@@ -202,58 +198,31 @@ impl MatrixLibrary {
     /// Descriptors and the library's first choice of algorithm. The choice depends on the shape and the card only, so a plan
     /// gives the same bits from run to run.
     fn plan(&self, p: &Product) -> Result<Option<Plan>, CudaError> {
-        let operation = operation(p)?;
-        // The addresses tell the library how they are aligned.
-        point(operation, p)?;
-        let call = Call::of(p);
-        let layouts = [layout(p.dtype, call.b)?, layout(p.dtype, call.a)?, layout(p.out_dtype, call.out)?];
-        let algorithm = self.algorithm(operation, layouts)?;
-        match algorithm {
-            Some(algorithm) => Ok(Some(Plan { operation, layouts, algorithm })),
-            None => {
-                release(operation, layouts);
-                Ok(None)
-            }
-        }
-    }
-
-    fn algorithm(
-        &self,
-        operation: cublasLtMatmulDesc_t,
-        [b, a, out]: [cublasLtMatrixLayout_t; 3],
-    ) -> Result<Option<cublasLtMatmulAlgo_t>, CudaError> {
-        let mut preference: cublasLtMatmulPreference_t = ptr::null_mut();
-        // SAFETY: the place is valid.
-        check("cublasLtMatmulPreferenceCreate", unsafe { sys::cublasLtMatmulPreferenceCreate(&mut preference) })?;
-        let key = cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-        let bytes = WORKSPACE as u64;
-        // SAFETY: the attribute is a u64.
-        let set = unsafe {
-            sys::cublasLtMatmulPreferenceSetAttribute(preference, key, ptr::from_ref(&bytes).cast(), size_of::<u64>())
-        };
+        let (operation, call) = (Operation::new(p)?, Call::of(p));
+        let layouts =
+            [Layout::new(p.dtype, call.b)?, Layout::new(p.dtype, call.a)?, Layout::new(p.out_dtype, call.out)?];
+        let preference = Preference::new(WORKSPACE)?;
+        let [b, a, out] = layouts.each_ref().map(|layout| layout.0);
         let (mut found, mut count) = (NO_RESULT, 0);
         // SAFETY: all descriptors are valid; there is room for one result.
         let status = unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
-                self.handle,
-                operation,
+                self.handle.0,
+                operation.0,
                 b,
                 a,
                 out,
                 out,
-                preference,
+                preference.0,
                 1,
                 &mut found,
                 &mut count,
             )
         };
-        // SAFETY: made above, not used any more.
-        unsafe { sys::cublasLtMatmulPreferenceDestroy(preference) };
-        check("cublasLtMatmulPreferenceSetAttribute", set)?;
         let usable = status == cublasStatus_t::CUBLAS_STATUS_SUCCESS
             && count > 0
             && found.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS;
-        Ok(usable.then_some(found.algo))
+        Ok(usable.then_some(Plan { operation, layouts, algorithm: found.algo }))
     }
 }
 
@@ -287,84 +256,6 @@ fn suits(p: &Product) -> bool {
     aligned && finish && p.k > 0 && (bf16(p.dtype) || !bf16(p.out_dtype))
 }
 
-fn data_type(dtype: Dtype) -> cudaDataType_t {
-    match dtype {
-        Dtype::F32 => cudaDataType_t::CUDA_R_32F,
-        Dtype::Bf16 => cudaDataType_t::CUDA_R_16BF,
-    }
-}
-
-fn layout(dtype: Dtype, m: Columns) -> Result<cublasLtMatrixLayout_t, CudaError> {
-    let mut made = ptr::null_mut();
-    // SAFETY: the place is valid.
-    let status = unsafe {
-        sys::cublasLtMatrixLayoutCreate(&mut made, data_type(dtype), m.rows as u64, m.columns as u64, m.stride as i64)
-    };
-    check("cublasLtMatrixLayoutCreate", status)?;
-    Ok(made)
-}
-
-fn set<T>(operation: cublasLtMatmulDesc_t, attribute: Attribute, value: &T) -> Result<(), CudaError> {
-    // SAFETY: each caller passes the type that the manual gives for the attribute; it is copied.
-    let status = unsafe {
-        sys::cublasLtMatmulDescSetAttribute(operation, attribute, ptr::from_ref(value).cast(), size_of::<T>())
-    };
-    check("cublasLtMatmulDescSetAttribute", status)
-}
-
-/// What is computed, apart from addresses: sums in f32, which operands are turned, what follows.
-fn operation(p: &Product) -> Result<cublasLtMatmulDesc_t, CudaError> {
-    let mut made = ptr::null_mut();
-    // SAFETY: the place is valid.
-    let status = unsafe {
-        sys::cublasLtMatmulDescCreate(&mut made, cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType_t::CUDA_R_32F)
-    };
-    check("cublasLtMatmulDescCreate", status)?;
-    // CUBLAS_OP_N and CUBLAS_OP_T.
-    let turned = |yes: bool| i32::from(yes);
-    let call = Call::of(p);
-    set(made, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &turned(call.b_turned))?;
-    set(made, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &turned(call.a_turned))?;
-    let epilogue = match p.finish {
-        Finish::Plain | Finish::Add => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT,
-        Finish::Bias(_) | Finish::BiasResidual(..) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
-        Finish::BiasGelu(..) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
-        Finish::GeluSlope(_) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU,
-    };
-    set(made, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-    if matches!(p.finish, Finish::BiasGelu(..) | Finish::GeluSlope(_)) {
-        set(made, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(p.n as i64))?;
-    }
-    Ok(made)
-}
-
-/// Sets the addresses of bias and second array.
-fn point(operation: cublasLtMatmulDesc_t, p: &Product) -> Result<(), CudaError> {
-    let (bias, aux) = match p.finish {
-        Finish::Plain | Finish::Add => (None, None),
-        Finish::Bias(bias) | Finish::BiasResidual(bias, _) => (bias.get(p.out_dtype), None),
-        Finish::BiasGelu(bias, pre) => (bias.get(p.out_dtype), Some(pre)),
-        Finish::GeluSlope(pre) => (None, Some(pre)),
-    };
-    if let Some(bias) = bias {
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
-    }
-    if let Some(aux) = aux {
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux)?;
-    }
-    Ok(())
-}
-
-fn release(operation: cublasLtMatmulDesc_t, layouts: [cublasLtMatrixLayout_t; 3]) {
-    // SAFETY: made by `plan`, destroyed once.
-    unsafe {
-        sys::cublasLtMatmulDescDestroy(operation);
-        for layout in layouts {
-            sys::cublasLtMatrixLayoutDestroy(layout);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,7 +264,8 @@ mod tests {
     fn product(m: usize, n: usize, k: usize, a: bool, b: bool) -> Product {
         let operand = |transposed| Operand { at: 256, transposed };
         let dtype = Dtype::Bf16;
-        Product { m, n, k, dtype, out_dtype: dtype, out: 512, a: operand(a), b: operand(b), finish: Finish::Plain }
+        let (a, b, finish) = (operand(a), operand(b), Finish::Plain);
+        Product { m, n, k, dtype, out_dtype: dtype, out: 512, out_stride: n, a, b, finish }
     }
 
     /// What the library's manual says of its operands, computed on the host, is the product that was asked for.
