@@ -1,5 +1,5 @@
-//! Numbers that begin at a cache line: a vector register that straddles two lines costs two reads. Large arrays begin at
-//! a huge page and ask for them: products walk down columns, a new small page at every row.
+//! Numbers that begin at a cache line: a vector register that straddles two lines costs two reads. Large arrays lie in huge
+//! pages: products walk down columns, a new small page at every row.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
@@ -53,36 +53,11 @@ fn layout(bytes: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, if bytes < HUGE_PAGE { LINE } else { HUGE_PAGE }).ok()
 }
 
-/// Zeros that no page stands behind before they are touched; the pages are huge ones where the system has them. The system's
-/// allocator would fill aligned memory with zeros itself, in small pages, before it could be told.
-#[cfg(target_os = "linux")]
-fn map(bytes: usize) -> Option<NonNull<u8>> {
-    let whole = bytes.checked_add(HUGE_PAGE)?;
-    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new range, wherever the system wants it.
-    let range = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, kind, -1, 0) };
-    if range == libc::MAP_FAILED {
-        return None;
-    }
-    let range = range.cast::<u8>();
-    let before = range.align_offset(HUGE_PAGE);
-    let start = range.wrapping_add(before);
-    // SAFETY: parts of the new range outside of the array, which nobody knows; then a hint that changes no content.
-    unsafe {
-        if before > 0 {
-            libc::munmap(range.cast(), before);
-        }
-        libc::munmap(start.wrapping_add(bytes).cast(), HUGE_PAGE - before);
-        libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
-    }
-    NonNull::new(start)
-}
-
 /// Memory for an array of `bytes` bytes, all zero.
 fn take(bytes: usize) -> Option<NonNull<u8>> {
     #[cfg(target_os = "linux")]
     if bytes >= HUGE_PAGE {
-        return map(bytes);
+        return super::mapped::take(bytes);
     }
     // SAFETY: arrays without numbers take no memory: the layout is not empty.
     NonNull::new(unsafe { alloc_zeroed(layout(bytes)?) })
@@ -93,9 +68,8 @@ fn take(bytes: usize) -> Option<NonNull<u8>> {
 unsafe fn give(start: NonNull<u8>, bytes: usize) {
     #[cfg(target_os = "linux")]
     if bytes >= HUGE_PAGE {
-        // SAFETY: the range was mapped for this array (the caller's promise).
-        unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
-        return;
+        // SAFETY: the range was taken for this array (the caller's promise).
+        return unsafe { super::mapped::give(start, bytes) };
     }
     if let Some(layout) = layout(bytes) {
         // SAFETY: allocated with this layout (the caller's promise).

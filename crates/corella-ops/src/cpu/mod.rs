@@ -17,6 +17,8 @@ mod gemm;
 mod infer;
 mod kernel;
 mod linear;
+#[cfg(target_os = "linux")]
+mod mapped;
 mod math;
 mod norm;
 mod optimizer;

@@ -36,14 +36,14 @@ const WIDTH: usize = 16;
 const LENGTH: usize = 200_000;
 /// Tasks per thread in a repetition: short ones, so that a thread that was put aside does not hold up the rest.
 const TASKS: usize = 16;
-/// Bytes that are read: far more than any cache holds.
-const READ_BYTES: usize = 256 << 20;
+/// Bytes of [`Memory`]: far more than the caches of a core hold, and more than a guest gets of a host's.
+const MEMORY_BYTES: usize = 512 << 20;
 /// Bytes of a task that reads.
 const BLOCK_BYTES: usize = 1 << 18;
 const REPEAT: usize = 7;
 
 /// Measures the limits on the threads and the path of `cpu`.
-pub fn ceilings(cpu: &Cpu) -> Ceilings {
+pub fn ceilings(cpu: &Cpu, memory: &Memory) -> Ceilings {
     let (mut f32_gflops, mut bf16_gflops) = (0f64, None);
     for _ in 0..REPEAT {
         f32_gflops = f32_gflops.max(f32_rate(cpu, TASKS));
@@ -52,55 +52,87 @@ pub fn ceilings(cpu: &Cpu) -> Ceilings {
         }
     }
     let int8_gops = (0..REPEAT).filter_map(|_| int8_now(cpu)).reduce(f64::max);
-    Ceilings { f32_gflops, bf16_gflops, int8_gops, read_gbs: read_now(cpu, READ_BYTES) }
+    let read_gbs = (0..REPEAT).map(|_| memory.read_now(cpu, MEMORY_BYTES)).fold(0.0, f64::max);
+    Ceilings { f32_gflops, bf16_gflops, int8_gops, read_gbs }
 }
 
-/// The rate, in 10⁹ bytes per second, at which this many bytes are read again and again, at most 256 MiB: what fits into a
-/// cache comes from there.
-pub fn read_now(cpu: &Cpu, bytes: usize) -> f64 {
-    let blocks = (bytes.min(READ_BYTES) / BLOCK_BYTES).max(1);
-    let (data, mut best) = (ones(blocks * BLOCK_BYTES / 4), 0f64);
-    for _ in 0..REPEAT {
-        for (streams, ask) in [(1, false), (2, false), (4, false), (2, true), (4, true)] {
+/// Memory that is read and written to learn how fast that goes.
+pub struct Memory(Array);
+
+impl Memory {
+    /// Memory as kernels have it, huge pages included, touched once.
+    pub fn new() -> Memory {
+        let mut data = Array::EMPTY;
+        data.resize(MEMORY_BYTES / 4);
+        data.fill(1.0);
+        Memory(data)
+    }
+
+    /// The rate of this moment, in 10⁹ bytes per second, at which this many bytes are read again, at most
+    /// [`MEMORY_BYTES`]: what fits into a cache comes from there.
+    pub fn read_now(&self, cpu: &Cpu, bytes: usize) -> f64 {
+        let blocks = blocks(bytes);
+        PATTERNS.iter().fold(0.0, |best, pattern| {
             let start = Instant::now();
             let mut sums = vec![0.0; blocks];
             let cells = SharedMut::new(&mut sums);
             cpu.pool.run(blocks, &|block| {
-                let part = &data[block * BLOCK_BYTES / 4..][..BLOCK_BYTES / 4];
+                let part = &self.0[block * BLOCK_BYTES / 4..][..BLOCK_BYTES / 4];
                 // SAFETY: one cell per task.
                 let cell = unsafe { cells.part(block, 1) };
-                cell[0] = read(cpu.path, part, streams, ask);
+                cell[0] = read(cpu.path, part, pattern.streams, pattern.ahead);
             });
             black_box(&sums);
-            best = best.max((blocks * BLOCK_BYTES) as f64 / start.elapsed().as_secs_f64() / 1e9);
-        }
+            best.max(rate(blocks * BLOCK_BYTES, start))
+        })
     }
-    best
-}
 
-/// As [`read_now`] for what reads and writes: the better of reading, and of writing past the caches.
-pub fn traffic_now(cpu: &Cpu, bytes: usize) -> f64 {
-    let blocks = (bytes.min(READ_BYTES) / BLOCK_BYTES).max(1);
-    let (mut data, mut best) = (ones(blocks * BLOCK_BYTES / 4), read_now(cpu, bytes));
-    for _ in 0..REPEAT {
+    /// As [`Memory::read_now`] for what reads and writes: the better of reading, and of writing past the caches.
+    pub fn traffic_now(&mut self, cpu: &Cpu, bytes: usize) -> f64 {
+        let (blocks, reading) = (blocks(bytes), self.read_now(cpu, bytes));
         let start = Instant::now();
-        let parts = SharedMut::new(&mut data);
+        let parts = SharedMut::new(&mut self.0);
         cpu.pool.run(blocks, &|block| {
             // SAFETY: one block per task.
             write(cpu.path, unsafe { parts.part(block * BLOCK_BYTES / 4, BLOCK_BYTES / 4) });
         });
-        best = best.max((blocks * BLOCK_BYTES) as f64 / start.elapsed().as_secs_f64() / 1e9);
-        black_box(&data);
+        black_box(&self.0);
+        reading.max(rate(blocks * BLOCK_BYTES, start))
     }
-    best
 }
 
-/// Memory as kernels have it, huge pages included.
-fn ones(len: usize) -> Array {
-    let mut data = Array::EMPTY;
-    data.resize(len);
-    data.fill(1.0);
-    data
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::new()
+    }
+}
+
+/// How a block is walked through.
+struct Pattern {
+    /// Parts of the block that are read side by side.
+    streams: usize,
+    /// Bytes that each is asked for ahead; 0: not at all.
+    ahead: usize,
+}
+
+/// None of them is the fastest on every machine.
+const PATTERNS: [Pattern; 6] = [
+    Pattern { streams: 1, ahead: 0 },
+    Pattern { streams: 2, ahead: 0 },
+    Pattern { streams: 4, ahead: 0 },
+    Pattern { streams: 2, ahead: 1024 },
+    Pattern { streams: 4, ahead: 1024 },
+    Pattern { streams: 2, ahead: 2048 },
+];
+
+/// Whole blocks in so many bytes.
+fn blocks(bytes: usize) -> usize {
+    (bytes.min(MEMORY_BYTES) / BLOCK_BYTES).max(1)
+}
+
+/// 10⁹ bytes per second.
+fn rate(bytes: usize, start: Instant) -> f64 {
+    bytes as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
 /// Fills a block, past the caches where there are instructions for that.
@@ -243,16 +275,16 @@ fn multiply_adds_avx512(seed: f32) -> f32 {
 }
 
 vectorized! {
-    /// Adds a block up, walking through `streams` parts of it side by side; each asked for 2 KiB ahead if so said.
-    fn read(block: &[f32], streams: usize, ask: bool) -> f32 {
+    /// Adds a block up, walking through `streams` parts of it side by side, each asked for `ahead` bytes ahead.
+    fn read(block: &[f32], streams: usize, ahead: usize) -> f32 {
         let len = block.len() / streams;
         let mut sums = [[0.0f32; WIDTH]; 4];
         for at in (0..len).step_by(2 * WIDTH) {
             for (stream, sum) in sums.iter_mut().enumerate().take(streams) {
                 let part = &block[stream * len + at..][..2 * WIDTH];
-                if ask {
-                    ahead::line(part.as_ptr().wrapping_add(512).cast());
-                    ahead::line(part.as_ptr().wrapping_add(512 + WIDTH).cast());
+                if ahead > 0 {
+                    ahead::line(part.as_ptr().wrapping_byte_add(ahead).cast());
+                    ahead::line(part.as_ptr().wrapping_byte_add(ahead + 4 * WIDTH).cast());
                 }
                 for i in 0..WIDTH {
                     sum[i] += part[i] + part[WIDTH + i];

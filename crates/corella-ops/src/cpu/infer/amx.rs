@@ -15,6 +15,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 use super::super::dot::amx::{Config, permitted};
 use super::ahead;
@@ -39,9 +40,11 @@ const MINS: usize = D + 4 * PANEL;
 /// Bytes of a unit.
 pub const UNIT_BYTES: usize = MINS + NUMBERS;
 
-/// Whether the processor has integer tiles and this process may use them.
+/// Whether the processor has integer tiles and this process may use them; asked once, because a guest's CPUID goes to its host
+/// and takes as long as reading half a megabyte.
 pub fn available() -> bool {
-    permitted() && __cpuid_count(7, 0).edx & AMX_INT8 != 0
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| permitted() && __cpuid_count(7, 0).edx & AMX_INT8 != 0)
 }
 
 /// Registers 0 to 3 hold sums, 4 and 5 runs of 16 rows of activations, 6 and 7 runs of a panel.

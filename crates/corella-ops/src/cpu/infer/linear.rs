@@ -11,7 +11,7 @@ use super::activations::Activations;
 use super::brain;
 use super::kernel::{Integers, Side, Step};
 use super::layout::{BLOCK, COLUMNS, Layout, PAIR, UNIT, VECTOR};
-use super::tiles::{Cut, Tiles, Unit};
+use super::tiles::{Tile, Tiles, Unit, cut};
 use super::weight::Weight;
 use super::{ahead, float, shares};
 use crate::contract_infer::Store;
@@ -141,7 +141,7 @@ impl Call<'_> {
         rows: std::ops::Range<usize>,
         next: [*const u8; PAIR],
     ) {
-        let columns = Columns { numbers, cols: part.w.cols, pair: part.w.pair(pair), next };
+        let columns = Columns::new(numbers, part.w.cols, part.w.pair(pair), next);
         let whole = numbers.tiles.map_or(1, Tiles::whole);
         let mut sums = Scratch::new(rows.len().next_multiple_of(whole) * COLUMNS);
         sums.fill(0.0);
@@ -216,11 +216,23 @@ struct Columns<'a> {
     /// C.
     cols: usize,
     pair: &'a [u8],
+    /// Bytes of a panel, and of a unit.
+    panel_bytes: usize,
+    unit_bytes: usize,
     /// Panels that will probably be read next.
     next: [*const u8; PAIR],
 }
 
-impl Columns<'_> {
+impl<'a> Columns<'a> {
+    fn new(numbers: &'a Quantised<'a>, cols: usize, pair: &'a [u8], next: [*const u8; PAIR]) -> Columns<'a> {
+        let (panel_bytes, unit_bytes) = (numbers.layout.panel_bytes(cols), numbers.layout.unit_bytes(UNIT / BLOCK));
+        assert!(
+            pair.len() == PAIR * panel_bytes && numbers.x.units == Layout::units(cols),
+            "a pair of panels of {cols}"
+        );
+        Columns { numbers, cols, pair, panel_bytes, unit_bytes, next }
+    }
+
     /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
     fn step(&self, Unit { w, numbers }: Unit, u: usize, row: usize, count: usize, sums: &mut [f32]) -> Step {
         let Quantised { x, side, .. } = self.numbers;
@@ -241,28 +253,31 @@ impl Columns<'_> {
         }
     }
 
-    /// Unit `u` of each panel.
-    fn units(&self, u: usize) -> [&[u8]; PAIR] {
-        std::array::from_fn(|p| &self.pair[self.numbers.layout.unit_range(self.cols, u, p)])
+    /// Unit `u` of each panel. With one row, what is computed between two units is time in which no memory is asked for.
+    #[inline(always)]
+    fn units(&self, u: usize) -> [*const u8; PAIR] {
+        std::array::from_fn(|p| self.pair.as_ptr().wrapping_add(p * self.panel_bytes + u * self.unit_bytes))
     }
 
     /// Where the unit after unit `u` of each panel lies, which may be in the panels after these.
+    #[inline(always)]
     fn after(&self, u: usize) -> [*const u8; PAIR] {
-        if u + 1 < self.numbers.x.units { self.units(u + 1).map(<[u8]>::as_ptr) } else { self.next }
+        if u + 1 < self.numbers.x.units { self.units(u + 1) } else { self.next }
     }
 
     /// sums (rows, columns) += x\[rows\] · pair, reading the weights as they are stored.
     fn few_rows(&self, kernels: Integers, rows: std::ops::Range<usize>, sums: &mut [f32]) {
         let most = kernels.rows();
-        let cut = Cut::new(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(self.numbers.layout, n));
+        let tiles = cut(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(self.numbers.layout, n));
         for u in 0..self.numbers.x.units {
-            let w = Unit { w: self.units(u).map(<[u8]>::as_ptr), numbers: std::ptr::null() };
-            for (first, count, kernel) in cut.tiles() {
+            let w = Unit { w: self.units(u), numbers: std::ptr::null() };
+            for &Tile { first, count, kernel } in &tiles {
                 let mut step = self.step(w, u, rows.start + first, count, &mut sums[first * COLUMNS..]);
                 if first == 0 {
                     step.ahead = self.after(u);
                 }
-                // SAFETY: the unit of both panels, rows and sums as `step` checked; the path's features were detected.
+                // SAFETY: the unit of both panels (`new` compared the pair with the units), rows and sums as `step` checked; the
+                // path's features were detected.
                 unsafe { kernel(&step) };
             }
         }
@@ -274,14 +289,16 @@ impl Columns<'_> {
         let (layout, units) = (self.numbers.layout, self.numbers.x.units);
         let mut space = Scratch::<u8>::new(tiles.space());
         let whole = rows.len().next_multiple_of(tiles.whole());
-        let cut = Cut::new(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n));
+        let cut = cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n));
         // The next unit's bytes, cut among all tiles.
         let ahead_step = layout.unit_bytes(UNIT / BLOCK).div_ceil((tiles.asks() * tiles.count(whole)).max(1));
         tiles.begin(layout);
         for u in 0..units {
             let after = self.after(u);
-            let unit = tiles.unpack(layout, self.units(u), after, &mut space, Layout::blocks(self.cols, u));
-            for (i, (first, count, kernel)) in cut.tiles().enumerate() {
+            let blocks = Layout::blocks(self.cols, u);
+            let unit = std::array::from_fn(|p| &self.pair[layout.unit_range(self.cols, u, p)]);
+            let unit = tiles.unpack(layout, unit, after, &mut space, blocks);
+            for (i, &Tile { first, count, kernel }) in cut.iter().enumerate() {
                 let row = rows.start + first;
                 if u + 1 == units {
                     (row..(row + count).min(rows.end)).for_each(&ask);

@@ -215,26 +215,25 @@ impl Tiles {
     }
 }
 
-/// Rows in tiles whose lengths differ by one at most, with the kernels of both lengths.
-pub struct Cut {
-    rows: usize,
-    tiles: usize,
-    short: usize,
-    kernels: [Kernel; 2],
+/// Rows of a tile, from which on, and their kernel.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    /// The first row.
+    pub first: usize,
+    /// Rows.
+    pub count: usize,
+    /// The kernel of so many.
+    pub kernel: Kernel,
 }
 
-impl Cut {
-    /// `rows` rows in `tiles` tiles of at most `most`; `kernel` knows the kernel of a number of rows.
-    pub fn new(rows: usize, tiles: usize, most: usize, kernel: impl Fn(usize) -> Kernel) -> Cut {
-        let short = rows / tiles;
-        Cut { rows, tiles, short, kernels: [kernel(short), kernel((short + 1).min(most))] }
-    }
-
-    /// First row, rows and kernel of each tile.
-    pub fn tiles(&self) -> impl Iterator<Item = (usize, usize, Kernel)> {
-        (0..self.tiles).map(|i| {
-            let (first, end) = (self.rows * i / self.tiles, self.rows * (i + 1) / self.tiles);
-            (first, end - first, self.kernels[end - first - self.short])
-        })
-    }
+/// `rows` rows in `tiles` tiles of at most `most`, whose lengths differ by one at most; `kernel` knows the kernel of a number of
+/// rows.
+pub fn cut(rows: usize, tiles: usize, most: usize, kernel: impl Fn(usize) -> Kernel) -> Vec<Tile> {
+    let short = rows / tiles;
+    let kernels = [kernel(short), kernel((short + 1).min(most))];
+    let tile = |i: usize| {
+        let (first, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+        Tile { first, count: end - first, kernel: kernels[end - first - short] }
+    };
+    (0..tiles).map(tile).collect()
 }

@@ -183,20 +183,22 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
         );
     }
     for batch in BATCHES {
-        let mut steps: Vec<f64> = Vec::new();
+        let (mut steps, mut rates): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+        let bound = Bound::Memory(sizes.bytes);
         for repeat in 0..bench.repeat.clamp(1, 3) {
             let prompts = (0..batch).map(|i| request(ids(1000 + i, given), decoded, 1000 * (repeat + 1) + i));
+            let before = bench.peak_now(bound);
             steps.push(step_seconds(&handle, prompts.collect())?);
+            rates.push(before.max(bench.peak_now(bound)));
         }
         let step = median(&mut steps);
-        let text = format!("{batch} × {decoded} tokens");
         bench.row(
             &format!("decode {name}"),
-            text,
-            Bound::Memory(sizes.bytes),
+            format!("{batch} × {decoded} tokens"),
+            bound,
             "bytes of all weights per step",
             step,
-            None,
+            Some(step * median(&mut rates)),
         );
         bench.tokens(batch as f64 / step);
     }

@@ -10,7 +10,7 @@ use super::{Bench, Bound};
 use crate::error::Result;
 
 /// Bytes of weights that are read in turn, so that they come from memory as in a model.
-const WEIGHTS: usize = 256 << 20;
+const WEIGHTS: usize = 512 << 20;
 /// Widths of the layers, and rows that they meet: one token, small batches, a prompt.
 const SHAPES: [(usize, usize, &[usize]); 3] =
     [(4096, 4096, &[1, 8, 32, 512]), (2048, 2048, &[1, 8, 32]), (2048, 8192, &[1, 8, 32])];

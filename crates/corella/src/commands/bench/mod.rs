@@ -5,6 +5,7 @@ mod generate;
 mod infer;
 mod ops;
 mod prepare;
+mod processor;
 mod random_rows;
 mod sampler;
 mod train;
@@ -13,12 +14,10 @@ use std::time::Instant;
 
 use corella_ops::cases::differences;
 use corella_ops::cpu::Cpu;
-use corella_ops::cpu::probe::{
-    Ceilings, bf16_now, ceilings, f32_now, f32_products_now, int8_now, read_now, traffic_now,
-};
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
+use self::processor::Processor;
 use crate::cli::{BenchArgs, BenchWhat, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, processor};
@@ -73,19 +72,13 @@ impl Bound {
         }
     }
 
-    /// Whether arithmetic bounds, not memory.
-    fn computes(self) -> bool {
-        !matches!(self, Bound::Memory(_) | Bound::Traffic(_))
-    }
-}
-
-/// The processor's rate of this moment of what computes a bound; irrelevant where memory bounds.
-fn peak_now(cpu: &Cpu, bound: Bound) -> f64 {
-    match bound {
-        Bound::Compute(Dtype::Bf16, _) | Bound::Products(Dtype::Bf16, _) => bf16_now(cpu),
-        Bound::Products(Dtype::F32, _) => f32_products_now(cpu),
-        Bound::Integers(_) => int8_now(cpu).unwrap_or_else(|| f32_now(cpu)),
-        _ => f32_now(cpu),
+    /// What the processor's rates are stated in.
+    fn unit(self) -> &'static str {
+        match self {
+            Bound::Compute(..) | Bound::Products(..) => "GFLOP/s",
+            Bound::Integers(_) => "GOP/s",
+            Bound::Memory(_) | Bound::Traffic(_) => "GB/s",
+        }
     }
 }
 
@@ -141,7 +134,7 @@ struct CeilingsOut {
 
 /// What does the work, with what it can do at most.
 enum Device {
-    Processor(Ceilings),
+    Processor(Processor),
     Card(card::OnCard),
 }
 
@@ -158,21 +151,14 @@ impl Device {
                 return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
             }
         }
-        Ok(Device::Processor(ceilings(cpu)))
+        Ok(Device::Processor(Processor::of(cpu)))
     }
 
     /// As people read it.
     fn sentence(&self, cpu: &Cpu) -> String {
         match self {
             Device::Card(card) => card.sentence(),
-            Device::Processor(ceilings) => format!(
-                "{}, {} threads: at most {:.0} GFLOP/s in f32, {} in bf16, {:.1} GB/s from memory",
-                cpu.name(),
-                cpu.threads(),
-                ceilings.f32_gflops,
-                ceilings.bf16_gflops.map_or("as many".to_owned(), |rate| format!("{rate:.0}")),
-                ceilings.read_gbs
-            ),
+            Device::Processor(processor) => processor.sentence(cpu),
         }
     }
 
@@ -183,21 +169,17 @@ impl Device {
                 let card = card.again(common)?;
                 (card.backend.clone(), card.ceilings())
             }
-            Device::Processor(first) => {
-                let again = ceilings(cpu);
-                let out = CeilingsOut {
-                    f32_gflops: first.f32_gflops.max(again.f32_gflops),
-                    bf16_gflops: first.bf16_gflops.into_iter().chain(again.bf16_gflops).reduce(f64::max),
-                    int8_gops: first.int8_gops.into_iter().chain(again.int8_gops).reduce(f64::max),
-                    read_gbs: first.read_gbs.max(again.read_gbs),
-                    copy_gbs: None,
-                    upload_gbs: None,
-                    download_gbs: None,
-                    datasheet: None,
-                };
-                (cpu.name(), out)
-            }
+            Device::Processor(processor) => (cpu.name(), processor.again(cpu)),
         })
+    }
+
+    /// The processor's rate of this moment, as [`Processor::now`]; NaN where a card does the work, whose rate is measured
+    /// before and after all of it.
+    fn now(&mut self, cpu: &Cpu, bound: Bound) -> f64 {
+        match self {
+            Device::Processor(processor) => processor.now(cpu, bound),
+            Device::Card(_) => f64::NAN,
+        }
     }
 }
 
@@ -261,8 +243,8 @@ fn formats(args: &BenchArgs, body: impl FnMut(Dtype) -> Result<()>) -> Result<()
 }
 
 impl Bench {
-    /// Times `body` `repeat` times after a warm-up, and adds a row with the medians. What computing bounds is compared
-    /// with the rate that the machine has right before and after each repetition.
+    /// Times `body` `repeat` times after a warm-up, and adds a row with the medians. It is compared with the rate that the
+    /// machine has right before and after each repetition.
     pub fn time(&mut self, name: &str, shape: String, bound: Bound, formula: &'static str, mut body: impl FnMut(&Cpu)) {
         if !self.wants(name) {
             return;
@@ -270,11 +252,11 @@ impl Bench {
         body(&self.cpu);
         let mut runs: Vec<(f64, f64)> = (0..self.repeat)
             .map(|_| {
-                let before = peak_now(&self.cpu, bound);
+                let before = self.device.now(&self.cpu, bound);
                 let start = Instant::now();
                 body(&self.cpu);
                 let seconds = start.elapsed().as_secs_f64();
-                (seconds, before.max(peak_now(&self.cpu, bound)))
+                (seconds, before.max(self.device.now(&self.cpu, bound)))
             })
             .collect();
         runs.sort_by(|a, b| (a.0 * a.1).total_cmp(&(b.0 * b.1)));
@@ -288,16 +270,13 @@ impl Bench {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
-    /// The processor's rate of this moment; 0 where a card does the work, whose rate is measured before and after all of it.
-    pub fn peak_now(&self, bound: Bound) -> f64 {
-        match self.device {
-            Device::Processor(_) => peak_now(&self.cpu, bound),
-            Device::Card(_) => 0.0,
-        }
+    /// See [`Device::now`].
+    pub fn peak_now(&mut self, bound: Bound) -> f64 {
+        self.device.now(&self.cpu, bound)
     }
 
-    /// Adds a row for a measured time; `peak` is what could have been computed in that time, in 10⁹ operations, where
-    /// that was measured beside it.
+    /// Adds a row for a measured time; `possible` is what could have been computed or moved in that time, in 10⁹ operations
+    /// or bytes, where that was measured beside it.
     pub fn row(
         &mut self,
         name: &str,
@@ -305,21 +284,17 @@ impl Bench {
         bound: Bound,
         formula: &'static str,
         seconds: f64,
-        peak: Option<f64>,
+        possible: Option<f64>,
     ) {
-        let count = bound.count();
+        let value = bound.count() / seconds / 1e9;
         let (unit, ceiling, datasheet) = match &self.device {
             Device::Card(card) => card.ceiling(bound),
-            Device::Processor(ceilings) => {
-                let (unit, ceiling) = self.processor_ceiling(ceilings, bound);
-                (unit, ceiling, None)
+            Device::Processor(processor) => {
+                let ceiling = possible.map_or_else(|| processor.ceiling(bound), |possible| possible / seconds);
+                (bound.unit(), ceiling, None)
             }
         };
-        let value = count / seconds / 1e9;
-        let percent_of_ceiling = match (bound.computes(), peak.filter(|peak| *peak > 0.0)) {
-            (true, Some(peak)) => 100.0 * count / 1e9 / peak,
-            _ => 100.0 * value / ceiling,
-        };
+        let percent_of_ceiling = 100.0 * value / ceiling;
         let percent_of_datasheet = datasheet.map(|datasheet| 100.0 * value / datasheet);
         if !self.quiet {
             let datasheet =
@@ -340,20 +315,6 @@ impl Bench {
             formula,
             tokens_per_second: None,
         });
-    }
-
-    /// Unit and ceiling of a bound on the processor.
-    fn processor_ceiling(&self, ceilings: &Ceilings, bound: Bound) -> (&'static str, f64) {
-        match bound {
-            Bound::Compute(dtype, _) | Bound::Products(dtype, _) => {
-                let bf16 = ceilings.bf16_gflops.filter(|_| dtype == Dtype::Bf16);
-                ("GFLOP/s", bf16.unwrap_or(ceilings.f32_gflops))
-            }
-            Bound::Integers(_) => ("GOP/s", ceilings.int8_gops.unwrap_or(ceilings.f32_gflops)),
-            // As fast as this machine reads so much right now: from memory, or from a cache that it fits into.
-            Bound::Memory(bytes) => ("GB/s", ceilings.read_gbs.max(read_now(&self.cpu, bytes as usize))),
-            Bound::Traffic(bytes) => ("GB/s", ceilings.read_gbs.max(traffic_now(&self.cpu, bytes as usize))),
-        }
     }
 
     /// States the last row in tokens per second too.
