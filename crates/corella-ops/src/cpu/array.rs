@@ -27,8 +27,10 @@ struct Line;
 
 /// Bytes of a cache line.
 const LINE: usize = align_of::<Line>();
-/// Bytes of a huge page; arrays of this size and above are made of them where the system allows.
+/// Bytes of a huge page.
 pub const HUGE_PAGE: usize = 2 << 20;
+/// Arrays of this size and above lie in huge pages where the system allows.
+const LARGE: usize = 256 << 10;
 /// What memory is given back in: a multiple of every system's page.
 const SMALL_PAGE: usize = 1 << 16;
 
@@ -50,13 +52,13 @@ unsafe impl<T: Element> Send for Array<T> {}
 unsafe impl<T: Element> Sync for Array<T> {}
 
 fn layout(bytes: usize) -> Option<Layout> {
-    Layout::from_size_align(bytes, if bytes < HUGE_PAGE { LINE } else { HUGE_PAGE }).ok()
+    Layout::from_size_align(bytes, if bytes < LARGE { LINE } else { HUGE_PAGE }).ok()
 }
 
 /// Memory for an array of `bytes` bytes, all zero.
 fn take(bytes: usize) -> Option<NonNull<u8>> {
     #[cfg(target_os = "linux")]
-    if bytes >= HUGE_PAGE {
+    if bytes >= LARGE {
         return super::mapped::take(bytes);
     }
     // SAFETY: arrays without numbers take no memory: the layout is not empty.
@@ -67,7 +69,7 @@ fn take(bytes: usize) -> Option<NonNull<u8>> {
 /// `start` comes from [`take`] with the same `bytes`, and is not used again.
 unsafe fn give(start: NonNull<u8>, bytes: usize) {
     #[cfg(target_os = "linux")]
-    if bytes >= HUGE_PAGE {
+    if bytes >= LARGE {
         // SAFETY: the range was taken for this array (the caller's promise).
         return unsafe { super::mapped::give(start, bytes) };
     }
@@ -99,7 +101,7 @@ impl<T: Element> Array<T> {
             return Ok(Array::EMPTY);
         }
         let bytes = len.checked_mul(size_of::<T>()).ok_or(NoMemory)?;
-        let whole = if bytes < HUGE_PAGE { LINE } else { SMALL_PAGE };
+        let whole = if bytes < LARGE { LINE } else { SMALL_PAGE };
         let bytes = bytes.checked_next_multiple_of(whole).ok_or(NoMemory)?;
         let start = take(bytes).ok_or(NoMemory)?;
         Ok(Array { start: start.cast(), len, bytes, owns: PhantomData })

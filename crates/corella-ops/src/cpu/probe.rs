@@ -52,7 +52,7 @@ pub fn ceilings(cpu: &Cpu, memory: &Memory) -> Ceilings {
         }
     }
     let int8_gops = (0..REPEAT).filter_map(|_| int8_now(cpu)).reduce(f64::max);
-    let read_gbs = (0..REPEAT).map(|_| memory.read_now(cpu, MEMORY_BYTES)).fold(0.0, f64::max);
+    let read_gbs = (0..REPEAT).flat_map(|_| memory.read_now(cpu, MEMORY_BYTES)).fold(0.0, f64::max);
     Ceilings { f32_gflops, bf16_gflops, int8_gops, read_gbs }
 }
 
@@ -68,11 +68,11 @@ impl Memory {
         Memory(data)
     }
 
-    /// The rate of this moment, in 10⁹ bytes per second, at which this many bytes are read again, at most
-    /// [`MEMORY_BYTES`]: what fits into a cache comes from there.
-    pub fn read_now(&self, cpu: &Cpu, bytes: usize) -> f64 {
+    /// The rates of this moment, in 10⁹ bytes per second, at which this many bytes are read again in several ways, at most
+    /// 512 MiB: what fits into a cache comes from there.
+    pub fn read_now(&self, cpu: &Cpu, bytes: usize) -> Vec<f64> {
         let blocks = blocks(bytes);
-        PATTERNS.iter().fold(0.0, |best, pattern| {
+        let timed = |pattern: &Pattern| {
             let start = Instant::now();
             let mut sums = vec![0.0; blocks];
             let cells = SharedMut::new(&mut sums);
@@ -83,13 +83,14 @@ impl Memory {
                 cell[0] = read(cpu.path, part, pattern.streams, pattern.ahead);
             });
             black_box(&sums);
-            best.max(rate(blocks * BLOCK_BYTES, start))
-        })
+            rate(blocks * BLOCK_BYTES, start)
+        };
+        PATTERNS.iter().map(timed).collect()
     }
 
-    /// As [`Memory::read_now`] for what reads and writes: the better of reading, and of writing past the caches.
-    pub fn traffic_now(&mut self, cpu: &Cpu, bytes: usize) -> f64 {
-        let (blocks, reading) = (blocks(bytes), self.read_now(cpu, bytes));
+    /// As [`Memory::read_now`] for what reads and writes: reading, and writing past the caches.
+    pub fn traffic_now(&mut self, cpu: &Cpu, bytes: usize) -> Vec<f64> {
+        let (blocks, mut rates) = (blocks(bytes), self.read_now(cpu, bytes));
         let start = Instant::now();
         let parts = SharedMut::new(&mut self.0);
         cpu.pool.run(blocks, &|block| {
@@ -97,7 +98,8 @@ impl Memory {
             write(cpu.path, unsafe { parts.part(block * BLOCK_BYTES / 4, BLOCK_BYTES / 4) });
         });
         black_box(&self.0);
-        reading.max(rate(blocks * BLOCK_BYTES, start))
+        rates.push(rate(blocks * BLOCK_BYTES, start));
+        rates
     }
 }
 

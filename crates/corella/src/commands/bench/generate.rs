@@ -11,8 +11,9 @@ use corella_model::{KvKind, Source, StepOptions};
 use corella_ops::cpu::Cpu;
 use corella_ops::{Dtype, WeightFormat};
 
+use super::processor::Beside;
 use super::random_rows::RandomRows;
-use super::{Bench, Bound, Loaded, train};
+use super::{Bench, Bound, Loaded, median, train};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::open_any;
@@ -24,6 +25,10 @@ const BATCHES: [usize; 3] = [1, 8, 32];
 /// Tokens that each of them is given, and decodes.
 const GIVEN: usize = 16;
 const DECODED: usize = 64;
+/// Tokens of a prompt that are prefilled at once, at most.
+const CHUNK: usize = 2048;
+/// From so many tokens on, decoding after the prompt is timed as well.
+const LONG: usize = 1024;
 
 /// A model to measure.
 struct Subject {
@@ -137,7 +142,7 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
         kv_tokens: context + most * (given + decoded + corella_model::step_options::PAGE_TOKENS),
         kv_kind: KvKind::F16,
         max_seqs: most,
-        max_batch_tokens: prompt.max(2 * most),
+        max_batch_tokens: prompt.clamp(2 * most, CHUNK),
         max_logit_rows: most,
     };
     let (name, vocab_size) = (subject.name.clone(), sizes.vocab_size);
@@ -150,8 +155,11 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
         (0..len).map(|i| ((seed * 31 + i) * 7919 % vocab_size) as u32).collect()
     };
 
-    let mut seconds: Vec<f64> = Vec::new();
+    let operations = 2.0 * (sizes.products * prompt as f64 + sizes.head);
+    let compute = sizes.bound(&bench.cpu, operations);
+    let (mut seconds, mut beside): (Vec<f64>, Beside) = (Vec::new(), Beside::default());
     for repeat in 0..=bench.repeat {
+        bench.look(&mut beside, compute);
         let params = request(ids(repeat, prompt), 1, repeat);
         let start = Instant::now();
         let done = handle.complete(handle.check(params)?)?;
@@ -159,19 +167,18 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
             return Err(Failure::new(error));
         }
         seconds.push(start.elapsed().as_secs_f64());
+        bench.look(&mut beside, compute);
     }
     // The first run touches the memory for the first time.
     let very_first = seconds.remove(0);
     let first = median(&mut seconds);
-    let operations = 2.0 * (sizes.products * prompt as f64 + sizes.head);
-    let compute = sizes.bound(&bench.cpu, operations);
     bench.row(
         &format!("prefill {name}"),
         format!("{prompt} tokens"),
         compute,
         "2·N per token, 2·V·C once",
         first,
-        None,
+        &beside,
     );
     bench.tokens(prompt as f64 / first);
     if !common.json {
@@ -182,25 +189,30 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
             very_first * 1e3
         );
     }
+    let mut decode =
+        |shape: String, bytes: f64, formula, batch: usize, prompt: &dyn Fn(usize) -> Vec<u32>| -> Result<()> {
+            let (mut steps, mut beside): (Vec<f64>, Beside) = (Vec::new(), Beside::default());
+            let bound = Bound::Memory(bytes);
+            for repeat in 0..bench.repeat.clamp(1, 3) {
+                let prompts = (0..batch).map(|i| request(prompt(i), decoded, 1000 * (repeat + 1) + i));
+                bench.look(&mut beside, bound);
+                steps.push(step_seconds(&handle, prompts.collect())?);
+                bench.look(&mut beside, bound);
+            }
+            let step = median(&mut steps);
+            bench.row(&format!("decode {name}"), shape, bound, formula, step, &beside);
+            bench.tokens(batch as f64 / step);
+            Ok(())
+        };
     for batch in BATCHES {
-        let (mut steps, mut rates): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
-        let bound = Bound::Memory(sizes.bytes);
-        for repeat in 0..bench.repeat.clamp(1, 3) {
-            let prompts = (0..batch).map(|i| request(ids(1000 + i, given), decoded, 1000 * (repeat + 1) + i));
-            let before = bench.peak_now(bound);
-            steps.push(step_seconds(&handle, prompts.collect())?);
-            rates.push(before.max(bench.peak_now(bound)));
-        }
-        let step = median(&mut steps);
-        bench.row(
-            &format!("decode {name}"),
-            format!("{batch} × {decoded} tokens"),
-            bound,
-            "bytes of all weights per step",
-            step,
-            Some(step * median(&mut rates)),
-        );
-        bench.tokens(batch as f64 / step);
+        let shape = format!("{batch} × {decoded} tokens");
+        decode(shape, sizes.bytes, "bytes of all weights per step", batch, &|i| ids(1000 + i, given))?;
+    }
+    if prompt >= LONG {
+        let position = handle.model().page_bytes as f64 / corella_model::step_options::PAGE_TOKENS as f64;
+        let bytes = sizes.bytes + position * (prompt + decoded / 2) as f64;
+        let shape = format!("{decoded} tokens after {prompt}");
+        decode(shape, bytes, "bytes of all weights, keys and values per step", 1, &|_| ids(1000, prompt))?;
     }
     let kv_bytes = handle.model().pages as f64 * handle.model().page_bytes as f64;
     if !common.json {
@@ -272,9 +284,4 @@ fn step_seconds(handle: &EngineHandle, requests: Vec<RequestParams>) -> Result<f
         }
         _ => Err(Failure::new("the sequences never decoded together")),
     }
-}
-
-fn median(seconds: &mut [f64]) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
 }

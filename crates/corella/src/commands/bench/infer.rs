@@ -74,25 +74,37 @@ fn linear(bench: &mut Bench, format: WeightFormat, c: usize, oc: usize, rows: &[
     Ok(())
 }
 
-/// One token after 8,191 others.
+/// One token after 8,191 others, in as many layers as it takes to leave the caches.
 fn decode(bench: &mut Bench, kind: KvKind) -> Result<()> {
+    let name = format!("attention {}", kind.name());
+    if !bench.wants(&name) {
+        return Ok(());
+    }
     let len = 8192;
     let table: Vec<u32> = (0..(len / PAGE) as u32).collect();
     let dims = KvPagesDims { pages: table.len(), page_len: PAGE, nkv: HEADS.nkv, hs: HEADS.hs, kind };
-    let mut pages = bench.cpu.kv_pages(dims)?;
     let (qkv, mut out) = (buf(&bench.cpu, PAGE * HEADS.qkv())?, buf(&bench.cpu, PAGE * HEADS.nh * HEADS.hs)?);
+    let bytes = 2 * len * HEADS.nkv * kind.bytes(HEADS.hs);
+    let mut layers = Vec::new();
     // Every page is filled as if it were a sequence of its own: memory that was never written would not be read either.
     let rows: Vec<RowAt> = (0..PAGE as u32).map(|position| RowAt { sequence: 0, position }).collect();
-    for page in table.chunks(1) {
-        let batch = bench.cpu.batch(BatchPlan { rows: &rows, tables: &[page], page_len: PAGE, frequencies: &[] })?;
-        bench.cpu.attention_paged(&mut out, &mut pages, &qkv, &batch, HEADS);
+    for _ in 0..WEIGHTS.div_ceil(bytes) {
+        let mut pages = bench.cpu.kv_pages(dims)?;
+        for page in table.chunks(1) {
+            let batch =
+                bench.cpu.batch(BatchPlan { rows: &rows, tables: &[page], page_len: PAGE, frequencies: &[] })?;
+            bench.cpu.attention_paged(&mut out, &mut pages, &qkv, &batch, HEADS);
+        }
+        layers.push(pages);
     }
     let rows = [RowAt { sequence: 0, position: len as u32 - 1 }];
     let batch = bench.cpu.batch(BatchPlan { rows: &rows, tables: &[&table], page_len: PAGE, frequencies: &[] })?;
-    let bytes = (2 * len * HEADS.nkv * kind.bytes(HEADS.hs)) as f64;
-    let name = format!("attention {}", kind.name());
-    bench.time(&name, format!("1 query, {len} keys"), Bound::Memory(bytes), "bytes of keys and values", |ops| {
-        ops.attention_paged(&mut out, &mut pages, &qkv, &batch, HEADS);
+    let bound = Bound::Memory((layers.len() * bytes) as f64);
+    let shape = format!("{} × 1 query, {len} keys", layers.len());
+    bench.time(&name, shape, bound, "bytes of keys and values", |ops| {
+        for pages in &mut layers {
+            ops.attention_paged(&mut out, pages, &qkv, &batch, HEADS);
+        }
     });
     Ok(())
 }

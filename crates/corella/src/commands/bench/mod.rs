@@ -17,7 +17,7 @@ use corella_ops::cpu::Cpu;
 use corella_ops::{Dtype, OpsTrain};
 use serde::Serialize;
 
-use self::processor::Processor;
+use self::processor::{Beside, Processor};
 use crate::cli::{BenchArgs, BenchWhat, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, processor};
@@ -36,6 +36,9 @@ pub struct Row {
     pub unit: &'static str,
     /// Part of the ceiling that bounds it.
     pub percent_of_ceiling: f64,
+    /// Whether the machine cannot be that fast.
+    #[serde(skip)]
+    impossible: bool,
     /// Part of what a card's datasheet states; of an update in bf16 this is its MFU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percent_of_datasheet: Option<f64>,
@@ -173,12 +176,12 @@ impl Device {
         })
     }
 
-    /// The processor's rate of this moment, as [`Processor::now`]; NaN where a card does the work, whose rate is measured
+    /// The processor's rates of this moment, as [`Processor::now`]; none where a card does the work, whose rate is measured
     /// before and after all of it.
-    fn now(&mut self, cpu: &Cpu, bound: Bound) -> f64 {
+    fn now(&mut self, cpu: &Cpu, bound: Bound) -> Vec<f64> {
         match self {
             Device::Processor(processor) => processor.now(cpu, bound),
-            Device::Card(_) => f64::NAN,
+            Device::Card(_) => Vec::new(),
         }
     }
 }
@@ -227,7 +230,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         peak_memory_bytes: peak_memory(),
     };
     println!("{}", serde_json::to_string(&document)?);
-    if let Some(row) = document.results.iter().find(|r| r.percent_of_ceiling > 100.0) {
+    if let Some(row) = document.results.iter().find(|row| row.impossible) {
         return Err(Failure::new(format!(
             "{} {} is at {:.0} % of the ceiling: the probe is too weak, or the machine was busy while it ran",
             row.name, row.shape, row.percent_of_ceiling
@@ -242,27 +245,32 @@ fn formats(args: &BenchArgs, body: impl FnMut(Dtype) -> Result<()>) -> Result<()
     Dtype::ALL.into_iter().filter(|dtype| args.dtype.is_none_or(|only| only == *dtype)).try_for_each(body)
 }
 
+/// The value in the middle.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 impl Bench {
-    /// Times `body` `repeat` times after a warm-up, and adds a row with the medians. It is compared with the rate that the
-    /// machine has right before and after each repetition.
+    /// Times `body` `repeat` times after a warm-up, and adds a row with the medians, of the rates that the machine has before
+    /// and after each repetition too.
     pub fn time(&mut self, name: &str, shape: String, bound: Bound, formula: &'static str, mut body: impl FnMut(&Cpu)) {
         if !self.wants(name) {
             return;
         }
         body(&self.cpu);
-        let mut runs: Vec<(f64, f64)> = (0..self.repeat)
+        let mut beside = Beside::default();
+        self.look(&mut beside, bound);
+        let mut runs: Vec<f64> = (0..self.repeat)
             .map(|_| {
-                let before = self.device.now(&self.cpu, bound);
                 let start = Instant::now();
                 body(&self.cpu);
                 let seconds = start.elapsed().as_secs_f64();
-                (seconds, before.max(self.device.now(&self.cpu, bound)))
+                self.look(&mut beside, bound);
+                seconds
             })
             .collect();
-        runs.sort_by(|a, b| (a.0 * a.1).total_cmp(&(b.0 * b.1)));
-        let cycles = runs[runs.len() / 2];
-        runs.sort_by(|a, b| a.0.total_cmp(&b.0));
-        self.row(name, shape, bound, formula, runs[runs.len() / 2].0, Some(cycles.0 * cycles.1));
+        self.row(name, shape, bound, formula, median(&mut runs), &beside);
     }
 
     /// Whether rows of this name were asked for.
@@ -270,13 +278,12 @@ impl Bench {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
-    /// See [`Device::now`].
-    pub fn peak_now(&mut self, bound: Bound) -> f64 {
-        self.device.now(&self.cpu, bound)
+    /// Measures what bounds, at this moment.
+    pub fn look(&mut self, beside: &mut Beside, bound: Bound) {
+        beside.add(self.device.now(&self.cpu, bound));
     }
 
-    /// Adds a row for a measured time; `possible` is what could have been computed or moved in that time, in 10⁹ operations
-    /// or bytes, where that was measured beside it.
+    /// Adds a row for a measured time; `beside` is what the processor did at most meanwhile.
     pub fn row(
         &mut self,
         name: &str,
@@ -284,17 +291,18 @@ impl Bench {
         bound: Bound,
         formula: &'static str,
         seconds: f64,
-        possible: Option<f64>,
+        beside: &Beside,
     ) {
         let value = bound.count() / seconds / 1e9;
         let (unit, ceiling, datasheet) = match &self.device {
             Device::Card(card) => card.ceiling(bound),
             Device::Processor(processor) => {
-                let ceiling = possible.map_or_else(|| processor.ceiling(bound), |possible| possible / seconds);
-                (bound.unit(), ceiling, None)
+                (bound.unit(), beside.usual().unwrap_or_else(|| processor.ceiling(bound)), None)
             }
         };
         let percent_of_ceiling = 100.0 * value / ceiling;
+        // More than was ever measured beside it: not noise.
+        let impossible = value > beside.most().unwrap_or(ceiling);
         let percent_of_datasheet = datasheet.map(|datasheet| 100.0 * value / datasheet);
         if !self.quiet {
             let datasheet =
@@ -310,6 +318,7 @@ impl Bench {
             value,
             unit,
             percent_of_ceiling,
+            impossible,
             percent_of_datasheet,
             ms: seconds * 1e3,
             formula,

@@ -4,7 +4,7 @@ use corella_ops::cpu::Cpu;
 use corella_ops::cpu::probe::{Ceilings, Memory, bf16_now, ceilings, f32_now, f32_products_now, int8_now};
 use corella_ops::{Dtype, OpsTrain};
 
-use super::{Bound, CeilingsOut};
+use super::{Bound, CeilingsOut, median};
 
 /// The processor as a bench compares with it.
 pub struct Processor {
@@ -31,14 +31,14 @@ impl Processor {
         )
     }
 
-    /// The rate of this moment of what bounds, in 10⁹ operations or bytes per second: on a shared host it changes from second
-    /// to second.
-    pub fn now(&mut self, cpu: &Cpu, bound: Bound) -> f64 {
+    /// The rates of this moment of what bounds, in 10⁹ operations or bytes per second, one for each way of measuring: on a shared
+    /// host they change from second to second.
+    pub fn now(&mut self, cpu: &Cpu, bound: Bound) -> Vec<f64> {
         match bound {
-            Bound::Compute(Dtype::Bf16, _) | Bound::Products(Dtype::Bf16, _) => bf16_now(cpu),
-            Bound::Products(Dtype::F32, _) => f32_products_now(cpu),
-            Bound::Compute(Dtype::F32, _) => f32_now(cpu),
-            Bound::Integers(_) => int8_now(cpu).unwrap_or_else(|| f32_now(cpu)),
+            Bound::Compute(Dtype::Bf16, _) | Bound::Products(Dtype::Bf16, _) => vec![bf16_now(cpu)],
+            Bound::Products(Dtype::F32, _) => vec![f32_products_now(cpu)],
+            Bound::Compute(Dtype::F32, _) => vec![f32_now(cpu)],
+            Bound::Integers(_) => vec![int8_now(cpu).unwrap_or_else(|| f32_now(cpu))],
             // As fast as this machine reads so much: from memory, or from a cache that it fits into.
             Bound::Memory(bytes) => self.memory.get_or_insert_default().read_now(cpu, bytes as usize),
             Bound::Traffic(bytes) => self.memory.get_or_insert_default().traffic_now(cpu, bytes as usize),
@@ -69,5 +69,36 @@ impl Processor {
             download_gbs: None,
             datasheet: None,
         }
+    }
+}
+
+/// What the processor did beside the repetitions of a row.
+#[derive(Default)]
+pub struct Beside {
+    /// At each moment a rate for each way of measuring.
+    moments: Vec<Vec<f64>>,
+}
+
+impl Beside {
+    /// Adds what was measured at a moment.
+    pub fn add(&mut self, rates: Vec<f64>) {
+        self.moments.push(rates);
+    }
+
+    /// The median of one way of measuring.
+    fn usual_of(&self, way: usize) -> Option<f64> {
+        let mut rates: Vec<f64> = self.moments.iter().filter_map(|rates| rates.get(way).copied()).collect();
+        (!rates.is_empty()).then(|| median(&mut rates))
+    }
+
+    /// The median of the best way of measuring, as rows are medians. `None` where nothing was measured.
+    pub fn usual(&self) -> Option<f64> {
+        let ways = self.moments.iter().map(Vec::len).max().unwrap_or(0);
+        (0..ways).filter_map(|way| self.usual_of(way)).reduce(f64::max)
+    }
+
+    /// The best of all. `None` where nothing was measured.
+    pub fn most(&self) -> Option<f64> {
+        self.moments.iter().flatten().copied().reduce(f64::max)
     }
 }

@@ -6,8 +6,9 @@ use corella_model::gpt2::{Gpt2Config, Gpt2Train};
 use corella_model::{AdamW, BatchShape, Dtype, Recompute, TrainModel, Weights};
 use corella_ops::{OpsTrain, WeightFormat};
 
+use super::processor::Beside;
 use super::random_rows::RandomRows;
-use super::{Bench, Bound, card, formats};
+use super::{Bench, Bound, card, formats, median};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
@@ -107,21 +108,17 @@ fn updates<B: OpsTrain>(
     let n = batch.b * batch.t;
     let bound = Bound::Products(dtype, shape.operations(batch.t) * n as f64);
     let ids = shape.ids(n);
-    let mut runs = Vec::new();
+    let (mut runs, mut beside) = (Vec::new(), Beside::default());
     // An update waits for its norm, and so for the AdamW before it.
     for step in 1..=(bench.repeat + warm_up) as u64 {
-        let before = bench.peak_now(bound);
-        let seconds = update(&mut model, &ids, step);
-        runs.push((seconds, seconds * before.max(bench.peak_now(bound))));
+        bench.look(&mut beside, bound);
+        runs.push(update(&mut model, &ids, step));
+        bench.look(&mut beside, bound);
     }
-    runs.drain(..warm_up);
-    runs.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let peak = runs[runs.len() / 2].1;
-    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let median = runs[runs.len() / 2].0;
+    let median = median(&mut runs[warm_up..]);
     let text = format!("B {} T {}", batch.b, batch.t);
     let name = format!("train {} {}", shape.name, dtype.name());
-    bench.row(&name, text, bound, "6·N + 6·L·C·T per token", median, Some(peak));
+    bench.row(&name, text, bound, "6·N + 6·L·C·T per token", median, &beside);
     bench.tokens(n as f64 / median);
     Ok(())
 }
