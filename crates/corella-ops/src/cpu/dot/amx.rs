@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::kernel::{AHEAD, DotKernel};
+use super::kernel::{AHEAD, DotKernel, FewKernel};
 use crate::cpu::bf16::Bf16;
 
 /// Bits of CPUID leaf 7, register EDX.
@@ -78,20 +78,14 @@ fn load(config: &'static Config) {
     unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly)) };
 }
 
-/// Four tiles of sums, 32 × 32; two of A; two of B.
+/// Four tiles of sums, 32 × 32; two of A, whose numbers have `PARTS` parts; two of B.
 pub struct Amx<const PARTS: usize>;
 
-impl<const PARTS: usize> DotKernel for Amx<PARTS> {
+impl DotKernel for Amx<1> {
     const MR: usize = 32;
-    const PARTS: usize = PARTS;
 
     unsafe fn begin() {
         load(&CONFIG);
-    }
-
-    unsafe fn end() {
-        // SAFETY: tiles are this module's alone.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 
     #[inline]
@@ -129,15 +123,6 @@ impl<const PARTS: usize> DotKernel for Amx<PARTS> {
                 "tileloaddt1 tmm5, [{lower} + {row}*1]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                // The second parts of A, if it has two.
-                ".if {parts} == 2",
-                "tileloaddt1 tmm4, [{a} + {row}*1 + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloaddt1 tmm5, [{lower} + {row}*1 + 64]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                ".endif",
                 "add {a}, {step}",
                 "add {lower}, {step}",
                 "add {b}, 2048",
@@ -147,7 +132,6 @@ impl<const PARTS: usize> DotKernel for Amx<PARTS> {
                 "tilestored [{c} + {wide}*1 + 64], tmm1",
                 "tilestored [{c} + {wide}*1 + 2048], tmm2",
                 "tilestored [{c} + {wide}*1 + 2112], tmm3",
-                parts = const PARTS,
                 add = in(reg) usize::from(add),
                 n = inout(reg) steps => _,
                 a = inout(reg) a => _,
@@ -163,8 +147,16 @@ impl<const PARTS: usize> DotKernel for Amx<PARTS> {
             );
         }
     }
+}
 
+impl<const PARTS: usize> FewKernel for Amx<PARTS> {
+    const PARTS: usize = PARTS;
     const FEW: usize = 16;
+
+    unsafe fn end() {
+        // SAFETY: tiles are this module's alone.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
 
     unsafe fn begin_few(rows: usize) {
         load(&FEW[rows - 1]);

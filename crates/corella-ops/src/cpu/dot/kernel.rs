@@ -9,14 +9,42 @@ pub const NR: usize = 32;
 /// Numbers of k in a step; operands are padded with zeros to whole steps.
 pub const STEP: usize = 32;
 
-/// A micro-kernel.
-pub trait DotKernel {
-    /// Rows of a tile.
-    const MR: usize;
-
+/// A micro-kernel for a few rows.
+pub trait FewKernel {
     /// Numbers of A for each of B: 1, or 2 where a number of A is the sum of two, as [`super::split`] makes them. A step of A is then
     /// STEP upper parts and STEP lower ones.
     const PARTS: usize;
+
+    /// Most rows.
+    const FEW: usize;
+
+    /// Prepares the calling thread for [`FewKernel::few`] with 1 ≤ `rows` ≤ FEW.
+    ///
+    /// # Safety
+    /// The processor has the kernel's features and the process may use them.
+    unsafe fn begin_few(rows: usize) {
+        let _ = rows;
+    }
+
+    /// The sums of [`DotKernel::tile`], with its additions, for `rows` rows of A whose steps follow one another, against a
+    /// panel that is read once: what lies behind it is asked for from memory meanwhile. Of A in two parts the upper one comes first
+    /// in each step.
+    ///
+    /// # Safety
+    /// As of [`DotKernel::tile`], with [`FewKernel::begin_few`] for as many rows; `sums` has room for FEW rows.
+    unsafe fn few(rows: usize, steps: usize, a: *const Bf16, a_row: usize, b: *const Bf16, sums: *mut f32);
+
+    /// Undoes [`FewKernel::begin_few`] or [`DotKernel::begin`].
+    ///
+    /// # Safety
+    /// Follows a call of one of them on the same thread.
+    unsafe fn end() {}
+}
+
+/// A micro-kernel for tiles of rows.
+pub trait DotKernel: FewKernel {
+    /// Rows of a tile.
+    const MR: usize;
 
     /// Prepares the calling thread for [`DotKernel::tile`].
     ///
@@ -24,14 +52,8 @@ pub trait DotKernel {
     /// The processor has the kernel's features and the process may use them.
     unsafe fn begin() {}
 
-    /// Undoes [`DotKernel::begin`].
-    ///
-    /// # Safety
-    /// Follows a call of [`DotKernel::begin`] on the same thread.
-    unsafe fn end() {}
-
-    /// sums[i·NR + j] (=, += if `add`) Σ_k a[i][k] · b[k][j] for MR × NR sums and `steps` ≥ 1 steps of k, in their order,
-    /// where A has two parts the upper one first. Row i of step s of A begins at a + i·`a_row` + s·`a_step`; B is a packed panel (k/2, NR, 2).
+    /// sums[i·NR + j] (=, += if `add`) Σ_k a[i][k] · b[k][j] for MR × NR sums and `steps` ≥ 1 steps of k, in their order.
+    /// Row i of step s of A begins at a + i·`a_row` + s·`a_step`; B is a packed panel (k/2, NR, 2).
     ///
     /// # Safety
     /// [`DotKernel::begin`] was called on this thread; all of A and B that the formula names is there; `sums` holds MR·NR
@@ -45,27 +67,9 @@ pub trait DotKernel {
         sums: *mut f32,
         add: bool,
     );
-
-    /// Most rows of [`DotKernel::few`].
-    const FEW: usize;
-
-    /// As [`DotKernel::begin`] for [`DotKernel::few`] with 1 ≤ `rows` ≤ FEW.
-    ///
-    /// # Safety
-    /// As of [`DotKernel::begin`].
-    unsafe fn begin_few(rows: usize) {
-        let _ = rows;
-    }
-
-    /// The sums of [`DotKernel::tile`], with its additions, for `rows` rows of A whose steps follow one another, against a
-    /// panel that is read once: what lies behind it is asked for from memory meanwhile.
-    ///
-    /// # Safety
-    /// As of [`DotKernel::tile`], with [`DotKernel::begin_few`] for as many rows; `sums` has room for FEW rows.
-    unsafe fn few(rows: usize, steps: usize, a: *const Bf16, a_row: usize, b: *const Bf16, sums: *mut f32);
 }
 
-/// Bytes that [`DotKernel::few`] asks for a panel ahead.
+/// Bytes that [`FewKernel::few`] asks for a panel ahead.
 pub const AHEAD: usize = 2048;
 
 /// VDPBF16PS: 24 registers of sums, 2 of b and 1 of a of the 32 that there are. (12 registers of sums do not hide the
@@ -81,7 +85,6 @@ fn pairs(x: __m512i) -> __m512bh {
 
 impl DotKernel for Avx512Bf16 {
     const MR: usize = 12;
-    const PARTS: usize = 1;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
@@ -127,7 +130,10 @@ impl DotKernel for Avx512Bf16 {
             }
         }
     }
+}
 
+impl FewKernel for Avx512Bf16 {
+    const PARTS: usize = 1;
     const FEW: usize = 12;
 
     #[inline]
@@ -146,7 +152,7 @@ impl DotKernel for Avx512Bf16 {
     }
 }
 
-/// [`DotKernel::few`] of [`Avx512Bf16`] with registers for R rows.
+/// [`FewKernel::few`] of [`Avx512Bf16`] with registers for R rows.
 ///
 /// # Safety
 /// As there; `rows` ≤ R.

@@ -31,7 +31,7 @@ use super::path::Path;
 use super::scratch::Scratch;
 pub use amx::Amx;
 use finish::{Place, finish};
-pub use kernel::{Avx512Bf16, DotKernel, NR, STEP};
+pub use kernel::{Avx512Bf16, DotKernel, FewKernel, NR, STEP};
 
 /// Most rows of a task.
 const ROWS: usize = 256;
@@ -94,7 +94,7 @@ fn run<K: DotKernel, O: Number>(
 }
 
 /// A few rows, whole steps of k.
-fn few<K: DotKernel, O: Number>(
+fn few<K: FewKernel, O: Number>(
     workers: Workers<'_>,
     size: Size,
     a: Operand<'_, Bf16>,

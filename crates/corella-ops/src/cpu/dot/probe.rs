@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::hint::black_box;
 
 use super::amx::Amx;
-use super::kernel::{Avx512Bf16, DotKernel};
+use super::kernel::{Avx512Bf16, DotKernel, FewKernel};
 
 /// A kernel's bare instructions.
 pub trait Peak: DotKernel {

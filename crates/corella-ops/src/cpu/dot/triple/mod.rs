@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use super::amx::Amx;
 use super::finish::{Finish, Place, finish, settle};
-use super::kernel::{DotKernel, STEP};
+use super::kernel::{DotKernel, FewKernel, STEP};
 use super::prefetch;
 use crate::cpu::bf16::Bf16;
 use crate::cpu::blocks::Blocks;

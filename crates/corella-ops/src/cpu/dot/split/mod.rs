@@ -1,0 +1,157 @@
+//! Products of activations in f32 and weights in bfloat16 on tiles: an activation is the sum of two numbers in bfloat16, which
+//! keep 16 of its 24 bits.
+//!
+//! That is twice the tiles of A for each of B. A block of rows, for a stretch of k, stays in the second-level cache; panels of B
+//! come by, each asked for while the one before it meets the rows, and both are read from there, with the sums of the whole stretch
+//! in registers. Sums are kept between stretches: the order over k is that of a single row.
+
+mod kernel;
+mod rows;
+
+use std::ops::Range;
+
+pub use rows::SplitRows;
+
+use super::amx::Amx;
+use super::few;
+use super::finish::{Finish, Place, finish, settle};
+use super::kernel::{DotKernel, FewKernel, NR, STEP};
+use super::pack::Panels;
+use crate::cpu::bf16::{Bf16, Number};
+use crate::cpu::gemm::{Size, Workers};
+use crate::cpu::infer::shares;
+use crate::cpu::pack::Operand;
+use crate::cpu::path::Path;
+use crate::cpu::scratch::Scratch;
+use kernel::{A_STEP, MR, Soon, TILE, tile};
+
+/// Most rows of the kernel for few.
+const FEW: usize = Amx::<2>::FEW;
+/// Tiles of rows of a block, at most: 1 MiB of A for a stretch.
+const TILES: usize = 4;
+/// Steps of a stretch of k.
+const STRETCH: usize = 2048 / STEP;
+/// Panels of a task where k is one stretch: tasks of a block follow one another, so few are enough.
+const PANELS: usize = 4;
+/// Panels of a task where k is several, and the block comes anew for each: their sums stay in the second-level cache beside it.
+const PANELS_KEPT: usize = 16;
+
+impl Path {
+    /// Whether `split_product` runs.
+    pub fn has_split_product(self) -> bool {
+        self == Path::Amx
+    }
+}
+
+/// result (m, n) = Σ_k x[i, k] · b[j, k], then what `to` says. The path has it ([`Path::has_split_product`]).
+pub fn split_product(workers: Workers<'_>, path: Path, size: Size, x: &SplitRows, b: Panels<'_>, to: &Finish<'_, f32>) {
+    assert!(path.has_split_product(), "tiles");
+    let Size { m, n, .. } = size;
+    assert!(x.n == m && b.outer >= n && b.k == x.k, "packed operand of {}×{}", b.outer, b.k);
+    if m == 0 || n == 0 || x.k == 0 {
+        return;
+    }
+    if m <= FEW {
+        return few::<Amx<2>, f32>(workers, Size { k: x.k, ..size }, x.few(), b, to);
+    }
+    let (tiles, panels, steps) = (m.div_ceil(MR), n.div_ceil(NR), x.k / STEP);
+    let blocks = tiles.div_ceil(TILES);
+    let tall = tiles.div_ceil(blocks);
+    let wide = if steps <= STRETCH { PANELS } else { PANELS_KEPT };
+    let columns = panels.div_ceil(wide);
+    shares::run(workers, blocks * columns, &|task| {
+        let (row, column) = (task / columns * tall, task % columns * wide);
+        let block = Block {
+            x,
+            b,
+            to,
+            size,
+            steps,
+            tiles: row..(row + tall).min(tiles),
+            panels: column..(column + wide).min(panels),
+        };
+        // SAFETY: the path exists only after its features were detected and permitted.
+        unsafe { Amx::<1>::begin() };
+        match block.tiles.len() {
+            0 | 1 => block.run::<32>(),
+            2 | 3 => block.run::<16>(),
+            _ => block.run::<8>(),
+        }
+        // SAFETY: begun above.
+        unsafe { Amx::<1>::end() };
+        settle();
+    });
+}
+
+/// A task.
+struct Block<'a> {
+    x: &'a SplitRows,
+    b: Panels<'a>,
+    to: &'a Finish<'a, f32>,
+    size: Size,
+    /// Steps of k.
+    steps: usize,
+    tiles: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl Block<'_> {
+    /// `LINES` of the next panel are asked for in each step of each tile.
+    fn run<const LINES: usize>(&self) {
+        let (tiles, panels, steps) = (self.tiles.len(), self.panels.len(), self.steps);
+        // Sums of a tile, or of all where k has several stretches.
+        let several = steps > STRETCH;
+        let mut sums = Scratch::<f32>::new(if several { tiles * panels * TILE } else { TILE });
+        for start in (0..steps).step_by(STRETCH) {
+            let end = (start + STRETCH).min(steps);
+            for (j, panel) in self.panels.clone().enumerate() {
+                let b = &self.b.panel(panel)[start * STEP * NR..end * STEP * NR];
+                // The same of the next panel, or the next stretch of the first, or where the next task begins.
+                let next = match (j + 1 < panels, end < steps) {
+                    (true, _) => self.at(panel + 1, start),
+                    (false, true) => self.at(self.panels.start, end),
+                    (false, false) => self.at(panel + 1, 0),
+                };
+                for (i, row) in self.tiles.clone().enumerate() {
+                    let at = if several { (j * tiles + i) * TILE } else { 0 };
+                    let sums = &mut sums[at..at + TILE];
+                    let a = &self.x.tile(row, start)[..(end - start) * A_STEP];
+                    let place = self.place(row, panel);
+                    let (out, row_bytes) = self.soon(place, end);
+                    let part = i * (end - start) * LINES * STEP;
+                    let soon = Soon { panel: next.wrapping_add(part), out, row_bytes };
+                    // SAFETY: whole steps of both (slices above), the sums of a tile; `begin` was called on this thread. The
+                    // tile of the result belongs to this task alone; the path has the features.
+                    unsafe {
+                        let (a, b, sums) = (a.as_ptr(), b.as_ptr(), sums.as_mut_ptr());
+                        tile::<LINES>(end - start, a, b, sums, start > 0, soon);
+                    }
+                    if end == steps {
+                        // SAFETY: as above.
+                        unsafe { finish(sums, self.to, place) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where a panel is at a step, if there is such a panel.
+    fn at(&self, panel: usize, step: usize) -> *const Bf16 {
+        let panel = panel.min(self.size.n.div_ceil(NR) - 1);
+        self.b.panel(panel)[step * STEP * NR..].as_ptr()
+    }
+
+    fn place(&self, tile: usize, panel: usize) -> Place {
+        let (row, column) = (tile * MR, panel * NR);
+        Place { row, column, rows: MR.min(self.size.m - row), columns: NR.min(self.size.n - column) }
+    }
+
+    /// Where a tile's result goes and how far apart its rows are, if it will be written at `end` and not past the caches.
+    fn soon(&self, place: Place, end: usize) -> (*const f32, usize) {
+        if end < self.steps || self.to.stream {
+            return (std::ptr::null(), 64);
+        }
+        let row_bytes = self.to.ldc * size_of::<f32>();
+        (self.to.out.address(place.row * self.to.ldc + place.column), row_bytes)
+    }
+}
