@@ -54,7 +54,7 @@ fn products_with_bf16_weights_differ_by_f32_roundings_only_where_x_has_16_bits()
     let format = WeightFormat::Bf16;
     for (n, c, oc) in [(1, 1, 1), (1, 65, 40), (2, 33, 7), (3, 1023, 31), (7, 64, 65), (12, 96, 32), (13, 255, 70)]
         .into_iter()
-        .chain([(16, 256, 33), (17, 3, 1), (32, 64, 64), (33, 128, 96), (65, 2112, 63), (256, 32, 17)])
+        .chain([(16, 256, 33), (17, 3, 1), (32, 64, 64), (33, 128, 96), (65, 2112, 63), (256, 32, 17), (290, 2080, 35)])
     {
         let mut random = Random::new((n + c) as u64);
         let bytes = random_rows(&mut random, format, oc, c);
@@ -127,8 +127,10 @@ fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
 fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
     for path in Path::available() {
         let ops = cpu(path, 2);
-        for format in WeightFormat::ALL {
-            let (n, c, ocs) = (41, 768, [70, 16]);
+        // BF16 on tiles also with k and rows in several stretches.
+        let shapes = WeightFormat::ALL.map(|format| (format, 41, 768)).into_iter();
+        for (format, n, c) in shapes.chain([(WeightFormat::Bf16, 299, 2304)]) {
+            let ocs = [70, 16];
             let mut random = Random::new(11);
             let x = random.normals(n * c);
             let mut weights = Vec::new();
@@ -149,7 +151,7 @@ fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
             for (first, rows) in [(0, 1), (40, 1), (3, 2), (5, 3), (7, 4), (9, 5), (11, 6), (12, 7), (20, 13), (1, 32)]
             {
                 let same = product(first, rows)? == together[first * width..(first + rows) * width];
-                assert!(same, "{path:?} {}: rows {first}+{rows}", format.name());
+                assert!(same, "{path:?} {} of {n}: rows {first}+{rows}", format.name());
             }
         }
     }

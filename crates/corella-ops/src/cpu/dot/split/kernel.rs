@@ -16,9 +16,11 @@ pub const A_STEP: usize = 2 * MR * STEP;
 pub struct Soon {
     /// Numbers of B, `LINES` cache lines a step, for the second-level cache.
     pub panel: *const Bf16,
-    /// Where the sums will go, to be written: two lines a row, a line a step.
+    /// Sums of the next tile, two lines a step.
+    pub sums: *const f32,
+    /// Where the sums of this one will go, to be written: two lines of a row a step.
     pub out: *const f32,
-    /// Bytes from row to row there, 64 at least.
+    /// Bytes from row to row there.
     pub row_bytes: usize,
 }
 
@@ -26,15 +28,19 @@ pub struct Soon {
 macro_rules! ask {
     ($product:literal) => {
         concat!(
-            ".irp i, 0, 1, 2, 3\n.if \\i < {per}\nprefetcht1 [{soon} + 64*({per}*",
+            ".irp i, 0, 1, 2, 3\n.if \\i < (",
             $product,
-            "+\\i)]\n.endif\n.endr"
+            "+1)*{lines}/8-",
+            $product,
+            "*{lines}/8\nprefetcht1 [{soon} + 64*(",
+            $product,
+            "*{lines}/8+\\i)]\n.endif\n.endr"
         )
     };
 }
 
 /// sums[i·NR + j] (=, += if `add`) Σ_k (upper[i][k] + lower[i][k]) · b[k][j] for MR × NR sums, k ascending, in each step the upper
-/// parts first. `LINES` is 8, 16 or 32.
+/// parts first. `LINES` is 4, 8, 16 or 32.
 ///
 /// A tile register that was just read can only be loaded again when the product that read it has gone on: so what the next step
 /// needs is loaded as soon as its register is free, with other products between.
@@ -97,12 +103,15 @@ pub unsafe fn tile<const LINES: usize>(
             ask!("7"),
             "tileloadd tmm7, [{b} + {wide}*1 + 2112]",
             "tileloadd tmm5, [{a} + {row}*1 + 5120]",
+            "prefetcht1 [{sums}]",
+            "prefetcht1 [{sums} + 64]",
             "prefetchw [{out}]",
-            "add {out}, {even}",
-            "xchg {even}, {odd}",
+            "prefetchw [{out} + 64]",
+            "add {sums}, {wide}",
+            "add {out}, {row_bytes}",
             "add {a}, 4096",
             "add {b}, 2048",
-            "add {soon}, 8*64*{per}",
+            "add {soon}, 64*{lines}",
             "dec {n}",
             "jnz 4b",
             "5:",
@@ -120,7 +129,7 @@ pub unsafe fn tile<const LINES: usize>(
             "tilestored [{c} + {wide}*1 + 2048], tmm2",
             "tilestored [{c} + {wide}*1 + 64], tmm1",
             "tilestored [{c} + {wide}*1 + 2112], tmm3",
-            per = const LINES / 8,
+            lines = const LINES,
             add = in(reg) usize::from(add),
             n = inout(reg) steps => _,
             a = inout(reg) a => _,
@@ -130,8 +139,8 @@ pub unsafe fn tile<const LINES: usize>(
             c = in(reg) sums,
             soon = inout(reg) soon.panel => _,
             out = inout(reg) soon.out => _,
-            even = inout(reg) 64usize => _,
-            odd = inout(reg) soon.row_bytes.wrapping_sub(64) => _,
+            row_bytes = in(reg) soon.row_bytes,
+            sums = inout(reg) soon.sums => _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),

@@ -3,7 +3,7 @@
 //!
 //! That is twice the tiles of A for each of B. A block of rows, for a stretch of k, stays in the second-level cache; panels of B
 //! come by, each asked for while the one before it meets the rows, and both are read from there, with the sums of the whole stretch
-//! in registers. Sums are kept between stretches: the order over k is that of a single row.
+//! in registers. Between stretches sums are kept in memory: the order over k is that of a single row.
 
 mod kernel;
 mod rows;
@@ -27,14 +27,18 @@ use kernel::{A_STEP, MR, Soon, TILE, tile};
 
 /// Most rows of the kernel for few.
 const FEW: usize = Amx::<2>::FEW;
-/// Tiles of rows of a block, at most: 1 MiB of A for a stretch.
-const TILES: usize = 4;
-/// Steps of a stretch of k.
-const STRETCH: usize = 2048 / STEP;
+/// Steps of all tiles of a block for a stretch of k, at most: 1 MiB of A.
+const STEPS: usize = 256;
+/// Steps of k that are one stretch, at most: 128 KiB of a panel, and as much again for the next.
+const STRETCH: usize = 64;
+/// Tiles of rows of a block, at most, where k is one stretch.
+const TILES: usize = STEPS / STRETCH;
+/// The same where k is several: shorter stretches, and fewer times that panels come by.
+const TILES_KEPT: usize = 2 * TILES;
 /// Panels of a task where k is one stretch: tasks of a block follow one another, so few are enough.
 const PANELS: usize = 4;
-/// Panels of a task where k is several, and the block comes anew for each: their sums stay in the second-level cache beside it.
-const PANELS_KEPT: usize = 16;
+/// Panels of a task where k is several, and the block comes anew for each.
+const PANELS_KEPT: usize = 32;
 
 impl Path {
     /// Whether `split_product` runs.
@@ -55,9 +59,11 @@ pub fn split_product(workers: Workers<'_>, path: Path, size: Size, x: &SplitRows
         return few::<Amx<2>, f32>(workers, Size { k: x.k, ..size }, x.few(), b, to);
     }
     let (tiles, panels, steps) = (m.div_ceil(MR), n.div_ceil(NR), x.k / STEP);
-    let blocks = tiles.div_ceil(TILES);
+    let blocks = tiles.div_ceil(if steps <= STRETCH { TILES } else { TILES_KEPT });
     let tall = tiles.div_ceil(blocks);
-    let wide = if steps <= STRETCH { PANELS } else { PANELS_KEPT };
+    let stretches = steps.div_ceil(STRETCH.min(STEPS / tall));
+    let most = if stretches == 1 { PANELS } else { PANELS_KEPT };
+    let wide = most.min((blocks * panels).div_ceil(4 * workers.threads()));
     let columns = panels.div_ceil(wide);
     shares::run(workers, blocks * columns, &|task| {
         let (row, column) = (task / columns * tall, task % columns * wide);
@@ -67,6 +73,7 @@ pub fn split_product(workers: Workers<'_>, path: Path, size: Size, x: &SplitRows
             to,
             size,
             steps,
+            stretch: steps.div_ceil(stretches),
             tiles: row..(row + tall).min(tiles),
             panels: column..(column + wide).min(panels),
         };
@@ -75,7 +82,8 @@ pub fn split_product(workers: Workers<'_>, path: Path, size: Size, x: &SplitRows
         match block.tiles.len() {
             0 | 1 => block.run::<32>(),
             2 | 3 => block.run::<16>(),
-            _ => block.run::<8>(),
+            4..8 => block.run::<8>(),
+            _ => block.run::<4>(),
         }
         // SAFETY: begun above.
         unsafe { Amx::<1>::end() };
@@ -91,6 +99,8 @@ struct Block<'a> {
     size: Size,
     /// Steps of k.
     steps: usize,
+    /// Steps of a stretch.
+    stretch: usize,
     tiles: Range<usize>,
     panels: Range<usize>,
 }
@@ -100,10 +110,10 @@ impl Block<'_> {
     fn run<const LINES: usize>(&self) {
         let (tiles, panels, steps) = (self.tiles.len(), self.panels.len(), self.steps);
         // Sums of a tile, or of all where k has several stretches.
-        let several = steps > STRETCH;
-        let mut sums = Scratch::<f32>::new(if several { tiles * panels * TILE } else { TILE });
-        for start in (0..steps).step_by(STRETCH) {
-            let end = (start + STRETCH).min(steps);
+        let kept = if steps > self.stretch { tiles * panels } else { 1 };
+        let mut sums = Scratch::<f32>::new(kept * TILE);
+        for start in (0..steps).step_by(self.stretch) {
+            let end = (start + self.stretch).min(steps);
             for (j, panel) in self.panels.clone().enumerate() {
                 let b = &self.b.panel(panel)[start * STEP * NR..end * STEP * NR];
                 // The same of the next panel, or the next stretch of the first, or where the next task begins.
@@ -113,22 +123,25 @@ impl Block<'_> {
                     (false, false) => self.at(panel + 1, 0),
                 };
                 for (i, row) in self.tiles.clone().enumerate() {
-                    let at = if several { (j * tiles + i) * TILE } else { 0 };
-                    let sums = &mut sums[at..at + TILE];
+                    let at = (j * tiles + i) % kept;
                     let a = &self.x.tile(row, start)[..(end - start) * A_STEP];
                     let place = self.place(row, panel);
-                    let (out, row_bytes) = self.soon(place, end);
-                    let part = i * (end - start) * LINES * STEP;
-                    let soon = Soon { panel: next.wrapping_add(part), out, row_bytes };
+                    let next_sums = sums[(at + 1) % kept * TILE..].as_ptr();
+                    let sums = &mut sums[at * TILE..][..TILE];
+                    // An address that is mapped, in any case: the processor looks for others in vain each time.
+                    let (out, row_bytes) = match self.is_written(end) {
+                        true => (self.to.out.address(place.row * self.to.ldc + place.column), self.to.ldc * 4),
+                        false => (sums.as_ptr(), 0),
+                    };
+                    let panel = next.wrapping_add(i * (end - start) * LINES * STEP);
+                    let soon = Soon { panel, sums: next_sums, out, row_bytes };
                     // SAFETY: whole steps of both (slices above), the sums of a tile; `begin` was called on this thread. The
                     // tile of the result belongs to this task alone; the path has the features.
                     unsafe {
-                        let (a, b, sums) = (a.as_ptr(), b.as_ptr(), sums.as_mut_ptr());
-                        tile::<LINES>(end - start, a, b, sums, start > 0, soon);
-                    }
-                    if end == steps {
-                        // SAFETY: as above.
-                        unsafe { finish(sums, self.to, place) };
+                        tile::<LINES>(end - start, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr(), start > 0, soon);
+                        if end == steps {
+                            finish(sums, self.to, place);
+                        }
                     }
                 }
             }
@@ -146,12 +159,8 @@ impl Block<'_> {
         Place { row, column, rows: MR.min(self.size.m - row), columns: NR.min(self.size.n - column) }
     }
 
-    /// Where a tile's result goes and how far apart its rows are, if it will be written at `end` and not past the caches.
-    fn soon(&self, place: Place, end: usize) -> (*const f32, usize) {
-        if end < self.steps || self.to.stream {
-            return (std::ptr::null(), 64);
-        }
-        let row_bytes = self.to.ldc * size_of::<f32>();
-        (self.to.out.address(place.row * self.to.ldc + place.column), row_bytes)
+    /// Whether a tile's result is written at `end`, and not past the caches.
+    fn is_written(&self, end: usize) -> bool {
+        end == self.steps && !self.to.stream
     }
 }
