@@ -1,98 +1,62 @@
 #!/usr/bin/env bash
-# Everything that needs an NVIDIA card, in one go: what doctor finds; every operation against the f64 reference, the same bits
-# twice, ten updates and whole models against the processor, recorded steps and draws; the memory checker and the race checker
-# once; updates beside PyTorch, and generation. The result is one JSON under docs/measurements/, named after the card; it appears
-# when all of it is there.
+# Everything that needs an NVIDIA card, in one go: what doctor finds; conformance (every operation against the f64 reference, losses,
+# gradients and ten updates against PyTorch, models against transformers, prefill = decode, the same bits twice, recorded steps and
+# draws); the memory checker; then whole updates beside PyTorch, and Llama 8B. scripts/on_a_gpu.py has the steps and their limits.
+# The result is one JSON under docs/measurements/, named after the card, and in $OUT where that is set. It is written anew after
+# each step, so that a machine that is taken away leaves what was found until then ("complete" tells).
 #
-#   scripts/on_a_gpu.sh [MODEL] [SEQUENCES PER MICRO-BATCH]      (gpt2-124m and 16)
+#   scripts/on_a_gpu.sh [--seconds N]         N is what there is time for [3600]; steps that do not fit are left out, and said so
+#   scripts/on_a_gpu.sh pack                  for a machine with a card, its driver and PyTorch, but without Rust and network:
+#                                             puts both programs, stripped, into target/on_a_gpu (some 35 MB, 12 packed with gzip);
+#                                             carry the repository (5 MB) and that folder there, and run the first form
+#
+# Nothing else need be carried: PyTorch's packages bring cuBLASLt and NVRTC, which compiles the kernels for the card at first use
+# (on all cores, once; $CORELLA_KERNEL_CACHE keeps them), and weights are random ones made on the spot. Without PyTorch:
+# scripts/cuda_venv.sh nvidia-cublas.
+#
+# For a quarter of an hour on one H100 (none of these times is measured yet): `--seconds 540` runs doctor (seconds), conformance (one
+# to two minutes), the memory checker (at most 90 s), GPT-2 124M beside PyTorch (two to three), Llama 8B in bf16, Q8_0 and Q4_K (two),
+# GPT-2 1558M (two), and last the race checker. So the first three minutes say whether it is right, and a second call has room for
+# what was found wrong.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
-    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"
-    exit 0
-fi
-model=${1:-gpt2-124m} b=${2:-16}
-case $b in '' | *[!0-9]*) echo "SEQUENCES PER MICRO-BATCH is a number, not '$b'" >&2; exit 2 ;; esac
+packed=target/on_a_gpu
+case ${1:-} in
+    --help | -h)
+        sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    pack)
+        cargo build --release -p corella
+        test=$(cargo test --release -p corella-cuda --test on_a_card --no-run --message-format json |
+            sed -n 's/.*"executable":"\([^"]*on_a_card[^"]*\)".*/\1/p' | tail -1)
+        mkdir -p "$packed"
+        strip -o "$packed/corella" target/release/corella
+        strip -o "$packed/on_a_card" "$test"
+        git rev-parse --short HEAD > "$packed/commit"
+        du -sh "$packed"
+        exit 0
+        ;;
+esac
 # Before anything is downloaded or built: the driver makes one of these (the last under Windows).
 if ! compgen -G '/dev/nvidia[0-9]*' > /dev/null && [ ! -e /dev/dxg ]; then
     echo "no CUDA device: there is no /dev/nvidia0; nothing was run, nothing written" >&2
     exit 1
 fi
+python=.venv/bin/python
+if [ ! -x $python ] && python3 -c 'import torch' 2> /dev/null; then
+    python=python3
+elif [ ! -x $python ]; then
+    scripts/venv.sh
+fi
 # PyTorch brings CUDA's libraries; where they are installed otherwise, those are found too.
-[ -x .venv/bin/python ] || scripts/venv.sh
-export VIRTUAL_ENV=$PWD/.venv
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cargo build --release
-corella=target/release/corella
-if ! "$corella" doctor --json --device cuda > "$work/doctor.txt"; then
-    echo "no CUDA device that can be used (see above); nothing was run, nothing written" >&2
-    exit 1
+libraries=$("$python" -c 'import glob, importlib.util as u
+spec = u.find_spec("nvidia")
+print(":".join(path for root in (spec.submodule_search_locations if spec else []) for path in glob.glob(f"{root}/*/lib")))')
+export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# Where the tests find the fixtures, wherever they were built.
+export CARGO_MANIFEST_DIR=$PWD/crates/corella-cuda
+if [ ! -x "$packed/corella" ] || command -v cargo > /dev/null; then
+    "$0" pack
 fi
-tail -1 "$work/doctor.txt" > "$work/doctor.json"
-
-# Each test writes its name and how it ended; a failure does not keep the others from running.
-tests() {
-    local name=$1 state
-    shift
-    if "$@" > "$work/$name.log" 2>&1; then state=passed; else state=failed; fi
-    if grep -q '^skipped' "$work/$name.log"; then state=skipped; fi
-    echo "$name: $state"
-    [ $state = passed ] || tail -20 "$work/$name.log"
-    echo "{\"name\": \"$name\", \"state\": \"$state\"}" >> "$work/tests.jsonl"
-}
-suite() { cargo test --release -p corella-cuda --test on_a_card -- --nocapture --test-threads 1 --exact "$1"; }
-# Every test of the file, by its own name.
-names=$(cargo test --release -p corella-cuda --test on_a_card -- --list | sed -n 's/: test$//p')
-for name in $names; do tests "$name" suite "$name"; done
-if command -v compute-sanitizer > /dev/null; then
-    binary=$(cargo test --release -p corella-cuda --test on_a_card --no-run --message-format json |
-        sed -n 's/.*"executable":"\([^"]*on_a_card[^"]*\)".*/\1/p' | tail -1)
-    tests memory_checker compute-sanitizer --error-exitcode 1 "$binary" --test-threads 1 every_operation
-    tests race_checker compute-sanitizer --tool racecheck --error-exitcode 1 "$binary" --test-threads 1 every_operation
-else
-    for name in memory_checker race_checker; do
-        echo "$name: skipped, no compute-sanitizer (it comes with the CUDA toolkit)"
-        echo "{\"name\": \"$name\", \"state\": \"skipped\"}" >> "$work/tests.jsonl"
-    done
-fi
-
-# The last line of a command is its JSON; what it says before goes to the terminal.
-measured() {
-    local name=$1
-    shift
-    "$@" | tee "$work/$name.txt"
-    tail -1 "$work/$name.txt" > "$work/$name.json"
-}
-update() { measured "$1" "$corella" bench train --device cuda --model "$model" --micro-batch "$b" --dtype bf16 --repeat 20; }
-# PyTorch between two of ours, so that a card that slows down shows.
-update train
-measured pytorch .venv/bin/python scripts/pytorch_train.py --model "$model" --micro-batch "$b" --steps 20
-update again
-measured generate "$corella" bench generate --device cuda --model "$model" --repeat 3
-
-.venv/bin/python - "$work" "$(git rev-parse --short HEAD)" "$0 $model $b" <<'PYTHON'
-import json, pathlib, re, sys
-work, commit, command = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-read = lambda name: json.loads((work / f"{name}.json").read_text())
-doctor = read("doctor")
-card = doctor["gpus"][0]["name"]
-document = {
-    "card": card,
-    "commit": commit,
-    "command": command,
-    "doctor": doctor,
-    "tests": [json.loads(line) for line in (work / "tests.jsonl").read_text().splitlines()],
-    "train": [read("train"), read("again")],
-    "pytorch": read("pytorch"),
-    "generate": read("generate"),
-}
-folder = pathlib.Path("docs/measurements")
-folder.mkdir(parents=True, exist_ok=True)
-path = folder / (re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-") + ".json")
-unfinished = path.with_suffix(".tmp")
-unfinished.write_text(json.dumps(document, indent=1) + "\n")
-unfinished.rename(path)
-print(path)
-sys.exit(any(test["state"] == "failed" for test in document["tests"]))
-PYTHON
+exec "$python" scripts/on_a_gpu.py "$packed" "$@"

@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 MODELS = {  # vocabulary, layers, heads, width, context
     "gpt2-124m": (50257, 12, 12, 768, 1024),
+    "gpt2-355m": (50257, 24, 16, 1024, 1024),
+    "gpt2-774m": (50257, 36, 20, 1280, 1024),
+    "gpt2-1558m": (50257, 48, 25, 1600, 1024),
     "mid": (50257, 6, 6, 384, 256),
     "small": (4096, 6, 6, 192, 256),
     "tour": (2048, 4, 4, 256, 256),

@@ -2,7 +2,8 @@
 
 use corella_cuda::CudaError;
 use corella_cuda::kernels::{ARCHITECTURES, SOURCES, Source};
-use corella_cuda::nvrtc::{Compiler, in_parallel};
+use corella_cuda::nvrtc::Compiler;
+use corella_cuda::parallel::in_parallel;
 use corella_cuda::resources::{self, Resources};
 
 /// What one file came to on one card.

@@ -15,6 +15,7 @@ use crate::array::{Array, Buf, from_bytes, to_bytes};
 use crate::driver::{Address, Driver, Launch, Memory};
 use crate::error::CudaError;
 use crate::ids::Ids;
+use crate::paper::Paper;
 use crate::param::Param;
 use crate::spare::Spare;
 
@@ -31,6 +32,8 @@ pub struct Cuda {
     sampler: Arc<Cpu>,
     batch_invariant: bool,
     records: bool,
+    /// Nothing is kept on the card: it is one on paper.
+    on_paper: bool,
 }
 
 /// What a kernel can take as an argument.
@@ -60,15 +63,37 @@ pub(crate) fn no_memory(bytes: u64, what: &str) -> impl FnOnce(CudaError) -> Ops
 impl Cuda {
     /// On a card; texts under way are sampled on the processor.
     pub fn new(driver: impl Driver, sampler: Cpu) -> Cuda {
+        Cuda::on(Arc::new(driver), Arc::new(sampler))
+    }
+
+    fn on(driver: Arc<dyn Driver>, sampler: Arc<Cpu>) -> Cuda {
         Cuda {
-            driver: Arc::new(driver),
+            driver,
             scratch: Mutex::default(),
             moves: AtomicU64::new(0),
             spare: Arc::default(),
-            sampler: Arc::new(sampler),
+            sampler,
             batch_invariant: false,
             records: true,
+            on_paper: false,
         }
+    }
+
+    /// A backend on paper, for plans: models on it take memory, and neither keep numbers nor compute any.
+    pub fn of_paper(paper: &Paper, sampler: Cpu) -> Cuda {
+        Cuda { on_paper: true, ..Cuda::on(Arc::new(paper.clone()), Arc::new(sampler)) }
+    }
+
+    /// The same backend on paper, and the paper.
+    pub fn on_paper(&self) -> (Cuda, Paper) {
+        let paper = Paper::default();
+        let copy = Cuda::on(Arc::new(paper.clone()), self.sampler.clone());
+        (Cuda { on_paper: true, batch_invariant: self.batch_invariant, ..copy }, paper)
+    }
+
+    /// Whether numbers that are written to it are kept.
+    pub(crate) fn keeps(&self) -> bool {
+        !self.on_paper
     }
 
     /// The same with results of inference that do not depend on what else is in a step: kernels of one order for any number
@@ -192,7 +217,9 @@ impl OpsTrain for Cuda {
     }
 
     fn param_write(&self, p: &mut Param, part: ParamPart, values: &[f32]) {
-        done(p.write(&*self.driver, part, values));
+        if self.keeps() {
+            done(p.write(&*self.driver, part, values));
+        }
     }
 
     fn param_read(&self, p: &Param, part: ParamPart, out: &mut [f32]) {

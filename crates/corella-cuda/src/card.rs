@@ -16,7 +16,8 @@ use crate::error::CudaError;
 use crate::kernels::SOURCES;
 use crate::library::{CUBLASLT, DRIVER};
 use crate::matrix_library::MatrixLibrary;
-use crate::nvrtc::{Compiler, in_parallel};
+use crate::nvrtc::Compiler;
+use crate::parallel::in_parallel;
 use crate::staging::Staging;
 
 /// What every card since Ampere gives a block.

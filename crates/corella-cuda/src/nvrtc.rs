@@ -1,9 +1,7 @@
 //! From the text of a kernel to machine code.
 
 use std::ffi::{CString, c_char};
-use std::panic::resume_unwind;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
 
@@ -89,20 +87,6 @@ impl Compiler {
         }
         Ok(Compiled { cubin: program.cubin()?, log })
     }
-}
-
-/// Does a job for each of a list on as many threads as there are processors; results in the order of the list.
-pub fn in_parallel<J: Sync, T: Send>(jobs: &[J], work: impl Fn(&J) -> T + Sync) -> Vec<T> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    let next = AtomicUsize::new(0);
-    let take = || std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < jobs.len()));
-    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let worker = || take().map(|i| (i, work(&jobs[i]))).collect::<Vec<_>>();
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|why| resume_unwind(why))).collect()
-    });
-    done.sort_by_key(|(i, _)| *i);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 impl Program {

@@ -3,6 +3,8 @@
 mod suite;
 
 use corella_cuda::{Card, Cuda, CudaError};
+use corella_model::gpt2::Gpt2Config;
+use corella_model::llama::LlamaConfig;
 
 /// The first card, or `None` with a message where CUDA or a card is missing.
 fn card() -> Option<Cuda> {
@@ -39,6 +41,15 @@ fn two_runs_give_the_same_bits() {
 fn ten_updates_go_as_on_the_processor() {
     if card().is_some() {
         suite::ten_updates(|| card().expect("the card that was there"));
+    }
+}
+
+#[test]
+fn training_agrees_with_transformers() {
+    if card().is_some() {
+        let another = || card().expect("the card that was there");
+        suite::goldens::training_agrees_with_transformers::<Gpt2Config>(another);
+        suite::goldens::training_agrees_with_transformers::<LlamaConfig>(another);
     }
 }
 

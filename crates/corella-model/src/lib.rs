@@ -26,7 +26,7 @@ pub use error::ModelError;
 pub use memory::Recompute;
 pub use one_sequence::OneSequence;
 pub use random::Mersenne;
-pub use source::{Source, Weights};
+pub use source::{Source, Weights, Zeros};
 pub use special_ids::SpecialIds;
 pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut};
 pub use step_options::{KvKind, StepOptions};

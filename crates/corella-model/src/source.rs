@@ -140,6 +140,42 @@ impl<C: ModelConfig> Weights<C> {
     }
 }
 
+/// Zeros instead of weights, in one format: what a plan is made with, where files are not there yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zeros<C> {
+    config: C,
+    format: WeightFormat,
+    /// Of each row of the table its length, and whether it is a vector.
+    rows: Vec<(usize, bool)>,
+}
+
+impl<C: ModelConfig> Zeros<C> {
+    /// Matrices in `format`, vectors in f32.
+    pub fn new(config: C, format: WeightFormat) -> Self {
+        let rows = config.table().iter().map(|spec| (spec.len(), spec.vector)).collect();
+        Zeros { config, format, rows }
+    }
+}
+
+impl<C: ModelConfig> Source<C> for Zeros<C> {
+    fn config(&self) -> &C {
+        &self.config
+    }
+
+    fn format(&self, row: usize, _part: usize) -> WeightFormat {
+        if self.rows[row].1 { WeightFormat::F32 } else { self.format }
+    }
+
+    fn read_rows(&self, _row: usize, _part: usize, _first: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn values(&self, row: usize) -> Result<Vec<f32>, FormatError> {
+        Ok(vec![0.0; self.rows[row].0])
+    }
+}
+
 impl<C: ModelConfig> Source<C> for Weights<C> {
     fn config(&self) -> &C {
         &self.config

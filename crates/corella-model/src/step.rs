@@ -163,6 +163,34 @@ impl StepLimits {
         tokens.div_ceil(self.page_tokens)
     }
 
+    /// The steps that need the most memory: a prompt as long as fits, and as many single tokens as fit beside each other, both at
+    /// the end of the context, with draws where the model draws.
+    pub fn largest_plans(&self, draws: bool) -> [BatchPlan; 2] {
+        let context = self.context_len.min(self.pages * self.page_tokens);
+        let len = self.max_batch_tokens.min(context);
+        let pages = self.pages_for(context) as u32;
+        let prompt = BatchPlan {
+            tokens: vec![0; len],
+            seqs: vec![SeqPlan { start: context - len, len, pages: (0..pages).collect() }],
+            logit_rows: (len - self.max_logit_rows.min(len)..len).collect(),
+            draws: Vec::new(),
+        };
+        // All read the same pages, and each writes one of its own.
+        let own = self.pages - (pages as usize - 1);
+        let n = own.min(self.max_seqs).min(self.max_logit_rows).min(self.max_batch_tokens);
+        let seq =
+            |i: u32| SeqPlan { start: context - 1, len: 1, pages: (0..pages - 1).chain([pages - 1 + i]).collect() };
+        let (tokens, temperature, bits) = (self.vocab_size, 1.0, 0);
+        let draw = || Draw { tokens, edits: Vec::new(), temperature, top_k: None, top_p: None, min_p: None, bits };
+        let single = BatchPlan {
+            tokens: vec![0; n],
+            seqs: (0..n as u32).map(seq).collect(),
+            logit_rows: if draws { Vec::new() } else { (0..n).collect() },
+            draws: if draws { (0..n).map(|row| (row, draw())).collect() } else { Vec::new() },
+        };
+        [prompt, single]
+    }
+
     /// Checks a plan against these limits.
     pub fn check(&self, plan: &BatchPlan) -> Result<(), PlanError> {
         let most = |what, found, allowed| {

@@ -16,12 +16,17 @@ pub use recorded::Recorded;
 pub use weight::Weight;
 
 use corella_ops::{
-    BatchPlan, Draw, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, RopePairs, Store, WeightFormat,
+    BatchPlan, Draw, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, ReadRows, RopePairs, Store,
+    WeightFormat,
 };
 
 use crate::array::Buf;
 use crate::backend::{Cuda, done, no_memory};
 use crate::ids::Ids;
+use crate::parallel::in_parallel;
+
+/// Bytes of a weight that a thread reads, packs and sends to the card at once, about.
+const STRETCH: usize = 4 << 20;
 
 impl OpsInfer for Cuda {
     type Kv = Kv;
@@ -50,6 +55,27 @@ impl OpsInfer for Cuda {
 
     fn weight_rows(&self, w: &mut Weight, first: usize, bytes: &[u8]) {
         done(w.write_rows(self.driver(), first, bytes));
+    }
+
+    fn weight_fill<E: Send>(
+        &self,
+        w: &mut Weight,
+        rows: usize,
+        row_bytes: usize,
+        read: &ReadRows<'_, E>,
+    ) -> Result<(), E> {
+        if !self.keeps() {
+            return Ok(());
+        }
+        let (w, step) = (&*w, (STRETCH / row_bytes.max(1)).max(1));
+        let firsts: Vec<usize> = (0..rows).step_by(step).collect();
+        let fill = |first: &usize| {
+            let mut bytes = vec![0; step.min(rows - first) * row_bytes];
+            read(*first, &mut bytes)?;
+            done(w.write_rows(self.driver(), *first, &bytes));
+            Ok(())
+        };
+        in_parallel(&firsts, fill).into_iter().collect()
     }
 
     fn weight_bytes(&self, w: &Weight) -> u64 {

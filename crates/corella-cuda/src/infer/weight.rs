@@ -136,7 +136,7 @@ impl Weight {
 
     /// Packs whole rows as they lie in a file.
     #[track_caller]
-    pub(crate) fn write_rows(&mut self, driver: &dyn Driver, first: usize, bytes: &[u8]) -> Result<(), CudaError> {
+    pub(crate) fn write_rows(&self, driver: &dyn Driver, first: usize, bytes: &[u8]) -> Result<(), CudaError> {
         let in_file = self.format.row_bytes(self.cols).expect("rows of whole blocks, as `weight` has checked");
         assert!(bytes.len().is_multiple_of(in_file) && first + bytes.len() / in_file <= self.rows, "rows that fit");
         let mut packed = [Vec::new(), Vec::new(), Vec::new()];

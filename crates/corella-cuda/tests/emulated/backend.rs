@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corella_cuda::Cuda;
-use corella_ops::cases::{inference, training};
-use corella_ops::{Dtype, OpsInfer};
+use corella_cuda::kernels::SOURCES;
+use corella_model::gpt2::Gpt2Config;
+use corella_model::llama::LlamaConfig;
+use corella_ops::Dtype;
 
 use crate::card::EmulatedCard;
 use crate::emulator::Watch;
@@ -33,6 +35,15 @@ fn the_order_of_blocks_and_threads_changes_no_bit() {
 fn ten_updates_go_as_on_the_processor() {
     if card(false).is_some() {
         suite::ten_updates(|| card(false).expect("the compiler was there"));
+    }
+}
+
+#[test]
+fn training_agrees_with_transformers() {
+    if card(false).is_some() {
+        let another = || card(false).expect("the compiler was there");
+        suite::goldens::training_agrees_with_transformers::<Gpt2Config>(another);
+        suite::goldens::training_agrees_with_transformers::<LlamaConfig>(another);
     }
 }
 
@@ -98,7 +109,7 @@ fn draws_are_the_samplers() {
     for backwards in [false, true] {
         let Some(ops) = card(backwards) else { return };
         suite::draws::draws_are_the_samplers(&ops, 97);
-        suite::draws::draws_are_the_samplers(&ops, 5003);
+        suite::draws::draws_are_the_samplers(&ops, 1301);
         suite::draws::the_whole_range_of_bits_is_used(&ops);
     }
 }
@@ -107,9 +118,14 @@ fn draws_are_the_samplers() {
 #[test]
 fn no_kernel_races() {
     let Some(card) = EmulatedCard::watching(Watch::Races, false) else { return };
+    let launched = card.launched.clone();
     let ops = Cuda::new(card, suite::cpu());
-    for case in training::<Cuda>().iter().chain(&inference::<Cuda>(Cuda::kv_kinds())) {
+    for case in suite::of_all_kernels().iter().chain(&suite::inference::of_all_kernels()) {
         case.run(&ops, Dtype::Bf16).expect("runs");
     }
     suite::draws::draws_are_the_samplers(&ops, 97);
+    let launched = launched.lock().expect("nobody panicked");
+    let all = SOURCES.iter().flat_map(|source| source.entries);
+    let left: Vec<&&str> = all.filter(|entry| !launched.contains(**entry) && **entry != "read_all").collect();
+    assert!(left.is_empty(), "kernels that no case runs: {left:?}");
 }

@@ -1,6 +1,6 @@
 //! A card that the tests emulate: the backend's launches go to the emulator instead of a driver.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ pub struct EmulatedCard {
     pub replays: Arc<AtomicUsize>,
     /// Whether it records, as newer drivers do.
     pub records: bool,
+    /// Kernels that have run.
+    pub launched: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What a recording keeps.
@@ -65,6 +67,7 @@ impl EmulatedCard {
             recordings: Mutex::default(),
             replays: Arc::default(),
             records: true,
+            launched: Arc::default(),
         })
     }
 
@@ -83,6 +86,7 @@ impl EmulatedCard {
     }
 
     fn start(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError> {
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.to_owned());
         self.file(entry)?
             .run(entry, (shape.grid, shape.block, shape.shared as usize), arguments, self.backwards)
             .map_err(|why| CudaError::Call { call: "launch", why })

@@ -1,16 +1,32 @@
 //! What every card must pass, emulated or not.
 
 pub mod draws;
+pub mod goldens;
 pub mod inference;
 pub mod recorded;
 pub mod steps;
+
+use std::path::{Path, PathBuf};
 
 use corella_cuda::Cuda;
 use corella_model::gpt2::{Gpt2Config, Gpt2Train};
 use corella_model::{AdamW, BatchShape, Dtype, Recompute, TrainModel, Weights};
 use corella_ops::OpsTrain;
-use corella_ops::cases::{Expected, training};
+use corella_ops::cases::{Case, Expected, training};
 use corella_ops::cpu::{Cpu, CpuOptions};
+
+/// Largest difference relative to the largest expected number.
+pub fn gap(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(1e-12f32, |m, x| m.max(x.abs()));
+    got.iter().zip(expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / scale
+}
+
+/// The folder of the fixtures of a family: of this crate as it was built, or where cargo, or a script, says that it lies now.
+pub fn fixtures(family: &str) -> PathBuf {
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&root).join("../../fixtures").join(family)
+}
 
 /// The CPU backend.
 pub fn cpu() -> Cpu {
@@ -26,15 +42,20 @@ pub fn operations(ops: &Cuda) {
     }
 }
 
-/// Every operation gives the same bits on both, or twice on one.
+/// Cases that run every kernel at least once: not those whose sums are only longer than others', for the blocks of a processor.
+pub fn of_all_kernels() -> Vec<Case<Cuda>> {
+    let mut cases = training::<Cuda>();
+    cases.retain(|case| ![" 7×6200", " 3300×", " 1×389"].iter().any(|shape| case.name.contains(shape)));
+    cases
+}
+
+/// Every operation in bf16, where all kernels have a part, gives the same bits on both, or twice on one.
 pub fn same_bits(one: &Cuda, other: &Cuda) {
-    for dtype in Dtype::ALL {
-        for case in training::<Cuda>() {
-            let (a, b) = (case.run(one, dtype).expect("runs"), case.run(other, dtype).expect("runs"));
-            for ((name, a), (_, b)) in a.iter().zip(&b) {
-                let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-                assert!(same, "{dtype:?}, {}: {name}", case.name);
-            }
+    for case in of_all_kernels() {
+        let run = |ops| case.run(ops, Dtype::Bf16).expect("runs");
+        for ((name, a), (_, b)) in run(one).iter().zip(&run(other)) {
+            let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{}: {name}", case.name);
         }
     }
 }
@@ -60,14 +81,10 @@ fn updates<B: OpsTrain>(ops: B, dtype: Dtype, recompute: Recompute, steps: u64) 
         .collect()
 }
 
-/// Ten updates go as on the processor, in f32 with both ways of keeping activations, and nearly so in bf16.
+/// Ten updates with two micro-batches go as on the processor: in f32, with blocks that are computed again, and nearly so in bf16.
 pub fn ten_updates(card: impl Fn() -> Cuda) {
     let expected = updates(cpu(), Dtype::F32, Recompute::None, 10);
-    for (dtype, recompute, tolerance) in [
-        (Dtype::F32, Recompute::None, 1e-4),
-        (Dtype::F32, Recompute::Block, 1e-4),
-        (Dtype::Bf16, Recompute::None, 3e-2),
-    ] {
+    for (dtype, recompute, tolerance) in [(Dtype::F32, Recompute::Block, 1e-4), (Dtype::Bf16, Recompute::None, 3e-2)] {
         let got = updates(card(), dtype, recompute, 10);
         for (step, (got, expected)) in got.iter().zip(&expected).enumerate() {
             for (g, e) in got.iter().zip(expected) {

@@ -1,7 +1,5 @@
 //! Whole models on every card, emulated or not.
 
-use std::path::{Path, PathBuf};
-
 use corella_cuda::Cuda;
 use corella_model::gpt2::{Gpt2Config, Gpt2Infer};
 use corella_model::llama::{LlamaCheckpoint, LlamaConfig, LlamaInfer, LlamaShape, LlamaWeights, Rope, RopeScaling};
@@ -9,23 +7,15 @@ use corella_model::{OneSequence, StepOptions, TextModel, Weights};
 use corella_ops::OpsInfer;
 use serde_json::Value;
 
+use super::{fixtures, gap};
+
 /// What activations and weights in bf16 may take the logits of these small models off, relative to the largest of them.
 const BF16: f32 = 3e-2;
 
-fn gap(got: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(got.len(), expected.len());
-    let scale = expected.iter().fold(1e-12f32, |m, x| m.max(x.abs()));
-    got.iter().zip(expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / scale
-}
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/llama")
-}
-
 /// The logits of a Llama in bf16 after some of its tokens are those of `transformers` (fixtures/llama/make.py).
 pub fn llama_agrees_with_transformers(ops: Cuda) {
-    let checkpoint = LlamaCheckpoint::open(&fixtures().join("model_bf16")).expect("the fixture");
-    let text = std::fs::read_to_string(fixtures().join("bf16.json")).expect("the fixture");
+    let checkpoint = LlamaCheckpoint::open(&fixtures("llama").join("model_bf16")).expect("the fixture");
+    let text = std::fs::read_to_string(fixtures("llama").join("bf16.json")).expect("the fixture");
     let golden: Value = serde_json::from_str(&text).expect("JSON");
     let list = |value: &Value| value.as_array().expect("a list").clone();
     let ids: Vec<u32> = list(&golden["ids"]).iter().map(|id| id.as_u64().expect("an id") as u32).collect();
@@ -95,7 +85,7 @@ pub fn pieces_change_no_bit(card: impl Fn() -> Cuda) {
         }
         last
     };
-    let whole = logits(&[40]);
-    assert_eq!(logits(&[23, 17]), whole);
-    assert_eq!(logits(&[1; 40]), whole);
+    let whole = logits(&[24]);
+    assert_eq!(logits(&[17, 7]), whole);
+    assert_eq!(logits(&[1; 24]), whole);
 }

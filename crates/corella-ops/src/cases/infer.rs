@@ -32,14 +32,25 @@ pub fn cases<B: OpsInfer>(kinds: &[KvKind]) -> Vec<Case<B>> {
             linear_case(&mut cases, format, n, c, &[7, 65]);
         }
     }
+    for format in [WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_K, WeightFormat::Q6_K] {
+        let name = format!("linear of many rows {}", format.name());
+        cases.push(Case::rounded(name, rounding(format), move |ops: &On<B>| many_rows(ops, format)));
+    }
     for pairs in [RopePairs::Halves, RopePairs::Neighbours] {
         for (d, rotary) in [(HeadDims { nh: 4, nkv: 2, hs: 64 }, 64), (HeadDims { nh: 3, nkv: 3, hs: 10 }, 6)] {
             cases.push(Case::new(format!("rope_rows {pairs:?} {d:?}"), move |ops: &On<B>| rope(ops, pairs, d, rotary)));
         }
     }
     for kind in kinds.iter().copied() {
-        for (nh, nkv, hs, page_len) in [(2, 2, 4, 16), (4, 1, 64, 32), (6, 2, 80, 64), (8, 2, 128, 16), (3, 3, 33, 48)]
-        {
+        for (nh, nkv, hs, page_len) in [
+            (2, 2, 4, 16),
+            (4, 1, 64, 32),
+            (6, 2, 80, 64),
+            (8, 2, 128, 16),
+            (3, 3, 33, 48),
+            // Llama 3 70B: eight queries to a key.
+            (8, 1, 16, 16),
+        ] {
             let d = HeadDims { nh, nkv, hs };
             let name = format!("attention_paged {} {d:?} pages of {page_len}", kind.name());
             cases.push(Case::new(name, move |ops: &On<B>| paged(ops, d, page_len, kind)));
@@ -74,13 +85,32 @@ pub fn random_rows(random: &mut Random, format: WeightFormat, rows: usize, cols:
 
 fn linear_case<B: OpsInfer>(cases: &mut Vec<Case<B>>, format: WeightFormat, n: usize, c: usize, ocs: &'static [usize]) {
     let name = format!("linear {n}×{c}→{ocs:?} {}", format.name());
-    let rounding = match format {
+    cases.push(Case::rounded(name, rounding(format), move |ops: &On<B>| linear(ops, format, n, c, ocs)));
+    cases.push(Case::new(format!("lookup {n}×{c} {}", format.name()), move |ops: &On<B>| lookup(ops, format, n, c)));
+}
+
+/// What a backend may round activations by beside weights of a format.
+fn rounding(format: WeightFormat) -> f64 {
+    match format {
         WeightFormat::F32 | WeightFormat::F16 => 0.0,
         WeightFormat::Bf16 => BF16_ROUNDING,
         _ => INT8_ROUNDING,
-    };
-    cases.push(Case::rounded(name, rounding, move |ops: &On<B>| linear(ops, format, n, c, ocs)));
-    cases.push(Case::new(format!("lookup {n}×{c} {}", format.name()), move |ops: &On<B>| lookup(ops, format, n, c)));
+    }
+}
+
+/// As many rows as a prompt has, for which a card unpacks its weights: layers side by side, and one that is added to the residual
+/// stream, without biases.
+fn many_rows<B: OpsInfer>(ops: &On<B>, format: WeightFormat) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, 130);
+    let (n, c, widths) = (130, 256, [128, 40]);
+    let x = a.numbers(n * c)?;
+    let weights = [a.weight(format, widths[0], c)?, a.weight(format, widths[1], c)?];
+    let (all, last) = (n * (widths[0] + widths[1]), n * widths[1]);
+    let (mut beside, mut residual) = (a.unset(all)?, a.numbers_f32(last)?);
+    let layers = weights.each_ref().map(|w| Linear { w, bias: None });
+    ops.linear(&mut beside, &x, n, &layers, Store::Write);
+    ops.linear(&mut residual, &x, n, &layers[1..], Store::Add);
+    Ok(vec![("side by side", a.read(&beside, all)), ("residual", a.read(&residual, last))])
 }
 
 /// Written with biases, added without.

@@ -43,6 +43,8 @@ pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
         cases.push(Case::new(format!("matmul_gelu {n}×{c}→{oc}"), move |ops: &On<B>| matmul_gelu(ops, d)));
         cases.push(Case::new(format!("matmul_residual {n}×{c}→{oc}"), move |ops: &On<B>| matmul_residual(ops, d)));
     }
+    let d = MatmulDims { n: 33, c: 64, oc: 48 };
+    cases.push(Case::new("matmul of f32 33×64→48".to_owned(), move |ops: &On<B>| matmul_of_f32(ops, d)));
     for len in [0, 1, 15, 16, 1003] {
         cases.push(Case::new(format!("gelu and residual of {len}"), move |ops: &On<B>| elementwise(ops, len)));
     }
@@ -107,6 +109,22 @@ fn matmul<B: OpsTrain>(ops: &On<B>, d: MatmulDims, bias: bool) -> Result<Outputs
     let (mut out, mut dx, dout) = (a.unset(d.n * d.oc)?, a.unset(d.n * d.c)?, a.numbers(d.n * d.oc)?);
     ops.matmul(&mut out, &x, &w, bias.then_some(&b), d);
     ops.matmul_grad(&mut dx, &mut w, bias.then_some(&mut b), &dout, &x, d);
+    Ok(vec![
+        ("out", a.read(&out, d.n * d.oc)),
+        ("dx", a.read(&dx, d.n * d.c)),
+        ("dw", a.part(&w, ParamPart::Grad, d.oc * d.c)),
+        ("db", a.part(&b, ParamPart::Grad, d.oc)),
+    ])
+}
+
+/// Rows and gradients of the residual stream, in f32 beside weights of any format: they are rounded on the way.
+fn matmul_of_f32<B: OpsTrain>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, d.c);
+    let (x, dout) = (a.numbers_f32(d.n * d.c)?, a.numbers_f32(d.n * d.oc)?);
+    let (mut w, mut b) = (a.param(d.oc, d.c)?, a.param(1, d.oc)?);
+    let (mut out, mut dx) = (a.unset_f32(d.n * d.oc)?, a.unset_f32(d.n * d.c)?);
+    ops.matmul(&mut out, &x, &w, Some(&b), d);
+    ops.matmul_grad(&mut dx, &mut w, Some(&mut b), &dout, &x, d);
     Ok(vec![
         ("out", a.read(&out, d.n * d.oc)),
         ("dx", a.read(&dx, d.n * d.c)),

@@ -245,21 +245,23 @@ pub fn memory_budget(asked: Option<usize>, available: Option<u64>) -> Option<u64
 
 /// Replaces a micro-batch of 0 (`auto`) by the largest that fits into the budget.
 ///
-/// `bytes` is the memory of a plan with a number of sequences per pass.
+/// `memory` is that of a plan with a number of sequences per pass.
 pub fn settle_micro_batch(
     plan: &mut RunPlan,
     budget: Option<u64>,
-    bytes: impl Fn(&RunPlan, usize) -> u64,
+    memory: impl Fn(&RunPlan, usize) -> Result<MemoryBytes>,
 ) -> Result<()> {
     if plan.train.micro_batch > 0 {
         return Ok(());
     }
     let sequences = plan.train.batch_tokens / plan.model.seq_len;
-    let fits = largest_micro_batch(sequences, budget.unwrap_or(u64::MAX), |b| bytes(plan, b));
+    // What cannot be counted does not fit; asked for one sequence, it says why.
+    let bytes = |b| memory(plan, b).map_or(u64::MAX, |memory| memory.total);
+    let fits = largest_micro_batch(sequences, budget.unwrap_or(u64::MAX), bytes);
     plan.train.micro_batch = match fits {
         Some(b) => b,
         None => {
-            check_memory(bytes(plan, 1), budget)?;
+            check_memory(memory(plan, 1)?.total, budget)?;
             1
         }
     };

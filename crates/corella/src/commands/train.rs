@@ -152,11 +152,9 @@ pub fn build(
     quiet: bool,
 ) -> Result<Run> {
     let config = ModelShape::of(&plan.model)?;
-    settle_micro_batch(plan, memory_budget(memory, device.available()), |plan, b| {
-        device.memory(plan, &config, b).total
-    })?;
+    settle_micro_batch(plan, memory_budget(memory, device.available()), |plan, b| device.memory(plan, &config, b))?;
     plan.check()?;
-    let memory = device.memory(plan, &config, plan.train.micro_batch);
+    let memory = device.memory(plan, &config, plan.train.micro_batch)?;
     check_memory(memory.total, device.available())?;
     let reference = judge(plan)?;
     if !quiet {
