@@ -191,20 +191,10 @@ impl Call<'_> {
             let from = (chunk.row + q / heads) * self.d.qkv() + (head * heads + q % heads) * hs;
             query.iter_mut().zip(&self.qkv[from..]).for_each(|(to, x)| *to = x * scale);
         }
-        let part = Part {
-            pages: self.pages,
-            batch: self.batch,
-            path: self.path,
-            sequence: chunk.sequence,
-            end: chunk.position + chunk.rows,
-            head,
-            start,
-            all,
-        };
-        for first in (0..all).step_by(GROUPS * GROUP) {
-            // SAFETY: n queries of hs numbers, and for each a row of scores with room for the groups from `first` on.
-            unsafe { part.scores(queries.as_ptr(), n, first, wide, scores[first..].as_mut_ptr()) };
-        }
+        let part =
+            Part { pages: self.pages, batch: self.batch, path: self.path, sequence: chunk.sequence, head, start, all };
+        // SAFETY: n queries of hs numbers, and for each a row of scores.
+        unsafe { part.scores(queries.as_ptr(), n, wide, scores.as_mut_ptr()) };
         let (values, statistics) = out.split_at_mut(n * width);
         for (q, scores) in scores.chunks_exact_mut(STRETCH).enumerate() {
             (statistics[q], statistics[n + q]) = weights(self.path, &mut scores[..seen(q)]);

@@ -1,5 +1,5 @@
 //! Attention of few queries on 512-bit vectors: keys and values are converted as they are read, each line of memory once for
-//! four queries, and the same line of what comes later is asked for where a line is read. The order of additions is that of
+//! four queries, and a line of what comes soon is asked for where a line is read. The order of additions is that of
 //! [`super::paged`].
 
 // Queries and groups index several arrays of registers at once.
@@ -51,10 +51,14 @@ const fn size(kind: u8) -> usize {
     }
 }
 
-/// Asks for a line into the first-level cache. Any address will do.
+/// Bytes from a line that is read to the one that is asked for: less and the answer comes late, more and it reaches beyond what
+/// the processor itself looks ahead (docs/log.md).
+const AHEAD: usize = 2048;
+
+/// Asks for what lies behind `at` into the first-level cache. Any address will do.
 #[inline(always)]
-fn ask(at: *const u8) {
-    super::ahead::line(at);
+fn ask_behind(at: *const u8) {
+    super::ahead::line(at.wrapping_add(AHEAD));
 }
 
 /// 16 numbers of a kind as f32, those outside of `mask` 0.
@@ -88,15 +92,16 @@ pub struct Keys {
     pub groups: [*const u8; GROUPS],
     /// Scales of each group's 16 keys, for [`KvKind::Q8`].
     pub scales: [*const f32; GROUPS],
-    /// Groups to be asked for meanwhile. Addresses alone.
-    pub ahead: [*const u8; GROUPS],
+    /// Where in a row of scores those of each group lie.
+    pub places: [usize; GROUPS],
 }
 
-/// scores\[q\]\[g\]\[0 .. 16\] = Σ_i queries\[q\]\[i\] · keys\[g\]\[i\]\[0 .. 16\], i ascending; rows of scores are a stretch apart.
+/// scores\[q\]\[place of g + 0 .. 16\] = Σ_i queries\[q\]\[i\] · keys\[g\]\[i\]\[0 .. 16\], i ascending; rows of scores are a stretch
+/// apart.
 ///
 /// # Safety
-/// queries (n,HS), `count` groups of [`Keys`] (one or two), n rows of scores with 16 places a group at the front of each; the
-/// processor has AVX-512 F, BW, DQ and VL.
+/// queries (n,HS), `count` groups of [`Keys`] (one or two), n rows of scores with 16 places for each group; the processor has
+/// AVX-512 F, BW, DQ and VL.
 pub unsafe fn dot(queries: *const f32, n: usize, keys: Keys, count: usize, scores: *mut f32) {
     for first in (0..n).step_by(TILE) {
         // SAFETY: some of the queries.
@@ -124,14 +129,8 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
         if KIND == BYTE {
             scales = std::array::from_fn(|g| _mm512_loadu_ps(keys.scales[g]));
         }
-        let line = 64 / (GROUP * const { size(KIND) });
-        for i in 0..keys.hs {
+        let mut dimension = |i: usize| {
             let at = i * GROUP * const { size(KIND) };
-            if i % line == 0 {
-                for g in 0..G {
-                    ask(keys.ahead[g].wrapping_add(at));
-                }
-            }
             for g in 0..G {
                 let mut key = load::<KIND>(keys.groups[g].add(at), !0);
                 if KIND == BYTE {
@@ -141,10 +140,24 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
                     sums[q][g] = _mm512_fmadd_ps(_mm512_set1_ps(*queries.add(q * keys.hs + i)), key, sums[q][g]);
                 }
             }
+        };
+        // Dimensions of a line, and of whole lines.
+        let line = const { if GROUP * size(KIND) < 64 { 64 / (GROUP * size(KIND)) } else { 1 } };
+        let whole = keys.hs / line * line;
+        for first in (0..whole).step_by(line) {
+            for g in 0..G {
+                ask_behind(keys.groups[g].wrapping_add(first * GROUP * const { size(KIND) }));
+            }
+            for i in 0..line {
+                dimension(first + i);
+            }
+        }
+        for i in whole..keys.hs {
+            dimension(i);
         }
         for q in 0..N {
             for g in 0..G {
-                _mm512_storeu_ps(scores.add(q * STRETCH + g * GROUP), sums[q][g]);
+                _mm512_storeu_ps(scores.add(q * STRETCH + keys.places[g]), sums[q][g]);
             }
         }
     }
@@ -163,8 +176,6 @@ pub struct Values {
     pub at: *const u8,
     /// Scale of each position, for [`KvKind::Q8`].
     pub scales: *const f32,
-    /// Values to be asked for meanwhile. An address alone.
-    pub ahead: *const u8,
 }
 
 /// sums\[q\] += Σ_s p\[q\]\[s\] · values\[s\], s ascending; rows of p are a stretch apart, those of sums `width` floats.
@@ -225,7 +236,7 @@ unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
         for s in 0..values.count {
             let at = (s * values.hs + column) * const { size(KIND) };
             for line in (0..C * GROUP * const { size(KIND) }).step_by(64) {
-                ask(values.ahead.wrapping_add(at + line));
+                ask_behind(values.at.wrapping_add(at + line));
             }
             for c in 0..C {
                 let mut value = load::<KIND>(values.at.add(at + c * GROUP * const { size(KIND) }), mask[c]);

@@ -5,17 +5,10 @@ use super::super::path::Path;
 #[cfg(target_arch = "x86_64")]
 use super::super::path::Vectors;
 use super::batch::Batch;
-#[cfg(target_arch = "x86_64")]
-use super::paged::STRETCH;
 use super::paged::{GROUPS, add_weighted, dot};
 #[cfg(target_arch = "x86_64")]
 use super::paged512;
 use super::pages::{GROUP, KvPages};
-
-/// Bytes from what is read to what is asked for: less than this and the answer comes late, more and the first-level cache
-/// overflows (docs/log.md).
-#[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 12 << 10;
 
 /// What queries of a stretch read.
 pub struct Part<'a> {
@@ -27,8 +20,6 @@ pub struct Part<'a> {
     pub path: Path,
     /// The sequence.
     pub sequence: u32,
-    /// Position behind the last query's.
-    pub end: usize,
     /// Head of k and v.
     pub head: usize,
     /// First position of the stretch.
@@ -58,38 +49,55 @@ impl Part<'_> {
         n <= paged512::QUERIES && self.path.vectors() == Vectors::Avx512
     }
 
-    /// Scores of the groups from position `first` on, [`GROUPS`] or what is left. `wide` is working memory.
+    /// Scores of all keys of the stretch. `wide` is working memory.
     ///
     /// # Safety
-    /// queries (n,HS), n rows of scores, a stretch apart, with room for these groups.
-    pub unsafe fn scores(&self, queries: *const f32, n: usize, first: usize, wide: &mut [f32], scores: *mut f32) {
-        let (pages, path, head, hs) = (self.pages, self.path, self.head, self.pages.dims().hs);
-        let groups = (self.all - first).div_ceil(GROUP).min(GROUPS);
+    /// queries (n,HS), n rows of scores, a stretch apart, with room for whole groups.
+    pub unsafe fn scores(&self, queries: *const f32, n: usize, wide: &mut [f32], scores: *mut f32) {
         #[cfg(target_arch = "x86_64")]
         if self.direct(n) {
-            let stored: [_; GROUPS] =
-                std::array::from_fn(|i| pages.stored_keys(self.place(first + i.min(groups - 1) * GROUP), head));
+            // SAFETY: handed on; the path's features were detected.
+            return unsafe { self.scores_as_stored(queries, n, scores) };
+        }
+        let (pages, path, head, hs) = (self.pages, self.path, self.head, self.pages.dims().hs);
+        for first in (0..self.all).step_by(GROUPS * GROUP) {
+            let groups = (self.all - first).div_ceil(GROUP).min(GROUPS);
+            for (i, wide) in wide.chunks_exact_mut(GROUP * hs).enumerate().take(groups) {
+                let group = first + i * GROUP;
+                if group + GROUPS * GROUP < self.all {
+                    pages.ask_keys(self.place(group + GROUPS * GROUP), head);
+                }
+                pages.keys(path, self.place(group), head, wide);
+            }
+            // SAFETY: 16 keys a group; the rest is handed on.
+            unsafe { dot(path, queries, n, hs, wide.as_ptr(), groups, scores.add(first)) };
+        }
+    }
+
+    /// The same, converting keys as they are read: those of the first and of the second half side by side, two streams that
+    /// the processor itself looks ahead on. Pairs of neighbours are read slower by a tenth: each ends where the other begins.
+    ///
+    /// # Safety
+    /// As there; the processor has AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn scores_as_stored(&self, queries: *const f32, n: usize, scores: *mut f32) {
+        let dims = self.pages.dims();
+        let groups = self.all.div_ceil(GROUP);
+        let half = groups.div_ceil(GROUPS);
+        for first in 0..half {
+            let count = if first + half < groups { GROUPS } else { 1 };
+            let places: [usize; GROUPS] = std::array::from_fn(|i| (first + i.min(count - 1) * half) * GROUP);
+            let stored = places.map(|place| self.pages.stored_keys(self.place(place), self.head));
             let keys = paged512::Keys {
-                kind: pages.dims().kind,
-                hs,
+                kind: dims.kind,
+                hs: dims.hs,
                 groups: stored.map(|(keys, _)| keys.as_ptr()),
                 scales: stored.map(|(_, scales)| scales.as_ptr()),
-                ahead: std::array::from_fn(|i| {
-                    self.after_keys(first + (self.groups_ahead().next_multiple_of(GROUPS) + i) * GROUP)
-                }),
+                places,
             };
-            // SAFETY: groups of keys with their scales; the rest is handed on; the path's features were detected.
-            return unsafe { paged512::dot(queries, n, keys, groups, scores) };
+            // SAFETY: groups of keys with their scales; the rest is handed on.
+            unsafe { paged512::dot(queries, n, keys, count, scores) };
         }
-        for (i, wide) in wide.chunks_exact_mut(GROUP * hs).enumerate().take(groups) {
-            let group = first + i * GROUP;
-            if group + GROUPS * GROUP < self.all {
-                pages.ask_keys(self.place(group + GROUPS * GROUP), head);
-            }
-            pages.keys(path, self.place(group), head, wide);
-        }
-        // SAFETY: 16 keys a group; the rest is handed on.
-        unsafe { dot(path, queries, n, hs, wide.as_ptr(), groups, scores) };
     }
 
     /// Values of `count` positions from `group` on for `n` queries. `wide` is working memory.
@@ -99,15 +107,8 @@ impl Part<'_> {
         if self.direct(n) {
             let (values, scales) = pages.stored_values(self.place(group), self.head, count);
             let (kind, hs) = (pages.dims().kind, pages.dims().hs);
-            let ahead = self.after_values(group + self.groups_ahead() * GROUP);
-            return Read::Stored(paged512::Values {
-                kind,
-                hs,
-                count,
-                at: values.as_ptr(),
-                scales: scales.as_ptr(),
-                ahead,
-            });
+            let (at, scales) = (values.as_ptr(), scales.as_ptr());
+            return Read::Stored(paged512::Values { kind, hs, count, at, scales });
         }
         let _ = n;
         if group + 2 * GROUP < self.all {
@@ -115,36 +116,6 @@ impl Part<'_> {
         }
         pages.values(path, self.place(group), self.head, count, width, wide);
         Read::Wide(wide)
-    }
-
-    /// Groups from the one that is read to the one that is asked for.
-    #[cfg(target_arch = "x86_64")]
-    fn groups_ahead(&self) -> usize {
-        let dims = self.pages.dims();
-        AHEAD.div_ceil(GROUP * dims.kind.bytes(dims.hs))
-    }
-
-    /// Where the keys from position `at` on lie; behind the last ones begin the values.
-    #[cfg(target_arch = "x86_64")]
-    fn after_keys(&self, at: usize) -> *const u8 {
-        let behind = at.saturating_sub(self.all.next_multiple_of(GROUP));
-        match at < self.all {
-            true => self.pages.stored_keys(self.place(at), self.head).0.as_ptr(),
-            false => self.pages.stored_values(self.place(behind.min(self.all - 1)), self.head, 0).0.as_ptr(),
-        }
-    }
-
-    /// Where the values from position `at` on lie; behind the last ones begin the keys of the next stretch, if there is one.
-    #[cfg(target_arch = "x86_64")]
-    fn after_values(&self, at: usize) -> *const u8 {
-        let behind = STRETCH + at.saturating_sub(self.all.next_multiple_of(GROUP));
-        if at < self.all {
-            self.pages.stored_values(self.place(at), self.head, 0).0.as_ptr()
-        } else if self.start + behind < self.end {
-            self.pages.stored_keys(self.place(behind / GROUP * GROUP), self.head).0.as_ptr()
-        } else {
-            std::ptr::null()
-        }
     }
 }
 
