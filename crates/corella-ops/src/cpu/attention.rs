@@ -22,17 +22,18 @@ pub fn softmax(row: &mut [f32], scale: f32) {
 /// The largest element.
 #[inline(always)]
 pub fn max_of(values: &[f32]) -> f32 {
+    let greater = |a: f32, b: f32| if b > a { b } else { a };
+    let (whole, rest) = values.as_chunks::<16>();
     let mut lanes = [f32::NEG_INFINITY; 16];
-    let chunks = values.chunks_exact(16);
-    for x in chunks.remainder() {
-        lanes[0] = if *x > lanes[0] { *x } else { lanes[0] };
+    for x in whole {
+        lanes = std::array::from_fn(|i| greater(lanes[i], x[i]));
     }
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = if *x > *lane { *x } else { *lane };
-        }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = greater(*lane, *x);
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    let lanes: [f32; 8] = std::array::from_fn(|i| greater(lanes[i], lanes[i + 8]));
+    let lanes: [f32; 4] = std::array::from_fn(|i| greater(lanes[i], lanes[i + 4]));
+    greater(greater(lanes[0], lanes[1]), greater(lanes[2], lanes[3]))
 }
 
 /// Keys and values of one layer of one sequence, position after position.

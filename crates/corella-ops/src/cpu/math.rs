@@ -90,22 +90,6 @@ pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, 
     across(lanes)
 }
 
-/// Σ f(i) for i in 0 .. n, in the order of [`sum`].
-#[inline(always)]
-pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let whole = n / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
-        }
-    }
-    for i in whole..n {
-        lanes[i - whole] += f(i);
-    }
-    across(lanes)
-}
-
 /// Σ of the lanes, halves onto halves.
 #[inline(always)]
 pub fn across<const N: usize>(mut lanes: [f32; N]) -> f32 {

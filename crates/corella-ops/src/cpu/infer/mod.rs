@@ -9,6 +9,7 @@ mod avx2;
 mod batch;
 #[cfg(target_arch = "x86_64")]
 mod brain;
+mod cached_numbers;
 mod float;
 #[cfg(target_arch = "x86_64")]
 mod float512;

@@ -7,7 +7,7 @@
 //! thread took which stretch.
 
 use super::super::gemm::Workers;
-use super::super::math::{exp, sum_by};
+use super::super::math::{exp, sum};
 use super::super::path::Path;
 use super::super::pool::Pool;
 use super::super::scratch::Scratch;
@@ -65,7 +65,7 @@ pub fn attention(
     let dims = pages.dims();
     assert_eq!((dims.nkv, dims.hs, dims.page_len), (d.nkv, d.hs, batch.page_len), "shape of the cache");
     assert!(out.len() >= batch.rows.len() * d.nh * d.hs, "{} rows of heads", batch.rows.len());
-    pages.write(pool, qkv, batch, d);
+    pages.write(pool, path, qkv, batch, d);
     let heads = d.nh / d.nkv;
     let chunks = chunks(batch, (QUERIES / heads).max(1));
     let call = Call { path, pages, qkv, batch, d, width: d.hs.next_multiple_of(GROUP) };
@@ -237,7 +237,7 @@ vectorized! {
         for x in scores.iter_mut() {
             *x = exp(*x - max);
         }
-        (max, sum_by(scores.len(), |i| scores[i]))
+        (max, sum(scores, |x| x))
     }
 }
 

@@ -2,17 +2,15 @@
 
 use super::super::array::Array;
 use super::super::path::Path;
-#[cfg(target_arch = "x86_64")]
-use super::super::path::Vectors;
 use super::super::pool::Pool;
+use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
-use super::super::vectorized::vectorized;
 use super::super::zeros;
 use super::ahead;
 use super::batch::Batch;
+use super::cached_numbers::{element_bytes, narrow, widen};
 use crate::contract::OpsError;
 use crate::contract_infer::{HeadDims, KvKind, KvPagesDims, int8_scale};
-use crate::quant::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 
 /// Positions that lie together.
 pub const GROUP: usize = KvPagesDims::GROUP;
@@ -75,7 +73,7 @@ impl KvPages {
     }
 
     /// Writes the keys and values of all rows.
-    pub fn write(&mut self, pool: &Pool, qkv: &[f32], batch: &Batch, d: HeadDims) {
+    pub fn write(&mut self, pool: &Pool, path: Path, qkv: &[f32], batch: &Batch, d: HeadDims) {
         let (dims, hs) = (self.dims, d.hs);
         let size = element_bytes(dims.kind);
         let places: Vec<(usize, usize)> =
@@ -86,6 +84,7 @@ impl KvPages {
         let (k, v) = (SharedMut::new(&mut self.k), SharedMut::new(&mut self.v));
         let (k_scales, v_scales) = (SharedMut::new(&mut self.k_scales), SharedMut::new(&mut self.v_scales));
         pool.run(d.nkv, &|head| {
+            let mut line = Scratch::new(hs * size);
             for (n, (page, place)) in places.iter().enumerate() {
                 let first = (head * dims.pages + page) * dims.page_len;
                 let from = n * d.qkv() + (d.nh + head) * hs;
@@ -102,11 +101,10 @@ impl KvPages {
                     (k[0], k_inverse) = int8_scale(keys);
                     (v[0], v_inverse) = int8_scale(values);
                 }
-                for (i, x) in keys.iter().enumerate() {
-                    put(dims.kind, &mut k[(i * GROUP + place % GROUP) * size..], *x, k_inverse);
-                }
-                for (i, x) in values.iter().enumerate() {
-                    put(dims.kind, &mut v[i * size..], *x, v_inverse);
+                narrow(dims.kind, path, values, v_inverse, v);
+                narrow(dims.kind, path, keys, k_inverse, &mut line);
+                for (i, x) in line.chunks_exact(size).enumerate() {
+                    k[(i * GROUP + place % GROUP) * size..][..size].copy_from_slice(x);
                 }
             }
         });
@@ -182,99 +180,4 @@ impl KvPages {
 /// Scales of `count` positions; none where numbers have none.
 fn scales(all: &[f32], first: usize, count: usize) -> &[f32] {
     if all.is_empty() { all } else { &all[first..first + count] }
-}
-
-fn element_bytes(kind: KvKind) -> usize {
-    match kind {
-        KvKind::F32 => 4,
-        KvKind::F16 | KvKind::Bf16 => 2,
-        KvKind::Q8 => 1,
-    }
-}
-
-/// Rounds one number, as [`KvKind::round`] says.
-fn put(kind: KvKind, to: &mut [u8], x: f32, inverse: f32) {
-    match kind {
-        KvKind::F32 => to[..4].copy_from_slice(&x.to_le_bytes()),
-        KvKind::F16 => to[..2].copy_from_slice(&f32_to_f16(x).to_le_bytes()),
-        KvKind::Bf16 => to[..2].copy_from_slice(&f32_to_bf16(x).to_le_bytes()),
-        KvKind::Q8 => to[0] = (x * inverse).round_ties_even() as i8 as u8,
-    }
-}
-
-/// Elements without their scales.
-fn widen(kind: KvKind, path: Path, from: &[u8], to: &mut [f32]) {
-    match kind {
-        KvKind::F32 => widen_f32(path, from, to),
-        KvKind::F16 => {
-            #[cfg(target_arch = "x86_64")]
-            {
-                if path.vectors() == Vectors::Avx512 {
-                    // SAFETY: the path exists only after its features were detected.
-                    return unsafe { widen_avx512(from, to) };
-                }
-                if path.has_avx2() && is_x86_feature_detected!("f16c") {
-                    // SAFETY: the features were detected.
-                    return unsafe { widen_f16c(from, to) };
-                }
-            }
-            for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
-                *to = f16_to_f32(u16::from_le_bytes([from[0], from[1]]));
-            }
-        }
-        KvKind::Bf16 => widen_bf16(path, from, to),
-        KvKind::Q8 => widen_i8(path, from, to),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn widen_avx512(from: &[u8], to: &mut [f32]) {
-    use std::arch::x86_64::{_mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps};
-    let (mut to, mut from) = (to.chunks_exact_mut(16), from.chunks_exact(32));
-    for (to, from) in (&mut to).zip(&mut from) {
-        // SAFETY: 32 bytes read, 16 floats written.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) };
-    }
-    for (to, from) in to.into_remainder().iter_mut().zip(from.remainder().chunks_exact(2)) {
-        *to = f16_to_f32(u16::from_le_bytes([from[0], from[1]]));
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,f16c")]
-fn widen_f16c(from: &[u8], to: &mut [f32]) {
-    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
-    let (mut to, mut from) = (to.chunks_exact_mut(8), from.chunks_exact(16));
-    for (to, from) in (&mut to).zip(&mut from) {
-        // SAFETY: 16 bytes read, 8 floats written.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
-    }
-    for (to, from) in to.into_remainder().iter_mut().zip(from.remainder().chunks_exact(2)) {
-        *to = f16_to_f32(u16::from_le_bytes([from[0], from[1]]));
-    }
-}
-
-vectorized! {
-    fn widen_f32(from: &[u8], to: &mut [f32]) {
-        for (to, from) in to.iter_mut().zip(from.chunks_exact(4)) {
-            *to = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
-        }
-    }
-}
-
-vectorized! {
-    fn widen_bf16(from: &[u8], to: &mut [f32]) {
-        for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
-            *to = bf16_to_f32(u16::from_le_bytes([from[0], from[1]]));
-        }
-    }
-}
-
-vectorized! {
-    fn widen_i8(from: &[u8], to: &mut [f32]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = f32::from(*from as i8);
-        }
-    }
 }
