@@ -15,9 +15,10 @@ pub struct Blocks {
 impl Blocks {
     /// `tiles` × `panels`, at most `tallest` tiles of rows a task.
     pub fn new(tiles: usize, panels: usize, tallest: usize, threads: usize) -> Blocks {
-        // The height with which the last thread is done first.
+        // The largest height with which the last thread is done nearly first: low tasks read all panels for little.
         let rounds = |tall: usize| tiles.div_ceil(tall).div_ceil(threads) * tall;
-        let tall = (1..=tallest).rev().min_by_key(|tall| rounds(*tall)).unwrap_or(1);
+        let best = (1..=tallest).map(rounds).min().unwrap_or(1);
+        let tall = (1..=tallest).rev().find(|tall| rounds(*tall) <= best + best / 16).unwrap_or(1);
         // Where rows are too few for all threads, the columns are cut too.
         let row_blocks = tiles.div_ceil(tall);
         let column_blocks = if threads == 1 || row_blocks >= threads { 1 } else { (4 * threads).div_ceil(row_blocks) };

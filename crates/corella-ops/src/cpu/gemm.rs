@@ -2,7 +2,8 @@
 //!
 //! A task is a block of rows by a range of panels of B. It walks over k in stretches for which its rows of A stay in the
 //! second-level cache, over the panels, over blocks of k for which a panel stays in the first-level cache, and over tiles of
-//! rows. Sums of a stretch stay with the task, so the result is touched once in a stretch.
+//! rows. Sums of a stretch stay with the task, so the result is touched once in a stretch. With vectors of 512 bits a block is a
+//! stretch: sums stay in registers, and panels come from the second-level cache too.
 //!
 //! Every output element is the sum, over stretches, of the sum over blocks of KC of the micro-kernel's sum inside the block.
 //! That order depends on K alone, so a row's result is the same alone or among others, and on any number of threads.
@@ -17,7 +18,7 @@ use super::dot::{Panels, STEP};
 use super::kernel::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{Avx2, Avx512};
-use super::kernel::{Kernel, Portable};
+use super::kernel::{Kernel, Portable, prefetch_to_write};
 use super::pack::{NEAR, Operand, Packed, pack};
 use super::path::{Path, Vectors};
 use super::pool::Pool;
@@ -222,7 +223,9 @@ impl<T: Number> Product<'_, T> {
         let longest = (K::KC * K::STRETCH).min(k);
         let fresh = if matches!(b, Right::Fresh(_)) { longest * K::NR } else { 0 };
         let mut packed_a = Scratch::new(rows.len() * K::MR * longest);
-        let mut sums = Scratch::new(rows.len() * K::MR * K::NR);
+        // Sums of a tile, or of all where a stretch has several blocks.
+        let kept = if longest > K::KC { rows.len() } else { 1 };
+        let mut sums = Scratch::new(kept * K::MR * K::NR);
         let mut space = Scratch::new(fresh);
         for stretch in stretches::<K>(k) {
             let long = stretch.len();
@@ -255,20 +258,35 @@ impl<T: Number> Product<'_, T> {
                 for k0 in (0..long).step_by(K::KC) {
                     let depth = K::KC.min(long - k0);
                     let b = panel_b[k0 * K::NR..][..depth * K::NR].as_ptr();
-                    for (a, sums) in packed_a.chunks_exact(K::MR * long).zip(sums.chunks_exact_mut(K::MR * K::NR)) {
+                    for (i, a) in packed_a.chunks_exact(K::MR * long).enumerate().take(rows.len()) {
                         let (now, rest) = next.split_at(share.min(next.len()));
-                        prefetch(now);
                         next = rest;
                         let a = a[k0 * K::MR..][..depth * K::MR].as_ptr();
+                        let sums = &mut sums[i % kept * K::MR * K::NR..][..K::MR * K::NR];
+                        let (row, column) = ((rows.start + i) * K::MR, j * K::NR);
+                        let last = k0 + depth == long;
+                        if last {
+                            self.ask_for((row, column), K::MR.min(m - row));
+                        }
                         // SAFETY: both panels have `depth` steps, and the sums are a tile (slices above); the path exists only
                         // after its features were detected.
-                        unsafe { K::tile(depth, a, b, sums.as_mut_ptr(), k0 > 0) };
+                        unsafe { K::tile_asking(depth, a, b, sums.as_mut_ptr(), k0 > 0, now) };
+                        if last {
+                            let inside = (K::MR.min(m - row), K::NR.min(n - column));
+                            self.put(sums, K::NR, (row, column), inside, stretch.start > 0);
+                        }
                     }
                 }
-                let (row, column) = (rows.start * K::MR, j * K::NR);
-                let inside = ((rows.len() * K::MR).min(m - row), K::NR.min(n - column));
-                self.put(&sums, K::NR, (row, column), inside, stretch.start > 0);
             }
+        }
+    }
+
+    /// Asks for a tile of the result that will be written.
+    fn ask_for(&self, (row, column): (usize, usize), rows: usize) {
+        for row in row..row + rows {
+            let line = self.c.address(row * self.size.ldc + column);
+            prefetch_to_write(line);
+            prefetch_to_write(line.wrapping_add(16));
         }
     }
 
@@ -311,7 +329,7 @@ vectorized! {
                 }
                 c_rest.iter_mut().zip(sums_rest).for_each(|(c, sum)| *c += sum);
             } else if bias.is_empty() {
-                c.copy_from_slice(sums);
+                c.iter_mut().zip(sums).for_each(|(c, sums)| *c = *sums);
                 c_rest.copy_from_slice(sums_rest);
             } else {
                 let (bias, bias_rest) = bias.as_chunks::<16>();
@@ -322,16 +340,4 @@ vectorized! {
             }
         }
     }
-}
-
-/// Asks for numbers that will be needed soon.
-#[inline(always)]
-pub fn prefetch<T>(soon: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in soon.chunks(64 / size_of::<T>()) {
-        // SAFETY: a prefetch of an address inside a slice; it reads nothing.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = soon;
 }

@@ -20,6 +20,16 @@ pub trait Kernel {
     /// uses.
     unsafe fn tile(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool);
 
+    /// The same, while `soon` is asked for from the third-level cache.
+    ///
+    /// # Safety
+    /// As of [`Kernel::tile`].
+    unsafe fn tile_asking(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool, soon: &[f32]) {
+        prefetch(soon);
+        // SAFETY: the caller's promises.
+        unsafe { Self::tile(steps, a, b, sums, add) };
+    }
+
     /// sums[p][j] = Σ_k a[k] · b[p][k·NR + j] for one row and two panels, with the additions of [`Kernel::tile`]: what
     /// generation needs, where reading the weights is all that counts. `sums` is 2·NR long.
     ///
@@ -32,9 +42,38 @@ pub trait Kernel {
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 1024;
 
-/// Bytes that A is read ahead in [`Kernel::tile`].
+/// Asks for numbers that will be needed soon.
+#[inline(always)]
+pub fn prefetch<T>(soon: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in soon.chunks(64 / size_of::<T>()) {
+        // SAFETY: a prefetch of an address inside a slice; it reads nothing.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = soon;
+}
+
+/// Asks for a line that will be written. Any address will do: nothing is written.
+#[inline(always)]
+pub fn prefetch_to_write<T>(line: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch writes nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(line.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Bytes that A and B are read ahead in [`Kernel::tile`].
 #[cfg(target_arch = "x86_64")]
 const A_AHEAD: usize = 512;
+#[cfg(target_arch = "x86_64")]
+const B_AHEAD: usize = 1024;
+/// Steps of a group in [`Kernel::tile_asking`].
+#[cfg(target_arch = "x86_64")]
+const TOGETHER: usize = 8;
 
 /// Plain Rust.
 pub struct Portable;
@@ -160,32 +199,42 @@ pub struct Avx512;
 impl Kernel for Avx512 {
     const MR: usize = 12;
     const NR: usize = 32;
-    /// 24 KiB of B and 9 KiB of A in 48 KiB.
-    const KC: usize = 192;
-    /// 864 KiB of A at most.
-    const STRETCH: usize = 6;
+    /// Sums stay in registers: A and B both come from the second-level cache, 576 KiB and twice 96.
+    const KC: usize = 768;
+    const STRETCH: usize = 1;
     const MC: usize = 192;
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
     unsafe fn tile(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool) {
+        // SAFETY: the caller's promises.
+        unsafe { Self::tile_asking(steps, a, b, sums, add, &[]) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn tile_asking(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool, soon: &[f32]) {
         use std::arch::x86_64::{
             __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
             _mm512_setzero_ps, _mm512_storeu_ps,
         };
         let mut tile: [[__m512; 2]; 12] = [[_mm512_setzero_ps(); 2]; 12];
-        for k in 0..steps {
-            // SAFETY: step k < steps reads a[k·12 ..][..12] and b[k·32 ..][..32], inside the promised lengths; prefetches
-            // read nothing.
-            unsafe {
-                let (a, b) = (a.add(k * 12), b.add(k * 32));
-                // A comes from the second-level cache.
-                _mm_prefetch::<_MM_HINT_T0>(a.cast::<i8>().wrapping_add(A_AHEAD));
-                let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
-                for (i, row) in tile.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(*a.add(i));
-                    row[0] = _mm512_fmadd_ps(x, b0, row[0]);
-                    row[1] = _mm512_fmadd_ps(x, b1, row[1]);
+        let mut soon = soon.chunks(soon.len().div_ceil(steps.div_ceil(TOGETHER)).next_multiple_of(16).max(16));
+        for group in (0..steps).step_by(TOGETHER) {
+            prefetch(soon.next().unwrap_or_default());
+            for k in group..steps.min(group + TOGETHER) {
+                // SAFETY: step k < steps reads a[k·12 ..][..12] and b[k·32 ..][..32], inside the promised lengths; prefetches
+                // read nothing.
+                unsafe {
+                    let (a, b) = (a.add(k * 12), b.add(k * 32));
+                    _mm_prefetch::<_MM_HINT_T0>(a.cast::<i8>().wrapping_add(A_AHEAD));
+                    _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(B_AHEAD));
+                    _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(B_AHEAD + 64));
+                    let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+                    for (i, row) in tile.iter_mut().enumerate() {
+                        let x = _mm512_set1_ps(*a.add(i));
+                        row[0] = _mm512_fmadd_ps(x, b0, row[0]);
+                        row[1] = _mm512_fmadd_ps(x, b1, row[1]);
+                    }
                 }
             }
         }

@@ -18,7 +18,7 @@ pub use forward::forward;
 
 use super::bf16::{Bf16, convert};
 use super::buf::{Buf, numbers};
-use super::gemm::prefetch;
+use super::kernel::prefetch;
 use super::pack::{Operand, pack};
 use super::path::Path;
 use super::shared::SharedMut;
