@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::bf16::{Number, convert};
 use super::blocks::Blocks;
 #[cfg(target_arch = "x86_64")]
-use super::dot::{Panels, STEP};
+use super::dot::{Panels, STEP, settle};
 #[cfg(target_arch = "aarch64")]
 use super::kernel::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -24,6 +24,8 @@ use super::path::{Path, Vectors};
 use super::pool::Pool;
 use super::scratch::{self, Scratch};
 use super::shared::SharedMut;
+#[cfg(target_arch = "x86_64")]
+use super::stream512;
 use super::vectorized::vectorized;
 
 /// What happens to the old content of the result.
@@ -128,7 +130,11 @@ pub fn gemm<T: Number>(
     if let Right::Packed(packed) = b {
         assert!(packed.outer >= n && packed.k >= k, "packed operand of {}×{}", packed.outer, packed.k);
     }
-    let product = Product { workers, path, size, a, c: SharedMut::new(c), store, bias };
+    #[cfg(target_arch = "x86_64")]
+    let stream = store == Store::Write && k <= Avx512::KC * Avx512::STRETCH && stream512::streams(path, c, size.ldc);
+    #[cfg(not(target_arch = "x86_64"))]
+    let stream = false;
+    let product = Product { workers, path, size, a, c: SharedMut::new(c), store, bias, stream };
     match path.vectors() {
         #[cfg(target_arch = "x86_64")]
         Vectors::Avx2 => product.run::<Avx2>(b),
@@ -150,6 +156,8 @@ struct Product<'a, T: Number> {
     c: SharedMut<'a>,
     store: Store,
     bias: Option<&'a [f32]>,
+    /// Whether whole lines of the result pass the caches by: it is large and written once.
+    stream: bool,
 }
 
 impl<T: Number> Product<'_, T> {
@@ -214,6 +222,8 @@ impl<T: Number> Product<'_, T> {
         self.workers.run(blocks.tasks(), &|task| {
             let (rows, columns) = blocks.of(task);
             self.block::<K>(b, rows, columns);
+            #[cfg(target_arch = "x86_64")]
+            settle();
         });
     }
 
@@ -265,7 +275,7 @@ impl<T: Number> Product<'_, T> {
                         let sums = &mut sums[i % kept * K::MR * K::NR..][..K::MR * K::NR];
                         let (row, column) = ((rows.start + i) * K::MR, j * K::NR);
                         let last = k0 + depth == long;
-                        if last {
+                        if last && !self.stream {
                             self.ask_for((row, column), K::MR.min(m - row));
                         }
                         // SAFETY: both panels have `depth` steps, and the sums are a tile (slices above); the path exists only
@@ -296,6 +306,15 @@ impl<T: Number> Product<'_, T> {
         let bias = self.bias.filter(|_| !more).map_or(&[][..], |bias| &bias[column..column + inside.1]);
         let (ldc, (rows, width)) = (self.size.ldc, inside);
         let to = Target { c: &self.c, at: row * ldc + column, ldc, rows, width };
+        #[cfg(target_arch = "x86_64")]
+        if self.stream && width == wide {
+            for (i, sums) in sums.chunks_exact(wide).take(rows).enumerate() {
+                // SAFETY: a row of the caller's task, which begins at a cache line as all rows and panels do; the path has the
+                // features (`streams`).
+                unsafe { stream512::row(self.c.part(to.at + i * ldc, width), sums, bias) };
+            }
+            return;
+        }
         put_rows(self.path, &to, sums, wide, more || self.store == Store::Add, bias);
     }
 }

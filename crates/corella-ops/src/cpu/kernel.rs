@@ -66,11 +66,6 @@ pub fn prefetch_to_write<T>(line: *const T) {
     let _ = line;
 }
 
-/// Bytes that A and B are read ahead in [`Kernel::tile`].
-#[cfg(target_arch = "x86_64")]
-const A_AHEAD: usize = 512;
-#[cfg(target_arch = "x86_64")]
-const B_AHEAD: usize = 1024;
 /// Steps of a group in [`Kernel::tile_asking`].
 #[cfg(target_arch = "x86_64")]
 const TOGETHER: usize = 8;
@@ -214,21 +209,17 @@ impl Kernel for Avx512 {
     #[target_feature(enable = "avx512f")]
     unsafe fn tile_asking(steps: usize, a: *const f32, b: *const f32, sums: *mut f32, add: bool, soon: &[f32]) {
         use std::arch::x86_64::{
-            __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
-            _mm512_setzero_ps, _mm512_storeu_ps,
+            __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+            _mm512_storeu_ps,
         };
         let mut tile: [[__m512; 2]; 12] = [[_mm512_setzero_ps(); 2]; 12];
         let mut soon = soon.chunks(soon.len().div_ceil(steps.div_ceil(TOGETHER)).next_multiple_of(16).max(16));
         for group in (0..steps).step_by(TOGETHER) {
             prefetch(soon.next().unwrap_or_default());
             for k in group..steps.min(group + TOGETHER) {
-                // SAFETY: step k < steps reads a[k·12 ..][..12] and b[k·32 ..][..32], inside the promised lengths; prefetches
-                // read nothing.
+                // SAFETY: step k < steps reads a[k·12 ..][..12] and b[k·32 ..][..32], inside the promised lengths.
                 unsafe {
                     let (a, b) = (a.add(k * 12), b.add(k * 32));
-                    _mm_prefetch::<_MM_HINT_T0>(a.cast::<i8>().wrapping_add(A_AHEAD));
-                    _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(B_AHEAD));
-                    _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(B_AHEAD + 64));
                     let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
                     for (i, row) in tile.iter_mut().enumerate() {
                         let x = _mm512_set1_ps(*a.add(i));

@@ -35,6 +35,8 @@ mod rows;
 mod scratch;
 mod shared;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod stream512;
 mod swiglu;
 mod threads;
 mod vectorized;

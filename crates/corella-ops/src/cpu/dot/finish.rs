@@ -58,7 +58,7 @@ pub enum Then<'a> {
 }
 
 /// Results of this many bytes pass the caches by: they would be read from memory only to be written over.
-const STREAMED: usize = 16 << 20;
+pub const STREAMED: usize = 16 << 20;
 
 /// The part of a tile that lies inside the result.
 #[derive(Clone, Copy)]

@@ -15,7 +15,7 @@ mod probe;
 mod split;
 pub mod triple;
 
-pub use finish::{Finish, Then};
+pub use finish::{Finish, STREAMED, Then, settle};
 pub use images::Images;
 pub use pack::{PackedRight, Panels, pack_left, transpose};
 pub use split::{SplitRows, split_product};
@@ -89,7 +89,7 @@ fn run<K: DotKernel, O: Number>(
         Block { a, b, to, size, rows, columns }.run::<K>();
         // SAFETY: begun above.
         unsafe { K::end() };
-        finish::settle();
+        settle();
     });
 }
 
@@ -115,7 +115,7 @@ fn few<K: FewKernel, O: Number>(
             let column = j * NR;
             finish(&sums, to, Place { row: 0, column, rows: m, columns: NR.min(n - column) });
         }
-        finish::settle();
+        settle();
     });
 }
 
