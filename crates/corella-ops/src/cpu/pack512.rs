@@ -13,6 +13,8 @@ use super::pack::Operand;
 const LANES: usize = 16;
 /// Rows that are asked for ahead: they lie far apart, where no hardware looks ahead.
 const AHEAD: usize = 12;
+/// Numbers of a row that are asked for ahead where many rows are read together: more than the hardware follows.
+const FURTHER: usize = 64;
 
 /// A mask of the first `n` lanes.
 #[inline(always)]
@@ -83,8 +85,11 @@ pub unsafe fn rows<T: Number>(
             let mut square = [_mm512_setzero_si512(); LANES];
             for (i, numbers) in square.iter_mut().enumerate().take(inside) {
                 let row = &from.row(outer + at + i)[k0 + k..][..steps];
-                // SAFETY: the mask covers the slice.
-                *numbers = _mm512_castps_si512(unsafe { load(row.as_ptr(), first(steps)) });
+                // SAFETY: the mask covers the slice; a prefetch reads nothing.
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(FURTHER).cast());
+                    *numbers = _mm512_castps_si512(load(row.as_ptr(), first(steps)));
+                }
             }
             // SAFETY: the function's features.
             let square = unsafe { transpose(square) };
