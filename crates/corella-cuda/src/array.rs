@@ -2,6 +2,7 @@
 
 use corella_ops::Dtype;
 use corella_ops::quant::half::{bf16_to_f32, f32_to_bf16};
+use corella_ops::shapes::Length;
 
 use crate::driver::{Address, Memory};
 
@@ -32,6 +33,12 @@ pub struct Buf {
     pub(crate) len: usize,
     /// Their format.
     pub(crate) dtype: Dtype,
+}
+
+impl Length for Buf {
+    fn length(&self) -> usize {
+        self.len
+    }
 }
 
 impl Buf {

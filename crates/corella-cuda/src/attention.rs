@@ -111,10 +111,7 @@ fn whole(out: &Buf, d: AttentionDims) -> View {
 impl Cuda {
     #[track_caller]
     pub(crate) fn attend(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, d: AttentionDims) {
-        let rows = d.b * d.t;
-        let lse = lse.holds(rows * d.nh).f32();
-        out.holds(rows * d.c());
-        qkv.holds(rows * d.qkv());
+        let lse = lse.f32();
         let low = [out.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
         if let Some([forward, ..]) = tensor_kernels(d.hs).filter(|_| low) {
             let shape = forward.launch(d, d.nh, 1, 0);
@@ -129,10 +126,7 @@ impl Cuda {
     #[track_caller]
     pub(crate) fn attend_grad(&self, dqkv: &mut Buf, dout: &Buf, out: &Buf, qkv: &Buf, lse: &Buf, d: AttentionDims) {
         let rows = d.b * d.t;
-        for (buf, width) in [(&*dqkv, d.qkv()), (dout, d.c()), (out, d.c()), (qkv, d.qkv())] {
-            buf.holds(rows * width);
-        }
-        let lse: Address = lse.holds(rows * d.nh).f32();
+        let lse: Address = lse.f32();
         let delta: Address = self.scratch("attention's delta", 4 * rows * d.nh);
         let arguments: [&dyn Argument; 4] = [&delta, &whole(dout, d), &whole(out, d), &plain_heads(d)];
         self.run("attention_delta", plain_launch(d, d.nh), &arguments);

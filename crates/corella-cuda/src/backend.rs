@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use corella_ops::cpu::Cpu;
+use corella_ops::shapes::{self, Length};
 use corella_ops::{
     AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart,
@@ -142,7 +143,7 @@ impl Cuda {
         }
         let pointers: Vec<*const c_void> = arguments.iter().map(|argument| argument.pointer()).collect();
         // SAFETY: each caller passes what the kernel's signature names, which the tests on the emulated card call in every
-        // operation, with memory that `Buf`, `Param`, `Ids` and `scratch` keep, and whose length the operation has checked.
+        // operation, with memory that `Buf`, `Param`, `Ids` and `scratch` keep, and whose length `corella_ops::shapes` has checked.
         done(unsafe { self.driver.launch(entry, shape, &pointers) });
     }
 
@@ -192,18 +193,20 @@ impl OpsTrain for Cuda {
     }
 
     fn write(&self, buf: &mut Buf, values: &[f32]) {
-        buf.holds(values.len());
+        shapes::elements("write", &[buf], values.len());
         done(self.driver.upload(buf.memory.at, &to_bytes(values, buf.dtype)));
     }
 
     fn read(&self, buf: &Buf, out: &mut [f32]) {
-        let mut bytes = vec![0; buf.holds(out.len()).dtype.bytes() * out.len()];
+        shapes::elements("read", &[buf], out.len());
+        let mut bytes = vec![0; buf.dtype.bytes() * out.len()];
         done(self.driver.download(buf.memory.at, &mut bytes));
         from_bytes(&bytes, buf.dtype, out);
     }
 
     fn clear(&self, buf: &mut Buf, len: usize) {
-        done(self.driver.clear(buf.memory.at, buf.holds(len).dtype.bytes() * len));
+        shapes::elements("clear", &[buf], len);
+        done(self.driver.clear(buf.memory.at, buf.dtype.bytes() * len));
     }
 
     fn sum(&self, buf: &Buf, len: usize) -> f64 {
@@ -217,12 +220,14 @@ impl OpsTrain for Cuda {
     }
 
     fn param_write(&self, p: &mut Param, part: ParamPart, values: &[f32]) {
+        shapes::param(p, values.len());
         if self.keeps() {
             done(p.write(&*self.driver, part, values));
         }
     }
 
     fn param_read(&self, p: &Param, part: ParamPart, out: &mut [f32]) {
+        shapes::param(p, out.len());
         done(p.read(&*self.driver, part, out));
     }
 
@@ -231,24 +236,29 @@ impl OpsTrain for Cuda {
     }
 
     fn encoder(&self, out: &mut Buf, ids: &Ids, wte: &Param, wpe: &Param, dims: EncoderDims) {
+        shapes::encoder(out, ids, wte, wpe, dims);
         self.lookup(out, ids, wte, Some(wpe), dims);
     }
 
     fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Buf, ids: &Ids, dims: EncoderDims) {
+        shapes::encoder(dout, ids, wte, wpe, dims);
         self.token_grad(wte, dout, ids, dims.b * dims.t, dims.c);
         self.position_grad(wpe, dout, dims);
     }
 
     fn embedding(&self, out: &mut Buf, ids: &Ids, wte: &Param, dims: EmbeddingDims) {
+        shapes::embedding(out, ids, dims);
         let rows = EncoderDims { b: 1, t: dims.n, c: dims.c, v: 0, pos0: 0 };
         self.lookup(out, ids, wte, None, rows);
     }
 
     fn embedding_grad(&self, wte: &mut Param, dout: &Buf, ids: &Ids, dims: EmbeddingDims) {
+        shapes::embedding(dout, ids, dims);
         self.token_grad(wte, dout, ids, dims.n, dims.c);
     }
 
     fn layernorm(&self, out: &mut Buf, mean: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, b: &Param, dims: NormDims) {
+        shapes::norm("layernorm", &[out, x], &[mean, rstd], &[w, b], dims);
         self.norm(out, Some((mean, b)), rstd, x, None, w, dims);
     }
 
@@ -263,14 +273,17 @@ impl OpsTrain for Cuda {
         rstd: &Buf,
         dims: NormDims,
     ) {
+        shapes::norm("layernorm", &[dx, dout, x], &[mean, rstd], &[w, b], dims);
         self.norm_grad(dx, w, Some((b, mean)), dout, x, rstd, dims);
     }
 
     fn rmsnorm(&self, out: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, dims: NormDims) {
+        shapes::norm("rmsnorm", &[out, x], &[rstd], &[w], dims);
         self.norm(out, None, rstd, x, None, w, dims);
     }
 
     fn rmsnorm_grad(&self, dx: &mut Buf, w: &mut Param, dout: &Buf, x: &Buf, rstd: &Buf, dims: NormDims) {
+        shapes::norm("rmsnorm", &[dx, dout, x], &[rstd], &[w], dims);
         self.norm_grad(dx, w, None, dout, x, rstd, dims);
     }
 
@@ -285,6 +298,7 @@ impl OpsTrain for Cuda {
         norm: (&Param, &Param),
         dims: NormDims,
     ) {
+        shapes::norm("layernorm", &[sum, out, a, b], &[mean, rstd], &[norm.0, norm.1], dims);
         self.norm(out, Some((mean, norm.1)), rstd, a, Some((sum, b)), norm.0, dims);
     }
 
@@ -298,18 +312,22 @@ impl OpsTrain for Cuda {
         w: &Param,
         dims: NormDims,
     ) {
+        shapes::norm("rmsnorm", &[sum, out, a, b], &[rstd], &[w], dims);
         self.norm(out, None, rstd, a, Some((sum, b)), w, dims);
     }
 
     fn matmul(&self, out: &mut Buf, x: &Buf, w: &Param, b: Option<&Param>, dims: MatmulDims) {
+        shapes::matmul(&[x], &[out], w, b.map(|b| b as &dyn Length), dims);
         self.linear(out, x, w, b, dims);
     }
 
     fn matmul_grad(&self, dx: &mut Buf, w: &mut Param, b: Option<&mut Param>, dout: &Buf, x: &Buf, dims: MatmulDims) {
+        shapes::matmul(&[dx, x], &[dout], w, b.as_deref().map(|b| b as &dyn Length), dims);
         self.linear_grad(dx, None, w, b, dout, x, dims);
     }
 
     fn matmul_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, dims: MatmulDims) {
+        shapes::matmul(&[x], &[out, pre], w, Some(b), dims);
         self.linear_gelu(out, pre, x, w, b, dims);
     }
 
@@ -323,55 +341,68 @@ impl OpsTrain for Cuda {
         pre: &Buf,
         dims: MatmulDims,
     ) {
+        shapes::matmul(&[dpre, act, pre], &[dout], w, Some(b), dims);
         self.gelu(act, pre, dims.n * dims.c);
         self.linear_grad(dpre, Some(pre), w, Some(b), dout, act, dims);
     }
 
     fn matmul_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, dims: MatmulDims) {
+        shapes::matmul(&[x], &[out, residual], w, Some(b), dims);
         self.linear_residual(out, residual, x, w, b, dims);
     }
 
     fn rope(&self, qkv: &mut Buf, table: &Buf, dims: AttentionDims) {
+        shapes::rope(qkv, table, dims);
         self.turn(qkv, table, dims, 1.0);
     }
 
     fn rope_grad(&self, dqkv: &mut Buf, table: &Buf, dims: AttentionDims) {
+        shapes::rope(dqkv, table, dims);
         self.turn(dqkv, table, dims, -1.0);
     }
 
     fn attention(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, dims: AttentionDims) {
+        shapes::attention(&[qkv], &[out], lse, dims);
         self.attend(out, lse, qkv, dims);
     }
 
     fn attention_grad(&self, dqkv: &mut Buf, dout: &Buf, out: &Buf, qkv: &Buf, lse: &Buf, dims: AttentionDims) {
+        shapes::attention(&[dqkv, qkv], &[dout, out], lse, dims);
         self.attend_grad(dqkv, dout, out, qkv, lse, dims);
     }
 
     fn gelu(&self, out: &mut Buf, x: &Buf, len: usize) {
+        shapes::elements("gelu", &[out, x], len);
         self.elementwise("gelu", out, &[x], len);
     }
 
     fn gelu_grad(&self, dx: &mut Buf, x: &Buf, len: usize) {
+        shapes::elements("gelu", &[dx, x], len);
         self.elementwise("gelu_grad", dx, &[x], len);
     }
 
     fn swiglu(&self, out: &mut Buf, gate_up: &Buf, dims: GluDims) {
+        shapes::swiglu(&[gate_up], out, dims);
         self.gated(out, gate_up, dims);
     }
 
     fn swiglu_grad(&self, dgate_up: &mut Buf, dout: &Buf, gate_up: &Buf, dims: GluDims) {
+        shapes::swiglu(&[dgate_up, gate_up], dout, dims);
         self.gated_grad(dgate_up, dout, gate_up, dims);
     }
 
     fn accumulate(&self, out: &mut Buf, x: &Buf, len: usize) {
+        shapes::elements("accumulate", &[out, x], len);
         self.add_to(out, x, len);
     }
 
     fn residual(&self, out: &mut Buf, a: &Buf, b: &Buf, len: usize) {
+        shapes::elements("residual", &[out, a, b], len);
         self.elementwise("add", out, &[a, b], len);
     }
 
     fn classifier(&self, losses: &mut Buf, x: &Buf, wte: &Param, targets: &Ids, dims: ClassifierDims) {
+        shapes::classifier(losses, &[x], wte, targets, dims);
         self.classify(losses, x, wte, targets, dims);
     }
 
@@ -385,6 +416,7 @@ impl OpsTrain for Cuda {
         scale: f32,
         dims: ClassifierDims,
     ) {
+        shapes::classifier(losses, &[x, dx], wte, targets, dims);
         self.classify_grad(losses, dx, x, wte, targets, scale, dims);
     }
 

@@ -39,12 +39,11 @@ impl Cuda {
         targets: &Ids,
         d: ClassifierDims,
     ) -> impl Iterator<Item = Chunk> + use<> {
-        assert!(wte.len >= d.v * d.c && d.n <= targets.len, "rows of the classifier");
         let (width, dtype) = (wte.padded_rows, wte.dtype());
         let rows = chunk_rows(width).min(d.n.max(1));
         let x = self.cast(x, d.n * d.c, dtype, "input of a product");
         let logits = self.scratch("logits", rows * width * dtype.bytes());
-        let (losses, targets) = (losses.holds(d.n).f32(), targets.ids.at);
+        let (losses, targets) = (losses.f32(), targets.ids.at);
         (0..d.n).step_by(rows).map(move |first| Chunk {
             n: rows.min(d.n - first),
             logits,
@@ -94,7 +93,7 @@ impl Cuda {
         d: ClassifierDims,
     ) {
         let (width, dtype, dx_dtype) = (wte.padded_rows, wte.dtype(), dx.dtype);
-        let mut dx = dx.holds(d.n * d.c).memory.at;
+        let mut dx = dx.memory.at;
         for chunk in self.chunks(losses, x, wte, targets, d) {
             self.chunk_losses(&chunk, wte, scale, d);
             self.product(&Product {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use corella_ops::shapes::Length;
+
 use crate::driver::{Driver, Memory};
 use crate::error::CudaError;
 
@@ -17,6 +19,12 @@ pub struct Ids {
     pub(crate) groups: usize,
     /// Ids that were written last.
     pub(crate) len: usize,
+}
+
+impl Length for Ids {
+    fn length(&self) -> usize {
+        self.len
+    }
 }
 
 impl Ids {

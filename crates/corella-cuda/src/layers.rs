@@ -14,8 +14,6 @@ impl Cuda {
     #[track_caller]
     pub(crate) fn lookup(&self, out: &mut Buf, ids: &Ids, wte: &Param, wpe: Option<&Param>, d: EncoderDims) {
         let n = d.b * d.t;
-        out.holds(n * d.c);
-        assert!(n <= ids.len, "more rows than ids");
         let positions = wpe.map_or(0, Param::value);
         let (t, c, pos0) = (d.t as u32, d.c as u64, d.pos0 as u32);
         let arguments: [&dyn Argument; 7] = [&out.array(), &ids.ids.at, &wte.value(), &positions, &t, &c, &pos0];
@@ -25,7 +23,6 @@ impl Cuda {
     /// dwte[ids[n],:] += dout[n,:].
     #[track_caller]
     pub(crate) fn token_grad(&self, wte: &mut Param, dout: &Buf, ids: &Ids, n: usize, c: usize) {
-        dout.holds(n * c);
         assert_eq!(n, ids.len, "ids and rows of their gradients");
         let dwte = done(wte.grad_part(self.driver()));
         let groups = ids.groups as u32;
@@ -55,13 +52,8 @@ impl Cuda {
         w: &Param,
         d: NormDims,
     ) {
-        let len = d.n * d.c;
-        out.holds(len);
-        a.holds(len);
-        rstd.holds(d.n);
-        let (mean, bias) = centred.map_or((0, 0), |(mean, b)| (mean.holds(d.n).f32(), b.value()));
-        let (sum, b) =
-            added.map_or((Array::NONE, Array::NONE), |(sum, b)| (sum.holds(len).array(), b.holds(len).array()));
+        let (mean, bias) = centred.map_or((0, 0), |(mean, b)| (mean.f32(), b.value()));
+        let (sum, b) = added.map_or((Array::NONE, Array::NONE), |(sum, b)| (sum.array(), b.array()));
         let (n, c) = (d.n as u64, d.c as u64);
         let (rstd, w, out, a) = (rstd.f32(), w.value(), out.array(), a.array());
         let arguments: [&dyn Argument; 11] = [&out, &mean, &rstd, &sum, &a, &b, &w, &bias, &n, &c, &d.eps];
@@ -85,11 +77,11 @@ impl Cuda {
             return;
         }
         let (bias, mean) = match centred {
-            Some((b, mean)) => (Some(b), mean.holds(d.n).f32()),
+            Some((b, mean)) => (Some(b), mean.f32()),
             None => (None, 0),
         };
-        let (dx, dout, x) = (dx.holds(len).f32(), dout.holds(len).array(), x.holds(len).array());
-        let (rstd, n, c) = (rstd.holds(d.n).f32(), d.n as u64, d.c as u64);
+        let (dx, dout, x) = (dx.f32(), dout.array(), x.array());
+        let (rstd, n, c) = (rstd.f32(), d.n as u64, d.c as u64);
         let arguments: [&dyn Argument; 8] = [&dx, &dout, &x, &w.value(), &mean, &rstd, &n, &c];
         self.run("norm_grad", geometry::warp_per_row(d.n), &arguments);
 
@@ -110,8 +102,7 @@ impl Cuda {
     pub(crate) fn column_sums(&self, to: GradPlace, x: &Buf, n: usize, c: usize) {
         let (shape, chunks) = column_chunks(n, c);
         let partial = self.scratch("column sums of biases", 4 * chunks * c);
-        let arguments: [&dyn Argument; 5] =
-            [&partial, &x.holds(n * c).array(), &(n as u64), &(c as u64), &(chunk_rows(n) as u32)];
+        let arguments: [&dyn Argument; 5] = [&partial, &x.array(), &(n as u64), &(c as u64), &(chunk_rows(n) as u32)];
         self.run("column_sums", shape, &arguments);
         self.add_chunks(to, partial, chunks, c);
     }
@@ -125,7 +116,7 @@ impl Cuda {
     #[track_caller]
     pub(crate) fn turn(&self, qkv: &mut Buf, table: &Buf, d: AttentionDims, sign: f32) {
         let rows = d.b * d.t;
-        let (qkv, table) = (qkv.holds(rows * d.qkv()).array(), table.holds(d.t * d.hs).f32());
+        let (qkv, table) = (qkv.array(), table.f32());
         let (heads, t, hs) = ((d.nh + d.nkv) as u32, d.t as u32, d.hs as u32);
         let arguments: [&dyn Argument; 8] = [&qkv, &table, &(rows as u64), &t, &heads, &hs, &(d.qkv() as u64), &sign];
         self.run("rope", geometry::columns((d.nh + d.nkv) * d.hs / 2, rows), &arguments);
@@ -134,8 +125,8 @@ impl Cuda {
     /// A kernel (out, inputs…, len).
     #[track_caller]
     pub(crate) fn elementwise(&self, entry: &str, out: &mut Buf, inputs: &[&Buf], len: usize) {
-        let arrays: Vec<Array> = inputs.iter().map(|input| input.holds(len).array()).collect();
-        let (out, len_argument) = (out.holds(len).array(), len as u64);
+        let arrays: Vec<Array> = inputs.iter().map(|input| input.array()).collect();
+        let (out, len_argument) = (out.array(), len as u64);
         let mut arguments: Vec<&dyn Argument> = vec![&out];
         arguments.extend(arrays.iter().map(|array| array as &dyn Argument));
         arguments.push(&len_argument);
@@ -145,14 +136,14 @@ impl Cuda {
     /// out += x.
     #[track_caller]
     pub(crate) fn add_to(&self, out: &mut Buf, x: &Buf, len: usize) {
-        let (out, x) = (out.holds(len).array(), x.holds(len).array());
+        let (out, x) = (out.array(), x.array());
         self.run("add", geometry::elements(len), &[&out, &out, &x, &(len as u64)]);
     }
 
     /// A number format of an array in another, in scratch memory; the array itself where it has it already.
     #[track_caller]
     pub(crate) fn cast(&self, x: &Buf, len: usize, dtype: corella_ops::Dtype, name: &'static str) -> Address {
-        if x.holds(len).dtype == dtype {
+        if x.dtype == dtype {
             return x.memory.at;
         }
         let to = self.scratch(name, len * dtype.bytes());
@@ -163,16 +154,15 @@ impl Cuda {
     /// out = silu(gate)·up.
     #[track_caller]
     pub(crate) fn gated(&self, out: &mut Buf, gate_up: &Buf, d: GluDims) {
-        let (out, gate_up) = (out.holds(d.n * d.f).array(), gate_up.holds(2 * d.n * d.f).array());
+        let (out, gate_up) = (out.array(), gate_up.array());
         self.run("swiglu", geometry::row_packets(d.n, d.f), &[&out, &gate_up, &(d.n as u64), &(d.f as u64)]);
     }
 
     /// Gradient of the above.
     #[track_caller]
     pub(crate) fn gated_grad(&self, dgate_up: &mut Buf, dout: &Buf, gate_up: &Buf, d: GluDims) {
-        let (dgate_up, gate_up) = (dgate_up.holds(2 * d.n * d.f).array(), gate_up.holds(2 * d.n * d.f).array());
-        let arguments: [&dyn Argument; 5] =
-            [&dgate_up, &dout.holds(d.n * d.f).array(), &gate_up, &(d.n as u64), &(d.f as u64)];
+        let (dgate_up, gate_up) = (dgate_up.array(), gate_up.array());
+        let arguments: [&dyn Argument; 5] = [&dgate_up, &dout.array(), &gate_up, &(d.n as u64), &(d.f as u64)];
         self.run("swiglu_grad", geometry::row_packets(d.n, d.f), &arguments);
     }
 }

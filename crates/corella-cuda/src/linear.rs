@@ -40,7 +40,7 @@ impl Cuda {
     /// Computes a product.
     #[track_caller]
     pub(crate) fn product(&self, p: &Product) {
-        // SAFETY: the callers in this crate take the addresses from arrays whose lengths they have checked.
+        // SAFETY: the callers take the addresses from arrays whose lengths `corella_ops::shapes` has checked.
         if p.m == 0 || p.n == 0 || done(unsafe { self.driver().library_product(p) }) {
             return;
         }
@@ -70,7 +70,6 @@ impl Cuda {
     /// x·wᵀ into `out`.
     #[track_caller]
     fn forward(&self, out: &Buf, x: &Buf, w: &Param, finish: Finish, d: MatmulDims) {
-        assert_eq!(w.len, d.oc * d.c, "weights of a product");
         let x = self.cast(x, d.n * d.c, w.dtype(), "input of a product");
         self.product(&Product {
             m: d.n,
@@ -78,7 +77,7 @@ impl Cuda {
             k: d.c,
             dtype: w.dtype(),
             out_dtype: out.dtype,
-            out: out.holds(d.n * d.oc).memory.at,
+            out: out.memory.at,
             out_stride: d.oc,
             a: rows(x),
             b: rows(w.operand()),
@@ -97,7 +96,7 @@ impl Cuda {
     #[track_caller]
     pub(crate) fn linear_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
         if out.dtype == pre.dtype {
-            let pre = pre.holds(d.n * d.oc).memory.at;
+            let pre = pre.memory.at;
             self.forward(out, x, w, Finish::BiasGelu(b.bias(), pre), d);
         } else {
             self.linear(pre, x, w, Some(b), d);
@@ -109,7 +108,7 @@ impl Cuda {
     #[track_caller]
     pub(crate) fn linear_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
         if out.dtype == residual.dtype {
-            let residual = residual.holds(d.n * d.oc).memory.at;
+            let residual = residual.memory.at;
             self.forward(out, x, w, Finish::BiasResidual(b.bias(), residual), d);
         } else {
             self.linear(out, x, w, Some(b), d);
@@ -132,18 +131,17 @@ impl Cuda {
         if d.n == 0 {
             return;
         }
-        assert_eq!(w.len, d.oc * d.c, "weights of a product");
         let dtype = w.dtype();
         let low = self.cast(dout, d.n * d.oc, dtype, "gradient of a product");
         let x = self.cast(x, d.n * d.c, dtype, "input of a product");
-        let fused = pre.filter(|pre| pre.dtype == dx.dtype).map(|pre| pre.holds(d.n * d.c).memory.at);
+        let fused = pre.filter(|pre| pre.dtype == dx.dtype).map(|pre| pre.memory.at);
         self.product(&Product {
             m: d.n,
             n: d.c,
             k: d.oc,
             dtype,
             out_dtype: dx.dtype,
-            out: dx.holds(d.n * d.c).memory.at,
+            out: dx.memory.at,
             out_stride: d.c,
             a: rows(low),
             b: columns(w.operand()),

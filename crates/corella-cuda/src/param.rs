@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use corella_ops::shapes::Length;
 use corella_ops::{Dtype, ParamPart};
 
 use crate::array::{from_bytes, to_bytes};
@@ -57,6 +58,12 @@ pub(crate) struct Update {
     pub grad: Address,
     pub m: Address,
     pub v: Address,
+}
+
+impl Length for Param {
+    fn length(&self) -> usize {
+        self.len
+    }
 }
 
 impl Param {
@@ -160,7 +167,6 @@ impl Param {
 
     #[track_caller]
     pub(crate) fn write(&mut self, driver: &dyn Driver, part: ParamPart, values: &[f32]) -> Result<(), CudaError> {
-        assert_eq!(values.len(), self.len, "length of a parameter");
         driver.upload(self.part(part).at, &to_bytes(values, Dtype::F32))?;
         if part == ParamPart::Value
             && let Some(image) = &self.image
@@ -180,7 +186,6 @@ impl Param {
 
     #[track_caller]
     pub(crate) fn read(&self, driver: &dyn Driver, part: ParamPart, out: &mut [f32]) -> Result<(), CudaError> {
-        assert_eq!(out.len(), self.len, "length of a parameter");
         if part == ParamPart::Grad && self.grad_read().is_none() {
             out.fill(0.0);
             return Ok(());

@@ -271,8 +271,10 @@ pub trait OpsTrain: Send + Sync + 'static {
     fn param(&self, rows: usize, cols: usize, trained: bool, dtype: Dtype, what: &str)
     -> Result<Self::Param, OpsError>;
     /// Copies host values to the front of `buf`.
+    #[track_caller]
     fn write(&self, buf: &mut Self::Buf, values: &[f32]);
     /// Copies the front of `buf` to the host.
+    #[track_caller]
     fn read(&self, buf: &Self::Buf, out: &mut [f32]);
     /// The first `len` elements = 0.
     fn clear(&self, buf: &mut Self::Buf, len: usize) {
@@ -283,16 +285,20 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// Copies token ids to the front of `ids`.
     fn write_ids(&self, ids: &mut Self::Ids, values: &[u32]);
     /// Replaces one part of a parameter. Panics if the length differs or the part does not exist.
+    #[track_caller]
     fn param_write(&self, p: &mut Self::Param, part: ParamPart, values: &[f32]);
     /// Copies one part of a parameter to the host.
+    #[track_caller]
     fn param_read(&self, p: &Self::Param, part: ParamPart, out: &mut [f32]);
     /// Gradient = 0.
     fn zero_grad(&self, p: &mut Self::Param);
 
     // ---- layers -------------------------------------------------------------------------------------------------
     /// `out[b,t,:] = wte[ids[b,t],:] + wpe[pos0+t,:]`.   out: (B,T,C)  wte: (V,C)  wpe: (maxT,C).   WRITES out.
+    #[track_caller]
     fn encoder(&self, out: &mut Self::Buf, ids: &Self::Ids, wte: &Self::Param, wpe: &Self::Param, dims: EncoderDims);
     /// Gradient of the above.   ADDS to dwte, dwpe.
+    #[track_caller]
     fn encoder_grad(
         &self,
         wte: &mut Self::Param,
@@ -303,12 +309,15 @@ pub trait OpsTrain: Send + Sync + 'static {
     );
 
     /// `out[n,:] = wte[ids[n],:]`.   out: (N,C)  wte: (V,C).   WRITES out.
+    #[track_caller]
     fn embedding(&self, out: &mut Self::Buf, ids: &Self::Ids, wte: &Self::Param, dims: EmbeddingDims);
     /// Gradient of the above.   ADDS to dwte.
+    #[track_caller]
     fn embedding_grad(&self, wte: &mut Self::Param, dout: &Self::Buf, ids: &Self::Ids, dims: EmbeddingDims);
 
     /// out = (x − mean) · rstd · w + b over C, rstd = 1/sqrt(var + eps).   out, x: (N,C)  mean, rstd: (N)  w, b: (C).
     /// WRITES out, mean, rstd.
+    #[track_caller]
     fn layernorm(
         &self,
         out: &mut Self::Buf,
@@ -320,6 +329,7 @@ pub trait OpsTrain: Send + Sync + 'static {
         dims: NormDims,
     );
     /// Gradient of the above.   ADDS to dx, dw, db.
+    #[track_caller]
     fn layernorm_grad(
         &self,
         dx: &mut Self::Buf,
@@ -334,8 +344,10 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// out = x · rstd · w over C, rstd = 1/sqrt(mean(x²) + eps) (Zhang and Sennrich, arXiv 1910.07467).
     /// out, x: (N,C)  rstd: (N)  w: (C).   WRITES out, rstd.
+    #[track_caller]
     fn rmsnorm(&self, out: &mut Self::Buf, rstd: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, dims: NormDims);
     /// Gradient of the above.   ADDS to dx, dw.
+    #[track_caller]
     fn rmsnorm_grad(
         &self,
         dx: &mut Self::Buf,
@@ -347,8 +359,10 @@ pub trait OpsTrain: Send + Sync + 'static {
     );
 
     /// out = x · wᵀ + b.   out: (N,OC)  x: (N,C)  w: (OC,C)  b: (OC) or none.   WRITES out.
+    #[track_caller]
     fn matmul(&self, out: &mut Self::Buf, x: &Self::Buf, w: &Self::Param, b: Option<&Self::Param>, dims: MatmulDims);
     /// dx = dout · w;  dw += doutᵀ · x;  db += Σ_n dout.   WRITES dx, ADDS to dw, db.
+    #[track_caller]
     fn matmul_grad(
         &self,
         dx: &mut Self::Buf,
@@ -364,15 +378,19 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// x_{i+HS/2} ← x_{i+HS/2}·cos + x_i·sin.
     /// qkv: (B,T,(NH+2·NKV)·HS)  table: (≥T,HS) in f32, each row HS/2 cosines, then HS/2 sines (see [`rope_table`]); HS even.
     /// WRITES q and k of qkv.
+    #[track_caller]
     fn rope(&self, qkv: &mut Self::Buf, table: &Self::Buf, dims: AttentionDims);
     /// Gradient of the above in place: the heads of dq and dk turn back.   WRITES dq and dk of dqkv.
+    #[track_caller]
     fn rope_grad(&self, dqkv: &mut Self::Buf, table: &Self::Buf, dims: AttentionDims);
 
     /// Causal attention with online softmax: for each head, out_t = Σ_{s≤t} softmax_s(q_t·k_s / sqrt(HS)) v_s.
     /// out: (B,T,NH·HS)  lse: (B,NH,T), the log of the softmax's denominator, kept for backward
     /// qkv: (B,T,(NH+2·NKV)·HS) with q, k, v side by side, heads inside each.   WRITES out, lse.
+    #[track_caller]
     fn attention(&self, out: &mut Self::Buf, lse: &mut Self::Buf, qkv: &Self::Buf, dims: AttentionDims);
     /// Gradient of the above; the probabilities are computed again from qkv and lse.   WRITES dqkv.
+    #[track_caller]
     fn attention_grad(
         &self,
         dqkv: &mut Self::Buf,
@@ -384,18 +402,23 @@ pub trait OpsTrain: Send + Sync + 'static {
     );
 
     /// out = ½x(1 + tanh(√(2/π)(x + 0.044715x³))) over the first `len` elements.   WRITES out.
+    #[track_caller]
     fn gelu(&self, out: &mut Self::Buf, x: &Self::Buf, len: usize);
     /// dx ← gelu'(x) · dx in place, for the first `len` elements (dx holds dout before).   WRITES dx.
+    #[track_caller]
     fn gelu_grad(&self, dx: &mut Self::Buf, x: &Self::Buf, len: usize);
 
     /// out = silu(gate) · up, silu(x) = x/(1 + e^−x) (SwiGLU; Shazeer, arXiv 2002.05202).
     /// out: (N,F)  gate_up: (N,2F), gate and up side by side.   WRITES out.
+    #[track_caller]
     fn swiglu(&self, out: &mut Self::Buf, gate_up: &Self::Buf, dims: GluDims);
     /// Gradient of the above.   dgate_up: (N,2F)  dout: (N,F).   WRITES dgate_up.
+    #[track_caller]
     fn swiglu_grad(&self, dgate_up: &mut Self::Buf, dout: &Self::Buf, gate_up: &Self::Buf, dims: GluDims);
 
     /// pre = x·wᵀ + b, out = gelu(pre): the first half of the MLP.   pre, out: (N,OC).   WRITES pre, out.
     /// The default body is the composition, and the oracle of a fused one.
+    #[track_caller]
     fn matmul_gelu(
         &self,
         out: &mut Self::Buf,
@@ -412,6 +435,7 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// The way back through the second half of the MLP, out = gelu(pre)·wᵀ + b: act = gelu(pre), computed again;
     /// dpre = (dout·w) ∘ gelu'(pre);  dw += doutᵀ·act;  db += Σ_n dout.   pre, dpre, act: (N,C)  dout: (N,OC).
     /// WRITES dpre, act, ADDS to dw, db. The default body is the composition, and the oracle of a fused one.
+    #[track_caller]
     fn gelu_matmul_grad(
         &self,
         dpre: &mut Self::Buf,
@@ -429,6 +453,7 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// out = residual + x·wᵀ + b: a projection back into the residual stream.   out, residual: (N,OC).   WRITES out.
     /// The default body is the composition, and the oracle of a fused one.
+    #[track_caller]
     fn matmul_residual(
         &self,
         out: &mut Self::Buf,
@@ -443,13 +468,16 @@ pub trait OpsTrain: Send + Sync + 'static {
     }
 
     /// out += x over the first `len` elements.   ADDS to out (which may be bf16 here).
+    #[track_caller]
     fn accumulate(&self, out: &mut Self::Buf, x: &Self::Buf, len: usize);
 
     /// out = a + b over the first `len` elements.   WRITES out.
+    #[track_caller]
     fn residual(&self, out: &mut Self::Buf, a: &Self::Buf, b: &Self::Buf, len: usize);
 
     /// sum = a + b, out = layernorm(sum): a residual addition and the norm that follows.   sum, out: (N,C).
     /// WRITES sum, out, mean, rstd. The default body is the composition, and the oracle of a fused one.
+    #[track_caller]
     fn residual_layernorm(
         &self,
         sum: &mut Self::Buf,
@@ -467,6 +495,7 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// sum = a + b, out = rmsnorm(sum).   sum, out: (N,C).
     /// WRITES sum, out, rstd. The default body is the composition, and the oracle of a fused one.
+    #[track_caller]
     fn residual_rmsnorm(
         &self,
         sum: &mut Self::Buf,
@@ -483,6 +512,7 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// Row losses `−log softmax(x·wteᵀ)[target]`, without ever holding all logits.
     /// losses: (N)  x: (N,C)  wte: (≥V,C); rows from V on are padding and are never predicted.   WRITES losses.
+    #[track_caller]
     fn classifier(
         &self,
         losses: &mut Self::Buf,
@@ -493,6 +523,7 @@ pub trait OpsTrain: Send + Sync + 'static {
     );
     /// As [`OpsTrain::classifier`], and in the same pass the gradient of `scale · Σ losses`:
     /// dx = dlogits·wte, dwte += dlogitsᵀ·x.   WRITES losses, dx, ADDS to dwte.
+    #[track_caller]
     fn classifier_grad(
         &self,
         losses: &mut Self::Buf,

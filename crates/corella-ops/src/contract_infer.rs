@@ -213,6 +213,7 @@ pub trait OpsInfer: OpsTrain {
     fn weight(&self, format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Self::Weight, OpsError>;
     /// Packs the rows `first ..` from `bytes` as they lie in a file: whole rows of the weight's format, any number of them in
     /// any order of calls, so that a tensor never lies in memory twice. Panics if the rows do not fit.
+    #[track_caller]
     fn weight_rows(&self, w: &mut Self::Weight, first: usize, bytes: &[u8]);
     /// Packs all `rows` rows of `row_bytes` bytes each. `read` may be asked from several threads, in any order; what is
     /// packed when it fails is not defined.
@@ -235,15 +236,18 @@ pub trait OpsInfer: OpsTrain {
     /// Bytes that the packed weight takes.
     fn weight_bytes(&self, w: &Self::Weight) -> u64;
     /// `out[n,:] (=, +=) w[ids[n],:]`, dequantised exactly, for the first `n` ids.   out: (N,C)  w: (V,C).
+    #[track_caller]
     fn lookup(&self, out: &mut Self::Buf, ids: &Self::Ids, w: &Self::Weight, n: usize, store: Store);
     /// `out[n,:] (=, +=) [x·w₁ᵀ + b₁ | x·w₂ᵀ + b₂ | …]` for the first `n` rows: layers that read the same input write side
     /// by side (q, k and v; gate and up).   out: (N, Σ OC)  x: (N,C)  w: (OC,C)  b: (OC) or none.
     ///
     /// With quantised weights a backend may round each row of x to 8-bit integers by blocks of at most 256 elements.
+    #[track_caller]
     fn linear(&self, out: &mut Self::Buf, x: &Self::Buf, n: usize, layers: &[Linear<'_, Self>], store: Store);
 
     // ---- rows of a batch ----------------------------------------------------------------------------------------
     /// Uploads a plan. Panics if a page table is too short for a row.
+    #[track_caller]
     fn batch(&self, plan: BatchPlan<'_>) -> Result<Self::Batch, OpsError>;
     /// Rows that a model computes in a step of one token for each of `n` sequences: at least `n`. A backend that repeats steps
     /// ([`OpsInfer::repeat`]) names one of few sizes; what the rows behind `n` come to means nothing.
@@ -251,6 +255,7 @@ pub trait OpsInfer: OpsTrain {
         n
     }
     /// Uploads a plan of one token for each sequence, for operations on [`OpsInfer::decode_rows`] rows.
+    #[track_caller]
     fn decode_batch(&self, plan: BatchPlan<'_>) -> Result<Self::Batch, OpsError> {
         self.batch(plan)
     }
@@ -261,10 +266,12 @@ pub trait OpsInfer: OpsTrain {
         work();
     }
     /// `out[i,:] = x[rows[i],:]`: the rows whose logits are wanted.   out: (rows.len(),C)  x: (N,C).   WRITES out.
+    #[track_caller]
     fn select_rows(&self, out: &mut Self::Buf, x: &Self::Buf, rows: &[u32], c: usize);
     /// Turns the heads of q and k by each row's angles, in place; v stays. Pair i of a head at position p turns by
     /// a = p·frequencies\[i\]: (x, y) ← (x·cos a − y·sin a, y·cos a + x·sin a) (Su et al., arXiv 2104.09864). The product is
     /// rounded to f32 as in `transformers`, cosine and sine are exact to f32.   qkv: (N,(NH+2·NKV)·HS).   WRITES q and k.
+    #[track_caller]
     fn rope_rows(&self, qkv: &mut Self::Buf, batch: &Self::Batch, pairs: RopePairs, dims: HeadDims);
 
     /// Draws a token from each named row of `logits` (N, v), whose edited logits it may change; none from a backend that leaves
@@ -279,13 +286,16 @@ pub trait OpsInfer: OpsTrain {
         &KvKind::ALL
     }
     /// Pages for one layer. Their content is not defined until it is written.
+    #[track_caller]
     fn kv_pages(&self, dims: KvPagesDims) -> Result<Self::KvPages, OpsError>;
     /// Copies the keys and values of page `from` over page `to`: how a sequence goes on from a page that it shares.
+    #[track_caller]
     fn copy_page(&self, pages: &mut Self::KvPages, from: u32, to: u32);
     /// First the keys and values of every row are rounded to the cache's type ([`KvKind::round`]) and written at the row's
     /// position; then each row's queries attend to all positions of its sequence up to its own:
     /// out = Σ_s softmax_s(q·k_s / sqrt(HS)) v_s for each head.
     /// out: (N,NH·HS)  qkv: (N,(NH+2·NKV)·HS).   WRITES out and the pages.
+    #[track_caller]
     fn attention_paged(
         &self,
         out: &mut Self::Buf,

@@ -12,6 +12,7 @@ pub mod cpu;
 mod draws;
 pub mod quant;
 pub mod reference;
+pub mod shapes;
 
 pub use contract::{
     AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,

@@ -15,9 +15,10 @@ pub use pages::KvPages;
 pub use recorded::Recorded;
 pub use weight::Weight;
 
+use corella_ops::shapes;
 use corella_ops::{
-    BatchPlan, Draw, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, ReadRows, RopePairs, Store,
-    WeightFormat,
+    BatchPlan, Draw, Dtype, EmbeddingDims, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, ReadRows,
+    RopePairs, Store, WeightFormat,
 };
 
 use crate::array::Buf;
@@ -83,7 +84,8 @@ impl OpsInfer for Cuda {
     }
 
     fn lookup(&self, out: &mut Buf, ids: &Ids, w: &Weight, n: usize, store: Store) {
-        self.unpack(out.holds(n * w.cols).array(), Some(ids), w, n, store);
+        shapes::embedding(out, ids, EmbeddingDims { n, c: w.cols });
+        self.unpack(out.array(), Some(ids), w, n, store);
     }
 
     fn linear(&self, out: &mut Buf, x: &Buf, n: usize, layers: &[Linear<'_, Self>], store: Store) {
@@ -91,6 +93,7 @@ impl OpsInfer for Cuda {
     }
 
     fn batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {
+        shapes::batch(&plan);
         Batch::new(self, plan).map_err(no_memory(0, "the plan of a step"))
     }
 
@@ -99,6 +102,7 @@ impl OpsInfer for Cuda {
     }
 
     fn decode_batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {
+        shapes::batch(&plan);
         Batch::of_single_tokens(self, plan).map_err(no_memory(0, "the plan of a step"))
     }
 
@@ -107,6 +111,7 @@ impl OpsInfer for Cuda {
     }
 
     fn select_rows(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {
+        shapes::select_rows(out, x, rows, c);
         self.select(out, x, rows, c);
     }
 
@@ -115,6 +120,7 @@ impl OpsInfer for Cuda {
     }
 
     fn rope_rows(&self, qkv: &mut Buf, batch: &Batch, pairs: RopePairs, dims: HeadDims) {
+        shapes::rope_rows(qkv, batch.n, batch.pairs, dims);
         self.turn_rows(qkv, batch, pairs, dims);
     }
 
@@ -123,6 +129,7 @@ impl OpsInfer for Cuda {
     }
 
     fn kv_pages(&self, dims: KvPagesDims) -> Result<KvPages, OpsError> {
+        shapes::kv_pages(dims);
         if !Self::kv_kinds().contains(&dims.kind) {
             let known: Vec<&str> = Self::kv_kinds().iter().map(|kind| kind.name()).collect();
             let (asked, known) = (dims.kind.name(), known.join(", "));
@@ -132,10 +139,12 @@ impl OpsInfer for Cuda {
     }
 
     fn copy_page(&self, pages: &mut KvPages, from: u32, to: u32) {
+        shapes::copy_page(pages.dims, from as usize, to as usize);
         self.copy_pages(pages, from as usize, to as usize);
     }
 
     fn attention_paged(&self, out: &mut Buf, pages: &mut KvPages, qkv: &Buf, batch: &Batch, dims: HeadDims) {
+        shapes::attention_paged(out, qkv, pages.dims, (batch.n, batch.page_len), dims);
         self.attend_paged(out, pages, qkv, batch, dims);
     }
 }

@@ -64,10 +64,7 @@ impl Cuda {
     pub(crate) fn attend_paged(&self, out: &mut Buf, pages: &mut KvPages, qkv: &Buf, batch: &Batch, d: HeadDims) {
         let n = batch.n;
         let dims = pages.dims;
-        assert_eq!((dims.nkv, dims.hs, dims.page_len), (d.nkv, d.hs, batch.page_len), "shape of the cache");
         assert!(d.hs <= MOST_HS, "heads of up to {MOST_HS}");
-        out.holds(n * d.nh * d.hs);
-        qkv.holds(n * d.qkv());
         let (kind, group) = (dims.kind.name(), d.nh / d.nkv);
         let (cache, plan) = (pages.argument(), batch.argument());
         let heads = QueryHeads { nh: d.nh as i32, nkv: d.nkv as i32, hs: d.hs as i32 };

@@ -48,7 +48,6 @@ fn page_bytes(d: KvPagesDims) -> [usize; 2] {
 
 impl KvPages {
     pub(crate) fn new(driver: &Arc<dyn Driver>, dims: KvPagesDims) -> Result<KvPages, CudaError> {
-        assert!(dims.page_len.is_multiple_of(KvPagesDims::GROUP) && dims.page_len > 0, "a page of {}", dims.page_len);
         let [data, scales] = page_bytes(dims).map(|bytes| dims.pages * bytes);
         let memory = |bytes| Memory::zeros(driver, bytes);
         Ok(KvPages { dims, k: memory(data)?, v: memory(data)?, k_scales: memory(scales)?, v_scales: memory(scales)? })
@@ -67,7 +66,6 @@ impl Cuda {
     /// Page `from` over page `to`.
     #[track_caller]
     pub(crate) fn copy_pages(&self, pages: &mut KvPages, from: usize, to: usize) {
-        assert!(from.max(to) < pages.dims.pages, "pages {from} and {to} of {}", pages.dims.pages);
         let [data, scales] = page_bytes(pages.dims);
         for (memory, bytes) in
             [(&pages.k, data), (&pages.v, data), (&pages.k_scales, scales), (&pages.v_scales, scales)]

@@ -4,7 +4,7 @@
 //! from [`LIBRARY_ROWS`] on. Where results must not depend on the batch, the kernel of tiles takes every number of rows: its
 //! sums have one order.
 
-use corella_ops::{Dtype, Linear, Store};
+use corella_ops::{Dtype, Linear, Store, shapes};
 
 use super::weight::{Form, Weight, WeightArgument};
 use crate::array::{Array, Buf};
@@ -97,7 +97,6 @@ impl Cuda {
     /// out[n,:] (=, +=) w[ids[n],:], or w[n,:] without ids.
     #[track_caller]
     pub(crate) fn unpack(&self, out: Array, ids: Option<&Ids>, w: &Weight, n: usize, store: Store) {
-        assert!(ids.is_none_or(|ids| n <= ids.len), "more rows than ids");
         let entry = match w.form {
             Form::F32 => "lookup_f32",
             Form::F16 => "lookup_f16",
@@ -115,11 +114,8 @@ impl Cuda {
     /// See [`corella_ops::OpsInfer::linear`].
     #[track_caller]
     pub(crate) fn packed_linear(&self, out: &mut Buf, x: &Buf, n: usize, layers: &[Linear<'_, Cuda>], store: Store) {
-        let Some(c) = layers.first().map(|layer| layer.w.cols) else { return };
-        assert!(layers.iter().all(|layer| layer.w.cols == c), "layers that read the same input");
-        let width: usize = layers.iter().map(|layer| layer.w.rows).sum();
-        x.holds(n * c);
-        out.holds(n * width);
+        let sizes = layers.iter().map(|layer| ([layer.w.rows, layer.w.cols], layer.bias.map(|bias| bias.len)));
+        let [c, width] = shapes::linear(out, x, n, sizes);
         if n == 0 {
             return;
         }
@@ -142,7 +138,6 @@ impl Cuda {
             for (i, layer) in run.iter().enumerate() {
                 argument.w[i] = layer.w.argument();
                 argument.bias[i] = layer.bias.map_or(0, |bias| bias.value());
-                assert!(layer.bias.is_none_or(|bias| bias.len == layer.w.rows), "a bias for each row");
             }
             first += outputs;
             let (total, rows) = (outputs as u32, n as u32);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use corella_ops::WeightFormat;
 use corella_ops::quant::blocks::{Scheme, take_apart};
+use corella_ops::{WeightFormat, shapes};
 
 use crate::backend::Argument;
 use crate::driver::{Address, Driver, Memory};
@@ -134,11 +134,22 @@ impl Weight {
         (self.form == Form::Bf16 && self.cols == padded(self.cols)).then_some(self.data.at)
     }
 
+    /// Bytes of a row in a file.
+    fn row_in_file(&self) -> usize {
+        self.format.row_bytes(self.cols).expect("rows of whole blocks, as `weight` has checked")
+    }
+
+    /// Panics unless so many bytes are whole rows that fit from `first` on.
+    #[track_caller]
+    fn takes_rows(&self, first: usize, bytes: usize) {
+        shapes::weight_rows(self.rows, self.row_in_file(), first, bytes);
+    }
+
     /// Packs whole rows as they lie in a file.
     #[track_caller]
     pub(crate) fn write_rows(&self, driver: &dyn Driver, first: usize, bytes: &[u8]) -> Result<(), CudaError> {
-        let in_file = self.format.row_bytes(self.cols).expect("rows of whole blocks, as `weight` has checked");
-        assert!(bytes.len().is_multiple_of(in_file) && first + bytes.len() / in_file <= self.rows, "rows that fit");
+        self.takes_rows(first, bytes.len());
+        let in_file = self.row_in_file();
         let mut packed = [Vec::new(), Vec::new(), Vec::new()];
         for row in bytes.chunks_exact(in_file) {
             self.pack_row(row, &mut packed);

@@ -4,6 +4,7 @@ use super::array::{Array, NoMemory};
 use super::bf16::{Bf16, Number, convert};
 use super::path::Path;
 use crate::contract::Dtype;
+use crate::shapes::Length;
 
 /// Activations, or their gradients.
 #[derive(Debug)]
@@ -26,6 +27,12 @@ macro_rules! numbers {
     };
 }
 pub(super) use numbers;
+
+impl Length for Buf {
+    fn length(&self) -> usize {
+        numbers!([x = self] x.len())
+    }
+}
 
 impl Buf {
     /// `len` zeros.

@@ -55,6 +55,7 @@ use crate::contract::{
     AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
     OpsTrain, ParamPart,
 };
+use crate::shapes::{self, Length};
 use array::{Element, NoMemory};
 use buf::numbers;
 use gemm::Workers;
@@ -154,10 +155,12 @@ impl OpsTrain for Cpu {
     }
 
     fn write(&self, buf: &mut Buf, values: &[f32]) {
+        shapes::elements("write", &[buf], values.len());
         buf.write(self.path, values);
     }
 
     fn read(&self, buf: &Buf, out: &mut [f32]) {
+        shapes::elements("read", &[buf], out.len());
         buf.read(self.path, out);
     }
 
@@ -170,10 +173,12 @@ impl OpsTrain for Cpu {
     }
 
     fn param_write(&self, p: &mut Param, part: ParamPart, values: &[f32]) {
+        shapes::param(p, values.len());
         p.write(Workers::Pool(&self.pool), self.path, part, values);
     }
 
     fn param_read(&self, p: &Param, part: ParamPart, out: &mut [f32]) {
+        shapes::param(p, out.len());
         p.read(part, out);
     }
 
@@ -182,23 +187,28 @@ impl OpsTrain for Cpu {
     }
 
     fn encoder(&self, out: &mut Buf, ids: &Vec<u32>, wte: &Param, wpe: &Param, d: EncoderDims) {
+        shapes::encoder(out, ids, wte, wpe, d);
         let n = d.b * d.t * d.c;
         numbers!([out = out] encoder::forward(&self.pool, &mut out[..n], ids, wte.weight(), wpe.weight(), d));
     }
 
     fn encoder_grad(&self, wte: &mut Param, wpe: &mut Param, dout: &Buf, ids: &Vec<u32>, d: EncoderDims) {
+        shapes::encoder(dout, ids, wte, wpe, d);
         numbers!([dout = dout] encoder::backward(&self.pool, wte.grad(), wpe.grad(), dout, ids, d));
     }
 
     fn embedding(&self, out: &mut Buf, ids: &Vec<u32>, wte: &Param, d: EmbeddingDims) {
+        shapes::embedding(out, ids, d);
         numbers!([out = out] encoder::tokens(&self.pool, &mut out[..d.n * d.c], ids, wte.weight(), d));
     }
 
     fn embedding_grad(&self, wte: &mut Param, dout: &Buf, ids: &Vec<u32>, d: EmbeddingDims) {
+        shapes::embedding(dout, ids, d);
         numbers!([dout = dout] encoder::tokens_grad(&self.pool, wte.grad(), dout, ids, d));
     }
 
     fn layernorm(&self, out: &mut Buf, mean: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, b: &Param, d: NormDims) {
+        shapes::norm("layernorm", &[out, x], &[mean, rstd], &[w, b], d);
         let (mean, rstd) = (mean.f32_mut(), rstd.f32_mut());
         numbers!([out = out, x = x] norm::forward(&self.pool, self.path, out, mean, rstd, x, w.rows(), b.rows(), d));
     }
@@ -214,6 +224,7 @@ impl OpsTrain for Cpu {
         rstd: &Buf,
         d: NormDims,
     ) {
+        shapes::norm("layernorm", &[dx, dout, x], &[mean, rstd], &[w, b], d);
         let (values, dw) = w.parts();
         let (scale, dw, db) = (values.rows, dw.add(), b.grad());
         let (dx, mean, rstd) = (dx.f32_mut(), mean.f32(), rstd.f32());
@@ -223,35 +234,42 @@ impl OpsTrain for Cpu {
     }
 
     fn rmsnorm(&self, out: &mut Buf, rstd: &mut Buf, x: &Buf, w: &Param, d: NormDims) {
+        shapes::norm("rmsnorm", &[out, x], &[rstd], &[w], d);
         let rstd = rstd.f32_mut();
         numbers!([out = out, x = x] rmsnorm::forward(&self.pool, self.path, out, rstd, x, w.rows(), d));
     }
 
     fn rmsnorm_grad(&self, dx: &mut Buf, w: &mut Param, dout: &Buf, x: &Buf, rstd: &Buf, d: NormDims) {
+        shapes::norm("rmsnorm", &[dx, dout, x], &[rstd], &[w], d);
         let (values, dw) = w.parts();
         let (scale, dw, dx, rstd) = (values.rows, dw.add(), dx.f32_mut(), rstd.f32());
         numbers!([dout = dout, x = x] rmsnorm::backward(&self.pool, self.path, dx, dw, dout, x, scale, rstd, d));
     }
 
     fn rope(&self, qkv: &mut Buf, table: &Buf, d: AttentionDims) {
+        shapes::rope(qkv, table, d);
         let table = table.f32();
         numbers!([qkv = qkv] rope::rope(&self.pool, self.path, qkv, table, d, rope::Turn::Forward));
     }
 
     fn rope_grad(&self, dqkv: &mut Buf, table: &Buf, d: AttentionDims) {
+        shapes::rope(dqkv, table, d);
         let table = table.f32();
         numbers!([dqkv = dqkv] rope::rope(&self.pool, self.path, dqkv, table, d, rope::Turn::Back));
     }
 
     fn matmul(&self, out: &mut Buf, x: &Buf, w: &Param, b: Option<&Param>, d: MatmulDims) {
+        shapes::matmul(&[x], &[out], w, b.map(|b| b as &dyn Length), d);
         self.train_linear(out, x, w, b, d);
     }
 
     fn matmul_grad(&self, dx: &mut Buf, w: &mut Param, b: Option<&mut Param>, dout: &Buf, x: &Buf, d: MatmulDims) {
+        shapes::matmul(&[dx, x], &[dout], w, b.as_deref().map(|b| b as &dyn Length), d);
         self.train_linear_grad(dx, w, b, dout, x, d);
     }
 
     fn matmul_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
+        shapes::matmul(&[x], &[out, pre], w, Some(b), d);
         self.linear_gelu(out, pre, x, w, b, d);
     }
 
@@ -265,56 +283,67 @@ impl OpsTrain for Cpu {
         pre: &Buf,
         d: MatmulDims,
     ) {
+        shapes::matmul(&[dpre, act, pre], &[dout], w, Some(b), d);
         self.gelu_linear_grad(dpre, act, w, b, dout, pre, d);
     }
 
     fn matmul_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
+        shapes::matmul(&[x], &[out, residual], w, Some(b), d);
         self.linear_residual(out, residual, x, w, b, d);
     }
 
     fn accumulate(&self, out: &mut Buf, x: &Buf, len: usize) {
+        shapes::elements("accumulate", &[out, x], len);
         numbers!([out = out, x = x] by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
             elementwise::accumulate(self.path, out, &x[first..first + n]);
         }));
     }
 
     fn attention(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, d: AttentionDims) {
+        shapes::attention(&[qkv], &[out], lse, d);
         flash::forward(&self.pool, self.path, out, lse.f32_mut(), qkv, d);
     }
 
     fn attention_grad(&self, dqkv: &mut Buf, dout: &Buf, out: &Buf, qkv: &Buf, lse: &Buf, d: AttentionDims) {
+        shapes::attention(&[dqkv, qkv], &[dout, out], lse, d);
         flash::backward(&self.pool, self.path, dqkv, dout, out, qkv, lse.f32(), d);
     }
 
     fn gelu(&self, out: &mut Buf, x: &Buf, len: usize) {
+        shapes::elements("gelu", &[out, x], len);
         numbers!([out = out, x = x] by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
             elementwise::gelu(self.path, out, &x[first..first + n]);
         }));
     }
 
     fn gelu_grad(&self, dx: &mut Buf, x: &Buf, len: usize) {
+        shapes::elements("gelu", &[dx, x], len);
         numbers!([dx = dx, x = x] by_rows(&self.pool, &mut dx[..len], len, 1, |first, n, dx| {
             elementwise::gelu_grad(self.path, dx, &x[first..first + n]);
         }));
     }
 
     fn swiglu(&self, out: &mut Buf, gate_up: &Buf, d: GluDims) {
+        shapes::swiglu(&[gate_up], out, d);
         numbers!([out = out, gate_up = gate_up] swiglu::forward(&self.pool, self.path, out, gate_up, d));
     }
 
     fn swiglu_grad(&self, dgate_up: &mut Buf, dout: &Buf, gate_up: &Buf, d: GluDims) {
+        shapes::swiglu(&[dgate_up, gate_up], dout, d);
         numbers!([dgate_up = dgate_up, dout = dout, gate_up = gate_up] {
             swiglu::backward(&self.pool, self.path, dgate_up, dout, gate_up, d);
         });
     }
 
     fn residual(&self, out: &mut Buf, a: &Buf, b: &Buf, len: usize) {
+        shapes::elements("residual", &[out, a, b], len);
         numbers!([out = out, a = a, b = b] by_rows(&self.pool, &mut out[..len], len, 1, |first, n, out| {
             elementwise::add(self.path, out, &a[first..first + n], &b[first..first + n]);
         }));
     }
 
     fn classifier(&self, losses: &mut Buf, x: &Buf, wte: &Param, targets: &Vec<u32>, d: ClassifierDims) {
+        shapes::classifier(losses, &[x], wte, targets, d);
         self.losses(losses.f32_mut(), x, wte, targets, d);
     }
 
@@ -328,6 +357,7 @@ impl OpsTrain for Cpu {
         scale: f32,
         d: ClassifierDims,
     ) {
+        shapes::classifier(losses, &[x, dx], wte, targets, d);
         self.losses_grad(losses.f32_mut(), dx, x, wte, targets, scale, d);
     }
 

@@ -15,18 +15,14 @@ pub struct Batch {
     /// Positions of a page.
     pub page_len: usize,
     /// Pairs of a head that turn.
-    pairs: usize,
+    pub(super) pairs: usize,
     /// For each row the cosines of its pairs, then the sines.
     angles: Vec<f32>,
 }
 
 impl Batch {
-    /// Checks that each row's page exists and computes the angles.
+    /// Computes the angles of a plan whose rows' pages exist.
     pub fn new(plan: BatchPlan<'_>) -> Batch {
-        for row in plan.rows {
-            let pages = plan.tables[row.sequence as usize].len();
-            assert!(pages * plan.page_len > row.position as usize, "{row:?} lies behind its {pages} pages");
-        }
         let angle = |row: &RowAt, f: &f32| f64::from(row.position as f32 * f);
         let angles = plan.rows.iter().flat_map(|row| {
             let cos = plan.frequencies.iter().map(move |f| angle(row, f).cos() as f32);
@@ -50,7 +46,6 @@ impl Batch {
 /// See [`crate::OpsInfer::rope_rows`].
 pub fn rope(pool: &Pool, path: Path, qkv: &mut [f32], batch: &Batch, pairs: RopePairs, d: HeadDims) {
     let n = batch.rows.len();
-    assert!(2 * batch.pairs <= d.hs, "{} pairs in a head of {}", batch.pairs, d.hs);
     by_rows(pool, &mut qkv[..n * d.qkv()], n, d.qkv(), |first, _, qkv| {
         for (i, row) in qkv.chunks_exact_mut(d.qkv()).enumerate() {
             let (cos, sin) = batch.angles[(first + i) * 2 * batch.pairs..][..2 * batch.pairs].split_at(batch.pairs);

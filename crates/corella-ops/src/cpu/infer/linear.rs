@@ -32,9 +32,7 @@ const ROWS_BYTES: usize = 1 << 20;
 /// See [`crate::OpsInfer::linear`].
 pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, layers: &[Layer<'_>], store: Store) {
     let Some(c) = layers.first().map(|layer| layer.w.cols) else { return };
-    assert!(layers.iter().all(|layer| layer.w.cols == c), "layers of one input");
     let width = layers.iter().map(|layer| layer.w.rows).sum::<usize>();
-    assert!(out.len() >= n * width && x.len() >= n * c, "{n} rows of {c} and {width}");
     if n == 0 {
         return;
     }

@@ -40,9 +40,10 @@ use super::attention::{self, Kv};
 use super::rows::by_rows;
 use super::scratch::Scratch;
 use super::{Buf, Cpu, Param};
-use crate::contract::OpsError;
+use crate::contract::{EmbeddingDims, OpsError};
 use crate::contract_infer::{BatchPlan, HeadDims, KvPagesDims, Linear, OpsInfer, ReadRows, RopePairs, Store};
 use crate::quant::WeightFormat;
+use crate::shapes::{self, Length};
 
 impl OpsInfer for Cpu {
     type Kv = Kv;
@@ -64,6 +65,7 @@ impl OpsInfer for Cpu {
     }
 
     fn weight_rows(&self, w: &mut Weight, first: usize, bytes: &[u8]) {
+        shapes::weight_rows(w.rows, w.row_bytes(), first, bytes.len());
         w.write_rows(self.path, first, bytes);
     }
 
@@ -82,6 +84,7 @@ impl OpsInfer for Cpu {
     }
 
     fn lookup(&self, out: &mut Buf, ids: &Vec<u32>, w: &Weight, n: usize, store: Store) {
+        shapes::embedding(out, ids, EmbeddingDims { n, c: w.cols });
         by_rows(&self.pool, &mut out.f32_mut()[..n * w.cols], n, w.cols, |first, rows, out| {
             let mut row = Scratch::new(w.cols);
             for (id, out) in ids[first..first + rows].iter().zip(out.chunks_exact_mut(w.cols)) {
@@ -96,16 +99,20 @@ impl OpsInfer for Cpu {
     }
 
     fn linear(&self, out: &mut Buf, x: &Buf, n: usize, layers: &[Linear<'_, Self>], store: Store) {
+        let sizes = layers.iter().map(|layer| ([layer.w.rows, layer.w.cols], layer.bias.map(Length::length)));
+        shapes::linear(out, x, n, sizes);
         let layers: Vec<linear::Layer<'_>> =
             layers.iter().map(|layer| linear::Layer { w: layer.w, bias: layer.bias.map(Param::rows) }).collect();
         linear::linear(&self.pool, self.path, out.f32_mut(), x.f32(), n, &layers, store);
     }
 
     fn batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {
+        shapes::batch(&plan);
         Ok(Batch::new(plan))
     }
 
     fn select_rows(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {
+        shapes::select_rows(out, x, rows, c);
         let x = x.f32();
         for (out, row) in out.f32_mut().chunks_exact_mut(c).zip(rows) {
             out.copy_from_slice(&x[*row as usize * c..][..c]);
@@ -113,18 +120,22 @@ impl OpsInfer for Cpu {
     }
 
     fn rope_rows(&self, qkv: &mut Buf, batch: &Batch, pairs: RopePairs, dims: HeadDims) {
+        shapes::rope_rows(qkv, batch.rows.len(), batch.pairs, dims);
         batch::rope(&self.pool, self.path, qkv.f32_mut(), batch, pairs, dims);
     }
 
     fn kv_pages(&self, dims: KvPagesDims) -> Result<KvPages, OpsError> {
+        shapes::kv_pages(dims);
         KvPages::new(dims)
     }
 
     fn copy_page(&self, pages: &mut KvPages, from: u32, to: u32) {
+        shapes::copy_page(pages.dims(), from as usize, to as usize);
         pages.copy(from as usize, to as usize);
     }
 
     fn attention_paged(&self, out: &mut Buf, pages: &mut KvPages, qkv: &Buf, batch: &Batch, dims: HeadDims) {
+        shapes::attention_paged(out, qkv, pages.dims(), (batch.rows.len(), batch.page_len), dims);
         paged::attention(&self.pool, self.path, out.f32_mut(), pages, qkv.f32(), batch, dims);
     }
 }

@@ -62,9 +62,6 @@ pub fn attention(
     batch: &Batch,
     d: HeadDims,
 ) {
-    let dims = pages.dims();
-    assert_eq!((dims.nkv, dims.hs, dims.page_len), (d.nkv, d.hs, batch.page_len), "shape of the cache");
-    assert!(out.len() >= batch.rows.len() * d.nh * d.hs, "{} rows of heads", batch.rows.len());
     pages.write(pool, path, qkv, batch, d);
     let heads = d.nh / d.nkv;
     let chunks = chunks(batch, (QUERIES / heads).max(1));

@@ -32,7 +32,6 @@ pub struct KvPages {
 impl KvPages {
     /// All pages.
     pub fn new(dims: KvPagesDims) -> Result<KvPages, OpsError> {
-        assert!(dims.page_len.is_multiple_of(GROUP) && dims.page_len > 0, "a page of {}", dims.page_len);
         let positions = dims.pages * dims.page_len * dims.nkv;
         let bytes = positions * dims.hs * element_bytes(dims.kind);
         let scales = if dims.kind == KvKind::Q8 { positions } else { 0 };

@@ -82,10 +82,6 @@ impl Weight {
 
     /// Packs rows as they lie in a file.
     pub fn write_rows(&mut self, path: Path, first: usize, bytes: &[u8]) {
-        let row_bytes = self.row_bytes();
-        let count = bytes.len() / row_bytes;
-        assert!(bytes.len().is_multiple_of(row_bytes), "whole rows of {row_bytes} bytes");
-        assert!(first <= self.rows && count <= self.rows - first, "rows {first}+{count} of {}", self.rows);
         let (kind, pair_bytes) = (self.kind(), self.pair_bytes);
         kind.pack(path, &mut self.pairs[first / COLUMNS * pair_bytes..], first % COLUMNS, bytes);
     }
@@ -114,7 +110,8 @@ impl Weight {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn row_bytes(&self) -> usize {
+    /// Bytes of a row in a file.
+    pub fn row_bytes(&self) -> usize {
         self.format.row_bytes(self.cols).unwrap_or(0).max(1)
     }
 
