@@ -30,6 +30,11 @@ fn always(_: &str) -> bool {
     true
 }
 
+/// Characters that a vocabulary cannot say, a space of another kind, and squeezed spaces do not come back.
+fn plain(text: &str) -> bool {
+    !text.contains('\u{2581}')
+}
+
 fn gguf_vocab(path: &str) -> Option<Tokenizer> {
     let bytes = std::fs::read(shared(path)?).expect("readable");
     Some(Tokenizer::from_gguf(&gguf::vocab(&bytes)).expect("a whole vocabulary"))
@@ -90,8 +95,6 @@ fn llama3_cases_of_the_javascript_tokenizer() {
 
 #[test]
 fn small_llamas_of_sentencepiece_style() {
-    // Characters that a vocabulary cannot say, a space of another kind, and squeezed spaces do not come back.
-    let plain = |text: &str| !text.contains('\u{2581}');
     let never = |_: &str| false;
     if let Some(tokenizer) = load("checkpoints/stories260K/tok512.bin") {
         equal_to("tok512", &tokenizer, plain);
@@ -118,6 +121,31 @@ fn small_llamas_of_sentencepiece_style() {
         equal_to("llama_spm", &tokenizer, plain);
         assert_eq!((tokenizer.start_of_text(), tokenizer.end_of_text(), tokenizer.vocab_size()), (1, 2, 32_000));
     }
+}
+
+/// A GGUF file keeps scores, not merges: what it says must be what the vocabulary said, or it is not written.
+#[test]
+fn vocabularies_of_characters_go_through_gguf_where_scores_give_their_merges() {
+    let back = |tokenizer: &Tokenizer| {
+        let vocab = tokenizer.to_gguf()?;
+        Some(Tokenizer::from_gguf(&vocab).expect("what was written can be read"))
+    };
+    let kept = [
+        ("llama_spm", gguf_vocab("tokenizers/gguf/ggml-vocab-llama-spm.gguf")),
+        ("tok512", load("checkpoints/stories260K/tok512.bin")),
+    ];
+    for (name, tokenizer) in kept {
+        let Some(tokenizer) = tokenizer else { continue };
+        equal_to(name, &back(&tokenizer).expect("scores"), plain);
+        // The same vocabulary with merges, as converters write it for `transformers`.
+        let merges = Tokenizer::from_bytes(tokenizer.to_json().as_bytes()).expect("its own tokenizer.json");
+        equal_to(name, &back(&merges).expect("scores that give the merges"), plain);
+    }
+    // Trained with merges: a pair that is no merge makes a token all the same.
+    if let Some(tokenizer) = load("checkpoints/TinyStories-656K-f32") {
+        assert!(tokenizer.to_gguf().is_none());
+    }
+    assert!(Tokenizer::gpt2().to_gguf().is_none(), "it keeps its merges");
 }
 
 #[test]

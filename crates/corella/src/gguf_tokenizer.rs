@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use corella_model::formats::gguf::{Array, Value};
-use corella_text::tokenizer::Tokenizer;
+use corella_text::tokenizer::{GgufVocab, Tokenizer};
 use serde::Deserialize;
 
 use crate::error::{Failure, Result};
@@ -35,13 +35,19 @@ struct Model {
     byte_fallback: bool,
 }
 
-/// The keys `tokenizer.ggml.*` of a byte-level tokenizer for a model of `vocab_size` tokens, those behind the tokenizer's
-/// own unused. Other tokenizers are not written: their scores are not known.
+/// The keys `tokenizer.ggml.*` of a tokenizer for a model of `vocab_size` tokens, those behind the tokenizer's own unused.
+/// Tokenizers of characters are written where scores say what their merges say.
 pub fn metadata(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Vec<(String, Value)>> {
+    if let Some(vocab) = tokenizer.to_gguf() {
+        return Ok(with_scores(vocab, vocab_size));
+    }
     let file: TokenizerFile = serde_json::from_str(&tokenizer.to_json())?;
     let Some(pre) = pre_name(&file.pre_tokenizer).filter(|_| !file.model.byte_fallback) else {
-        return Err(Failure::new(format!("a {} tokenizer cannot be written into a GGUF file", tokenizer.kind()))
-            .hint("convert from a GGUF file that carries it, or from a model with a byte-level tokenizer"));
+        return Err(Failure::new(format!(
+            "a {} tokenizer cannot be written into a GGUF file: no scores give its merges",
+            tokenizer.kind()
+        ))
+        .hint("convert from a GGUF file that carries it, or keep the tokenizer.json and name it with --tokenizer"));
     };
     let mut tokens: Vec<String> = (0..vocab_size).map(|id| format!("[PAD{id}]")).collect();
     let mut kinds = vec![UNUSED; vocab_size];
@@ -67,6 +73,29 @@ pub fn metadata(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Vec<(String,
         key("eos_token_id", Value::U32(tokenizer.end_of_text())),
         key("add_bos_token", Value::Bool(true)),
     ])
+}
+
+/// The keys of a vocabulary with scores.
+fn with_scores(vocab: GgufVocab, vocab_size: usize) -> Vec<(String, Value)> {
+    let GgufVocab { model, mut tokens, scores, token_types, bos, eos, unk, add_bos, add_space_prefix, .. } = vocab;
+    let (mut scores, mut kinds) = (scores.unwrap_or_default(), token_types.unwrap_or_default());
+    tokens.extend((tokens.len()..vocab_size).map(|id| format!("[PAD{id}]")));
+    scores.resize(tokens.len(), f32::MIN);
+    kinds.resize(tokens.len(), UNUSED);
+    let id = |name: &str, id: Option<u32>| id.map(|id| (name.to_owned(), Value::U32(id)));
+    let truth = |name: &str, truth: Option<bool>| truth.map(|truth| (name.to_owned(), Value::Bool(truth)));
+    let keys = [
+        Some(("model".to_owned(), Value::String(model))),
+        Some(("tokens".to_owned(), Value::Array(Array::String(tokens)))),
+        Some(("scores".to_owned(), Value::Array(Array::F32(scores)))),
+        Some(("token_type".to_owned(), Value::Array(Array::I32(kinds)))),
+        id("bos_token_id", bos),
+        id("eos_token_id", eos),
+        id("unknown_token_id", unk),
+        truth("add_bos_token", add_bos),
+        truth("add_space_prefix", add_space_prefix),
+    ];
+    keys.into_iter().flatten().map(|(name, value)| (format!("tokenizer.ggml.{name}"), value)).collect()
 }
 
 /// llama.cpp's name for the pattern that splits a text, of a byte-level tokenizer.

@@ -38,7 +38,8 @@ impl Merges {
         self.0.len()
     }
 
-    fn get(&self, left: u32, right: u32) -> Merge {
+    /// What a pair becomes.
+    pub fn get(&self, left: u32, right: u32) -> Merge {
         self.0.get(&(left, right)).copied().unwrap_or(NO_MERGE)
     }
 

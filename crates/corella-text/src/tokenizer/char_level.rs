@@ -248,6 +248,37 @@ impl CharLevel {
         }
     }
 
+    /// The rank of a pair that merges.
+    pub fn rank(&self, (left, right): (u32, u32)) -> u32 {
+        self.merges.get(left, right).rank
+    }
+
+    /// Whether the same is done to a text, and the same pairs make the same tokens in the same order. The order of pairs that
+    /// make one token is not compared.
+    pub fn same_rule(&self, other: &CharLevel) -> bool {
+        let rest = |level: &CharLevel| {
+            let mut extra = level.extra.clone();
+            extra.sort_unstable();
+            (level.normalizer, level.byte_ids.clone(), level.unk, level.fuse_unk, level.chars.clone(), extra)
+        };
+        rest(self) == rest(other) && self.merges.len() == other.merges.len() && self.order() == other.order()
+    }
+
+    /// For each token, in the order of merging, the pairs that make it. One whose pairs are not ranked side by side stands
+    /// there more than once.
+    fn order(&self) -> Vec<(u32, Vec<(u32, u32)>)> {
+        let mut order: Vec<(u32, Vec<(u32, u32)>)> = Vec::new();
+        for pair in &self.ordered {
+            let id = self.merges.get(pair.0, pair.1).id;
+            match order.last_mut() {
+                Some((last, pairs)) if *last == id => pairs.push(*pair),
+                _ => order.push((id, vec![*pair])),
+            }
+        }
+        order.iter_mut().for_each(|(_, pairs)| pairs.sort_unstable());
+        order
+    }
+
     /// The unknown token.
     pub fn unk(&self) -> Option<u32> {
         self.unk

@@ -89,6 +89,12 @@ impl Tokenizer {
         files::from_gguf(vocab)
     }
 
+    /// The vocabulary as a GGUF file keeps it, for tokenizers of characters; `None` where scores cannot say what its merges say, and
+    /// for byte-level ones, which keep their merges there. Of several pairs that make one token the leftmost then goes first.
+    pub fn to_gguf(&self) -> Option<GgufVocab> {
+        files::to_gguf(&self.inner)
+    }
+
     /// The Hugging Face tokenizer.json with the same ids.
     ///
     /// That format gives every pair a rank of its own. Where a vocabulary of ranks or scores lets several pairs make one

@@ -39,11 +39,11 @@ pub struct GgufVocab {
 }
 
 /// Kinds of token, by their number in the file.
-const NORMAL: i32 = 1;
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const BYTE: i32 = 6;
+pub const NORMAL: i32 = 1;
+pub const UNKNOWN: i32 = 2;
+pub const CONTROL: i32 = 3;
+pub const USER_DEFINED: i32 = 4;
+pub const BYTE: i32 = 6;
 
 impl GgufVocab {
     /// The kind of a token. What begins or ends a text is no text, also where the kinds are missing or call it normal.
