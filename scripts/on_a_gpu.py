@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-# Work, what it is held against, and the least that was asked for (README, "Where it stands").
+# Work, what it is held against, and the least that is wanted (docs/on-a-card.md).
 TARGETS = [
     ("GPT-2 124M, MFU by 6N+6LCT, percent of the datasheet", 45.0, lambda d: row(d, "train_124m")["percent_of_datasheet"]),
     ("GPT-2 124M, tokens/s beside PyTorch compiled", 1.2,
@@ -69,14 +69,12 @@ class Run:
         self.write()
 
     def measure(self, name, limit, command):
-        """A command whose last line is JSON; the others go to the terminal."""
+        """A command whose document is a line of its own, the last or before an error; the others go to the terminal."""
         state, text, _ = self.process(name, limit, command)
-        lines = text.rstrip().splitlines()
-        try:
-            self.document[name] = json.loads(lines[-1])
-            print("\n".join(lines[:-1]), flush=True)
-        except (IndexError, ValueError):
-            self.document[name] = {"state": state}
+        lines = text.splitlines()
+        documents = [line for line in lines if line.startswith("{")]
+        self.document[name] = {"state": state} | (json.loads(documents[-1]) if documents else {})
+        print("\n".join(line for line in lines if not line.startswith("{")), flush=True)
         self.write()
 
     def write(self):

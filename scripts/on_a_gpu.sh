@@ -7,7 +7,7 @@
 #
 #   scripts/on_a_gpu.sh [--seconds N]         N is what there is time for [3600]; steps that do not fit are left out, and said so
 #   scripts/on_a_gpu.sh pack                  for a machine with a card, its driver and PyTorch, but without Rust and network:
-#                                             puts both programs, stripped, into target/on_a_gpu (some 35 MB, 12 packed with gzip);
+#                                             puts both programs, stripped, into target/on_a_gpu (24 MB, 10 packed with gzip);
 #                                             carry the repository (5 MB) and that folder there, and run the first form
 #
 # Nothing else need be carried: PyTorch's packages bring cuBLASLt and NVRTC, which compiles the kernels for the card at first use
