@@ -4,9 +4,10 @@ use super::Cpu;
 use super::bf16::{Bf16, Number};
 use super::buf::{Buf, numbers};
 use super::cross_entropy::cross_entropy;
-use super::gemm::{Right, Size, Store};
+use super::gemm::{Size, Store};
 use super::pack::Operand;
 use super::param::{GradMut, Low, Param};
+use super::right::Right;
 use super::scratch::Scratch;
 use crate::contract::ClassifierDims;
 
@@ -43,9 +44,9 @@ struct Grads<'a, T> {
 /// The head in bf16 for x·wteᵀ and for dlogits·wte.
 fn both_ways(low: &Low, c: usize) -> [Right<'_, Bf16>; 2] {
     match low {
-        Low::Rows(rows) => [Right::Fresh(Operand::rows(rows, c)), Right::Fresh(Operand::columns(rows, c))],
+        Low::Rows(rows) => [Right::fresh(Operand::rows(rows, c)), Right::fresh(Operand::columns(rows, c))],
         #[cfg(target_arch = "x86_64")]
-        Low::Panels(images) => [Right::Panels(images.forward()), Right::Panels(images.backward())],
+        Low::Panels(images) => [Right::panels(images.forward()), Right::panels(images.backward())],
     }
 }
 
@@ -83,8 +84,8 @@ impl Cpu {
                 self.by_chunks(losses, &self.lend_bf16(x, d.n * d.c), head, targets, d);
             }
             None => {
-                let right = Right::Fresh(Operand::rows(values.rows, d.c));
-                let back = Right::Fresh(Operand::columns(values.rows, d.c));
+                let right = Right::fresh(Operand::rows(values.rows, d.c));
+                let back = Right::fresh(Operand::columns(values.rows, d.c));
                 let head = Head { right, grads: Some(Grads { dx, right: back, dwte, scale }) };
                 self.by_chunks(losses, &self.lend_f32(x, d.n * d.c), head, targets, d);
             }
@@ -120,7 +121,7 @@ impl Cpu {
                     self.product(size, Operand::rows(logits, row), grads.right, dx, Store::Write, None);
                 });
                 let size = Size { m: d.v, n: d.c, k: rows, ldc: d.c };
-                let (dlogits, columns) = (Operand::columns(logits, row), Right::Fresh(Operand::columns(x, d.c)));
+                let (dlogits, columns) = (Operand::columns(logits, row), Right::fresh(Operand::columns(x, d.c)));
                 let (dwte, store) = grads.dwte.front(d.v * d.c);
                 self.product(size, dlogits, columns, dwte, store, None);
             }

@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::bf16::{Number, convert};
 use super::blocks::Blocks;
 #[cfg(target_arch = "x86_64")]
-use super::dot::{Panels, STEP, settle};
+use super::dot::settle;
 #[cfg(target_arch = "aarch64")]
 use super::kernel::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -66,25 +66,11 @@ impl Workers<'_> {
 
 /// The B operand.
 #[derive(Clone, Copy)]
-pub enum Right<'a, T = f32> {
+pub enum Source<'a, T = f32> {
     /// Packed for this product.
     Fresh(Operand<'a, T>),
     /// Packed before; may be longer than the product in both directions.
     Packed(&'a Packed),
-    /// The same for products in bf16 on paths with instructions for them, which [`gemm`] knows nothing of.
-    #[cfg(target_arch = "x86_64")]
-    Panels(Panels<'a>),
-}
-
-impl<T> Right<'_, T> {
-    /// `n` outer indices as the inner size of the next product: in whole steps where that product's kernel takes steps.
-    pub fn steps(&self, n: usize) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Right::Panels(_) => n.next_multiple_of(STEP),
-            _ => n,
-        }
-    }
 }
 
 /// Sizes of a product: result (m, n), inner size k, row distance of the result.
@@ -106,7 +92,7 @@ pub fn gemm<T: Number>(
     path: Path,
     size: Size,
     a: Operand<'_, T>,
-    b: Right<'_, T>,
+    b: Source<'_, T>,
     c: &mut [f32],
     store: Store,
     bias: Option<&[f32]>,
@@ -127,7 +113,7 @@ pub fn gemm<T: Number>(
         }
         return;
     }
-    if let Right::Packed(packed) = b {
+    if let Source::Packed(packed) = b {
         assert!(packed.outer >= n && packed.k >= k, "packed operand of {}×{}", packed.outer, packed.k);
     }
     #[cfg(target_arch = "x86_64")]
@@ -161,16 +147,16 @@ struct Product<'a, T: Number> {
 }
 
 impl<T: Number> Product<'_, T> {
-    fn run<K: Kernel>(&self, b: Right<'_, T>) {
+    fn run<K: Kernel>(&self, b: Source<'_, T>) {
         // With few rows a packed panel is used a few times only: it is packed, used and forgotten inside a task.
-        if let Right::Fresh(operand) = b
+        if let Source::Fresh(operand) = b
             && self.size.m > K::MC
         {
             let space = scratch::take(self.size.n.next_multiple_of(K::NR) * self.size.k);
             let packed = Packed::new(self.workers, self.path, operand, (self.size.n, self.size.k), space);
-            self.blocks::<K>(Right::Packed(&packed));
+            self.blocks::<K>(Source::Packed(&packed));
             scratch::give(packed.into_space());
-        } else if let Right::Packed(packed) = b
+        } else if let Source::Packed(packed) = b
             && self.size.m == 1
             && let Some(row) = self.a.single_row()
         {
@@ -216,7 +202,7 @@ impl<T: Number> Product<'_, T> {
     }
 
     /// Splits the result into blocks of rows and, where these are too few for the threads, of columns.
-    fn blocks<K: Kernel>(&self, b: Right<'_, T>) {
+    fn blocks<K: Kernel>(&self, b: Source<'_, T>) {
         let (row_panels, column_panels) = (self.size.m.div_ceil(K::MR), self.size.n.div_ceil(K::NR));
         let blocks = Blocks::new(row_panels, column_panels, K::MC / K::MR, self.workers.threads());
         self.workers.run(blocks.tasks(), &|task| {
@@ -228,10 +214,10 @@ impl<T: Number> Product<'_, T> {
     }
 
     /// One block of the result: panels of rows × panels of columns.
-    fn block<K: Kernel>(&self, b: Right<'_, T>, rows: Range<usize>, columns: Range<usize>) {
+    fn block<K: Kernel>(&self, b: Source<'_, T>, rows: Range<usize>, columns: Range<usize>) {
         let Size { m, n, k, .. } = self.size;
         let longest = (K::KC * K::STRETCH).min(k);
-        let fresh = if matches!(b, Right::Fresh(_)) { longest * K::NR } else { 0 };
+        let fresh = if matches!(b, Source::Fresh(_)) { longest * K::NR } else { 0 };
         let mut packed_a = Scratch::new(rows.len() * K::MR * longest);
         // Sums of a tile, or of all where a stretch has several blocks.
         let kept = if longest > K::KC { rows.len() } else { 1 };
@@ -249,17 +235,15 @@ impl<T: Number> Product<'_, T> {
             }
             for j in columns.clone() {
                 let panel_b = match b {
-                    Right::Packed(packed) => &packed.panel(j)[stretch.start * K::NR..][..long * K::NR],
-                    Right::Fresh(operand) => {
+                    Source::Packed(packed) => &packed.panel(j)[stretch.start * K::NR..][..long * K::NR],
+                    Source::Fresh(operand) => {
                         pack(self.path, K::NR, &mut space, operand, j * K::NR, n, stretch.start, long);
                         &space[..long * K::NR]
                     }
-                    #[cfg(target_arch = "x86_64")]
-                    Right::Panels(_) => unreachable!("panels for dot products"),
                 };
                 // The next panel comes from the third-level cache while this one is worked on.
                 let mut next = match b {
-                    Right::Packed(packed) if j + 1 < columns.end => {
+                    Source::Packed(packed) if j + 1 < columns.end => {
                         &packed.panel(j + 1)[stretch.start * K::NR..stretch.end * K::NR]
                     }
                     _ => &[],

@@ -9,9 +9,10 @@ use super::buf::{Buf, numbers};
 #[cfg(target_arch = "x86_64")]
 use super::dot::{self, Finish, PackedRight, Panels, Then, triple};
 use super::elementwise;
-use super::gemm::{Right, Size, Store, Workers, gemm};
+use super::gemm::{Size, Source, Store, Workers, gemm};
 use super::pack::Operand;
 use super::param::{GradMut, Low, Param};
+use super::right::Right;
 use super::rows::{by_columns, by_rows};
 use super::scratch::Scratch;
 use super::shared::SharedMut;
@@ -73,25 +74,26 @@ impl Cpu {
         bias: Option<&[f32]>,
     ) {
         let workers = Workers::Pool(&self.pool);
+        let b = match b {
+            #[cfg(target_arch = "x86_64")]
+            Right::Panels(b, as_bf16) => {
+                let to = Finish { store, bias, ..Finish::new(out, size.ldc) };
+                return self.dot(size, as_bf16(a), b, &to);
+            }
+            Right::Source(b) => b,
+        };
         #[cfg(target_arch = "x86_64")]
         if self.path.has_dot()
-            && let Some(a) = T::bf16_operand(a)
+            && let Source::Fresh(b) = b
+            && let (Some(a), Some(b)) = (T::bf16_operand(a), T::bf16_operand(b))
         {
             let to = Finish { store, bias, ..Finish::new(out, size.ldc) };
-            match b {
-                Right::Panels(b) => return self.dot(size, a, b, &to),
-                Right::Fresh(b) => {
-                    if let Some(b) = T::bf16_operand(b) {
-                        let b = PackedRight::new(workers, b, size.n, size.k);
-                        return self.dot(size, a, b.panels(), &to);
-                    }
-                }
-                Right::Packed(_) => {}
-            }
+            let b = PackedRight::new(workers, b, size.n, size.k);
+            return self.dot(size, a, b.panels(), &to);
         }
         if let Some(out) = O::f32_slice(out) {
             #[cfg(target_arch = "x86_64")]
-            if let Right::Fresh(b) = b
+            if let Source::Fresh(b) = b
                 && self.path.has_triple_product()
                 && size.k > 0
                 && let (Some(a), Some(b)) = (T::f32_operand(a), T::f32_operand(b))
@@ -119,12 +121,12 @@ impl Cpu {
             #[cfg(target_arch = "x86_64")]
             Some(Low::Panels(images)) => {
                 let x = self.lend_bf16(x, d.n * d.c);
-                let (a, b) = (Operand::rows(&x, d.c), Right::Panels(images.forward()));
+                let (a, b) = (Operand::rows(&x, d.c), Right::panels(images.forward()));
                 numbers!([out = out] self.product(size, a, b, out, Store::Write, bias));
             }
             Some(Low::Rows(low)) => {
                 let x = self.lend_bf16(x, d.n * d.c);
-                let (a, b) = (Operand::rows(&x, d.c), Right::Fresh(Operand::rows(low, d.c)));
+                let (a, b) = (Operand::rows(&x, d.c), Right::fresh(Operand::rows(low, d.c)));
                 numbers!([out = out] self.product(size, a, b, out, Store::Write, bias));
             }
             None => {
@@ -178,7 +180,7 @@ impl Cpu {
             #[cfg(target_arch = "x86_64")]
             Some(Low::Panels(images)) => {
                 let (dout, x) = (self.lend_bf16(dout, d.n * d.oc), self.lend_bf16(x, d.n * d.c));
-                let (a, b) = (Operand::rows(&dout, d.oc), Right::Panels(images.backward()));
+                let (a, b) = (Operand::rows(&dout, d.oc), Right::panels(images.backward()));
                 numbers!([dx = dx] self.product(backward(d), a, b, dx, Store::Write, None));
                 self.weight_grad(dw, &dout, &x, d);
             }
@@ -227,14 +229,14 @@ impl Cpu {
 
     /// dx = dout·w.
     fn input_grad<T: Number>(&self, dx: &mut Buf, dout: &[T], w: &[T], d: MatmulDims) {
-        let (a, b) = (Operand::rows(dout, d.oc), Right::Fresh(Operand::columns(w, d.c)));
+        let (a, b) = (Operand::rows(dout, d.oc), Right::fresh(Operand::columns(w, d.c)));
         numbers!([dx = dx] self.product(backward(d), a, b, dx, Store::Write, None));
     }
 
     /// dw += doutᵀ·x.
     fn weight_grad<T: Number>(&self, mut dw: GradMut<'_>, dout: &[T], x: &[T], d: MatmulDims) {
         let size = Size { m: d.oc, n: d.c, k: d.n, ldc: d.c };
-        let (a, b) = (Operand::columns(dout, d.oc), Right::Fresh(Operand::columns(x, d.c)));
+        let (a, b) = (Operand::columns(dout, d.oc), Right::fresh(Operand::columns(x, d.c)));
         let (dw, store) = dw.whole();
         self.product(size, a, b, dw, store, None);
     }

@@ -29,6 +29,7 @@ mod param;
 mod path;
 mod pool;
 pub mod probe;
+mod right;
 mod rmsnorm;
 mod rope;
 mod rows;

@@ -4,9 +4,10 @@ use super::array::{Array, NoMemory};
 use super::bf16::{Bf16, convert};
 #[cfg(target_arch = "x86_64")]
 use super::dot::Images;
-use super::gemm::{Right, Store, Workers};
+use super::gemm::{Source, Store, Workers};
 use super::pack::{Operand, Packed};
 use super::path::Path;
+use super::right::Right;
 use crate::contract::ParamPart;
 use crate::shapes::Length;
 
@@ -132,8 +133,8 @@ impl<'a> Weight<'a> {
     /// Rows of width `c` as the outer index.
     pub fn right(self, c: usize) -> Right<'a> {
         match self {
-            Weight::Rows(rows) => Right::Fresh(Operand::rows(rows, c)),
-            Weight::Packed(packed) => Right::Packed(packed),
+            Weight::Rows(rows) => Right::fresh(Operand::rows(rows, c)),
+            Weight::Packed(packed) => Right::Source(Source::Packed(packed)),
         }
     }
 
