@@ -57,6 +57,6 @@ export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 # Where the tests find the fixtures, wherever they were built.
 export CARGO_MANIFEST_DIR=$PWD/crates/corella-cuda
 if [ ! -x "$packed/corella" ] || command -v cargo > /dev/null; then
-    "$0" pack
+    scripts/on_a_gpu.sh pack
 fi
 exec "$python" scripts/on_a_gpu.py "$packed" "$@"
