@@ -85,12 +85,14 @@ impl AnyModel {
         }
     }
 
-    /// Whether the files are those of a model that was tuned to follow instructions: it ends a text with the end of a
-    /// turn too, which a base model does not know.
+    /// Whether the files are those of a model that was tuned to follow instructions: a template for conversations comes with
+    /// it, or it ends a text with the end of a turn too. A base model knows neither.
     pub fn is_instruct(&self) -> bool {
         match self {
-            AnyModel::Gpt2(_) => false,
-            AnyModel::Llama(checkpoint) => checkpoint.special.eos.iter().any(|id| LLAMA3_TURN_ENDS.contains(id)),
+            AnyModel::Gpt2(checkpoint) => checkpoint.chat_template,
+            AnyModel::Llama(checkpoint) => {
+                checkpoint.chat_template || checkpoint.special.eos.iter().any(|id| LLAMA3_TURN_ENDS.contains(id))
+            }
         }
     }
 

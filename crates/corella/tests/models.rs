@@ -119,6 +119,23 @@ fn a_gpt2_survives_the_way_through_gguf_in_every_format() {
 }
 
 #[test]
+fn a_model_that_comes_with_a_chat_template_is_said_to_be_tuned() {
+    let folder = Folder::new("tuned");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture(&format!("llama/model/{file}")), folder.join(file)).expect("a copy");
+    }
+    let says = |config: &str| {
+        std::fs::write(folder.join("tokenizer_config.json"), config).expect("written");
+        let output = corella(&["inspect", &folder.join("").display().to_string(), "--json"]);
+        (json(&String::from_utf8_lossy(&output.stdout))["kind"].clone(), stderr(&output).contains("tuned to follow"))
+    };
+    assert_eq!(says(r#"{"bos_token": "<s>", "chat_template": null}"#), ("base".into(), false));
+    assert_eq!(says(r#"{"chat_template": "{{ messages }}"}"#), ("instruct".into(), true));
+    std::fs::write(folder.join("chat_template.jinja"), "{{ messages }}").expect("written");
+    assert_eq!(says("{}"), ("instruct".into(), true));
+}
+
+#[test]
 fn a_model_without_tokenizer_continues_ids() {
     for model in ["llama/model", "gpt2/model"] {
         let out = corella(&["generate", &fixture(model), "--prompt-ids", "1,2,3", "--max-tokens", "4", "--json"]);

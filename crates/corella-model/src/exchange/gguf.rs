@@ -29,7 +29,8 @@ pub fn open<C: Exchange>(path: &Path) -> Result<Checkpoint<C>, ModelError> {
     let config = C::from_gguf(&keys)?;
     let find = |config: &C, spec: &ParamSpec<C::Tensor>, part: usize| keys.place(config, spec, part);
     let found = Checkpoint::with_places(config, special_ids(&keys), Vec::new(), find)?;
-    Ok(Checkpoint { files: shards.files, ..found })
+    let chat_template = shards.header.get("tokenizer.chat_template").is_some();
+    Ok(Checkpoint { files: shards.files, chat_template, ..found })
 }
 
 /// Metadata and tensors of a model, with errors that name the file.

@@ -28,7 +28,18 @@ pub fn open<C: Exchange>(dir: &Path) -> Result<Checkpoint<C>, ModelError> {
     let paths: Vec<&Path> = files.iter().map(|file| file.path()).collect();
     let places = |config: &C, spec: &ParamSpec<_>, part| find(&shards, &paths, dir, config, spec, part);
     let found = Checkpoint::with_places(config, special, Vec::new(), places)?;
-    Ok(Checkpoint { files, ..found })
+    Ok(Checkpoint { files, chat_template: has_chat_template(dir), ..found })
+}
+
+/// Whether a template stands in a file of its own, or in tokenizer_config.json. A file that cannot be read has none: the
+/// tokenizer's reader complains about it.
+fn has_chat_template(dir: &Path) -> bool {
+    let named = || -> Option<bool> {
+        let text = fs::read_to_string(dir.join("tokenizer_config.json")).ok()?;
+        let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(config.get("chat_template").is_some_and(|template| !template.is_null()))
+    };
+    dir.join("chat_template.jinja").is_file() || named().unwrap_or(false)
 }
 
 fn find<C: Exchange>(
