@@ -88,7 +88,8 @@ impl Memory {
         PATTERNS.iter().map(timed).collect()
     }
 
-    /// As [`Memory::read_now`] for what reads and writes: reading, and writing past the caches.
+    /// As [`Memory::read_now`] for what reads and writes: reading, writing past the caches, and changing numbers in place, which
+    /// counts twice.
     pub fn traffic_now(&mut self, cpu: &Cpu, bytes: usize) -> Vec<f64> {
         let (blocks, mut rates) = (blocks(bytes), self.read_now(cpu, bytes));
         let start = Instant::now();
@@ -99,6 +100,14 @@ impl Memory {
         });
         black_box(&self.0);
         rates.push(rate(blocks * BLOCK_BYTES, start));
+        let start = Instant::now();
+        let parts = SharedMut::new(&mut self.0);
+        cpu.pool.run(blocks, &|block| {
+            // SAFETY: one block per task.
+            change(cpu.path, unsafe { parts.part(block * BLOCK_BYTES / 4, BLOCK_BYTES / 4) });
+        });
+        black_box(&self.0);
+        rates.push(rate(2 * blocks * BLOCK_BYTES, start));
         rates
     }
 }
@@ -294,5 +303,21 @@ vectorized! {
             }
         }
         sums.iter().flatten().sum()
+    }
+}
+
+vectorized! {
+    /// Changes a block in place, four parts of it side by side, each asked for 1 KiB ahead.
+    fn change(block: &mut [f32]) {
+        let (scale, len) = (black_box(0.5f32), block.len() / 4);
+        for at in (0..len).step_by(WIDTH) {
+            for stream in 0..4 {
+                let part = &mut block[stream * len + at..][..WIDTH];
+                ahead::line_to_write(part.as_ptr().wrapping_byte_add(1024).cast());
+                for x in part {
+                    *x = *x * scale + 1.0;
+                }
+            }
+        }
     }
 }
