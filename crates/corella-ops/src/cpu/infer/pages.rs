@@ -49,9 +49,9 @@ impl KvPages {
         self.dims
     }
 
-    /// Positions before those of head `head` of page `page`.
+    /// See [`first`].
     fn first(&self, page: usize, head: usize) -> usize {
-        (head * self.dims.pages + page) * self.dims.page_len
+        first(&self.dims, page, head)
     }
 
     /// Copies a page over another.
@@ -85,7 +85,7 @@ impl KvPages {
         pool.run(d.nkv, &|head| {
             let mut line = Scratch::new(hs * size);
             for (n, (page, place)) in places.iter().enumerate() {
-                let first = (head * dims.pages + page) * dims.page_len;
+                let first = first(&dims, *page, head);
                 let from = n * d.qkv() + (d.nh + head) * hs;
                 let (keys, values) = (&qkv[from..][..hs], &qkv[from + d.nkv * hs..][..hs]);
                 let group = first + place / GROUP * GROUP;
@@ -174,6 +174,11 @@ impl KvPages {
             }
         }
     }
+}
+
+/// Positions before those of head `head` of page `page`.
+fn first(dims: &KvPagesDims, page: usize, head: usize) -> usize {
+    (head * dims.pages + page) * dims.page_len
 }
 
 /// Scales of `count` positions; none where numbers have none.
