@@ -21,6 +21,7 @@ mod paged;
 #[cfg(target_arch = "x86_64")]
 mod paged512;
 mod paged_read;
+mod paged_tile;
 mod pages;
 mod portable;
 pub mod probe;

@@ -7,7 +7,8 @@
 
 use std::arch::x86_64::*;
 
-use super::paged::{GROUPS, STRETCH};
+use super::paged::STRETCH;
+use super::paged_read::GROUPS;
 use super::pages::GROUP;
 use crate::contract_infer::KvKind;
 
@@ -61,7 +62,7 @@ fn ask_behind(at: *const u8) {
     super::ahead::line(at.wrapping_add(AHEAD));
 }
 
-/// 16 numbers of a kind as f32, those outside of `mask` 0.
+/// 16 numbers of a kind as f32, without their scales, those outside of `mask` 0.
 ///
 /// # Safety
 /// The numbers of the mask can be read; AVX-512 F, BW, VL.
@@ -90,8 +91,6 @@ pub struct Keys {
     pub hs: usize,
     /// The groups; the second is read if there are two.
     pub groups: [*const u8; GROUPS],
-    /// Scales of each group's 16 keys, for [`KvKind::Q8`].
-    pub scales: [*const f32; GROUPS],
     /// Where in a row of scores those of each group lie.
     pub places: [usize; GROUPS],
 }
@@ -125,17 +124,10 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
     // SAFETY: the caller's promises.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); G]; N];
-        let mut scales = [_mm512_setzero_ps(); G];
-        if KIND == BYTE {
-            scales = std::array::from_fn(|g| _mm512_loadu_ps(keys.scales[g]));
-        }
         let mut dimension = |i: usize| {
             let at = i * GROUP * const { size(KIND) };
             for g in 0..G {
-                let mut key = load::<KIND>(keys.groups[g].add(at), !0);
-                if KIND == BYTE {
-                    key = _mm512_mul_ps(key, scales[g]);
-                }
+                let key = load::<KIND>(keys.groups[g].add(at), !0);
                 for q in 0..N {
                     sums[q][g] = _mm512_fmadd_ps(_mm512_set1_ps(*queries.add(q * keys.hs + i)), key, sums[q][g]);
                 }
@@ -174,8 +166,6 @@ pub struct Values {
     pub count: usize,
     /// The values.
     pub at: *const u8,
-    /// Scale of each position, for [`KvKind::Q8`].
-    pub scales: *const f32,
 }
 
 /// sums\[q\] += Σ_s p\[q\]\[s\] · values\[s\], s ascending; rows of p are a stretch apart, those of sums `width` floats.
@@ -239,10 +229,7 @@ unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
                 ask_behind(values.at.wrapping_add(at + line));
             }
             for c in 0..C {
-                let mut value = load::<KIND>(values.at.add(at + c * GROUP * const { size(KIND) }), mask[c]);
-                if KIND == BYTE {
-                    value = _mm512_mul_ps(value, _mm512_set1_ps(*values.scales.add(s)));
-                }
+                let value = load::<KIND>(values.at.add(at + c * GROUP * const { size(KIND) }), mask[c]);
                 for q in 0..N {
                     tile[q][c] = _mm512_fmadd_ps(_mm512_set1_ps(*p.add(q * STRETCH + s)), value, tile[q][c]);
                 }

@@ -1,16 +1,24 @@
-//! How queries of a stretch read keys and values of the cache: converted as they are read where there are kernels for that and
-//! few queries, else converted first, for all of them.
+//! How queries meet a stretch of the cache: few of them read keys and values as they are stored, where there are kernels that
+//! convert what they read; for more, keys and values are converted first.
 
 use super::super::path::Path;
 #[cfg(target_arch = "x86_64")]
 use super::super::path::Vectors;
+use super::super::scratch::Scratch;
 use super::batch::Batch;
-use super::paged::{GROUPS, add_weighted, dot};
+use super::paged::STRETCH;
+use super::paged_tile::{Scales, add_weighted, scores, tile_rows, tiles, weights};
 #[cfg(target_arch = "x86_64")]
 use super::paged512;
 use super::pages::{GROUP, KvPages};
+use crate::contract_infer::KvKind;
 
-/// What queries of a stretch read.
+/// Groups of keys that are converted at a time: what a tile's sums meet side by side.
+pub const GROUPS: usize = 2;
+/// Queries up to which values are converted a few at a time, to be met in the first-level cache.
+const FEW: usize = 8;
+
+/// Some queries and a stretch.
 pub struct Part<'a> {
     /// The cache.
     pub pages: &'a KvPages,
@@ -24,17 +32,25 @@ pub struct Part<'a> {
     pub head: usize,
     /// First position of the stretch.
     pub start: usize,
-    /// Positions of it that the last query sees.
-    pub all: usize,
+    /// Queries of a row: the heads that read `head`.
+    pub heads: usize,
+    /// Positions of the stretch that the first row sees, if it is not outside; each row sees one more than that before it.
+    pub first: isize,
+    /// Queries.
+    pub n: usize,
+    /// HS, filled up to whole groups.
+    pub width: usize,
 }
 
-/// Values of a group of positions, ready to be added up.
-pub enum Read<'a> {
-    /// Converted, a row every `width` floats.
-    Wide(&'a [f32]),
-    /// As they are stored.
+/// Whether `n` queries read keys and values as they are stored.
+pub fn is_direct(path: Path, n: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
-    Stored(paged512::Values),
+    return n <= paged512::QUERIES && path.vectors() == Vectors::Avx512;
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (path, n);
+        false
+    }
 }
 
 impl Part<'_> {
@@ -43,96 +59,146 @@ impl Part<'_> {
         self.batch.place(self.sequence, self.start + at)
     }
 
-    /// Whether keys and values are converted as they are read.
-    #[cfg(target_arch = "x86_64")]
-    fn direct(&self, n: usize) -> bool {
-        n <= paged512::QUERIES && self.path.vectors() == Vectors::Avx512
+    /// Positions of the stretch that a query sees.
+    fn seen(&self, q: usize) -> usize {
+        (self.first + (q / self.heads) as isize).clamp(0, STRETCH as isize) as usize
     }
 
-    /// Scores of all keys of the stretch. `wide` is working memory.
-    ///
-    /// # Safety
-    /// queries (n,HS), n rows of scores, a stretch apart, with room for whole groups.
-    pub unsafe fn scores(&self, queries: *const f32, n: usize, wide: &mut [f32], scores: *mut f32) {
+    /// The first query that sees a position.
+    fn first_to_see(&self, position: usize) -> usize {
+        let rows = position as isize + 1 - self.first;
+        (rows.max(0) as usize * self.heads).min(self.n)
+    }
+
+    /// Weighted values (n,width) of the queries, then for each the largest score, in powers of two, then the sums of weights.
+    /// `scores` is working memory, (n,stretch).
+    pub fn attend(&self, queries: &[f32], scores: &mut [f32], values: &mut [f32], statistics: &mut [f32]) {
+        assert!(queries.len() >= self.n * self.pages.dims().hs && scores.len() >= self.n * STRETCH);
+        assert!(values.len() >= self.n * self.width && statistics.len() >= 2 * self.n);
+        let all = self.seen(self.n - 1);
+        let mut space = [[0.0; STRETCH]; 2];
+        let scales = (self.pages.dims().kind == KvKind::Q8).then(|| {
+            for group in (0..all).step_by(GROUP) {
+                let [keys, values] = self.pages.scales(self.place(group), self.head);
+                space[0][group..group + GROUP].copy_from_slice(keys);
+                space[1][group..group + GROUP].copy_from_slice(values);
+            }
+            &space
+        });
+        values.fill(0.0);
         #[cfg(target_arch = "x86_64")]
-        if self.direct(n) {
-            // SAFETY: handed on; the path's features were detected.
-            return unsafe { self.scores_as_stored(queries, n, scores) };
+        if is_direct(self.path, self.n) {
+            // SAFETY: lengths as asserted; the path's features were detected.
+            unsafe { self.scores_as_stored(queries.as_ptr(), all, scores.as_mut_ptr()) };
+            (0..self.n).for_each(|q| self.weights(q, scores, scales, statistics));
+            return self.values_as_stored(all, scores, values);
         }
+        self.score(queries, all, scores);
+        self.add_values(all, scores, scales, values, statistics);
+    }
+
+    /// Scores of query `q` become weights.
+    fn weights(&self, q: usize, scores: &mut [f32], scales: Option<&Scales>, statistics: &mut [f32]) {
+        let mut both = (0.0, 0.0);
+        let scores = &mut scores[q * STRETCH..][..STRETCH];
+        // SAFETY: a stretch of scores.
+        unsafe { weights(self.path, scores.as_mut_ptr(), self.seen(q), scales, &mut both) };
+        (statistics[q], statistics[self.n + q]) = both;
+    }
+
+    /// Scores of all keys that any query sees.
+    fn score(&self, queries: &[f32], all: usize, to: &mut [f32]) {
         let (pages, path, head, hs) = (self.pages, self.path, self.head, self.pages.dims().hs);
-        for first in (0..self.all).step_by(GROUPS * GROUP) {
-            let groups = (self.all - first).div_ceil(GROUP).min(GROUPS);
+        let mut wide = Scratch::<f32>::new(GROUPS * GROUP * hs);
+        for first in (0..all).step_by(GROUPS * GROUP) {
+            let groups = (all - first).div_ceil(GROUP).min(GROUPS);
             for (i, wide) in wide.chunks_exact_mut(GROUP * hs).enumerate().take(groups) {
                 let group = first + i * GROUP;
-                if group + GROUPS * GROUP < self.all {
+                if group + GROUPS * GROUP < all {
                     pages.ask_keys(self.place(group + GROUPS * GROUP), head);
                 }
                 pages.keys(path, self.place(group), head, wide);
             }
-            // SAFETY: 16 keys a group; the rest is handed on.
-            unsafe { dot(path, queries, n, hs, wide.as_ptr(), groups, scores.add(first)) };
+            let (keys, to) = (wide.as_ptr(), to[first..].as_mut_ptr());
+            // SAFETY: n queries by tiles, 16 keys a group, n rows of scores (lengths asserted by the caller).
+            unsafe { scores(path, queries.as_ptr(), self.first_to_see(first), self.n, hs, keys, groups, to) };
         }
     }
 
-    /// The same, converting keys as they are read: those of the first and of the second half side by side, two streams that
+    /// Scores become weights, and values with their weights are added up.
+    fn add_values(
+        &self,
+        all: usize,
+        scores: &mut [f32],
+        scales: Option<&Scales>,
+        sums: &mut [f32],
+        statistics: &mut [f32],
+    ) {
+        let (pages, path, width) = (self.pages, self.path, self.width);
+        let together = if self.n <= FEW { GROUPS * GROUP } else { STRETCH };
+        let mut wide = Scratch::<f32>::new(together * width);
+        for start in (0..all).step_by(together) {
+            let end = (start + together).min(all);
+            for (group, wide) in (start..end).step_by(GROUP).zip(wide.chunks_mut(GROUP * width)) {
+                if group + GROUPS * GROUP < all {
+                    pages.ask_values(self.place(group + GROUPS * GROUP), self.head);
+                }
+                pages.values(path, self.place(group), self.head, GROUP.min(end - group), width, wide);
+            }
+            for (first, rows) in tiles(self.n, tile_rows(path)) {
+                if start == 0 {
+                    (first..first + rows).for_each(|q| self.weights(q, scores, scales, statistics));
+                }
+                // What all queries of the tile see together; then what each sees beyond that, at the end of a prompt.
+                let count = |q: usize| self.seen(q).clamp(start, end) - start;
+                let common = count(first);
+                let beyond = (first..first + rows).filter(|q| count(*q) > common).map(|q| (q, 1, common, count(q)));
+                for (q, rows, from, to) in std::iter::once((first, rows, 0, common)).chain(beyond) {
+                    let p = scores[q * STRETCH + start + from..].as_ptr();
+                    let (values, sums) = (wide[from * width..].as_ptr(), sums[q * width..].as_mut_ptr());
+                    // SAFETY: rows of weights, values of positions from `from` on, rows of sums (lengths asserted by the caller).
+                    unsafe { add_weighted(path, p, rows, to - from, values, width, sums) };
+                }
+            }
+        }
+    }
+
+    /// Scores, converting keys as they are read: those of the first and of the second half side by side, two streams that
     /// the processor itself looks ahead on. Pairs of neighbours are read slower by a tenth: each ends where the other begins.
     ///
     /// # Safety
-    /// As there; the processor has AVX-512.
+    /// queries (n,HS), n rows of scores, a stretch apart, with room for whole groups; the processor has AVX-512.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn scores_as_stored(&self, queries: *const f32, n: usize, scores: *mut f32) {
+    unsafe fn scores_as_stored(&self, queries: *const f32, all: usize, scores: *mut f32) {
         let dims = self.pages.dims();
-        let groups = self.all.div_ceil(GROUP);
+        let groups = all.div_ceil(GROUP);
         let half = groups.div_ceil(GROUPS);
         for first in 0..half {
             let count = if first + half < groups { GROUPS } else { 1 };
             let places: [usize; GROUPS] = std::array::from_fn(|i| (first + i.min(count - 1) * half) * GROUP);
-            let stored = places.map(|place| self.pages.stored_keys(self.place(place), self.head));
-            let keys = paged512::Keys {
-                kind: dims.kind,
-                hs: dims.hs,
-                groups: stored.map(|(keys, _)| keys.as_ptr()),
-                scales: stored.map(|(_, scales)| scales.as_ptr()),
-                places,
-            };
-            // SAFETY: groups of keys with their scales; the rest is handed on.
-            unsafe { paged512::dot(queries, n, keys, count, scores) };
+            let groups = places.map(|place| self.pages.stored_keys(self.place(place), self.head).as_ptr());
+            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, groups, places };
+            // SAFETY: groups of keys; the rest is handed on.
+            unsafe { paged512::dot(queries, self.n, keys, count, scores) };
         }
     }
 
-    /// Values of `count` positions from `group` on for `n` queries. `wide` is working memory.
-    pub fn values<'a>(&self, n: usize, group: usize, count: usize, width: usize, wide: &'a mut [f32]) -> Read<'a> {
-        let (pages, path) = (self.pages, self.path);
-        #[cfg(target_arch = "x86_64")]
-        if self.direct(n) {
-            let (values, scales) = pages.stored_values(self.place(group), self.head, count);
-            let (kind, hs) = (pages.dims().kind, pages.dims().hs);
-            let (at, scales) = (values.as_ptr(), scales.as_ptr());
-            return Read::Stored(paged512::Values { kind, hs, count, at, scales });
-        }
-        let _ = n;
-        if group + 2 * GROUP < self.all {
-            pages.ask_values(self.place(group + 2 * GROUP), self.head);
-        }
-        pages.values(path, self.place(group), self.head, count, width, wide);
-        Read::Wide(wide)
-    }
-}
-
-impl Read<'_> {
-    /// sums\[q\] += Σ_s p\[q\]\[s\] · values\[s\] for the first `count` positions, s ascending.
-    ///
-    /// # Safety
-    /// n rows of p, a stretch apart, with `count` weights each, as many values, n rows of sums (width).
-    pub unsafe fn add_weighted(&self, path: Path, p: *const f32, n: usize, count: usize, width: usize, sums: *mut f32) {
-        // SAFETY: handed on; values are read as they are stored only where the path's features were detected.
-        unsafe {
-            match self {
-                Read::Wide(values) => add_weighted(path, p, n, count, values.as_ptr(), width, sums),
-                #[cfg(target_arch = "x86_64")]
-                Read::Stored(values) => {
-                    paged512::add_weighted(p, n, paged512::Values { count, ..*values }, width, sums)
-                }
+    /// Adds values up, converting them as they are read.
+    #[cfg(target_arch = "x86_64")]
+    fn values_as_stored(&self, all: usize, scores: &[f32], sums: &mut [f32]) {
+        let dims = self.pages.dims();
+        for group in (0..all).step_by(GROUP) {
+            let count = GROUP.min(all - group);
+            let at = self.pages.stored_values(self.place(group), self.head, count).as_ptr();
+            // Queries that see all of these positions together; the others, at the end of a prompt, each as far as it sees.
+            let first = self.first_to_see(group + count - 1);
+            let ends = (0..first).map(|q| (q, 1, self.seen(q).saturating_sub(group).min(count)));
+            for (q, n, count) in ends.chain((first < self.n).then_some((first, self.n - first, count))) {
+                let (p, sums) = (scores[q * STRETCH + group..].as_ptr(), sums[q * self.width..].as_mut_ptr());
+                let values = paged512::Values { kind: dims.kind, hs: dims.hs, count, at };
+                // SAFETY: `n` queries with `count` weights each, `count` values, as many rows of sums; the path's features
+                // were detected.
+                unsafe { paged512::add_weighted(p, n, values, self.width, sums) };
             }
         }
     }

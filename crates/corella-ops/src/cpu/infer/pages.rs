@@ -109,28 +109,27 @@ impl KvPages {
         });
     }
 
-    /// Keys (HS,16) of a group of positions as f32.
-    pub fn keys(&self, path: Path, (page, place): (usize, usize), head: usize, out: &mut [f32]) {
-        let (first, size, hs) = (self.first(page, head) + place, element_bytes(self.dims.kind), self.dims.hs);
-        widen(self.dims.kind, path, &self.k[first * hs * size..][..GROUP * hs * size], out);
-        if self.dims.kind == KvKind::Q8 {
-            let scales = &self.k_scales[first..first + GROUP];
-            out.chunks_exact_mut(GROUP).for_each(|k| k.iter_mut().zip(scales).for_each(|(k, scale)| *k *= scale));
-        }
+    /// Keys (HS,16) of a group of positions as f32, without their scales.
+    pub fn keys(&self, path: Path, place: (usize, usize), head: usize, out: &mut [f32]) {
+        widen(self.dims.kind, path, self.stored_keys(place, head), out);
     }
 
-    /// The keys of a group of positions as they are stored, and their scales if there are any.
-    pub fn stored_keys(&self, (page, place): (usize, usize), head: usize) -> (&[u8], &[f32]) {
-        let first = self.first(page, head) + place;
+    /// The keys of a group of positions as they are stored.
+    pub fn stored_keys(&self, (page, place): (usize, usize), head: usize) -> &[u8] {
         let bytes = self.dims.hs * element_bytes(self.dims.kind);
-        (&self.k[first * bytes..][..GROUP * bytes], scales(&self.k_scales, first, GROUP))
+        &self.k[(self.first(page, head) + place) * bytes..][..GROUP * bytes]
     }
 
-    /// The same for the values of the first `count` positions of a group.
-    pub fn stored_values(&self, (page, place): (usize, usize), head: usize, count: usize) -> (&[u8], &[f32]) {
-        let first = self.first(page, head) + place;
+    /// The values of the first `count` positions of a group as they are stored.
+    pub fn stored_values(&self, (page, place): (usize, usize), head: usize, count: usize) -> &[u8] {
         let bytes = self.dims.hs * element_bytes(self.dims.kind);
-        (&self.v[first * bytes..][..count * bytes], scales(&self.v_scales, first, count))
+        &self.v[(self.first(page, head) + place) * bytes..][..count * bytes]
+    }
+
+    /// Scales of the keys and of the values of a group of positions; of [`KvKind::Q8`] only.
+    pub fn scales(&self, (page, place): (usize, usize), head: usize) -> [&[f32]; 2] {
+        let first = self.first(page, head) + place;
+        [&self.k_scales, &self.v_scales].map(|scales| &scales[first..first + GROUP])
     }
 
     /// Asks for the keys of a group of positions, to be read soon.
@@ -148,18 +147,10 @@ impl KvPages {
         ahead::ask(all.as_ptr().wrapping_add((self.first(page, head) + place) * bytes), GROUP * bytes);
     }
 
-    /// Values of the first `count` positions of a group as f32, `width` floats apart.
-    pub fn values(
-        &self,
-        path: Path,
-        (page, place): (usize, usize),
-        head: usize,
-        count: usize,
-        width: usize,
-        out: &mut [f32],
-    ) {
-        let (first, size, hs) = (self.first(page, head) + place, element_bytes(self.dims.kind), self.dims.hs);
-        let bytes = &self.v[first * hs * size..][..count * hs * size];
+    /// Values of the first `count` positions of a group as f32, `width` floats apart, without their scales.
+    pub fn values(&self, path: Path, place: (usize, usize), head: usize, count: usize, width: usize, out: &mut [f32]) {
+        let (size, hs) = (element_bytes(self.dims.kind), self.dims.hs);
+        let bytes = self.stored_values(place, head, count);
         if width == hs {
             widen(self.dims.kind, path, bytes, &mut out[..count * hs]);
         } else {
@@ -168,20 +159,10 @@ impl KvPages {
                 to[hs..].fill(0.0);
             }
         }
-        if self.dims.kind == KvKind::Q8 {
-            for (v, scale) in out.chunks_exact_mut(width).zip(&self.v_scales[first..first + count]) {
-                v.iter_mut().for_each(|v| *v *= scale);
-            }
-        }
     }
 }
 
 /// Positions before those of head `head` of page `page`.
 fn first(dims: &KvPagesDims, page: usize, head: usize) -> usize {
     (head * dims.pages + page) * dims.page_len
-}
-
-/// Scales of `count` positions; none where numbers have none.
-fn scales(all: &[f32], first: usize, count: usize) -> &[f32] {
-    if all.is_empty() { all } else { &all[first..first + count] }
 }
