@@ -134,31 +134,35 @@ impl Partial {
 
     /// Puts the next stretch behind what was seen.
     fn add(&mut self, path: Path, next: &[f32]) {
-        let (n, width) = (self.queries, self.width);
-        let (values, rest) = self.numbers.split_at_mut(n * width);
-        let (max, sum) = rest.split_at_mut(n);
-        for q in 0..n {
-            let (next_max, next_sum) = (next[n * width + q], next[n * width + n + q]);
-            if next_sum == 0.0 {
-                // The query stands before this stretch.
-                continue;
-            }
-            let both = if max[q] > next_max { max[q] } else { next_max };
-            // Powers of two, by the function that is exact for 1.
-            let power = |x: f32| exp((x - both) * std::f32::consts::LN_2);
-            let (old, new) = (power(max[q]), power(next_max));
-            sum[q] = sum[q] * old + next_sum * new;
-            max[q] = both;
-            merge(path, &mut values[q * width..][..width], &next[q * width..][..width], old, new);
-        }
+        add(path, &mut self.numbers, next, self.queries, self.width);
     }
 }
 
 vectorized! {
-    /// a ← a·old + b·new.
-    fn merge(a: &mut [f32], b: &[f32], old: f32, new: f32) {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a = *a * old + b * new;
+    /// Puts `next` behind `all`, of `n` queries each.
+    fn add(all: &mut [f32], next: &[f32], n: usize, width: usize) {
+        let (values, rest) = all.split_at_mut(n * width);
+        let (max, sum) = rest.split_at_mut(n);
+        let (next_values, rest) = next.split_at(n * width);
+        let (next_max, next_sum) = rest.split_at(n);
+        for (((values, next), (max, sum)), (next_max, next_sum)) in (values.chunks_exact_mut(width))
+            .zip(next_values.chunks_exact(width))
+            .zip(max.iter_mut().zip(sum))
+            .zip(next_max.iter().zip(next_sum))
+        {
+            if *next_sum == 0.0 {
+                // The query stands before this stretch.
+                continue;
+            }
+            let both = if *max > *next_max { *max } else { *next_max };
+            // Powers of two, by the function that is exact for 1.
+            let power = |x: f32| exp((x - both) * std::f32::consts::LN_2);
+            let (old, new) = (power(*max), power(*next_max));
+            *sum = *sum * old + next_sum * new;
+            *max = both;
+            for (a, b) in values.iter_mut().zip(next) {
+                *a = *a * old + b * new;
+            }
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::contract_infer::KvKind;
 
 /// Queries up to which converting again for every four costs less than keeping what was converted.
 pub const QUERIES: usize = 8;
+/// Columns whose sums are kept in registers at a time.
+pub const COLUMNS: usize = 4 * GROUP;
 /// Queries that meet a line together.
 const TILE: usize = 4;
 
@@ -155,7 +157,7 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
     }
 }
 
-/// Values of up to 16 positions, (count,HS).
+/// Values of positions that follow one another in a page, (count,HS).
 #[derive(Clone, Copy)]
 pub struct Values {
     /// How numbers are stored.

@@ -7,7 +7,7 @@ use super::super::path::Vectors;
 use super::super::scratch::Scratch;
 use super::batch::Batch;
 use super::paged::STRETCH;
-use super::paged_tile::{Scales, add_weighted, scores, tile_rows, tiles, weights};
+use super::paged_tile::{MOST, Scales, add_weighted, scores, tile_rows, tiles, weights};
 #[cfg(target_arch = "x86_64")]
 use super::paged512;
 use super::pages::{GROUP, KvPages};
@@ -90,20 +90,29 @@ impl Part<'_> {
         if is_direct(self.path, self.n) {
             // SAFETY: lengths as asserted; the path's features were detected.
             unsafe { self.scores_as_stored(queries.as_ptr(), all, scores.as_mut_ptr()) };
-            (0..self.n).for_each(|q| self.weights(q, scores, scales, statistics));
-            return self.values_as_stored(all, scores, values);
+            self.weights((0, self.n), scores, scales, statistics);
+            return self.values_as_stored(scores, values);
         }
         self.score(queries, all, scores);
         self.add_values(all, scores, scales, values, statistics);
     }
 
-    /// Scores of query `q` become weights.
-    fn weights(&self, q: usize, scores: &mut [f32], scales: Option<&Scales>, statistics: &mut [f32]) {
-        let mut both = (0.0, 0.0);
-        let scores = &mut scores[q * STRETCH..][..STRETCH];
-        // SAFETY: a stretch of scores.
-        unsafe { weights(self.path, scores.as_mut_ptr(), self.seen(q), scales, &mut both) };
-        (statistics[q], statistics[self.n + q]) = both;
+    /// Scores of the `rows` queries of a tile from query `first` on become weights.
+    fn weights(
+        &self,
+        (first, rows): (usize, usize),
+        scores: &mut [f32],
+        scales: Option<&Scales>,
+        statistics: &mut [f32],
+    ) {
+        let seen: [usize; MOST] = std::array::from_fn(|i| self.seen(first + i));
+        let mut both = [(0.0, 0.0); MOST];
+        let scores = &mut scores[first * STRETCH..][..rows * STRETCH];
+        // SAFETY: a stretch of scores for each query.
+        unsafe { weights(self.path, scores.as_mut_ptr(), &seen[..rows], scales, &mut both[..rows]) };
+        for (q, (max, sum)) in both[..rows].iter().enumerate() {
+            (statistics[first + q], statistics[self.n + first + q]) = (*max, *sum);
+        }
     }
 
     /// Scores of all keys that any query sees.
@@ -147,7 +156,7 @@ impl Part<'_> {
             }
             for (first, rows) in tiles(self.n, tile_rows(path)) {
                 if start == 0 {
-                    (first..first + rows).for_each(|q| self.weights(q, scores, scales, statistics));
+                    self.weights((first, rows), scores, scales, statistics);
                 }
                 // What all queries of the tile see together; then what each sees beyond that, at the end of a prompt.
                 let count = |q: usize| self.seen(q).clamp(start, end) - start;
@@ -183,23 +192,39 @@ impl Part<'_> {
         }
     }
 
-    /// Adds values up, converting them as they are read.
+    /// Adds values up, converting them as they are read: what all queries see together; then what each sees beyond that, at the end
+    /// of a prompt.
     #[cfg(target_arch = "x86_64")]
-    fn values_as_stored(&self, all: usize, scores: &[f32], sums: &mut [f32]) {
-        let dims = self.pages.dims();
-        for group in (0..all).step_by(GROUP) {
-            let count = GROUP.min(all - group);
-            let at = self.pages.stored_values(self.place(group), self.head, count).as_ptr();
-            // Queries that see all of these positions together; the others, at the end of a prompt, each as far as it sees.
-            let first = self.first_to_see(group + count - 1);
-            let ends = (0..first).map(|q| (q, 1, self.seen(q).saturating_sub(group).min(count)));
-            for (q, n, count) in ends.chain((first < self.n).then_some((first, self.n - first, count))) {
-                let (p, sums) = (scores[q * STRETCH + group..].as_ptr(), sums[q * self.width..].as_mut_ptr());
-                let values = paged512::Values { kind: dims.kind, hs: dims.hs, count, at };
-                // SAFETY: `n` queries with `count` weights each, `count` values, as many rows of sums; the path's features
-                // were detected.
-                unsafe { paged512::add_weighted(p, n, values, self.width, sums) };
+    fn values_as_stored(&self, scores: &[f32], sums: &mut [f32]) {
+        let common = self.seen(0);
+        let beyond = (0..self.n).map(|q| (q, 1, common, self.seen(q)));
+        for (q, n, from, to) in std::iter::once((0, self.n, 0, common)).chain(beyond) {
+            let mut at = from;
+            while at < to {
+                let count = self.together(at).min(to - at);
+                self.add_as_stored((q, n), (at, count), scores, sums);
+                at += count;
             }
         }
+    }
+
+    /// Positions from `at` on whose values are read together: of one page, and so many that the sums of a few columns need not be
+    /// kept often, and that the next columns' lines are still near.
+    #[cfg(target_arch = "x86_64")]
+    fn together(&self, at: usize) -> usize {
+        let most = if self.width <= paged512::COLUMNS { STRETCH } else { GROUP };
+        (self.batch.page_len - self.place(at).1).min(most)
+    }
+
+    /// Adds up `count` values from position `at` on for `n` queries from query `q` on.
+    #[cfg(target_arch = "x86_64")]
+    fn add_as_stored(&self, (q, n): (usize, usize), (at, count): (usize, usize), scores: &[f32], sums: &mut [f32]) {
+        let dims = self.pages.dims();
+        let stored = self.pages.stored_values(self.place(at), self.head, count).as_ptr();
+        let values = paged512::Values { kind: dims.kind, hs: dims.hs, count, at: stored };
+        let (p, sums) = (scores[q * STRETCH + at..].as_ptr(), sums[q * self.width..].as_mut_ptr());
+        // SAFETY: `n` queries with `count` weights each, `count` values, as many rows of sums; the path's features were
+        // detected.
+        unsafe { paged512::add_weighted(p, n, values, self.width, sums) };
     }
 }

@@ -7,6 +7,9 @@ use super::super::simd::{Simd, with_simd};
 use super::paged::STRETCH;
 use super::pages::GROUP;
 
+/// Most queries of a tile.
+pub const MOST: usize = whole(GROUP);
+
 /// Queries of a whole tile where vectors have `lanes` numbers: as many as leave registers for keys or values.
 const fn whole(lanes: usize) -> usize {
     if lanes == GROUP { 12 } else { 6 }
@@ -233,57 +236,80 @@ pub type Scales = [[f32; STRETCH]; 2];
 pub type Statistics = (f32, f32);
 
 with_simd! {
-    /// Scores that a query sees become its weights, 2^(score − the largest score). Where numbers have scales, those of keys are
-    /// multiplied into the scores, and those of values into the weights that are left, not into their sum.
+    /// Scores that queries see become their weights, 2^(score − the largest score), a row for each of `seen`, a stretch apart.
+    /// Where numbers have scales, those of keys are multiplied into the scores, and those of values into the weights that are
+    /// left, not into their sum. The largest scores of all queries come first: what waits for one has the others' to do.
     ///
     /// # Safety
-    /// `scores` has room for a stretch, of which `seen` are scores.
-    pub unsafe fn weights<S>(scores: *mut f32, seen: usize, scales: Option<&Scales>, out: &mut Statistics) {
-        *out = (f32::NEG_INFINITY, 0.0);
-        if seen == 0 {
-            return;
-        }
-        let end = seen.next_multiple_of(GROUP);
-        // SAFETY: places of the stretch, which is whole groups.
+    /// `scores` has a stretch for each query, of which as many as it sees are scores.
+    pub unsafe fn weights<S>(scores: *mut f32, seen: &[usize], scales: Option<&Scales>, out: &mut [Statistics]) {
+        // SAFETY: handed on.
         unsafe {
-            if let Some([keys, _]) = scales {
-                for at in (0..end).step_by(S::LANES) {
-                    S::store(scores.add(at), S::mul(S::load(scores.add(at)), S::load(keys.as_ptr().add(at))));
-                }
+            for (q, (seen, out)) in seen.iter().zip(out.iter_mut()).enumerate() {
+                *out = (largest_score::<S>(scores.add(q * STRETCH), *seen, scales.map(|scales| &scales[0])), 0.0);
             }
-            let padded = seen.next_multiple_of(4 * GROUP);
-            for at in seen..end {
-                *scores.add(at) = f32::NEG_INFINITY;
+            for (q, (seen, (max, sum))) in seen.iter().zip(out).enumerate() {
+                *sum = powers::<S>(scores.add(q * STRETCH), *seen, *max, scales.map(|scales| &scales[1]));
             }
-            for at in (end..padded).step_by(S::LANES) {
-                S::store(scores.add(at), S::splat(f32::NEG_INFINITY));
-            }
-            let mut max = [S::splat(f32::NEG_INFINITY); 4];
-            for at in (0..padded).step_by(4 * S::LANES) {
-                for (i, max) in max.iter_mut().enumerate() {
-                    *max = S::max(*max, S::load(scores.add(at + i * S::LANES)));
-                }
-            }
-            let mut lanes = [f32::NEG_INFINITY; GROUP];
-            S::store(lanes.as_mut_ptr(), S::max(S::max(max[0], max[1]), S::max(max[2], max[3])));
-            let max = largest(lanes);
-            // The order of 16 sums side by side, whatever the vectors.
-            let mut sums = [0.0; GROUP];
-            for lane in (0..GROUP).step_by(S::LANES) {
-                let mut sum = S::splat(0.0);
-                for at in (lane..end).step_by(GROUP) {
-                    let mut p = S::exp2(S::sub(S::load(scores.add(at)), S::splat(max)));
-                    sum = S::add(sum, p);
-                    if let Some([_, values]) = scales {
-                        p = S::mul(p, S::load(values.as_ptr().add(at)));
-                    }
-                    S::store(scores.add(at), p);
-                }
-                S::store(sums.as_mut_ptr().add(lane), sum);
-            }
-            *out = (max, across(sums));
         }
     }
+}
+
+/// The largest score of a query, and −∞ behind what it sees, up to a whole group.
+///
+/// # Safety
+/// As of [`weights`], and the features of `S`.
+#[inline(always)]
+unsafe fn largest_score<S: Simd>(scores: *mut f32, seen: usize, keys: Option<&[f32; STRETCH]>) -> f32 {
+    let (end, padded) = (seen.next_multiple_of(GROUP), seen.next_multiple_of(4 * GROUP));
+    // SAFETY: places of the stretch, which is whole groups, and four of them.
+    unsafe {
+        if let Some(keys) = keys {
+            for at in (0..end).step_by(S::LANES) {
+                S::store(scores.add(at), S::mul(S::load(scores.add(at)), S::load(keys.as_ptr().add(at))));
+            }
+        }
+        for at in seen..end {
+            *scores.add(at) = f32::NEG_INFINITY;
+        }
+        for at in (end..padded).step_by(S::LANES) {
+            S::store(scores.add(at), S::splat(f32::NEG_INFINITY));
+        }
+        let mut max = [S::splat(f32::NEG_INFINITY); 4];
+        for at in (0..padded).step_by(4 * S::LANES) {
+            for (i, max) in max.iter_mut().enumerate() {
+                *max = S::max(*max, S::load(scores.add(at + i * S::LANES)));
+            }
+        }
+        let mut lanes = [f32::NEG_INFINITY; GROUP];
+        S::store(lanes.as_mut_ptr(), S::max(S::max(max[0], max[1]), S::max(max[2], max[3])));
+        largest(lanes)
+    }
+}
+
+/// Scores become weights; returns their sum, in the order of 16 side by side, whatever the vectors.
+///
+/// # Safety
+/// As of [`weights`], and the features of `S`.
+#[inline(always)]
+unsafe fn powers<S: Simd>(scores: *mut f32, seen: usize, max: f32, values: Option<&[f32; STRETCH]>) -> f32 {
+    let mut sums = [0.0; GROUP];
+    // SAFETY: places of the stretch, which is whole groups.
+    unsafe {
+        for lane in (0..GROUP).step_by(S::LANES) {
+            let mut sum = S::splat(0.0);
+            for at in (lane..seen.next_multiple_of(GROUP)).step_by(GROUP) {
+                let mut p = S::exp2(S::sub(S::load(scores.add(at)), S::splat(max)));
+                sum = S::add(sum, p);
+                if let Some(values) = values {
+                    p = S::mul(p, S::load(values.as_ptr().add(at)));
+                }
+                S::store(scores.add(at), p);
+            }
+            S::store(sums.as_mut_ptr().add(lane), sum);
+        }
+    }
+    across(sums)
 }
 
 /// The largest number, halves onto halves.

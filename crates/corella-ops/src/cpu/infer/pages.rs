@@ -120,7 +120,7 @@ impl KvPages {
         &self.k[(self.first(page, head) + place) * bytes..][..GROUP * bytes]
     }
 
-    /// The values of the first `count` positions of a group as they are stored.
+    /// The values of `count` positions of a page as they are stored.
     pub fn stored_values(&self, (page, place): (usize, usize), head: usize, count: usize) -> &[u8] {
         let bytes = self.dims.hs * element_bytes(self.dims.kind);
         &self.v[(self.first(page, head) + place) * bytes..][..count * bytes]
