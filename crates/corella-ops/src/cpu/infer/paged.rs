@@ -63,7 +63,9 @@ pub fn attention(
 ) {
     pages.write(pool, path, qkv, batch, d);
     let heads = d.nh / d.nkv;
-    let chunks = chunks(batch, (QUERIES / heads).max(1));
+    // Fewer rows to a chunk where threads would have nothing to do.
+    let rows = batch.rows.len() * d.nkv / (4 * pool.threads());
+    let chunks = chunks(batch, rows.min(QUERIES / heads).max(1));
     let call = Call { path, pages, qkv, batch, d, width: d.hs.next_multiple_of(GROUP) };
     let out = SharedMut::new(out);
     let tasks = chunks.len() * d.nkv;
@@ -84,7 +86,7 @@ pub fn attention(
         });
         return;
     }
-    // Few queries, long contexts: each stretch is a task.
+    // Few queries, one to a chunk, and long contexts: each stretch is a task.
     let size = chunks.iter().map(|chunk| Partial::len(chunk.rows * heads, call.width)).max().unwrap_or(0);
     let mut space = Scratch::<f32>::new(tasks * most * size);
     let shared = SharedMut::new(&mut space);
@@ -209,6 +211,7 @@ impl Call<'_> {
             sequence: chunk.sequence,
             head,
             start,
+            end: chunk.position + chunk.rows,
             heads,
             // Positions of the stretch that the first row sees; each row sees one more.
             first: chunk.position as isize + 1 - start as isize,

@@ -56,7 +56,7 @@ const fn size(kind: u8) -> usize {
 
 /// Bytes from a line that is read to the one that is asked for: less and the answer comes late, more and it reaches beyond what
 /// the processor itself looks ahead (docs/log.md).
-const AHEAD: usize = 2048;
+pub const AHEAD: usize = 2048;
 
 /// Asks for what lies behind `at` into the first-level cache. Any address will do.
 #[inline(always)]

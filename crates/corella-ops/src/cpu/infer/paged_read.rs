@@ -5,6 +5,8 @@ use super::super::path::Path;
 #[cfg(target_arch = "x86_64")]
 use super::super::path::Vectors;
 use super::super::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use super::ahead;
 use super::batch::Batch;
 use super::paged::STRETCH;
 use super::paged_tile::{MOST, Scales, add_weighted, scores, tile_rows, tiles, weights};
@@ -32,6 +34,8 @@ pub struct Part<'a> {
     pub head: usize,
     /// First position of the stretch.
     pub start: usize,
+    /// Positions that the last row sees, from the first of the text on.
+    pub end: usize,
     /// Queries of a row: the heads that read `head`.
     pub heads: usize,
     /// Positions of the stretch that the first row sees, if it is not outside; each row sees one more than that before it.
@@ -88,8 +92,10 @@ impl Part<'_> {
         values.fill(0.0);
         #[cfg(target_arch = "x86_64")]
         if is_direct(self.path, self.n) {
+            self.ask_values();
             // SAFETY: lengths as asserted; the path's features were detected.
             unsafe { self.scores_as_stored(queries.as_ptr(), all, scores.as_mut_ptr()) };
+            self.ask_next_keys();
             self.weights((0, self.n), scores, scales, statistics);
             return self.values_as_stored(scores, values);
         }
@@ -189,6 +195,23 @@ impl Part<'_> {
             let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, groups, places };
             // SAFETY: groups of keys; the rest is handed on.
             unsafe { paged512::dot(queries, self.n, keys, count, scores) };
+        }
+    }
+
+    /// Asks for the first values of the stretch, which nothing that is read before them asks for.
+    #[cfg(target_arch = "x86_64")]
+    fn ask_values(&self) {
+        ahead::ask(self.pages.stored_values(self.place(0), self.head, 1).as_ptr(), paged512::AHEAD);
+    }
+
+    /// The same for the keys of the next stretch, where [`Part::scores_as_stored`] begins.
+    #[cfg(target_arch = "x86_64")]
+    fn ask_next_keys(&self) {
+        let next = (self.end - self.start).saturating_sub(STRETCH).min(STRETCH);
+        let groups = next.div_ceil(GROUP);
+        for group in [0, groups.div_ceil(GROUPS)].iter().filter(|group| **group < groups) {
+            let keys = self.pages.stored_keys(self.place(STRETCH + group * GROUP), self.head);
+            ahead::ask(keys.as_ptr(), paged512::AHEAD);
         }
     }
 
