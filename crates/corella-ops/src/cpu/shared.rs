@@ -22,6 +22,11 @@ impl<'a, T: Element> SharedMut<'a, T> {
         SharedMut { start: slice.as_mut_ptr(), len: slice.len(), lives: PhantomData }
     }
 
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// The part `start .. start + len`.
     ///
     /// # Safety

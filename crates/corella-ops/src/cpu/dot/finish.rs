@@ -179,17 +179,114 @@ fn gelu_and_slope(x: __m512) -> (__m512, __m512) {
     (y, _mm512_fmadd_ps(_mm512_mul_ps(y, rest), du, s))
 }
 
+/// Where a tile's results are put: the tile inside the result, or a copy of it.
+#[derive(Clone, Copy)]
+struct Target<O> {
+    out: *mut O,
+    /// The second array that some of [`Then`] write.
+    second: *mut Bf16,
+    /// Distance between rows of both.
+    ld: usize,
+    /// Whether whole lines pass the caches by.
+    stream: bool,
+}
+
+impl<'a, O: Number> Finish<'a, O> {
+    /// Where a tile begins in the result and its arrays, and how many elements on it ends.
+    fn span(&self, place: Place) -> (usize, usize) {
+        (place.row * self.ldc + place.column, (place.rows - 1) * self.ldc + place.columns)
+    }
+
+    /// The second array that is written.
+    fn second(&self) -> Option<&SharedMut<'a, Bf16>> {
+        match &self.then {
+            Then::Gelu { pre: second } | Then::GeluGrad { act: second, .. } => Some(second),
+            Then::Nothing | Then::Residual(_) => None,
+        }
+    }
+
+    /// The tile inside the result.
+    ///
+    /// # Safety
+    /// The tile is used by nobody else.
+    unsafe fn target(&self, place: Place) -> Target<O> {
+        let (at, span) = self.span(place);
+        // SAFETY: the caller's promise.
+        let (out, second) = unsafe {
+            let second = self.second().map_or(std::ptr::null_mut(), |second| second.tile_at(at, span));
+            (self.out.tile_at(at, span), second)
+        };
+        Target { out, second, ld: self.ldc, stream: self.stream }
+    }
+
+    /// Cache lines of a row of a tile in all arrays that are written, if they are whole lines, two at most, and not read before.
+    pub fn whole_lines(&self, place: Place) -> Option<usize> {
+        let (at, _) = self.span(place);
+        let lines = size_of::<O>() / size_of::<Bf16>();
+        let whole = |address: usize, row: usize| address.is_multiple_of(64) && row.is_multiple_of(64);
+        let (second, second_is_whole) = match self.second() {
+            Some(second) => (1, whole(second.address(at).addr(), self.ldc * size_of::<Bf16>())),
+            None => (0, true),
+        };
+        let is_whole = second_is_whole && whole(self.out.address(at).addr(), self.ldc * size_of::<O>());
+        let all = place.columns == NR && self.store == Store::Write;
+        (is_whole && all && lines + second <= 2).then_some(lines + second)
+    }
+}
+
 /// Stores the part of a tile that lies inside the result.
 ///
 /// # Safety
 /// The processor has the features; the part is used by nobody else. `sums` holds the tile, rows of NR.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn finish<O: Number>(sums: &[f32], f: &Finish<'_, O>, place: Place) {
+    // SAFETY: the caller's promises.
+    unsafe { put(sums, f, place, f.target(place)) };
+}
+
+/// As [`finish`], with [`Finish::whole_lines`], but into a copy of these lines, row after row. Returns where the first of a row
+/// goes, how many bytes behind it the second does, and how many bytes rows lie apart.
+///
+/// # Safety
+/// As of [`finish`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub unsafe fn finish_aside<O: Number>(
+    sums: &[f32],
+    f: &Finish<'_, O>,
+    place: Place,
+    copy: &mut [Bf16],
+) -> (*mut u8, isize, usize) {
+    let lines = f.whole_lines(place).unwrap_or(usize::MAX);
+    assert!(copy.len() / lines >= place.rows * NR, "room for {lines} lines a row");
+    let start = copy.as_mut_ptr();
+    // A second array's line lies behind the first's.
+    let ld = match f.second() {
+        Some(_) => 2 * NR,
+        None => NR,
+    };
+    let copied = Target { out: start.cast(), second: start.wrapping_add(NR), ld, stream: false };
+    // SAFETY: rows of the copy are there (asserted); the caller's promises.
+    unsafe {
+        put(sums, f, place, copied);
+        let Target { out, second, .. } = f.target(place);
+        let beside = if second.is_null() { 64 } else { second.addr().wrapping_sub(out.addr()).cast_signed() };
+        (out.cast(), beside, f.ldc * size_of::<O>())
+    }
+}
+
+/// Puts the part of a tile that lies inside the result into `to`.
+///
+/// # Safety
+/// As of [`finish`]; `to` has room for the part.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn put<O: Number>(sums: &[f32], f: &Finish<'_, O>, place: Place, to: Target<O>) {
     let inside = Inside::new(place.columns);
-    let (at, span) = (place.row * f.ldc + place.column, (place.rows - 1) * f.ldc + place.columns);
+    let (at, span) = f.span(place);
     assert!(sums.len() >= place.rows * NR && place.columns <= NR);
-    // SAFETY: the tile lies inside the arrays (`tile_at` and the slices check it) and is the caller's alone; the rows of the
-    // sums are there (asserted).
+    let Target { out, second, ld, stream } = to;
+    // SAFETY: the tile lies inside the arrays (the slices check it) and is the caller's alone; the rows of the sums are there
+    // (asserted), and those of `to` (the caller's promise).
     unsafe {
         let bias = match f.bias {
             Some(bias) => load(bias[place.column..place.column + place.columns].as_ptr(), inside),
@@ -199,52 +296,42 @@ pub unsafe fn finish<O: Number>(sums: &[f32], f: &Finish<'_, O>, place: Place) {
             let sums = load(sums.as_ptr().add(i * NR), Inside::new(NR));
             [_mm512_add_ps(sums[0], bias[0]), _mm512_add_ps(sums[1], bias[1])]
         };
-        let out = f.out.tile_at(at, span);
         match &f.then {
             Then::Nothing if f.store == Store::Add => {
                 for i in 0..place.rows {
-                    let (x, old) = (row(i), load(out.add(i * f.ldc).cast_const(), inside));
+                    let (x, old) = (row(i), load(out.add(i * ld).cast_const(), inside));
                     let sum = [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])];
-                    store(out.add(i * f.ldc), inside, sum, false);
+                    store(out.add(i * ld), inside, sum, false);
                 }
             }
             Then::Nothing => {
                 for i in 0..place.rows {
-                    store(out.add(i * f.ldc), inside, row(i), f.stream);
+                    store(out.add(i * ld), inside, row(i), stream);
                 }
             }
-            Then::Gelu { pre } => {
-                let pre = pre.tile_at(at, span);
+            Then::Gelu { .. } => {
                 for i in 0..place.rows {
                     let x = row(i);
-                    store(pre.add(i * f.ldc), inside, x, f.stream);
-                    store(out.add(i * f.ldc), inside, [gelu(x[0]), gelu(x[1])], f.stream);
+                    store(second.add(i * ld), inside, x, stream);
+                    store(out.add(i * ld), inside, [gelu(x[0]), gelu(x[1])], stream);
                 }
             }
-            Then::GeluGrad { pre, act } => {
-                let (pre, act) = (pre[at..at + span].as_ptr(), act.tile_at(at, span));
+            Then::GeluGrad { pre, .. } => {
+                let pre = pre[at..at + span].as_ptr();
                 for i in 0..place.rows {
                     let (x, pre) = (row(i), load(pre.add(i * f.ldc), inside));
                     let [low, high] = [gelu_and_slope(pre[0]), gelu_and_slope(pre[1])];
-                    store(act.add(i * f.ldc), inside, [low.0, high.0], f.stream);
-                    store(
-                        out.add(i * f.ldc),
-                        inside,
-                        [_mm512_mul_ps(x[0], low.1), _mm512_mul_ps(x[1], high.1)],
-                        f.stream,
-                    );
+                    store(second.add(i * ld), inside, [low.0, high.0], stream);
+                    let sum = [_mm512_mul_ps(x[0], low.1), _mm512_mul_ps(x[1], high.1)];
+                    store(out.add(i * ld), inside, sum, stream);
                 }
             }
             Then::Residual(residual) => {
                 let residual = residual[at..at + span].as_ptr();
                 for i in 0..place.rows {
                     let (x, old) = (row(i), load(residual.add(i * f.ldc), inside));
-                    store(
-                        out.add(i * f.ldc),
-                        inside,
-                        [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])],
-                        f.stream,
-                    );
+                    let sum = [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])];
+                    store(out.add(i * ld), inside, sum, stream);
                 }
             }
         }

@@ -1,0 +1,124 @@
+//! Products in bfloat16 on tiles (AMX).
+//!
+//! A block of rows, for a stretch of k, is packed tile by tile and stays in the second-level cache; panels of B come by, each asked
+//! for while the one before it meets the rows. Of a panel what fits stays in the first-level cache meanwhile, and A passes it by.
+//! Sums of a stretch stay in registers, if it is the only one; between stretches, and pieces of them that fit into the first-level
+//! cache, they are kept in memory and go on where they stopped.
+
+mod carry;
+mod kernel;
+mod outgoing;
+
+use std::ops::Range;
+
+use super::amx::Amx;
+use super::finish::{Finish, Place, settle};
+use super::kernel::{DotKernel, FewKernel, NR, STEP};
+use super::pack::{Panels, pack_left};
+use crate::cpu::bf16::{Bf16, Number};
+use crate::cpu::blocks::Blocks;
+use crate::cpu::gemm::{Size, Workers};
+use crate::cpu::pack::Operand;
+use crate::cpu::scratch::Scratch;
+use kernel::{A_STEP, B_STEP, MR, NEAR};
+use outgoing::{Outgoing, Piece};
+
+/// Steps of k that are one stretch.
+const WHOLE: usize = 32;
+/// Tiles of rows of a block, at most, where k is one stretch: 1 MiB of A.
+const TILES: usize = 16;
+/// The same where k is several, whose sums are kept: 512 KiB of A.
+const TILES_KEPT: usize = 8;
+/// Panels of a task where k is several stretches: 1 MiB of sums.
+const PANELS_KEPT: usize = 32;
+/// As [`super::product`], on tiles.
+pub fn product<O: Number>(workers: Workers<'_>, size: Size, a: Operand<'_, Bf16>, b: Panels<'_>, to: &Finish<'_, O>) {
+    let steps = size.k.div_ceil(STEP);
+    let (tiles, panels) = (size.m.div_ceil(MR), size.n.div_ceil(NR));
+    let groups = if steps <= WHOLE { 1 } else { panels.div_ceil(PANELS_KEPT) };
+    let wide = panels.div_ceil(groups);
+    let blocks = Blocks::new(tiles, wide, if steps <= WHOLE { TILES } else { TILES_KEPT }, workers.threads());
+    workers.run(groups * blocks.tasks(), &|task| {
+        let (group, (tiles, columns)) = (task / blocks.tasks() * wide, blocks.of(task % blocks.tasks()));
+        let panels = group + columns.start..(group + columns.end).min(panels);
+        let block = Block { a, b, to, size, steps, tiles, panels };
+        // SAFETY: the path exists only after its features were detected and permitted.
+        unsafe { Amx::<1>::begin() };
+        match block.tiles.len() {
+            0 | 1 => block.run::<32>(),
+            2 | 3 => block.run::<16>(),
+            4..8 => block.run::<8>(),
+            8..16 => block.run::<4>(),
+            _ => block.run::<2>(),
+        }
+        // SAFETY: begun above.
+        unsafe { Amx::<1>::end() };
+        settle();
+    });
+}
+
+/// A task.
+struct Block<'a, O: Number> {
+    a: Operand<'a, Bf16>,
+    b: Panels<'a>,
+    to: &'a Finish<'a, O>,
+    size: Size,
+    /// Steps of k.
+    steps: usize,
+    tiles: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl<O: Number> Block<'_, O> {
+    /// `LINES` of the next panel are asked for in each step of each tile.
+    fn run<const LINES: usize>(&self) {
+        let (tiles, panels, steps) = (self.tiles.len(), self.panels.len(), self.steps);
+        // Sums of all tiles where k has several stretches, else of the one that is formed and the one that is finished.
+        let kept = if steps > WHOLE { tiles * panels } else { 2 };
+        let mut out = Outgoing::new(self.to, kept);
+        let mut left = Scratch::<Bf16>::new(tiles * steps.min(WHOLE) * A_STEP);
+        for start in (0..steps).step_by(WHOLE) {
+            let stretch = start..(start + WHOLE).min(steps);
+            let left = &mut left[..tiles * stretch.len() * A_STEP];
+            let (rows, ks) = (self.tiles.start * MR..self.size.m, start * STEP..stretch.end * STEP);
+            // SAFETY: the path has the features (where a product begins).
+            unsafe { pack_left(left, self.a, MR, rows, ks, self.size.k) };
+            for (j, panel) in self.panels.clone().enumerate() {
+                // What follows: the same of the next panel, or the next stretch of the first, or the next task's first.
+                let mut soon = match (j + 1 < panels, stretch.end < steps) {
+                    (true, _) => self.at(panel + 1, start),
+                    (false, true) => self.at(self.panels.start, stretch.end),
+                    (false, false) => self.at(self.panels.start, 0),
+                };
+                for from in stretch.clone().step_by(if steps > WHOLE { NEAR } else { WHOLE }) {
+                    let end = if steps > WHOLE { (from + NEAR).min(stretch.end) } else { stretch.end };
+                    let b = &self.b.panel(panel)[from * B_STEP..end * B_STEP];
+                    for (i, row) in self.tiles.clone().enumerate() {
+                        let a = &left[(i * stretch.len() + from - start) * A_STEP..][..(end - from) * A_STEP];
+                        let at = (j * tiles + i) % kept;
+                        let piece = Piece { steps: end - from, a, b, at, add: from > 0, soon };
+                        // SAFETY: `begin` was called on this thread, the path has the features; tiles of the result that were
+                        // formed belong to this task.
+                        unsafe { out.multiply::<LINES>(&piece) };
+                        if end == steps {
+                            out.formed(at, self.place(row, panel));
+                        }
+                        soon = soon.wrapping_add((end - from) * LINES * STEP);
+                    }
+                }
+            }
+        }
+        // SAFETY: as above.
+        unsafe { out.end() };
+    }
+
+    /// Where a panel is at a step.
+    fn at(&self, panel: usize, step: usize) -> *const Bf16 {
+        self.b.panel(panel)[step * B_STEP..].as_ptr()
+    }
+
+    fn place(&self, tile: usize, panel: usize) -> Place {
+        let (row, column) = (tile * MR, panel * NR);
+        Place { row, column, rows: MR.min(self.size.m - row), columns: NR.min(self.size.n - column) }
+    }
+}
