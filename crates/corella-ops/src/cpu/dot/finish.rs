@@ -1,11 +1,13 @@
 //! What happens to a tile of sums before it is stored: bias, GELU, residual, rounding.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm_sfence, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_mask_storeu_epi16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_stream_ps, _mm512_stream_si512, _mm512_sub_ps,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm_sfence, _mm256_maskz_loadu_epi16, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_mask_storeu_epi16,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_stream_ps, _mm512_stream_si512, _mm512_sub_ps,
 };
+
+use std::ops::Range;
 
 use super::kernel::NR;
 use crate::cpu::bf16::{Bf16, Number};
@@ -163,6 +165,12 @@ fn sigmoid(x: __m512, square: __m512) -> (__m512, __m512) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
+fn add(x: [__m512; 2], y: [__m512; 2]) -> [__m512; 2] {
+    [_mm512_add_ps(x[0], y[0]), _mm512_add_ps(x[1], y[1])]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
 fn gelu(x: __m512) -> __m512 {
     _mm512_mul_ps(x, sigmoid(x, _mm512_mul_ps(x, x)).0)
 }
@@ -179,58 +187,105 @@ fn gelu_and_slope(x: __m512) -> (__m512, __m512) {
     (y, _mm512_fmadd_ps(_mm512_mul_ps(y, rest), du, s))
 }
 
-/// Where a tile's results are put: the tile inside the result, or a copy of it.
+/// What [`Then`] and [`Store`] do to a tile, whose rows begin there.
 #[derive(Clone, Copy)]
-struct Target<O> {
-    out: *mut O,
-    /// The second array that some of [`Then`] write.
-    second: *mut Bf16,
-    /// Distance between rows of both.
-    ld: usize,
-    /// Whether whole lines pass the caches by.
-    stream: bool,
+enum Tile {
+    Write,
+    Add,
+    Gelu { pre: *mut Bf16 },
+    GeluGrad { pre: *const Bf16, act: *mut Bf16 },
+    Residual(*const f32),
 }
 
-impl<'a, O: Number> Finish<'a, O> {
-    /// Where a tile begins in the result and its arrays, and how many elements on it ends.
-    fn span(&self, place: Place) -> (usize, usize) {
-        (place.row * self.ldc + place.column, (place.rows - 1) * self.ldc + place.columns)
+/// The part of a tile that lies inside the result, finished row by row.
+pub struct Rows<O> {
+    out: *mut O,
+    ld: usize,
+    bias: *const f32,
+    inside: Inside,
+    tile: Tile,
+    stream: bool,
+    /// Rows that lie inside.
+    pub rows: usize,
+}
+
+impl<O: Number> Rows<O> {
+    /// Whole lines pass the caches by, if `stream`.
+    ///
+    /// # Safety
+    /// As long as rows are finished, the part is used by nobody else.
+    pub unsafe fn new(f: &Finish<'_, O>, place: Place, stream: bool) -> Rows<O> {
+        let (at, span) = (place.row * f.ldc + place.column, (place.rows - 1) * f.ldc + place.columns);
+        assert!(place.columns <= NR, "{} columns", place.columns);
+        // SAFETY: the caller's promise.
+        let (out, tile) = unsafe {
+            let tile = match &f.then {
+                Then::Nothing if f.store == Store::Add => Tile::Add,
+                Then::Nothing => Tile::Write,
+                Then::Gelu { pre } => Tile::Gelu { pre: pre.tile_at(at, span) },
+                Then::GeluGrad { pre, act } => {
+                    Tile::GeluGrad { pre: pre[at..at + span].as_ptr(), act: act.tile_at(at, span) }
+                }
+                Then::Residual(residual) => Tile::Residual(residual[at..at + span].as_ptr()),
+            };
+            (f.out.tile_at(at, span), tile)
+        };
+        let bias = f.bias.map_or(std::ptr::null(), |bias| bias[place.column..place.column + place.columns].as_ptr());
+        Rows { out, ld: f.ldc, bias, inside: Inside::new(place.columns), tile, stream, rows: place.rows }
     }
 
-    /// The second array that is written.
-    fn second(&self) -> Option<&SharedMut<'a, Bf16>> {
-        match &self.then {
-            Then::Gelu { pre: second } | Then::GeluGrad { act: second, .. } => Some(second),
-            Then::Nothing | Then::Residual(_) => None,
+    /// Asks for what some rows read besides their sums.
+    #[inline(always)]
+    pub fn ask(&self, rows: Range<usize>) {
+        let (first, bytes): (*const u8, _) = match self.tile {
+            Tile::Write | Tile::Gelu { .. } => return,
+            Tile::Add => (self.out.cast_const().cast(), size_of::<O>()),
+            Tile::GeluGrad { pre, .. } => (pre.cast(), size_of::<Bf16>()),
+            Tile::Residual(residual) => (residual.cast(), size_of::<f32>()),
+        };
+        for i in rows.start..rows.end.min(self.rows) {
+            let line = first.wrapping_add(i * self.ld * bytes);
+            // SAFETY: prefetches read nothing.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(line.cast());
+                if bytes > size_of::<Bf16>() {
+                    _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(64).cast());
+                }
+            }
         }
     }
 
-    /// The tile inside the result.
+    /// Finishes row `i` from its NR sums.
     ///
     /// # Safety
-    /// The tile is used by nobody else.
-    unsafe fn target(&self, place: Place) -> Target<O> {
-        let (at, span) = self.span(place);
-        // SAFETY: the caller's promise.
-        let (out, second) = unsafe {
-            let second = self.second().map_or(std::ptr::null_mut(), |second| second.tile_at(at, span));
-            (self.out.tile_at(at, span), second)
-        };
-        Target { out, second, ld: self.ldc, stream: self.stream }
-    }
-
-    /// Cache lines of a row of a tile in all arrays that are written, if they are whole lines, two at most, and not read before.
-    pub fn whole_lines(&self, place: Place) -> Option<usize> {
-        let (at, _) = self.span(place);
-        let lines = size_of::<O>() / size_of::<Bf16>();
-        let whole = |address: usize, row: usize| address.is_multiple_of(64) && row.is_multiple_of(64);
-        let (second, second_is_whole) = match self.second() {
-            Some(second) => (1, whole(second.address(at).addr(), self.ldc * size_of::<Bf16>())),
-            None => (0, true),
-        };
-        let is_whole = second_is_whole && whole(self.out.address(at).addr(), self.ldc * size_of::<O>());
-        let all = place.columns == NR && self.store == Store::Write;
-        (is_whole && all && lines + second <= 2).then_some(lines + second)
+    /// The processor has the features; `i` < `rows`; what [`Rows::new`] was promised.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub unsafe fn finish(&self, i: usize, sums: &[f32; NR]) {
+        let (inside, stream) = (self.inside, self.stream);
+        // SAFETY: row `i` of the part (the caller's promises).
+        unsafe {
+            let mut x = load(sums.as_ptr(), Inside::new(NR));
+            if !self.bias.is_null() {
+                x = add(x, load(self.bias, inside));
+            }
+            let out = self.out.add(i * self.ld);
+            match self.tile {
+                Tile::Write => store(out, inside, x, stream),
+                Tile::Add => store(out, inside, add(x, load(out.cast_const(), inside)), false),
+                Tile::Gelu { pre } => {
+                    store(pre.add(i * self.ld), inside, x, stream);
+                    store(out, inside, [gelu(x[0]), gelu(x[1])], stream);
+                }
+                Tile::GeluGrad { pre, act } => {
+                    let pre = load(pre.add(i * self.ld), inside);
+                    let [low, high] = [gelu_and_slope(pre[0]), gelu_and_slope(pre[1])];
+                    store(act.add(i * self.ld), inside, [low.0, high.0], stream);
+                    store(out, inside, [_mm512_mul_ps(x[0], low.1), _mm512_mul_ps(x[1], high.1)], stream);
+                }
+                Tile::Residual(residual) => store(out, inside, add(x, load(residual.add(i * self.ld), inside)), stream),
+            }
+        }
     }
 }
 
@@ -240,100 +295,10 @@ impl<'a, O: Number> Finish<'a, O> {
 /// The processor has the features; the part is used by nobody else. `sums` holds the tile, rows of NR.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn finish<O: Number>(sums: &[f32], f: &Finish<'_, O>, place: Place) {
+    let (sums, _) = sums.as_chunks::<NR>();
     // SAFETY: the caller's promises.
-    unsafe { put(sums, f, place, f.target(place)) };
-}
-
-/// As [`finish`], with [`Finish::whole_lines`], but into a copy of these lines, row after row. Returns where the first of a row
-/// goes, how many bytes behind it the second does, and how many bytes rows lie apart.
-///
-/// # Safety
-/// As of [`finish`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub unsafe fn finish_aside<O: Number>(
-    sums: &[f32],
-    f: &Finish<'_, O>,
-    place: Place,
-    copy: &mut [Bf16],
-) -> (*mut u8, isize, usize) {
-    let lines = f.whole_lines(place).unwrap_or(usize::MAX);
-    assert!(copy.len() / lines >= place.rows * NR, "room for {lines} lines a row");
-    let start = copy.as_mut_ptr();
-    // A second array's line lies behind the first's.
-    let ld = match f.second() {
-        Some(_) => 2 * NR,
-        None => NR,
-    };
-    let copied = Target { out: start.cast(), second: start.wrapping_add(NR), ld, stream: false };
-    // SAFETY: rows of the copy are there (asserted); the caller's promises.
     unsafe {
-        put(sums, f, place, copied);
-        let Target { out, second, .. } = f.target(place);
-        let beside = if second.is_null() { 64 } else { second.addr().wrapping_sub(out.addr()).cast_signed() };
-        (out.cast(), beside, f.ldc * size_of::<O>())
-    }
-}
-
-/// Puts the part of a tile that lies inside the result into `to`.
-///
-/// # Safety
-/// As of [`finish`]; `to` has room for the part.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn put<O: Number>(sums: &[f32], f: &Finish<'_, O>, place: Place, to: Target<O>) {
-    let inside = Inside::new(place.columns);
-    let (at, span) = f.span(place);
-    assert!(sums.len() >= place.rows * NR && place.columns <= NR);
-    let Target { out, second, ld, stream } = to;
-    // SAFETY: the tile lies inside the arrays (the slices check it) and is the caller's alone; the rows of the sums are there
-    // (asserted), and those of `to` (the caller's promise).
-    unsafe {
-        let bias = match f.bias {
-            Some(bias) => load(bias[place.column..place.column + place.columns].as_ptr(), inside),
-            None => [_mm512_setzero_ps(); 2],
-        };
-        let row = |i: usize| {
-            let sums = load(sums.as_ptr().add(i * NR), Inside::new(NR));
-            [_mm512_add_ps(sums[0], bias[0]), _mm512_add_ps(sums[1], bias[1])]
-        };
-        match &f.then {
-            Then::Nothing if f.store == Store::Add => {
-                for i in 0..place.rows {
-                    let (x, old) = (row(i), load(out.add(i * ld).cast_const(), inside));
-                    let sum = [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])];
-                    store(out.add(i * ld), inside, sum, false);
-                }
-            }
-            Then::Nothing => {
-                for i in 0..place.rows {
-                    store(out.add(i * ld), inside, row(i), stream);
-                }
-            }
-            Then::Gelu { .. } => {
-                for i in 0..place.rows {
-                    let x = row(i);
-                    store(second.add(i * ld), inside, x, stream);
-                    store(out.add(i * ld), inside, [gelu(x[0]), gelu(x[1])], stream);
-                }
-            }
-            Then::GeluGrad { pre, .. } => {
-                let pre = pre[at..at + span].as_ptr();
-                for i in 0..place.rows {
-                    let (x, pre) = (row(i), load(pre.add(i * f.ldc), inside));
-                    let [low, high] = [gelu_and_slope(pre[0]), gelu_and_slope(pre[1])];
-                    store(second.add(i * ld), inside, [low.0, high.0], stream);
-                    let sum = [_mm512_mul_ps(x[0], low.1), _mm512_mul_ps(x[1], high.1)];
-                    store(out.add(i * ld), inside, sum, stream);
-                }
-            }
-            Then::Residual(residual) => {
-                let residual = residual[at..at + span].as_ptr();
-                for i in 0..place.rows {
-                    let (x, old) = (row(i), load(residual.add(i * f.ldc), inside));
-                    let sum = [_mm512_add_ps(x[0], old[0]), _mm512_add_ps(x[1], old[1])];
-                    store(out.add(i * ld), inside, sum, stream);
-                }
-            }
-        }
+        let rows = Rows::new(f, place, f.stream);
+        sums[..place.rows].iter().enumerate().for_each(|(i, sums)| rows.finish(i, sums));
     }
 }

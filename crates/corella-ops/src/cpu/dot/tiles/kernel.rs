@@ -1,8 +1,7 @@
-//! The tile of products whose A is packed: both operands on their way through the first-level cache.
+//! The steps of a tile of sums: both operands on their way through the first-level cache.
 
 use std::arch::asm;
 
-use super::carry::Carry;
 use crate::cpu::bf16::Bf16;
 use crate::cpu::dot::kernel::{NR, STEP};
 
@@ -16,9 +15,6 @@ pub const A_STEP: usize = MR * STEP;
 pub const B_STEP: usize = STEP * NR;
 /// Steps of a panel that stay in the first-level cache: 32 KiB of it.
 pub const NEAR: usize = 16;
-/// Rows of a finished tile that are carried out in each of the first [`NEAR`] steps.
-pub const CARRIED: usize = MR / NEAR;
-
 /// What is asked for behind one of the four products of a step.
 macro_rules! ask {
     ($product:literal) => {
@@ -34,126 +30,132 @@ macro_rules! ask {
     };
 }
 
-/// A row of a finished tile goes past the caches.
-macro_rules! carry {
-    () => {
-        concat!(
-            ".if {carried} > 0\n",
-            "vmovdqu64 zmm16, [{from}]\nvmovntdq [{to}], zmm16\n",
-            ".if {carried} > 1\nvmovdqu64 zmm16, [{from} + 64]\nvmovntdq [{to} + {beside}*1], zmm16\n.endif\n",
-            "add {from}, 64*{carried}\nadd {to}, {row_bytes}\n",
-            ".endif"
-        )
-    };
-}
-
-/// A step, whose operands are in registers, and the loads of the next: B with the instruction `$load`.
-macro_rules! step {
-    ($load:literal, $carry:expr) => {
-        concat!(
-            "tdpbf16ps tmm0, tmm4, tmm6\n",
-            ask!("0"),
-            "\n",
-            $carry,
-            "\ntdpbf16ps tmm1, tmm4, tmm7\ntileloaddt1 tmm4, [{a} + {narrow}*1 + 2048]\n",
-            ask!("1"),
-            "\ntdpbf16ps tmm2, tmm5, tmm6\n",
-            $load,
-            " tmm6, [{b} + {wide}*1 + 2048]\n",
-            ask!("2"),
-            "\n",
-            $carry,
-            "\ntdpbf16ps tmm3, tmm5, tmm7\n",
-            $load,
-            " tmm7, [{b} + {wide}*1 + 2112]\ntileloaddt1 tmm5, [{a} + {narrow}*1 + 3072]\n",
-            ask!("3"),
-            "\nadd {a}, 2048\nadd {b}, 2048\nadd {soon}, 64*{lines}"
-        )
-    };
-}
-
-/// sums[i·NR + j] (=, += if `add`) Σ_k a[i][k] · b[k][j] for MR × NR sums, k ascending. `LINES` lines from `soon` on are asked for
-/// in each step, for the second-level cache: 1 to 32; nothing is read there. `CARRY_LINES` is [`Carry::lines`].
+/// Sums of a tile in registers from one call to the next. Nothing else in a program touches tile registers: compilers have no use
+/// for them.
 ///
-/// The first [`NEAR`] steps of B stay in the first-level cache for the next tile of rows. Everything else is loaded with a hint that
-/// it is not needed again, which keeps it from driving those out. A tile register that was just read can only be loaded again when
-/// the product that read it has gone on: so what the next step needs is loaded as soon as its register is free.
-///
-/// # Safety
-/// Tiles were configured on this thread, all of 16 rows of 64 bytes. `steps` ≥ 1; A holds `steps`·A_STEP numbers, B `steps`
-/// steps of a panel (STEP/2, NR, 2), `sums` TILE, which nobody else uses. `carry` has all rows of
-/// a tile, if `CARRY_LINES` is not 0.
-pub unsafe fn tile<const LINES: usize, const CARRY_LINES: usize>(
-    steps: usize,
+/// A tile register that was just read can only be loaded again when the product that read it has gone on: so what the next step
+/// needs is loaded as soon as its register is free. A is loaded with a hint that it is not needed again, and so is what of B does not
+/// fit into the first-level cache: this keeps it from driving out what does.
+pub struct Sums {
     a: *const Bf16,
     b: *const Bf16,
-    sums: *mut f32,
-    add: bool,
-    soon: *const Bf16,
-    carry: &Carry,
-) {
-    let near = NEAR.min(steps - 1);
-    // SAFETY: the caller's promises. A register holds 16 rows of 64 bytes: 32 numbers of A, 16 pairs of B, 16 sums. Rows of A are
-    // 64 bytes, halves of a step 1,024; rows of B and of the sums 128. Prefetches read nothing.
-    unsafe {
-        asm!(
-            "test {add}, {add}",
-            "jz 2f",
-            "tileloadd tmm0, [{c} + {wide}*1]",
-            "tileloadd tmm1, [{c} + {wide}*1 + 64]",
-            "tileloadd tmm2, [{c} + {wide}*1 + 2048]",
-            "tileloadd tmm3, [{c} + {wide}*1 + 2112]",
-            "jmp 3f",
-            "2:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "3:",
-            "tileloadd tmm6, [{b} + {wide}*1]",
-            "tileloaddt1 tmm4, [{a} + {narrow}*1]",
-            "tileloadd tmm7, [{b} + {wide}*1 + 64]",
-            "tileloaddt1 tmm5, [{a} + {narrow}*1 + 1024]",
-            "test {near}, {near}",
-            "jz 6f",
-            "4:",
-            step!("tileloadd", carry!()),
-            "dec {near}",
-            "jnz 4b",
-            "test {far}, {far}",
-            "jz 6f",
-            "5:",
-            step!("tileloaddt1", ""),
-            "dec {far}",
-            "jnz 5b",
-            "6:",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tilestored [{c} + {wide}*1], tmm0",
-            "tilestored [{c} + {wide}*1 + 64], tmm1",
-            "tilestored [{c} + {wide}*1 + 2048], tmm2",
-            "tilestored [{c} + {wide}*1 + 2112], tmm3",
-            lines = const LINES,
-            carried = const CARRY_LINES,
-            add = in(reg) usize::from(add),
-            near = inout(reg) near => _,
-            far = inout(reg) steps - 1 - near => _,
-            a = inout(reg) a => _,
-            narrow = in(reg) 64usize,
-            b = inout(reg) b => _,
-            wide = in(reg) 128usize,
-            c = in(reg) sums,
-            soon = inout(reg) soon => _,
-            from = inout(reg) carry.from => _,
-            to = inout(reg) carry.to => _,
-            beside = in(reg) carry.beside,
-            row_bytes = in(reg) carry.row_bytes,
-            out("zmm16") _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
+}
+
+impl Sums {
+    /// Zero, or where they stopped; loads the first step.
+    ///
+    /// # Safety
+    /// Tiles were configured on this thread, all of 16 rows of 64 bytes. All steps of A, of A_STEP numbers, and of B, of B_STEP, are
+    /// there; `from` holds TILE sums.
+    #[inline(always)]
+    pub unsafe fn begin(a: *const Bf16, b: *const Bf16, from: Option<*const f32>) -> Sums {
+        // SAFETY: the caller's promises. A register holds 16 rows of 64 bytes: 32 numbers of A, 16 pairs of B, 16 sums. Rows of A
+        // are 64 bytes, halves of a step 1,024; rows of B and of the sums 128.
+        unsafe {
+            match from {
+                Some(sums) => asm!(
+                    "tileloadd tmm0, [{c} + {wide}*1]",
+                    "tileloadd tmm1, [{c} + {wide}*1 + 64]",
+                    "tileloadd tmm2, [{c} + {wide}*1 + 2048]",
+                    "tileloadd tmm3, [{c} + {wide}*1 + 2112]",
+                    c = in(reg) sums,
+                    wide = in(reg) 128usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    options(nostack, readonly),
+                ),
+                None => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    options(nostack, nomem),
+                ),
+            }
+            asm!(
+                "tileloadd tmm6, [{b} + {wide}*1]",
+                "tileloaddt1 tmm4, [{a} + {narrow}*1]",
+                "tileloadd tmm7, [{b} + {wide}*1 + 64]",
+                "tileloaddt1 tmm5, [{a} + {narrow}*1 + 1024]",
+                a = in(reg) a,
+                narrow = in(reg) 64usize,
+                b = in(reg) b,
+                wide = in(reg) 128usize,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
+        Sums { a, b }
+    }
+
+    /// Adds the products of a step, and loads the next, of B for the first-level cache if `NEAR`. `LINES` lines from `soon` on are
+    /// asked for, for the second-level cache: 1 to 32; nothing is read there.
+    ///
+    /// # Safety
+    /// Follows [`Sums::begin`] on the same thread, with no other tiles between; there is a next step.
+    #[inline(always)]
+    pub unsafe fn step<const LINES: usize, const NEAR: bool>(&mut self, soon: *const Bf16) {
+        // SAFETY: the caller's promises, as in `begin`. Prefetches read nothing.
+        unsafe {
+            asm!(
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                ask!("0"),
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloaddt1 tmm4, [{a} + {narrow}*1 + 2048]",
+                ask!("1"),
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                ".if {near}",
+                "tileloadd tmm6, [{b} + {wide}*1 + 2048]",
+                ".else",
+                "tileloaddt1 tmm6, [{b} + {wide}*1 + 2048]",
+                ".endif",
+                ask!("2"),
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                ".if {near}",
+                "tileloadd tmm7, [{b} + {wide}*1 + 2112]",
+                ".else",
+                "tileloaddt1 tmm7, [{b} + {wide}*1 + 2112]",
+                ".endif",
+                "tileloaddt1 tmm5, [{a} + {narrow}*1 + 3072]",
+                ask!("3"),
+                lines = const LINES,
+                near = const NEAR as usize,
+                a = in(reg) self.a,
+                narrow = in(reg) 64usize,
+                b = in(reg) self.b,
+                wide = in(reg) 128usize,
+                soon = in(reg) soon,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+            self.a = self.a.add(A_STEP);
+            self.b = self.b.add(B_STEP);
+        }
+    }
+
+    /// Adds the products of the last step and stores the sums.
+    ///
+    /// # Safety
+    /// As of [`Sums::step`]; `to` has room for TILE sums.
+    #[inline(always)]
+    pub unsafe fn end(self, to: *mut f32) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            asm!(
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tilestored [{c} + {wide}*1], tmm0",
+                "tilestored [{c} + {wide}*1 + 64], tmm1",
+                "tilestored [{c} + {wide}*1 + 2048], tmm2",
+                "tilestored [{c} + {wide}*1 + 2112], tmm3",
+                c = in(reg) to,
+                wide = in(reg) 128usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack),
+            );
+        }
     }
 }

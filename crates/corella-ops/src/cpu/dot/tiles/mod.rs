@@ -5,7 +5,6 @@
 //! Sums of a stretch stay in registers, if it is the only one; between stretches, and pieces of them that fit into the first-level
 //! cache, they are kept in memory and go on where they stopped.
 
-mod carry;
 mod kernel;
 mod outgoing;
 
@@ -16,7 +15,6 @@ use super::finish::{Finish, Place, settle};
 use super::kernel::{DotKernel, FewKernel, NR, STEP};
 use super::pack::{Panels, pack_left};
 use crate::cpu::bf16::{Bf16, Number};
-use crate::cpu::blocks::Blocks;
 use crate::cpu::gemm::{Size, Workers};
 use crate::cpu::pack::Operand;
 use crate::cpu::scratch::Scratch;
@@ -27,34 +25,69 @@ use outgoing::{Outgoing, Piece};
 const WHOLE: usize = 32;
 /// Tiles of rows of a block, at most, where k is one stretch: 1 MiB of A.
 const TILES: usize = 16;
-/// The same where k is several, whose sums are kept: 512 KiB of A.
+/// Tiles of rows of a block, at least, if there are so many: a panel is read for them.
+const TILES_LEAST: usize = 4;
+/// The most where k is several, whose sums are kept: 512 KiB of A.
 const TILES_KEPT: usize = 8;
 /// Panels of a task where k is several stretches: 1 MiB of sums.
 const PANELS_KEPT: usize = 32;
 /// As [`super::product`], on tiles.
 pub fn product<O: Number>(workers: Workers<'_>, size: Size, a: Operand<'_, Bf16>, b: Panels<'_>, to: &Finish<'_, O>) {
     let steps = size.k.div_ceil(STEP);
-    let (tiles, panels) = (size.m.div_ceil(MR), size.n.div_ceil(NR));
-    let groups = if steps <= WHOLE { 1 } else { panels.div_ceil(PANELS_KEPT) };
-    let wide = panels.div_ceil(groups);
-    let blocks = Blocks::new(tiles, wide, if steps <= WHOLE { TILES } else { TILES_KEPT }, workers.threads());
-    workers.run(groups * blocks.tasks(), &|task| {
-        let (group, (tiles, columns)) = (task / blocks.tasks() * wide, blocks.of(task % blocks.tasks()));
-        let panels = group + columns.start..(group + columns.end).min(panels);
+    let tasks = Tasks::new(size.m.div_ceil(MR), size.n.div_ceil(NR), steps, workers.threads());
+    workers.run(tasks.count(), &|task| {
+        let (tiles, panels) = tasks.of(task);
         let block = Block { a, b, to, size, steps, tiles, panels };
         // SAFETY: the path exists only after its features were detected and permitted.
         unsafe { Amx::<1>::begin() };
+        // All lines of a panel in the steps of the tiles before it.
         match block.tiles.len() {
-            0 | 1 => block.run::<32>(),
-            2 | 3 => block.run::<16>(),
-            4..8 => block.run::<8>(),
-            8..16 => block.run::<4>(),
+            1 => block.run::<32>(),
+            2 => block.run::<16>(),
+            3 => block.run::<11>(),
+            4 => block.run::<8>(),
+            5 => block.run::<7>(),
+            6 => block.run::<6>(),
+            7 => block.run::<5>(),
+            8..11 => block.run::<4>(),
+            11..16 => block.run::<3>(),
             _ => block.run::<2>(),
         }
         // SAFETY: begun above.
         unsafe { Amx::<1>::end() };
         settle();
     });
+}
+
+/// How the result is cut: blocks of rows of nearly one height, as many for each thread, and where rows are too few, columns too.
+struct Tasks {
+    tiles: usize,
+    panels: usize,
+    /// Blocks of rows.
+    tall: usize,
+    /// Groups of panels.
+    wide: usize,
+}
+
+impl Tasks {
+    fn new(tiles: usize, panels: usize, steps: usize, threads: usize) -> Tasks {
+        let (most, kept) = if steps <= WHOLE { (TILES, panels) } else { (TILES_KEPT, PANELS_KEPT) };
+        let rounds = tiles.div_ceil(most * threads);
+        let tall = (rounds * threads).min(tiles.div_ceil(TILES_LEAST));
+        let threads_left = if tall.is_multiple_of(threads) { 1 } else { (4 * threads).div_ceil(tall) };
+        let wide = panels.div_ceil(kept).max(threads_left).min(panels);
+        Tasks { tiles, panels, tall, wide }
+    }
+
+    fn count(&self) -> usize {
+        self.tall * self.wide
+    }
+
+    /// Tiles and panels of a task.
+    fn of(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let part = |of: usize, parts: usize, i: usize| of * i / parts..of * (i + 1) / parts;
+        (part(self.tiles, self.tall, task % self.tall), part(self.panels, self.wide, task / self.tall))
+    }
 }
 
 /// A task.
@@ -95,14 +128,12 @@ impl<O: Number> Block<'_, O> {
                     let b = &self.b.panel(panel)[from * B_STEP..end * B_STEP];
                     for (i, row) in self.tiles.clone().enumerate() {
                         let a = &left[(i * stretch.len() + from - start) * A_STEP..][..(end - from) * A_STEP];
-                        let at = (j * tiles + i) % kept;
-                        let piece = Piece { steps: end - from, a, b, at, add: from > 0, soon };
-                        // SAFETY: `begin` was called on this thread, the path has the features; tiles of the result that were
-                        // formed belong to this task.
+                        let tile = (j * tiles + i) % kept;
+                        let last = (end == steps).then(|| self.place(row, panel));
+                        let piece = Piece { steps: end - from, a, b, tile, add: from > 0, last, soon };
+                        // SAFETY: `begin` was called on this thread, the path has the features; the task's tiles of the result
+                        // are its alone.
                         unsafe { out.multiply::<LINES>(&piece) };
-                        if end == steps {
-                            out.formed(at, self.place(row, panel));
-                        }
                         soon = soon.wrapping_add((end - from) * LINES * STEP);
                     }
                 }

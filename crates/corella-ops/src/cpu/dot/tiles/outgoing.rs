@@ -1,16 +1,15 @@
 //! Tiles between the end of their sums and their result.
 
-use super::carry::Carry;
-use super::kernel::{A_STEP, B_STEP, CARRIED, MR, NEAR, TILE, tile};
+use super::kernel::{A_STEP, B_STEP, MR, NEAR, Sums, TILE};
 use crate::cpu::bf16::{Bf16, Number};
-use crate::cpu::dot::finish::{Finish, Place, finish, finish_aside};
-use crate::cpu::dot::kernel::NR;
+use crate::cpu::dot::finish::{Finish, Place, Rows};
+use crate::cpu::dot::kernel::{NR, STEP};
 use crate::cpu::scratch::Scratch;
 
 /// Results of this many bytes pass the caches by.
 const PASSING: usize = 4 << 20;
 
-/// A piece of a tile's work.
+/// A piece of a tile's products.
 pub struct Piece<'a> {
     /// Steps of k.
     pub steps: usize,
@@ -18,78 +17,80 @@ pub struct Piece<'a> {
     pub a: &'a [Bf16],
     /// B, a part of a panel.
     pub b: &'a [Bf16],
-    /// Where the tile's sums are.
-    pub at: usize,
-    /// Whether they go on.
+    /// Which of the tiles of sums it is.
+    pub tile: usize,
+    /// Whether the sums go on.
     pub add: bool,
+    /// The part of the result, if the sums are whole after this piece.
+    pub last: Option<Place>,
     /// What is asked for meanwhile.
     pub soon: *const Bf16,
 }
 
-/// The tiles of a task: sums are finished after the next tile's products, which the processor begins meanwhile, and carried out
-/// during those of the one behind it.
+/// The tiles of a task. Each step of a tile's products is followed by some rows of the tile before, which are finished meanwhile: a
+/// whole tile at once would leave the products waiting, and its lines on their way to memory would take all the buffers that loads from the
+/// second-level cache need.
 pub struct Outgoing<'a, 'b, O: Number> {
     to: &'b Finish<'a, O>,
     sums: Scratch<f32>,
-    /// The tile whose sums are formed, and where they are.
-    formed: Option<(usize, Place)>,
-    /// Its results, a row's lines one behind the other.
-    copy: Scratch<Bf16>,
-    carry: Carry,
-    passing: bool,
+    /// The tile whose sums are whole.
+    whole: Option<(usize, Rows<O>)>,
+    stream: bool,
 }
 
 impl<'a, 'b, O: Number> Outgoing<'a, 'b, O> {
-    /// With room for the sums of `kept` tiles: two at least, if tiles are formed one after the other.
-    pub fn new(to: &'b Finish<'a, O>, kept: usize) -> Outgoing<'a, 'b, O> {
-        let passing = to.out.len() * size_of::<O>() >= PASSING;
-        let (sums, copy) = (Scratch::new(kept * TILE), Scratch::new(2 * MR * NR));
-        Outgoing { to, sums, formed: None, copy, carry: Carry::NONE, passing }
+    /// With room for the sums of `tiles` tiles: two at least, if tiles are formed one after the other.
+    pub fn new(to: &'b Finish<'a, O>, tiles: usize) -> Outgoing<'a, 'b, O> {
+        let stream = to.out.len() * size_of::<O>() >= PASSING;
+        Outgoing { to, sums: Scratch::new(tiles * TILE), whole: None, stream }
     }
 
-    /// Products of a piece of a tile, while the one before last is carried out.
+    /// Products of a piece of a tile, and the end of the tile before, if there is one.
     ///
     /// # Safety
-    /// Tiles were configured on this thread, and the path has the features.
+    /// Tiles were configured on this thread, and the path has the features; the tile of the result belongs to this task alone.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn multiply<const LINES: usize>(&mut self, piece: &Piece<'_>) {
-        let Piece { steps, a, b, at, add, soon } = *piece;
+        let Piece { steps, a, b, tile, add, last, mut soon } = *piece;
         assert!(steps > 0 && a.len() == steps * A_STEP && b.len() == steps * B_STEP, "{steps} steps");
-        let sums = self.sums[at * TILE..][..TILE].as_mut_ptr();
-        let (a, b, carry) = (a.as_ptr(), b.as_ptr(), &self.carry);
-        // SAFETY: whole steps of both, the sums of a tile (asserted); the caller's promises. Fewer rows are carried than a tile
-        // has, and `carry` holds all of one or none.
+        assert!((tile + 1) * TILE <= self.sums.len(), "tile {tile} of sums");
+        let all = self.sums.as_mut_ptr();
+        // SAFETY: the caller's promises.
+        let next = last.map(|place| unsafe { Rows::new(self.to, place, self.stream) });
+        let each = MR.div_ceil(steps);
+        let mut row = 0;
+        // SAFETY: whole steps of both, the sums of a tile (asserted); tiles were configured (the caller's promise), and nothing
+        // between has to do with them.
         unsafe {
-            match carry.lines() {
-                0 => tile::<LINES, 0>(steps, a, b, sums, add, soon, carry),
-                1 => tile::<LINES, 1>(steps, a, b, sums, add, soon, carry),
-                _ => tile::<LINES, 2>(steps, a, b, sums, add, soon, carry),
+            let sums = all.add(tile * TILE);
+            let mut products = Sums::begin(a.as_ptr(), b.as_ptr(), add.then_some(sums.cast_const()));
+            for step in 1..steps {
+                match step < NEAR {
+                    true => products.step::<LINES, true>(soon),
+                    false => products.step::<LINES, false>(soon),
+                }
+                soon = soon.wrapping_add(LINES * STEP);
+                self.finish(all, row..row + each);
+                next.iter().for_each(|next| next.ask(row..row + each));
+                row += each;
             }
-            self.carry.advance(CARRIED * NEAR.min(steps - 1));
-            self.carry.flush();
-            self.finish();
+            products.end(sums);
+            self.finish(all, row..MR);
         }
+        self.whole = next.map(|rows| (tile, rows));
     }
 
-    /// All products of the tile at `at` were formed.
-    pub fn formed(&mut self, at: usize, place: Place) {
-        self.formed = Some((at, place));
-    }
-
-    /// Finishes the tile that was formed, if there is one.
+    /// Finishes some rows of the tile whose sums are whole, if there is one.
     ///
     /// # Safety
-    /// The path has the features; the tile belongs to this task alone.
-    unsafe fn finish(&mut self) {
-        let Some((at, place)) = self.formed.take() else { return };
-        let sums = &self.sums[at * TILE..][..TILE];
-        // SAFETY: the caller's promises.
-        unsafe {
-            match self.to.whole_lines(place) {
-                Some(lines) if self.passing && place.rows == MR => {
-                    let (to, beside, row_bytes) = finish_aside(sums, self.to, place, &mut self.copy);
-                    self.carry = Carry::new(self.copy.as_ptr().cast(), to.cast(), beside, row_bytes, lines);
-                }
-                _ => finish(sums, self.to, place),
+    /// The path has the features; what was promised when the tile was formed. `all` are the tiles of sums.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn finish(&self, all: *const f32, rows: std::ops::Range<usize>) {
+        if let Some((tile, whole)) = &self.whole {
+            for row in rows.start..rows.end.min(whole.rows) {
+                // SAFETY: a row of the tile; the caller's promises.
+                unsafe { whole.finish(row, &*all.add(tile * TILE + row * NR).cast()) };
             }
         }
     }
@@ -97,13 +98,9 @@ impl<'a, 'b, O: Number> Outgoing<'a, 'b, O> {
     /// Finishes what is left.
     ///
     /// # Safety
-    /// The path has the features.
-    pub unsafe fn end(mut self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.carry.flush();
-            self.finish();
-            self.carry.flush();
-        }
+    /// As of [`Outgoing::multiply`].
+    pub unsafe fn end(self) {
+        // SAFETY: the caller's promises.
+        unsafe { self.finish(self.sums.as_ptr(), 0..MR) };
     }
 }
