@@ -80,6 +80,7 @@ pub fn training<B: OpsTrain>() -> Vec<Case<B>> {
 /// All cases of a format, those of training first.
 pub fn all<B: OpsInfer>(dtype: Dtype) -> Vec<Case<B>> {
     let mut cases = training();
+    cases.extend(layers::large_cases());
     cases.extend(attention::cached_cases());
     if dtype == Dtype::F32 {
         cases.extend(infer::cases(B::kv_kinds()));
