@@ -1,14 +1,7 @@
 //! Asking the processor for memory that will be read soon.
 
+#[cfg(target_arch = "x86_64")]
 use super::layout::VECTOR;
-#[cfg(target_arch = "x86_64")]
-use super::layout::{BLOCK, Layout, UNIT};
-
-/// Bytes of an eighth of a unit in whole lines: as much as a block, scales included.
-#[cfg(target_arch = "x86_64")]
-pub const fn block_bytes(layout: Layout) -> usize {
-    layout.unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) * VECTOR
-}
 
 /// Asks for a line, into the first-level cache. Any address will do: nothing is read.
 #[inline(always)]

@@ -18,12 +18,13 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 use super::super::dot::amx::{Config, permitted};
-use super::ahead;
 use super::kernel::{EIGHT, Step, layout};
 use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
 /// Rows of a tile.
 pub const ROWS: usize = 16;
+/// Places of a kernel that ask for what comes later, for each panel.
+pub const ASKS: usize = 8;
 /// Bit of CPUID leaf 7, register EDX.
 const AMX_INT8: u32 = 1 << 25;
 /// Blocks of a unit; a shorter one is filled up with zeros.
@@ -37,6 +38,8 @@ const SECOND: usize = PLANE;
 /// Where d of each column begins, and dmin follows; then the minima.
 const D: usize = 2 * PLANE;
 const MINS: usize = D + 4 * PANEL;
+/// Pairs of runs of a unit, at most.
+const MOST_PAIRS: usize = UNIT / 16 / 2;
 /// Bytes of a unit.
 pub const UNIT_BYTES: usize = MINS + NUMBERS;
 
@@ -85,19 +88,17 @@ pub fn end() {
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`UNIT_BYTES`]; AVX-512 F, BW, VL.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, after: *const u8) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         let (scales, mins, d) =
             (from.add(layout.scales_at(blocks)), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
         let groups = |b: usize, j: usize| super::vnni::groups::<CODES>(from.add(b * layout.codes.block_bytes()), j);
         let plane = |b: usize, g: usize| to.add((8 * b + g) * VECTOR).cast::<__m512i>();
-        let eighth = ahead::block_bytes(layout);
         match layout.scales {
             Scales::Halves { min } => {
                 let zero = _mm512_set1_epi8(layout.zero as u8 as i8);
                 for b in 0..blocks {
-                    ahead::ask(after.wrapping_add(b * eighth), eighth);
                     for j in 0..4 {
                         let (low, high) = groups(b, j);
                         _mm512_store_si512(plane(b, j), _mm512_sub_epi8(low, zero));
@@ -122,7 +123,6 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
                 };
                 let zero = _mm512_set1_epi16(layout.zero as i16);
                 for b in 0..BLOCKS {
-                    ahead::ask(after.wrapping_add(b * eighth), eighth);
                     let scales = [scale(b * BLOCK / sub), scale((b * BLOCK + BLOCK / 2) / sub)];
                     let signed = [Signed::new(scales[0], zero), Signed::new(scales[1], zero)];
                     for j in 0..4 {
@@ -194,22 +194,34 @@ impl Signed {
 struct Sums([[[i32; PANEL]; ROWS]; 4]);
 
 /// Both planes of both panels against 16 rows over a unit: low and high sums of the first panel, then of the second.
-/// `$dot` is the instruction for the planes' signs. The sums of `$sums` are 4 KiB.
+/// `$dot` is the instruction for the planes' signs. The sums of `$sums` are 4 KiB. `$lines` lines of each unit that comes later
+/// are asked for at [`ASKS`] places.
 macro_rules! multiply {
-    ($dot:literal, $x:expr, $w:expr, $sums:expr) => {
+    ($dot:literal, $x:expr, $w:expr, $sums:expr, $lines:expr, $ahead:expr) => {
         asm!(
+            ".macro corella_ask at",
+            ".rept {lines}",
+            "prefetcht1 [\\at]",
+            "add \\at, 64",
+            ".endr",
+            ".endm",
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             ".irp k, 0, 1, 2, 3",
             "tileloadd tmm4, [{x} + {row}*1 + 64*\\k]",
             "tileloadd tmm6, [{w0} + {line}*1 + 1024*\\k]",
             concat!($dot, " tmm0, tmm4, tmm6"),
+            "corella_ask {a0}",
             "tileloadd tmm7, [{w0} + {line}*1 + 4096 + 1024*\\k]",
             concat!($dot, " tmm1, tmm4, tmm7"),
+            "corella_ask {a1}",
             "tileloadd tmm6, [{w1} + {line}*1 + 1024*\\k]",
             concat!($dot, " tmm2, tmm4, tmm6"),
+            "corella_ask {a0}",
             "tileloadd tmm7, [{w1} + {line}*1 + 4096 + 1024*\\k]",
             concat!($dot, " tmm3, tmm4, tmm7"),
+            "corella_ask {a1}",
             ".endr",
+            ".purgem corella_ask",
             "tilestored [{c} + {line}*1], tmm0",
             "tilestored [{c} + {line}*1 + 1024], tmm1",
             "tilestored [{c} + {line}*1 + 2048], tmm2",
@@ -220,6 +232,9 @@ macro_rules! multiply {
             w1 = in(reg) $w[1],
             line = in(reg) VECTOR,
             c = in(reg) $sums,
+            lines = const $lines,
+            a0 = inout(reg) $ahead[0] => _,
+            a1 = inout(reg) $ahead[1] => _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -227,73 +242,123 @@ macro_rules! multiply {
     };
 }
 
-/// One panel against 16 rows over a unit, block by block: f = Σ scale·I, written to the front of `space`. The sums of a block
-/// are scaled while the tiles of the block two after it run.
+/// Both panels against 16 rows over a unit, block by block: f = Σ scale·I, then c += x's scale · f. While the tiles of a block run,
+/// those of the block two before it are brought to memory, and those of the block before that are scaled, some rows after each
+/// instruction for tiles. `$lines` lines of the unit that comes later are asked for in each block.
 ///
 /// The text is one block of assembly, because tile registers do not live from one to the next. `$min` is "1" where
 /// there are minima, else "0".
 macro_rules! halves {
-    ($x:expr, $w:expr, $space:expr, $side:expr, $min:literal) => {
+    ($step:expr, $space:expr, $min:literal, $lines:expr) => {
         asm!(
-            // Block b on tiles: registers t for sums, a and w for the operands.
-            ".macro corella_tiles b, t, a, w",
-            "tileloadd tmm\\a, [{x} + {row}*1 + 32*\\b]",
-            "tileloadd tmm\\w, [{w} + {line}*1 + 512*\\b]",
-            "tilezero tmm\\t",
-            "tdpbssd tmm\\t, tmm\\a, tmm\\w",
-            ".endm",
-            // f += scale·I for the sums of block b, which register t brought to memory.
-            ".macro corella_scale b, t",
-            "vcvtph2ps zmm31, [{w} + 4096 + 32*\\b]",
+            // The scales of block b of the panel at w.
+            ".macro corella_scales w, b",
+            "vcvtph2ps zmm31, [\\w + 4096 + 32*\\b]",
             concat!(".if ", $min),
-            "vcvtph2ps zmm30, [{w} + 4352 + 32*\\b]",
+            "vcvtph2ps zmm30, [\\w + 4352 + 32*\\b]",
             ".endif",
-            ".irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            ".endm",
+            // f += scale·I of some rows, for the sums of block b, which register t brought to memory.
+            ".macro corella_rows b, t, rows:vararg",
+            ".irp r, \\rows",
             "vcvtdq2ps zmm16, [{space} + 1024*\\t + 64*\\r]",
+            ".if \\b",
             "vfmadd231ps zmm\\r, zmm16, zmm31",
+            ".else",
+            "vmulps zmm\\r, zmm16, zmm31",
+            ".endif",
             concat!(".if ", $min),
             "vfmadd231ps zmm\\r, zmm30, dword ptr [{side} + 64*\\r + 4*\\b]{{1to16}}",
             ".endif",
             ".endr",
             ".endm",
-            ".irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
-            "vpxord zmm\\r, zmm\\r, zmm\\r",
+            // Asks for what lies behind ahead.
+            ".macro corella_ask ahead",
+            ".rept {lines}",
+            "prefetcht1 [\\ahead]",
+            "add \\ahead, 64",
             ".endr",
-            "corella_tiles 0, 0, 4, 6",
-            "corella_tiles 1, 1, 5, 7",
-            "tilestored [{space} + {line}*1], tmm0",
-            "corella_tiles 2, 2, 4, 6",
-            "tilestored [{space} + {line}*1 + 1024], tmm1",
-            "corella_tiles 3, 3, 5, 7",
-            "corella_scale 0, 0",
-            "tilestored [{space} + {line}*1 + 2048], tmm2",
-            "corella_tiles 4, 0, 4, 6",
-            "corella_scale 1, 1",
-            "tilestored [{space} + {line}*1 + 3072], tmm3",
-            "corella_tiles 5, 1, 5, 7",
-            "corella_scale 2, 2",
-            "tilestored [{space} + {line}*1], tmm0",
-            "corella_tiles 6, 2, 4, 6",
-            "corella_scale 3, 3",
-            "tilestored [{space} + {line}*1 + 1024], tmm1",
-            "corella_tiles 7, 3, 5, 7",
-            "corella_scale 4, 0",
-            "tilestored [{space} + {line}*1 + 2048], tmm2",
-            "corella_scale 5, 1",
-            "tilestored [{space} + {line}*1 + 3072], tmm3",
-            "corella_scale 6, 2",
-            "corella_scale 7, 3",
+            ".endm",
+            // Block b of the panel at w on tiles: registers t for sums, x and y for the operands.
+            ".macro corella_tiles w, ahead, b, t, x, y",
+            "tileloadd tmm\\x, [{x} + {row}*1 + 32*\\b]",
+            "tileloadd tmm\\y, [\\w + {line}*1 + 512*\\b]",
+            "tilezero tmm\\t",
+            "tdpbssd tmm\\t, tmm\\x, tmm\\y",
+            "corella_ask \\ahead",
+            ".endm",
+            // The sums of block d of the panel at v, which register s brought to memory.
+            ".macro corella_all v, d, s",
+            "corella_scales \\v, \\d",
+            "corella_rows \\d, \\s, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            ".endm",
+            // Both at once.
+            ".macro corella_both w, ahead, b, t, x, y, v, d, s",
+            "corella_tiles \\w, \\ahead, \\b, \\t, \\x, \\y",
+            "corella_all \\v, \\d, \\s",
+            ".endm",
+            // c += x's scale · f of panel p.
+            ".macro corella_out p",
             ".irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
-            "vmovaps [{space} + 64*\\r], zmm\\r",
+            "vmovups zmm16, [{c} + 128*\\r + 64*\\p]",
+            "vfmadd231ps zmm16, zmm\\r, dword ptr [{x_scale} + 4*\\r]{{1to16}}",
+            "vmovups [{c} + 128*\\r + 64*\\p], zmm16",
             ".endr",
-            ".purgem corella_tiles",
-            ".purgem corella_scale",
-            x = in(reg) $x,
+            ".endm",
+            "corella_tiles {w0}, {a0}, 0, 0, 4, 6",
+            "corella_tiles {w0}, {a0}, 1, 1, 5, 7",
+            "tilestored [{space} + {line}*1], tmm0",
+            "corella_tiles {w0}, {a0}, 2, 2, 4, 6",
+            "tilestored [{space} + {line}*1 + 1024], tmm1",
+            "corella_both {w0}, {a0}, 3, 3, 5, 7, {w0}, 0, 0",
+            "tilestored [{space} + {line}*1 + 2048], tmm2",
+            "corella_both {w0}, {a0}, 4, 0, 4, 6, {w0}, 1, 1",
+            "tilestored [{space} + {line}*1 + 3072], tmm3",
+            "corella_both {w0}, {a0}, 5, 1, 5, 7, {w0}, 2, 2",
+            "tilestored [{space} + {line}*1], tmm0",
+            "corella_both {w0}, {a0}, 6, 2, 4, 6, {w0}, 3, 3",
+            "tilestored [{space} + {line}*1 + 1024], tmm1",
+            "corella_both {w0}, {a0}, 7, 3, 5, 7, {w0}, 4, 0",
+            "tilestored [{space} + {line}*1 + 2048], tmm2",
+            "corella_both {w1}, {a1}, 0, 0, 4, 6, {w0}, 5, 1",
+            "tilestored [{space} + {line}*1 + 3072], tmm3",
+            "corella_both {w1}, {a1}, 1, 1, 5, 7, {w0}, 6, 2",
+            "tilestored [{space} + {line}*1], tmm0",
+            "corella_both {w1}, {a1}, 2, 2, 4, 6, {w0}, 7, 3",
+            "corella_out 0",
+            "tilestored [{space} + {line}*1 + 1024], tmm1",
+            "corella_both {w1}, {a1}, 3, 3, 5, 7, {w1}, 0, 0",
+            "tilestored [{space} + {line}*1 + 2048], tmm2",
+            "corella_both {w1}, {a1}, 4, 0, 4, 6, {w1}, 1, 1",
+            "tilestored [{space} + {line}*1 + 3072], tmm3",
+            "corella_both {w1}, {a1}, 5, 1, 5, 7, {w1}, 2, 2",
+            "tilestored [{space} + {line}*1], tmm0",
+            "corella_both {w1}, {a1}, 6, 2, 4, 6, {w1}, 3, 3",
+            "tilestored [{space} + {line}*1 + 1024], tmm1",
+            "corella_both {w1}, {a1}, 7, 3, 5, 7, {w1}, 4, 0",
+            "tilestored [{space} + {line}*1 + 2048], tmm2",
+            "corella_all {w1}, 5, 1",
+            "tilestored [{space} + {line}*1 + 3072], tmm3",
+            "corella_all {w1}, 6, 2",
+            "corella_all {w1}, 7, 3",
+            "corella_out 1",
+            // The compiler does not see the registers' use: callers without AVX would wait for their upper halves.
+            "vzeroupper",
+            ".irp name, scales, rows, ask, tiles, all, both, out",
+            ".purgem corella_\\name",
+            ".endr",
+            x = in(reg) $step.x,
             row = in(reg) UNIT,
-            w = in(reg) $w,
+            w0 = in(reg) $step.w[0],
+            w1 = in(reg) $step.w[1],
             line = in(reg) VECTOR,
             space = in(reg) $space,
-            side = in(reg) $side,
+            side = in(reg) $step.side,
+            c = in(reg) $step.c,
+            x_scale = in(reg) $step.x_scale,
+            lines = const $lines,
+            a0 = inout(reg) $step.ahead[0] => _,
+            a1 = inout(reg) $step.ahead[1] => _,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _,
             out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _, out("zmm12") _,
             out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _, out("zmm30") _, out("zmm31") _,
@@ -304,13 +369,14 @@ macro_rules! halves {
     };
 }
 
-/// [`super::kernel::Kernel`] for [`ROWS`] rows and units as [`unpack`] writes them.
+/// [`super::kernel::Kernel`] for [`ROWS`] rows and units as [`unpack`] writes them. `LINES` lines behind [`Step::ahead`] are asked
+/// for at each of [`ASKS`] places.
 ///
 /// # Safety
 /// As there; [`begin`] was called on this thread for these scales; the processor has AVX-512 VNNI; rows of elements are
 /// [`UNIT`] bytes apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn unit<const SCALES: u8>(step: &Step) {
+pub unsafe fn unit<const SCALES: u8, const LINES: usize>(step: &Step) {
     let layout = const { layout(EIGHT, SCALES) };
     let mut space = MaybeUninit::<Sums>::uninit();
     let space = space.as_mut_ptr().cast::<[[i32; PANEL]; ROWS]>();
@@ -318,30 +384,30 @@ pub unsafe fn unit<const SCALES: u8>(step: &Step) {
     unsafe {
         match layout.scales {
             Scales::Halves { min } => {
-                for p in 0..PAIR {
-                    if min {
-                        halves!(step.x, step.w[p], space, step.side, "1");
-                    } else {
-                        halves!(step.x, step.w[p], space, step.side, "0");
-                    }
-                    for r in 0..ROWS {
-                        let scale = _mm512_set1_ps(*step.x_scale.add(r));
-                        let f = _mm512_load_ps(space.cast::<f32>().add(PANEL * r));
-                        let c = step.c.add(r * step.c_row + p * PANEL);
-                        _mm512_storeu_ps(c, _mm512_fmadd_ps(f, scale, _mm512_loadu_ps(c)));
-                    }
+                debug_assert_eq!(step.c_row, PAIR * PANEL);
+                if min {
+                    halves!(step, space, "1", LINES);
+                } else {
+                    halves!(step, space, "0", LINES);
                 }
             }
             Scales::Integers { sub, min } => {
                 if min {
-                    multiply!("tdpbsud", step.x, step.w, space);
+                    multiply!("tdpbsud", step.x, step.w, space, LINES, step.ahead);
                 } else {
-                    multiply!("tdpbssd", step.x, step.w, space);
+                    multiply!("tdpbssd", step.x, step.w, space, LINES, step.ahead);
                 }
                 for p in 0..PAIR {
                     let half = |at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(at).cast()));
                     let (d, dmin) = (half(D), half(D + 2 * PANEL));
                     let [low, high] = [space.add(2 * p), space.add(2 * p + 1)].map(|tile| tile.cast::<__m512i>());
+                    // Of each pair of runs, two numbers of 16 bits a column.
+                    let pairs = if min { UNIT / sub / 2 } else { 0 };
+                    let mut mins = [_mm512_setzero_si512(); MOST_PAIRS];
+                    for (pair, mins) in mins[..pairs].iter_mut().enumerate() {
+                        let bytes = _mm256_loadu_si256(step.w[p].add(MINS + 2 * PANEL * pair).cast());
+                        *mins = _mm512_cvtepu8_epi16(bytes);
+                    }
                     for r in 0..ROWS {
                         let (low, high) = (_mm512_load_si512(low.add(r)), _mm512_load_si512(high.add(r)));
                         let high = if min { _mm512_slli_epi32::<3>(high) } else { _mm512_slli_epi32::<6>(high) };
@@ -352,14 +418,12 @@ pub unsafe fn unit<const SCALES: u8>(step: &Step) {
                         let mut sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), scale, _mm512_loadu_ps(c));
                         if min {
                             let mut total = _mm512_setzero_si512();
-                            for pair in 0..UNIT / sub / 2 {
-                                let bytes = _mm256_loadu_si256(step.w[p].add(MINS + 2 * PANEL * pair).cast());
+                            for (pair, mins) in mins[..pairs].iter().enumerate() {
                                 let x = _mm512_set1_epi32(*step.side.add(r * step.side_row + pair));
-                                total = _mm512_dpwssd_epi32(total, _mm512_cvtepu8_epi16(bytes), x);
+                                total = _mm512_dpwssd_epi32(total, *mins, x);
                             }
                             // The minima are subtracted.
-                            let total = _mm512_sub_epi32(_mm512_setzero_si512(), total);
-                            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_mul_ps(dmin, x_scale), sum);
+                            sum = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(total), _mm512_mul_ps(dmin, x_scale), sum);
                         }
                         _mm512_storeu_ps(c, sum);
                     }

@@ -6,6 +6,8 @@ use super::super::pool::Pool;
 use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
 use super::super::vectorized::vectorized;
+#[cfg(target_arch = "x86_64")]
+use super::super::{dot::settle, stream512};
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use super::brain;
@@ -62,7 +64,11 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
             part
         })
         .collect();
-    let call = Call { path, kernels, x, width, out: SharedMut::new(out), store };
+    #[cfg(target_arch = "x86_64")]
+    let streams = store == Store::Write && stream512::streams(path, &out[..n * width], width);
+    #[cfg(not(target_arch = "x86_64"))]
+    let streams = false;
+    let call = Call { path, kernels, x, width, out: SharedMut::new(out), store, streams };
     // Rows in few stretches of equal length, whole tiles each.
     let stretches = n.div_ceil((ROWS_BYTES / c.max(1)).max(64));
     let rows = n.div_ceil(stretches).next_multiple_of(whole);
@@ -127,6 +133,8 @@ struct Call<'a> {
     width: usize,
     out: SharedMut<'a>,
     store: Store,
+    /// Whether the output passes the caches by.
+    streams: bool,
 }
 
 impl Call<'_> {
@@ -144,14 +152,16 @@ impl Call<'_> {
         let mut sums = Scratch::new(rows.len().next_multiple_of(whole) * COLUMNS);
         sums.fill(0.0);
         match numbers.tiles {
-            Some(tiles) => columns.many_rows(tiles, rows.clone(), &mut sums, |row| {
-                let line = self.out.address(row * self.width + part.first + pair * COLUMNS).cast::<u8>();
-                ahead::line_to_write(line);
-                ahead::line_to_write(line.wrapping_add(VECTOR));
-            }),
-            None => columns.few_rows(self.kernels, rows.clone(), &mut sums),
+            Some(tiles) => columns.many_rows(tiles, rows, &mut sums, &To { call: self, part, column: pair * COLUMNS }),
+            None => {
+                columns.few_rows(self.kernels, rows.clone(), &mut sums);
+                self.store(part, pair * COLUMNS, rows.start, sums[..rows.len() * COLUMNS].as_chunks().0);
+            }
         }
-        self.store(part, pair * COLUMNS, rows.start, sums[..rows.len() * COLUMNS].as_chunks().0);
+        #[cfg(target_arch = "x86_64")]
+        if self.streams {
+            settle();
+        }
     }
 
     /// The same with floating-point weights.
@@ -169,10 +179,16 @@ impl Call<'_> {
     /// Brings sums (rows, columns) of the columns from `o` on to the output, from row `first` on.
     fn store(&self, part: &Part<'_>, o: usize, first: usize, sums: &[[f32; COLUMNS]]) {
         let width = COLUMNS.min(part.w.rows.saturating_sub(o));
+        let bias = part.bias.map(|bias| &bias[o..]);
         for (r, sums) in sums.iter().enumerate() {
             // SAFETY: columns of this task's pair in one of its rows.
             let out = unsafe { self.out.part((first + r) * self.width + part.first + o, width) };
-            let bias = part.bias.map(|bias| &bias[o..]);
+            #[cfg(target_arch = "x86_64")]
+            if self.streams && width == COLUMNS && out.as_ptr().addr().is_multiple_of(VECTOR) {
+                // SAFETY: 512-bit vectors (`streams`), and whole lines.
+                unsafe { stream512::row(out, sums, bias.map_or(&[], |bias| &bias[..COLUMNS])) };
+                continue;
+            }
             match out.first_chunk_mut() {
                 Some(whole) => {
                     store_whole(self.path, whole, sums, bias.and_then(|bias| bias.first_chunk()), self.store)
@@ -205,6 +221,33 @@ fn store_row(out: &mut [f32], sums: &[f32; COLUMNS], bias: Option<&[f32]>, store
                 *out = if store == Store::Add { *out + (sum + bias) } else { sum + bias };
             }
         }
+    }
+}
+
+/// Where the columns of a pair go.
+struct To<'a> {
+    call: &'a Call<'a>,
+    part: &'a Part<'a>,
+    /// The first, of its layer.
+    column: usize,
+}
+
+impl To<'_> {
+    /// Asks for the lines of some rows of the output, if they will be written through the caches.
+    fn ask(&self, rows: std::ops::Range<usize>) {
+        if !self.call.streams {
+            for row in rows {
+                let at = row * self.call.width + self.part.first + self.column;
+                let line = self.call.out.address(at).cast::<u8>();
+                ahead::line_to_write(line);
+                ahead::line_to_write(line.wrapping_add(VECTOR));
+            }
+        }
+    }
+
+    /// Brings sums (rows, columns) to the output, from row `first` on.
+    fn store(&self, first: usize, sums: &[[f32; COLUMNS]]) {
+        self.call.store(self.part, self.column, first, sums);
     }
 }
 
@@ -281,25 +324,29 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// The same with each unit unpacked once for all rows. `rows` is filled up to whole tiles, whose sums are not defined.
-    /// Before the last step of a row, `ask` is told its number.
-    fn many_rows(&self, tiles: Tiles, rows: std::ops::Range<usize>, sums: &mut [f32], ask: impl Fn(usize)) {
+    /// The same with each unit unpacked once for all rows. `rows` is filled up to whole tiles, whose sums are not defined. Sums
+    /// of a tile go to the output as soon as they are complete.
+    fn many_rows(&self, tiles: Tiles, rows: std::ops::Range<usize>, sums: &mut [f32], to: &To<'_>) {
         let (layout, units) = (self.numbers.layout, self.numbers.x.units);
         let mut space = Scratch::<u8>::new(tiles.space());
         let whole = rows.len().next_multiple_of(tiles.whole());
-        let cut = cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n));
         // The next unit's bytes, cut among all tiles.
-        let ahead_step = layout.unit_bytes(UNIT / BLOCK).div_ceil((tiles.asks() * tiles.count(whole)).max(1));
+        let bytes = layout.unit_bytes(UNIT / BLOCK);
+        let ahead_step = bytes.div_ceil(tiles.asks() * tiles.count(whole));
+        let cut =
+            cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n, ahead_step.div_ceil(VECTOR)));
         tiles.begin(layout);
         for u in 0..units {
             let after = self.after(u);
             let blocks = Layout::blocks(self.cols, u);
             let unit = std::array::from_fn(|p| &self.pair[layout.unit_range(self.cols, u, p)]);
-            let unit = tiles.unpack(layout, unit, after, &mut space, blocks);
+            let unit = tiles.unpack(layout, unit, &mut space, blocks);
+            let last = u + 1 == units;
             for (i, &Tile { first, count, kernel }) in cut.iter().enumerate() {
                 let row = rows.start + first;
-                if u + 1 == units {
-                    (row..(row + count).min(rows.end)).for_each(&ask);
+                if let (true, Some(next)) = (last, cut.get(i + 1)) {
+                    let next_row = rows.start + next.first;
+                    to.ask(next_row..(next_row + next.count).min(rows.end));
                 }
                 let mut step = self.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
                 step.ahead = after.map(|unit| unit.wrapping_add(i * tiles.asks() * ahead_step));
@@ -307,6 +354,10 @@ impl<'a> Columns<'a> {
                 // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
                 // called; the path's features were detected.
                 unsafe { kernel(&step) };
+                if last {
+                    let inside = (row + count).min(rows.end) - row;
+                    to.store(row, sums[first * COLUMNS..][..inside * COLUMNS].as_chunks().0);
+                }
             }
         }
         tiles.end();

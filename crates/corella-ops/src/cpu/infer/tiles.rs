@@ -10,13 +10,10 @@ use super::layout::{Codes, Layout, PAIR, PANEL, Scales, UNIT};
 /// Up to so many rows are few: bringing units into another form costs more than it saves.
 #[cfg(target_arch = "x86_64")]
 const FEW: usize = 12;
-/// From so many rows on whole tiles of 16 pay: dot products leave codes of 8 bits where they are, and fill up no rows
-/// (docs/log.md).
+/// From so many rows on tiles of 16 pay for codes of 8 bits, which dot products leave where they are (docs/log.md); for others
+/// wherever rows are not few.
 #[cfg(target_arch = "x86_64")]
-const MANY: usize = 25;
-/// The same for codes of 8 bits.
-#[cfg(target_arch = "x86_64")]
-const MANY_BYTES: usize = 41;
+const MANY_BYTES: usize = 27;
 
 /// Which kernels for many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +32,7 @@ impl Integers {
         let _ = layout;
         match self {
             #[cfg(target_arch = "x86_64")]
-            Integers::Amx if rows >= if layout.codes == Codes::Eight { MANY_BYTES } else { MANY } => Some(Tiles::Amx),
+            Integers::Amx if rows > FEW && (layout.codes != Codes::Eight || rows >= MANY_BYTES) => Some(Tiles::Amx),
             #[cfg(target_arch = "x86_64")]
             Integers::Vnni | Integers::Amx if rows > FEW => Some(Tiles::Vnni),
             _ => None,
@@ -78,9 +75,9 @@ impl Tiles {
         rows.div_ceil(self.most())
     }
 
-    /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be. Between [`Tiles::begin`] and [`Tiles::end`] on
-    /// the same thread.
-    pub fn kernel(self, layout: Layout, rows: usize) -> Kernel {
+    /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be, which asks for at least `lines` lines of what
+    /// comes later at each place, if it asks for lines one after the other. Between [`Tiles::begin`] and [`Tiles::end`] on the same thread.
+    pub fn kernel(self, layout: Layout, rows: usize, lines: usize) -> Kernel {
         assert!((1..=self.most()).contains(&rows), "a tile of {rows} rows");
         macro_rules! rows {
             ($codes:expr, $scales:expr) => {
@@ -91,6 +88,17 @@ impl Tiles {
                     4 => super::vnni_block::unit::<$codes, $scales, 4>,
                     5 => super::vnni_block::unit::<$codes, $scales, 5>,
                     _ => super::vnni_block::unit::<$codes, $scales, 6>,
+                }
+            };
+        }
+        #[cfg(target_arch = "x86_64")]
+        macro_rules! lines {
+            ($scales:expr) => {
+                match lines {
+                    0 | 1 => super::amx::unit::<$scales, 1>,
+                    2 | 3 => super::amx::unit::<$scales, 3>,
+                    4 | 5 => super::amx::unit::<$scales, 5>,
+                    _ => super::amx::unit::<$scales, 9>,
                 }
             };
         }
@@ -108,12 +116,12 @@ impl Tiles {
             },
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => match layout.scales {
-                Scales::Halves { min: false } => super::amx::unit::<HALVES>,
-                Scales::Halves { min: true } => super::amx::unit::<HALVES_MIN>,
-                Scales::Integers { sub: 32, min: false } => super::amx::unit::<INTEGERS_32>,
-                Scales::Integers { sub: 32, min: true } => super::amx::unit::<INTEGERS_32_MIN>,
-                Scales::Integers { min: false, .. } => super::amx::unit::<INTEGERS_16>,
-                Scales::Integers { min: true, .. } => super::amx::unit::<INTEGERS_16_MIN>,
+                Scales::Halves { min: false } => lines!(HALVES),
+                Scales::Halves { min: true } => lines!(HALVES_MIN),
+                Scales::Integers { sub: 32, min: false } => lines!(INTEGERS_32),
+                Scales::Integers { sub: 32, min: true } => lines!(INTEGERS_32_MIN),
+                Scales::Integers { min: false, .. } => lines!(INTEGERS_16),
+                Scales::Integers { min: true, .. } => lines!(INTEGERS_16_MIN),
             },
         }
     }
@@ -140,13 +148,13 @@ impl Tiles {
         }
     }
 
-    /// How often a tile asks for what comes later, for each panel; 0 where unpacking asks for all of it.
+    /// How often a tile asks for what comes later, for each panel.
     pub fn asks(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => super::vnni_block::ASKS,
             #[cfg(target_arch = "x86_64")]
-            Tiles::Amx => 0,
+            Tiles::Amx => super::amx::ASKS,
         }
     }
 
@@ -167,15 +175,7 @@ impl Tiles {
     }
 
     /// Brings a unit of each panel into the form of the kernel, in `space`; codes that have it already stay where they are.
-    /// Asks for the units at `after` meanwhile, unless the kernel does.
-    pub fn unpack(
-        self,
-        layout: Layout,
-        units: [&[u8]; PAIR],
-        after: [*const u8; PAIR],
-        space: &mut [u8],
-        blocks: usize,
-    ) -> Unit {
+    pub fn unpack(self, layout: Layout, units: [&[u8]; PAIR], space: &mut [u8], blocks: usize) -> Unit {
         let bytes = layout.unit_bytes(blocks);
         assert!(space.len() >= self.space() && units.iter().all(|unit| unit.len() >= bytes), "a unit of {blocks}");
         macro_rules! codes {
@@ -206,7 +206,7 @@ impl Tiles {
                         codes!(vnni, layout, from, to, blocks);
                     }
                     #[cfg(target_arch = "x86_64")]
-                    Tiles::Amx => codes!(amx, layout, from, to, blocks, after[p]),
+                    Tiles::Amx => codes!(amx, layout, from, to, blocks),
                 }
             }
             to.cast_const()
