@@ -14,8 +14,6 @@ use crate::contract_infer::KvKind;
 
 /// Queries up to which converting again for every four costs less than keeping what was converted.
 pub const QUERIES: usize = 8;
-/// Columns whose sums are kept in registers at a time.
-pub const COLUMNS: usize = 4 * GROUP;
 /// Queries that meet a line together.
 const TILE: usize = 4;
 
@@ -54,15 +52,8 @@ const fn size(kind: u8) -> usize {
     }
 }
 
-/// Bytes from a line that is read to the one that is asked for: less and the answer comes late, more and it reaches beyond what
-/// the processor itself looks ahead (docs/log.md).
+/// Bytes from a line that is read to the one that is asked for, at least: less and the answer comes late (docs/log.md).
 pub const AHEAD: usize = 2048;
-
-/// Asks for what lies behind `at` into the first-level cache. Any address will do.
-#[inline(always)]
-fn ask_behind(at: *const u8) {
-    super::ahead::line(at.wrapping_add(AHEAD));
-}
 
 /// 16 numbers of a kind as f32, without their scales, those outside of `mask` 0.
 ///
@@ -93,6 +84,8 @@ pub struct Keys {
     pub hs: usize,
     /// The groups; the second is read if there are two.
     pub groups: [*const u8; GROUPS],
+    /// Keys that are read soon, asked for line by line into the first-level cache. Any address will do.
+    pub soon: [*const u8; GROUPS],
     /// Where in a row of scores those of each group lie.
     pub places: [usize; GROUPS],
 }
@@ -140,7 +133,7 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
         let whole = keys.hs / line * line;
         for first in (0..whole).step_by(line) {
             for g in 0..G {
-                ask_behind(keys.groups[g].wrapping_add(first * GROUP * const { size(KIND) }));
+                super::ahead::line(keys.soon[g].wrapping_add(first * GROUP * const { size(KIND) }));
             }
             for i in 0..line {
                 dimension(first + i);
@@ -157,7 +150,7 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
     }
 }
 
-/// Values of positions that follow one another in a page, (count,HS).
+/// Values of up to 16 positions, (count,HS).
 #[derive(Clone, Copy)]
 pub struct Values {
     /// How numbers are stored.
@@ -168,6 +161,8 @@ pub struct Values {
     pub count: usize,
     /// The values.
     pub at: *const u8,
+    /// Values that are read soon, asked for as keys are.
+    pub soon: *const u8,
 }
 
 /// sums\[q\] += Σ_s p\[q\]\[s\] · values\[s\], s ascending; rows of p are a stretch apart, those of sums `width` floats.
@@ -228,7 +223,7 @@ unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
         for s in 0..values.count {
             let at = (s * values.hs + column) * const { size(KIND) };
             for line in (0..C * GROUP * const { size(KIND) }).step_by(64) {
-                ask_behind(values.at.wrapping_add(at + line));
+                super::ahead::line(values.soon.wrapping_add(at + line));
             }
             for c in 0..C {
                 let value = load::<KIND>(values.at.add(at + c * GROUP * const { size(KIND) }), mask[c]);

@@ -188,11 +188,18 @@ impl Part<'_> {
         let dims = self.pages.dims();
         let groups = all.div_ceil(GROUP);
         let half = groups.div_ceil(GROUPS);
+        let group_bytes = self.pages.group_bytes();
+        let ahead = paged512::AHEAD.div_ceil(group_bytes);
         for first in 0..half {
             let count = if first + half < groups { GROUPS } else { 1 };
             let places: [usize; GROUPS] = std::array::from_fn(|i| (first + i.min(count - 1) * half) * GROUP);
-            let groups = places.map(|place| self.pages.stored_keys(self.place(place), self.head).as_ptr());
-            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, groups, places };
+            let stored = |place| self.pages.stored_keys(self.place(place), self.head).as_ptr();
+            // While the stream lasts, wherever its pages are; then what follows in memory, likely the next stretch.
+            let soon = places.map(|place| match place + ahead * GROUP {
+                later if first + ahead < half && later < all => stored(later),
+                _ => stored(place).wrapping_add(ahead * group_bytes),
+            });
+            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, groups: places.map(stored), soon, places };
             // SAFETY: groups of keys; the rest is handed on.
             unsafe { paged512::dot(queries, self.n, keys, count, scores) };
         }
@@ -224,27 +231,26 @@ impl Part<'_> {
         for (q, n, from, to) in std::iter::once((0, self.n, 0, common)).chain(beyond) {
             let mut at = from;
             while at < to {
-                let count = self.together(at).min(to - at);
+                let count = (GROUP - at % GROUP).min(to - at);
                 self.add_as_stored((q, n), (at, count), scores, sums);
                 at += count;
             }
         }
     }
 
-    /// Positions from `at` on whose values are read together: of one page, and so many that the sums of a few columns need not be
-    /// kept often, and that the next columns' lines are still near.
-    #[cfg(target_arch = "x86_64")]
-    fn together(&self, at: usize) -> usize {
-        let most = if self.width <= paged512::COLUMNS { STRETCH } else { GROUP };
-        (self.batch.page_len - self.place(at).1).min(most)
-    }
-
     /// Adds up `count` values from position `at` on for `n` queries from query `q` on.
     #[cfg(target_arch = "x86_64")]
     fn add_as_stored(&self, (q, n): (usize, usize), (at, count): (usize, usize), scores: &[f32], sums: &mut [f32]) {
         let dims = self.pages.dims();
-        let stored = self.pages.stored_values(self.place(at), self.head, count).as_ptr();
-        let values = paged512::Values { kind: dims.kind, hs: dims.hs, count, at: stored };
+        let stored = |at, count| self.pages.stored_values(self.place(at), self.head, count).as_ptr();
+        let group_bytes = self.pages.group_bytes();
+        let ahead = paged512::AHEAD.div_ceil(group_bytes);
+        // As for keys.
+        let soon = match at + ahead * GROUP {
+            later if later < self.seen(self.n - 1) => stored(later, 1),
+            _ => stored(at, 1).wrapping_add(ahead * group_bytes),
+        };
+        let values = paged512::Values { kind: dims.kind, hs: dims.hs, count, at: stored(at, count), soon };
         let (p, sums) = (scores[q * STRETCH + at..].as_ptr(), sums[q * self.width..].as_mut_ptr());
         // SAFETY: `n` queries with `count` weights each, `count` values, as many rows of sums; the path's features were
         // detected.

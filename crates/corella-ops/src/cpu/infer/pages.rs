@@ -120,7 +120,7 @@ impl KvPages {
         &self.k[(self.first(page, head) + place) * bytes..][..GROUP * bytes]
     }
 
-    /// The values of `count` positions of a page as they are stored.
+    /// The values of the first `count` positions of a group as they are stored.
     pub fn stored_values(&self, (page, place): (usize, usize), head: usize, count: usize) -> &[u8] {
         let bytes = self.dims.hs * element_bytes(self.dims.kind);
         &self.v[(self.first(page, head) + place) * bytes..][..count * bytes]
@@ -130,6 +130,11 @@ impl KvPages {
     pub fn scales(&self, (page, place): (usize, usize), head: usize) -> [&[f32]; 2] {
         let first = self.first(page, head) + place;
         [&self.k_scales, &self.v_scales].map(|scales| &scales[first..first + GROUP])
+    }
+
+    /// Bytes that keys or values of a group of positions take.
+    pub fn group_bytes(&self) -> usize {
+        GROUP * self.dims.hs * element_bytes(self.dims.kind)
     }
 
     /// Asks for the keys of a group of positions, to be read soon.
