@@ -1,5 +1,7 @@
 //! Products of rows with packed weights: which thread computes which panels with which kernel.
 
+use std::ops::Range;
+
 use super::super::gemm::Workers;
 use super::super::path::Path;
 use super::super::pool::Pool;
@@ -30,6 +32,13 @@ pub struct Layer<'a> {
 
 /// Bytes of activations that stay in the second-level cache while pair after pair of panels passes by.
 const ROWS_BYTES: usize = 1 << 20;
+/// From so many rows on whole tiles meet several pairs unit by unit: a unit of so many rows stays in the second-level cache, beside the
+/// pairs' sums, and each unit of the weights is unpacked once for all of them.
+const GROUPED: usize = 128;
+/// Rows of a stretch there.
+const GROUPED_ROWS: usize = 512;
+/// Pairs of a group.
+const PAIRS: usize = 4;
 
 /// See [`crate::OpsInfer::linear`].
 pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, layers: &[Layer<'_>], store: Store) {
@@ -69,22 +78,28 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
     #[cfg(not(target_arch = "x86_64"))]
     let streams = false;
     let call = Call { path, kernels, x, width, out: SharedMut::new(out), store, streams };
+    let grouped = whole > 1 && n >= GROUPED;
+    let (most, group) = if grouped { (GROUPED_ROWS, PAIRS) } else { ((ROWS_BYTES / c.max(1)).max(64), 1) };
     // Rows in few stretches of equal length, whole tiles each.
-    let stretches = n.div_ceil((ROWS_BYTES / c.max(1)).max(64));
-    let rows = n.div_ceil(stretches).next_multiple_of(whole);
+    let rows = n.div_ceil(n.div_ceil(most)).next_multiple_of(whole);
     // For each stretch the pairs of panels of all layers, in one region.
-    let pairs: Vec<(&Part<'_>, usize)> =
-        parts.iter().flat_map(|part| (0..part.w.pair_count()).map(move |pair| (part, pair))).collect();
-    shares::run(Workers::Pool(pool), n.div_ceil(rows) * pairs.len(), &|task| {
-        let (stretch, i) = (task / pairs.len(), task % pairs.len());
-        let (part, pair) = pairs[i];
+    let groups: Vec<(&Part<'_>, Range<usize>)> = parts
+        .iter()
+        .flat_map(|part| {
+            let pairs = part.w.pair_count();
+            (0..pairs).step_by(group).map(move |first| (part, first..(first + group).min(pairs)))
+        })
+        .collect();
+    shares::run(Workers::Pool(pool), n.div_ceil(rows) * groups.len(), &|task| {
+        let (stretch, i) = (task / groups.len(), task % groups.len());
+        let (part, pairs) = &groups[i];
         let range = stretch * rows..((stretch + 1) * rows).min(n);
         match &part.numbers {
             Some(numbers) => {
-                let (part_then, pair_then) = pairs[(i + 1) % pairs.len()];
-                call.integers(part, numbers, pair, range, part_then.w.panels(pair_then));
+                let (part_then, pairs_then) = &groups[(i + 1) % groups.len()];
+                call.integers(part, numbers, pairs.clone(), range, part_then.w.panels(pairs_then.start));
             }
-            None => call.floats(part, pair, range),
+            None => pairs.clone().for_each(|pair| call.floats(part, pair, range.clone())),
         }
     });
 }
@@ -138,24 +153,30 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The columns of a pair of panels, for a range of rows, with integer kernels. `next` are the panels after these.
+    /// The columns of pairs of panels, for a range of rows, with integer kernels. `next` are the panels after these.
     fn integers(
         &self,
         part: &Part<'_>,
         numbers: &Quantised<'_>,
-        pair: usize,
-        rows: std::ops::Range<usize>,
+        pairs: Range<usize>,
+        rows: Range<usize>,
         next: [*const u8; PAIR],
     ) {
-        let columns = Columns::new(numbers, part.w.cols, part.w.pair(pair), next);
-        let whole = numbers.tiles.map_or(1, Tiles::whole);
-        let mut sums = Scratch::new(rows.len().next_multiple_of(whole) * COLUMNS);
-        sums.fill(0.0);
+        let columns = |pair| Columns::new(numbers, part.w.cols, part.w.pair(pair));
         match numbers.tiles {
-            Some(tiles) => columns.many_rows(tiles, rows, &mut sums, &To { call: self, part, column: pair * COLUMNS }),
+            Some(tiles) => {
+                let pairs: Vec<_> =
+                    pairs.map(|pair| (columns(pair), To { call: self, part, column: pair * COLUMNS })).collect();
+                many_rows(tiles, numbers, &pairs, rows, next);
+            }
             None => {
-                columns.few_rows(self.kernels, rows.clone(), &mut sums);
-                self.store(part, pair * COLUMNS, rows.start, sums[..rows.len() * COLUMNS].as_chunks().0);
+                for pair in pairs.clone() {
+                    let next = if pair + 1 < pairs.end { part.w.panels(pair + 1) } else { next };
+                    let mut sums = Scratch::new(rows.len() * COLUMNS);
+                    sums.fill(0.0);
+                    columns(pair).few_rows(self.kernels, rows.clone(), next, &mut sums);
+                    self.store(part, pair * COLUMNS, rows.start, sums.as_chunks().0);
+                }
             }
         }
         #[cfg(target_arch = "x86_64")]
@@ -165,7 +186,7 @@ impl Call<'_> {
     }
 
     /// The same with floating-point weights.
-    fn floats(&self, part: &Part<'_>, pair: usize, rows: std::ops::Range<usize>) {
+    fn floats(&self, part: &Part<'_>, pair: usize, rows: Range<usize>) {
         let cols = part.w.cols;
         for first in rows.clone().step_by(float::ROWS) {
             let rows = float::ROWS.min(rows.end - first);
@@ -234,7 +255,7 @@ struct To<'a> {
 
 impl To<'_> {
     /// Asks for the lines of some rows of the output, if they will be written through the caches.
-    fn ask(&self, rows: std::ops::Range<usize>) {
+    fn ask(&self, rows: Range<usize>) {
         if !self.call.streams {
             for row in rows {
                 let at = row * self.call.width + self.part.first + self.column;
@@ -260,18 +281,16 @@ struct Columns<'a> {
     /// Bytes of a panel, and of a unit.
     panel_bytes: usize,
     unit_bytes: usize,
-    /// Panels that will probably be read next.
-    next: [*const u8; PAIR],
 }
 
 impl<'a> Columns<'a> {
-    fn new(numbers: &'a Quantised<'a>, cols: usize, pair: &'a [u8], next: [*const u8; PAIR]) -> Columns<'a> {
+    fn new(numbers: &'a Quantised<'a>, cols: usize, pair: &'a [u8]) -> Columns<'a> {
         let (panel_bytes, unit_bytes) = (numbers.layout.panel_bytes(cols), numbers.layout.unit_bytes(UNIT / BLOCK));
         assert!(
             pair.len() == PAIR * panel_bytes && numbers.x.units == Layout::units(cols),
             "a pair of panels of {cols}"
         );
-        Columns { numbers, cols, pair, panel_bytes, unit_bytes, next }
+        Columns { numbers, cols, pair, panel_bytes, unit_bytes }
     }
 
     /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
@@ -300,22 +319,22 @@ impl<'a> Columns<'a> {
         std::array::from_fn(|p| self.pair.as_ptr().wrapping_add(p * self.panel_bytes + u * self.unit_bytes))
     }
 
-    /// Where the unit after unit `u` of each panel lies, which may be in the panels after these.
-    #[inline(always)]
-    fn after(&self, u: usize) -> [*const u8; PAIR] {
-        if u + 1 < self.numbers.x.units { self.units(u + 1) } else { self.next }
+    /// The same with what is read in checked bounds.
+    fn stored(&self, u: usize) -> [&[u8]; PAIR] {
+        std::array::from_fn(|p| &self.pair[self.numbers.layout.unit_range(self.cols, u, p)])
     }
 
-    /// sums (rows, columns) += x\[rows\] · pair, reading the weights as they are stored.
-    fn few_rows(&self, kernels: Integers, rows: std::ops::Range<usize>, sums: &mut [f32]) {
+    /// sums (rows, columns) += x\[rows\] · pair, reading the weights as they are stored. `next` are the panels after these.
+    fn few_rows(&self, kernels: Integers, rows: Range<usize>, next: [*const u8; PAIR], sums: &mut [f32]) {
         let most = kernels.rows();
         let tiles = cut(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(self.numbers.layout, n));
-        for u in 0..self.numbers.x.units {
+        let units = self.numbers.x.units;
+        for u in 0..units {
             let w = Unit { w: self.units(u), numbers: std::ptr::null() };
             for &Tile { first, count, kernel } in &tiles {
                 let mut step = self.step(w, u, rows.start + first, count, &mut sums[first * COLUMNS..]);
                 if first == 0 {
-                    step.ahead = self.after(u);
+                    step.ahead = if u + 1 < units { self.units(u + 1) } else { next };
                 }
                 // SAFETY: the unit of both panels (`new` compared the pair with the units), rows and sums as `step` checked; the
                 // path's features were detected.
@@ -323,43 +342,55 @@ impl<'a> Columns<'a> {
             }
         }
     }
+}
 
-    /// The same with each unit unpacked once for all rows. `rows` is filled up to whole tiles, whose sums are not defined. Sums
-    /// of a tile go to the output as soon as they are complete.
-    fn many_rows(&self, tiles: Tiles, rows: std::ops::Range<usize>, sums: &mut [f32], to: &To<'_>) {
-        let (layout, units) = (self.numbers.layout, self.numbers.x.units);
-        let mut space = Scratch::<u8>::new(tiles.space());
-        let whole = rows.len().next_multiple_of(tiles.whole());
-        // The next unit's bytes, cut among all tiles.
-        let bytes = layout.unit_bytes(UNIT / BLOCK);
-        let ahead_step = bytes.div_ceil(tiles.asks() * tiles.count(whole));
-        let cut =
-            cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n, ahead_step.div_ceil(VECTOR)));
-        tiles.begin(layout);
-        for u in 0..units {
-            let after = self.after(u);
-            let blocks = Layout::blocks(self.cols, u);
-            let unit = std::array::from_fn(|p| &self.pair[layout.unit_range(self.cols, u, p)]);
-            let unit = tiles.unpack(layout, unit, &mut space, blocks);
-            let last = u + 1 == units;
+/// Pairs of one layer, for a range of rows: each unit is unpacked once for all rows, unit by unit of all pairs. Sums of a tile go to the
+/// output as soon as they are complete. `next` are the panels after these.
+fn many_rows(
+    tiles: Tiles,
+    numbers: &Quantised<'_>,
+    pairs: &[(Columns<'_>, To<'_>)],
+    rows: Range<usize>,
+    next: [*const u8; PAIR],
+) {
+    let (layout, units) = (numbers.layout, numbers.x.units);
+    let mut space = Scratch::<u8>::new(tiles.space());
+    // Rows are filled up to whole tiles, whose sums are not defined.
+    let whole = rows.len().next_multiple_of(tiles.whole());
+    let mut sums = Scratch::new(pairs.len() * whole * COLUMNS);
+    sums.fill(0.0);
+    // The next unit's bytes, cut among all tiles.
+    let ahead_step = layout.unit_bytes(UNIT / BLOCK).div_ceil(tiles.asks() * tiles.count(whole));
+    let lines = ahead_step.div_ceil(VECTOR);
+    let cut = cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n, lines));
+    tiles.begin(layout);
+    for u in 0..units {
+        for (j, (columns, to)) in pairs.iter().enumerate() {
+            let after = match (pairs.get(j + 1), u + 1 < units) {
+                (Some((columns, _)), _) => columns.units(u),
+                (None, true) => pairs[0].0.units(u + 1),
+                (None, false) => next,
+            };
+            let sums = &mut sums[j * whole * COLUMNS..][..whole * COLUMNS];
+            let unit = tiles.unpack(layout, columns.stored(u), &mut space, Layout::blocks(columns.cols, u));
             for (i, &Tile { first, count, kernel }) in cut.iter().enumerate() {
                 let row = rows.start + first;
-                if let (true, Some(next)) = (last, cut.get(i + 1)) {
+                if let (true, Some(next)) = (u + 1 == units, cut.get(i + 1)) {
                     let next_row = rows.start + next.first;
                     to.ask(next_row..(next_row + next.count).min(rows.end));
                 }
-                let mut step = self.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
+                let mut step = columns.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
                 step.ahead = after.map(|unit| unit.wrapping_add(i * tiles.asks() * ahead_step));
                 step.ahead_step = ahead_step;
                 // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
                 // called; the path's features were detected.
                 unsafe { kernel(&step) };
-                if last {
+                if u + 1 == units {
                     let inside = (row + count).min(rows.end) - row;
                     to.store(row, sums[first * COLUMNS..][..inside * COLUMNS].as_chunks().0);
                 }
             }
         }
-        tiles.end();
     }
+    tiles.end();
 }
