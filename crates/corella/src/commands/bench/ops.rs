@@ -172,7 +172,7 @@ fn rows(bench: &mut Bench) -> Result<()> {
         (x, dout, out, dx) = (make.buf(len)?, make.buf(len)?, make.buf(len)?, make.buf(len)?);
         (mean, rstd) = (make.buf(n)?, make.buf(n)?);
         (w, b, p) = (make.param(1, c, true)?, make.param(1, c, true)?, make.param(n, c, true)?);
-        (wte, wpe, ids) = (make.param(50257, c, false)?, make.param(1024, c, false)?, make.0.ids(n)?);
+        (wte, wpe, ids) = (make.param(50257, c, true)?, make.param(1024, c, true)?, make.0.ids(n)?);
     }
     let random: Vec<u32> = (0..n).map(|i| (i * 7919 % 50257) as u32).collect();
     bench.cpu.write_ids(&mut ids, &random);

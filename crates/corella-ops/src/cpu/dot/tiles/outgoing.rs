@@ -7,7 +7,7 @@ use crate::cpu::dot::kernel::{NR, STEP};
 use crate::cpu::scratch::Scratch;
 
 /// Results of this many bytes pass the caches by.
-const PASSING: usize = 4 << 20;
+const PASSING: usize = 1 << 20;
 
 /// A piece of a tile's products.
 pub struct Piece<'a> {
