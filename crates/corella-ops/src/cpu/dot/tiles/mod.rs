@@ -31,6 +31,7 @@ const TILES_LEAST: usize = 4;
 const TILES_KEPT: usize = 8;
 /// Panels of a task where k is several stretches: 1 MiB of sums.
 const PANELS_KEPT: usize = 32;
+
 /// As [`super::product`], on tiles.
 pub fn product<O: Number>(workers: Workers<'_>, size: Size, a: Operand<'_, Bf16>, b: Panels<'_>, to: &Finish<'_, O>) {
     let steps = size.k.div_ceil(STEP);
