@@ -128,13 +128,12 @@ vectorized! {
         // Adding 1.5·2^23 rounds to the nearest integer, ties to even; the low bits then hold it.
         const ROUND: f32 = 12_582_912.0;
         let (scale, inverse) = int8_scale(x);
-        for ((q, sum), x) in q.chunks_exact_mut(PART).zip(sums).zip(x.chunks_exact(PART)) {
-            let mut wide = [0i32; PART];
-            for (wide, x) in wide.iter_mut().zip(x) {
-                *wide = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
-            }
-            *sum = f32::from_bits(wide.iter().sum::<i32>() as u32);
-            q.iter_mut().zip(wide).for_each(|(q, wide)| *q = wide as i8);
+        // Elements first and sums after: in one loop, the compiler works on several parts at once, element by element.
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = ((x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32) as i8;
+        }
+        for (sum, q) in sums.iter_mut().zip(q.as_chunks::<PART>().0) {
+            *sum = f32::from_bits(q.iter().map(|q| i32::from(*q)).sum::<i32>() as u32);
         }
         scale
     }
