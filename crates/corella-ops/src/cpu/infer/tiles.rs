@@ -1,5 +1,7 @@
 //! Kernels for many rows: a unit of a pair of panels is brought into a form of their own once, and then meets tile after tile
-//! of rows.
+//! of rows. All of them are for x86-64: elsewhere [`Tiles`] has no value, and its methods are never called.
+
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused_macros, unused_unsafe, unreachable_code))]
 
 use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
