@@ -62,6 +62,10 @@ pub enum Then<'a> {
 /// Results of this many bytes pass the caches by: they would be read from memory only to be written over.
 pub const STREAMED: usize = 16 << 20;
 
+/// Results of tiles of this many bytes pass the caches by: whoever reads them next finds them too late in the second-level cache, and their lines
+/// would be read only to be written over.
+pub const PASSING: usize = 1 << 20;
+
 /// The part of a tile that lies inside the result.
 #[derive(Clone, Copy)]
 pub struct Place {

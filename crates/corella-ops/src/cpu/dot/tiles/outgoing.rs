@@ -2,13 +2,9 @@
 
 use super::kernel::{A_STEP, B_STEP, MR, NEAR, Sums, TILE};
 use crate::cpu::bf16::{Bf16, Number};
-use crate::cpu::dot::finish::{Finish, Place, Rows};
+use crate::cpu::dot::finish::{Finish, PASSING, Place, Rows};
 use crate::cpu::dot::kernel::{NR, STEP};
 use crate::cpu::scratch::Scratch;
-
-/// Results of this many bytes pass the caches by: whoever reads them next finds them too late in the second-level cache, and their lines
-/// would be read only to be written over.
-const PASSING: usize = 1 << 20;
 
 /// A piece of a tile's products.
 pub struct Piece<'a> {

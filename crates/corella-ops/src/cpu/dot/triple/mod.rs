@@ -9,19 +9,18 @@
 //! have fewer bits.
 //!
 //! For stretches of k: the operand with fewer outer indices is packed whole, and *passes by*; a task packs a block of the other,
-//! which *stays* in the second-level cache, and meets it with panel after panel of the first. Every sum is that of its
-//! stretches, and in a stretch k ascends: the order depends on K alone.
+//! which *stays* in the second-level cache, and meets it with panel after panel of the first. Each step of both is asked for while
+//! the one before it is multiplied. Every sum is that of its stretches, and in a stretch k ascends: the order depends on K alone.
 
 mod kernel;
+mod outgoing;
 mod pack;
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 
 use super::amx::Amx;
-use super::finish::{Finish, Place, finish, settle};
+use super::finish::{Finish, Place, settle};
 use super::kernel::{DotKernel, FewKernel, STEP};
-use super::prefetch;
 use crate::cpu::bf16::Bf16;
 use crate::cpu::blocks::Blocks;
 use crate::cpu::gemm::{Size, Store, Workers};
@@ -30,6 +29,7 @@ use crate::cpu::path::Path;
 use crate::cpu::scratch::Scratch;
 use crate::cpu::shared::SharedMut;
 use kernel::{SIDE, STEP_LEN};
+use outgoing::{Outgoing, Products};
 use pack::Role;
 
 /// Products of parts that a product takes.
@@ -158,42 +158,37 @@ impl Block<'_> {
             let to = &mut near[panel * panel_len + step * STEP_LEN..][..STEP_LEN];
             self.stays.pack(to, staying.start + panel, self.ks, step);
         }
-        let mut sums = Scratch::<f32>::new(SIDE * SIDE);
+        let passing = |j: usize| &self.passing[j * panel_len..][..panel_len];
+        let mut out = Outgoing::new(self.to);
         for j in passes_by.clone() {
-            let panel = &self.passing[j * panel_len..][..panel_len];
+            let panel = passing(j);
             // The next panel comes from far while this one is worked on.
-            let mut next = if j + 1 < passes_by.end { &self.passing[(j + 1) * panel_len..][..panel_len] } else { &[] };
-            let share = next.len().div_ceil(count).next_multiple_of(STEP);
+            let mut soon = if j + 1 < passes_by.end { passing(j + 1) } else { &[] };
+            let share = soon.len().div_ceil(count).next_multiple_of(2 * STEP);
             for (i, stays) in near.chunks_exact(panel_len).enumerate() {
-                let (now, rest) = next.split_at(share.min(next.len()));
-                prefetch(now);
-                next = rest;
+                let (now, rest) = soon.split_at(share.min(soon.len()));
+                soon = rest;
                 let (a, b) = self.stays.role.in_order(stays, panel);
-                let (row, column) = self.stays.role.in_order(staying.start + i, j);
-                let (m, n) = self.stays.role.in_order(self.stays.outer, self.passes.outer);
-                let (row, column) = (row * SIDE, column * SIDE);
-                let place = Place { row, column, rows: SIDE.min(m - row), columns: SIDE.min(n - column) };
-                if self.to.store == Store::Add {
-                    ask_for(self.to, place);
-                }
-                // SAFETY: `steps` steps of both (slices above), the sums of a tile; `begin` was called on this thread. This
-                // tile of the result belongs to this task alone; the path has the features.
-                unsafe {
-                    kernel::tile(self.steps, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr());
-                    finish(&sums, self.to, place);
-                }
+                let next = match i + 1 < count {
+                    true => (stays.as_ptr().wrapping_add(panel_len), panel.as_ptr()),
+                    false => (near.as_ptr(), panel.as_ptr().wrapping_add(panel_len)),
+                };
+                let next = self.stays.role.in_order(next.0, next.1);
+                let place = self.place(staying.start + i, j);
+                // SAFETY: `begin` was called on this thread, the path has the features; this tile of the result belongs to this
+                // task alone.
+                unsafe { out.multiply(&Products { a, b, next, soon: now, place }) };
             }
         }
+        // SAFETY: as above.
+        unsafe { out.end() };
     }
-}
 
-/// Asks for a tile of the result that will be added to.
-fn ask_for(to: &Finish<'_, f32>, place: Place) {
-    for row in place.row..place.row + place.rows {
-        let line: *const f32 = to.out.address(row * to.ldc + place.column);
-        for line in [line, line.wrapping_add(SIDE / 2), line.wrapping_add(place.columns - 1)] {
-            // SAFETY: a prefetch reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-        }
+    /// The tile of a panel that stays and one that passes by.
+    fn place(&self, stays: usize, passes: usize) -> Place {
+        let (row, column) = self.stays.role.in_order(stays, passes);
+        let (m, n) = self.stays.role.in_order(self.stays.outer, self.passes.outer);
+        let (row, column) = (row * SIDE, column * SIDE);
+        Place { row, column, rows: SIDE.min(m - row), columns: SIDE.min(n - column) }
     }
 }
