@@ -43,7 +43,8 @@ macro_rules! ask {
 /// parts first. `LINES` is 4, 8, 16 or 32.
 ///
 /// A tile register that was just read can only be loaded again when the product that read it has gone on: so what the next step
-/// needs is loaded as soon as its register is free, with other products between.
+/// needs is loaded as soon as its register is free, with other products between. Neither operand stays in the first-level cache, so both
+/// are loaded with the hint for the second.
 ///
 /// # Safety
 /// Tiles were configured on this thread, all of 16 rows of 64 bytes. `steps` ≥ 1; A holds `steps`·A_STEP numbers, B `steps`
@@ -74,10 +75,10 @@ pub unsafe fn tile<const LINES: usize>(
             "tilezero tmm2",
             "tilezero tmm3",
             "3:",
-            "tileloadd tmm6, [{b} + {wide}*1]",
-            "tileloadd tmm4, [{a} + {row}*1]",
-            "tileloadd tmm7, [{b} + {wide}*1 + 64]",
-            "tileloadd tmm5, [{a} + {row}*1 + 1024]",
+            "tileloaddt1 tmm6, [{b} + {wide}*1]",
+            "tileloaddt1 tmm4, [{a} + {row}*1]",
+            "tileloaddt1 tmm7, [{b} + {wide}*1 + 64]",
+            "tileloaddt1 tmm5, [{a} + {row}*1 + 1024]",
             "dec {n}",
             "jz 5f",
             "4:",
@@ -85,24 +86,24 @@ pub unsafe fn tile<const LINES: usize>(
             ask!("0"),
             "tdpbf16ps tmm1, tmm4, tmm7",
             ask!("1"),
-            "tileloadd tmm4, [{a} + {row}*1 + 2048]",
+            "tileloaddt1 tmm4, [{a} + {row}*1 + 2048]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             ask!("2"),
             "tdpbf16ps tmm3, tmm5, tmm7",
             ask!("3"),
-            "tileloadd tmm5, [{a} + {row}*1 + 3072]",
+            "tileloaddt1 tmm5, [{a} + {row}*1 + 3072]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             ask!("4"),
             "tdpbf16ps tmm2, tmm5, tmm6",
             ask!("5"),
-            "tileloadd tmm6, [{b} + {wide}*1 + 2048]",
+            "tileloaddt1 tmm6, [{b} + {wide}*1 + 2048]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             ask!("6"),
-            "tileloadd tmm4, [{a} + {row}*1 + 4096]",
+            "tileloaddt1 tmm4, [{a} + {row}*1 + 4096]",
             "tdpbf16ps tmm3, tmm5, tmm7",
             ask!("7"),
-            "tileloadd tmm7, [{b} + {wide}*1 + 2112]",
-            "tileloadd tmm5, [{a} + {row}*1 + 5120]",
+            "tileloaddt1 tmm7, [{b} + {wide}*1 + 2112]",
+            "tileloaddt1 tmm5, [{a} + {row}*1 + 5120]",
             "prefetcht1 [{sums}]",
             "prefetcht1 [{sums} + 64]",
             "prefetchw [{out}]",
@@ -117,10 +118,10 @@ pub unsafe fn tile<const LINES: usize>(
             "5:",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm4, [{a} + {row}*1 + 2048]",
+            "tileloaddt1 tmm4, [{a} + {row}*1 + 2048]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm5, [{a} + {row}*1 + 3072]",
+            "tileloaddt1 tmm5, [{a} + {row}*1 + 3072]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
