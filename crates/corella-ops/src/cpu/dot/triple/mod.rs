@@ -35,9 +35,9 @@ use pack::Role;
 /// Products of parts that a product takes.
 pub const PRODUCTS: usize = 6;
 /// k of a stretch, at most: both operands come from the second-level cache, and sums stay in registers.
-const LONG: usize = 1024;
-/// Most numbers of a block that stays, three parts each: 1.2 MiB.
-const STAYING: usize = 200 << 10;
+const LONG: usize = 768;
+/// Most numbers of a block that stays, three parts each: 840 KiB, so that the panels which pass by do not drive it out.
+const STAYING: usize = 140 << 10;
 
 impl Path {
     /// Whether the product in three parts runs.
