@@ -172,7 +172,8 @@ test("editing inside generated text keeps what was there as a branch, and text g
   await page.fill("#text", "Once upon a time");
   await generate(page, 16);
   const written = await text(page);
-  await page.fill("#text", written.slice(0, -3) + "XY");
+  const edited = written.slice(0, -3) + "XY";
+  await page.fill("#text", edited);
   await page.click("#tab-tree");
   const labels = (await page.locator("#panel-tree .go").allTextContents()).join("|");
   assert.ok(labels.includes("XY"), labels);
@@ -180,6 +181,11 @@ test("editing inside generated text keeps what was there as a branch, and text g
   await page.focus("#text");
   await page.evaluate(() => document.querySelector("#text").setSelectionRange(9, 9));
   await page.keyboard.press("Control+Shift+Enter");
+  // The status still tells of the text before this one: wait for text behind the cursor first.
+  await page.waitForFunction((edited) => {
+    const now = document.querySelector("#text").value;
+    return now !== edited && now.length > "Once upon".length;
+  }, edited);
   await done(page);
   const here = await text(page);
   assert.ok(here.startsWith("Once upon") && here !== written && here.length > 12, here);
