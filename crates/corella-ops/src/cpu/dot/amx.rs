@@ -78,6 +78,26 @@ fn load(config: &'static Config) {
     unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly)) };
 }
 
+/// Stores registers 0 to 3, four tiles of 32 × 32 sums in rows of 128 bytes.
+///
+/// # Safety
+/// Tiles were configured on this thread, all of 16 rows of 64 bytes; `to` has room for 32 × 32 sums.
+#[inline(always)]
+pub unsafe fn store_sums(to: *mut f32) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        asm!(
+            "tilestored [{c} + {wide}*1], tmm0",
+            "tilestored [{c} + {wide}*1 + 64], tmm1",
+            "tilestored [{c} + {wide}*1 + 2048], tmm2",
+            "tilestored [{c} + {wide}*1 + 2112], tmm3",
+            c = in(reg) to,
+            wide = in(reg) 128usize,
+            options(nostack),
+        );
+    }
+}
+
 /// Four tiles of sums, 32 × 32; two of A, whose numbers have `PARTS` parts; two of B.
 pub struct Amx<const PARTS: usize>;
 

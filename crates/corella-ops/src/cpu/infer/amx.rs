@@ -246,8 +246,8 @@ macro_rules! multiply {
 /// those of the block two before it are brought to memory, and those of the block before that are scaled, some rows after each
 /// instruction for tiles. `$lines` lines of the unit that comes later are asked for in each block.
 ///
-/// The text is one block of assembly, because tile registers do not live from one to the next. `$min` is "1" where
-/// there are minima, else "0".
+/// The text is one block of assembly, because the sums f stay in vector registers, which the compiler uses between blocks. `$min` is
+/// "1" where there are minima, else "0".
 macro_rules! halves {
     ($step:expr, $space:expr, $min:literal, $lines:expr) => {
         asm!(

@@ -3,6 +3,7 @@
 use std::arch::asm;
 
 use crate::cpu::bf16::Bf16;
+use crate::cpu::dot::amx::store_sums;
 use crate::cpu::dot::kernel::{NR, STEP};
 
 /// Rows of a tile.
@@ -147,15 +148,10 @@ impl Sums {
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "tilestored [{c} + {wide}*1], tmm0",
-                "tilestored [{c} + {wide}*1 + 64], tmm1",
-                "tilestored [{c} + {wide}*1 + 2048], tmm2",
-                "tilestored [{c} + {wide}*1 + 2112], tmm3",
-                c = in(reg) to,
-                wide = in(reg) 128usize,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                options(nostack),
+                options(nostack, nomem),
             );
+            store_sums(to);
         }
     }
 }

@@ -116,24 +116,3 @@ pub unsafe fn step(a: *const Bf16, b: *const Bf16, next_a: *const Bf16, next_b: 
         );
     }
 }
-
-/// Stores the sums.
-///
-/// # Safety
-/// As of [`step`]; `to` has room for TILE sums.
-#[inline(always)]
-pub unsafe fn end(to: *mut f32) {
-    // SAFETY: the caller's promises.
-    unsafe {
-        asm!(
-            "tilestored [{c} + {wide}*1], tmm0",
-            "tilestored [{c} + {wide}*1 + 64], tmm1",
-            "tilestored [{c} + {wide}*1 + 2048], tmm2",
-            "tilestored [{c} + {wide}*1 + 2112], tmm3",
-            c = in(reg) to,
-            wide = in(reg) 128usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            options(nostack),
-        );
-    }
-}

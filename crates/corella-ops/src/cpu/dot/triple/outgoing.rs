@@ -2,6 +2,7 @@
 
 use super::kernel::{self, SIDE, STEP_LEN, TILE};
 use crate::cpu::bf16::Bf16;
+use crate::cpu::dot::amx::store_sums;
 use crate::cpu::dot::finish::{Finish, PASSING, Place, Rows};
 use crate::cpu::dot::kernel::STEP;
 use crate::cpu::dot::prefetch;
@@ -68,7 +69,7 @@ impl<'a, 'b> Outgoing<'a, 'b> {
                 rows.ask(done.clone());
                 self.finish(done);
             }
-            kernel::end(self.sums[self.slot * TILE..][..TILE].as_mut_ptr());
+            store_sums(self.sums[self.slot * TILE..][..TILE].as_mut_ptr());
         }
         self.whole = Some(rows);
         self.slot = 1 - self.slot;
