@@ -8,6 +8,7 @@ mod completion;
 mod engine;
 mod error;
 mod event;
+mod free_pages;
 mod generate;
 mod lookup;
 mod metrics;

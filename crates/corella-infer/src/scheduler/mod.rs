@@ -312,12 +312,14 @@ impl Scheduler {
     /// Another sample of the prompt that the running continuation `index` has read: it shares the full pages and copies
     /// the last one, or waits where that cannot be had.
     fn place_sibling(&mut self, index: usize, mut seq: Sequence, copies: &mut Vec<(u32, u32)>) {
-        let Some(job) = self.jobs.get_mut(&seq.job) else { return };
+        let Some(job) = self.jobs.get(&seq.job) else { return };
         let prompt_len = job.request.prompt.len();
         let (full, rest) = (seq.published, prompt_len % self.pool.page_tokens());
+        let wanted = self.pages_wanted(&seq, &job.request);
         let others_wait = self.waiting.iter().any(|other| other.job != seq.job);
         let place = self.running.len() < self.max_running && !others_wait;
-        let last = if rest > 0 && place { self.pool.take() } else { None };
+        let last = if rest > 0 && place { self.pool.take(None, wanted.saturating_sub(full)) } else { None };
+        let Some(job) = self.jobs.get_mut(&seq.job) else { return };
         if !place || (rest > 0 && last.is_none()) {
             seq.release(&mut self.pool, &job.request);
             self.waiting.push(seq);

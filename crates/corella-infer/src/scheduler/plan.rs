@@ -13,7 +13,11 @@ use corella_model::{BatchPlan, SeqPlan};
 use super::Scheduler;
 use super::draw::on_device;
 use crate::pages::{Before, Found, alternatives};
+use crate::request::Request;
 use crate::sequence::Sequence;
+
+/// Pages of an arena for each that a growing text is given room for ahead.
+const GROWTH: usize = 64;
 
 /// A page by what stands before it and what it holds.
 type PageTokens = (Before, Box<[u32]>);
@@ -147,7 +151,7 @@ impl Scheduler {
         let mut drafts = seq.lookup.propose(&seq.tokens, room);
         // Pages are taken for proposals only where nobody has to give them up.
         while seq.pages.len() * self.pool.page_tokens() < start + 1 + drafts.len() {
-            match self.pool.take() {
+            match self.pool.take(seq.pages.last().copied(), 1) {
                 Some(page) => seq.pages.push(page),
                 None => drafts.truncate(seq.pages.len() * self.pool.page_tokens() - start - 1),
             }
@@ -159,7 +163,9 @@ impl Scheduler {
     fn make_room(&mut self, index: usize, end: usize) -> usize {
         let page_tokens = self.pool.page_tokens();
         while self.running[index].pages.len() * page_tokens < end {
-            if let Some(page) = self.pool.take() {
+            let seq = &self.running[index];
+            let wanted = self.pages_wanted(seq, &self.jobs[&seq.job].request);
+            if let Some(page) = self.pool.take(seq.pages.last().copied(), wanted) {
                 self.running[index].pages.push(page);
             } else if self.running.len() > index + 1 {
                 self.preempt_youngest();
@@ -168,6 +174,13 @@ impl Scheduler {
             }
         }
         self.running[index].pages.len() * page_tokens
+    }
+
+    /// Pages that a continuation will still take, of those for its output a few.
+    pub(super) fn pages_wanted(&self, seq: &Sequence, request: &Request) -> usize {
+        let growth = self.pool.len() / GROWTH * self.pool.page_tokens();
+        let output = request.max_tokens.saturating_sub(seq.drawn).min(growth);
+        self.limits.pages_for(seq.target(request) + output).saturating_sub(seq.pages.len())
     }
 
     /// The youngest continuation gives its pages up and waits.
