@@ -234,6 +234,22 @@ fn forbidden_tokens_and_biases_act_before_the_filters() {
 }
 
 #[test]
+fn at_temperature_zero_the_likeliest_token_is_certain() {
+    let sampling = Sampling::new(SampleParams { temperature: 0.0, ..Default::default() }, 5).expect("valid");
+    let mut sampler = Sampler::default();
+    // What the draw before left in the sampler's memory does not show.
+    sampler.distribution(&[0.0; 5], &Sampling::plain()).draw(0, 0, 0);
+    let mut found = sampler.distribution(&[1.0, f32::NAN, 3.0, f32::NEG_INFINITY, 3.0], &sampling);
+    assert_eq!(found.pick(u64::MAX), 2);
+    assert_eq!(
+        (0..5).map(|id| found.log_prob(id)).collect::<Vec<_>>(),
+        [1, 1, 0, 1, 1].map(|out| if out == 1 { f32::NEG_INFINITY } else { 0.0 })
+    );
+    assert_eq!(found.entropy(), 0.0);
+    assert_eq!((found.top(3), found.top(0)), (vec![(2, 0.0)], vec![]));
+}
+
+#[test]
 fn parameters_out_of_their_ranges_are_refused() {
     let ok = SampleParams::default();
     for (params, says) in [

@@ -268,7 +268,8 @@ pub struct StepOut<'a> {
 /// The host's side of a step.
 #[derive(Debug)]
 pub(crate) struct Results {
-    logits: Vec<f32>,
+    /// Logits brought from the device (max_logit_rows, V); none where they are read in their place.
+    logits: Option<Vec<f32>>,
     drawn: Vec<u32>,
     /// Whether the backend draws.
     pub draws: bool,
@@ -278,24 +279,34 @@ impl Results {
     /// For the steps of a model with these logits (max_logit_rows, V) on the device.
     pub fn new<B: OpsInfer>(ops: &B, logits: &mut B::Buf, limits: &StepLimits) -> Results {
         let draws = ops.draw(logits, limits.vocab_size, &[]).is_some();
-        Results { logits: vec![0.0; limits.max_logit_rows * limits.vocab_size], drawn: Vec::new(), draws }
+        let in_place = !draws && ops.view(logits, 0).is_some();
+        let brought = || vec![0.0; limits.max_logit_rows * limits.vocab_size];
+        Results { logits: (!in_place).then(brought), drawn: Vec::new(), draws }
     }
 
     /// Draws, and brings what is wanted from the device, once the head's logits are there.
-    pub fn take<B: OpsInfer>(
-        &mut self,
+    pub fn take<'a, B: OpsInfer>(
+        &'a mut self,
         ops: &B,
-        logits: &mut B::Buf,
+        logits: &'a mut B::Buf,
         plan: &BatchPlan,
         v: usize,
-    ) -> Result<StepOut<'_>, PlanError> {
+    ) -> Result<StepOut<'a>, PlanError> {
         let (decode, listed) = (plan.is_decode(), plan.logit_rows.len());
+        let Some(host) = &mut self.logits else {
+            if !plan.draws.is_empty() {
+                return Err(PlanError::Contradiction("a draw on a device that does not draw"));
+            }
+            // Without draws the head's rows are the wanted ones, in their order.
+            let logits = ops.view(logits, listed * v).unwrap_or_default();
+            return Ok(StepOut { logits, drawn: &[] });
+        };
         // In a decoding step the head's rows are those of the tokens; else the wanted ones come first.
         let brought = if decode { plan.logit_rows.last().map_or(0, |row| row + 1) } else { listed };
-        ops.read(logits, &mut self.logits[..brought * v]);
+        ops.read(logits, &mut host[..brought * v]);
         if decode {
             for (i, row) in plan.logit_rows.iter().enumerate() {
-                self.logits.copy_within(row * v..(row + 1) * v, i * v);
+                host.copy_within(row * v..(row + 1) * v, i * v);
             }
         }
         let draws = plan.draws.iter().enumerate();
@@ -305,7 +316,7 @@ impl Results {
             let drawn = ops.draw(logits, v, &draws);
             self.drawn = drawn.ok_or(PlanError::Contradiction("a draw on a device that does not draw"))?;
         }
-        Ok(StepOut { logits: &self.logits[..listed * v], drawn: &self.drawn })
+        Ok(StepOut { logits: &host[..listed * v], drawn: &self.drawn })
     }
 }
 

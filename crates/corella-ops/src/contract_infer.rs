@@ -280,6 +280,12 @@ pub trait OpsInfer: OpsTrain {
         None
     }
 
+    /// The first `len` elements of `buf` where they lie; none if they are not in f32 in the host's memory.
+    #[track_caller]
+    fn view<'a>(&self, _buf: &'a Self::Buf, _len: usize) -> Option<&'a [f32]> {
+        None
+    }
+
     // ---- paged attention ----------------------------------------------------------------------------------------
     /// The kinds of cache that [`OpsInfer::kv_pages`] has.
     fn kv_kinds() -> &'static [KvKind] {

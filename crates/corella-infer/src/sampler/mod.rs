@@ -19,7 +19,7 @@ mod select;
 pub use history::History;
 pub use params::{SampleParams, Sampling};
 
-use corella_ops::cpu::draw::{ONE, max_logit, weight, weights};
+use corella_ops::cpu::draw::{ONE, likeliest, weight, weights};
 
 use select::{FEW, binned_cut, likelier, top_n};
 
@@ -42,8 +42,10 @@ pub struct Sampler {
 #[derive(Debug)]
 pub struct Distribution<'a> {
     logits: &'a [f32],
-    /// Weight of each token; 0 where a filter took it out.
+    /// Weight of each token; 0 where a filter took it out. Empty where there is only one.
     weights: &'a [u64],
+    /// The only token that may be drawn.
+    only: Option<u32>,
     order: &'a mut Vec<(f32, u32)>,
     total: u64,
     max: f32,
@@ -67,24 +69,29 @@ impl Sampler {
     /// The distribution of `logits` (V, already adjusted) after temperature and filters.
     pub fn distribution<'a>(&'a mut self, logits: &'a [f32], sampling: &Sampling) -> Distribution<'a> {
         let p = sampling.params();
-        let max = max_logit(logits);
-        let greedy = p.temperature == 0.0;
-        let temperature = if greedy { 1.0 } else { p.temperature };
+        let (max, first) = likeliest(logits);
+        if p.temperature == 0.0 {
+            let (only, order) = (Some(first as u32), &mut self.order);
+            return Distribution {
+                logits,
+                weights: &[],
+                only,
+                order,
+                total: ONE,
+                max,
+                temperature: 1.0,
+                filtered: true,
+            };
+        }
+        let temperature = p.temperature;
         let mut row = Row { logits, max, temperature, total: 0, listed: true };
-        if greedy {
-            let likeliest = logits.iter().position(|l| *l == max).unwrap_or(0);
-            self.list(row, |order| order.push((max, likeliest as u32)));
-            if let Some(weight) = self.weights.get_mut(likeliest) {
-                *weight = ONE;
-            }
-            row.total = ONE;
-        } else if let Some(k) = p.top_k.filter(|k| *k < logits.len()) {
+        if let Some(k) = p.top_k.filter(|k| *k < logits.len()) {
             row.total = self.list(row, |order| top_n(logits, k, |_| true, order));
         } else {
             row.total = weights(&mut self.weights, logits, max, temperature);
             row.listed = false;
         }
-        if !greedy && row.total > 0 {
+        if row.total > 0 {
             if let Some(p) = p.top_p.filter(|p| *p < 1.0) {
                 row = self.top_p(row, f64::from(p));
             }
@@ -95,9 +102,10 @@ impl Sampler {
                 row = self.typical(row, f64::from(p));
             }
         }
-        let filtered = greedy || p.top_k.is_some() || p.top_p.is_some() || p.min_p.is_some() || p.typical_p.is_some();
+        let filtered = p.top_k.is_some() || p.top_p.is_some() || p.min_p.is_some() || p.typical_p.is_some();
         let Row { total, .. } = row;
-        Distribution { logits, weights: &self.weights, order: &mut self.order, total, max, temperature, filtered }
+        let (weights, order) = (&self.weights, &mut self.order);
+        Distribution { logits, weights, only: None, order, total, max, temperature, filtered }
     }
 
     /// Weights of the tokens that `find` lists, and 0 for all others. Returns the total.
@@ -230,6 +238,9 @@ impl Distribution<'_> {
 
     /// The token that 64 random bits pick.
     pub fn pick(&self, bits: u64) -> u32 {
+        if let Some(only) = self.only {
+            return only;
+        }
         let mut place = random::scale(bits, self.total.max(1));
         for (block, weights) in self.weights.chunks(BLOCK).enumerate() {
             let sum: u64 = weights.iter().sum();
@@ -249,7 +260,11 @@ impl Distribution<'_> {
 
     /// ln of a token's probability; −∞ for one that a filter took out.
     pub fn log_prob(&self, id: u32) -> f32 {
-        if self.filtered && self.weights[id as usize] == 0 {
+        let out = match self.only {
+            Some(only) => id != only,
+            None => self.filtered && self.weights[id as usize] == 0,
+        };
+        if out {
             return f32::NEG_INFINITY;
         }
         let scaled = (f64::from(self.logits[id as usize]) - f64::from(self.max)) / f64::from(self.temperature);
@@ -269,6 +284,9 @@ impl Distribution<'_> {
 
     /// The `n` likeliest tokens with the logs of their probabilities, in order.
     pub fn top(&mut self, n: usize) -> Vec<(u32, f32)> {
+        if let Some(only) = self.only {
+            return [(only, self.log_prob(only))].into_iter().take(n).collect();
+        }
         let (weights, filtered) = (self.weights, self.filtered);
         top_n(self.logits, n, |id| !filtered || weights[id] > 0, self.order);
         self.order.iter().map(|(_, id)| (*id, self.log_prob(*id))).collect()

@@ -51,28 +51,50 @@ fn scaled_weight(logit: f32, max: f64, inverse: f64) -> u64 {
     scaled.to_bits().wrapping_sub(INTO_MANTISSA.to_bits())
 }
 
-/// The largest logit; −∞ if there is none.
-pub fn max_logit(logits: &[f32]) -> f32 {
-    // Eight running maxima: one would wait for itself.
-    let mut lanes = [f32::NEG_INFINITY; 8];
-    let chunks = logits.chunks_exact(8);
-    for (lane, logit) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane = lane.max(*logit);
-    }
-    for chunk in chunks {
-        for (lane, logit) in lanes.iter_mut().zip(chunk) {
-            *lane = if *logit > *lane { *logit } else { *lane };
+/// Logits of which the largest is found before any of them is looked at alone.
+const PIECE: usize = 1024;
+
+/// The largest logit, −∞ if there is none, and the first token that has it.
+pub fn likeliest(logits: &[f32]) -> (f32, usize) {
+    let path = path();
+    let (mut max, mut start) = (f32::NEG_INFINITY, 0);
+    for (i, piece) in logits.chunks(PIECE).enumerate() {
+        let largest = max_logit(path, piece);
+        if largest > max {
+            (max, start) = (largest, i * PIECE);
         }
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    let id = logits[start.min(logits.len())..].iter().position(|logit| *logit == max);
+    (max, id.map_or(0, |id| start + id))
+}
+
+vectorized! {
+    fn max_logit(logits: &[f32]) -> f32 {
+        // Running maxima side by side: one would wait for itself.
+        let mut lanes = [f32::NEG_INFINITY; 32];
+        let chunks = logits.chunks_exact(32);
+        for (lane, logit) in lanes.iter_mut().zip(chunks.remainder()) {
+            *lane = lane.max(*logit);
+        }
+        for chunk in chunks {
+            for (lane, logit) in lanes.iter_mut().zip(chunk) {
+                *lane = if *logit > *lane { *logit } else { *lane };
+            }
+        }
+        lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+/// The fastest path of this processor: they all give the same.
+fn path() -> Path {
+    static PATH: OnceLock<Path> = OnceLock::new();
+    *PATH.get_or_init(|| Path::detect().unwrap_or(Path::Portable))
 }
 
 /// Fills `weights` (V) for `logits` (V), and returns their sum. −∞ has weight 0.
 pub fn weights(weights: &mut Vec<u64>, logits: &[f32], max: f32, temperature: f32) -> u64 {
-    static PATH: OnceLock<Path> = OnceLock::new();
-    let path = *PATH.get_or_init(|| Path::detect().unwrap_or(Path::Portable));
     weights.resize(logits.len(), 0);
-    fill(path, weights, logits, f64::from(max), 1.0 / f64::from(temperature))
+    fill(path(), weights, logits, f64::from(max), 1.0 / f64::from(temperature))
 }
 
 vectorized! {
@@ -105,7 +127,7 @@ mod tests {
     fn weights_are_fractions_of_the_likeliest() {
         let logits = [0.0, -1.0, f32::NEG_INFINITY, -80.0];
         let mut found = Vec::new();
-        let total = weights(&mut found, &logits, max_logit(&logits), 1.0);
+        let total = weights(&mut found, &logits, likeliest(&logits).0, 1.0);
         assert_eq!(found[0], ONE);
         assert!((found[1] as f64 / ONE as f64 - (-1.0f64).exp()).abs() < 1e-12);
         assert_eq!(&found[2..], [0, 0]);
@@ -113,6 +135,25 @@ mod tests {
         // A temperature next to 0 leaves the likeliest alone, and one without end makes all alike.
         assert_eq!(weights(&mut found, &logits[..2], 0.0, f32::MIN_POSITIVE), ONE);
         assert_eq!(weights(&mut found, &logits[..2], 0.0, f32::MAX), 2 * ONE);
+    }
+
+    #[test]
+    fn the_likeliest_token_is_the_first_of_the_largest() {
+        let mut logits: Vec<f32> = (0..5003).map(|i| ((i * 7919) % 4999) as f32 / -31.0).collect();
+        let plainly = |logits: &[f32]| {
+            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            (max, logits.iter().position(|logit| *logit == max).unwrap_or(0))
+        };
+        for (place, value) in [(4700, 0.0), (4999, 1.0), (5002, 2.0), (5001, 2.0), (1023, 2.0), (7, f32::NAN), (0, 3.0)]
+        {
+            logits[place] = value;
+            assert_eq!(likeliest(&logits), plainly(&logits), "{place}");
+        }
+        assert_eq!(likeliest(&[]), (f32::NEG_INFINITY, 0));
+        assert_eq!(likeliest(&[f32::NAN, f32::NEG_INFINITY]), (f32::NEG_INFINITY, 1));
+        for path in Path::available() {
+            assert_eq!(max_logit(path, &logits[4000..]), 2.0, "{path:?}");
+        }
     }
 
     #[test]

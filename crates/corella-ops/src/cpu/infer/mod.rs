@@ -61,6 +61,14 @@ impl OpsInfer for Cpu {
         attention::cached(&self.pool, self.path, out.f32_mut(), kv, qkv.f32(), pos0, n, nh, hs);
     }
 
+    fn view<'a>(&self, buf: &'a Buf, len: usize) -> Option<&'a [f32]> {
+        shapes::elements("view", &[buf], len);
+        match buf {
+            Buf::F32(array) => Some(&array[..len]),
+            Buf::Bf16(_) => None,
+        }
+    }
+
     fn weight(&self, format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Weight, OpsError> {
         Weight::new(format, rows, cols, what)
     }
