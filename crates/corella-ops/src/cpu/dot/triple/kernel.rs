@@ -9,8 +9,8 @@ use crate::cpu::dot::kernel::{NR, STEP};
 pub const SIDE: usize = NR;
 /// Sums of a tile.
 pub const TILE: usize = SIDE * SIDE;
-/// Numbers in bfloat16 of a step of a panel: upper, middle and lower parts, in this order. A: (SIDE, STEP) each; B:
-/// (STEP/2, SIDE, 2) each.
+/// Numbers in bfloat16 of a step of a panel: upper, middle and lower parts, in this order. A: (SIDE, STEP/2, 2) each; B:
+/// (STEP/2, SIDE, 2) each. The two of a pair are k and k + STEP/2.
 pub const STEP_LEN: usize = 3 * SIDE * STEP;
 
 /// A product; behind it four of the 96 lines of each operand's next step are asked for.

@@ -1,11 +1,14 @@
 //! Packing of f32 operands as three parts in bfloat16.
+//!
+//! A pair of a step is k and k + 16: so two vectors of 16 numbers become 16 pairs without being shuffled, in lines of A as in those
+//! of B.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_castsi512_ps, _mm512_castsi512_si256,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_extracti64x4_epi64, _mm512_loadu_ps,
-    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_or_si512, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_loadu_ps, _mm512_range_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_srli_epi32,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
 };
+use std::array::from_fn;
 use std::ops::Range;
 
 use super::kernel::{SIDE, STEP_LEN};
@@ -14,12 +17,14 @@ use crate::cpu::dot::kernel::STEP;
 use crate::cpu::dot::pack::{Square, transpose};
 use crate::cpu::pack::Operand;
 
-/// Numbers of a vector.
+/// Numbers of a vector, and how far the two numbers of a pair are apart.
 const LANES: usize = 16;
 /// Numbers of a row that are asked for ahead.
 const AHEAD: usize = 2 * STEP;
 /// Numbers of one part of a step.
 const PART: usize = SIDE * STEP;
+/// The bits of a number that one in bfloat16 has.
+const UPPER: i32 = 0xffff_0000_u32 as i32;
 
 /// What an operand is in a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,87 +46,68 @@ impl Role {
 }
 
 /// Packs up to SIDE outer indices by up to STEP of k; zeros beyond.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512dq")]
 pub fn block(role: Role, to: &mut [Bf16], from: Operand<'_, f32>, outer: Range<usize>, ks: Range<usize>) {
-    let to: &mut [Bf16; STEP_LEN] = (&mut to[..STEP_LEN]).try_into().expect("a step");
-    for half in 0..2 {
-        let (first, k) = (outer.start + half * LANES, ks.start);
-        let (lower, upper) = (k..ks.end.min(k + LANES), k + LANES..ks.end.max(k + LANES));
-        let outer = first..outer.end.max(first).min(first + LANES);
-        // SAFETY: the function's features; a line of each part of the step, inside `to`.
-        unsafe {
-            match role {
-                Role::Left => {
-                    let (low, high) = (by_outer(from, &outer, &lower), by_outer(from, &outer, &upper));
-                    for i in 0..LANES {
-                        store(to, (half * LANES + i) * STEP, row_parts(low[i], high[i]));
-                    }
-                }
-                Role::Right => {
-                    for (i, ks) in [lower, upper].iter().enumerate() {
-                        let rows = by_k(from, &outer, ks);
-                        for pair in 0..LANES / 2 {
-                            let at = ((i * LANES / 2 + pair) * SIDE + half * LANES) * 2;
-                            store(to, at, pair_parts(rows[2 * pair], rows[2 * pair + 1]));
-                        }
-                    }
-                }
-            }
-        }
+    if outer.len() == SIDE && ks.len() == STEP {
+        return whole(role, to, from, outer.start, ks.start);
     }
+    let (rows, columns) = if from.by_columns() { (ks, outer) } else { (outer, ks) };
+    let mut square = [[0.0; STEP]; SIDE];
+    for (row, to) in rows.zip(&mut square) {
+        to[..columns.len()].copy_from_slice(&from.row(row)[columns.clone()]);
+    }
+    let numbers = square.as_flattened();
+    let inside = if from.by_columns() { Operand::columns(numbers, SIDE) } else { Operand::rows(numbers, STEP) };
+    whole(role, to, inside, 0, 0);
 }
 
-/// Up to 16 outer indices by up to 16 k: vector i holds outer index i.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn by_outer(from: Operand<'_, f32>, outer: &Range<usize>, ks: &Range<usize>) -> [__m512; LANES] {
-    // SAFETY: the caller's promise.
-    unsafe { if from.by_columns() { turned(lines(from, ks, outer)) } else { lines(from, outer, ks) } }
-}
-
-/// The same where vector i holds k index i.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn by_k(from: Operand<'_, f32>, outer: &Range<usize>, ks: &Range<usize>) -> [__m512; LANES] {
-    // SAFETY: the caller's promise.
-    unsafe { if from.by_columns() { lines(from, ks, outer) } else { turned(lines(from, outer, ks)) } }
-}
-
-/// Up to 16 rows by up to 16 columns of the matrix in memory, zeros beyond. Asks for what is packed next: rows lie far apart,
-/// where no hardware looks ahead.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn lines(from: Operand<'_, f32>, rows: &Range<usize>, columns: &Range<usize>) -> [__m512; LANES] {
-    let mask = ((1u32 << columns.len()) - 1) as u16;
-    let ahead = if from.by_columns() { STEP * from.width() } else { AHEAD };
-    // SAFETY: the mask covers the slice; a prefetch may point anywhere.
-    unsafe {
-        let mut square = [_mm512_setzero_ps(); LANES];
-        if columns.is_empty() {
-            return square;
+/// Packs SIDE outer indices from `outer` on by STEP of k from `k` on. Asks for what is packed next: rows of the matrix in memory lie
+/// far apart, where no hardware looks ahead.
+#[target_feature(enable = "avx512f,avx512dq")]
+fn whole(role: Role, to: &mut [Bf16], from: Operand<'_, f32>, outer: usize, k: usize) {
+    const { assert!(SIDE == STEP && STEP == 2 * LANES) };
+    let to: &mut [Bf16; STEP_LEN] = (&mut to[..STEP_LEN]).try_into().expect("a step");
+    let (width, by_columns) = (from.width(), from.by_columns());
+    let (row, column, ahead) = if by_columns { (k, outer, STEP * width) } else { (outer, k, AHEAD) };
+    let numbers = &from.row(row)[column..][..(STEP - 1) * width + STEP];
+    let line = |row: usize, column: usize| {
+        let line = numbers[row * width + column..][..LANES].as_ptr();
+        // SAFETY: a vector inside the slice; a prefetch may point anywhere; the function's features.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(ahead).cast());
+            _mm512_loadu_ps(line)
         }
-        if rows.len() == LANES && columns.len() == LANES {
-            let (first, width) = (&from.row(rows.start)[columns.start..], from.width());
-            assert!(first.len() >= (LANES - 1) * width + LANES);
-            for (i, numbers) in square.iter_mut().enumerate() {
-                let row = first.as_ptr().add(i * width);
-                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead).cast());
-                *numbers = _mm512_loadu_ps(row);
+    };
+    for half in [0, LANES] {
+        // SAFETY: the function's features.
+        unsafe {
+            match (role, by_columns) {
+                (Role::Left, false) => {
+                    for i in half..half + LANES {
+                        store(to, i * STEP, parts(line(i, 0), line(i, LANES)));
+                    }
+                }
+                (Role::Right, true) => {
+                    for i in 0..LANES {
+                        store(to, (i * SIDE + half) * 2, parts(line(i, half), line(i + LANES, half)));
+                    }
+                }
+                (Role::Left, true) => {
+                    let near = turned(from_fn(|i| line(i, half)));
+                    let far = turned(from_fn(|i| line(i + LANES, half)));
+                    for i in 0..LANES {
+                        store(to, (half + i) * STEP, parts(near[i], far[i]));
+                    }
+                }
+                (Role::Right, false) => {
+                    let near = turned(from_fn(|i| line(half + i, 0)));
+                    let far = turned(from_fn(|i| line(half + i, LANES)));
+                    for i in 0..LANES {
+                        store(to, (i * SIDE + half) * 2, parts(near[i], far[i]));
+                    }
+                }
             }
-            return square;
         }
-        for (i, numbers) in square.iter_mut().enumerate().take(rows.len()) {
-            let row = &from.row(rows.start + i)[columns.clone()];
-            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
-            *numbers = _mm512_maskz_loadu_ps(mask, row.as_ptr());
-        }
-        square
     }
 }
 
@@ -135,87 +121,41 @@ unsafe fn turned(square: [__m512; LANES]) -> [__m512; LANES] {
     unsafe { std::mem::transmute(transpose(std::mem::transmute::<[__m512; LANES], Square>(square))) }
 }
 
-/// x within what rounds to a finite number: what is cut off stays for the other parts, and an infinity for the last one, NaN.
+/// The upper, middle and lower part of 16 numbers, each in the upper half of 32 bits; the lower half of the lower part holds
+/// something else where a part is too small for bfloat16.
 ///
 /// # Safety
-/// AVX-512 F.
+/// AVX-512 F and DQ.
 #[inline(always)]
-unsafe fn clamped(x: __m512) -> __m512 {
-    const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
-    // SAFETY: the caller's promise. Of two operands, one of them NaN, the second is taken.
-    unsafe { _mm512_max_ps(_mm512_set1_ps(-LARGEST), _mm512_min_ps(_mm512_set1_ps(LARGEST), x)) }
-}
-
-/// 16 numbers in BF16 as f32.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn wide(numbers: __m256i) -> __m512 {
+unsafe fn split(x: __m512) -> [__m512i; 3] {
+    /// The largest that rounds to a finite number: what is cut off stays for the other parts, and an infinity for the last one, NaN.
+    const LARGEST: f32 = f32::from_bits(0x7f7f_7fff);
+    /// The smaller in magnitude, with the sign of the first; of two, one of them NaN, the other.
+    const NEARER: i32 = 0b0010;
     // SAFETY: the caller's promise.
-    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(numbers))) }
-}
-
-/// 32 numbers of a row, rounded, and what is left of them.
-///
-/// # Safety
-/// AVX-512 F and BF16.
-#[inline(always)]
-unsafe fn row_part(low: __m512, high: __m512, clamp: bool) -> (__m512i, __m512, __m512) {
-    // SAFETY: the caller's promise; a register of BF16 is one of bits.
     unsafe {
-        let (a, b) = if clamp { (clamped(low), clamped(high)) } else { (low, high) };
-        let part: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(b, a));
-        let (a, b) = (wide(_mm512_castsi512_si256(part)), wide(_mm512_extracti64x4_epi64::<1>(part)));
-        (part, _mm512_sub_ps(low, a), _mm512_sub_ps(high, b))
+        let (half, mask) = (_mm512_set1_epi32(0x8000), _mm512_set1_epi32(UPPER));
+        let rounded = |x| _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), half), mask);
+        let upper = rounded(_mm512_range_ps::<NEARER>(x, _mm512_set1_ps(LARGEST)));
+        let rest = _mm512_sub_ps(x, _mm512_castsi512_ps(upper));
+        let middle = rounded(rest);
+        let lower = _mm512_sub_ps(rest, _mm512_castsi512_ps(middle));
+        [upper, middle, _mm512_castps_si512(lower)]
     }
 }
 
-/// 32 numbers of a row as three parts, 32 numbers each.
+/// 16 numbers and those that they make pairs with as three parts, 16 pairs each.
 ///
 /// # Safety
-/// AVX-512 F and BF16.
+/// AVX-512 F and DQ.
 #[inline(always)]
-unsafe fn row_parts(low: __m512, high: __m512) -> [__m512i; 3] {
+unsafe fn parts(near: __m512, far: __m512) -> [__m512i; 3] {
+    /// a | b & c.
+    const JOINED: i32 = 0xf8;
     // SAFETY: the caller's promise.
     unsafe {
-        let (upper, low, high) = row_part(low, high, true);
-        let (middle, low, high) = row_part(low, high, false);
-        let (lower, _, _) = row_part(low, high, false);
-        [upper, middle, lower]
-    }
-}
-
-/// 16 numbers of one k and of the next, rounded, as pairs, and what is left of them.
-///
-/// # Safety
-/// AVX-512 F and BF16.
-#[inline(always)]
-unsafe fn pair_part(even: __m512, odd: __m512, clamp: bool) -> (__m512i, __m512, __m512) {
-    // SAFETY: the caller's promise; a register of BF16 is one of bits.
-    unsafe {
-        let (a, b) = if clamp { (clamped(even), clamped(odd)) } else { (even, odd) };
-        let a = _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(a)));
-        let b = _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(b)));
-        let (a_wide, b) = (_mm512_slli_epi32::<16>(a), _mm512_slli_epi32::<16>(b));
-        let (rest_a, rest_b) =
-            (_mm512_sub_ps(even, _mm512_castsi512_ps(a_wide)), _mm512_sub_ps(odd, _mm512_castsi512_ps(b)));
-        (_mm512_or_si512(a, b), rest_a, rest_b)
-    }
-}
-
-/// 16 numbers of one k and of the next as three parts, 16 pairs each.
-///
-/// # Safety
-/// AVX-512 F and BF16.
-#[inline(always)]
-unsafe fn pair_parts(even: __m512, odd: __m512) -> [__m512i; 3] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (upper, even, odd) = pair_part(even, odd, true);
-        let (middle, even, odd) = pair_part(even, odd, false);
-        let (lower, _, _) = pair_part(even, odd, false);
-        [upper, middle, lower]
+        let (near, far, mask) = (split(near), split(far), _mm512_set1_epi32(UPPER));
+        from_fn(|part| _mm512_ternarylogic_epi32::<JOINED>(_mm512_srli_epi32::<16>(near[part]), far[part], mask))
     }
 }
 
