@@ -7,6 +7,8 @@
 #   SHOTS=out/shots    write screenshots of every view at three widths in both themes
 #   PAINT_LIMIT=200    fail if the first paint takes more milliseconds (for a quiet machine)
 #   ONLY=PATTERN       only the browser tests whose names match
+#   STRESS=KIND        make every page slow, to find what only waits by luck: frames (each up to 0.7 s late), fetch (each answer
+#                      up to 1.5 s), database (3 s to open), processor (an eighth of its speed)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 skip() { echo "playground tests skipped: $*"; exit 0; }
@@ -42,7 +44,7 @@ if [ -z "${RUN:-}" ]; then
 fi
 # The address of a server, which its first line of output names.
 address() {
-  until grep -q address "$1"; do
+  until grep -qs address "$1"; do
     kill -0 "$2" 2> /dev/null || { echo "a server has ended before it listened" >&2; exit 1; }
     sleep 0.1
   done
@@ -64,5 +66,5 @@ fi
 nice -n 19 $corella train $small --steps 100000 --sample-every 20 --val-every 50 --threads 1 --out "$work/live" --serve=127.0.0.1:0 --json > "$work/lives" &
 live=$(address "$work/lives" $!)
 [ -z "${SHOTS:-}" ] || mkdir -p "$SHOTS"
-CORELLA_URL=$served CORELLA_LIVE_URL=$live CORELLA_LLAMA_URL=$llama CHROMIUM=$browser PLAYWRIGHT="$packages/node_modules" SHOTS=${SHOTS:-} \
+CORELLA_URL=$served CORELLA_LIVE_URL=$live CORELLA_LLAMA_URL=$llama CHROMIUM=$browser PLAYWRIGHT="$packages/node_modules" SHOTS=${SHOTS:-} STRESS=${STRESS:-} \
   timeout 1500 node --test --test-name-pattern="${ONLY:-.}" crates/corella-server/web-tests/page.test.mjs

@@ -24,6 +24,7 @@ const diff = await module("diff.js");
 const overlap = await module("overlap.js");
 const { history } = await module("history.js");
 const { events } = await module("api.js");
+const { pages } = await module("pages.js");
 const { niceTicks } = await module("chart.js");
 
 const token = (text, logprob = -1) => ({ id: 1, text, logprob, entropy: null, top: [{ id: 1, text, logprob }, { id: 2, text: "X", logprob: -2 }] });
@@ -233,4 +234,58 @@ test("ticks are round and enclose the range", () => {
     const ticks = niceTicks(low, high);
     assert.ok(ticks[0] <= low && ticks[ticks.length - 1] >= high && ticks.length <= 8, `${low} ${high}: ${ticks}`);
   }
+});
+
+/** A place over a map, as storage.js has it over a database that opens when `open()` is called. */
+function storedIn(database, waiting = new Map()) {
+  let open;
+  const opened = new Promise((done) => (open = done));
+  const kept = {
+    waiting: (key) => waiting.get(key) ?? null,
+    load: async (key) => (waiting.has(key) ? waiting.get(key) : (await opened, database.get(key) ?? null)),
+    save: (key, value) => waiting.set(key, value),
+    remove: (key) => waiting.set(key, null),
+    release: () => waiting.forEach((value, key) => (value === null ? database.delete(key) : database.set(key, value))),
+  };
+  return { kept, open, waiting };
+}
+
+test("pages that were begun before the database opened join those it holds, over any number of reloads", async () => {
+  const database = new Map([["list", { list: [{ key: "page", name: "Old", tags: [], begins: "Once" }], open: "page" }], ["page", "Once upon"]]);
+  let waiting = new Map();
+  for (const [i, text] of ["A", "B", "C"].entries()) {
+    const shelf = pages(storedIn(database, waiting).kept);
+    assert.equal(shelf.left, i === 0 ? null : waiting.get(shelf.open.key), "what was begun is there at once");
+    shelf.load();
+    if (i > 0) shelf.add();
+    shelf.save(text, text);
+    shelf.describe({ tags: [text] });
+  }
+  assert.deepEqual([...database.keys()], ["list", "page"], "nothing is written over what has not been read");
+  const place = storedIn(database, waiting);
+  const shelf = pages(place.kept);
+  assert.equal(shelf.left, "C");
+  const loading = shelf.load();
+  place.open();
+  assert.equal(await loading, null, "what was begun stays open");
+  assert.deepEqual(shelf.list.map((page) => [page.name, page.begins, page.tags.join()]), [["Old", "Once", ""], ["", "A", "A"], ["", "B", "B"], ["", "C", "C"]]);
+  assert.deepEqual(shelf.list.map((page) => database.get(page.key)), ["Once upon", "A", "B", "C"]);
+  assert.equal(database.get("list").open, shelf.open.key);
+  assert.ok(!database.has("early"));
+});
+
+test("a reader who has begun nothing gets the page that was open, and an unused page makes room for one that was begun", async () => {
+  const list = [{ key: "page", name: "", tags: [], begins: "Once" }, { key: "page 2", name: "", tags: [], begins: "" }];
+  const first = storedIn(new Map([["list", { list, open: "page" }], ["page", "Once upon"]]));
+  first.open();
+  const shelf = pages(first.kept);
+  assert.equal(await shelf.load(), "Once upon");
+  assert.equal(shelf.open.key, "page");
+  const second = storedIn(new Map([["list", { list, open: "page 2" }], ["page", "Once upon"]]));
+  const other = pages(second.kept);
+  const loading = other.load();
+  other.save("New", "New");
+  second.open();
+  await loading;
+  assert.deepEqual(other.list.map((page) => page.begins), ["Once", "New"]);
 });

@@ -3,8 +3,9 @@
 // Without CORELLA_URL every test says that it is skipped. scripts/playground_test.sh sets everything up.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { after, before, test } from "node:test";
+import { after, before, test as nodeTest } from "node:test";
 import { createRequire } from "node:module";
+import { holdDatabase, strain } from "./stress.mjs";
 
 const url = process.env.CORELLA_URL;
 const live = process.env.CORELLA_LIVE_URL;
@@ -14,6 +15,9 @@ const shots = process.env.SHOTS;
 const require = createRequire(import.meta.url);
 // Nothing waits for a fixed time, and everything may take long: the machine may be building beside.
 const TIME = 240_000;
+// Unless everything does: then the browser or a server hangs, and the rest of the tests would only wait too.
+const PATIENCE = 3;
+let timeouts = 0;
 const installed = (name) => (process.env.PLAYWRIGHT ? process.env.PLAYWRIGHT + "/" : "") + name;
 let browser;
 const errors = [];
@@ -26,12 +30,36 @@ before(async () => {
 });
 after(async () => browser?.close());
 
-/** A fresh browser on the page. The seed is fixed and documents do not end, so that a test sees the same text each time. */
-async function open({ width = 1280, height = 850, dark = false, touch = false, at = url, ready = true } = {}) {
+/** A test whose pages are closed behind it. If it fails it says how they looked. */
+const test = (name, { skip }, body) => nodeTest(name, { skip }, async () => {
+  assert.ok(timeouts < PATIENCE, `given up: ${timeouts} tests before this one ran out of time`);
+  try {
+    await body();
+  } catch (error) {
+    if (error.name === "TimeoutError") timeouts++;
+    for (const page of browser.contexts().flatMap((context) => context.pages())) console.log(`${name}: ${await look(page)}`);
+    throw error;
+  } finally {
+    await Promise.all(browser.contexts().map((context) => context.close()));
+  }
+});
+
+/** What a page shows, in one line. A page that hangs cannot tell. */
+const look = (page) => Promise.race([
+  page.evaluate(() => JSON.stringify({ url: location.href, focus: document.activeElement.id, text: document.querySelector("#text")?.value,
+    ...Object.fromEntries(["model-name", "status", "meter-text", "card"].map((id) => [id, document.getElementById(id)?.textContent])),
+    running: document.querySelector("#generate")?.hidden, cardIsOpen: document.querySelector("#card")?.hidden === false })).catch(String),
+  new Promise((done) => setTimeout(() => done("no answer"), 5000).unref()),
+]);
+
+/** A fresh browser on the page, with `script` run in front of the page's own. The seed is fixed and documents do not end, so that a test sees the same text each time. */
+async function open({ width = 1280, height = 850, dark = false, touch = false, at = url, ready = true, script = () => {} } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", hasTouch: touch });
   context.setDefaultTimeout(TIME);
   await context.addInitScript(() => localStorage.sampling ??= JSON.stringify({ seed: "7", ignoreEos: true, maxTokens: 24 }));
   const page = await context.newPage();
+  await strain(page, process.env.STRESS);
+  await page.addInitScript(script);
   // The browser notes each refused request too; the answer itself says more.
   page.on("console", (m) => m.type() === "error" && !/Failed to load resource/.test(m.text()) && errors.push(m.text()));
   page.on("response", async (r) => r.status() >= 400 && r.status() !== 503 && errors.push(`${r.status()} ${r.url()} ${r.request().postData()}: ${await r.text()}`));
@@ -62,7 +90,8 @@ async function generate(page, tokens = 12, samples = 1) {
 const tokenWithLetters = (page) => page.evaluate(() => {
   const found = [...document.querySelectorAll("#backdrop .token")].slice(1).find((t) => /\w\w/.test(t.textContent));
   found.scrollIntoView({ block: "center" });
-  const { x, y, width, height } = found.getBoundingClientRect();
+  // One that goes over the end of a line has two.
+  const { x, y, width, height } = [...found.getClientRects()].reduce((a, b) => (b.width > a.width ? b : a));
   return { x: x + width / 2, y: y + height / 2 };
 });
 
@@ -81,7 +110,6 @@ test("typed text is continued, token by token, and survives a reload", { skip },
   await page.reload();
   await page.waitForSelector("#dot.up");
   await page.waitForFunction((expected) => document.querySelector("#text").value === expected, written);
-  await page.context().close();
 });
 
 test("a reload in the middle of a text loses nothing that was seen of it", { skip }, async () => {
@@ -96,7 +124,49 @@ test("a reload in the middle of a text loses nothing that was seen of it", { ski
   await page.waitForSelector("#dot.up");
   await page.waitForFunction((seen) => document.querySelector("#text").value.startsWith(seen), seen);
   assert.ok((await page.locator("#backdrop .token").count()) > 8);
-  await page.context().close();
+});
+
+test("nothing is lost while the browser's database does not open, and the pages of before are there when it does", { skip }, async () => {
+  const page = await open({ script: holdDatabase });
+  const shows = (expected) => page.waitForFunction((expected) => document.querySelector("#text").value === expected, expected);
+  await page.fill("#text", "The town of");
+  await page.click("#tab-tree");
+  await page.fill(".describe input >> nth=1", "towns");
+  await page.locator(".describe input").nth(1).blur();
+  await page.waitForFunction(async () => {
+    const result = (request) => new Promise((done) => (request.onsuccess = () => done(request.result)));
+    const database = await result(indexedDB.open("corella"));
+    return JSON.stringify(await result(database.transaction("pages").objectStore("pages").getAll())).includes('"tags":["towns"]');
+  });
+  await page.evaluate(() => (localStorage.hold = "yes"));
+  await page.reload();
+  await page.waitForSelector("#dot.up");
+  // What was kept before waits for the database; what is written meanwhile does not.
+  await page.fill("#text", "Once upon a time");
+  await generate(page, 24);
+  const written = await text(page);
+  for (let i = 0; i < 2; i++) {
+    await page.reload();
+    await shows(written);
+    assert.ok((await page.locator("#backdrop .token").count()) >= 24, "with its tokens");
+  }
+  await page.getByRole("button", { name: "New page" }).click();
+  await shows("");
+  await page.fill("#text", "A third page");
+  await page.reload();
+  await shows("A third page");
+  assert.match(await page.textContent("#panel-tree"), /as soon as this browser’s storage has opened/);
+  await page.evaluate(() => window.letOpen());
+  await page.locator(".pages .go", { hasText: "The town of" }).waitFor();
+  assert.equal(await text(page), "A third page");
+  await page.evaluate(() => delete localStorage.hold);
+  await page.reload();
+  await shows("A third page");
+  await page.locator(".pages .go", { hasText: "Once upon a time" }).click();
+  await shows(written);
+  await page.locator(".pages .go", { hasText: "The town of" }).click();
+  await shows("The town of");
+  assert.equal(await page.locator(".describe input").nth(1).inputValue(), "towns");
 });
 
 test("a running text can be stopped and stays", { skip }, async () => {
@@ -109,7 +179,19 @@ test("a running text can be stopped and stays", { skip }, async () => {
   await page.keyboard.press("Escape");
   await page.waitForFunction(() => !document.querySelector("#generate").hidden);
   assert.ok((await text(page)).length > "Once upon a time there was a".length);
-  await page.context().close();
+});
+
+test("the text stays where it is while it is written, at any width", { skip }, async () => {
+  const page = await open();
+  for (let width = 360; width <= 1440; width += 20) {
+    await page.setViewportSize({ width, height: 850 });
+    const [idle, running] = await page.evaluate(() => [false, true].map((on) => {
+      document.querySelector("#generate").hidden = on;
+      document.querySelector("#stop").hidden = !on;
+      return document.querySelector("#page").getBoundingClientRect().top;
+    }));
+    assert.equal(running, idle, `${width} pixels wide`);
+  }
 });
 
 test("a token shows its alternatives, and another one starts a branch", { skip }, async () => {
@@ -127,7 +209,6 @@ test("a token shows its alternatives, and another one starts a branch", { skip }
   assert.ok((await page.locator("#panel-tree [role=treeitem]").count()) >= 3);
   await page.keyboard.press("Alt+ArrowLeft");
   await page.waitForFunction((old) => document.querySelector("#text").value === old, before);
-  await page.context().close();
 });
 
 test("a finger sees the alternatives too, on a phone", { skip }, async () => {
@@ -139,7 +220,9 @@ test("a finger sees the alternatives too, on a phone", { skip }, async () => {
   await page.waitForSelector("#card:not([hidden]) .bar-row");
   const card = await page.locator("#card").boundingBox();
   assert.ok(card.x >= 0 && card.x + card.width <= 390, JSON.stringify(card));
-  await page.context().close();
+  const before = await text(page);
+  await page.locator("#card button:not(.chosen)").first().tap();
+  await page.waitForFunction((old) => document.querySelector("#text").value !== old && !document.querySelector("#generate").hidden, before);
 });
 
 test("colours follow surprise and entropy", { skip }, async () => {
@@ -152,7 +235,6 @@ test("colours follow surprise and entropy", { skip }, async () => {
     const strengths = await page.locator("#backdrop .token" + mark).evaluateAll((all) => all.map((t) => t.style.getPropertyValue("--a")));
     assert.ok(new Set(strengths).size > 3, `${name}: ${strengths}`);
   }
-  await page.context().close();
 });
 
 test("undo takes generated text back and redo brings it again", { skip }, async () => {
@@ -164,7 +246,6 @@ test("undo takes generated text back and redo brings it again", { skip }, async 
   await page.waitForFunction(() => document.querySelector("#text").value === "The town of");
   await page.keyboard.press("Control+Shift+Z");
   await page.waitForFunction((expected) => document.querySelector("#text").value === expected, written);
-  await page.context().close();
 });
 
 test("editing inside generated text keeps what was there as a branch, and text goes on at the cursor", { skip }, async () => {
@@ -192,7 +273,6 @@ test("editing inside generated text keeps what was there as a branch, and text g
   await page.keyboard.press("Control+z");
   await page.keyboard.press("Control+z");
   await page.waitForFunction(() => document.querySelector("#text").value.endsWith("XY"));
-  await page.context().close();
 });
 
 test("samples stand side by side with the places where they part, and a seed repeats them", { skip }, async () => {
@@ -209,7 +289,6 @@ test("samples stand side by side with the places where they part, and a seed rep
   assert.deepEqual(again.slice(-3), first);
   await page.locator("#universes .universe").nth(1).getByRole("button", { name: "Take" }).click();
   await page.waitForFunction((end) => document.querySelector("#text").value.endsWith(end), first[1]);
-  await page.context().close();
 });
 
 test("the next token's distribution follows the cursor and the sampling settings", { skip }, async () => {
@@ -225,7 +304,6 @@ test("the next token's distribution follows the cursor and the sampling settings
   await page.waitForFunction((old) => document.querySelector("#panel-next .bars").textContent !== old, atEnd);
   await page.locator("#panel-next .bar-row").first().click();
   await page.waitForFunction(() => document.querySelector("#text").value.length < 26 && document.querySelector("#text").value.startsWith("Once upon"));
-  await page.context().close();
 });
 
 test("tokens, sampling and source panels show the text", { skip }, async () => {
@@ -240,7 +318,6 @@ test("tokens, sampling and source panels show the text", { skip }, async () => {
   await page.click("#tab-source");
   await page.locator("#panel-source textarea").fill("Somebody saw The quick fox jump over a wall in the evening");
   await page.waitForFunction(() => /of the page stands in the reference/.test(document.querySelector("#panel-source").textContent));
-  await page.context().close();
 });
 
 /** Runs each demonstration; `prompts` are beginnings that must be among them. */
@@ -267,7 +344,6 @@ async function everyDemonstration(at, prompts) {
   await page.click("#tab-tree");
   await page.click("#tab-demos");
   assert.equal(await assistant.locator("input[type=text]").inputValue(), "Why is the sea salt?", "what was typed stays");
-  await page.context().close();
 }
 
 test("every demonstration runs on a model of the tiny internet, with its prompts", { skip }, () => everyDemonstration(url, ["What is 2 + 2?", "Why is the sky blue?"]));
@@ -284,7 +360,6 @@ test("recited text is found in the training data", { skip }, async () => {
   await page.waitForFunction(() => /read \d+ times/.test(document.querySelector("#panel-source").textContent));
   await page.locator("#panel-source details").first().click();
   assert.match(await page.textContent("#panel-source details"), /document \d+/);
-  await page.context().close();
 });
 
 test("a tree is exported, and imported into an empty page", { skip }, async () => {
@@ -312,7 +387,6 @@ test("a tree is exported, and imported into an empty page", { skip }, async () =
   await page.locator('#panel-tree [aria-label="Prune this branch"]').last().click();
   await page.setInputFiles("#panel-tree input[type=file]", { name: "x.json", mimeType: "application/json", buffer: Buffer.from("{}") });
   await page.waitForSelector("#status.error");
-  await page.context().close();
 });
 
 test("pages wait as they were left, with names and tags, also over a reload", { skip }, async () => {
@@ -336,7 +410,6 @@ test("pages wait as they were left, with names and tags, also over a reload", { 
   await page.locator("#panel-tree .tags button[aria-pressed=true]").click();
   await page.getByRole("button", { name: "Throw away Once upon a time" }).click();
   await page.waitForFunction(() => document.querySelectorAll(".pages .go").length === 0);
-  await page.context().close();
 });
 
 test("a space at the end is warned of, and healed if one wants", { skip }, async () => {
@@ -347,7 +420,6 @@ test("a space at the end is warned of, and healed if one wants", { skip }, async
   await generate(page, 8);
   const written = await text(page);
   assert.ok(written.startsWith("Once upon a time there was a ") && /^\S/.test(written.slice(29)), written);
-  await page.context().close();
 });
 
 test("models of several servers continue one text side by side", { skip }, async () => {
@@ -363,7 +435,6 @@ test("models of several servers continue one text side by side", { skip }, async
   await generate(page, 8);
   await page.click("#tab-tree");
   assert.ok((await text(page)).startsWith("Once upon a time there was a" + own));
-  await page.context().close();
 });
 
 test("everything can be done from the keyboard", { skip }, async () => {
@@ -371,6 +442,7 @@ test("everything can be done from the keyboard", { skip }, async () => {
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.className), "skip");
   await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.activeElement.id === "text");
   await page.keyboard.type("Once upon a time");
   assert.equal(await text(page), "Once upon a time");
   await page.keyboard.press("Control+Enter");
@@ -400,7 +472,6 @@ test("everything can be done from the keyboard", { skip }, async () => {
   const unnamed = await page.evaluate(() => [...document.querySelectorAll("button, input, select, textarea")]
     .filter((e) => !e.textContent.trim() && !e.ariaLabel && !e.labels?.length && !e.hidden).map((e) => e.outerHTML));
   assert.deepEqual(unnamed, [], "every control has a name for a screen reader");
-  await page.context().close();
 });
 
 test("a run in progress is followed live, and the playground says so until there is a model", { skip: skip || !live }, async () => {
@@ -414,7 +485,6 @@ test("a run in progress is followed live, and the playground says so until there
   await page.waitForFunction((old) => document.querySelector("#figures .figure b").textContent !== old, first);
   await page.waitForSelector("#samples .sample");
   assert.match(await page.textContent("#plan"), /steps = 100000/);
-  await page.context().close();
 });
 
 test("every view fits three widths (with SHOTS in both themes)", { skip }, async () => {
@@ -457,7 +527,6 @@ test("every view fits three widths (with SHOTS in both themes)", { skip }, async
       await page.goto((live ?? url) + "/run.html");
       await page.waitForSelector("#loss polyline");
       await shoot("run");
-      await page.context().close();
     }
   }
 });
@@ -486,7 +555,6 @@ test("nothing that axe finds wrong, in any panel, light and dark", { skip }, asy
     await page.goto((live ?? url) + "/run.html");
     await page.waitForSelector("#loss polyline");
     await check("run");
-    await page.context().close();
   }
   assert.deepEqual(wrong, []);
 });
@@ -498,7 +566,6 @@ test("the first paint is quick", { skip }, async () => {
     const page = await open();
     await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
     times.push(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
-    await page.context().close();
   }
   times.sort((a, b) => a - b);
   const median = times[Math.floor(loads / 2)];

@@ -3,14 +3,19 @@
 import { byId, el, visible } from "./dom.js";
 import { bits, percent } from "./filters.js";
 
-/** `onTake(place, alternative)` is called when a reader goes on from another token. */
-export function card({ onTake, onClose }) {
+/**
+ * `placeAt(x, y)` tells which token lies at a point of the window; `onTake(place, alternative)` is called when a reader goes
+ * on from another token.
+ */
+export function card({ placeAt, onTake, onClose }) {
   const box = byId("card");
   let current = null;
   let timer = null;
 
   box.addEventListener("pointerenter", () => clearTimeout(timer));
-  box.addEventListener("pointerleave", () => close());
+  // A finger that is lifted has left too, but means to press.
+  box.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && close());
+  document.addEventListener("pointerdown", (event) => box.contains(event.target) || close(false));
   box.addEventListener("keydown", (event) => {
     const buttons = [...box.querySelectorAll("button")];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -37,11 +42,12 @@ export function card({ onTake, onClose }) {
     box.replaceChildren(el("h2", {}, ...visible(token.text)), el("p", { className: "hint" }, facts), el("div", { className: "bars" }, ...rows));
   }
 
-  function open(place, rect, focus) {
+  function open(place, focus) {
     clearTimeout(timer);
     if (current !== place) fill(place);
     current = place;
     box.hidden = false;
+    const rect = place.element.getBoundingClientRect();
     const height = box.offsetHeight;
     const below = rect.bottom + height + 12 < innerHeight || rect.top < height;
     box.style.left = Math.max(8, Math.min(rect.left, innerWidth - box.offsetWidth - 8)) + scrollX + "px";
@@ -60,17 +66,21 @@ export function card({ onTake, onClose }) {
     current = null;
   }
 
+  /** Shows what lies at a point; closes, after a moment, over nothing. */
+  function look(x, y) {
+    const place = placeAt(x, y);
+    if (place) open(place, false);
+    else close(false);
+  }
+
   return {
-    /** After the pointer has rested a moment. */
-    hover(place, rect) {
-      if (current === place) {
-        clearTimeout(timer);
-        return;
-      }
+    /** The pointer has moved. What lies under it counts once it has rested: the text may have been drawn anew until then. */
+    hover(x, y) {
       clearTimeout(timer);
-      timer = setTimeout(() => open(place, rect, false), box.hidden ? 220 : 60);
+      if (current === null || placeAt(x, y) !== current) timer = setTimeout(() => look(x, y), box.hidden ? 220 : 60);
     },
-    open: (place, rect) => open(place, rect, true),
+    tap: look,
+    open: (place) => open(place, true),
     leave: () => close(false),
     close,
     get isOpen() {

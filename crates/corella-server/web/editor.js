@@ -7,10 +7,10 @@ import { heat } from "./filters.js";
 import { pathTo } from "./state.js";
 
 /**
- * `onEdit(text)` is called as the reader types, `onHover(place, rectangle)` when the pointer moves over a model's token or a
- * finger taps it, `onLeave()` when it has left. A place is { node, index, token, start }.
+ * `onEdit(text)` is called as the reader types, `onMove(x, y)` when the pointer moves over the text, `onTap(x, y)` when a
+ * finger taps it, `onLeave()` when the pointer has left.
  */
-export function editor({ onEdit, onHover, onLeave }) {
+export function editor({ onEdit, onMove, onTap, onLeave }) {
   const text = byId("text");
   const backdrop = byId("backdrop");
   const page = byId("page");
@@ -20,18 +20,12 @@ export function editor({ onEdit, onHover, onLeave }) {
   let drawn = [];
 
   text.addEventListener("input", () => onEdit(text.value));
-  text.addEventListener("pointermove", (event) => {
-    const place = placeAtPoint(event.clientX, event.clientY);
-    if (place) onHover(place, place.element.getBoundingClientRect());
-    else onLeave();
-  });
+  text.addEventListener("pointermove", (event) => onMove(event.clientX, event.clientY));
   text.addEventListener("pointerleave", onLeave);
   // A finger cannot rest on a token: it taps.
-  text.addEventListener("click", (event) => {
-    const place = event.pointerType === "touch" ? placeAtPoint(event.clientX, event.clientY) : null;
-    if (place) onHover(place, place.element.getBoundingClientRect());
-  });
+  text.addEventListener("click", (event) => event.pointerType === "touch" && onTap(event.clientX, event.clientY));
 
+  /** The model's token at a point of the window, as it is drawn now: { node, index, token, start, element }, or null. */
   function placeAtPoint(x, y) {
     const element = document.elementsFromPoint(x, y).find((e) => e.classList?.contains("token"));
     return element ? places[Number(element.dataset.place)] : null;
@@ -118,6 +112,7 @@ export function editor({ onEdit, onHover, onLeave }) {
 
   return {
     draw,
+    placeAtPoint,
     focus: () => text.focus(),
     cursor: () => text.selectionStart,
     toEnd: () => text.setSelectionRange(text.value.length, text.value.length),

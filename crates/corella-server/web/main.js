@@ -13,7 +13,7 @@ import { drawTokens } from "./panel_tokens.js";
 import { drawTree, landing } from "./panel_tree.js";
 import { sampling } from "./sampling.js";
 import * as state from "./state.js";
-import { settings } from "./storage.js";
+import { place, settings } from "./storage.js";
 import { setUpTheme } from "./theme.js";
 import { drawUniverses } from "./universes.js";
 
@@ -22,7 +22,7 @@ const ALL = "*";
 const PANELS = ["demos", "next", "tree", "tokens", "source", "settings"];
 
 const view = settings.read("view", { colour: "none", panel: "demos", model: "" });
-const shelf = pages((message) => say(message, true));
+const shelf = pages(place((message) => say(message, true)));
 const params = sampling({
   onChange: () => { fillControls(); if (view.panel === "next") drawPanel(); },
   text: () => state.textOf(past.document),
@@ -31,10 +31,11 @@ const params = sampling({
 const past = history(state.emptyDocument(), changed);
 const box = editor({
   onEdit: (text) => past.commit(state.editText(past.document, text), "typing"),
-  onHover: (place, rect) => alternatives.hover(place, rect),
+  onMove: (x, y) => alternatives.hover(x, y),
+  onTap: (x, y) => alternatives.tap(x, y),
   onLeave: () => alternatives.leave(),
 });
-const alternatives = card({ onTake: takeAlternative, onClose: () => box.mark(null) });
+const alternatives = card({ placeAt: box.placeAtPoint, onTake: takeAlternative, onClose: () => box.mark(null) });
 const source = sourcePanel(byId("panel-source"), {
   onSpans: (found) => { spans = found; box.draw(past.document, view.colour, spans); },
   text: () => state.textOf(past.document),
@@ -59,12 +60,14 @@ let lookUp = null;
 
 function changed(doc) {
   shelf.save(doc, state.textOf(doc).trim().slice(0, 60));
-  scheduleDraw();
+  // What the reader does is there at once, so that the next key never meets an older text.
+  if (running === null) draw();
+  else drawInFrame();
 }
 
 let drawing = false;
 /** At most one drawing per frame, however fast tokens come. */
-function scheduleDraw() {
+function drawInFrame() {
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {
@@ -113,10 +116,18 @@ function showPanel(name) {
   if (name === "tokens") afterText();
 }
 
+/** `message`: a sentence, or what to put in its place. */
 function say(message, error = false) {
   const status = byId("status");
-  status.textContent = message;
+  status.replaceChildren(...[message].flat());
   status.classList.toggle("error", error);
+}
+
+let untilModel = "";
+/** Says what holds only as long as there is no model. */
+function sayUntilModel(message, error = false) {
+  say(message, error);
+  untilModel = byId("status").textContent;
 }
 
 function fillControls() {
@@ -145,15 +156,16 @@ function afterText() {
     rested = text;
     source.textChanged();
   }
-  if (tokens.text === text) return;
   clearTimeout(pause);
+  if (tokens.text === text) return;
   pause = setTimeout(async () => {
-    try {
-      tokens = { text, list: await api.tokenize(text), error: null };
+    const found = await api.tokenize(text).then((list) => ({ text, list, error: null }), (error) => ({ text, list: null, error: error.message }));
+    // The reader may have gone on while the server answered.
+    if (text !== state.textOf(past.document)) return;
+    tokens = found;
+    if (tokens.list) {
       showContext(tokens.list.length);
       warnAboutSpace(text);
-    } catch (error) {
-      tokens = { text, list: null, error: error.message };
     }
     if (view.panel === "tokens") drawPanel();
     if (view.panel === "next") lookAhead(false);
@@ -163,17 +175,17 @@ function afterText() {
 /** The text in front of the cursor: all of it where the cursor is at the end. */
 const textToCursor = () => state.textOf(past.document).slice(0, box.cursor());
 
-/** A space at the end usually becomes a token that the model has seldom seen there. */
+/** A space that the reader typed at the end usually becomes a token that the model has seldom seen there. */
 function warnAboutSpace(text) {
   if (running !== null || params.values.heal || !/[^\s] $/.test(text)) return;
+  if (past.document.nodes[past.document.leaf].by === "model") return;
   const heal = () => {
     params.set({ heal: true });
     if (view.panel === "settings") drawPanel();
     say("Healing is on: the last token is drawn again, so that the word can carry its space. ‘Sampling’ turns it off.");
   };
-  byId("status").classList.remove("error");
-  byId("status").replaceChildren("The text ends with a space: most words carry their space in front, so the model may go on oddly. Remove it, or ",
-    el("button", { type: "button", className: "small", onclick: heal }, "heal the end"));
+  say(["The text ends with a space: most words carry their space in front, so the model may go on oddly. Remove it, or ",
+    el("button", { type: "button", className: "small", onclick: heal }, "heal the end")]);
 }
 
 async function lookAhead(force) {
@@ -206,14 +218,14 @@ function generateHere() {
 /** Continues the text of the page. Several samples become branches side by side; the first is on the page. */
 async function generate() {
   if (running !== null) return;
-  if (!model) return say("The model is not there yet: " + byId("model-name").textContent, true);
+  if (!model) return sayUntilModel("The model is not there yet: " + byId("model-name").textContent, true);
   const doc = past.document;
   const prompt = state.textOf(doc);
   const asked = asks();
   const ids = [];
-  past.commit(doc);
   running = new AbortController();
   setRunning(true);
+  past.commit(doc);
   const started = performance.now();
   let first = null;
   let count = 0;
@@ -231,6 +243,13 @@ async function generate() {
     return { finish, seed, speed };
   };
   const results = await Promise.allSettled(asked.map(one));
+  // A sample of which nothing came is no branch.
+  const empty = ids.flat().filter((id) => past.document.nodes[id]?.text === "");
+  if (empty.length) past.amend(empty.reduce(state.prune, past.document));
+  // Whoever reads how it ended sees the whole text.
+  running = null;
+  setRunning(false);
+  draw();
   const failure = results.find((r) => r.status === "rejected")?.reason;
   if (failure?.name === "AbortError") say(`Stopped after ${count} tokens; the text so far stays.`);
   else if (failure) say(failure.message + (failure.retryAfter ? ` Try again in ${failure.retryAfter} s.` : ""), true);
@@ -243,12 +262,6 @@ async function generate() {
     const seed = results.length === 1 && results[0].value.seed !== null ? ` · seed ${results[0].value.seed}` : "";
     say(`${count} token${count === 1 ? "" : "s"}${speed} · ended: ${reasons || "nothing to add"}${seed}`);
   }
-  // A sample of which nothing came is no branch.
-  const empty = ids.flat().filter((id) => past.document.nodes[id]?.text === "");
-  if (empty.length) past.amend(empty.reduce(state.prune, past.document));
-  running = null;
-  setRunning(false);
-  scheduleDraw();
   if (view.panel === "next") lookAhead(false);
   if (view.colour === "trace") source.ask();
 }
@@ -299,7 +312,6 @@ function appendToken(token) {
   if (running !== null) return;
   const doc = state.editText(past.document, textToCursor());
   past.commit(state.addNode(doc, doc.leaf, { by: "model", text: token.text, tokens: [{ id: token.id, text: token.text, logprob: token.logprob, entropy: null, top: distribution.top }] }));
-  draw();
   box.toEnd();
   lookAhead(true);
 }
@@ -344,7 +356,11 @@ const treeActions = {
     box.focus();
   },
   async turnTo(key) {
-    if (running === null) past.reset((await shelf.turnTo(key)) ?? state.emptyDocument());
+    const doc = await shelf.read(key);
+    // Much can have happened meanwhile.
+    if (running !== null || !shelf.list.some((page) => page.key === key)) return;
+    shelf.turnTo(key);
+    past.reset(doc ?? state.emptyDocument());
   },
   describe(fields) {
     shelf.describe(fields);
@@ -400,7 +416,7 @@ function onKey(event) {
     const place = box.placeAtCursor();
     if (place) {
       box.mark(place);
-      alternatives.open(place, place.element.getBoundingClientRect());
+      alternatives.open(place);
     }
   } else if (event.altKey && /^[1-6]$/.test(event.key)) {
     showPanel(PANELS[Number(event.key) - 1]);
@@ -459,12 +475,13 @@ async function connect() {
       offerModels();
       byId("model-name").textContent = `${model.id} · ${model.base === false ? "instruct model" : "base model"}`;
       byId("dot").className = "dot up";
+      // All that the reader is told about the model is told now: what comes later must not take away a newer message.
+      if (byId("status").textContent === untilModel) say("");
+      showContext(tokens.list?.length ?? 0);
+      draw();
       demos = (await api.getJson("/corella/demos")).demos;
-      byId("run-link").hidden = (await api.getJson("/corella/run")) === null;
       if (view.panel === "demos") drawPanel();
-      say("");
-      showContext(0);
-      scheduleDraw();
+      byId("run-link").hidden = (await api.getJson("/corella/run")) === null;
       return;
     } catch (error) {
       byId("dot").className = "dot down";
@@ -492,7 +509,7 @@ async function lookForRun() {
   } catch {
     return;
   }
-  if (!byId("run-link").hidden) byId("status").replaceChildren("The model is still being made. ", el("a", { href: "run.html" }, "Watch it live"), " — this page goes on by itself.");
+  if (!byId("run-link").hidden) sayUntilModel(["The model is still being made. ", el("a", { href: "run.html" }, "Watch it live"), " — this page goes on by itself."]);
 }
 
 function askForKey() {
@@ -507,6 +524,10 @@ setUpTheme(byId("theme"));
 wire();
 fillControls();
 showPanel(PANELS.includes(view.panel) ? view.panel : "demos");
-// Whoever has typed already keeps that.
-shelf.load().then((doc) => doc && !past.canUndo && past.amend(doc));
+// What was begun before, here or on the page before a reload, stays open when the database tells of the other pages.
+if (shelf.left) past.amend(shelf.left);
+shelf.load().then((doc) => {
+  if (doc) past.amend(doc);
+  if (view.panel === "tree") drawPanel();
+});
 connect();

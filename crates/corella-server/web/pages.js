@@ -1,8 +1,8 @@
 // Pages: trees by name, with tags, kept in this browser. One is open; the others wait as they were left.
 
-import { place } from "./storage.js";
-
 const LIST = "list";
+/** Pages that were begun before the database had told what it holds. They join its list when it does. */
+const EARLY = "early";
 /** Where the one page was kept before there were several. */
 const FIRST = "page";
 
@@ -16,31 +16,50 @@ export function tagsOf(text) {
   return [...new Set(text.split(",").map((tag) => tag.trim()).filter((tag) => tag !== ""))];
 }
 
-/** The pages of this browser. `onError(message)` is told once if nothing can be kept. */
-export function pages(onError) {
-  let list = [{ key: FIRST, name: "", tags: [], begins: "" }];
-  let open = FIRST;
-  const kept = place(onError);
-  let loaded = false;
-  let early = null;
+const blank = (key) => ({ key, name: "", tags: [], begins: "" });
+/** A key that no page has, here or in the database. */
+const newKey = () => "page " + Date.now().toString(36) + Math.random().toString(36).slice(2, 10);
 
-  const write = () => kept.save(LIST, { list, open });
-  const change = (key, fields) => {
-    list = list.map((page) => (page.key === key ? { ...page, ...fields } : page));
+/** The pages of this browser, in a {@link place} that nobody has released yet. */
+export function pages(kept) {
+  const left = kept.waiting(EARLY);
+  let list = left?.list ?? [blank(newKey())];
+  let open = left?.open ?? list[0].key;
+  let loaded = false;
+  /** Whether anything was done to these pages before the database has told of its own. */
+  let begun = left !== null;
+
+  const write = () => {
+    begun = true;
+    kept.save(loaded ? LIST : EARLY, { list, open });
+  };
+  const describe = (fields) => {
+    list = list.map((page) => (page.key === open ? { ...page, ...fields } : page));
     write();
   };
 
   return {
-    /** The document that was open last; null if there is none, or if the reader has begun another meanwhile. */
+    /** What the page before had begun and could not save, there without waiting: a document, or null. */
+    left: left && kept.waiting(open),
+    /** Waits for the database: the document that was open last; null if there is none, or if the reader has begun another. */
     async load() {
-      const found = await kept.load(LIST);
-      if (found) ({ list, open } = found);
-      const doc = await kept.load(open);
+      const found = (await kept.load(LIST)) ?? { list: [blank(FIRST)], open: FIRST };
+      const doc = await kept.load(found.open);
       loaded = true;
-      if (early === null) return doc;
-      if (doc !== null) this.add();
-      this.save(...early);
-      return null;
+      if (begun) {
+        const unused = (page) => page.key === found.open && doc === null && page.name === "" && page.tags.length === 0;
+        list = [...found.list.filter((page) => !unused(page)), ...list];
+        kept.remove(EARLY);
+        write();
+      } else {
+        ({ list, open } = found);
+      }
+      kept.release();
+      return begun ? null : doc;
+    },
+    /** Whether the list is complete. */
+    get isLoaded() {
+      return loaded;
     },
     get list() {
       return list;
@@ -50,25 +69,21 @@ export function pages(onError) {
     },
     /** Keeps the open page; `begins` is how it begins. */
     save(doc, begins) {
-      if (!loaded) {
-        early = [doc, begins];
-        return;
-      }
       kept.save(open, doc);
-      if (begins !== this.open.begins) change(open, { begins });
+      describe({ begins });
     },
-    describe: (fields) => change(open, fields),
-    /** Opens another page and returns its document. */
-    async turnTo(key) {
-      const doc = await kept.load(key);
+    describe,
+    /** The document of another page. */
+    read: (key) => kept.load(key),
+    /** Opens another page. */
+    turnTo(key) {
       open = key;
       write();
-      return doc;
     },
     /** Opens a new page. */
     add() {
-      open = "page " + (Math.max(0, ...list.map((page) => Number(page.key.split(" ")[1] ?? 0))) + 1);
-      list = [...list, { key: open, name: "", tags: [], begins: "" }];
+      open = newKey();
+      list = [...list, blank(open)];
       write();
     },
     /** Throws a page away that is not open. */

@@ -30,6 +30,7 @@ export function drawTree(panel, doc, shelf, act) {
     marked.length ? el("ul", { className: "tree" }, ...marked.map((n) => el("li", {}, el("div", { className: "node" }, goButton(n, act))))) : null,
     el("h3", {}, "Tree"),
     el("ul", { className: "tree", role: "tree", "aria-label": "Branches" }, branch(doc, rootOf(doc), onPath, act)),
+    shelf.isLoaded ? null : el("p", { className: "hint" }, "Pages from before come as soon as this browser’s storage has opened."),
     ...otherPages(shelf, act));
 }
 

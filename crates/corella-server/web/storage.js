@@ -13,17 +13,25 @@ function open() {
   });
 }
 
-/** A place that remembers values by their keys. `onError(message)` is told once if it cannot. */
+/**
+ * A place that remembers values by their keys. What a page saves is written only after `release()`, so that it can read
+ * before; until the database has confirmed it, a reload carries it over. `onError(message)` is told once if nothing can be
+ * written.
+ */
 export function place(onError) {
   const database = open();
   /** What the database has not confirmed yet. */
   const unsaved = new Map(rescued());
   let writing = false;
-  let failed = false;
+  let held = true;
+  let told = false;
+  /** Whether the database has taken anything from this page. */
+  let takes = false;
 
   async function write() {
-    if (writing || unsaved.size === 0) return;
+    if (held || writing || unsaved.size === 0) return;
     writing = true;
+    let written = false;
     const changes = [...unsaved];
     try {
       const db = await database;
@@ -35,19 +43,27 @@ export function place(onError) {
         transaction.onerror = transaction.onabort = () => reject(transaction.error);
       });
       for (const [key, value] of changes) if (unsaved.get(key) === value) unsaved.delete(key);
+      written = takes = true;
     } catch (error) {
-      if (!failed) onError("This browser does not keep the page: " + (error?.message ?? error) + ". Export it before you leave.");
-      failed = true;
+      if (!told) onError("This browser does not keep the page: " + (error?.message ?? error) + ". Export it before you leave.");
+      told = true;
     }
     writing = false;
-    if (!failed) write();
+    // After a failure the next change tries again.
+    if (written) write();
   }
 
   // Whoever leaves does not wait for the database: what it has not confirmed is handed to the next page.
-  addEventListener("pagehide", () => rescue([...unsaved]));
-  write();
+  addEventListener("pagehide", () => rescue([...unsaved], takes));
 
   return {
+    /** Lets what was saved go to the database. */
+    release() {
+      held = false;
+      write();
+    },
+    /** A value that waits for the database, without waiting: null if there is none. */
+    waiting: (key) => unsaved.get(key) ?? null,
     save(key, value) {
       unsaved.set(key, value);
       write();
@@ -73,13 +89,19 @@ export function place(onError) {
 
 const RESCUE = "unsaved";
 
-function rescue(changes) {
-  try {
-    // A page that comes back as it was has left an older note.
-    localStorage.removeItem(RESCUE);
-    if (changes.length) localStorage.setItem(RESCUE, JSON.stringify(changes));
-  } catch {
-    // Too long for this place, or forbidden: the database has all but the last moments.
+/** `elsewhere`: whether the database has all but the last moments of it. */
+function rescue(changes, elsewhere) {
+  // The lists of alternatives are most of a tree: where there is nothing else and no room, the text goes without them.
+  const withoutAlternatives = (key, value) => (key === "top" ? [] : value);
+  for (const only of elsewhere ? [null] : [null, withoutAlternatives]) {
+    try {
+      // A page that comes back as it was has left an older note.
+      localStorage.removeItem(RESCUE);
+      if (changes.length) localStorage.setItem(RESCUE, JSON.stringify(changes, only));
+      return;
+    } catch {
+      // Too long for this place, or forbidden.
+    }
   }
 }
 
