@@ -8,7 +8,7 @@
 #   PAINT_LIMIT=200    fail if the first paint takes more milliseconds (for a quiet machine)
 #   ONLY=PATTERN       only the browser tests whose names match
 #   STRESS=KIND        make every page slow, to find what only waits by luck: frames (each up to 0.7 s late), fetch (each answer
-#                      up to 1.5 s), database (3 s to open), processor (an eighth of its speed)
+#                      up to 1.5 s), database (3 s to open), processor (a quarter of its speed)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 skip() { echo "playground tests skipped: $*"; exit 0; }

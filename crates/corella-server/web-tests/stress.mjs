@@ -41,10 +41,10 @@ export function holdDatabase() {
   };
 }
 
-/** A processor of an eighth of the speed, for as long as the page lives. */
+/** A processor of a quarter of the speed, for as long as the page lives. */
 async function slowProcessor(page) {
   const session = await page.context().newCDPSession(page);
-  await session.send("Emulation.setCPUThrottlingRate", { rate: 8 });
+  await session.send("Emulation.setCPUThrottlingRate", { rate: 4 });
 }
 
 const KINDS = {
