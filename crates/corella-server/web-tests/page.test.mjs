@@ -150,6 +150,26 @@ test("nothing is lost while the browser's database does not open, and the pages 
     await shows(written);
     assert.ok((await page.locator("#backdrop .token").count()) >= 24, "with its tokens");
   }
+  // Where there is no room for the lists of alternatives, the text comes without them.
+  await page.evaluate(() => {
+    let room = 5_300_000;
+    for (;;) {
+      try {
+        localStorage.filler = "x".repeat(room -= 4000);
+        break;
+      } catch {}
+    }
+    localStorage.filler = "x".repeat(room - 8000);
+  });
+  await page.reload();
+  await shows(written);
+  assert.ok((await page.locator("#backdrop .token").count()) >= 24, "with its tokens");
+  await page.focus("#text");
+  await page.keyboard.press("Alt+.");
+  await page.waitForSelector("#card:not([hidden])");
+  assert.equal(await page.locator("#card .bar-row").count(), 0);
+  await page.keyboard.press("Escape");
+  await page.evaluate(() => delete localStorage.filler);
   await page.getByRole("button", { name: "New page" }).click();
   await shows("");
   await page.fill("#text", "A third page");
