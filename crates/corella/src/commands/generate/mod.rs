@@ -17,7 +17,7 @@ use crate::model::{self, Invariance, Opened};
 use view::View;
 
 /// Continuations that are computed at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 
 /// One continuation, as `--json` prints it.
 #[derive(Serialize)]
