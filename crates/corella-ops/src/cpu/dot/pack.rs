@@ -4,9 +4,9 @@
 //! as what is done to it.
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_maskz_loadu_epi16, _mm512_permutex2var_epi64, _mm512_set_epi64,
-    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi16, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_permutex2var_epi64,
+    _mm512_set_epi64, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi16,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use std::ops::Range;
@@ -120,6 +120,18 @@ unsafe fn load_pair(
             }
         }
         let [low, high] = rows;
+        paired(low, high)
+    }
+}
+
+/// The numbers of two rows side by side: of the first 16 outer indices, and of the others.
+///
+/// # Safety
+/// AVX-512 F and BW.
+#[inline(always)]
+unsafe fn paired(low: __m512i, high: __m512i) -> [__m512i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
         // Lane l: outer indices 8l .. 8l + 4 of one, 8l + 4 .. 8l + 8 of the other.
         let (a, b) = (_mm512_unpacklo_epi16(low, high), _mm512_unpackhi_epi16(low, high));
         [
@@ -259,7 +271,44 @@ pub fn pack_left(
     let groups = rows.div_ceil(2 * GROUP);
     for i in 0..groups * steps {
         let (group, step) = if from.by_columns() { (i % groups, i / groups) } else { (i / steps, i % steps) };
+        let (first, k0) = (outer.start + 2 * GROUP * group, stretch.start + step * STEP);
+        if mr == 2 * GROUP && first + mr <= outer.end && k0 + STEP <= k {
+            pack_left_whole(&mut to[(group * steps + step) * mr * STEP..][..mr * STEP], from, first, k0);
+            continue;
+        }
         pack_left_block(to, from, (mr, steps), 2 * GROUP * group, step, &outer, stretch.start, k);
+    }
+}
+
+/// A whole step, from `k0` on, of a tile of 32 rows from `first` on, see [`pack_left`]. Asks for the next.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn pack_left_whole(to: &mut [Bf16], from: Operand<'_, Bf16>, first: usize, k0: usize) {
+    let (width, by_columns) = (from.width(), from.by_columns());
+    let (row, column, ahead) = if by_columns { (k0, first, STEP * width) } else { (first, k0, STEP) };
+    let numbers = &from.row(row)[column..][..(2 * GROUP - 1) * width + STEP];
+    let line = |row: usize| {
+        let line = numbers[row * width..][..STEP].as_ptr();
+        // SAFETY: a vector inside the slice; a prefetch may point anywhere; the function's features.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(ahead).cast());
+            _mm512_loadu_si512(line.cast())
+        }
+    };
+    // SAFETY: the function's features.
+    unsafe {
+        if !by_columns {
+            to.chunks_exact_mut(STEP).enumerate().for_each(|(row, to)| store(to, line(row)));
+            return;
+        }
+        let mut halves = [[_mm512_setzero_si512(); GROUP]; 2];
+        let [low, high] = &mut halves;
+        for (pair, (low, high)) in low.iter_mut().zip(high).enumerate() {
+            [*low, *high] = paired(line(2 * pair), line(2 * pair + 1));
+        }
+        for (half, to) in halves.into_iter().zip(to.chunks_exact_mut(GROUP * STEP)) {
+            transpose(half).into_iter().zip(to.chunks_exact_mut(STEP)).for_each(|(x, to)| store(to, x));
+        }
     }
 }
 

@@ -25,6 +25,11 @@ use outgoing::{Outgoing, Piece};
 const WHOLE: usize = 32;
 /// Tiles of rows of a block, at most, where k is one stretch: 1 MiB of A.
 const TILES: usize = 16;
+/// Steps of all tiles of a block, nearly at most, where FEW panels come by and k is one stretch: 512 KiB of A. Panels are read again
+/// for little there.
+const STEPS_FEW: usize = 256;
+/// Panels that are few: see STEPS_FEW.
+const FEW: usize = 8;
 /// Tiles of rows of a block, at least, if there are so many: a panel is read for them.
 const TILES_LEAST: usize = 4;
 /// The most where k is several, whose sums are kept: 512 KiB of A.
@@ -72,7 +77,11 @@ struct Tasks {
 
 impl Tasks {
     fn new(tiles: usize, panels: usize, steps: usize, threads: usize) -> Tasks {
-        let (most, kept) = if steps <= WHOLE { (TILES, panels) } else { (TILES_KEPT, PANELS_KEPT) };
+        let (most, kept) = match steps <= WHOLE {
+            true if panels <= FEW => (TILES.min(STEPS_FEW.div_ceil(steps)), panels),
+            true => (TILES, panels),
+            false => (TILES_KEPT, PANELS_KEPT),
+        };
         let rounds = tiles.div_ceil(most * threads);
         let tall = (rounds * threads).min(tiles.div_ceil(TILES_LEAST));
         let threads_left = if tall.is_multiple_of(threads) { 1 } else { (4 * threads).div_ceil(tall) };
