@@ -164,14 +164,16 @@ fn attention_has_the_same_bits_however_a_prompt_is_cut() -> Result {
     let (len, page_len) = (601usize, 32);
     for path in Path::available() {
         for kind in KvKind::ALL {
-            for d in [HeadDims { nh: 4, nkv: 2, hs: 64 }, HeadDims { nh: 3, nkv: 1, hs: 40 }] {
+            for (nh, nkv, hs) in [(4, 2, 64), (8, 2, 128), (3, 1, 40)] {
+                let d = HeadDims { nh, nkv, hs };
                 let mut random = Random::new(5);
                 let qkv: Vec<Vec<f32>> = (0..2).map(|_| random.normals(len * d.qkv())).collect();
                 let run =
                     |threads, steps: &[Vec<RowAt>]| run_steps(&cpu(path, threads), d, kind, page_len, &qkv, steps);
                 let whole = |s| (0..len as u32).map(move |position| RowAt { sequence: s, position });
                 let first = run(1, &[whole(0).collect()])?;
-                // Both sequences in one call; in chunks that begin at different places; token by token.
+                // Both sequences in one call; in chunks that begin at different places; token by token, where threads share
+                // stretches, and both sequences beside each other, where a thread reads one stretch after the other.
                 let together = run(2, &[whole(0).chain(whole(1)).collect()])?;
                 let chunks: Vec<Vec<RowAt>> = (0..13u32)
                     .map(|i| {
@@ -187,9 +189,16 @@ fn attention_has_the_same_bits_however_a_prompt_is_cut() -> Result {
                 let singles: Vec<Vec<RowAt>> =
                     (0..len as u32).map(|position| vec![RowAt { sequence: 0, position }]).collect();
                 let single = run(2, &singles)?;
+                // The second stretch is whole, and a third one is begun, while these are read.
+                let to = |s, to: usize| whole(s).take(to);
+                let begun: Vec<RowAt> = to(0, 480).chain(to(1, 480)).collect();
+                let pair = |at| whole(0).skip(at).take(1).chain(whole(1).skip(at).take(1)).collect();
+                let pairs: Vec<Vec<RowAt>> = std::iter::once(begun).chain((480..len).map(pair)).collect();
+                let paired = run(1, &pairs)?;
                 assert!(together[0] == first[0], "{path:?} {kind:?} {d:?}: two prompts together");
                 assert!(chunked[0] == first[0] && chunked[1] == together[1], "{path:?} {kind:?} {d:?}: chunks");
                 assert!(single[0] == first[0], "{path:?} {kind:?} {d:?}: token by token");
+                assert!(paired == together, "{path:?} {kind:?} {d:?}: token by token, both");
             }
         }
     }

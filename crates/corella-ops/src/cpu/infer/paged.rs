@@ -76,12 +76,8 @@ pub fn attention(
             let (chunk, head) = (&chunks[task / d.nkv], task % d.nkv);
             let queries = call.queries(chunk, head);
             let mut whole = Partial::new(chunk.rows * heads, call.width);
-            let mut part = Partial::new(chunk.rows * heads, call.width);
             whole.clear();
-            for stretch in 0..stretches(chunk) {
-                call.stretch(chunk, head, stretch, &queries, &mut part.numbers);
-                whole.add(path, &part.numbers);
-            }
+            call.stretches(chunk, head, stretches(chunk), &queries, |numbers| whole.add(path, numbers));
             call.finish(chunk, head, &whole, &out);
         });
         return;
@@ -199,12 +195,11 @@ impl Call<'_> {
         queries
     }
 
-    /// The queries of a chunk that read head `head` against one stretch.
-    fn stretch(&self, chunk: &Chunk, head: usize, stretch: usize, queries: &[f32], out: &mut [f32]) {
-        let (width, heads) = (self.width, self.d.nh / self.d.nkv);
-        let n = chunk.rows * heads;
+    /// The queries of a chunk that read head `head`, and a stretch.
+    fn part(&self, chunk: &Chunk, head: usize, stretch: usize) -> Part<'_> {
+        let heads = self.d.nh / self.d.nkv;
         let start = stretch * STRETCH;
-        let part = Part {
+        Part {
             pages: self.pages,
             batch: self.batch,
             path: self.path,
@@ -215,12 +210,54 @@ impl Call<'_> {
             heads,
             // Positions of the stretch that the first row sees; each row sees one more.
             first: chunk.position as isize + 1 - start as isize,
-            n,
-            width,
-        };
-        let mut scores = Scratch::<f32>::new(n * STRETCH);
-        let (values, statistics) = out[..Partial::len(n, width)].split_at_mut(n * width);
+            n: chunk.rows * heads,
+            width: self.width,
+        }
+    }
+
+    /// The queries of a chunk that read head `head` against one stretch.
+    fn stretch(&self, chunk: &Chunk, head: usize, stretch: usize, queries: &[f32], out: &mut [f32]) {
+        let part = self.part(chunk, head, stretch);
+        let mut scores = Scratch::<f32>::new(part.n * STRETCH);
+        let (values, statistics) = out[..Partial::len(part.n, part.width)].split_at_mut(part.n * part.width);
         part.attend(queries, &mut scores, values, statistics);
+    }
+
+    /// The same for the first `count` stretches, one after the other: `take` gets what each gives.
+    fn stretches(&self, chunk: &Chunk, head: usize, count: usize, queries: &[f32], mut take: impl FnMut(&[f32])) {
+        let n = chunk.rows * self.d.nh / self.d.nkv;
+        let mut out = Partial::new(n, self.width).numbers;
+        #[cfg(target_arch = "x86_64")]
+        if is_direct(self.path, n) {
+            // Values of a stretch are read beside the keys of the next one.
+            let mut scores: [Scratch; 2] = std::array::from_fn(|_| Scratch::new(n * STRETCH));
+            let mut part = self.part(chunk, head, 0);
+            part.first_scores(queries, &mut scores[0]);
+            for stretch in 0..count {
+                let [now, then] = &mut scores;
+                let (now, then) = if stretch % 2 == 0 { (now, then) } else { (then, now) };
+                let (values, statistics) = out.split_at_mut(n * self.width);
+                let next = (stretch + 1 < count).then(|| self.part(chunk, head, stretch + 1));
+                if !next.as_ref().is_some_and(Part::is_beside) {
+                    part.ask_next_keys();
+                }
+                part.all_weights(now, statistics);
+                values.fill(0.0);
+                match next {
+                    Some(next) => {
+                        part.values_and_next(&next, queries, now, then, values);
+                        part = next;
+                    }
+                    None => part.values_as_stored(now, values),
+                }
+                take(&out);
+            }
+            return;
+        }
+        for stretch in 0..count {
+            self.stretch(chunk, head, stretch, queries, &mut out);
+            take(&out);
+        }
     }
 
     /// Divides by the sums of weights and writes the heads of the chunk's rows.

@@ -15,7 +15,7 @@ use crate::contract_infer::KvKind;
 /// Queries up to which converting again for every four costs less than keeping what was converted.
 pub const QUERIES: usize = 8;
 /// Queries that meet a line together.
-const TILE: usize = 4;
+pub const TILE: usize = 4;
 
 // Kinds of numbers as constant parameters.
 const HALF: u8 = 0;
@@ -145,6 +145,112 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
         for q in 0..N {
             for g in 0..G {
                 _mm512_storeu_ps(scores.add(q * STRETCH + keys.places[g]), sums[q][g]);
+            }
+        }
+    }
+}
+
+/// Values of two groups of positions, (16,HS) each, that meet weights while the keys of two others meet queries.
+#[derive(Clone, Copy)]
+pub struct Beside {
+    /// The values.
+    pub at: [*const u8; GROUPS],
+    /// Values that are read soon.
+    pub soon: [*const u8; GROUPS],
+}
+
+/// Whether there is a [`dot_and_add`] for `n` queries. 8-bit numbers are bound by arithmetic, and lost a tenth by it.
+pub fn reads_beside(kind: KvKind, hs: usize, n: usize) -> bool {
+    n <= TILE && matches!(kind, KvKind::F16 | KvKind::Bf16) && matches!(hs, 64 | 128)
+}
+
+/// [`dot`] of two groups and [`add_weighted`] of two others in one loop: memory is read all the time, and neither waits for the
+/// other's lines.
+///
+/// # Safety
+/// As of both, with [`reads_beside`] and two groups of each; p are the weights of the first of the positions. sums (n,HS).
+pub unsafe fn dot_and_add(
+    queries: *const f32,
+    n: usize,
+    keys: Keys,
+    scores: *mut f32,
+    p: *const f32,
+    values: Beside,
+    sums: *mut f32,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        match (keys.kind, keys.hs) {
+            (KvKind::Bf16, 64) => with_shape!(@queries BRAIN, n, 64, both_tile(queries, keys, scores, p, values, sums)),
+            (KvKind::Bf16, _) => with_shape!(@queries BRAIN, n, 128, both_tile(queries, keys, scores, p, values, sums)),
+            (_, 64) => with_shape!(@queries HALF, n, 64, both_tile(queries, keys, scores, p, values, sums)),
+            _ => with_shape!(@queries HALF, n, 128, both_tile(queries, keys, scores, p, values, sums)),
+        }
+    }
+}
+
+/// `N` queries of `HS` dimensions of [`dot_and_add`], numbers of two bytes: a step takes two dimensions of the keys, which are a line of
+/// each group, and four vectors of a position's values.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn both_tile<const KIND: u8, const N: usize, const HS: usize>(
+    queries: *const f32,
+    keys: Keys,
+    scores: *mut f32,
+    p: *const f32,
+    values: Beside,
+    sums: *mut f32,
+) {
+    const LINE: usize = 64;
+    const VECTORS: usize = 4;
+    const { assert!(size(KIND) == 2 && HS.is_multiple_of(VECTORS * GROUP)) };
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut dots = [[_mm512_setzero_ps(); GROUPS]; N];
+        let mut step = 0;
+        for column in (0..HS).step_by(VECTORS * GROUP) {
+            let mut tile = [[_mm512_setzero_ps(); VECTORS]; N];
+            for q in 0..N {
+                tile[q] = std::array::from_fn(|c| _mm512_loadu_ps(sums.add(q * HS + column + c * GROUP)));
+            }
+            for g in 0..GROUPS {
+                let (at, soon) = (values.at[g].add(2 * column), values.soon[g].wrapping_add(2 * column));
+                for s in 0..GROUP {
+                    super::ahead::line(soon.wrapping_add(s * 2 * HS));
+                    super::ahead::line(soon.wrapping_add(s * 2 * HS + LINE));
+                    for k in 0..GROUPS {
+                        super::ahead::line(keys.soon[k].wrapping_add(step * LINE));
+                    }
+                    for c in 0..VECTORS {
+                        let value = load::<KIND>(at.add(s * 2 * HS + c * 2 * GROUP), !0);
+                        for q in 0..N {
+                            let weight = _mm512_set1_ps(*p.add(q * STRETCH + g * GROUP + s));
+                            tile[q][c] = _mm512_fmadd_ps(weight, value, tile[q][c]);
+                        }
+                    }
+                    for i in 0..2 {
+                        for k in 0..GROUPS {
+                            let key = load::<KIND>(keys.groups[k].add(step * LINE + i * LINE / 2), !0);
+                            for q in 0..N {
+                                let query = _mm512_set1_ps(*queries.add(q * HS + 2 * step + i));
+                                dots[q][k] = _mm512_fmadd_ps(query, key, dots[q][k]);
+                            }
+                        }
+                    }
+                    step += 1;
+                }
+            }
+            for q in 0..N {
+                for c in 0..VECTORS {
+                    _mm512_storeu_ps(sums.add(q * HS + column + c * GROUP), tile[q][c]);
+                }
+            }
+        }
+        for q in 0..N {
+            for k in 0..GROUPS {
+                _mm512_storeu_ps(scores.add(q * STRETCH + keys.places[k]), dots[q][k]);
             }
         }
     }

@@ -80,27 +80,30 @@ impl Part<'_> {
         assert!(queries.len() >= self.n * self.pages.dims().hs && scores.len() >= self.n * STRETCH);
         assert!(values.len() >= self.n * self.width && statistics.len() >= 2 * self.n);
         let all = self.seen(self.n - 1);
+        values.fill(0.0);
+        #[cfg(target_arch = "x86_64")]
+        if is_direct(self.path, self.n) {
+            self.first_scores(queries, scores);
+            self.ask_next_keys();
+            self.all_weights(scores, statistics);
+            return self.values_as_stored(scores, values);
+        }
         let mut space = [[0.0; STRETCH]; 2];
-        let scales = (self.pages.dims().kind == KvKind::Q8).then(|| {
-            for group in (0..all).step_by(GROUP) {
+        let scales = self.scales(&mut space);
+        self.score(queries, all, scores);
+        self.add_values(all, scores, scales, values, statistics);
+    }
+
+    /// Scales of the keys and of the values that any query sees; of [`KvKind::Q8`] only.
+    fn scales<'s>(&self, space: &'s mut Scales) -> Option<&'s Scales> {
+        (self.pages.dims().kind == KvKind::Q8).then(|| {
+            for group in (0..self.seen(self.n - 1)).step_by(GROUP) {
                 let [keys, values] = self.pages.scales(self.place(group), self.head);
                 space[0][group..group + GROUP].copy_from_slice(keys);
                 space[1][group..group + GROUP].copy_from_slice(values);
             }
-            &space
-        });
-        values.fill(0.0);
-        #[cfg(target_arch = "x86_64")]
-        if is_direct(self.path, self.n) {
-            self.ask_values();
-            // SAFETY: lengths as asserted; the path's features were detected.
-            unsafe { self.scores_as_stored(queries.as_ptr(), all, scores.as_mut_ptr()) };
-            self.ask_next_keys();
-            self.weights((0, self.n), scores, scales, statistics);
-            return self.values_as_stored(scores, values);
-        }
-        self.score(queries, all, scores);
-        self.add_values(all, scores, scales, values, statistics);
+            &*space
+        })
     }
 
     /// Scores of the `rows` queries of a tile from query `first` on become weights.
@@ -178,6 +181,77 @@ impl Part<'_> {
         }
     }
 
+    /// Scores of the stretch, and the first values asked for, which nothing that is read before them asks for.
+    #[cfg(target_arch = "x86_64")]
+    pub fn first_scores(&self, queries: &[f32], scores: &mut [f32]) {
+        assert!(queries.len() >= self.n * self.pages.dims().hs && scores.len() >= self.n * STRETCH);
+        ahead::ask(self.pages.stored_values(self.place(0), self.head, 1).as_ptr(), paged512::AHEAD);
+        // SAFETY: lengths as asserted; the path's features were detected.
+        unsafe { self.scores_as_stored(queries.as_ptr(), self.seen(self.n - 1), scores.as_mut_ptr()) };
+    }
+
+    /// Scores of all queries become weights.
+    #[cfg(target_arch = "x86_64")]
+    pub fn all_weights(&self, scores: &mut [f32], statistics: &mut [f32]) {
+        let mut space = [[0.0; STRETCH]; 2];
+        let scales = self.scales(&mut space);
+        self.weights((0, self.n), scores, scales, statistics);
+    }
+
+    /// Whether the stretch is read while the values of the one before it are: one row of few heads, and all of the stretch seen.
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_beside(&self) -> bool {
+        let dims = self.pages.dims();
+        paged512::reads_beside(dims.kind, dims.hs, self.n) && self.n == self.heads && self.seen(0) == STRETCH
+    }
+
+    /// Adds the stretch's values up, with weights in `scores`, and computes the scores of the next one.
+    #[cfg(target_arch = "x86_64")]
+    pub fn values_and_next(
+        &self,
+        next: &Part<'_>,
+        queries: &[f32],
+        scores: &[f32],
+        next_scores: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        if !next.is_beside() {
+            self.values_as_stored(scores, sums);
+            return next.first_scores(queries, next_scores);
+        }
+        assert!(queries.len() >= self.n * self.width && sums.len() >= self.n * self.width);
+        assert!(scores.len() >= self.n * STRETCH && next_scores.len() >= self.n * STRETCH);
+        let dims = self.pages.dims();
+        let group_bytes = self.pages.group_bytes();
+        let ahead = paged512::AHEAD.div_ceil(group_bytes);
+        let half = STRETCH / GROUP / GROUPS;
+        let stored_keys = |at| self.pages.stored_keys(next.place(at), self.head).as_ptr();
+        let stored_values = |at| self.pages.stored_values(self.place(at), self.head, 1).as_ptr();
+        for first in 0..half {
+            let places: [usize; GROUPS] = std::array::from_fn(|i| (first + i * half) * GROUP);
+            // Where a half of the stretch ends, the same half of the one behind it.
+            let soon = places.map(|place| {
+                let later = place + ahead * GROUP + if first + ahead < half { 0 } else { STRETCH - half * GROUP };
+                match next.start + later < self.end {
+                    true => stored_keys(later),
+                    false => stored_keys(place).wrapping_add(ahead * group_bytes),
+                }
+            });
+            let groups = places.map(stored_keys);
+            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, groups, soon, places };
+            let at: [usize; GROUPS] = std::array::from_fn(|i| (first * GROUPS + i) * GROUP);
+            // The next stretch is seen, and with it what follows in this one.
+            let values = paged512::Beside {
+                at: at.map(stored_values),
+                soon: at.map(|at| stored_values((at + ahead * GROUP).min(2 * STRETCH - GROUP))),
+            };
+            let (p, to) = (scores[at[0]..].as_ptr(), next_scores.as_mut_ptr());
+            // SAFETY: two whole groups of keys and of values, n queries, rows of weights and scores and sums (lengths as asserted);
+            // the path's features were detected.
+            unsafe { paged512::dot_and_add(queries.as_ptr(), self.n, keys, to, p, values, sums.as_mut_ptr()) };
+        }
+    }
+
     /// Scores, converting keys as they are read: those of the first and of the second half side by side, two streams that
     /// the processor itself looks ahead on. Pairs of neighbours are read slower by a tenth: each ends where the other begins.
     ///
@@ -205,15 +279,9 @@ impl Part<'_> {
         }
     }
 
-    /// Asks for the first values of the stretch, which nothing that is read before them asks for.
+    /// Asks for the keys of the next stretch, where [`Part::scores_as_stored`] begins.
     #[cfg(target_arch = "x86_64")]
-    fn ask_values(&self) {
-        ahead::ask(self.pages.stored_values(self.place(0), self.head, 1).as_ptr(), paged512::AHEAD);
-    }
-
-    /// The same for the keys of the next stretch, where [`Part::scores_as_stored`] begins.
-    #[cfg(target_arch = "x86_64")]
-    fn ask_next_keys(&self) {
+    pub fn ask_next_keys(&self) {
         let next = (self.end - self.start).saturating_sub(STRETCH).min(STRETCH);
         let groups = next.div_ceil(GROUP);
         for group in [0, groups.div_ceil(GROUPS)].iter().filter(|group| **group < groups) {
@@ -225,7 +293,7 @@ impl Part<'_> {
     /// Adds values up, converting them as they are read: what all queries see together; then what each sees beyond that, at the end
     /// of a prompt.
     #[cfg(target_arch = "x86_64")]
-    fn values_as_stored(&self, scores: &[f32], sums: &mut [f32]) {
+    pub fn values_as_stored(&self, scores: &[f32], sums: &mut [f32]) {
         let common = self.seen(0);
         let beyond = (0..self.n).map(|q| (q, 1, common, self.seen(q)));
         for (q, n, from, to) in std::iter::once((0, self.n, 0, common)).chain(beyond) {
