@@ -64,12 +64,12 @@ impl TrainDevice {
         }
     }
 
-    /// The device with its peak for products in `dtype`, and the part of it that training uses where the estimate does not
-    /// say; `None` for a card that is not in the table.
-    pub fn machine(&self, dtype: Dtype) -> Option<(Machine, Option<f64>)> {
+    /// The device with its peak for products in `dtype`, and the part of it that training a model with so many channels uses
+    /// where the estimate does not say; `None` for a card that is not in the table.
+    pub fn machine(&self, dtype: Dtype, channels: u64) -> Option<(Machine, Option<f64>)> {
         match self {
             TrainDevice::Cpu(cpu) => {
-                let machine = this_processor(cpu, dtype);
+                let machine = this_processor(cpu, dtype, channels);
                 let share = machine.card.share;
                 Some((machine, Some(share)))
             }
@@ -110,7 +110,7 @@ fn update_on_paper<C: Network>(cuda: &Cuda, config: &C, plan: &RunPlan, batch: B
 }
 
 /// The card of the table whose name, or a short form of it, stands in what the driver calls it.
-fn known_card(name: &str) -> Option<Machine> {
+pub fn known_card(name: &str) -> Option<Machine> {
     let name = name.to_lowercase();
     let found = estimate::cards().ok()?.into_iter().filter_map(|card| {
         let longest = std::iter::once(&card.name)

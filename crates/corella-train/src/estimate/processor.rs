@@ -1,14 +1,35 @@
-//! How fast a run will be on a processor: a share of its peak, which is measured when the plan is made.
+//! How fast a run will be on a processor: a multiple of the rate at which updates in f32 run on multiply-adds, a share of their
+//! peak, which is measured when the plan is made.
 
 use corella_model::Dtype;
 
-/// Part of the f32 peak that updates in f32 reach: 0.38, 0.36 and 0.41 for 3.7, 10 and 50 million parameters, 0.42 in the
-/// tour (2 cores Intel Xeon with AMX; docs/log.md).
+/// Part of the f32 peak that updates in f32 reach on multiply-adds: 0.38, 0.36 and 0.41 for 3.7, 10 and 50 million parameters, 0.42
+/// in the tour (2 cores Intel Xeon, before products in f32 ran on tiles; docs/log.md).
 const F32_SHARE: f64 = 0.42;
-/// By what factor updates in bf16 are faster where the processor multiplies bf16: 2.8, 2.5 and 2.7 on the same machine. Most
-/// of an update in bf16 is no product any more, so what it gains over f32 holds better across processors than its share of a
-/// peak that is 2 or 15 times that of f32.
-const BF16_GAIN: f64 = 2.6;
+/// By what factor updates in bf16 are faster on dot products of pairs: 2.6 bounds it, a share of the peak as in f32 where that is
+/// less. Not measured.
+const PAIRS_BF16: f64 = 2.6;
+/// From this ratio of the peaks on, products run on tiles (AMX), those in f32 in three parts of bf16.
+const TILES: f64 = 6.0;
+/// What updates on tiles gain over multiply-adds in f32 (docs/plan.md has the rates).
+const TILES_F32: Gain = Gain { narrow: 1.6, wide: 2.2 };
+/// The same in bf16.
+const TILES_BF16: Gain = Gain { narrow: 3.8, wide: 7.2 };
+
+/// Most of an update of a narrow model is no product any more, so what it gains depends on C.
+struct Gain {
+    /// With 192 channels and fewer.
+    narrow: f64,
+    /// With 384 and more.
+    wide: f64,
+}
+
+impl Gain {
+    fn at(&self, channels: u64) -> f64 {
+        let octaves = (channels.max(1) as f64 / 192.0).log2().clamp(0.0, 1.0);
+        self.narrow + (self.wide - self.narrow) * octaves
+    }
+}
 
 /// Peaks of a processor in 10⁹ operations per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,13 +41,16 @@ pub struct ProcessorPeaks {
 }
 
 impl ProcessorPeaks {
-    /// The peak that products in a format have, in 10⁹ operations per second, and the part of it that updates reach.
-    pub fn of(&self, dtype: Dtype) -> (f64, f64) {
+    /// The peak that products in a format have, in 10⁹ operations per second, and the part of it that updates of a model with so
+    /// many `channels` reach; in f32 more than all of it, where tiles are faster than multiply-adds.
+    pub fn of(&self, dtype: Dtype, channels: u64) -> (f64, f64) {
+        let ratio = self.bf16_gflops / self.f32_gflops;
+        let tiles = ratio >= TILES;
         match dtype {
-            Dtype::F32 => (self.f32_gflops, F32_SHARE),
+            Dtype::F32 => (self.f32_gflops, F32_SHARE * if tiles { TILES_F32.at(channels) } else { 1.0 }),
             Dtype::Bf16 => {
-                let gained = F32_SHARE * BF16_GAIN * self.f32_gflops / self.bf16_gflops;
-                (self.bf16_gflops, gained.min(F32_SHARE))
+                let gain = if tiles { TILES_BF16.at(channels) } else { PAIRS_BF16 };
+                (self.bf16_gflops, F32_SHARE * (gain / ratio).min(1.0))
             }
         }
     }
@@ -37,17 +61,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bf16_is_planned_by_what_it_gains_over_f32_and_never_above_the_share_of_f32() {
-        let amx = ProcessorPeaks { f32_gflops: 450.0, bf16_gflops: 6900.0 };
-        let rate = |dtype| {
-            let (peak, share) = amx.of(dtype);
-            peak * share
-        };
-        // Measured: 184 and 503 GFLOP/s with 50 million parameters.
-        assert!((rate(Dtype::F32) / 184.0 - 1.0).abs() < 0.1 && (rate(Dtype::Bf16) / 503.0 - 1.0).abs() < 0.1);
+    fn plans_on_tiles_are_within_a_quarter_of_what_was_measured() {
+        let amx = ProcessorPeaks { f32_gflops: 486.0, bf16_gflops: 7500.0 };
+        // Channels, and 10⁹ operations per second of updates in f32 and bf16 (docs/plan.md).
+        for (channels, f32, bf16) in [(192, 301.0, 694.0), (384, 448.0, 1416.0), (768, 439.0, 1541.0)] {
+            for (dtype, measured) in [(Dtype::F32, f32), (Dtype::Bf16, bf16)] {
+                let (peak, share) = amx.of(dtype, channels);
+                assert!((peak * share / measured - 1.0f64).abs() < 0.25, "{channels} {dtype:?}: {}", peak * share);
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_without_tiles_is_planned_by_its_gain_and_never_above_the_share_of_f32() {
         let converted = ProcessorPeaks { f32_gflops: 200.0, bf16_gflops: 200.0 };
-        assert_eq!(converted.of(Dtype::Bf16), converted.of(Dtype::F32));
+        assert_eq!(converted.of(Dtype::Bf16, 768), converted.of(Dtype::F32, 768));
         let pairs = ProcessorPeaks { f32_gflops: 200.0, bf16_gflops: 400.0 };
-        assert_eq!(pairs.of(Dtype::Bf16), (400.0, F32_SHARE));
+        assert_eq!(pairs.of(Dtype::Bf16, 768), (400.0, F32_SHARE));
+        let many = ProcessorPeaks { f32_gflops: 200.0, bf16_gflops: 1000.0 };
+        assert_eq!(many.of(Dtype::Bf16, 768), (1000.0, F32_SHARE * PAIRS_BF16 / 5.0));
     }
 }

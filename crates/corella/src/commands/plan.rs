@@ -93,7 +93,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
             let bytes = (machine.card.memory_gb * 1e9) as u64;
             (machine, Some(bytes))
         }
-        None => (this_processor(&backend(common)?, plan.train.dtype), available_memory()),
+        None => (this_processor(&backend(common)?, plan.train.dtype, work.channels), available_memory()),
     };
     let on_gpu = args.gpu.is_some();
     let bytes = |plan: &RunPlan, b: usize| match on_gpu {
@@ -193,12 +193,12 @@ pub fn workload(plan: &RunPlan, config: &ModelShape) -> Workload {
     }
 }
 
-/// This machine's processor as a card for products in `dtype`; its peak is measured now.
-pub fn this_processor(cpu: &Cpu, dtype: Dtype) -> Machine {
+/// This machine's processor as a card for products in `dtype` of a model with so many channels; its peak is measured now.
+pub fn this_processor(cpu: &Cpu, dtype: Dtype, channels: u64) -> Machine {
     // The best of several: a busy machine only ever shows less than it can.
     let best = |now: fn(&Cpu) -> f64| (0..PROBES).map(|_| now(cpu)).fold(0.0, f64::max);
     let peaks = ProcessorPeaks { f32_gflops: best(probe::f32_now), bf16_gflops: best(probe::bf16_now) };
-    let (gflops, share) = peaks.of(dtype);
+    let (gflops, share) = peaks.of(dtype, channels);
     let card = Card {
         name: cpu.name(),
         aliases: Vec::new(),
@@ -313,7 +313,7 @@ pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpu
     );
     print_memory(memory);
     println!("device: {}", device.name());
-    if let Some((machine, mfu)) = device.machine(plan.train.dtype)
+    if let Some((machine, mfu)) = device.machine(plan.train.dtype, work.channels)
         && let Ok(bill) = bill(&work, &machine, mfu, plan.cost.price_per_hour)
     {
         println!(

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Bound, CeilingsOut};
 use crate::cli::{BenchWhat, Common};
-use crate::device::TrainDevice;
+use crate::device::{TrainDevice, known_card};
 use crate::error::{Failure, Result};
 
 /// What the maker says of a card.
@@ -46,7 +46,7 @@ impl OnCard {
                 return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
             }
         }
-        let datasheet = device.machine(Dtype::Bf16).map(|(machine, _)| Datasheet {
+        let datasheet = known_card(&device.name()).map(|machine| Datasheet {
             card: machine.card.name.clone(),
             bf16_gflops: 1e3 * machine.card.tflops,
             memory_gbs: 1e3 * machine.card.bandwidth_tb_s,
