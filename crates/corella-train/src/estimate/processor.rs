@@ -9,8 +9,9 @@ const F32_SHARE: f64 = 0.42;
 /// By what factor updates in bf16 are faster on dot products of pairs: 2.6 bounds it, a share of the peak as in f32 where that is
 /// less. Not measured.
 const PAIRS_BF16: f64 = 2.6;
-/// From this ratio of the peaks on, products run on tiles (AMX), those in f32 in three parts of bf16.
-const TILES: f64 = 6.0;
+/// Products of bf16 that one in f32 takes, in three parts. Where the peak of bf16 is so much higher and more, products run on
+/// tiles (AMX).
+const PRODUCTS: f64 = 6.0;
 /// What updates on tiles gain over multiply-adds in f32 (docs/plan.md has the rates).
 const TILES_F32: Gain = Gain { narrow: 1.6, wide: 2.2 };
 /// The same in bf16.
@@ -42,17 +43,17 @@ pub struct ProcessorPeaks {
 
 impl ProcessorPeaks {
     /// The peak that products in a format have, in 10⁹ operations per second, and the part of it that updates of a model with so
-    /// many `channels` reach; in f32 more than all of it, where tiles are faster than multiply-adds.
+    /// many `channels` reach.
     pub fn of(&self, dtype: Dtype, channels: u64) -> (f64, f64) {
-        let ratio = self.bf16_gflops / self.f32_gflops;
-        let tiles = ratio >= TILES;
-        match dtype {
-            Dtype::F32 => (self.f32_gflops, F32_SHARE * if tiles { TILES_F32.at(channels) } else { 1.0 }),
-            Dtype::Bf16 => {
-                let gain = if tiles { TILES_BF16.at(channels) } else { PAIRS_BF16 };
-                (self.bf16_gflops, F32_SHARE * (gain / ratio).min(1.0))
-            }
-        }
+        let in_parts = self.bf16_gflops / PRODUCTS;
+        let tiles = in_parts >= self.f32_gflops;
+        let (peak, gain) = match (dtype, tiles) {
+            (Dtype::F32, false) => (self.f32_gflops, 1.0),
+            (Dtype::F32, true) => (in_parts, TILES_F32.at(channels)),
+            (Dtype::Bf16, false) => (self.bf16_gflops, PAIRS_BF16),
+            (Dtype::Bf16, true) => (self.bf16_gflops, TILES_BF16.at(channels)),
+        };
+        (peak, F32_SHARE * (gain * self.f32_gflops / peak).min(1.0))
     }
 }
 
