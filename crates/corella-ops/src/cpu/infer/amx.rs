@@ -92,8 +92,10 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
     // SAFETY: the caller's promise.
     unsafe {
         let (scales, mins, d) =
-            (from.add(layout.scales_at(blocks)), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
-        let groups = |b: usize, j: usize| super::vnni::groups::<CODES>(from.add(b * layout.codes.block_bytes()), j);
+            (from.add(Layout::SCALES_AT), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
+        let groups = |b: usize, j: usize| {
+            super::vnni::groups::<CODES>(from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes()), j)
+        };
         let plane = |b: usize, g: usize| to.add((8 * b + g) * VECTOR).cast::<__m512i>();
         match layout.scales {
             Scales::Halves { min } => {

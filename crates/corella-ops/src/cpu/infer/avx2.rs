@@ -115,7 +115,7 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
         let w = step.w[p];
         match layout.scales {
             Scales::Halves { min } => {
-                let (scales, mins) = (layout.scales_at(step.blocks), layout.mins_at(step.blocks));
+                let (scales, mins) = (Layout::SCALES_AT, layout.mins_at(step.blocks));
                 let mut f = [_mm256_setzero_ps(); R];
                 for b in 0..step.blocks {
                     let [low, high] = block::<CODES, R>(layout, step, p, half, b, [b, usize::MAX], min);
@@ -141,7 +141,7 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
             }
             Scales::Integers { sub, min } => {
                 const BLOCKS: usize = UNIT / BLOCK;
-                let (scales, mins, d) = (layout.scales_at(BLOCKS), layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
+                let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
                 let scale = |s: usize| _mm256_cvtepi8_epi32(_mm_loadl_epi64(w.add(scales + PANEL * s + first).cast()));
                 let mut total = [_mm256_setzero_si256(); R];
                 for b in 0..BLOCKS {
@@ -219,7 +219,7 @@ unsafe fn block<const CODES: u8, const R: usize>(
             }
         }
         for j in 0..4 {
-            let at = step.w[p].add(b * layout.codes.block_bytes() + half * VECTOR / 2);
+            let at = step.w[p].add(layout.codes_at(step.blocks) + b * layout.codes.block_bytes() + half * VECTOR / 2);
             let (low, high) = groups::<CODES>(at, j);
             for r in 0..R {
                 let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b + j);

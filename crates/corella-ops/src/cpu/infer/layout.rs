@@ -6,7 +6,7 @@
 //! memory that a thread reads side by side, unit after unit:
 //!
 //! ```text
-//! unit   codes of each block · scales · minima · (d · dmin for formats with scales of two levels)
+//! unit   scales · minima · (d · dmin for formats with scales of two levels), filled up to whole vectors · codes of each block
 //! codes  4 bits: 4 vectors, vector j = group j in the low halves, group j + 4 in the high halves of its bytes
 //!        5 bits: one vector more, bit g of its bytes is the fifth bit of group g
 //!        6 bits: two more, bits 2j and 2j+1 of the first for group j, of the second for group j + 4
@@ -90,6 +90,9 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Where the scales of a unit begin: what is used first is read, and asked for, first.
+    pub const SCALES_AT: usize = 0;
+
     /// Layout of a quantised format; `None` for floating-point ones.
     pub fn of(format: WeightFormat) -> Option<Layout> {
         let scheme = Scheme::of(format)?;
@@ -116,21 +119,14 @@ impl Layout {
         }
     }
 
-    /// Where the scales of a unit of `blocks` blocks begin.
-    #[inline(always)]
-    pub const fn scales_at(self, blocks: usize) -> usize {
-        blocks * self.codes.block_bytes()
-    }
-
-    /// Where its minima begin. Half-precision ones lie as the scales do, blocks × 16; integer ones in pairs of sub-blocks,
-    /// (subs/2) × 16 × 2.
+    /// Where the minima of a unit of `blocks` blocks begin. Half-precision ones lie as the
+    /// scales do, blocks × 16; integer ones in pairs of sub-blocks, (subs/2) × 16 × 2.
     #[inline(always)]
     pub const fn mins_at(self, blocks: usize) -> usize {
-        self.scales_at(blocks)
-            + match self.scales {
-                Scales::Halves { .. } => 2 * PANEL * blocks,
-                Scales::Integers { sub, .. } => PANEL * BLOCK / sub * blocks,
-            }
+        match self.scales {
+            Scales::Halves { .. } => 2 * PANEL * blocks,
+            Scales::Integers { sub, .. } => PANEL * BLOCK / sub * blocks,
+        }
     }
 
     /// Where d of each column begins; dmin follows.
@@ -143,9 +139,9 @@ impl Layout {
             }
     }
 
-    /// Bytes of a unit of `blocks` blocks.
+    /// Where its codes begin.
     #[inline(always)]
-    pub const fn unit_bytes(self, blocks: usize) -> usize {
+    pub const fn codes_at(self, blocks: usize) -> usize {
         let end = match self.scales {
             Scales::Halves { min: false } => self.mins_at(blocks),
             Scales::Halves { min: true } => self.mins_at(blocks) + 2 * PANEL * blocks,
@@ -155,23 +151,32 @@ impl Layout {
         end.next_multiple_of(VECTOR)
     }
 
+    /// Bytes of a unit of `blocks` blocks.
+    #[inline(always)]
+    pub const fn unit_bytes(self, blocks: usize) -> usize {
+        self.codes_at(blocks) + blocks * self.codes.block_bytes()
+    }
+
     /// Units of a panel of `cols` weights along k.
     pub fn units(cols: usize) -> usize {
         cols.div_ceil(UNIT)
     }
 
     /// Blocks of unit `u`: the last may be shorter.
+    #[inline]
     pub fn blocks(cols: usize, u: usize) -> usize {
         (cols - u * UNIT).min(UNIT) / BLOCK
     }
 
     /// Where unit `u` of panel `p` of a pair lies.
+    #[inline]
     pub fn unit_range(self, cols: usize, u: usize, p: usize) -> std::ops::Range<usize> {
         let start = p * self.panel_bytes(cols) + u * self.unit_bytes(UNIT / BLOCK);
         start..start + self.unit_bytes(Layout::blocks(cols, u))
     }
 
     /// Bytes of a panel of `cols` weights along k.
+    #[inline]
     pub fn panel_bytes(self, cols: usize) -> usize {
         let last = match cols % UNIT / BLOCK {
             0 => 0,

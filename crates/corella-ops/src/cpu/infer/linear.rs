@@ -37,8 +37,9 @@ const ROWS_BYTES: usize = 1 << 20;
 const GROUPED: usize = 128;
 /// Rows of a stretch there.
 const GROUPED_ROWS: usize = 512;
-/// Pairs of a group.
+/// Pairs of a group. Fewer whole rows meet two pairs: a unit of the rows is brought to the first-level cache for both at once.
 const PAIRS: usize = 4;
+const PAIRS_OF_FEWER: usize = 2;
 
 /// See [`crate::OpsInfer::linear`].
 pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, layers: &[Layer<'_>], store: Store) {
@@ -78,8 +79,12 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
     #[cfg(not(target_arch = "x86_64"))]
     let streams = false;
     let call = Call { path, kernels, x, width, out: SharedMut::new(out), store, streams };
-    let grouped = whole > 1 && n >= GROUPED;
-    let (most, group) = if grouped { (GROUPED_ROWS, PAIRS) } else { ((ROWS_BYTES / c.max(1)).max(64), 1) };
+    let ungrouped = (ROWS_BYTES / c.max(1)).max(64);
+    let (most, group) = match whole {
+        1 => (ungrouped, 1),
+        _ if n >= GROUPED => (GROUPED_ROWS, PAIRS),
+        _ => (ungrouped, PAIRS_OF_FEWER),
+    };
     // Rows in few stretches of equal length, whole tiles each.
     let rows = n.div_ceil(n.div_ceil(most)).next_multiple_of(whole);
     // For each stretch the pairs of panels of all layers, in one region.
@@ -320,8 +325,11 @@ impl<'a> Columns<'a> {
     }
 
     /// The same with what is read in checked bounds.
-    fn stored(&self, u: usize) -> [&[u8]; PAIR] {
-        std::array::from_fn(|p| &self.pair[self.numbers.layout.unit_range(self.cols, u, p)])
+    #[inline(always)]
+    fn stored(&self, u: usize) -> [&'a [u8]; PAIR] {
+        let (first, second) = self.pair.split_at(self.panel_bytes);
+        let range = self.numbers.layout.unit_range(self.cols, u, 0);
+        [&first[range.clone()], &second[range]]
     }
 
     /// sums (rows, columns) += x\[rows\] · pair, reading the weights as they are stored. `next` are the panels after these.
@@ -360,9 +368,8 @@ fn many_rows(
     let mut sums = Scratch::new(pairs.len() * whole * COLUMNS);
     sums.fill(0.0);
     // The next unit's bytes, cut among all tiles.
-    let ahead_step = layout.unit_bytes(UNIT / BLOCK).div_ceil(tiles.asks() * tiles.count(whole));
-    let lines = ahead_step.div_ceil(VECTOR);
-    let cut = cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n, lines));
+    let share = tiles.share(layout.unit_bytes(UNIT / BLOCK), tiles.count(whole));
+    let cut = cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n, share));
     tiles.begin(layout);
     for u in 0..units {
         for (j, (columns, to)) in pairs.iter().enumerate() {
@@ -372,16 +379,22 @@ fn many_rows(
                 (None, false) => next,
             };
             let sums = &mut sums[j * whole * COLUMNS..][..whole * COLUMNS];
-            let unit = tiles.unpack(layout, columns.stored(u), &mut space, Layout::blocks(columns.cols, u));
+            let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
+            tiles.unpack(layout, stored, &mut space, blocks);
+            let unit = tiles.unit(layout, stored, &space, blocks);
             for (i, &Tile { first, count, kernel }) in cut.iter().enumerate() {
                 let row = rows.start + first;
-                if let (true, Some(next)) = (u + 1 == units, cut.get(i + 1)) {
-                    let next_row = rows.start + next.first;
-                    to.ask(next_row..(next_row + next.count).min(rows.end));
+                if u + 1 == units {
+                    // The first tile's lines beside the next one's: nothing else asks for them.
+                    let from = if i == 0 { i } else { i + 1 };
+                    for tile in &cut[from..(i + 2).min(cut.len())] {
+                        let row = rows.start + tile.first;
+                        to.ask(row..(row + tile.count).min(rows.end));
+                    }
                 }
                 let mut step = columns.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
-                step.ahead = after.map(|unit| unit.wrapping_add(i * tiles.asks() * ahead_step));
-                step.ahead_step = ahead_step;
+                step.ahead = after.map(|unit| unit.wrapping_add(i * share.asks * share.step));
+                step.ahead_step = share.step;
                 // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
                 // called; the path's features were detected.
                 unsafe { kernel(&step) };

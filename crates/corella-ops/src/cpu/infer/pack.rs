@@ -41,7 +41,7 @@ fn write<const N: usize>(format: WeightFormat, panel: &mut [u8], first: usize, r
             write_words(format, layout.codes, bytes, words);
             write_numbers(layout, unit, blocks, at, first + n, numbers(format, bytes));
         }
-        let vectors = unit[at * layout.codes.block_bytes()..].chunks_exact_mut(VECTOR);
+        let vectors = unit[layout.codes_at(blocks) + at * layout.codes.block_bytes()..].chunks_exact_mut(VECTOR);
         for (j, vector) in vectors.take(file_block / BLOCK * count).enumerate() {
             for (to, words) in vector.as_chunks_mut().0[first..].iter_mut().zip(&blocks_of) {
                 *to = words[j / count][j % count].to_le_bytes();
@@ -150,7 +150,7 @@ fn words_of_codes(kind: Codes, codes: &[u8; BLOCK]) -> Words {
 /// A row's numbers of a file's block that begins with block `first` of a unit.
 #[inline(always)]
 fn write_numbers(layout: Layout, unit: &mut [u8], blocks: usize, first: usize, lane: usize, numbers: Numbers) {
-    let (scales, mins, d) = (layout.scales_at(blocks), layout.mins_at(blocks), layout.d_at(blocks));
+    let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(blocks), layout.d_at(blocks));
     let half = |unit: &mut [u8], at: usize, bits: u16| unit[at..at + 2].copy_from_slice(&bits.to_le_bytes());
     match layout.scales {
         Scales::Halves { min } => {
@@ -214,7 +214,8 @@ pub fn read_lane(format: WeightFormat, layout: Layout, pair: &[u8], (p, lane): (
     for (u, out) in out.chunks_mut(UNIT).enumerate() {
         let (unit, blocks) = (&pair[layout.unit_range(cols, u, p)], Layout::blocks(cols, u));
         for (b, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            let codes = read_codes(layout.codes, &unit[b * layout.codes.block_bytes()..], lane);
+            let codes =
+                read_codes(layout.codes, &unit[layout.codes_at(blocks) + b * layout.codes.block_bytes()..], lane);
             // No scale holds for less than 16 weights.
             for (i, (out, codes)) in out.chunks_exact_mut(16).zip(codes.chunks_exact(16)).enumerate() {
                 let (scale, min) = scale_and_min(layout, unit, blocks, 2 * b + i, lane);
@@ -229,7 +230,7 @@ pub fn read_lane(format: WeightFormat, layout: Layout, pair: &[u8], (p, lane): (
 
 /// Scale and minimum (to be subtracted) of the weights 16·part .. of a unit.
 fn scale_and_min(layout: Layout, unit: &[u8], blocks: usize, part: usize, lane: usize) -> (f32, f32) {
-    let (scales, mins, d) = (layout.scales_at(blocks), layout.mins_at(blocks), layout.d_at(blocks));
+    let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(blocks), layout.d_at(blocks));
     match layout.scales {
         Scales::Halves { min } => {
             let at = 2 * (part / 2 * PANEL + lane);

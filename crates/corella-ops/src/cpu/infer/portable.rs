@@ -16,7 +16,11 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
         for lane in 0..PANEL {
             let mut codes = [0u8; UNIT];
             for (b, codes) in codes.chunks_exact_mut(BLOCK).enumerate().take(step.blocks) {
-                codes.copy_from_slice(&read_codes(layout.codes, &w[b * layout.codes.block_bytes()..], lane));
+                codes.copy_from_slice(&read_codes(
+                    layout.codes,
+                    &w[layout.codes_at(step.blocks) + b * layout.codes.block_bytes()..],
+                    lane,
+                ));
             }
             for r in 0..R {
                 // SAFETY: unit, side numbers and sums of row r, of which this lane's is touched (the caller's promise).
@@ -42,7 +46,7 @@ fn lane_sum(
     side: &[i32],
     c: &mut f32,
 ) {
-    let (scales, mins, d) = (layout.scales_at(blocks), layout.mins_at(blocks), layout.d_at(blocks));
+    let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(blocks), layout.d_at(blocks));
     let sub = layout.sub();
     let start = |s: usize| if Side::of(layout.scales) == Side::Start { side[s] } else { 0 };
     let sums = codes[..blocks * BLOCK].chunks_exact(sub).zip(q.chunks_exact(sub)).enumerate();

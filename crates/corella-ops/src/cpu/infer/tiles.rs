@@ -7,13 +7,17 @@ use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
     Kernel, SIX, TABLE,
 };
-use super::layout::{Codes, Layout, PAIR, PANEL, Scales, UNIT};
+use super::layout::{Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+#[cfg(target_arch = "x86_64")]
+use super::vnni_block::ASKS;
 
 /// Up to so many rows are few: bringing units into another form costs more than it saves.
 #[cfg(target_arch = "x86_64")]
 const FEW: usize = 12;
-/// From so many rows on tiles of 16 pay for codes of 8 bits, which dot products leave where they are (docs/log.md); for others
-/// wherever rows are not few.
+/// The same for codes of 8 bits, which dot products leave where they are.
+#[cfg(target_arch = "x86_64")]
+const FEW_BYTES: usize = 6;
+/// From so many rows on tiles of 16 pay for codes of 8 bits; for others wherever rows are not few (docs/log.md).
 #[cfg(target_arch = "x86_64")]
 const MANY_BYTES: usize = 27;
 
@@ -31,15 +35,28 @@ pub enum Tiles {
 impl Integers {
     /// Its kernels for `rows` rows, where they are many and it has some.
     pub fn tiles(self, layout: Layout, rows: usize) -> Option<Tiles> {
-        let _ = layout;
+        let _ = (layout, rows);
         match self {
             #[cfg(target_arch = "x86_64")]
-            Integers::Amx if rows > FEW && (layout.codes != Codes::Eight || rows >= MANY_BYTES) => Some(Tiles::Amx),
+            Integers::Amx if rows >= if layout.codes == Codes::Eight { MANY_BYTES } else { FEW + 1 } => {
+                Some(Tiles::Amx)
+            }
             #[cfg(target_arch = "x86_64")]
-            Integers::Vnni | Integers::Amx if rows > FEW => Some(Tiles::Vnni),
+            Integers::Vnni | Integers::Amx if rows > if layout.codes == Codes::Eight { FEW_BYTES } else { FEW } => {
+                Some(Tiles::Vnni)
+            }
             _ => None,
         }
     }
+}
+
+/// How a tile asks for its share of the unit that will be read after this one, of each panel by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Places.
+    pub asks: usize,
+    /// Bytes from one to the next.
+    pub step: usize,
 }
 
 /// A unit of a pair of panels in the form of a kernel: what a [`Step`](super::kernel::Step) says of it.
@@ -77,26 +94,50 @@ impl Tiles {
         rows.div_ceil(self.most())
     }
 
-    /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be, which asks for at least `lines` lines of what
-    /// comes later at each place, if it asks for lines one after the other. Between [`Tiles::begin`] and [`Tiles::end`] on the same thread.
-    pub fn kernel(self, layout: Layout, rows: usize, lines: usize) -> Kernel {
+    /// How each of `tiles` tiles asks for its share of the next unit of `bytes` bytes.
+    pub fn share(self, bytes: usize, tiles: usize) -> Share {
+        let asks = match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Vnni => {
+                let [.., most] = ASKS;
+                let enough = |asks: &usize| asks * tiles * VECTOR >= bytes;
+                ASKS.into_iter().find(enough).unwrap_or(most)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Amx => super::amx::ASKS,
+        };
+        Share { asks, step: bytes.div_ceil(asks * tiles) }
+    }
+
+    /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be, which asks as said. Between
+    /// [`Tiles::begin`] and [`Tiles::end`] on the same thread.
+    pub fn kernel(self, layout: Layout, rows: usize, share: Share) -> Kernel {
         assert!((1..=self.most()).contains(&rows), "a tile of {rows} rows");
         macro_rules! rows {
-            ($codes:expr, $scales:expr) => {
+            ($codes:expr, $scales:expr, $asks:expr) => {
                 match rows {
-                    1 => super::vnni_block::unit::<$codes, $scales, 1>,
-                    2 => super::vnni_block::unit::<$codes, $scales, 2>,
-                    3 => super::vnni_block::unit::<$codes, $scales, 3>,
-                    4 => super::vnni_block::unit::<$codes, $scales, 4>,
-                    5 => super::vnni_block::unit::<$codes, $scales, 5>,
-                    _ => super::vnni_block::unit::<$codes, $scales, 6>,
+                    1 => super::vnni_block::unit::<$codes, $scales, 1, $asks>,
+                    2 => super::vnni_block::unit::<$codes, $scales, 2, $asks>,
+                    3 => super::vnni_block::unit::<$codes, $scales, 3, $asks>,
+                    4 => super::vnni_block::unit::<$codes, $scales, 4, $asks>,
+                    5 => super::vnni_block::unit::<$codes, $scales, 5, $asks>,
+                    _ => super::vnni_block::unit::<$codes, $scales, 6, $asks>,
+                }
+            };
+        }
+        macro_rules! asks {
+            ($codes:expr, $scales:expr) => {
+                match share.asks {
+                    asks if asks == ASKS[0] => rows!($codes, $scales, { ASKS[0] }),
+                    asks if asks == ASKS[1] => rows!($codes, $scales, { ASKS[1] }),
+                    _ => rows!($codes, $scales, { ASKS[2] }),
                 }
             };
         }
         #[cfg(target_arch = "x86_64")]
         macro_rules! lines {
             ($scales:expr) => {
-                match lines {
+                match share.step.div_ceil(VECTOR) {
                     0 | 1 => super::amx::unit::<$scales, 1>,
                     2 | 3 => super::amx::unit::<$scales, 3>,
                     4 | 5 => super::amx::unit::<$scales, 5>,
@@ -107,14 +148,14 @@ impl Tiles {
         match self {
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => match (layout.scales, layout.codes) {
-                (Scales::Halves { min: false }, _) => rows!(EIGHT, HALVES),
-                (Scales::Halves { min: true }, _) => rows!(EIGHT, HALVES_MIN),
-                (Scales::Integers { sub: 32, min: false }, _) => rows!(EIGHT, INTEGERS_32),
-                (Scales::Integers { sub: 32, min: true }, Codes::Four) => rows!(FOUR, INTEGERS_32_MIN),
-                (Scales::Integers { sub: 32, min: true }, _) => rows!(EIGHT, INTEGERS_32_MIN),
-                (Scales::Integers { min: false, .. }, Codes::Four) => rows!(FOUR, INTEGERS_16),
-                (Scales::Integers { min: false, .. }, _) => rows!(EIGHT, INTEGERS_16),
-                (Scales::Integers { min: true, .. }, _) => rows!(FOUR, INTEGERS_16_MIN),
+                (Scales::Halves { min: false }, _) => asks!(EIGHT, HALVES),
+                (Scales::Halves { min: true }, _) => asks!(EIGHT, HALVES_MIN),
+                (Scales::Integers { sub: 32, min: false }, _) => asks!(EIGHT, INTEGERS_32),
+                (Scales::Integers { sub: 32, min: true }, Codes::Four) => asks!(FOUR, INTEGERS_32_MIN),
+                (Scales::Integers { sub: 32, min: true }, _) => asks!(EIGHT, INTEGERS_32_MIN),
+                (Scales::Integers { min: false, .. }, Codes::Four) => asks!(FOUR, INTEGERS_16),
+                (Scales::Integers { min: false, .. }, _) => asks!(EIGHT, INTEGERS_16),
+                (Scales::Integers { min: true, .. }, _) => asks!(FOUR, INTEGERS_16_MIN),
             },
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => match layout.scales {
@@ -150,16 +191,6 @@ impl Tiles {
         }
     }
 
-    /// How often a tile asks for what comes later, for each panel.
-    pub fn asks(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => super::vnni_block::ASKS,
-            #[cfg(target_arch = "x86_64")]
-            Tiles::Amx => super::amx::ASKS,
-        }
-    }
-
     /// Bytes of a unit of a panel in the form of the kernel, and of its numbers apart.
     fn bytes(self) -> (usize, usize) {
         match self {
@@ -176,8 +207,25 @@ impl Tiles {
         PAIR * (codes + numbers)
     }
 
+    /// Where a unit of each panel is in the form of the kernel once [`Tiles::unpack`] brought it to `space`. Addresses alone, and
+    /// not that function's result: the kernel would wait until all that was stored before has left the processor (docs/log.md).
+    #[inline(always)]
+    pub fn unit(self, layout: Layout, units: [&[u8]; PAIR], space: &[u8], blocks: usize) -> Unit {
+        let (code_bytes, _) = self.bytes();
+        let at = |p: usize| space.as_ptr().wrapping_add(p * code_bytes);
+        let w = match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Vnni if layout.codes == Codes::Eight => {
+                let codes_at = layout.codes_at(blocks);
+                [units[0].as_ptr().wrapping_add(codes_at), units[1].as_ptr().wrapping_add(codes_at)]
+            }
+            _ => [at(0), at(1)],
+        };
+        Unit { w, numbers: at(PAIR) }
+    }
+
     /// Brings a unit of each panel into the form of the kernel, in `space`; codes that have it already stay where they are.
-    pub fn unpack(self, layout: Layout, units: [&[u8]; PAIR], space: &mut [u8], blocks: usize) -> Unit {
+    pub fn unpack(self, layout: Layout, units: [&[u8]; PAIR], space: &mut [u8], blocks: usize) {
         let bytes = layout.unit_bytes(blocks);
         assert!(space.len() >= self.space() && units.iter().all(|unit| unit.len() >= bytes), "a unit of {blocks}");
         macro_rules! codes {
@@ -193,8 +241,8 @@ impl Tiles {
         }
         let (code_bytes, number_bytes) = self.bytes();
         let (codes, numbers) = space.split_at_mut(PAIR * code_bytes);
-        let w = std::array::from_fn(|p| {
-            let (from, to) = (units[p].as_ptr(), codes[p * code_bytes..].as_mut_ptr());
+        for (p, unit) in units.iter().enumerate() {
+            let (from, to) = (unit.as_ptr(), codes[p * code_bytes..].as_mut_ptr());
             // SAFETY: a unit in each form, and room for its numbers (assertion); both kinds have AVX-512, which was detected
             // (`Integers::on`).
             unsafe {
@@ -202,18 +250,15 @@ impl Tiles {
                     #[cfg(target_arch = "x86_64")]
                     Tiles::Vnni => {
                         super::vnni_block::numbers(layout, from, numbers[p * number_bytes..].as_mut_ptr(), blocks);
-                        if layout.codes == Codes::Eight {
-                            return from;
+                        if layout.codes != Codes::Eight {
+                            codes!(vnni, layout, from, to, blocks);
                         }
-                        codes!(vnni, layout, from, to, blocks);
                     }
                     #[cfg(target_arch = "x86_64")]
                     Tiles::Amx => codes!(amx, layout, from, to, blocks),
                 }
             }
-            to.cast_const()
-        });
-        Unit { w, numbers: numbers.as_ptr() }
+        }
     }
 }
 

@@ -95,7 +95,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
         match layout.scales {
             Scales::Halves { min } => {
                 let blocks = step.blocks;
-                let (scales, mins) = (layout.scales_at(blocks), layout.mins_at(blocks));
+                let (scales, mins) = (Layout::SCALES_AT, layout.mins_at(blocks));
                 let mut f = [[_mm512_setzero_ps(); PAIR]; R];
                 for b in 0..blocks {
                     let sums = block_32::<CODES, SCALES, R>(step, b, min);
@@ -123,7 +123,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
             }
             Scales::Integers { sub, min } => {
                 const BLOCKS: usize = UNIT / BLOCK;
-                let (scales, mins, d) = (layout.scales_at(BLOCKS), layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
+                let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
                 let scale = |p: usize, s: usize| {
                     _mm512_cvtepi8_epi32(_mm_loadu_si128(step.w[p].add(scales + PANEL * s).cast()))
                 };
@@ -216,6 +216,7 @@ unsafe fn block_32<const CODES: u8, const SCALES: u8, const R: usize>(
 ) -> [[__m512i; PAIR]; R] {
     // SAFETY: block b of each panel, elements and side numbers of each row.
     unsafe {
+        let codes_at = const { layout(CODES, SCALES) }.codes_at(step.blocks);
         let mut sums = [[_mm512_setzero_si512(); PAIR]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
             *sums = [start(step, r, b, min); PAIR];
@@ -224,7 +225,7 @@ unsafe fn block_32<const CODES: u8, const SCALES: u8, const R: usize>(
             ask_ahead::<CODES, SCALES>(step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
-                let block = step.w[p].add(b * const { codes(CODES).block_bytes() });
+                let block = step.w[p].add(codes_at + b * const { codes(CODES).block_bytes() });
                 w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
@@ -252,6 +253,7 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
 ) -> [[[__m512i; PAIR]; R]; 2] {
     // SAFETY: as in `block_32`.
     unsafe {
+        let codes_at = const { layout(CODES, SCALES).codes_at(UNIT / BLOCK) };
         let mut sums = [[[_mm512_setzero_si512(); PAIR]; R]; 2];
         for r in 0..R {
             sums[0][r] = [start(step, r, 2 * b, min); PAIR];
@@ -261,7 +263,7 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
             ask_ahead::<CODES, SCALES>(step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
-                let block = step.w[p].add(b * const { codes(CODES).block_bytes() });
+                let block = step.w[p].add(codes_at + b * const { codes(CODES).block_bytes() });
                 w[p] = groups::<CODES>(block, j);
             }
             for r in 0..R {
@@ -286,7 +288,8 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
-            let (from, to) = (from.add(b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
+            let (from, to) =
+                (from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {
                 let (low, high) = groups::<CODES>(from, j);
                 _mm512_storeu_si512(to.add(j * VECTOR).cast(), low);

@@ -28,8 +28,10 @@ const MINS: usize = 16;
 const CENTRES: usize = 16;
 const PAIRS: usize = 24;
 const D: usize = 32;
-/// How often a tile asks for a line of the next unit, for each panel.
-pub const ASKS: usize = 2 * UNIT / BLOCK;
+/// How often a tile may ask for a line of the next unit, for each panel: after every fourth, second or single group of a unit.
+pub const ASKS: [usize; 3] = [GROUPS / 4, GROUPS / 2, GROUPS];
+/// Groups of a unit.
+const GROUPS: usize = UNIT / 4;
 
 /// Bytes of the numbers of a panel.
 pub const NUMBERS: usize = 34 * VECTOR;
@@ -67,7 +69,7 @@ pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usiz
     // SAFETY: the caller's promise.
     unsafe {
         let (scales, mins, d) =
-            (from.add(layout.scales_at(blocks)), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
+            (from.add(Layout::SCALES_AT), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
         let vector = |i: usize| to.add(i * VECTOR);
         let half = |at: *const u8| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
         let bytes = |at: *const u8| _mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()));
@@ -118,11 +120,11 @@ pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usiz
 /// # Safety
 /// As there; the processor has AVX-512 VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
+pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: usize>(step: &Step) {
     let scales = const { layout(EIGHT, SCALES).scales };
     // SAFETY: everything below reads and writes inside the units, numbers, rows and sums that the caller promises.
     unsafe {
-        let (sums, below) = blocks::<CODES, SCALES, R>(step);
+        let (sums, below) = blocks::<CODES, SCALES, R, ASKS>(step);
         let number = |p: usize, i: usize| step.numbers.add(p * NUMBERS + i * VECTOR);
         match scales {
             Scales::Halves { .. } => {
@@ -159,13 +161,14 @@ type Sums = [[__m512i; PAIR]; ROWS];
 
 /// Scaled sums of all blocks, f32 numbers or integers by the kind; then integer minima times sums of activations, with their
 /// sign turned, where there are such minima. Asks meanwhile, a line at a time, for what the next tile
-/// reads (the rows behind these, their side numbers and sums), and [`ASKS`] times per panel for the weights of the next unit.
+/// reads (the rows behind these, their side numbers and sums), and `ASKS` times (one of [`ASKS`]) per panel for the weights of the next
+/// unit.
 ///
 /// # Safety
 /// As of [`unit`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) -> (Sums, Sums) {
+unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: usize>(step: &Step) -> (Sums, Sums) {
     const { assert!(1 <= R && R <= ROWS && UNIT == 8 * BLOCK && NUMBERS == 2176) };
     const { assert!(Side::LEN == 16 && Side::CENTRED_AT == 8) };
     debug_assert!(step.side_row == Side::LEN);
@@ -212,6 +215,12 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             "corella_product 3, 6, 7, 29, \\g",
             "corella_product 4, 8, 9, 26, \\g",
             "corella_product 5, 10, 11, 27, \\g",
+            ".if (\\g + 1) % {every} == 0",
+            "prefetcht0 [{a0}]",
+            "prefetcht0 [{a1}]",
+            "add {a0}, {step}",
+            "add {a1}, {step}",
+            ".endif",
             ".endm",
             // The sum in s of row r, scaled with n, to the total in f.
             ".macro corella_scale r, s, f, n, min",
@@ -285,12 +294,8 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             "prefetcht0 [{px}]",
             "corella_group 1",
             "prefetcht0 [{px} + 64]",
-            "prefetcht0 [{a0}]",
             "corella_group 2",
             "prefetcht0 [{px} + 128]",
-            "prefetcht0 [{a1}]",
-            "add {a0}, {step}",
-            "add {a1}, {step}",
             "corella_group 3",
             ".if {runs} == 2",
             "corella_scales 0",
@@ -301,11 +306,7 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             "prefetcht0 [{pc}]",
             "corella_group 5",
             "prefetcht0 [{pc} + 64]",
-            "prefetcht0 [{a0}]",
             "corella_group 6",
-            "prefetcht0 [{a1}]",
-            "add {a0}, {step}",
-            "add {a1}, {step}",
             "corella_group 7",
             ".if {runs} == 2",
             "corella_scales 1",
@@ -347,6 +348,7 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             ".purgem corella_pair",
             ".purgem corella_pairs",
             rows = const R,
+            every = const GROUPS / ASKS,
             kind = const const { kind(CODES, layout(EIGHT, SCALES).scales) },
             runs = const const { if let Scales::Integers { sub: 16, .. } = layout(EIGHT, SCALES).scales { 2 } else { 1 } },
             start = const const {
