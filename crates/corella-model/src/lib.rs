@@ -28,7 +28,7 @@ pub use one_sequence::OneSequence;
 pub use random::Mersenne;
 pub use source::{Source, Weights, Zeros};
 pub use special_ids::SpecialIds;
-pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut};
+pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut, Threads};
 pub use step_options::{KvKind, StepOptions};
 pub use text_model::{AdamW, BatchShape, Dtype, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};
 pub use training::{Network, Training};

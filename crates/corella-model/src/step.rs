@@ -263,6 +263,43 @@ pub struct StepOut<'a> {
     pub logits: &'a [f32],
     /// The token of each draw.
     pub drawn: &'a [u32],
+    /// Threads for what the caller does with it.
+    pub threads: Threads<'a>,
+}
+
+/// The threads of a model, which stand idle between two steps.
+#[derive(Clone, Copy)]
+pub struct Threads<'a>(Option<&'a dyn Share>);
+
+impl Threads<'_> {
+    /// None but the caller's.
+    pub const NONE: Threads<'static> = Threads(None);
+
+    /// Runs `job(0) … job(tasks - 1)`, each once.
+    pub fn run(self, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
+        match self.0 {
+            Some(threads) => threads.share(tasks, job),
+            None => (0..tasks).for_each(job),
+        }
+    }
+}
+
+impl std::fmt::Debug for Threads<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Threads")
+    }
+}
+
+/// A backend whose number formats do not matter here.
+trait Share {
+    /// See [`OpsInfer::share`].
+    fn share(&self, tasks: usize, job: &(dyn Fn(usize) + Sync));
+}
+
+impl<B: OpsInfer> Share for B {
+    fn share(&self, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
+        OpsInfer::share(self, tasks, job);
+    }
 }
 
 /// The host's side of a step.
@@ -287,19 +324,20 @@ impl Results {
     /// Draws, and brings what is wanted from the device, once the head's logits are there.
     pub fn take<'a, B: OpsInfer>(
         &'a mut self,
-        ops: &B,
+        ops: &'a B,
         logits: &'a mut B::Buf,
         plan: &BatchPlan,
         v: usize,
     ) -> Result<StepOut<'a>, PlanError> {
         let (decode, listed) = (plan.is_decode(), plan.logit_rows.len());
+        let threads = Threads(Some(ops));
         let Some(host) = &mut self.logits else {
             if !plan.draws.is_empty() {
                 return Err(PlanError::Contradiction("a draw on a device that does not draw"));
             }
             // Without draws the head's rows are the wanted ones, in their order.
             let logits = ops.view(logits, listed * v).unwrap_or_default();
-            return Ok(StepOut { logits, drawn: &[] });
+            return Ok(StepOut { logits, drawn: &[], threads });
         };
         // In a decoding step the head's rows are those of the tokens; else the wanted ones come first.
         let brought = if decode { plan.logit_rows.last().map_or(0, |row| row + 1) } else { listed };
@@ -316,7 +354,7 @@ impl Results {
             let drawn = ops.draw(logits, v, &draws);
             self.drawn = drawn.ok_or(PlanError::Contradiction("a draw on a device that does not draw"))?;
         }
-        Ok(StepOut { logits: &host[..listed * v], drawn: &self.drawn })
+        Ok(StepOut { logits: &host[..listed * v], drawn: &self.drawn, threads })
     }
 }
 

@@ -286,6 +286,11 @@ pub trait OpsInfer: OpsTrain {
         None
     }
 
+    /// Runs `job(0) … job(tasks - 1)`, each once, on those of the host's threads that the backend keeps, between two operations.
+    fn share(&self, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(job);
+    }
+
     // ---- paged attention ----------------------------------------------------------------------------------------
     /// The kinds of cache that [`OpsInfer::kv_pages`] has.
     fn kv_kinds() -> &'static [KvKind] {

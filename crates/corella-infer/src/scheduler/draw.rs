@@ -1,8 +1,9 @@
 //! From a row of logits to tokens and their log-probabilities, as a request wants them.
 
 use std::ops::Range;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use corella_model::Draw;
+use corella_model::{Draw, Threads};
 
 use crate::event::TokenLogProb;
 use crate::request::{LogProbStage, Request};
@@ -53,13 +54,47 @@ pub(super) fn on_device(
     (0..=drafts).map(draw).collect()
 }
 
+/// A draw to make: the logits where a continuation stands, and the samples that are there.
+pub(super) struct Wanted<'a> {
+    pub logits: &'a [f32],
+    pub request: &'a Request,
+    pub seq: &'a Sequence,
+    pub samples: Range<usize>,
+}
+
+/// What several threads draw with.
+#[derive(Debug, Default)]
+pub(super) struct Drawers(Mutex<Vec<Drawer>>);
+
+impl Drawers {
+    /// Something to draw with, for this thread.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Drawer) -> T) -> T {
+        let idle = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let drawer = idle().pop();
+        let mut drawer = drawer.unwrap_or_else(Drawer::new);
+        let out = f(&mut drawer);
+        idle().push(drawer);
+        out
+    }
+
+    /// Makes all draws, each on one of the threads.
+    pub fn draw_all(&self, threads: Threads<'_>, wanted: &[Wanted<'_>], bytes: &TokenBytes) -> Vec<Vec<Drawn>> {
+        let drawn: Vec<OnceLock<Vec<Drawn>>> = wanted.iter().map(|_| OnceLock::new()).collect();
+        threads.run(wanted.len(), &|i| {
+            let Wanted { logits, request, seq, samples } = &wanted[i];
+            drawn[i].get_or_init(|| self.with(|drawer| drawer.draw(logits, request, seq, samples.clone(), bytes)));
+        });
+        drawn.into_iter().map(|drawn| drawn.into_inner().unwrap_or_default()).collect()
+    }
+}
+
 /// A token that the device drew.
 pub(super) fn bare(id: u32) -> Drawn {
     (TokenLogProb { id, ..TokenLogProb::default() }, 0.0)
 }
 
 impl Drawer {
-    pub fn new() -> Drawer {
+    fn new() -> Drawer {
         Drawer { filtered: Sampler::default(), raw: Sampler::default(), plain: Sampling::plain(), adjusted: Vec::new() }
     }
 

@@ -15,20 +15,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use corella_model::{StepLimits, StepModel, StepOut};
+use corella_model::{StepLimits, StepModel, StepOut, Threads};
 
 use crate::event::{Event, FinishReason};
 use crate::metrics::Metrics;
 use crate::pages::{Before, PagePool};
 use crate::request::Request;
 use crate::sequence::{Piece, Sequence, TokenBytes};
-use draw::{Drawer, Drawn, bare};
+use draw::{Drawers, Drawn, Wanted, bare};
 pub(crate) use job::Cancelled;
 use job::Job;
 use plan::Item;
 
 /// Takes the events of a request; returns whether anybody still listens.
 pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
+
+/// What a continuation has of a step's results: tokens that the model drew, and rows of logits.
+type Own<'a> = (&'a [u32], Vec<&'a [f32]>);
 
 /// All requests on one model.
 pub(crate) struct Scheduler {
@@ -43,7 +46,7 @@ pub(crate) struct Scheduler {
     /// By age, the oldest first.
     running: Vec<Sequence>,
     next_job: u64,
-    drawer: Drawer,
+    drawers: Drawers,
     bytes: TokenBytes,
     metrics: Arc<Metrics>,
 }
@@ -70,7 +73,7 @@ impl Scheduler {
             waiting: Vec::new(),
             running: Vec::new(),
             next_job: 0,
-            drawer: Drawer::new(),
+            drawers: Drawers::default(),
             bytes,
             metrics,
         }
@@ -221,16 +224,13 @@ impl Scheduler {
 
     /// Takes in what a step computed: scores, draws, new samples, ends. Returns the pages to copy.
     fn absorb(&mut self, items: &[Item], out: StepOut<'_>, began: Instant) -> Vec<(u32, u32)> {
-        let known = self.known_tokens;
-        let mut tokens = out.drawn.iter();
-        let mut rows = out.logits.chunks_exact(self.limits.vocab_size).map(|row| &row[..known]);
+        let results = self.results(items, &out);
+        let mut firsts = self.first_draws(items, &results, out.threads).into_iter();
         let mut copies = Vec::new();
         let mut split = Vec::new();
         let mut ended = Vec::new();
-        for item in items {
-            let by_model: Vec<u32> = tokens.by_ref().take(item.draws).copied().collect();
-            let own = item.len + item.drafts.len() - item.first_logit - item.draws;
-            let own: Vec<&[f32]> = rows.by_ref().take(own).collect();
+        for (item, (by_model, own)) in items.iter().zip(&results) {
+            let first = firsts.next().flatten();
             let seq = &mut self.running[item.index];
             let Some(job) = self.jobs.get_mut(&seq.job) else { continue };
             if job.started.is_none() {
@@ -240,7 +240,7 @@ impl Scheduler {
             let request = job.request.clone();
             seq.computed = item.start + item.len;
             if seq.sample == 0 && !job.scored {
-                score(&mut self.drawer, seq, job, item, &own);
+                score(&self.drawers, seq, job, item, own);
             }
             Self::publish(&mut self.pool, seq, job);
             if seq.sample == 0 && seq.drawn == 0 {
@@ -254,14 +254,12 @@ impl Scheduler {
                 ended.push(item.index);
                 continue;
             }
-            let draws = own.get(item.len - 1 - item.first_logit..).unwrap_or_default();
-            let drawer = &mut self.drawer;
-            let mut next = |seq: &Sequence, samples, behind: usize| match by_model.get(behind) {
+            let draws = drawn_from(item, own);
+            let next = |seq: &Sequence, samples, behind: usize| match by_model.get(behind) {
                 Some(id) => vec![bare(*id)],
-                None => drawer.draw(draws[behind], &request, seq, samples, &self.bytes),
+                None => self.drawers.with(|drawer| drawer.draw(draws[behind], &request, seq, samples, &self.bytes)),
             };
-            let samples = if job.split { seq.sample..seq.sample + 1 } else { 0..request.best_of };
-            let mut drawn = next(seq, samples, 0);
+            let mut drawn = first.unwrap_or_else(|| next(seq, samples_of(seq, job), 0));
             job.usage.completion_tokens += drawn.len();
             self.metrics.drawn_tokens.add(drawn.len() as u64);
             for (sample, token) in drawn.drain(1..).enumerate() {
@@ -307,6 +305,39 @@ impl Scheduler {
         self.remove_ended(&ended);
         self.running.sort_by_key(Sequence::age);
         copies
+    }
+
+    /// What each item has of a step's results.
+    fn results<'a>(&self, items: &[Item], out: &StepOut<'a>) -> Vec<Own<'a>> {
+        let (known, mut tokens) = (self.known_tokens, out.drawn);
+        let mut rows = out.logits.chunks_exact(self.limits.vocab_size).map(|row| &row[..known]);
+        let of = |item: &Item| {
+            let (by_model, rest) = tokens.split_at(item.draws.min(tokens.len()));
+            tokens = rest;
+            let own = item.len + item.drafts.len() - item.first_logit - item.draws;
+            (by_model, rows.by_ref().take(own).collect())
+        };
+        items.iter().map(of).collect()
+    }
+
+    /// The first draw of each continuation that has come so far, if the model did not make it: all of them at once. What follows
+    /// a proposal waits until the draw before it is known.
+    fn first_draws<'a>(&self, items: &[Item], results: &[Own<'a>], threads: Threads<'_>) -> Vec<Option<Vec<Drawn>>> {
+        let wanted = |(item, (by_model, own)): (&Item, &Own<'a>)| {
+            let seq = &self.running[item.index];
+            let job = self.jobs.get(&seq.job)?;
+            let there = item.start + item.len >= seq.target(&job.request) && job.request.max_tokens > 0;
+            if !there || !by_model.is_empty() {
+                return None;
+            }
+            let logits = *drawn_from(item, own).first()?;
+            Some(Wanted { logits, request: &job.request, seq, samples: samples_of(seq, job) })
+        };
+        let wanted: Vec<Option<Wanted<'_>>> = items.iter().zip(results).map(wanted).collect();
+        let which: Vec<bool> = wanted.iter().map(Option::is_some).collect();
+        let wanted: Vec<Wanted<'_>> = wanted.into_iter().flatten().collect();
+        let mut drawn = self.drawers.draw_all(threads, &wanted, &self.bytes).into_iter();
+        which.into_iter().map(|is| if is { drawn.next() } else { None }).collect()
     }
 
     /// Another sample of the prompt that the running continuation `index` has read: it shares the full pages and copies
@@ -383,12 +414,22 @@ impl Scheduler {
     }
 }
 
+/// Of an item's rows of logits those behind its last token and behind its proposals.
+fn drawn_from<'a, 'b>(item: &Item, rows: &'b [&'a [f32]]) -> &'b [&'a [f32]] {
+    rows.get(item.len - 1 - item.first_logit..).unwrap_or_default()
+}
+
+/// The samples that are where `seq` is: all, as long as they have not parted.
+fn samples_of(seq: &Sequence, job: &Job) -> std::ops::Range<usize> {
+    if job.split { seq.sample..seq.sample + 1 } else { 0..job.request.best_of }
+}
+
 /// Reads the log-probabilities of the prompt's tokens off the rows of a step.
-fn score(drawer: &mut Drawer, seq: &Sequence, job: &mut Job, item: &Item, rows: &[&[f32]]) {
+fn score(drawers: &Drawers, seq: &Sequence, job: &mut Job, item: &Item, rows: &[&[f32]]) {
     let least = job.request.prompt_logprobs.unwrap_or(0);
     for (row, position) in rows.iter().zip(item.start + item.first_logit + 1..) {
         if position == job.scores.len() && position < job.request.prompt.len() {
-            job.scores.push(drawer.score(row, seq.tokens[position], least));
+            job.scores.push(drawers.with(|drawer| drawer.score(row, seq.tokens[position], least)));
         }
     }
 }

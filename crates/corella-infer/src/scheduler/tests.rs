@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use corella_model::{BatchPlan, Draw, PlanError, StepLimits, StepModel, StepOut};
+use corella_model::{BatchPlan, Draw, PlanError, StepLimits, StepModel, StepOut, Threads};
 use proptest::prelude::*;
 
 use super::{Cancelled, Scheduler};
@@ -83,7 +83,7 @@ impl StepModel for PageModel {
         };
         self.logits.extend(plan.logit_rows.iter().flat_map(|row| behind(*row)));
         self.drawn = plan.draws.iter().map(|(row, draw)| draw_of(behind(*row), draw)).collect();
-        Ok(StepOut { logits: &self.logits, drawn: &self.drawn })
+        Ok(StepOut { logits: &self.logits, drawn: &self.drawn, threads: Threads::NONE })
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {

@@ -69,6 +69,10 @@ impl OpsInfer for Cpu {
         }
     }
 
+    fn share(&self, tasks: usize, job: &(dyn Fn(usize) + Sync)) {
+        self.pool.run(tasks, job);
+    }
+
     fn weight(&self, format: WeightFormat, rows: usize, cols: usize, what: &str) -> Result<Weight, OpsError> {
         Weight::new(format, rows, cols, what)
     }
