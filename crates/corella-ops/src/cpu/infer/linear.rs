@@ -40,6 +40,10 @@ const GROUPED_ROWS: usize = 512;
 /// Pairs of a group. Fewer whole rows meet two pairs: a unit of the rows is brought to the first-level cache for both at once.
 const PAIRS: usize = 4;
 const PAIRS_OF_FEWER: usize = 2;
+/// Most pairs of a task where each goes by itself: what a task begins with would be a few hundredths of each.
+const PAIRS_OF_TASK: usize = 4;
+/// Tasks of each thread, at least, before they get longer.
+const TASKS: usize = 8;
 
 /// See [`crate::OpsInfer::linear`].
 pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, layers: &[Layer<'_>], store: Store) {
@@ -78,13 +82,14 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
     let streams = store == Store::Write && stream512::streams(path, &out[..n * width], width);
     #[cfg(not(target_arch = "x86_64"))]
     let streams = false;
-    let call = Call { path, kernels, x, width, out: SharedMut::new(out), store, streams };
     let ungrouped = (ROWS_BYTES / c.max(1)).max(64);
-    let (most, group) = match whole {
-        1 => (ungrouped, 1),
-        _ if n >= GROUPED => (GROUPED_ROWS, PAIRS),
-        _ => (ungrouped, PAIRS_OF_FEWER),
+    let pairs = parts.iter().map(|part| part.w.pair_count()).sum::<usize>();
+    let (most, group, at_once) = match whole {
+        1 => (ungrouped, (pairs / (TASKS * pool.threads())).clamp(1, PAIRS_OF_TASK), 1),
+        _ if n >= GROUPED => (GROUPED_ROWS, PAIRS, PAIRS),
+        _ => (ungrouped, PAIRS_OF_FEWER, PAIRS_OF_FEWER),
     };
+    let call = Call { path, kernels, x, width, out: SharedMut::new(out), store, streams, at_once };
     // Rows in few stretches of equal length, whole tiles each.
     let rows = n.div_ceil(n.div_ceil(most)).next_multiple_of(whole);
     // For each stretch the pairs of panels of all layers, in one region.
@@ -155,6 +160,8 @@ struct Call<'a> {
     store: Store,
     /// Whether the output passes the caches by.
     streams: bool,
+    /// Pairs that many rows meet unit by unit.
+    at_once: usize,
 }
 
 impl Call<'_> {
@@ -172,14 +179,17 @@ impl Call<'_> {
             Some(tiles) => {
                 let pairs: Vec<_> =
                     pairs.map(|pair| (columns(pair), To { call: self, part, column: pair * COLUMNS })).collect();
-                many_rows(tiles, numbers, &pairs, rows, next);
+                many_rows(tiles, numbers, &pairs, self.at_once, rows, next);
             }
             None => {
+                let most = self.kernels.rows();
+                let kernel = |n| self.kernels.kernel(numbers.layout, n);
+                let tiles = cut(rows.len(), rows.len().div_ceil(most), most, kernel);
+                let mut sums = Scratch::new(rows.len() * COLUMNS);
                 for pair in pairs.clone() {
                     let next = if pair + 1 < pairs.end { part.w.panels(pair + 1) } else { next };
-                    let mut sums = Scratch::new(rows.len() * COLUMNS);
                     sums.fill(0.0);
-                    columns(pair).few_rows(self.kernels, rows.clone(), next, &mut sums);
+                    columns(pair).few_rows(&tiles, rows.start, next, &mut sums);
                     self.store(part, pair * COLUMNS, rows.start, sums.as_chunks().0);
                 }
             }
@@ -332,15 +342,14 @@ impl<'a> Columns<'a> {
         [&first[range.clone()], &second[range]]
     }
 
-    /// sums (rows, columns) += x\[rows\] · pair, reading the weights as they are stored. `next` are the panels after these.
-    fn few_rows(&self, kernels: Integers, rows: Range<usize>, next: [*const u8; PAIR], sums: &mut [f32]) {
-        let most = kernels.rows();
-        let tiles = cut(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(self.numbers.layout, n));
+    /// sums (rows, columns) += x · pair for the rows of the tiles, counted from row `row` on, reading the weights as they are stored.
+    /// `next` are the panels after these.
+    fn few_rows(&self, tiles: &[Tile], row: usize, next: [*const u8; PAIR], sums: &mut [f32]) {
         let units = self.numbers.x.units;
         for u in 0..units {
             let w = Unit { w: self.units(u), numbers: std::ptr::null() };
-            for &Tile { first, count, kernel } in &tiles {
-                let mut step = self.step(w, u, rows.start + first, count, &mut sums[first * COLUMNS..]);
+            for &Tile { first, count, kernel } in tiles {
+                let mut step = self.step(w, u, row + first, count, &mut sums[first * COLUMNS..]);
                 if first == 0 {
                     step.ahead = if u + 1 < units { self.units(u + 1) } else { next };
                 }
@@ -352,12 +361,13 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Pairs of one layer, for a range of rows: each unit is unpacked once for all rows, unit by unit of all pairs. Sums of a tile go to the
-/// output as soon as they are complete. `next` are the panels after these.
+/// Pairs of one layer, for a range of rows, `at_once` at a time: each unit is unpacked once for all rows, unit by unit of these pairs.
+/// Sums of a tile go to the output as soon as they are complete. `next` are the panels after these.
 fn many_rows(
     tiles: Tiles,
     numbers: &Quantised<'_>,
     pairs: &[(Columns<'_>, To<'_>)],
+    at_once: usize,
     rows: Range<usize>,
     next: [*const u8; PAIR],
 ) {
@@ -365,42 +375,46 @@ fn many_rows(
     let mut space = Scratch::<u8>::new(tiles.space());
     // Rows are filled up to whole tiles, whose sums are not defined.
     let whole = rows.len().next_multiple_of(tiles.whole());
-    let mut sums = Scratch::new(pairs.len() * whole * COLUMNS);
-    sums.fill(0.0);
+    let mut sums = Scratch::new(at_once.min(pairs.len()) * whole * COLUMNS);
     // The next unit's bytes, cut among all tiles.
     let share = tiles.share(layout.unit_bytes(UNIT / BLOCK), tiles.count(whole));
     let cut = cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n, share));
     tiles.begin(layout);
-    for u in 0..units {
-        for (j, (columns, to)) in pairs.iter().enumerate() {
-            let after = match (pairs.get(j + 1), u + 1 < units) {
-                (Some((columns, _)), _) => columns.units(u),
-                (None, true) => pairs[0].0.units(u + 1),
-                (None, false) => next,
-            };
-            let sums = &mut sums[j * whole * COLUMNS..][..whole * COLUMNS];
-            let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
-            tiles.unpack(layout, stored, &mut space, blocks);
-            let unit = tiles.unit(layout, stored, &space, blocks);
-            for (i, &Tile { first, count, kernel }) in cut.iter().enumerate() {
-                let row = rows.start + first;
-                if u + 1 == units {
-                    // The first tile's lines beside the next one's: nothing else asks for them.
-                    let from = if i == 0 { i } else { i + 1 };
-                    for tile in &cut[from..(i + 2).min(cut.len())] {
-                        let row = rows.start + tile.first;
-                        to.ask(row..(row + tile.count).min(rows.end));
+    for first in (0..pairs.len()).step_by(at_once) {
+        let (group, behind) = pairs[first..].split_at(at_once.min(pairs.len() - first));
+        let next = behind.first().map_or(next, |(columns, _)| columns.units(0));
+        sums.fill(0.0);
+        for u in 0..units {
+            for (j, (columns, to)) in group.iter().enumerate() {
+                let after = match (group.get(j + 1), u + 1 < units) {
+                    (Some((columns, _)), _) => columns.units(u),
+                    (None, true) => group[0].0.units(u + 1),
+                    (None, false) => next,
+                };
+                let sums = &mut sums[j * whole * COLUMNS..][..whole * COLUMNS];
+                let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
+                tiles.unpack(layout, stored, &mut space, blocks);
+                let unit = tiles.unit(layout, stored, &space, blocks);
+                for (i, &Tile { first, count, kernel }) in cut.iter().enumerate() {
+                    let row = rows.start + first;
+                    if u + 1 == units {
+                        // The first tile's lines beside the next one's: nothing else asks for them.
+                        let from = if i == 0 { i } else { i + 1 };
+                        for tile in &cut[from..(i + 2).min(cut.len())] {
+                            let row = rows.start + tile.first;
+                            to.ask(row..(row + tile.count).min(rows.end));
+                        }
                     }
-                }
-                let mut step = columns.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
-                step.ahead = after.map(|unit| unit.wrapping_add(i * share.asks * share.step));
-                step.ahead_step = share.step;
-                // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
-                // called; the path's features were detected.
-                unsafe { kernel(&step) };
-                if u + 1 == units {
-                    let inside = (row + count).min(rows.end) - row;
-                    to.store(row, sums[first * COLUMNS..][..inside * COLUMNS].as_chunks().0);
+                    let mut step = columns.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
+                    step.ahead = after.map(|unit| unit.wrapping_add(i * share.asks * share.step));
+                    step.ahead_step = share.step;
+                    // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
+                    // called; the path's features were detected.
+                    unsafe { kernel(&step) };
+                    if u + 1 == units {
+                        let inside = (row + count).min(rows.end) - row;
+                        to.store(row, sums[first * COLUMNS..][..inside * COLUMNS].as_chunks().0);
+                    }
                 }
             }
         }
