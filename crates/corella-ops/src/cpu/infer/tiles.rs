@@ -11,15 +11,24 @@ use super::layout::{Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 #[cfg(target_arch = "x86_64")]
 use super::vnni_block::ASKS;
 
-/// Up to so many rows are few: bringing units into another form costs more than it saves.
+/// Up to so many rows are few: bringing units into another form costs more than it saves. Halves of bytes with one scale are
+/// quickly taken apart.
 #[cfg(target_arch = "x86_64")]
-const FEW: usize = 12;
-/// The same for codes of 8 bits, which dot products leave where they are.
+const fn few(layout: Layout) -> usize {
+    match (layout.codes, layout.scales) {
+        (Codes::Four | Codes::Table, Scales::Halves { .. }) => 12,
+        _ => 6,
+    }
+}
+
+/// From so many rows on tiles of 16 pay: later for codes of 8 bits, which dot products leave where they are (docs/log.md).
 #[cfg(target_arch = "x86_64")]
-const FEW_BYTES: usize = 6;
-/// From so many rows on tiles of 16 pay for codes of 8 bits; for others wherever rows are not few (docs/log.md).
-#[cfg(target_arch = "x86_64")]
-const MANY_BYTES: usize = 27;
+const fn many(layout: Layout) -> usize {
+    match layout.codes {
+        Codes::Eight => 27,
+        _ => 13,
+    }
+}
 
 /// Which kernels for many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +47,9 @@ impl Integers {
         let _ = (layout, rows);
         match self {
             #[cfg(target_arch = "x86_64")]
-            Integers::Amx if rows >= if layout.codes == Codes::Eight { MANY_BYTES } else { FEW + 1 } => {
-                Some(Tiles::Amx)
-            }
+            Integers::Amx if rows >= many(layout) => Some(Tiles::Amx),
             #[cfg(target_arch = "x86_64")]
-            Integers::Vnni | Integers::Amx if rows > if layout.codes == Codes::Eight { FEW_BYTES } else { FEW } => {
-                Some(Tiles::Vnni)
-            }
+            Integers::Vnni | Integers::Amx if rows > few(layout) => Some(Tiles::Vnni),
             _ => None,
         }
     }
