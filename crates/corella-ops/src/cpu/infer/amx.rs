@@ -83,12 +83,12 @@ pub fn end() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// Brings a unit of a panel into the form of this kernel.
+/// Brings a unit of a panel into the form of this kernel. A line from `ahead` on is asked for with each block.
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`UNIT_BYTES`]; AVX-512 F, BW, VL.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, ahead: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let (scales, mins, d) =
@@ -101,6 +101,7 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
             Scales::Halves { min } => {
                 let zero = _mm512_set1_epi8(layout.zero as u8 as i8);
                 for b in 0..blocks {
+                    super::ahead::line(ahead.wrapping_add(b * VECTOR));
                     for j in 0..4 {
                         let (low, high) = groups(b, j);
                         _mm512_store_si512(plane(b, j), _mm512_sub_epi8(low, zero));
@@ -125,6 +126,7 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
                 };
                 let zero = _mm512_set1_epi16(layout.zero as i16);
                 for b in 0..BLOCKS {
+                    super::ahead::line(ahead.wrapping_add(b * VECTOR));
                     let scales = [scale(b * BLOCK / sub), scale((b * BLOCK + BLOCK / 2) / sub)];
                     let signed = [Signed::new(scales[0], zero), Signed::new(scales[1], zero)];
                     for j in 0..4 {

@@ -376,8 +376,7 @@ fn many_rows(
     // Rows are filled up to whole tiles, whose sums are not defined.
     let whole = rows.len().next_multiple_of(tiles.whole());
     let mut sums = Scratch::new(at_once.min(pairs.len()) * whole * COLUMNS);
-    // The next unit's bytes, cut among all tiles.
-    let share = tiles.share(layout.unit_bytes(UNIT / BLOCK), tiles.count(whole));
+    let share = tiles.share(layout, tiles.count(whole));
     let cut = cut(whole, tiles.count(whole), tiles.most(), |n| tiles.kernel(layout, n, share));
     tiles.begin(layout);
     for first in (0..pairs.len()).step_by(at_once) {
@@ -393,7 +392,7 @@ fn many_rows(
                 };
                 let sums = &mut sums[j * whole * COLUMNS..][..whole * COLUMNS];
                 let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
-                tiles.unpack(layout, stored, &mut space, blocks);
+                tiles.unpack(layout, stored, &mut space, blocks, after);
                 let unit = tiles.unit(layout, stored, &space, blocks);
                 for (i, &Tile { first, count, kernel }) in cut.iter().enumerate() {
                     let row = rows.start + first;
@@ -406,7 +405,7 @@ fn many_rows(
                         }
                     }
                     let mut step = columns.step(unit, u, row, count, &mut sums[first * COLUMNS..]);
-                    step.ahead = after.map(|unit| unit.wrapping_add(i * share.asks * share.step));
+                    step.ahead = after.map(|unit| unit.wrapping_add(share.first(i)));
                     step.ahead_step = share.step;
                     // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was
                     // called; the path's features were detected.

@@ -7,7 +7,7 @@ use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
     Kernel, SIX, TABLE,
 };
-use super::layout::{Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 #[cfg(target_arch = "x86_64")]
 use super::vnni_block::ASKS;
 
@@ -55,13 +55,23 @@ impl Integers {
     }
 }
 
-/// How a tile asks for its share of the unit that will be read after this one, of each panel by itself.
+/// How a tile asks for its share of the unit that will be read after this one, of each panel by itself: each line once, in their
+/// order, which is what the processor looks ahead by.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
+    /// Bytes that unpacking has asked for.
+    unpacking: usize,
     /// Places.
     pub asks: usize,
     /// Bytes from one to the next.
     pub step: usize,
+}
+
+impl Share {
+    /// Where the share of tile `i` begins.
+    pub fn first(self, i: usize) -> usize {
+        self.unpacking + i * self.asks * self.step
+    }
 }
 
 /// A unit of a pair of panels in the form of a kernel: what a [`Step`](super::kernel::Step) says of it.
@@ -99,8 +109,11 @@ impl Tiles {
         rows.div_ceil(self.most())
     }
 
-    /// How each of `tiles` tiles asks for its share of the next unit of `bytes` bytes.
-    pub fn share(self, bytes: usize, tiles: usize) -> Share {
+    /// How each of `tiles` tiles asks for its share of the next unit.
+    pub fn share(self, layout: Layout, tiles: usize) -> Share {
+        let blocks = UNIT / BLOCK;
+        let unpacking = if self.leaves_codes(layout) { 0 } else { blocks * VECTOR };
+        let bytes = layout.unit_bytes(blocks) - unpacking;
         let asks = match self {
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => {
@@ -111,7 +124,21 @@ impl Tiles {
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => super::amx::ASKS,
         };
-        Share { asks, step: bytes.div_ceil(asks * tiles) }
+        Share { unpacking, asks, step: bytes.div_ceil(asks * tiles) }
+    }
+
+    /// Whether codes stay where they are.
+    #[inline(always)]
+    fn leaves_codes(self, layout: Layout) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Vnni => layout.codes == Codes::Eight,
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Amx => {
+                let _ = layout;
+                false
+            }
+        }
     }
 
     /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be, which asks as said. Between
@@ -144,8 +171,11 @@ impl Tiles {
             ($scales:expr) => {
                 match share.step.div_ceil(VECTOR) {
                     0 | 1 => super::amx::unit::<$scales, 1>,
-                    2 | 3 => super::amx::unit::<$scales, 3>,
-                    4 | 5 => super::amx::unit::<$scales, 5>,
+                    2 => super::amx::unit::<$scales, 2>,
+                    3 => super::amx::unit::<$scales, 3>,
+                    4 => super::amx::unit::<$scales, 4>,
+                    5 => super::amx::unit::<$scales, 5>,
+                    6 => super::amx::unit::<$scales, 6>,
                     _ => super::amx::unit::<$scales, 9>,
                 }
             };
@@ -218,19 +248,25 @@ impl Tiles {
     pub fn unit(self, layout: Layout, units: [&[u8]; PAIR], space: &[u8], blocks: usize) -> Unit {
         let (code_bytes, _) = self.bytes();
         let at = |p: usize| space.as_ptr().wrapping_add(p * code_bytes);
-        let w = match self {
-            #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni if layout.codes == Codes::Eight => {
-                let codes_at = layout.codes_at(blocks);
-                [units[0].as_ptr().wrapping_add(codes_at), units[1].as_ptr().wrapping_add(codes_at)]
-            }
-            _ => [at(0), at(1)],
+        let w = if self.leaves_codes(layout) {
+            let codes_at = layout.codes_at(blocks);
+            [units[0].as_ptr().wrapping_add(codes_at), units[1].as_ptr().wrapping_add(codes_at)]
+        } else {
+            [at(0), at(1)]
         };
         Unit { w, numbers: at(PAIR) }
     }
 
-    /// Brings a unit of each panel into the form of the kernel, in `space`; codes that have it already stay where they are.
-    pub fn unpack(self, layout: Layout, units: [&[u8]; PAIR], space: &mut [u8], blocks: usize) {
+    /// Brings a unit of each panel into the form of the kernel, in `space`; codes that have it already stay where they are. Asks
+    /// meanwhile for the first lines of the unit of each panel that comes later ([`Share`]).
+    pub fn unpack(
+        self,
+        layout: Layout,
+        units: [&[u8]; PAIR],
+        space: &mut [u8],
+        blocks: usize,
+        ahead: [*const u8; PAIR],
+    ) {
         let bytes = layout.unit_bytes(blocks);
         assert!(space.len() >= self.space() && units.iter().all(|unit| unit.len() >= bytes), "a unit of {blocks}");
         macro_rules! codes {
@@ -255,12 +291,12 @@ impl Tiles {
                     #[cfg(target_arch = "x86_64")]
                     Tiles::Vnni => {
                         super::vnni_block::numbers(layout, from, numbers[p * number_bytes..].as_mut_ptr(), blocks);
-                        if layout.codes != Codes::Eight {
-                            codes!(vnni, layout, from, to, blocks);
+                        if !self.leaves_codes(layout) {
+                            codes!(vnni, layout, from, to, blocks, ahead[p]);
                         }
                     }
                     #[cfg(target_arch = "x86_64")]
-                    Tiles::Amx => codes!(amx, layout, from, to, blocks),
+                    Tiles::Amx => codes!(amx, layout, from, to, blocks, ahead[p]),
                 }
             }
         }

@@ -279,15 +279,16 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
     }
 }
 
-/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them.
+/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them. A line from `ahead` on is asked for with each block.
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for as many of 8 bits; AVX-512 as in [`unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, ahead: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
+            ahead::line(ahead.wrapping_add(b * VECTOR));
             let (from, to) =
                 (from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {
