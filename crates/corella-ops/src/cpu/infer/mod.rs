@@ -10,12 +10,14 @@ mod batch;
 #[cfg(target_arch = "x86_64")]
 mod brain;
 mod cached_numbers;
+mod columns;
 mod float;
 #[cfg(target_arch = "x86_64")]
 mod float512;
 mod kernel;
 mod layout;
 mod linear;
+mod output;
 mod pack;
 mod paged;
 #[cfg(target_arch = "x86_64")]

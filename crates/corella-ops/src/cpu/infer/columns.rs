@@ -1,0 +1,190 @@
+//! Pairs of panels, unit by unit along k, against rows of activations.
+
+use std::ops::Range;
+
+use super::super::scratch::Scratch;
+use super::activations::Activations;
+use super::kernel::{Integers, Side, Step};
+use super::layout::{BLOCK, COLUMNS, Layout, PAIR, UNIT};
+use super::output::{Output, Place};
+use super::tiles::{Share, Tile, Tiles, Unit, cut};
+
+/// What products with quantised weights need.
+pub struct Quantised<'a> {
+    pub layout: Layout,
+    /// Kernels for many rows, where there are many.
+    pub tiles: Option<Tiles>,
+    pub x: &'a Activations,
+    /// [`Activations::side_numbers`].
+    pub side: &'a [i32],
+}
+
+/// A pair of panels, what it is multiplied with and where the results go.
+pub struct Columns<'a> {
+    numbers: &'a Quantised<'a>,
+    /// C.
+    cols: usize,
+    pair: &'a [u8],
+    /// Bytes of a panel, and of a unit.
+    panel_bytes: usize,
+    unit_bytes: usize,
+    place: Place<'a>,
+}
+
+impl<'a> Columns<'a> {
+    /// A pair of panels of `cols` weights along k.
+    pub fn new(numbers: &'a Quantised<'a>, cols: usize, pair: &'a [u8], place: Place<'a>) -> Columns<'a> {
+        let (panel_bytes, unit_bytes) = (numbers.layout.panel_bytes(cols), numbers.layout.unit_bytes(UNIT / BLOCK));
+        assert!(
+            pair.len() == PAIR * panel_bytes && numbers.x.units == Layout::units(cols),
+            "a pair of panels of {cols}"
+        );
+        Columns { numbers, cols, pair, panel_bytes, unit_bytes, place }
+    }
+
+    /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
+    fn step(&self, Unit { w, numbers }: Unit, u: usize, row: usize, count: usize, sums: &mut [f32]) -> Step {
+        let Quantised { x, side, .. } = self.numbers;
+        let elements = x.elements(row, u);
+        assert!(elements.len() >= count * UNIT && sums.len() >= count * COLUMNS, "{count} rows from {row}");
+        Step {
+            w,
+            numbers,
+            ahead: w,
+            ahead_step: 0,
+            blocks: Layout::blocks(self.cols, u),
+            x: elements.as_ptr(),
+            x_scale: x.scales(row, u).as_ptr(),
+            side: side[(u * x.rows + row) * Side::LEN..].as_ptr(),
+            side_row: Side::LEN,
+            c: sums.as_mut_ptr(),
+            c_row: COLUMNS,
+        }
+    }
+
+    /// Unit `u` of each panel. With one row, what is computed between two units is time in which no memory is asked for.
+    #[inline(always)]
+    fn units(&self, u: usize) -> [*const u8; PAIR] {
+        std::array::from_fn(|p| self.pair.as_ptr().wrapping_add(p * self.panel_bytes + u * self.unit_bytes))
+    }
+
+    /// The same with what is read in checked bounds.
+    #[inline(always)]
+    fn stored(&self, u: usize) -> [&'a [u8]; PAIR] {
+        let (first, second) = self.pair.split_at(self.panel_bytes);
+        let range = self.numbers.layout.unit_range(self.cols, u, 0);
+        [&first[range.clone()], &second[range]]
+    }
+}
+
+/// Pairs of one layer, one after the other, for a range of rows, reading the weights as they are stored. `next` are the panels after
+/// these.
+pub fn few_rows(
+    kernels: Integers,
+    numbers: &Quantised<'_>,
+    pairs: &[Columns<'_>],
+    rows: Range<usize>,
+    next: [*const u8; PAIR],
+    output: &Output<'_>,
+) {
+    let (most, units) = (kernels.rows(), numbers.x.units);
+    let tiles = cut(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(numbers.layout, n));
+    let mut sums = Scratch::new(rows.len() * COLUMNS);
+    for (i, columns) in pairs.iter().enumerate() {
+        let next = pairs.get(i + 1).map_or(next, |columns| columns.units(0));
+        sums.fill(0.0);
+        for u in 0..units {
+            let w = Unit { w: columns.units(u), numbers: std::ptr::null() };
+            for &Tile { first, count, kernel } in &tiles {
+                let mut step = columns.step(w, u, rows.start + first, count, &mut sums[first * COLUMNS..]);
+                if first == 0 {
+                    step.ahead = if u + 1 < units { columns.units(u + 1) } else { next };
+                }
+                // SAFETY: the unit of both panels (`new` compared the pair with the units), rows and sums as `step` checked; the
+                // path's features were detected.
+                unsafe { kernel(&step) };
+            }
+        }
+        output.store(&columns.place, rows.start, sums.as_chunks().0);
+    }
+}
+
+/// Pairs of one layer, for a range of rows, `at_once` at a time: each unit is unpacked once for all rows, unit by unit of these
+/// pairs. `next` are the panels after these.
+pub fn many_rows(
+    kind: Tiles,
+    numbers: &Quantised<'_>,
+    pairs: &[Columns<'_>],
+    at_once: usize,
+    rows: Range<usize>,
+    next: [*const u8; PAIR],
+    output: &Output<'_>,
+) {
+    let (layout, units) = (numbers.layout, numbers.x.units);
+    // Rows are filled up to whole tiles, whose sums are not defined.
+    let whole = rows.len().next_multiple_of(kind.whole());
+    let share = kind.share(layout, kind.count(whole));
+    let tiles = cut(whole, kind.count(whole), kind.most(), |n| kind.kernel(layout, n, share));
+    let mut sums = Scratch::new(at_once.min(pairs.len()) * whole * COLUMNS);
+    let mut meeting = Meeting { kind, layout, tiles, share, rows, output, space: Scratch::new(kind.space()) };
+    kind.begin(layout);
+    for first in (0..pairs.len()).step_by(at_once) {
+        let (group, behind) = pairs[first..].split_at(at_once.min(pairs.len() - first));
+        let next = behind.first().map_or(next, |columns| columns.units(0));
+        sums.fill(0.0);
+        for u in 0..units {
+            for (j, (columns, sums)) in group.iter().zip(sums.chunks_exact_mut(whole * COLUMNS)).enumerate() {
+                let after = match (group.get(j + 1), u + 1 < units) {
+                    (Some(columns), _) => columns.units(u),
+                    (None, true) => group[0].units(u + 1),
+                    (None, false) => next,
+                };
+                meeting.unit(columns, u, u + 1 == units, after, sums);
+            }
+        }
+    }
+    kind.end();
+}
+
+/// Tiles of rows that every unit meets.
+struct Meeting<'a> {
+    kind: Tiles,
+    layout: Layout,
+    tiles: Vec<Tile>,
+    share: Share,
+    rows: Range<usize>,
+    output: &'a Output<'a>,
+    /// A unit in the form of the kernels.
+    space: Scratch<u8>,
+}
+
+impl Meeting<'_> {
+    /// Unit `u` of a pair meets all tiles, whose sums (rows, columns) go to the output as soon as they are complete: with the
+    /// `last` unit. `after` are the units that come then.
+    fn unit(&mut self, columns: &Columns<'_>, u: usize, last: bool, after: [*const u8; PAIR], sums: &mut [f32]) {
+        let Meeting { kind, layout, ref rows, share, .. } = *self;
+        let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
+        kind.unpack(layout, stored, &mut self.space, blocks, after);
+        let unit = kind.unit(layout, stored, &self.space, blocks);
+        let inside = |tile: &Tile| rows.start + tile.first..(rows.start + tile.first + tile.count).min(rows.end);
+        for (i, tile) in self.tiles.iter().enumerate() {
+            if last {
+                // The first tile's lines beside the next one's: nothing else asks for them.
+                let from = if i == 0 { i } else { i + 1 };
+                let soon = &self.tiles[from..(i + 2).min(self.tiles.len())];
+                soon.iter().for_each(|tile| self.output.ask(&columns.place, inside(tile)));
+            }
+            let sums = &mut sums[tile.first * COLUMNS..];
+            let mut step = columns.step(unit, u, rows.start + tile.first, tile.count, sums);
+            step.ahead = after.map(|unit| unit.wrapping_add(share.first(i)));
+            step.ahead_step = share.step;
+            // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was called; the
+            // path's features were detected.
+            unsafe { (tile.kernel)(&step) };
+            if last {
+                let rows = inside(tile);
+                self.output.store(&columns.place, rows.start, sums[..rows.len() * COLUMNS].as_chunks().0);
+            }
+        }
+    }
+}
