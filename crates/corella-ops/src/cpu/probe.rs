@@ -10,7 +10,7 @@ pub use super::infer::probe::int8_now;
 
 use super::Cpu;
 use super::array::Array;
-use super::infer::ahead;
+use super::infer::ahead::{self, Level};
 use super::path::{Path, Vectors};
 use super::shared::SharedMut;
 use super::vectorized::vectorized;
@@ -80,7 +80,7 @@ impl Memory {
                 let part = &self.0[block * BLOCK_BYTES / 4..][..BLOCK_BYTES / 4];
                 // SAFETY: one cell per task.
                 let cell = unsafe { cells.part(block, 1) };
-                cell[0] = read(cpu.path, part, pattern.streams, pattern.ahead);
+                cell[0] = read(cpu.path, part, pattern);
             });
             black_box(&sums);
             rate(blocks * BLOCK_BYTES, start)
@@ -122,18 +122,27 @@ impl Default for Memory {
 struct Pattern {
     /// Parts of the block that are read side by side.
     streams: usize,
-    /// Bytes that each is asked for ahead; 0: not at all.
+    /// Bytes that each is asked for ahead, and where to; 0: not at all.
     ahead: usize,
+    level: Level,
+}
+
+impl Pattern {
+    const fn new(streams: usize, ahead: usize, level: Level) -> Pattern {
+        Pattern { streams, ahead, level }
+    }
 }
 
 /// None of them is the fastest on every machine.
-const PATTERNS: [Pattern; 6] = [
-    Pattern { streams: 1, ahead: 0 },
-    Pattern { streams: 2, ahead: 0 },
-    Pattern { streams: 4, ahead: 0 },
-    Pattern { streams: 2, ahead: 1024 },
-    Pattern { streams: 4, ahead: 1024 },
-    Pattern { streams: 2, ahead: 2048 },
+const PATTERNS: [Pattern; 8] = [
+    Pattern::new(1, 0, Level::First),
+    Pattern::new(2, 0, Level::First),
+    Pattern::new(4, 0, Level::First),
+    Pattern::new(2, 1024, Level::First),
+    Pattern::new(4, 1024, Level::First),
+    Pattern::new(2, 2048, Level::First),
+    Pattern::new(1, 2048, Level::Second),
+    Pattern::new(2, 2048, Level::Second),
 ];
 
 /// Whole blocks in so many bytes.
@@ -286,16 +295,19 @@ fn multiply_adds_avx512(seed: f32) -> f32 {
 }
 
 vectorized! {
-    /// Adds a block up, walking through `streams` parts of it side by side, each asked for `ahead` bytes ahead.
-    fn read(block: &[f32], streams: usize, ahead: usize) -> f32 {
+    /// Adds a block up, walking through its parts side by side as the pattern says.
+    fn read(block: &[f32], pattern: &Pattern) -> f32 {
+        let Pattern { streams, ahead, level } = *pattern;
         let len = block.len() / streams;
         let mut sums = [[0.0f32; WIDTH]; 4];
         for at in (0..len).step_by(2 * WIDTH) {
             for (stream, sum) in sums.iter_mut().enumerate().take(streams) {
                 let part = &block[stream * len + at..][..2 * WIDTH];
-                if ahead > 0 {
-                    ahead::line(part.as_ptr().wrapping_byte_add(ahead).cast());
-                    ahead::line(part.as_ptr().wrapping_byte_add(ahead + 4 * WIDTH).cast());
+                let soon = [ahead, ahead + 4 * WIDTH].map(|ahead| part.as_ptr().wrapping_byte_add(ahead).cast());
+                match level {
+                    _ if ahead == 0 => {}
+                    Level::First => soon.into_iter().for_each(ahead::line),
+                    Level::Second => soon.into_iter().for_each(ahead::second),
                 }
                 for i in 0..WIDTH {
                     sum[i] += part[i] + part[WIDTH + i];

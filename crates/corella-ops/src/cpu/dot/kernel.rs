@@ -53,7 +53,8 @@ pub trait DotKernel: FewKernel {
     unsafe fn begin() {}
 
     /// sums[i·NR + j] (=, += if `add`) Σ_k a[i][k] · b[k][j] for MR × NR sums and `steps` ≥ 1 steps of k, in their order.
-    /// Row i of step s of A begins at a + i·`a_row` + s·`a_step`; B is a packed panel (k/2, NR, 2).
+    /// Row i of step s of A begins at a + i·`a_row` + s·`a_step`; B is a packed panel (k/2, NR, 2). A's lower parts, if it has some,
+    /// are MR·STEP behind the upper ones.
     ///
     /// # Safety
     /// [`DotKernel::begin`] was called on this thread; all of A and B that the formula names is there; `sums` holds MR·NR
@@ -73,8 +74,8 @@ pub trait DotKernel: FewKernel {
 pub const AHEAD: usize = 2048;
 
 /// VDPBF16PS: 24 registers of sums, 2 of b and 1 of a of the 32 that there are. (12 registers of sums do not hide the
-/// instruction's latency: 10 % slower on Zen 5.)
-pub struct Avx512Bf16;
+/// instruction's latency: 10 % slower on Zen 5.) Numbers of A have `PARTS` parts.
+pub struct Avx512Bf16<const PARTS: usize>;
 
 /// The same bits, seen as pairs of bfloat16.
 #[inline(always)]
@@ -83,7 +84,7 @@ fn pairs(x: __m512i) -> __m512bh {
     unsafe { std::mem::transmute(x) }
 }
 
-impl DotKernel for Avx512Bf16 {
+impl<const PARTS: usize> DotKernel for Avx512Bf16<PARTS> {
     const MR: usize = 12;
 
     #[inline]
@@ -114,10 +115,13 @@ impl DotKernel for Avx512Bf16 {
                 unsafe {
                     let (a, b) = (a.add(step * a_step + 2 * pair), b.add((step * STEP + 2 * pair) * NR));
                     let (b0, b1) = (_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(NR).cast()));
-                    for (i, row) in tile.iter_mut().enumerate() {
-                        let x = pairs(_mm512_set1_epi32(a.add(i * a_row).cast::<i32>().read_unaligned()));
-                        row[0] = _mm512_dpbf16_ps(row[0], x, pairs(b0));
-                        row[1] = _mm512_dpbf16_ps(row[1], x, pairs(b1));
+                    for part in 0..PARTS {
+                        for (i, row) in tile.iter_mut().enumerate() {
+                            let a = a.add(i * a_row + part * Self::MR * STEP);
+                            let x = pairs(_mm512_set1_epi32(a.cast::<i32>().read_unaligned()));
+                            row[0] = _mm512_dpbf16_ps(row[0], x, pairs(b0));
+                            row[1] = _mm512_dpbf16_ps(row[1], x, pairs(b1));
+                        }
                     }
                 }
             }
@@ -132,8 +136,8 @@ impl DotKernel for Avx512Bf16 {
     }
 }
 
-impl FewKernel for Avx512Bf16 {
-    const PARTS: usize = 1;
+impl<const PARTS: usize> FewKernel for Avx512Bf16<PARTS> {
+    const PARTS: usize = PARTS;
     const FEW: usize = 12;
 
     #[inline]
@@ -142,11 +146,11 @@ impl FewKernel for Avx512Bf16 {
         // SAFETY: handed on; a kernel for more rows than there are repeats the last.
         unsafe {
             match rows {
-                1 => few_rows::<1>(rows, steps, a, a_row, b, sums),
-                2 => few_rows::<2>(rows, steps, a, a_row, b, sums),
-                3 | 4 => few_rows::<4>(rows, steps, a, a_row, b, sums),
-                5..=8 => few_rows::<8>(rows, steps, a, a_row, b, sums),
-                _ => few_rows::<12>(rows, steps, a, a_row, b, sums),
+                1 => few_rows::<PARTS, 1>(rows, steps, a, a_row, b, sums),
+                2 => few_rows::<PARTS, 2>(rows, steps, a, a_row, b, sums),
+                3 | 4 => few_rows::<PARTS, 4>(rows, steps, a, a_row, b, sums),
+                5..=8 => few_rows::<PARTS, 8>(rows, steps, a, a_row, b, sums),
+                _ => few_rows::<PARTS, 12>(rows, steps, a, a_row, b, sums),
             }
         }
     }
@@ -158,7 +162,7 @@ impl FewKernel for Avx512Bf16 {
 /// As there; `rows` ≤ R.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn few_rows<const R: usize>(
+unsafe fn few_rows<const PARTS: usize, const R: usize>(
     rows: usize,
     steps: usize,
     a: *const Bf16,
@@ -172,17 +176,22 @@ unsafe fn few_rows<const R: usize>(
     };
     let mut tile = [[_mm512_setzero_ps(); 2]; R];
     let a: [*const Bf16; R] = std::array::from_fn(|i| a.wrapping_add(i.min(rows - 1) * a_row));
-    for pair in 0..steps * STEP / 2 {
-        // SAFETY: a pair of the steps of both operands (the caller's promise); prefetches read nothing.
-        unsafe {
-            let b = b.add(2 * pair * NR);
-            _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
-            _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + 64));
-            let (b0, b1) = (_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(NR).cast()));
-            for (row, a) in tile.iter_mut().zip(a) {
-                let x = pairs(_mm512_set1_epi32(a.add(2 * pair).cast::<i32>().read_unaligned()));
-                row[0] = _mm512_dpbf16_ps(row[0], x, pairs(b0));
-                row[1] = _mm512_dpbf16_ps(row[1], x, pairs(b1));
+    for step in 0..steps {
+        for pair in 0..STEP / 2 {
+            // SAFETY: a pair of the steps of both operands (the caller's promise); prefetches read nothing.
+            unsafe {
+                let b = b.add((step * STEP + 2 * pair) * NR);
+                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
+                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + 64));
+                let (b0, b1) = (_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(NR).cast()));
+                for part in 0..PARTS {
+                    for (row, a) in tile.iter_mut().zip(a) {
+                        let a = a.add((step * PARTS + part) * STEP + 2 * pair);
+                        let x = pairs(_mm512_set1_epi32(a.cast::<i32>().read_unaligned()));
+                        row[0] = _mm512_dpbf16_ps(row[0], x, pairs(b0));
+                        row[1] = _mm512_dpbf16_ps(row[1], x, pairs(b1));
+                    }
+                }
             }
         }
     }

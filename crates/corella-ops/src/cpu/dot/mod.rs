@@ -57,7 +57,7 @@ pub fn product<O: Number>(
     match path {
         Path::Amx if size.m <= Amx::<1>::FEW && rows_are_steps => few::<Amx<1>, O>(workers, size, a, b, to),
         Path::Amx if size.k > 0 => tiles::product(workers, size, a, b, to),
-        _ if size.m <= Avx512Bf16::FEW && rows_are_steps => few::<Avx512Bf16, O>(workers, size, a, b, to),
+        _ if size.m <= Avx512Bf16::<1>::FEW && rows_are_steps => few::<Avx512Bf16<1>, O>(workers, size, a, b, to),
         _ => vectors::product(workers, size, a, b, to),
     }
 }
@@ -106,7 +106,7 @@ pub fn bare_products(path: Path) -> usize {
     unsafe {
         match path {
             Path::Amx => <Amx<1> as probe::Peak>::run(4_000),
-            _ => <Avx512Bf16 as probe::Peak>::run(20_000),
+            _ => <Avx512Bf16<1> as probe::Peak>::run(20_000),
         }
     }
 }

@@ -45,7 +45,7 @@ impl Peak for Amx<1> {
 /// Chains of dot products: enough to hide their latency.
 const CHAINS: usize = 24;
 
-impl Peak for Avx512Bf16 {
+impl Peak for Avx512Bf16<1> {
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn run(steps: usize) -> usize {
         use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_set1_ps};

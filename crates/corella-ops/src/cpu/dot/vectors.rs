@@ -26,7 +26,7 @@ const LONG: usize = 1024;
 const SHORT: usize = 256;
 
 /// Rows of a tile.
-const MR: usize = Avx512Bf16::MR;
+const MR: usize = Avx512Bf16::<1>::MR;
 
 /// As [`super::product`], on 512-bit vectors.
 pub fn product<O: Number>(workers: Workers<'_>, size: Size, a: Operand<'_, Bf16>, b: Panels<'_>, to: &Finish<'_, O>) {
@@ -116,7 +116,9 @@ impl<O: Number> Block<'_, O> {
                 let b = panel[short * NR..end * NR].as_ptr();
                 // SAFETY: A has whole tiles and whole steps up to `end` (packed so, or checked for what is direct), and so
                 // has the panel; the path has the features.
-                unsafe { Avx512Bf16::tile((end - short) / STEP, a, a_row, a_step, b, sums.as_mut_ptr(), short > 0) };
+                unsafe {
+                    Avx512Bf16::<1>::tile((end - short) / STEP, a, a_row, a_step, b, sums.as_mut_ptr(), short > 0)
+                };
                 if end == self.k() {
                     self.finish(self.rows.start + row, j, sums);
                 }

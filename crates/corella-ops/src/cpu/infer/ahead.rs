@@ -1,7 +1,37 @@
 //! Asking the processor for memory that will be read soon.
 
+use std::sync::OnceLock;
+
 #[cfg(target_arch = "x86_64")]
 use super::layout::VECTOR;
+
+/// Where lines that come from memory, each read once, are best asked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The first-level cache: Intel's processors (docs/log.md).
+    First,
+    /// The second-level cache: AMD's read 15 to 25 % more that way.
+    Second,
+}
+
+impl Level {
+    /// What suits this processor; asked once, because a guest's CPUID goes to its host.
+    pub fn here() -> Level {
+        static LEVEL: OnceLock<Level> = OnceLock::new();
+        *LEVEL.get_or_init(|| if vendor_is_amd() { Level::Second } else { Level::First })
+    }
+}
+
+/// Whether CPUID's leaf 0 names AMD.
+fn vendor_is_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let leaf = std::arch::x86_64::__cpuid(0);
+        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
 
 /// Asks for a line, into the first-level cache. Any address will do: nothing is read.
 #[inline(always)]
@@ -11,6 +41,19 @@ pub fn line(at: *const u8) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: prefetches read nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Asks for a line into the second-level cache, as [`line`].
+#[inline(always)]
+pub fn second(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: prefetches read nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -33,11 +76,7 @@ pub fn line_to_write(at: *const u8) {
 #[inline(always)]
 pub fn ask(at: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..bytes).step_by(VECTOR) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: prefetches read nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(line).cast()) };
-    }
+    (0..bytes).step_by(VECTOR).for_each(|line| second(at.wrapping_add(line)));
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (at, bytes);
 }

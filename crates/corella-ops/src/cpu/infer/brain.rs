@@ -1,5 +1,5 @@
-//! Products with weights in BF16 on tiles. Activations keep 16 bits, as sums of two numbers in BF16:
-//! with eight bits, logits would be as far from those in f32 as `transformers` in BF16 are, and greedy texts part.
+//! Products with weights in BF16 where the processor has instructions for them. Activations keep 16 bits, as sums of two numbers in
+//! BF16: with eight bits, logits would be as far from those in f32 as `transformers` in BF16 are, and greedy texts part.
 
 use super::super::dot::{self, Finish, SplitRows};
 use super::super::gemm::{Size, Store as Kept, Workers};

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::super::scratch::Scratch;
 use super::activations::Activations;
-use super::kernel::{Integers, Side, Step};
+use super::ahead::Level;
+use super::kernel::{Integers, Share, Side, Step};
 use super::layout::{BLOCK, COLUMNS, Layout, PAIR, UNIT};
 use super::output::{Output, Place};
-use super::tiles::{Share, Tile, Tiles, Unit, cut};
+use super::tiles::{Shares, Tile, Tiles, Unit, cut};
 
 /// What products with quantised weights need.
 pub struct Quantised<'a> {
@@ -29,6 +30,7 @@ pub struct Columns<'a> {
     panel_bytes: usize,
     unit_bytes: usize,
     place: Place<'a>,
+    level: Level,
 }
 
 impl<'a> Columns<'a> {
@@ -39,7 +41,7 @@ impl<'a> Columns<'a> {
             pair.len() == PAIR * panel_bytes && numbers.x.units == Layout::units(cols),
             "a pair of panels of {cols}"
         );
-        Columns { numbers, cols, pair, panel_bytes, unit_bytes, place }
+        Columns { numbers, cols, pair, panel_bytes, unit_bytes, place, level: Level::here() }
     }
 
     /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
@@ -51,7 +53,8 @@ impl<'a> Columns<'a> {
             w,
             numbers,
             ahead: w,
-            ahead_step: 0,
+            level: self.level,
+            share: Share::default(),
             blocks: Layout::blocks(self.cols, u),
             x: elements.as_ptr(),
             x_scale: x.scales(row, u).as_ptr(),
@@ -123,10 +126,10 @@ pub fn many_rows(
     let (layout, units) = (numbers.layout, numbers.x.units);
     // Rows are filled up to whole tiles, whose sums are not defined.
     let whole = rows.len().next_multiple_of(kind.whole());
-    let share = kind.share(layout, kind.count(whole));
-    let tiles = cut(whole, kind.count(whole), kind.most(), |n| kind.kernel(layout, n, share));
+    let shares = kind.shares(layout, kind.count(whole));
+    let tiles = cut(whole, kind.count(whole), kind.most(), |n| kind.kernel(layout, n, shares.each));
     let mut sums = Scratch::new(at_once.min(pairs.len()) * whole * COLUMNS);
-    let mut meeting = Meeting { kind, layout, tiles, share, rows, output, space: Scratch::new(kind.space()) };
+    let mut meeting = Meeting { kind, layout, tiles, shares, rows, output, space: Scratch::new(kind.space()) };
     kind.begin(layout);
     for first in (0..pairs.len()).step_by(at_once) {
         let (group, behind) = pairs[first..].split_at(at_once.min(pairs.len() - first));
@@ -151,7 +154,7 @@ struct Meeting<'a> {
     kind: Tiles,
     layout: Layout,
     tiles: Vec<Tile>,
-    share: Share,
+    shares: Shares,
     rows: Range<usize>,
     output: &'a Output<'a>,
     /// A unit in the form of the kernels.
@@ -162,9 +165,9 @@ impl Meeting<'_> {
     /// Unit `u` of a pair meets all tiles, whose sums (rows, columns) go to the output as soon as they are complete: with the
     /// `last` unit. `after` are the units that come then.
     fn unit(&mut self, columns: &Columns<'_>, u: usize, last: bool, after: [*const u8; PAIR], sums: &mut [f32]) {
-        let Meeting { kind, layout, ref rows, share, .. } = *self;
+        let Meeting { kind, layout, ref rows, shares, .. } = *self;
         let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
-        kind.unpack(layout, stored, &mut self.space, blocks, after);
+        kind.unpack(layout, stored, &mut self.space, blocks, (after, columns.level));
         let unit = kind.unit(layout, stored, &self.space, blocks);
         let inside = |tile: &Tile| rows.start + tile.first..(rows.start + tile.first + tile.count).min(rows.end);
         for (i, tile) in self.tiles.iter().enumerate() {
@@ -176,8 +179,8 @@ impl Meeting<'_> {
             }
             let sums = &mut sums[tile.first * COLUMNS..];
             let mut step = columns.step(unit, u, rows.start + tile.first, tile.count, sums);
-            step.ahead = after.map(|unit| unit.wrapping_add(share.first(i)));
-            step.ahead_step = share.step;
+            step.ahead = after.map(|unit| unit.wrapping_add(shares.first(i)));
+            step.share = shares.each;
             // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was called; the
             // path's features were detected.
             unsafe { (tile.kernel)(&step) };

@@ -11,6 +11,7 @@
 use super::super::path::Path;
 #[cfg(target_arch = "x86_64")]
 use super::super::path::Vectors;
+use super::ahead::Level;
 use super::layout::{Codes, Layout, PAIR, Scales};
 
 /// Rows of a tile at most.
@@ -25,8 +26,10 @@ pub struct Step {
     pub numbers: *const u8,
     /// The units that will be read after these, to be asked for meanwhile. Addresses alone; nothing need lie there.
     pub ahead: [*const u8; PAIR],
-    /// Bytes from one place to be asked for to the next, for kernels that ask a tile's share alone.
-    pub ahead_step: usize,
+    /// Where to.
+    pub level: Level,
+    /// How kernels that ask a tile's share alone do so.
+    pub share: Share,
     /// Blocks of the unit.
     pub blocks: usize,
     /// Elements, a row every [`UNIT`](super::layout::UNIT): a unit of [`super::activations::Activations`].
@@ -41,6 +44,16 @@ pub struct Step {
     pub c: *mut f32,
     /// Floats between rows.
     pub c_row: usize,
+}
+
+/// How a tile asks for its share of the unit that will be read after this one, of each panel by itself: each line once, in their
+/// order, which is what the processor looks ahead by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Share {
+    /// Places.
+    pub asks: usize,
+    /// Bytes from one to the next.
+    pub step: usize,
 }
 
 /// What a product needs of sums of activations, for each unit of a row. Which, depends on the layout.

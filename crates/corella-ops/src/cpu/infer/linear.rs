@@ -51,7 +51,7 @@ pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, lay
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if c > 0 && path.has_split_product() && layers.iter().all(|layer| layer.w.format == WeightFormat::Bf16) {
+    if c > 0 && path.has_dot() && layers.iter().all(|layer| layer.w.format == WeightFormat::Bf16) {
         return brain::linear(pool, path, out, x, n, layers, store);
     }
     let kernels = Integers::on(path);

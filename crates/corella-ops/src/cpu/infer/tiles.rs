@@ -3,9 +3,10 @@
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused_macros, unused_unsafe, unreachable_code))]
 
+use super::ahead::Level;
 use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
-    Kernel, SIX, TABLE,
+    Kernel, SIX, Share, TABLE,
 };
 use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 #[cfg(target_arch = "x86_64")]
@@ -55,22 +56,19 @@ impl Integers {
     }
 }
 
-/// How a tile asks for its share of the unit that will be read after this one, of each panel by itself: each line once, in their
-/// order, which is what the processor looks ahead by.
+/// How the lines of the unit that will be read after this one are shared out among what asks for them.
 #[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// Bytes that unpacking has asked for.
+pub struct Shares {
+    /// Bytes that unpacking asks for.
     unpacking: usize,
-    /// Places.
-    pub asks: usize,
-    /// Bytes from one to the next.
-    pub step: usize,
+    /// What each tile asks for.
+    pub each: Share,
 }
 
-impl Share {
+impl Shares {
     /// Where the share of tile `i` begins.
     pub fn first(self, i: usize) -> usize {
-        self.unpacking + i * self.asks * self.step
+        self.unpacking + i * self.each.asks * self.each.step
     }
 }
 
@@ -110,7 +108,7 @@ impl Tiles {
     }
 
     /// How each of `tiles` tiles asks for its share of the next unit.
-    pub fn share(self, layout: Layout, tiles: usize) -> Share {
+    pub fn shares(self, layout: Layout, tiles: usize) -> Shares {
         let blocks = UNIT / BLOCK;
         let unpacking = if self.leaves_codes(layout) { 0 } else { blocks * VECTOR };
         let bytes = layout.unit_bytes(blocks) - unpacking;
@@ -124,7 +122,7 @@ impl Tiles {
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => super::amx::ASKS,
         };
-        Share { unpacking, asks, step: bytes.div_ceil(asks * tiles) }
+        Shares { unpacking, each: Share { asks, step: bytes.div_ceil(asks * tiles) } }
     }
 
     /// Whether codes stay where they are.
@@ -141,28 +139,19 @@ impl Tiles {
         }
     }
 
-    /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be, which asks as said. Between
+    /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be, for a share as said. Between
     /// [`Tiles::begin`] and [`Tiles::end`] on the same thread.
     pub fn kernel(self, layout: Layout, rows: usize, share: Share) -> Kernel {
         assert!((1..=self.most()).contains(&rows), "a tile of {rows} rows");
         macro_rules! rows {
-            ($codes:expr, $scales:expr, $asks:expr) => {
-                match rows {
-                    1 => super::vnni_block::unit::<$codes, $scales, 1, $asks>,
-                    2 => super::vnni_block::unit::<$codes, $scales, 2, $asks>,
-                    3 => super::vnni_block::unit::<$codes, $scales, 3, $asks>,
-                    4 => super::vnni_block::unit::<$codes, $scales, 4, $asks>,
-                    5 => super::vnni_block::unit::<$codes, $scales, 5, $asks>,
-                    _ => super::vnni_block::unit::<$codes, $scales, 6, $asks>,
-                }
-            };
-        }
-        macro_rules! asks {
             ($codes:expr, $scales:expr) => {
-                match share.asks {
-                    asks if asks == ASKS[0] => rows!($codes, $scales, { ASKS[0] }),
-                    asks if asks == ASKS[1] => rows!($codes, $scales, { ASKS[1] }),
-                    _ => rows!($codes, $scales, { ASKS[2] }),
+                match rows {
+                    1 => super::vnni_block::unit::<$codes, $scales, 1>,
+                    2 => super::vnni_block::unit::<$codes, $scales, 2>,
+                    3 => super::vnni_block::unit::<$codes, $scales, 3>,
+                    4 => super::vnni_block::unit::<$codes, $scales, 4>,
+                    5 => super::vnni_block::unit::<$codes, $scales, 5>,
+                    _ => super::vnni_block::unit::<$codes, $scales, 6>,
                 }
             };
         }
@@ -183,14 +172,14 @@ impl Tiles {
         match self {
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => match (layout.scales, layout.codes) {
-                (Scales::Halves { min: false }, _) => asks!(EIGHT, HALVES),
-                (Scales::Halves { min: true }, _) => asks!(EIGHT, HALVES_MIN),
-                (Scales::Integers { sub: 32, min: false }, _) => asks!(EIGHT, INTEGERS_32),
-                (Scales::Integers { sub: 32, min: true }, Codes::Four) => asks!(FOUR, INTEGERS_32_MIN),
-                (Scales::Integers { sub: 32, min: true }, _) => asks!(EIGHT, INTEGERS_32_MIN),
-                (Scales::Integers { min: false, .. }, Codes::Four) => asks!(FOUR, INTEGERS_16),
-                (Scales::Integers { min: false, .. }, _) => asks!(EIGHT, INTEGERS_16),
-                (Scales::Integers { min: true, .. }, _) => asks!(FOUR, INTEGERS_16_MIN),
+                (Scales::Halves { min: false }, _) => rows!(EIGHT, HALVES),
+                (Scales::Halves { min: true }, _) => rows!(EIGHT, HALVES_MIN),
+                (Scales::Integers { sub: 32, min: false }, _) => rows!(EIGHT, INTEGERS_32),
+                (Scales::Integers { sub: 32, min: true }, Codes::Four) => rows!(FOUR, INTEGERS_32_MIN),
+                (Scales::Integers { sub: 32, min: true }, _) => rows!(EIGHT, INTEGERS_32_MIN),
+                (Scales::Integers { min: false, .. }, Codes::Four) => rows!(FOUR, INTEGERS_16),
+                (Scales::Integers { min: false, .. }, _) => rows!(EIGHT, INTEGERS_16),
+                (Scales::Integers { min: true, .. }, _) => rows!(FOUR, INTEGERS_16_MIN),
             },
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => match layout.scales {
@@ -258,14 +247,14 @@ impl Tiles {
     }
 
     /// Brings a unit of each panel into the form of the kernel, in `space`; codes that have it already stay where they are. Asks
-    /// meanwhile for the first lines of the unit of each panel that comes later ([`Share`]).
+    /// meanwhile for the first lines of the unit of each panel that comes later ([`Shares`]).
     pub fn unpack(
         self,
         layout: Layout,
         units: [&[u8]; PAIR],
         space: &mut [u8],
         blocks: usize,
-        ahead: [*const u8; PAIR],
+        (ahead, level): ([*const u8; PAIR], Level),
     ) {
         let bytes = layout.unit_bytes(blocks);
         assert!(space.len() >= self.space() && units.iter().all(|unit| unit.len() >= bytes), "a unit of {blocks}");
@@ -292,7 +281,7 @@ impl Tiles {
                     Tiles::Vnni => {
                         super::vnni_block::numbers(layout, from, numbers[p * number_bytes..].as_mut_ptr(), blocks);
                         if !self.leaves_codes(layout) {
-                            codes!(vnni, layout, from, to, blocks, ahead[p]);
+                            codes!(vnni, layout, from, to, blocks, (ahead[p], level));
                         }
                     }
                     #[cfg(target_arch = "x86_64")]

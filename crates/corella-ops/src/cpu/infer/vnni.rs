@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::ahead;
+use super::ahead::{self, Level};
 use super::kernel::{Step, codes, layout};
 use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
@@ -65,11 +65,11 @@ pub unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, _
 #[inline(always)]
 fn ask_ahead<const CODES: u8, const SCALES: u8>(step: &Step, b: usize, j: usize) {
     let lines = const { layout(CODES, SCALES).unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) };
-    for line in j * lines / 4..(j + 1) * lines / 4 {
-        let at = (b * lines + line) * VECTOR;
-        for p in 0..PAIR {
-            ahead::line(step.ahead[p].wrapping_add(at));
-        }
+    let at = |line: usize| step.ahead.map(|unit| unit.wrapping_add((b * lines + line) * VECTOR));
+    let lines = j * lines / 4..(j + 1) * lines / 4;
+    match step.level {
+        Level::First => lines.for_each(|line| at(line).into_iter().for_each(ahead::line)),
+        Level::Second => lines.for_each(|line| at(line).into_iter().for_each(ahead::second)),
     }
 }
 
@@ -279,16 +279,28 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
     }
 }
 
-/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them. A line from `ahead` on is asked for with each block.
+/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them. A line from `ahead` on is asked for with each block, where to
+/// is said beside it.
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for as many of 8 bits; AVX-512 as in [`unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, ahead: *const u8) {
+pub unsafe fn unpack<const CODES: u8>(
+    layout: Layout,
+    from: *const u8,
+    to: *mut u8,
+    blocks: usize,
+    (ahead, level): (*const u8, Level),
+) {
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
-            ahead::line(ahead.wrapping_add(b * VECTOR));
+            let line = ahead.wrapping_add(b * VECTOR);
+            if level == Level::First {
+                ahead::line(line)
+            } else {
+                ahead::second(line)
+            };
             let (from, to) =
                 (from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {

@@ -16,6 +16,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::ahead::Level;
 use super::kernel::{EIGHT, FOUR, Side, Step, codes, layout};
 use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
@@ -30,6 +31,10 @@ const PAIRS: usize = 24;
 const D: usize = 32;
 /// How often a tile may ask for a line of the next unit, for each panel: after every fourth, second or single group of a unit.
 pub const ASKS: [usize; 3] = [GROUPS / 4, GROUPS / 2, GROUPS];
+/// The same as bits for the loop, and whether lines come into the second-level cache.
+const HALF: u32 = 1;
+const EACH: u32 = HALF << 1;
+const SECOND: u32 = 4;
 /// Groups of a unit.
 const GROUPS: usize = UNIT / 4;
 
@@ -120,11 +125,11 @@ pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usiz
 /// # Safety
 /// As there; the processor has AVX-512 VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: usize>(step: &Step) {
+pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
     let scales = const { layout(EIGHT, SCALES).scales };
     // SAFETY: everything below reads and writes inside the units, numbers, rows and sums that the caller promises.
     unsafe {
-        let (sums, below) = blocks::<CODES, SCALES, R, ASKS>(step);
+        let (sums, below) = blocks::<CODES, SCALES, R>(step);
         let number = |p: usize, i: usize| step.numbers.add(p * NUMBERS + i * VECTOR);
         match scales {
             Scales::Halves { .. } => {
@@ -161,19 +166,25 @@ type Sums = [[__m512i; PAIR]; ROWS];
 
 /// Scaled sums of all blocks, f32 numbers or integers by the kind; then integer minima times sums of activations, with their
 /// sign turned, where there are such minima. Asks meanwhile, a line at a time, for what the next tile
-/// reads (the rows behind these, their side numbers and sums), and `ASKS` times (one of [`ASKS`]) per panel for the weights of the next
-/// unit.
+/// reads (the rows behind these, their side numbers and sums), and as often as the step's share says (one of [`ASKS`]) per panel for the
+/// weights of the next unit.
 ///
 /// # Safety
 /// As of [`unit`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: usize>(step: &Step) -> (Sums, Sums) {
+unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) -> (Sums, Sums) {
     const { assert!(1 <= R && R <= ROWS && UNIT == 8 * BLOCK && NUMBERS == 2176) };
     const { assert!(Side::LEN == 16 && Side::CENTRED_AT == 8) };
     debug_assert!(step.side_row == Side::LEN);
     let mut f = [[_mm512_setzero_si512(); PAIR]; ROWS];
     let mut below = f;
+    let how = if step.level == Level::Second { SECOND } else { 0 }
+        | match step.share.asks {
+            asks if asks == ASKS[0] => 0,
+            asks if asks == ASKS[1] => HALF,
+            _ => HALF | EACH,
+        };
     let first = if const { centred(codes(CODES), layout(EIGHT, SCALES).scales) } { Side::CENTRED_AT } else { 0 };
     // SAFETY: reads units, numbers and rows (the caller's promise), writes registers; prefetches read nothing.
     unsafe {
@@ -206,6 +217,19 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: 
             "vpdpbusd zmm\\b, zmm25, zmm\\t",
             ".endif",
             ".endm",
+            ".macro corella_ask",
+            "test {how:e}, {second}",
+            "jnz 4f",
+            "prefetcht0 [{a0}]",
+            "prefetcht0 [{a1}]",
+            "jmp 5f",
+            "4:",
+            "prefetcht1 [{a0}]",
+            "prefetcht1 [{a1}]",
+            "5:",
+            "add {a0}, {step}",
+            "add {a1}, {step}",
+            ".endm",
             ".macro corella_group g",
             "vmovdqu64 zmm24, [{w0} + 64*\\g]",
             "vmovdqu64 zmm25, [{w1} + 64*\\g]",
@@ -215,11 +239,14 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: 
             "corella_product 3, 6, 7, 29, \\g",
             "corella_product 4, 8, 9, 26, \\g",
             "corella_product 5, 10, 11, 27, \\g",
-            ".if (\\g + 1) % {every} == 0",
-            "prefetcht0 [{a0}]",
-            "prefetcht0 [{a1}]",
-            "add {a0}, {step}",
-            "add {a1}, {step}",
+            // Asked after every fourth group, or every second, or each.
+            ".if (\\g + 1) % 4 == 0",
+            "corella_ask",
+            ".else",
+            "test {how:e}, {half} << ((\\g + 1) % 2)",
+            "jz 3f",
+            "corella_ask",
+            "3:",
             ".endif",
             ".endm",
             // The sum in s of row r, scaled with n, to the total in f.
@@ -342,13 +369,15 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: 
             ".purgem corella_start",
             ".purgem corella_starts",
             ".purgem corella_product",
+            ".purgem corella_ask",
             ".purgem corella_group",
             ".purgem corella_scale",
             ".purgem corella_scales",
             ".purgem corella_pair",
             ".purgem corella_pairs",
             rows = const R,
-            every = const GROUPS / ASKS,
+            half = const HALF,
+            second = const SECOND,
             kind = const const { kind(CODES, layout(EIGHT, SCALES).scales) },
             runs = const const { if let Scales::Integers { sub: 16, .. } = layout(EIGHT, SCALES).scales { 2 } else { 1 } },
             start = const const {
@@ -367,7 +396,8 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize, const ASKS: 
             pc = inout(reg) step.c.wrapping_add(R * PAIR * PANEL) => _,
             a0 = inout(reg) step.ahead[0] => _,
             a1 = inout(reg) step.ahead[1] => _,
-            step = in(reg) step.ahead_step,
+            step = in(reg) step.share.step,
+            how = in(reg) how,
             blocks = inout(reg) step.blocks => _,
             out("zmm0") below[0][0], out("zmm1") below[0][1], out("zmm2") below[1][0], out("zmm3") below[1][1],
             out("zmm4") below[2][0], out("zmm5") below[2][1], out("zmm6") below[3][0], out("zmm7") below[3][1],

@@ -1,166 +1,50 @@
-//! Products of activations in f32 and weights in bfloat16 on tiles: an activation is the sum of two numbers in bfloat16, which
-//! keep 16 of its 24 bits.
-//!
-//! That is twice the tiles of A for each of B. A block of rows, for a stretch of k, stays in the second-level cache; panels of B
-//! come by, each asked for while the one before it meets the rows, and both are read from there, with the sums of the whole stretch
-//! in registers. Between stretches sums are kept in memory: the order over k is that of a single row.
+//! Products of activations in f32 and weights in bfloat16: an activation is the sum of two numbers in bfloat16, which keep 16 of
+//! its 24 bits, and each weight meets both.
 
-mod kernel;
 mod rows;
-
-use std::ops::Range;
+mod tile;
+mod tiles;
+mod vectors;
 
 pub use rows::SplitRows;
 
-use super::amx::Amx;
-use super::few;
-use super::finish::{Finish, Place, finish, settle};
-use super::kernel::{DotKernel, FewKernel, NR, STEP};
+use super::finish::Finish;
+use super::kernel::{Avx512Bf16, DotKernel, FewKernel, STEP};
 use super::pack::Panels;
-use crate::cpu::bf16::{Bf16, Number};
+use super::{Amx, few};
 use crate::cpu::gemm::{Size, Workers};
-use crate::cpu::infer::shares;
-use crate::cpu::pack::Operand;
 use crate::cpu::path::Path;
-use crate::cpu::scratch::Scratch;
-use kernel::{A_STEP, MR, Soon, TILE, tile};
 
-/// Most rows of the kernel for few.
-const FEW: usize = Amx::<2>::FEW;
-/// Steps of all tiles of a block for a stretch of k, at most: 1 MiB of A.
-const STEPS: usize = 256;
-/// Steps of k that are one stretch, at most: 128 KiB of a panel, and as much again for the next.
-const STRETCH: usize = 64;
-/// Tiles of rows of a block, at most, where k is one stretch.
-const TILES: usize = STEPS / STRETCH;
-/// The same where k is several: shorter stretches, and fewer times that panels come by.
-const TILES_KEPT: usize = 2 * TILES;
-/// Panels of a task where k is one stretch: tasks of a block follow one another, so few are enough.
-const PANELS: usize = 4;
-/// Panels of a task where k is several, and the block comes anew for each.
-const PANELS_KEPT: usize = 32;
+/// How many rows the kernels of a path take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rows {
+    /// The kernel for few, at most.
+    few: usize,
+    /// A tile of many.
+    tile: usize,
+}
 
-impl Path {
-    /// Whether `split_product` runs.
-    pub fn has_split_product(self) -> bool {
-        self == Path::Amx
+impl Rows {
+    fn on(path: Path) -> Rows {
+        match path {
+            Path::Amx => Rows { few: Amx::<2>::FEW, tile: tile::MR },
+            _ => Rows { few: Avx512Bf16::<2>::FEW, tile: Avx512Bf16::<2>::MR },
+        }
     }
 }
 
-/// result (m, n) = Σ_k x[i, k] · b[j, k], then what `to` says. The path has it ([`Path::has_split_product`]).
+/// result (m, n) = Σ_k x[i, k] · b[j, k], then what `to` says. The path has dot products ([`Path::has_dot`]), and x was split for it.
 pub fn split_product(workers: Workers<'_>, path: Path, size: Size, x: &SplitRows, b: Panels<'_>, to: &Finish<'_, f32>) {
-    assert!(path.has_split_product(), "tiles");
+    assert!(path.has_dot() && x.rows == Rows::on(path), "rows split for another path than {}", path.name());
     let Size { m, n, .. } = size;
     assert!(x.n == m && b.outer >= n && b.k == x.k, "packed operand of {}×{}", b.outer, b.k);
     if m == 0 || n == 0 || x.k == 0 {
         return;
     }
-    if m <= FEW {
-        return few::<Amx<2>, f32>(workers, Size { k: x.k, ..size }, x.few(), b, to);
-    }
-    let (tiles, panels, steps) = (m.div_ceil(MR), n.div_ceil(NR), x.k / STEP);
-    let blocks = tiles.div_ceil(if steps <= STRETCH { TILES } else { TILES_KEPT });
-    let tall = tiles.div_ceil(blocks);
-    let stretches = steps.div_ceil(STRETCH.min(STEPS / tall));
-    let most = if stretches == 1 { PANELS } else { PANELS_KEPT };
-    let wide = most.min((blocks * panels).div_ceil(4 * workers.threads()));
-    let columns = panels.div_ceil(wide);
-    shares::run(workers, blocks * columns, &|task| {
-        let (row, column) = (task / columns * tall, task % columns * wide);
-        let block = Block {
-            x,
-            b,
-            to,
-            size,
-            steps,
-            stretch: steps.div_ceil(stretches),
-            tiles: row..(row + tall).min(tiles),
-            panels: column..(column + wide).min(panels),
-        };
-        // SAFETY: the path exists only after its features were detected and permitted.
-        unsafe { Amx::<1>::begin() };
-        match block.tiles.len() {
-            0 | 1 => block.run::<32>(),
-            2 | 3 => block.run::<16>(),
-            4..8 => block.run::<8>(),
-            _ => block.run::<4>(),
-        }
-        // SAFETY: begun above.
-        unsafe { Amx::<1>::end() };
-        settle();
-    });
-}
-
-/// A task.
-struct Block<'a> {
-    x: &'a SplitRows,
-    b: Panels<'a>,
-    to: &'a Finish<'a, f32>,
-    size: Size,
-    /// Steps of k.
-    steps: usize,
-    /// Steps of a stretch.
-    stretch: usize,
-    tiles: Range<usize>,
-    panels: Range<usize>,
-}
-
-impl Block<'_> {
-    /// `LINES` of the next panel are asked for in each step of each tile.
-    fn run<const LINES: usize>(&self) {
-        let (tiles, panels, steps) = (self.tiles.len(), self.panels.len(), self.steps);
-        // Sums of a tile, or of all where k has several stretches.
-        let kept = if steps > self.stretch { tiles * panels } else { 1 };
-        let mut sums = Scratch::<f32>::new(kept * TILE);
-        for start in (0..steps).step_by(self.stretch) {
-            let end = (start + self.stretch).min(steps);
-            for (j, panel) in self.panels.clone().enumerate() {
-                let b = &self.b.panel(panel)[start * STEP * NR..end * STEP * NR];
-                // The same of the next panel, or the next stretch of the first, or where the next task begins.
-                let next = match (j + 1 < panels, end < steps) {
-                    (true, _) => self.at(panel + 1, start),
-                    (false, true) => self.at(self.panels.start, end),
-                    (false, false) => self.at(panel + 1, 0),
-                };
-                for (i, row) in self.tiles.clone().enumerate() {
-                    let at = (j * tiles + i) % kept;
-                    let a = &self.x.tile(row, start)[..(end - start) * A_STEP];
-                    let place = self.place(row, panel);
-                    let next_sums = sums[(at + 1) % kept * TILE..].as_ptr();
-                    let sums = &mut sums[at * TILE..][..TILE];
-                    // An address that is mapped, in any case: the processor looks for others in vain each time.
-                    let (out, row_bytes) = match self.is_written(end) {
-                        true => (self.to.out.address(place.row * self.to.ldc + place.column), self.to.ldc * 4),
-                        false => (sums.as_ptr(), 0),
-                    };
-                    let panel = next.wrapping_add(i * (end - start) * LINES * STEP);
-                    let soon = Soon { panel, sums: next_sums, out, row_bytes };
-                    // SAFETY: whole steps of both (slices above), the sums of a tile; `begin` was called on this thread. The
-                    // tile of the result belongs to this task alone; the path has the features.
-                    unsafe {
-                        tile::<LINES>(end - start, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr(), start > 0, soon);
-                        if end == steps {
-                            finish(sums, self.to, place);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Where a panel is at a step, if there is such a panel.
-    fn at(&self, panel: usize, step: usize) -> *const Bf16 {
-        let panel = panel.min(self.size.n.div_ceil(NR) - 1);
-        self.b.panel(panel)[step * STEP * NR..].as_ptr()
-    }
-
-    fn place(&self, tile: usize, panel: usize) -> Place {
-        let (row, column) = (tile * MR, panel * NR);
-        Place { row, column, rows: MR.min(self.size.m - row), columns: NR.min(self.size.n - column) }
-    }
-
-    /// Whether a tile's result is written at `end`, and not past the caches.
-    fn is_written(&self, end: usize) -> bool {
-        end == self.steps && !self.to.stream
+    match (path, m <= x.rows.few) {
+        (Path::Amx, true) => few::<Amx<2>, f32>(workers, Size { k: x.k, ..size }, x.few(), b, to),
+        (Path::Amx, false) => tiles::product(workers, size, x, b, to),
+        (_, true) => few::<Avx512Bf16<2>, f32>(workers, Size { k: x.k, ..size }, x.few(), b, to),
+        (_, false) => vectors::product(workers, size, x, b, to),
     }
 }

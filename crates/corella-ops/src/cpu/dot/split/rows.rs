@@ -1,7 +1,8 @@
 //! Rows in f32 as sums of two numbers in bfloat16.
 
-use super::kernel::{A_STEP, MR};
-use super::{Bf16, FEW, Number, Operand, STEP};
+use super::{Rows, STEP};
+use crate::cpu::bf16::{Bf16, Number};
+use crate::cpu::pack::Operand;
 use crate::cpu::path::Path;
 use crate::cpu::pool::Pool;
 use crate::cpu::rows::by_rows;
@@ -14,6 +15,8 @@ const NEAR: usize = 4;
 /// Rows in f32 as [`super::split_product`] reads them: 16 of 24 bits.
 pub struct SplitRows {
     numbers: Scratch<Bf16>,
+    /// How the path's kernels take them.
+    pub(super) rows: Rows,
     /// Rows in f32.
     pub n: usize,
     /// Inner size, padded.
@@ -21,45 +24,48 @@ pub struct SplitRows {
 }
 
 impl SplitRows {
-    /// Splits the first `n` rows of x (N,C).
+    /// Splits the first `n` rows of x (N,C) for the kernels of a path.
     pub fn new(pool: &Pool, path: Path, x: &[f32], n: usize, c: usize) -> SplitRows {
         let k = c.next_multiple_of(STEP);
-        let mut numbers = Scratch::<Bf16>::new(if n <= FEW { n } else { n.next_multiple_of(MR) } * 2 * k);
+        let rows = Rows::on(path);
+        let (mr, a_step) = (rows.tile, 2 * rows.tile * STEP);
+        let mut numbers = Scratch::<Bf16>::new(if n <= rows.few { n } else { n.next_multiple_of(mr) } * 2 * k);
         let row = |i: usize| if i < n { &x[i * c..][..c] } else { &[] };
-        if n <= FEW {
+        if n <= rows.few {
             by_rows(pool, &mut numbers, n, 2 * k, |first, _, numbers| {
                 for (i, to) in numbers.chunks_exact_mut(2 * k).enumerate() {
                     split(path, to, row(first + i), 2 * STEP, STEP);
                 }
             });
         } else {
-            by_rows(pool, &mut numbers, n.div_ceil(MR), 2 * k * MR, |first, _, numbers| {
-                for (tile, to) in numbers.chunks_exact_mut(2 * k * MR).enumerate() {
-                    for (near, to) in to.chunks_mut(NEAR * A_STEP).enumerate() {
-                        for i in 0..MR {
-                            let x = row((first + tile) * MR + i);
+            by_rows(pool, &mut numbers, n.div_ceil(mr), 2 * k * mr, |first, _, numbers| {
+                for (tile, to) in numbers.chunks_exact_mut(2 * k * mr).enumerate() {
+                    for (near, to) in to.chunks_mut(NEAR * a_step).enumerate() {
+                        for i in 0..mr {
+                            let x = row((first + tile) * mr + i);
                             let x = &x[(near * NEAR * STEP).min(x.len())..];
-                            let steps = to.len() / A_STEP;
+                            let steps = to.len() / a_step;
                             let x = &x[..x.len().min(steps * STEP)];
-                            split(path, &mut to[i * STEP..], x, A_STEP, MR * STEP);
+                            split(path, &mut to[i * STEP..], x, a_step, mr * STEP);
                         }
                     }
                 }
             });
         }
-        SplitRows { numbers, n, k }
+        SplitRows { numbers, rows, n, k }
     }
 
-    /// At most [`FEW`] rows: upper and lower parts of a step in turns.
+    /// Few rows: upper and lower parts of a step in turns.
     pub fn few(&self) -> Operand<'_, Bf16> {
-        assert!(self.n <= FEW, "{} rows", self.n);
+        assert!(self.n <= self.rows.few, "{} rows", self.n);
         Operand::rows(&self.numbers, 2 * self.k)
     }
 
-    /// More rows: tile `tile` of [`MR`] rows, from step `step` on: (k/STEP, 2, MR, STEP).
+    /// More rows: tile `tile` of MR rows, from step `step` on: (k/STEP, 2, MR, STEP).
     pub fn tile(&self, tile: usize, step: usize) -> &[Bf16] {
-        assert!(self.n > FEW, "{} rows", self.n);
-        &self.numbers[tile * 2 * MR * self.k..][..2 * MR * self.k][step * A_STEP..]
+        let Rows { few, tile: mr } = self.rows;
+        assert!(self.n > few, "{} rows", self.n);
+        &self.numbers[tile * 2 * mr * self.k..][..2 * mr * self.k][step * 2 * mr * STEP..]
     }
 }
 

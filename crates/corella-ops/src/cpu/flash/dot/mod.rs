@@ -30,7 +30,7 @@ const QUERIES: usize = PANELS * NR;
 pub fn forward(path: Path, output: &Output<'_>, qkv: &Buf, place: Place, queries: Range<usize>) -> bool {
     match (path, qkv) {
         (Path::Amx, Buf::Bf16(qkv)) => forward::run_of_queries::<Amx<1>>(output, qkv, place, queries),
-        (Path::Avx512Bf16, Buf::Bf16(qkv)) => forward::run_of_queries::<Avx512Bf16>(output, qkv, place, queries),
+        (Path::Avx512Bf16, Buf::Bf16(qkv)) => forward::run_of_queries::<Avx512Bf16<1>>(output, qkv, place, queries),
         _ => return false,
     }
     true
@@ -47,7 +47,7 @@ pub fn backward(
     let (Buf::Bf16(qkv), Buf::Bf16(dout)) = (inputs.qkv, inputs.dout) else { return false };
     match path {
         Path::Amx => backward::keys_grad::<Amx<1>>(path, inputs, (qkv, dout), keys, dqkv, put),
-        Path::Avx512Bf16 => backward::keys_grad::<Avx512Bf16>(path, inputs, (qkv, dout), keys, dqkv, put),
+        Path::Avx512Bf16 => backward::keys_grad::<Avx512Bf16<1>>(path, inputs, (qkv, dout), keys, dqkv, put),
         _ => return false,
     }
     true

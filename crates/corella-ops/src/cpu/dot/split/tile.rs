@@ -1,8 +1,9 @@
-//! The tile of products whose A is in two parts.
+//! The tile (AMX) of products whose A is in two parts.
 
 use std::arch::asm;
 
-use super::{Bf16, NR, STEP};
+use super::super::kernel::{NR, STEP};
+use crate::cpu::bf16::Bf16;
 
 /// Rows of a tile.
 pub const MR: usize = 32;
