@@ -30,7 +30,6 @@ pub struct Columns<'a> {
     panel_bytes: usize,
     unit_bytes: usize,
     place: Place<'a>,
-    level: Level,
 }
 
 impl<'a> Columns<'a> {
@@ -41,7 +40,7 @@ impl<'a> Columns<'a> {
             pair.len() == PAIR * panel_bytes && numbers.x.units == Layout::units(cols),
             "a pair of panels of {cols}"
         );
-        Columns { numbers, cols, pair, panel_bytes, unit_bytes, place, level: Level::here() }
+        Columns { numbers, cols, pair, panel_bytes, unit_bytes, place }
     }
 
     /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
@@ -53,7 +52,7 @@ impl<'a> Columns<'a> {
             w,
             numbers,
             ahead: w,
-            level: self.level,
+            level: Level::First,
             share: Share::default(),
             blocks: Layout::blocks(self.cols, u),
             x: elements.as_ptr(),
@@ -93,6 +92,7 @@ pub fn few_rows(
     let (most, units) = (kernels.rows(), numbers.x.units);
     let tiles = cut(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(numbers.layout, n));
     let mut sums = Scratch::new(rows.len() * COLUMNS);
+    let level = Level::here();
     for (i, columns) in pairs.iter().enumerate() {
         let next = pairs.get(i + 1).map_or(next, |columns| columns.units(0));
         sums.fill(0.0);
@@ -101,6 +101,7 @@ pub fn few_rows(
             for &Tile { first, count, kernel } in &tiles {
                 let mut step = columns.step(w, u, rows.start + first, count, &mut sums[first * COLUMNS..]);
                 if first == 0 {
+                    step.level = level;
                     step.ahead = if u + 1 < units { columns.units(u + 1) } else { next };
                 }
                 // SAFETY: the unit of both panels (`new` compared the pair with the units), rows and sums as `step` checked; the
@@ -167,7 +168,7 @@ impl Meeting<'_> {
     fn unit(&mut self, columns: &Columns<'_>, u: usize, last: bool, after: [*const u8; PAIR], sums: &mut [f32]) {
         let Meeting { kind, layout, ref rows, shares, .. } = *self;
         let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
-        kind.unpack(layout, stored, &mut self.space, blocks, (after, columns.level));
+        kind.unpack(layout, stored, &mut self.space, blocks, after);
         let unit = kind.unit(layout, stored, &self.space, blocks);
         let inside = |tile: &Tile| rows.start + tile.first..(rows.start + tile.first + tile.count).min(rows.end);
         for (i, tile) in self.tiles.iter().enumerate() {
@@ -180,7 +181,7 @@ impl Meeting<'_> {
             let sums = &mut sums[tile.first * COLUMNS..];
             let mut step = columns.step(unit, u, rows.start + tile.first, tile.count, sums);
             step.ahead = after.map(|unit| unit.wrapping_add(shares.first(i)));
-            step.share = shares.each;
+            (step.share, step.level) = (shares.each, shares.level);
             // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was called; the
             // path's features were detected.
             unsafe { (tile.kernel)(&step) };

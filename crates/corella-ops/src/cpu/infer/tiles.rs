@@ -63,6 +63,8 @@ pub struct Shares {
     unpacking: usize,
     /// What each tile asks for.
     pub each: Share,
+    /// Where to: what unpacking reads in one go is wanted near.
+    pub level: Level,
 }
 
 impl Shares {
@@ -122,7 +124,8 @@ impl Tiles {
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => super::amx::ASKS,
         };
-        Shares { unpacking, each: Share { asks, step: bytes.div_ceil(asks * tiles) } }
+        let level = if self.leaves_codes(layout) { Level::here() } else { Level::First };
+        Shares { unpacking, each: Share { asks, step: bytes.div_ceil(asks * tiles) }, level }
     }
 
     /// Whether codes stay where they are.
@@ -254,7 +257,7 @@ impl Tiles {
         units: [&[u8]; PAIR],
         space: &mut [u8],
         blocks: usize,
-        (ahead, level): ([*const u8; PAIR], Level),
+        ahead: [*const u8; PAIR],
     ) {
         let bytes = layout.unit_bytes(blocks);
         assert!(space.len() >= self.space() && units.iter().all(|unit| unit.len() >= bytes), "a unit of {blocks}");
@@ -281,7 +284,7 @@ impl Tiles {
                     Tiles::Vnni => {
                         super::vnni_block::numbers(layout, from, numbers[p * number_bytes..].as_mut_ptr(), blocks);
                         if !self.leaves_codes(layout) {
-                            codes!(vnni, layout, from, to, blocks, (ahead[p], level));
+                            codes!(vnni, layout, from, to, blocks, ahead[p]);
                         }
                     }
                     #[cfg(target_arch = "x86_64")]

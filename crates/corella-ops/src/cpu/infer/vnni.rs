@@ -279,28 +279,16 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
     }
 }
 
-/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them. A line from `ahead` on is asked for with each block, where to
-/// is said beside it.
+/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them. A line from `ahead` on is asked for with each block.
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for as many of 8 bits; AVX-512 as in [`unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn unpack<const CODES: u8>(
-    layout: Layout,
-    from: *const u8,
-    to: *mut u8,
-    blocks: usize,
-    (ahead, level): (*const u8, Level),
-) {
+pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, ahead: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
-            let line = ahead.wrapping_add(b * VECTOR);
-            if level == Level::First {
-                ahead::line(line)
-            } else {
-                ahead::second(line)
-            };
+            ahead::line(ahead.wrapping_add(b * VECTOR));
             let (from, to) =
                 (from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
             for j in 0..4 {
