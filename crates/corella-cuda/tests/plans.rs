@@ -13,7 +13,8 @@ const CARD_24: u64 = 24_000_000_000;
 const CARD_80: u64 = 84_000_000_000;
 
 fn on_paper() -> (Cuda, Paper) {
-    let (paper, cpu) = (Paper::default(), Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("starts"));
+    let (paper, cpu) =
+        (Paper::default(), Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).expect("starts"));
     (Cuda::of_paper(&paper, cpu), paper)
 }
 

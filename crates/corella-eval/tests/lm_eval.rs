@@ -44,7 +44,7 @@ fn a_llama_scores_as_lm_eval_scores_it() {
 }
 
 fn one_thread() -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("available")
+    Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).expect("available")
 }
 
 /// Compares every item of every task that the fixture has; returns their number.

@@ -14,7 +14,7 @@ use corella_model::{KvKind, StepModel, StepOptions};
 use corella_ops::cpu::{Cpu, CpuOptions};
 
 fn cpu() -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(3), path: None }).expect("a processor")
+    Cpu::new(CpuOptions { threads: Some(3), ..CpuOptions::default() }).expect("a processor")
 }
 
 /// A letter for each token, so that stop strings have something to find.

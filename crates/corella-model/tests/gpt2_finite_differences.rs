@@ -62,7 +62,8 @@ fn the_gradient_is_the_slope_of_the_loss() {
 fn ten_updates_in_f32_follow_those_in_f64() {
     let (inputs, targets) = batch();
     for path in Path::available() {
-        let cpu = Cpu::new(CpuOptions { threads: Some(2), path: Some(path) }).expect("available");
+        let cpu =
+            Cpu::new(CpuOptions { threads: Some(2), path: Some(path), ..CpuOptions::default() }).expect("available");
         let mut single = model(cpu, Recompute::Block);
         let mut double = model(Reference, Recompute::None);
         for step in 1..=10 {

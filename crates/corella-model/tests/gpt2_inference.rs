@@ -16,7 +16,8 @@ fn fixture() -> (Value, Gpt2Checkpoint) {
 }
 
 fn model(path: KernelPath, threads: usize, kv_kind: KvKind) -> Gpt2Infer<Cpu> {
-    let cpu = Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("available");
+    let cpu =
+        Cpu::new(CpuOptions { threads: Some(threads), path: Some(path), ..CpuOptions::default() }).expect("available");
     let options =
         StepOptions { context_len: 13, kv_tokens: 96, kv_kind, max_seqs: 3, max_batch_tokens: 26, max_logit_rows: 26 };
     Gpt2Infer::new(cpu, &fixture().1, options).expect("fits")
@@ -81,7 +82,8 @@ fn prefill_equals_decode_over_many_chunks() {
     let tokens: Vec<u32> = (0..200).map(|i| i * 7 % 300).collect();
     for path in KernelPath::available() {
         let model = |threads| {
-            let cpu = Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("available");
+            let cpu = Cpu::new(CpuOptions { threads: Some(threads), path: Some(path), ..CpuOptions::default() })
+                .expect("available");
             Gpt2Exact::new(cpu, &weights).expect("fits")
         };
         let (mut whole, mut parts) = (model(2), model(1));
@@ -98,7 +100,7 @@ fn a_head_of_its_own_takes_the_place_of_the_embedding() {
     let mut own = Gpt2Weights::random(&config.clone().with_own_head().expect("valid"), 3);
     assert_eq!(own.tensors.len(), tied.tensors.len() + 1);
     let logits = |weights: &Gpt2Weights| {
-        let cpu = Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("available");
+        let cpu = Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).expect("available");
         let mut model = OneSequence::new(Gpt2Infer::new(cpu, weights, StepOptions::one_sequence(20)).expect("fits"));
         model.feed(&[1, 2, 3]).to_vec()
     };

@@ -35,7 +35,7 @@ fn numbers(value: &Value) -> Vec<f32> {
 }
 
 fn cpu(path: Option<KernelPath>, threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(threads), path }).expect("available")
+    Cpu::new(CpuOptions { threads: Some(threads), path, ..CpuOptions::default() }).expect("available")
 }
 
 fn load(path: &Path) -> LlamaCheckpoint {

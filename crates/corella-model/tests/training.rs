@@ -46,7 +46,7 @@ fn llama() -> (Golden, Weights<LlamaConfig>) {
 }
 
 fn cpu(path: KernelPath, threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("available")
+    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path), ..CpuOptions::default() }).expect("available")
 }
 
 fn model<C: Network>(

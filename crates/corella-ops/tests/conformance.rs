@@ -5,7 +5,8 @@ use corella_ops::cpu::{Cpu, CpuOptions, Path};
 use corella_ops::{AttentionDims, Dtype, MatmulDims, OpsTrain, ParamPart};
 
 fn cpu(path: Path, threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("the backend starts")
+    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path), ..CpuOptions::default() })
+        .expect("the backend starts")
 }
 
 /// Paths with the formats that they have kernels of their own for: dot products of pairs are for bf16 only.

@@ -1,7 +1,7 @@
 //! Inference on the CPU: what each kernel path promises beyond being close to the f64 reference.
 
 use corella_ops::cases::{Random, all, random_rows};
-use corella_ops::cpu::{Cpu, CpuOptions, Path};
+use corella_ops::cpu::{Cpu, CpuOptions, Path, Rounding};
 use corella_ops::{
     BatchPlan, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, OpsTrain, RowAt, Store, WeightFormat,
 };
@@ -9,7 +9,16 @@ use corella_ops::{
 type Result = std::result::Result<(), OpsError>;
 
 fn cpu(path: Path, threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path) }).expect("the backend starts")
+    Cpu::new(CpuOptions { threads: Some(threads), path: Some(path), ..CpuOptions::default() })
+        .expect("the backend starts")
+}
+
+/// The same with activations rounded to BF16 for weights in BF16, on the paths that do so.
+fn rounding(threads: usize) -> impl Iterator<Item = (Path, Cpu)> {
+    let options = move |path| CpuOptions { threads: Some(threads), path: Some(path), rounding: Rounding::Bf16 };
+    let all =
+        Path::available().into_iter().map(move |path| (path, Cpu::new(options(path)).expect("the backend starts")));
+    all.filter(|(_, ops)| ops.rounding() == Rounding::Bf16)
 }
 
 fn buf(ops: &Cpu, values: &[f32]) -> std::result::Result<<Cpu as OpsTrain>::Buf, OpsError> {
@@ -48,9 +57,10 @@ fn quantised_products_of_all_paths_differ_by_f32_roundings_only() -> Result {
     Ok(())
 }
 
-/// Activations of 16 bits lose nothing: what is left are the roundings of sums in f32.
+/// Activations of 16 bits lose nothing, and rounded ones nothing where they have eight: what is left are the roundings of sums in
+/// f32.
 #[test]
-fn products_with_bf16_weights_differ_by_f32_roundings_only_where_x_has_16_bits() -> Result {
+fn products_with_bf16_weights_differ_by_f32_roundings_only_where_x_has_the_bits_that_are_kept() -> Result {
     let format = WeightFormat::Bf16;
     for (n, c, oc) in [(1, 1, 1), (1, 65, 40), (2, 33, 7), (3, 1023, 31), (7, 64, 65), (12, 96, 32), (13, 255, 70)]
         .into_iter()
@@ -60,21 +70,47 @@ fn products_with_bf16_weights_differ_by_f32_roundings_only_where_x_has_16_bits()
         let bytes = random_rows(&mut random, format, oc, c);
         let number = |bits: u32| f32::from_bits(bits << 16);
         let w: Vec<f32> = bytes.chunks_exact(2).map(|b| number(u16::from_le_bytes([b[0], b[1]]).into())).collect();
-        let x: Vec<f32> = random.normals(n * c).iter().map(|x| f32::from_bits(x.to_bits() & !0xff)).collect();
-        let dot = |r: usize, o: usize| -> (f64, f64) {
-            let products = (0..c).map(|k| f64::from(x[r * c + k]) * f64::from(w[o * c + k]));
-            products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()))
-        };
-        for path in Path::available() {
-            let ops = cpu(path, 2);
+        let normals = random.normals(n * c);
+        let check = |path, ops: &Cpu, kept: u32| -> Result {
+            let x: Vec<f32> = normals.iter().map(|x| f32::from_bits(x.to_bits() & kept)).collect();
+            let dot = |r: usize, o: usize| -> (f64, f64) {
+                let products = (0..c).map(|k| f64::from(x[r * c + k]) * f64::from(w[o * c + k]));
+                products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()))
+            };
             let mut weight = ops.weight(format, oc, c, "w")?;
             ops.weight_rows(&mut weight, 0, &bytes);
-            let (x, mut out) = (buf(&ops, &x)?, ops.buf(n * oc, Dtype::F32, "out")?);
+            let (x, mut out) = (buf(ops, &x)?, ops.buf(n * oc, Dtype::F32, "out")?);
             ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
-            for (i, got) in read(&ops, &out, n * oc).into_iter().enumerate() {
+            for (i, got) in read(ops, &out, n * oc).into_iter().enumerate() {
                 let (expected, size) = dot(i / oc, i % oc);
                 let error = (f64::from(got) - expected).abs();
                 assert!(error <= 4e-7 * size, "{path:?} {n}×{c}→{oc}, {i}: {got} {expected} ({size})");
+            }
+            Ok(())
+        };
+        for path in Path::available() {
+            check(path, &cpu(path, 2), !0xff)?;
+        }
+        for (path, ops) in rounding(2) {
+            check(path, &ops, !0xffff)?;
+        }
+    }
+    Ok(())
+}
+
+/// To the nearest number of eight bits, ties to even.
+#[test]
+fn rounded_activations_are_the_nearest_numbers_in_bf16() -> Result {
+    let one = 1.0f32.to_bits();
+    let cases = [(one + 0x7fff, 1.0), (one + 0x8000, 1.0), (one + 0x8001, 1.0078125), (one + 0x1_8000, 1.015625)];
+    for (path, ops) in rounding(1) {
+        for n in [1, 40] {
+            let mut weight = ops.weight(WeightFormat::Bf16, 1, 1, "w")?;
+            ops.weight_rows(&mut weight, 0, &[0x80, 0x3f]);
+            for (bits, expected) in cases {
+                let (x, mut out) = (buf(&ops, &vec![f32::from_bits(bits); n])?, ops.buf(n, Dtype::F32, "out")?);
+                ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
+                assert_eq!(read(&ops, &out, n), vec![expected; n], "{path:?} {bits:x}");
             }
         }
     }
@@ -125,9 +161,9 @@ fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
 
 #[test]
 fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
-    for path in Path::available() {
-        let ops = cpu(path, 2);
-        // BF16 on tiles also with k and rows in several stretches.
+    let exact = Path::available().into_iter().map(|path| (path, cpu(path, 2)));
+    for (path, ops) in exact.chain(rounding(2)) {
+        // BF16 also with k and rows in several stretches.
         let shapes = WeightFormat::ALL.map(|format| (format, 41, 768)).into_iter();
         for (format, n, c) in shapes.chain([(WeightFormat::Bf16, 299, 2304)]) {
             let ocs = [70, 16];

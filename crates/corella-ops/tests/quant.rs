@@ -41,7 +41,7 @@ fn a_packed_weight_gives_its_rows_back_to_the_bit() -> Result<(), OpsError> {
     use corella_ops::cpu::{Cpu, CpuOptions, Path};
     const ROWS: usize = 83;
     for (path, format) in Path::available().into_iter().flat_map(|path| quantised().map(move |format| (path, format))) {
-        let ops = Cpu::new(CpuOptions { threads: Some(2), path: Some(path) })?;
+        let ops = Cpu::new(CpuOptions { threads: Some(2), path: Some(path), ..CpuOptions::default() })?;
         let (blocks, bits) = blocks_and_bits(format);
         let (block, len) = (format.block_bytes(), format.block_len());
         // Row r begins r blocks later.
@@ -78,7 +78,7 @@ fn a_packed_weight_gives_its_rows_back_to_the_bit() -> Result<(), OpsError> {
 #[test]
 fn filling_a_weight_ends_with_the_error_of_its_reader() -> Result<(), OpsError> {
     use corella_ops::cpu::{Cpu, CpuOptions};
-    let ops = Cpu::new(CpuOptions { threads: Some(2), path: None })?;
+    let ops = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() })?;
     let mut weight = ops.weight(WeightFormat::F32, 5000, 64, "fixture")?;
     let read = |first: usize, _: &mut [u8]| if first > 3000 { Err(first) } else { Ok(()) };
     assert!(ops.weight_fill(&mut weight, 5000, 256, &read).is_err_and(|first| first > 3000));

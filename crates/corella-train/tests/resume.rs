@@ -71,7 +71,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
     let tokenizer = Tokenizer::train([&text[..]], 300, TrainOptions::default()).expect("large enough");
     let ids = tokenizer.encode(&text);
     let batch = BatchShape { b: 2, t: 16 };
-    let ops = Cpu::new(CpuOptions { threads: Some(2), path: None }).expect("available");
+    let ops = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).expect("available");
     let model = Gpt2Train::new(ops, &Weights::random(&config, 1), batch, Recompute::None, dtype).expect("fits");
     let plan = RunPlan {
         model: ModelPlan {

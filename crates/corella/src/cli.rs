@@ -10,6 +10,7 @@ use crate::commands::prepare::{PrepareArgs, bytes};
 use crate::commands::tokenizer::TokenizerCommand;
 use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
+use corella_ops::cpu::Rounding;
 
 /// Train GPT-2 from random weights, and continue text with what came out.
 #[derive(Debug, Parser)]
@@ -38,6 +39,27 @@ pub struct Common {
     /// Seed of everything random: weights, data order, samples [default: that of the run file, or 42]
     #[arg(long, global = true)]
     pub seed: Option<u64>,
+    /// What products with BF16 weights make of activations, on a processor with instructions for them
+    #[arg(long, global = true, value_enum, default_value = "exact")]
+    pub activations: Activations,
+}
+
+/// What products with BF16 weights make of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// They keep 16 bits or more: logits as in f32
+    Exact,
+    /// Rounded to 8 bits, as llama.cpp and transformers do: prompts are read up to twice as fast
+    Bf16,
+}
+
+impl From<Activations> for Rounding {
+    fn from(name: Activations) -> Rounding {
+        match name {
+            Activations::Exact => Rounding::Exact,
+            Activations::Bf16 => Rounding::Bf16,
+        }
+    }
 }
 
 impl Common {

@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn cuda() -> Cuda {
-        let cpu = Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("starts");
+        let cpu = Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).expect("starts");
         Cuda::of_paper(&Paper::default(), cpu)
     }
 

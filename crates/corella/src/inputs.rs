@@ -37,7 +37,12 @@ pub fn backend(common: &Common) -> Result<Cpu> {
 
 /// The CPU backend, whatever device was asked for.
 pub fn processor(common: &Common) -> Result<Cpu> {
-    Ok(Cpu::new(CpuOptions { threads: common.threads.map(usize::from), path: None })?)
+    let (threads, rounding) = (common.threads.map(usize::from), common.activations.into());
+    let cpu = Cpu::new(CpuOptions { threads, path: None, rounding })?;
+    if cpu.rounding() != rounding {
+        eprintln!("note: this processor has no instructions for BF16: activations stay exact");
+    }
+    Ok(cpu)
 }
 
 /// `own` (trained on `documents`), or what [`tokenizers::load`] reads.

@@ -265,7 +265,7 @@ mod tests {
     /// What `serve` and `generate` do with Llama 3.1 8B on cards of 12 and 24 GB.
     #[test]
     fn an_8b_is_taken_or_refused_with_what_would_fit() {
-        let cpu = Cpu::new(CpuOptions { threads: Some(1), path: None }).expect("starts");
+        let cpu = Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).expect("starts");
         let cuda = Cuda::of_paper(&Paper::default(), cpu);
         let check = |format, kv_tokens, free: u64| {
             let config = LlamaConfig::preset("llama-3.1-8b").expect("a size of Llama");

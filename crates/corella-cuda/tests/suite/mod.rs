@@ -30,7 +30,7 @@ pub fn fixtures(family: &str) -> PathBuf {
 
 /// The CPU backend.
 pub fn cpu() -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(2), path: None }).expect("the backend starts")
+    Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).expect("the backend starts")
 }
 
 /// Every operation of training agrees with the f64 reference, in both formats.

@@ -41,6 +41,7 @@ mod stream512;
 mod swiglu;
 mod threads;
 mod vectorized;
+mod vendor;
 
 pub use array::{Array, return_large_blocks};
 pub use attention::Kv;
@@ -72,12 +73,25 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// Kernel path; the one forced by [`PATH_VARIABLE`] or else the fastest if `None`.
     pub path: Option<Path>,
+    /// What products with weights in BF16 make of activations, on paths with instructions for BF16.
+    pub rounding: Rounding,
+}
+
+/// What products with weights in BF16 make of activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// They keep at least 16 of their 24 bits: results differ from those in f32 by a few roundings of f32.
+    #[default]
+    Exact,
+    /// They are rounded to BF16, eight bits, as llama.cpp and `transformers` in BF16 do: half the work for prompts.
+    Bf16,
 }
 
 /// The CPU backend.
 pub struct Cpu {
     pool: Pool,
     path: Path,
+    rounding: Rounding,
 }
 
 impl Cpu {
@@ -87,7 +101,13 @@ impl Cpu {
             Some(path) => path,
             None => Path::detect()?,
         };
-        Ok(Cpu { pool: Pool::new(options.threads.unwrap_or_else(threads::default)), path })
+        let rounding = if path.has_dot() { options.rounding } else { Rounding::Exact };
+        Ok(Cpu { pool: Pool::new(options.threads.unwrap_or_else(threads::default)), path, rounding })
+    }
+
+    /// What products with weights in BF16 make of activations: what was asked for, if the processor has instructions for it.
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
     }
 
     /// Whether products in bf16 have instructions of their own here that are faster than those in f32. Tiles are; dot products
@@ -127,7 +147,8 @@ impl OpsTrain for Cpu {
     }
 
     fn name(&self) -> String {
-        format!("cpu {}", self.path.name())
+        let rounding = if self.rounding == Rounding::Bf16 { " with bf16 activations" } else { "" };
+        format!("cpu {}{rounding}", self.path.name())
     }
 
     fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Buf, OpsError> {

@@ -104,6 +104,11 @@ impl Path {
         self.vectors() != Vectors::Base
     }
 
+    /// Whether it has instructions for products in bfloat16.
+    pub fn has_dot(self) -> bool {
+        matches!(self, Path::Avx512Bf16 | Path::Amx)
+    }
+
     /// Columns of a packed panel of f32: NR of the path's micro-kernel.
     pub fn panel(self) -> usize {
         match self.vectors() {

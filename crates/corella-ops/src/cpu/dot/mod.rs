@@ -30,13 +30,6 @@ pub use amx::Amx;
 use finish::{Place, finish};
 pub use kernel::{Avx512Bf16, DotKernel, FewKernel, NR, STEP};
 
-impl Path {
-    /// Whether products in bfloat16 have kernels of their own.
-    pub fn has_dot(self) -> bool {
-        matches!(self, Path::Avx512Bf16 | Path::Amx)
-    }
-}
-
 /// result = Σ_k a[i, k] · b[j, k], then what `to` says. The path has dot products ([`Path::has_dot`]). B may be longer than the
 /// product in both directions.
 pub fn product<O: Number>(

@@ -1,7 +1,6 @@
 //! Asking the processor for memory that will be read soon.
 
-use std::sync::OnceLock;
-
+use super::super::vendor::is_amd;
 #[cfg(target_arch = "x86_64")]
 use super::layout::VECTOR;
 
@@ -15,22 +14,10 @@ pub enum Level {
 }
 
 impl Level {
-    /// What suits this processor; asked once, because a guest's CPUID goes to its host.
+    /// What suits this processor.
     pub fn here() -> Level {
-        static LEVEL: OnceLock<Level> = OnceLock::new();
-        *LEVEL.get_or_init(|| if vendor_is_amd() { Level::Second } else { Level::First })
+        if is_amd() { Level::Second } else { Level::First }
     }
-}
-
-/// Whether CPUID's leaf 0 names AMD.
-fn vendor_is_amd() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let leaf = std::arch::x86_64::__cpuid(0);
-        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 /// Asks for a line, into the first-level cache. Any address will do: nothing is read.

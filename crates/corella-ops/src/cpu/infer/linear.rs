@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::Rounding;
 use super::super::gemm::Workers;
 use super::super::path::Path;
 use super::super::pool::Pool;
@@ -44,16 +45,29 @@ const PAIRS_OF_TASK: usize = 4;
 const TASKS: usize = 8;
 
 /// See [`crate::OpsInfer::linear`].
-pub fn linear(pool: &Pool, path: Path, out: &mut [f32], x: &[f32], n: usize, layers: &[Layer<'_>], store: Store) {
+pub fn linear(
+    pool: &Pool,
+    (path, rounding): (Path, Rounding),
+    out: &mut [f32],
+    x: &[f32],
+    n: usize,
+    layers: &[Layer<'_>],
+    store: Store,
+) {
     let Some(c) = layers.first().map(|layer| layer.w.cols) else { return };
     let width = layers.iter().map(|layer| layer.w.rows).sum::<usize>();
     if n == 0 {
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if c > 0 && path.has_dot() && layers.iter().all(|layer| layer.w.format == WeightFormat::Bf16) {
-        return brain::linear(pool, path, out, x, n, layers, store);
+    if c > 0
+        && (path.splits() || rounding == Rounding::Bf16)
+        && layers.iter().all(|layer| layer.w.format == WeightFormat::Bf16)
+    {
+        return brain::linear(pool, (path, rounding), out, x, n, layers, store);
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = rounding;
     let kernels = Integers::on(path);
     let tiles = |layout: Option<Layout>| layout.and_then(|layout| kernels.tiles(layout, n));
     let whole = layers.iter().filter_map(|layer| tiles(layer.w.layout)).map(Tiles::whole).max().unwrap_or(1);

@@ -118,7 +118,7 @@ impl OpsInfer for Cpu {
         shapes::linear(out, x, n, sizes);
         let layers: Vec<linear::Layer<'_>> =
             layers.iter().map(|layer| linear::Layer { w: layer.w, bias: layer.bias.map(Param::rows) }).collect();
-        linear::linear(&self.pool, self.path, out.f32_mut(), x.f32(), n, &layers, store);
+        linear::linear(&self.pool, (self.path, self.rounding), out.f32_mut(), x.f32(), n, &layers, store);
     }
 
     fn batch(&self, plan: BatchPlan<'_>) -> Result<Batch, OpsError> {

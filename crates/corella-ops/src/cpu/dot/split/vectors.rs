@@ -16,13 +16,11 @@ use crate::cpu::gemm::{Size, Workers};
 use crate::cpu::infer::shares;
 use crate::cpu::scratch::Scratch;
 
-/// Rows of a tile, and its sums.
+/// Rows of a tile, whether in one part or two, and its sums.
 const MR: usize = Avx512Bf16::<2>::MR;
 const TILE: usize = MR * NR;
-/// Numbers of a step of A: (2, MR, STEP), upper parts first.
-const A_STEP: usize = 2 * MR * STEP;
-/// Tiles of rows of a block, and steps of k that are one stretch, at most: 480 KiB of A, 128 KiB of a panel and as much of the next.
-const TILES: usize = 5;
+/// Parts of all tiles of a block, and steps of k that are one stretch, at most: 480 KiB of A, 128 KiB of a panel and as much of the next.
+const TILE_PARTS: usize = 10;
 const STRETCH: usize = 64;
 /// Steps that meet all tiles: 8 KiB of a panel.
 const SHORT: usize = 4;
@@ -30,10 +28,16 @@ const SHORT: usize = 4;
 const PANELS: usize = 4;
 const PANELS_KEPT: usize = 32;
 
-/// As [`super::split_product`], where neither side is empty.
-pub fn product(workers: Workers<'_>, size: Size, x: &SplitRows, b: Panels<'_>, to: &Finish<'_, f32>) {
+/// As [`super::split_product`], where neither side is empty; rows are in `PARTS` parts.
+pub fn product<const PARTS: usize>(
+    workers: Workers<'_>,
+    size: Size,
+    x: &SplitRows,
+    b: Panels<'_>,
+    to: &Finish<'_, f32>,
+) {
     let (tiles, panels, steps) = (size.m.div_ceil(MR), size.n.div_ceil(NR), x.k / STEP);
-    let blocks = tiles.div_ceil(TILES);
+    let blocks = tiles.div_ceil(TILE_PARTS / PARTS);
     let tall = tiles.div_ceil(blocks);
     let stretches = steps.div_ceil(STRETCH);
     let most = if stretches == 1 { PANELS } else { PANELS_KEPT };
@@ -42,13 +46,13 @@ pub fn product(workers: Workers<'_>, size: Size, x: &SplitRows, b: Panels<'_>, t
     shares::run(workers, blocks * columns, &|task| {
         let (row, column) = (task / columns * tall, task % columns * wide);
         let (rows, panels) = (row..(row + tall).min(tiles), column..(column + wide).min(panels));
-        Block { x, b, to, size, steps, stretch: steps.div_ceil(stretches), tiles: rows, panels }.run();
+        Block::<PARTS> { x, b, to, size, steps, stretch: steps.div_ceil(stretches), tiles: rows, panels }.run();
         settle();
     });
 }
 
 /// A task.
-struct Block<'a> {
+struct Block<'a, const PARTS: usize> {
     x: &'a SplitRows,
     b: Panels<'a>,
     to: &'a Finish<'a, f32>,
@@ -61,7 +65,10 @@ struct Block<'a> {
     panels: Range<usize>,
 }
 
-impl Block<'_> {
+impl<const PARTS: usize> Block<'_, PARTS> {
+    /// Numbers of a step of A: (PARTS, MR, STEP), upper parts first.
+    const A_STEP: usize = PARTS * MR * STEP;
+
     fn run(&self) {
         let (tiles, panels, steps) = (self.tiles.len(), self.panels.len(), self.steps);
         // Sums of a panel, or of all where k has several stretches.
@@ -90,13 +97,13 @@ impl Block<'_> {
             let end = (start + SHORT).min(steps.end);
             let b = self.part(panel, start..end);
             for (tile, sums) in self.tiles.clone().zip(sums.chunks_exact_mut(TILE)) {
-                let a = &self.x.tile(tile, start)[..(end - start) * A_STEP];
+                let a = &self.x.tile(tile, start)[..(end - start) * Self::A_STEP];
                 prefetch(soon.next().unwrap_or(&[]));
                 let (a, b) = (a.as_ptr(), b.as_ptr());
                 // SAFETY: whole steps of both (slices), the sums of a tile; the path exists only after its features were detected.
                 // The tile of the result belongs to this task alone.
                 unsafe {
-                    Avx512Bf16::<2>::tile(end - start, a, STEP, A_STEP, b, sums.as_mut_ptr(), start > 0);
+                    Avx512Bf16::<PARTS>::tile(end - start, a, STEP, Self::A_STEP, b, sums.as_mut_ptr(), start > 0);
                     if end == self.steps {
                         finish(sums, self.to, self.place(tile, panel));
                     }
