@@ -2,10 +2,11 @@
 //! computed in f64 by code that shares nothing with any engine (../shared/data/checkpoints/golden).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use corella_model::llama::{LlamaCheckpoint, LlamaInfer, RopeScaling};
 use corella_model::{BatchPlan, KvKind, OneSequence, PlanError, SeqPlan, StepModel, StepOptions, TextModel};
-use corella_ops::cpu::{Cpu, CpuOptions, Path as KernelPath};
+use corella_ops::cpu::{Cpu, CpuOptions, Path as KernelPath, Rounding};
 use serde_json::Value;
 
 fn fixtures() -> PathBuf {
@@ -57,6 +58,12 @@ fn gap(got: &[f32], expected: &[f32]) -> f32 {
 /// Rounding keys and values to half precision moves logits by about this much; f32 alone by a hundredth of it.
 const KV_F16: f32 = 2e-3;
 
+/// The same for activations of eight bits.
+const BF16_X: f32 = 1e-2;
+
+/// The most that `transformers` 5.24 in BF16 is off by in the losses of TinyStories-656K.golden.json (in f32: 3.5e-6).
+const TRANSFORMERS_BF16: f32 = 0.056;
+
 /// Compares the logits after some of the tokens.
 fn compare(checkpoint: &LlamaCheckpoint, golden: &Value, path: Option<KernelPath>) {
     let (tokens, places) = (ids(&golden["ids"]), ids(&golden["places"]));
@@ -86,6 +93,51 @@ fn logits_of_a_bf16_model_in_shards_equal_transformers() {
     }
 }
 
+/// Activations rounded to BF16, on the paths that do so: logits move by what that format's eight bits allow, and losses of a
+/// trained model by no more than those of `transformers` in BF16.
+#[test]
+fn rounded_activations_move_logits_and_losses_by_what_bf16_allows() {
+    let options = |path| CpuOptions { threads: Some(2), path: Some(path), rounding: Rounding::Bf16 };
+    let all = KernelPath::available().into_iter().map(|path| Cpu::new(options(path)).expect("available"));
+    for ops in all.filter(|ops| ops.rounding() == Rounding::Bf16).map(Arc::new) {
+        let model = |checkpoint: &LlamaCheckpoint, context| {
+            OneSequence::new(
+                LlamaInfer::<Cpu>::new(ops.clone(), checkpoint, StepOptions::one_sequence(context)).expect("fits"),
+            )
+        };
+        let (checkpoint, golden) = (load(&fixtures().join("model_bf16")), json(&fixtures().join("bf16.json")));
+        let (tokens, places) = (ids(&golden["ids"]), ids(&golden["places"]));
+        let mut small = model(&checkpoint, tokens.len());
+        let mut rows = Vec::new();
+        small.feed_each(&tokens, &mut |_, row| rows.push(row.to_vec()));
+        for (place, expected) in places.iter().zip(golden["logits"].as_array().expect("rows")) {
+            let off = gap(&rows[*place as usize], &numbers(expected));
+            assert!(off < BF16_X, "logits after token {place} are off by {off}");
+        }
+        let Some(dir) = checkpoints() else { continue };
+        let (golden, checkpoint) =
+            (json(&dir.join("golden/TinyStories-656K.golden.json")), load(&dir.join("TinyStories-656K-bf16")));
+        let mut count = 0;
+        for case in golden["cases"].as_array().expect("cases") {
+            let (prompt, losses) = (ids(&case["prompt_ids"]), numbers(&case["prompt_nll"]));
+            model(&checkpoint, checkpoint.config.context_len).feed_each(&prompt, &mut |i, row| {
+                if let Some(expected) = losses.get(i) {
+                    let off = (loss(row, prompt[i + 1]) - expected).abs();
+                    assert!(off < TRANSFORMERS_BF16, "a loss is off by {off}");
+                    count += 1;
+                }
+            });
+        }
+        assert!(count > 10, "{count} losses");
+    }
+}
+
+/// -ln of a token's probability.
+fn loss(row: &[f32], token: u32) -> f32 {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    max + row.iter().map(|l| (l - max).exp()).sum::<f32>().ln() - row[token as usize]
+}
+
 /// Feeds the prompt, compares logits and the losses inside it, then the greedy continuation.
 fn golden_cases(checkpoint: &LlamaCheckpoint, golden: &Value) {
     for case in golden["cases"].as_array().expect("cases") {
@@ -96,9 +148,7 @@ fn golden_cases(checkpoint: &LlamaCheckpoint, golden: &Value) {
         let mut logits = Vec::new();
         model.feed_each(&prompt, &mut |i, row| {
             if let Some(expected) = losses.get(i) {
-                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sum: f32 = row.iter().map(|l| (l - max).exp()).sum();
-                let nll = max + sum.ln() - row[prompt[i + 1] as usize];
+                let nll = loss(row, prompt[i + 1]);
                 assert!((nll - expected).abs() < 0.02, "loss {nll} instead of {expected}");
             }
             logits = row.to_vec();

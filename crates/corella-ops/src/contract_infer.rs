@@ -6,7 +6,7 @@
 //!
 //! One rule holds for all operations: **a row's bits depend on that row's data alone**, never on the other rows of the
 //! call, their number, or the threads. Sums over the inner dimension have one order; activations are rounded by row and
-//! block where weights are quantised, and may be rounded to 16 bits where weights are in BF16; keys and values are rounded to the cache's type before anything reads them; attention over long contexts is cut at
+//! block where weights are quantised, and where weights are in BF16 to 16 bits, or to BF16 if asked for; keys and values are rounded to the cache's type before anything reads them; attention over long contexts is cut at
 //! absolute positions. So a prompt gives the same bits in one piece, in chunks, token by token, alone or among others.
 
 use std::fmt::Debug;
@@ -284,6 +284,12 @@ pub trait OpsInfer: OpsTrain {
     #[track_caller]
     fn view<'a>(&self, _buf: &'a Self::Buf, _len: usize) -> Option<&'a [f32]> {
         None
+    }
+
+    /// How far products with weights in BF16 may be off, relative to the largest result: by what activations lose that keep 16 bits.
+    /// A backend that rounds them further says by how much.
+    fn bf16_rounding(&self) -> f64 {
+        1.0 / 65536.0
     }
 
     /// Runs `job(0) … job(tasks - 1)`, each once, on those of the host's threads that the backend keeps, between two operations.

@@ -1,7 +1,7 @@
 //! Every kernel path against the f64 reference, and the two promises of repeatability.
 
 use corella_ops::cases::{Expected, Random, all};
-use corella_ops::cpu::{Cpu, CpuOptions, Path};
+use corella_ops::cpu::{Cpu, CpuOptions, Path, Rounding};
 use corella_ops::{AttentionDims, Dtype, MatmulDims, OpsTrain, ParamPart};
 
 fn cpu(path: Path, threads: usize) -> Cpu {
@@ -9,11 +9,9 @@ fn cpu(path: Path, threads: usize) -> Cpu {
         .expect("the backend starts")
 }
 
-/// Paths with the formats that they have kernels of their own for: dot products of pairs are for bf16 only.
+/// Every path with every format.
 fn kernels() -> impl Iterator<Item = (Path, Dtype)> {
-    let own = |path, dtype| dtype == Dtype::Bf16 || path != Path::Avx512Bf16;
-    let all = Path::available().into_iter().flat_map(|path| Dtype::ALL.map(|dtype| (path, dtype)));
-    all.filter(move |(path, dtype)| own(*path, *dtype))
+    Path::available().into_iter().flat_map(|path| Dtype::ALL.map(|dtype| (path, dtype)))
 }
 
 #[test]
@@ -21,8 +19,11 @@ fn every_path_agrees_with_the_reference() {
     for dtype in Dtype::ALL {
         let expected = Expected::new(dtype).expect("the reference runs");
         for (path, _) in kernels().filter(|(_, kernels)| *kernels == dtype) {
-            let found = expected.differences(&cpu(path, 2)).expect("the cases run");
-            assert!(found.is_empty(), "{path:?} {dtype:?}:\n{}", found.join("\n"));
+            for rounding in [Rounding::Exact, Rounding::Bf16] {
+                let options = CpuOptions { threads: Some(2), path: Some(path), rounding };
+                let found = expected.differences(&Cpu::new(options).expect("starts")).expect("the cases run");
+                assert!(found.is_empty(), "{path:?} {dtype:?} {rounding:?}:\n{}", found.join("\n"));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Cases of inference: packed weights of every format, rows of a batch, paged attention.
 
-use super::{Arrays, Case, On, Outputs, Random};
+use super::{Allowed, Arrays, Case, On, Outputs, Random};
 use crate::contract::OpsError;
 use crate::contract_infer::{BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, RopePairs, RowAt, Store};
 use crate::quant::WeightFormat;
@@ -9,8 +9,6 @@ use crate::quant::half::{f32_to_bf16, f32_to_f16};
 /// What rounding x to 8 bits by blocks of 256 may add to the error of a product with quantised weights: an element is
 /// off by up to 1/254 of the largest of its block.
 const INT8_ROUNDING: f64 = 0.03;
-/// The same for x as the sum of two numbers in BF16, where the weights are in that format: a step of 16 bits.
-const BF16_ROUNDING: f64 = 1.0 / 65536.0;
 
 pub fn cases<B: OpsInfer>(kinds: &[KvKind]) -> Vec<Case<B>> {
     let mut cases = Vec::new();
@@ -90,11 +88,11 @@ fn linear_case<B: OpsInfer>(cases: &mut Vec<Case<B>>, format: WeightFormat, n: u
 }
 
 /// What a backend may round activations by beside weights of a format.
-fn rounding(format: WeightFormat) -> f64 {
+fn rounding(format: WeightFormat) -> Allowed {
     match format {
-        WeightFormat::F32 | WeightFormat::F16 => 0.0,
-        WeightFormat::Bf16 => BF16_ROUNDING,
-        _ => INT8_ROUNDING,
+        WeightFormat::F32 | WeightFormat::F16 => Allowed::Nothing,
+        WeightFormat::Bf16 => Allowed::Bf16Weights,
+        _ => Allowed::Share(INT8_ROUNDING),
     }
 }
 

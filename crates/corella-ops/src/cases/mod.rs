@@ -48,17 +48,27 @@ impl<B> Deref for On<'_, B> {
 pub struct Case<B> {
     /// Operation and shape.
     pub name: String,
-    /// How far, relative to the largest element of an output, roundings that the contract allows may take it.
-    rounding: f64,
+    rounding: Allowed,
     run: Run<B>,
+}
+
+/// How far, relative to the largest element of an output, roundings that the contract allows may take it.
+#[derive(Clone, Copy, Debug)]
+enum Allowed {
+    /// Not at all.
+    Nothing,
+    /// This share.
+    Share(f64),
+    /// What the backend says of products with weights in BF16: [`OpsInfer::bf16_rounding`].
+    Bf16Weights,
 }
 
 impl<B> Case<B> {
     fn new(name: String, run: impl Fn(&On<B>) -> Result<Outputs, OpsError> + 'static) -> Self {
-        Case::rounded(name, 0.0, run)
+        Case::rounded(name, Allowed::Nothing, run)
     }
 
-    fn rounded(name: String, rounding: f64, run: impl Fn(&On<B>) -> Result<Outputs, OpsError> + 'static) -> Self {
+    fn rounded(name: String, rounding: Allowed, run: impl Fn(&On<B>) -> Result<Outputs, OpsError> + 'static) -> Self {
         Case { name, rounding, run: Box::new(run) }
     }
 
@@ -107,7 +117,7 @@ pub fn inference_differences<B: OpsInfer>(
     cases.retain(|case| wanted(&case.name));
     reference.retain(|case| wanted(&case.name));
     let outputs: Result<_, OpsError> = reference.iter().map(|case| case.run(&Reference, dtype)).collect();
-    Expected { dtype, outputs: outputs? }.compare(&cases, ops)
+    Expected { dtype, outputs: outputs? }.compare(&cases, ops, ops.bf16_rounding())
 }
 
 /// How far a right result may be off, relative to the largest of its array. f32: a few roundings of 6e-8 on sums of up to
@@ -138,19 +148,24 @@ impl Expected {
     /// Inputs are rounded to the format first, for both. An output may differ from the reference by
     /// [`tolerance`] times the largest element of the reference's output.
     pub fn differences<B: OpsInfer>(&self, ops: &B) -> Result<Vec<String>, OpsError> {
-        self.compare(&all(self.dtype), ops)
+        self.compare(&all(self.dtype), ops, ops.bf16_rounding())
     }
 
     /// As [`Expected::differences`], for the cases of training.
     pub fn training_differences<B: OpsTrain>(&self, ops: &B) -> Result<Vec<String>, OpsError> {
-        self.compare(&training(), ops)
+        self.compare(&training(), ops, 0.0)
     }
 
-    fn compare<B: OpsTrain>(&self, cases: &[Case<B>], ops: &B) -> Result<Vec<String>, OpsError> {
+    fn compare<B: OpsTrain>(&self, cases: &[Case<B>], ops: &B, bf16: f64) -> Result<Vec<String>, OpsError> {
         let mut found = Vec::new();
         for (case, expected) in cases.iter().zip(&self.outputs) {
+            let allowed = match case.rounding {
+                Allowed::Nothing => 0.0,
+                Allowed::Share(share) => share,
+                Allowed::Bf16Weights => bf16,
+            };
             for ((name, got), (_, expected)) in case.run(ops, self.dtype)?.iter().zip(expected) {
-                if let Some(difference) = difference(got, expected, tolerance(self.dtype) + case.rounding) {
+                if let Some(difference) = difference(got, expected, tolerance(self.dtype) + allowed) {
                     found.push(format!("{}: {name}: {difference}", case.name));
                 }
             }

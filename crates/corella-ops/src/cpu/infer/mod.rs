@@ -42,7 +42,7 @@ pub use weight::Weight;
 use super::attention::{self, Kv};
 use super::rows::by_rows;
 use super::scratch::Scratch;
-use super::{Buf, Cpu, Param};
+use super::{Buf, Cpu, Param, Rounding};
 use crate::contract::{EmbeddingDims, OpsError};
 use crate::contract_infer::{BatchPlan, HeadDims, KvPagesDims, Linear, OpsInfer, ReadRows, RopePairs, Store};
 use crate::quant::WeightFormat;
@@ -68,6 +68,14 @@ impl OpsInfer for Cpu {
         match buf {
             Buf::F32(array) => Some(&array[..len]),
             Buf::Bf16(_) => None,
+        }
+    }
+
+    /// An activation rounded to BF16 is off by up to 2⁻⁹ of itself; relative to the largest result that is more where results cancel.
+    fn bf16_rounding(&self) -> f64 {
+        match self.rounding {
+            Rounding::Exact => 1.0 / 65536.0,
+            Rounding::Bf16 => 1.0 / 200.0,
         }
     }
 
