@@ -304,10 +304,8 @@ vectorized! {
             for (stream, sum) in sums.iter_mut().enumerate().take(streams) {
                 let part = &block[stream * len + at..][..2 * WIDTH];
                 let soon = [ahead, ahead + 4 * WIDTH].map(|ahead| part.as_ptr().wrapping_byte_add(ahead).cast());
-                match level {
-                    _ if ahead == 0 => {}
-                    Level::First => soon.into_iter().for_each(ahead::line),
-                    Level::Second => soon.into_iter().for_each(ahead::second),
+                if ahead > 0 {
+                    soon.into_iter().for_each(|at| ahead::into(level, at));
                 }
                 for i in 0..WIDTH {
                     sum[i] += part[i] + part[WIDTH + i];

@@ -59,6 +59,15 @@ pub fn line_to_write(at: *const u8) {
     let _ = at;
 }
 
+/// Asks for a line into a level, as [`line`].
+#[inline(always)]
+pub fn into(level: Level, at: *const u8) {
+    match level {
+        Level::First => line(at),
+        Level::Second => second(at),
+    }
+}
+
 /// Asks for `bytes` bytes, into the second-level cache. Any address will do: nothing is read.
 #[inline(always)]
 pub fn ask(at: *const u8, bytes: usize) {

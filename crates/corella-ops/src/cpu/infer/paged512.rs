@@ -7,6 +7,7 @@
 
 use std::arch::x86_64::*;
 
+use super::ahead::{self, Level};
 use super::paged::STRETCH;
 use super::paged_read::GROUPS;
 use super::pages::GROUP;
@@ -84,7 +85,7 @@ pub struct Keys {
     pub hs: usize,
     /// The groups; the second is read if there are two.
     pub groups: [*const u8; GROUPS],
-    /// Keys that are read soon, asked for line by line into the first-level cache. Any address will do.
+    /// Keys that are read soon, asked for line by line. Any address will do.
     pub soon: [*const u8; GROUPS],
     /// Where in a row of scores those of each group lie.
     pub places: [usize; GROUPS],
@@ -118,6 +119,7 @@ pub unsafe fn dot(queries: *const f32, n: usize, keys: Keys, count: usize, score
 unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *const f32, keys: Keys, scores: *mut f32) {
     // SAFETY: the caller's promises.
     unsafe {
+        let level = Level::here();
         let mut sums = [[_mm512_setzero_ps(); G]; N];
         let mut dimension = |i: usize| {
             let at = i * GROUP * const { size(KIND) };
@@ -133,7 +135,7 @@ unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *con
         let whole = keys.hs / line * line;
         for first in (0..whole).step_by(line) {
             for g in 0..G {
-                super::ahead::line(keys.soon[g].wrapping_add(first * GROUP * const { size(KIND) }));
+                ahead::into(level, keys.soon[g].wrapping_add(first * GROUP * const { size(KIND) }));
             }
             for i in 0..line {
                 dimension(first + i);
@@ -208,6 +210,7 @@ unsafe fn both_tile<const KIND: u8, const N: usize, const HS: usize>(
     const { assert!(size(KIND) == 2 && HS.is_multiple_of(VECTORS * GROUP)) };
     // SAFETY: the caller's promises.
     unsafe {
+        let level = Level::here();
         let mut dots = [[_mm512_setzero_ps(); GROUPS]; N];
         let mut step = 0;
         for column in (0..HS).step_by(VECTORS * GROUP) {
@@ -218,10 +221,10 @@ unsafe fn both_tile<const KIND: u8, const N: usize, const HS: usize>(
             for g in 0..GROUPS {
                 let (at, soon) = (values.at[g].add(2 * column), values.soon[g].wrapping_add(2 * column));
                 for s in 0..GROUP {
-                    super::ahead::line(soon.wrapping_add(s * 2 * HS));
-                    super::ahead::line(soon.wrapping_add(s * 2 * HS + LINE));
+                    ahead::into(level, soon.wrapping_add(s * 2 * HS));
+                    ahead::into(level, soon.wrapping_add(s * 2 * HS + LINE));
                     for k in 0..GROUPS {
-                        super::ahead::line(keys.soon[k].wrapping_add(step * LINE));
+                        ahead::into(level, keys.soon[k].wrapping_add(step * LINE));
                     }
                     for c in 0..VECTORS {
                         let value = load::<KIND>(at.add(s * 2 * HS + c * 2 * GROUP), !0);
@@ -322,6 +325,7 @@ unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
             let columns = values.hs.saturating_sub(column + c * GROUP).min(GROUP);
             ((1u32 << columns) - 1) as u16
         });
+        let level = Level::here();
         let mut tile = [[_mm512_setzero_ps(); C]; N];
         for q in 0..N {
             tile[q] = std::array::from_fn(|c| _mm512_loadu_ps(sums.add(q * width + c * GROUP)));
@@ -329,7 +333,7 @@ unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
         for s in 0..values.count {
             let at = (s * values.hs + column) * const { size(KIND) };
             for line in (0..C * GROUP * const { size(KIND) }).step_by(64) {
-                super::ahead::line(values.soon.wrapping_add(at + line));
+                ahead::into(level, values.soon.wrapping_add(at + line));
             }
             for c in 0..C {
                 let value = load::<KIND>(values.at.add(at + c * GROUP * const { size(KIND) }), mask[c]);

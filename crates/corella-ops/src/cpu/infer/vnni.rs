@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::ahead::{self, Level};
+use super::ahead;
 use super::kernel::{Step, codes, layout};
 use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
@@ -65,11 +65,11 @@ pub unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, _
 #[inline(always)]
 fn ask_ahead<const CODES: u8, const SCALES: u8>(step: &Step, b: usize, j: usize) {
     let lines = const { layout(CODES, SCALES).unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) };
-    let at = |line: usize| step.ahead.map(|unit| unit.wrapping_add((b * lines + line) * VECTOR));
-    let lines = j * lines / 4..(j + 1) * lines / 4;
-    match step.level {
-        Level::First => lines.for_each(|line| at(line).into_iter().for_each(ahead::line)),
-        Level::Second => lines.for_each(|line| at(line).into_iter().for_each(ahead::second)),
+    for line in j * lines / 4..(j + 1) * lines / 4 {
+        let at = (b * lines + line) * VECTOR;
+        for p in 0..PAIR {
+            ahead::into(step.level, step.ahead[p].wrapping_add(at));
+        }
     }
 }
 
