@@ -6,6 +6,7 @@
 
 use std::arch::x86_64::*;
 
+use super::ahead::{self, Level};
 use super::float::RUN;
 use super::layout::{COLUMNS, PAIR, PANEL, VECTOR};
 use crate::quant::WeightFormat;
@@ -94,6 +95,7 @@ unsafe fn weights<const F: u8>(panel: *const u8, k: usize, both: bool) -> (__m51
 /// As of [`pair`], for R rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn kernel<const F: u8, const R: usize>(pair: Pair) {
+    let level = Level::here();
     let bytes = if F == SINGLE { 4 } else { 2 };
     // Bytes from one k to the next.
     let step = bytes * if F == BRAIN { COLUMNS } else { PANEL };
@@ -106,8 +108,7 @@ unsafe fn kernel<const F: u8, const R: usize>(pair: Pair) {
                 let both = k + 1 < end;
                 for p in 0..PAIR {
                     for line in (0..2 * PANEL * bytes).step_by(VECTOR) {
-                        let at = pair.w[p].wrapping_add(k * step + line + AHEAD);
-                        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+                        ahead::into(level, pair.w[p].wrapping_add(k * step + line + AHEAD));
                     }
                 }
                 let w = [weights::<F>(pair.w[0], k, both), weights::<F>(pair.w[1], k, both)];
