@@ -22,8 +22,8 @@ const TILE: usize = MR * NR;
 /// Parts of all tiles of a block, and steps of k that are one stretch, at most: 480 KiB of A, 128 KiB of a panel and as much of the next.
 const TILE_PARTS: usize = 10;
 const STRETCH: usize = 64;
-/// Steps that meet all tiles: 8 KiB of a panel.
-const SHORT: usize = 4;
+/// Steps that meet all tiles: 16 KiB of a panel.
+const SHORT: usize = 8;
 /// Panels of a task where k is one stretch, and where it is several and the block comes anew for each.
 const PANELS: usize = 4;
 const PANELS_KEPT: usize = 32;
