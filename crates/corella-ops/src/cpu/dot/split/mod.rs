@@ -1,11 +1,13 @@
 //! Products of activations in f32 and weights in bfloat16. An activation is the sum of two numbers in bfloat16, which keep 16 of its
 //! 24 bits, and each weight meets both; or it is rounded to one ([`Rounding`]).
 
+mod block;
 mod rows;
 mod tile;
 mod tiles;
 mod vectors;
 
+use block::Product;
 pub use rows::SplitRows;
 
 use super::finish::Finish;
@@ -61,15 +63,15 @@ pub fn split_product(workers: Workers<'_>, path: Path, size: Size, x: &SplitRows
     if m == 0 || n == 0 || x.k == 0 {
         return;
     }
-    let padded = Size { k: x.k, ..size };
+    let (padded, split) = (Size { k: x.k, ..size }, Product { size, x, b, to });
     match (path, x.shape.parts, m <= x.shape.few) {
         (Path::Amx, 1, _) => product(workers, path, padded, x.few(), b, to),
         (Path::Amx, _, true) => few::<Amx<2>, f32>(workers, padded, x.few(), b, to),
-        (Path::Amx, _, false) => tiles::product(workers, size, x, b, to),
+        (Path::Amx, _, false) => tiles::product(workers, split),
         (_, 1, true) => few::<Avx512Bf16<1>, f32>(workers, padded, x.few(), b, to),
         (_, _, true) => few::<Avx512Bf16<2>, f32>(workers, padded, x.few(), b, to),
-        (_, 1, false) => vectors::product::<1>(workers, size, x, b, to),
-        (_, _, false) => vectors::product::<2>(workers, size, x, b, to),
+        (_, 1, false) => vectors::product::<1>(workers, split),
+        (_, _, false) => vectors::product::<2>(workers, split),
     }
 }
 

@@ -4,17 +4,13 @@
 //! come by, each asked for while the one before it meets the rows, and both are read from there, with the sums of the whole stretch
 //! in registers. Between stretches sums are kept in memory: the order over k is that of a single row.
 
-use std::ops::Range;
-
 use super::super::amx::Amx;
-use super::super::finish::{Finish, Place, finish, settle};
+use super::super::finish::finish;
 use super::super::kernel::{DotKernel, FewKernel, NR, STEP};
-use super::super::pack::Panels;
-use super::SplitRows;
-use super::tile::{A_STEP, MR, Soon, TILE, tile};
+use super::block::{Block, Cut, Product};
+use super::tile::{A_STEP, Soon, TILE, tile};
 use crate::cpu::bf16::Bf16;
-use crate::cpu::gemm::{Size, Workers};
-use crate::cpu::infer::shares;
+use crate::cpu::gemm::Workers;
 use crate::cpu::scratch::Scratch;
 
 /// Steps of all tiles of a block for a stretch of k, at most: 1 MiB of A.
@@ -31,65 +27,37 @@ const PANELS: usize = 4;
 const PANELS_KEPT: usize = 32;
 
 /// As [`super::split_product`], where neither side is empty.
-pub fn product(workers: Workers<'_>, size: Size, x: &SplitRows, b: Panels<'_>, to: &Finish<'_, f32>) {
-    let (tiles, panels, steps) = (size.m.div_ceil(MR), size.n.div_ceil(NR), x.k / STEP);
-    let blocks = tiles.div_ceil(if steps <= STRETCH { TILES } else { TILES_KEPT });
-    let tall = tiles.div_ceil(blocks);
+pub fn product(workers: Workers<'_>, product: Product<'_>) {
+    let steps = product.steps();
+    let tall = product.tall(if steps <= STRETCH { TILES } else { TILES_KEPT });
     let stretches = steps.div_ceil(STRETCH.min(STEPS / tall));
-    let most = if stretches == 1 { PANELS } else { PANELS_KEPT };
-    let wide = most.min((blocks * panels).div_ceil(4 * workers.threads()));
-    let columns = panels.div_ceil(wide);
-    shares::run(workers, blocks * columns, &|task| {
-        let (row, column) = (task / columns * tall, task % columns * wide);
-        let block = Block {
-            x,
-            b,
-            to,
-            size,
-            steps,
-            stretch: steps.div_ceil(stretches),
-            tiles: row..(row + tall).min(tiles),
-            panels: column..(column + wide).min(panels),
-        };
+    let wide = if stretches == 1 { PANELS } else { PANELS_KEPT };
+    product.run(workers, Cut { tall, stretches, wide }, &|block| {
         // SAFETY: the path exists only after its features were detected and permitted.
         unsafe { Amx::<1>::begin() };
         match block.tiles.len() {
-            0 | 1 => block.run::<32>(),
-            2 | 3 => block.run::<16>(),
-            4..8 => block.run::<8>(),
-            _ => block.run::<4>(),
+            0 | 1 => block.on_tiles::<32>(),
+            2 | 3 => block.on_tiles::<16>(),
+            4..8 => block.on_tiles::<8>(),
+            _ => block.on_tiles::<4>(),
         }
         // SAFETY: begun above.
         unsafe { Amx::<1>::end() };
-        settle();
     });
-}
-
-/// A task.
-struct Block<'a> {
-    x: &'a SplitRows,
-    b: Panels<'a>,
-    to: &'a Finish<'a, f32>,
-    size: Size,
-    /// Steps of k.
-    steps: usize,
-    /// Steps of a stretch.
-    stretch: usize,
-    tiles: Range<usize>,
-    panels: Range<usize>,
 }
 
 impl Block<'_> {
     /// `LINES` of the next panel are asked for in each step of each tile.
-    fn run<const LINES: usize>(&self) {
+    fn on_tiles<const LINES: usize>(&self) {
         let (tiles, panels, steps) = (self.tiles.len(), self.panels.len(), self.steps);
+        let Product { x, b: all, to, .. } = self.of;
         // Sums of a tile, or of all where k has several stretches.
         let kept = if steps > self.stretch { tiles * panels } else { 1 };
         let mut sums = Scratch::<f32>::new(kept * TILE);
         for start in (0..steps).step_by(self.stretch) {
             let end = (start + self.stretch).min(steps);
             for (j, panel) in self.panels.clone().enumerate() {
-                let b = &self.b.panel(panel)[start * STEP * NR..end * STEP * NR];
+                let b = &all.panel(panel)[start * STEP * NR..end * STEP * NR];
                 // The same of the next panel, or the next stretch of the first, or where the next task begins.
                 let next = match (j + 1 < panels, end < steps) {
                     (true, _) => self.at(panel + 1, start),
@@ -98,13 +66,13 @@ impl Block<'_> {
                 };
                 for (i, row) in self.tiles.clone().enumerate() {
                     let at = (j * tiles + i) % kept;
-                    let a = &self.x.tile(row, start)[..(end - start) * A_STEP];
+                    let a = &x.tile(row, start)[..(end - start) * A_STEP];
                     let place = self.place(row, panel);
                     let next_sums = sums[(at + 1) % kept * TILE..].as_ptr();
                     let sums = &mut sums[at * TILE..][..TILE];
                     // An address that is mapped, in any case: the processor looks for others in vain each time.
                     let (out, row_bytes) = match self.is_written(end) {
-                        true => (self.to.out.address(place.row * self.to.ldc + place.column), self.to.ldc * 4),
+                        true => (to.out.address(place.row * to.ldc + place.column), to.ldc * 4),
                         false => (sums.as_ptr(), 0),
                     };
                     let panel = next.wrapping_add(i * (end - start) * LINES * STEP);
@@ -114,7 +82,7 @@ impl Block<'_> {
                     unsafe {
                         tile::<LINES>(end - start, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr(), start > 0, soon);
                         if end == steps {
-                            finish(sums, self.to, place);
+                            finish(sums, to, place);
                         }
                     }
                 }
@@ -124,17 +92,11 @@ impl Block<'_> {
 
     /// Where a panel is at a step, if there is such a panel.
     fn at(&self, panel: usize, step: usize) -> *const Bf16 {
-        let panel = panel.min(self.size.n.div_ceil(NR) - 1);
-        self.b.panel(panel)[step * STEP * NR..].as_ptr()
-    }
-
-    fn place(&self, tile: usize, panel: usize) -> Place {
-        let (row, column) = (tile * MR, panel * NR);
-        Place { row, column, rows: MR.min(self.size.m - row), columns: NR.min(self.size.n - column) }
+        self.of.b.panel(self.panel(panel))[step * STEP * NR..].as_ptr()
     }
 
     /// Whether a tile's result is written at `end`, and not past the caches.
     fn is_written(&self, end: usize) -> bool {
-        end == self.steps && !self.to.stream
+        end == self.steps && !self.of.to.stream
     }
 }

@@ -6,14 +6,12 @@
 
 use std::ops::Range;
 
-use super::super::finish::{Finish, Place, finish, settle};
+use super::super::finish::finish;
 use super::super::kernel::{Avx512Bf16, DotKernel, NR, STEP};
-use super::super::pack::Panels;
 use super::super::prefetch;
-use super::SplitRows;
+use super::block::{Block, Cut, Product};
 use crate::cpu::bf16::Bf16;
-use crate::cpu::gemm::{Size, Workers};
-use crate::cpu::infer::shares;
+use crate::cpu::gemm::Workers;
 use crate::cpu::scratch::Scratch;
 
 /// Rows of a tile, whether in one part or two, and its sums.
@@ -29,47 +27,14 @@ const PANELS: usize = 4;
 const PANELS_KEPT: usize = 32;
 
 /// As [`super::split_product`], where neither side is empty; rows are in `PARTS` parts.
-pub fn product<const PARTS: usize>(
-    workers: Workers<'_>,
-    size: Size,
-    x: &SplitRows,
-    b: Panels<'_>,
-    to: &Finish<'_, f32>,
-) {
-    let (tiles, panels, steps) = (size.m.div_ceil(MR), size.n.div_ceil(NR), x.k / STEP);
-    let blocks = tiles.div_ceil(TILE_PARTS / PARTS);
-    let tall = tiles.div_ceil(blocks);
-    let stretches = steps.div_ceil(STRETCH);
-    let most = if stretches == 1 { PANELS } else { PANELS_KEPT };
-    let wide = most.min((blocks * panels).div_ceil(4 * workers.threads()));
-    let columns = panels.div_ceil(wide);
-    shares::run(workers, blocks * columns, &|task| {
-        let (row, column) = (task / columns * tall, task % columns * wide);
-        let (rows, panels) = (row..(row + tall).min(tiles), column..(column + wide).min(panels));
-        Block::<PARTS> { x, b, to, size, steps, stretch: steps.div_ceil(stretches), tiles: rows, panels }.run();
-        settle();
-    });
+pub fn product<const PARTS: usize>(workers: Workers<'_>, product: Product<'_>) {
+    let (tall, stretches) = (product.tall(TILE_PARTS / PARTS), product.steps().div_ceil(STRETCH));
+    let wide = if stretches == 1 { PANELS } else { PANELS_KEPT };
+    product.run(workers, Cut { tall, stretches, wide }, &|block| block.on_vectors::<PARTS>());
 }
 
-/// A task.
-struct Block<'a, const PARTS: usize> {
-    x: &'a SplitRows,
-    b: Panels<'a>,
-    to: &'a Finish<'a, f32>,
-    size: Size,
-    /// Steps of k.
-    steps: usize,
-    /// Steps of a stretch.
-    stretch: usize,
-    tiles: Range<usize>,
-    panels: Range<usize>,
-}
-
-impl<const PARTS: usize> Block<'_, PARTS> {
-    /// Numbers of a step of A: (PARTS, MR, STEP), upper parts first.
-    const A_STEP: usize = PARTS * MR * STEP;
-
-    fn run(&self) {
+impl Block<'_> {
+    fn on_vectors<const PARTS: usize>(&self) {
         let (tiles, panels, steps) = (self.tiles.len(), self.panels.len(), self.steps);
         // Sums of a panel, or of all where k has several stretches.
         let kept = if steps > self.stretch { panels } else { 1 };
@@ -84,28 +49,36 @@ impl<const PARTS: usize> Block<'_, PARTS> {
                     (false, false) => self.part(panel + 1, 0..self.stretch),
                 };
                 let sums = &mut sums[j % kept * tiles * TILE..][..tiles * TILE];
-                self.stretch(panel, start..end, next, sums);
+                self.stretch_on_vectors::<PARTS>(panel, start..end, next, sums);
             }
         }
     }
 
     /// A stretch of a panel meets all rows; `next` is read after it.
-    fn stretch(&self, panel: usize, steps: Range<usize>, next: &[Bf16], sums: &mut [f32]) {
+    fn stretch_on_vectors<const PARTS: usize>(
+        &self,
+        panel: usize,
+        steps: Range<usize>,
+        next: &[Bf16],
+        sums: &mut [f32],
+    ) {
+        // Numbers of a step of A: (PARTS, MR, STEP), upper parts first.
+        let a_step = PARTS * MR * STEP;
         let meetings = self.tiles.len() * steps.len().div_ceil(SHORT);
         let mut soon = next.chunks(next.len().div_ceil(meetings).next_multiple_of(STEP).max(STEP));
         for start in steps.clone().step_by(SHORT) {
             let end = (start + SHORT).min(steps.end);
             let b = self.part(panel, start..end);
             for (tile, sums) in self.tiles.clone().zip(sums.chunks_exact_mut(TILE)) {
-                let a = &self.x.tile(tile, start)[..(end - start) * Self::A_STEP];
+                let a = &self.of.x.tile(tile, start)[..(end - start) * a_step];
                 prefetch(soon.next().unwrap_or(&[]));
                 let (a, b) = (a.as_ptr(), b.as_ptr());
                 // SAFETY: whole steps of both (slices), the sums of a tile; the path exists only after its features were detected.
                 // The tile of the result belongs to this task alone.
                 unsafe {
-                    Avx512Bf16::<PARTS>::tile(end - start, a, STEP, Self::A_STEP, b, sums.as_mut_ptr(), start > 0);
+                    Avx512Bf16::<PARTS>::tile(end - start, a, STEP, a_step, b, sums.as_mut_ptr(), start > 0);
                     if end == self.steps {
-                        finish(sums, self.to, self.place(tile, panel));
+                        finish(sums, self.of.to, self.place(tile, panel));
                     }
                 }
             }
@@ -114,12 +87,6 @@ impl<const PARTS: usize> Block<'_, PARTS> {
 
     /// Steps of a panel; of the last one instead of those behind it.
     fn part(&self, panel: usize, steps: Range<usize>) -> &[Bf16] {
-        let panel = panel.min(self.size.n.div_ceil(NR) - 1);
-        &self.b.panel(panel)[steps.start * STEP * NR..steps.end * STEP * NR]
-    }
-
-    fn place(&self, tile: usize, panel: usize) -> Place {
-        let (row, column) = (tile * MR, panel * NR);
-        Place { row, column, rows: MR.min(self.size.m - row), columns: NR.min(self.size.n - column) }
+        &self.of.b.panel(self.panel(panel))[steps.start * STEP * NR..steps.end * STEP * NR]
     }
 }
