@@ -13,10 +13,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 skip() { echo "playground tests skipped: $*"; exit 0; }
 browser() { command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome || true; }
-if [ "${1:-}" = --install ] && { ! command -v node || ! command -v npm || [ -z "$(browser)" ]; } > /dev/null; then
-  install="apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 nodejs npm chromium-headless-shell"
+if [ "${1:-}" = --install ]; then
+  # Only what is missing: a node from elsewhere brings an npm that Debian's does not go with.
+  missing=$(command -v node > /dev/null || echo nodejs; command -v npm > /dev/null || echo npm; [ -n "$(browser)" ] || echo chromium-headless-shell)
+  install="apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 $missing"
   # What cannot be had is skipped below, by its name.
-  { [ "$(id -u)" = 0 ] && timeout 300 apt-get update -qq && timeout 600 $install; } > /dev/null 2>&1 || echo "playground: nothing could be installed"
+  [ -z "$missing" ] || { [ "$(id -u)" = 0 ] && timeout 300 apt-get update -qq && timeout 600 $install; } > /dev/null 2>&1 \
+    || echo "playground: nothing could be installed"
 fi
 
 command -v node > /dev/null || skip "no node"
