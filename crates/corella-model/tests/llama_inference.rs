@@ -99,7 +99,11 @@ fn logits_of_a_bf16_model_in_shards_equal_transformers() {
 fn rounded_activations_move_logits_and_losses_by_what_bf16_allows() {
     let options = |path| CpuOptions { threads: Some(2), path: Some(path), rounding: Rounding::Bf16 };
     let all = KernelPath::available().into_iter().map(|path| Cpu::new(options(path)).expect("available"));
-    for ops in all.filter(|ops| ops.rounding() == Rounding::Bf16).map(Arc::new) {
+    let found: Vec<Arc<Cpu>> = all.filter(|ops| ops.rounding() == Rounding::Bf16).map(Arc::new).collect();
+    if found.is_empty() {
+        eprintln!("skipped: this processor has no instructions for BF16");
+    }
+    for ops in found {
         let model = |checkpoint: &LlamaCheckpoint, context| {
             OneSequence::new(
                 LlamaInfer::<Cpu>::new(ops.clone(), checkpoint, StepOptions::one_sequence(context)).expect("fits"),

@@ -14,11 +14,14 @@ fn cpu(path: Path, threads: usize) -> Cpu {
 }
 
 /// The same with activations rounded to BF16 for weights in BF16, on the paths that do so.
-fn rounding(threads: usize) -> impl Iterator<Item = (Path, Cpu)> {
-    let options = move |path| CpuOptions { threads: Some(threads), path: Some(path), rounding: Rounding::Bf16 };
-    let all =
-        Path::available().into_iter().map(move |path| (path, Cpu::new(options(path)).expect("the backend starts")));
-    all.filter(|(_, ops)| ops.rounding() == Rounding::Bf16)
+fn rounding(threads: usize) -> Vec<(Path, Cpu)> {
+    let options = |path| CpuOptions { threads: Some(threads), path: Some(path), rounding: Rounding::Bf16 };
+    let all = Path::available().into_iter().map(|path| (path, Cpu::new(options(path)).expect("the backend starts")));
+    let found: Vec<_> = all.filter(|(_, ops)| ops.rounding() == Rounding::Bf16).collect();
+    if found.is_empty() {
+        eprintln!("skipped: this processor has no instructions for BF16");
+    }
+    found
 }
 
 fn buf(ops: &Cpu, values: &[f32]) -> std::result::Result<<Cpu as OpsTrain>::Buf, OpsError> {

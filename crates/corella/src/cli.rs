@@ -12,6 +12,8 @@ use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
 use corella_ops::cpu::Rounding;
 
+use crate::error::Failure;
+
 /// Train GPT-2 from random weights, and continue text with what came out.
 #[derive(Debug, Parser)]
 #[command(name = "corella", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORELLA_COMMIT"), ")"), about, propagate_version = true)]
@@ -59,6 +61,22 @@ impl From<Activations> for Rounding {
             Activations::Exact => Rounding::Exact,
             Activations::Bf16 => Rounding::Bf16,
         }
+    }
+}
+
+impl Cli {
+    /// Refuses what would do nothing.
+    pub fn check(&self) -> Result<(), Failure> {
+        use Command::{Bench, Eval, Generate, Serve};
+        if self.common.activations == Activations::Exact {
+            return Ok(());
+        }
+        let refused = match (&self.command, self.common.device) {
+            (_, Device::Cuda(_)) => "--activations is for the processor",
+            (Generate(_) | Serve(_) | Eval(_) | Bench(_), _) => return Ok(()),
+            _ => "--activations is for commands that load models as they are stored",
+        };
+        Err(Failure::usage(refused).hint("leave it out; generate, serve, eval and bench take it, on the processor"))
     }
 }
 

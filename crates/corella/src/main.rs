@@ -33,7 +33,7 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     corella_ops::cpu::return_large_blocks();
     let cli = Cli::parse();
-    let outcome = match cli.command {
+    let outcome = cli.check().and_then(|()| match cli.command {
         Command::Tour(args) => tour::run(&args, &cli.common),
         Command::Train(args) => commands::train::run(&args, &cli.common),
         Command::Report(args) => commands::report::run(&args, &cli.common),
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(&args, &cli.common),
         Command::Inspect(args) => commands::inspect::run(&args, &cli.common),
         Command::Eval(args) => commands::eval::run(&args, &cli.common),
-    };
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

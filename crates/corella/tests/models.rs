@@ -152,6 +152,29 @@ fn a_model_without_tokenizer_continues_ids() {
 }
 
 #[test]
+fn activations_are_rounded_where_asked_and_the_output_says_so() {
+    let ids = ["--prompt-ids", "1,2,3", "--max-tokens", "2", "--json"];
+    let generate = |more: &[&str]| corella(&[&["generate", &fixture("llama/model_bf16")], &ids[..], more].concat());
+    let backend = |more: &[&str]| {
+        let out = generate(more);
+        let found = json(&String::from_utf8_lossy(&out.stdout));
+        (found["backend"].as_str().expect("a name").to_owned(), stderr(&out))
+    };
+    let (exact, _) = backend(&[]);
+    assert!(!exact.contains("activations"), "{exact}");
+    let (rounded, said) = backend(&["--activations", "bf16"]);
+    // Else the processor has no instructions for it.
+    assert_ne!(rounded.contains("with bf16 activations"), said.contains("activations stay exact"), "{rounded}: {said}");
+    // Where it would do nothing it is refused.
+    for refused in
+        [generate(&["--activations", "bf16", "--device", "cuda"]), corella(&["doctor", "--activations", "bf16"])]
+    {
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains("hint: leave it out"), "{}", stderr(&refused));
+    }
+}
+
+#[test]
 fn trained_models_are_measured_alike_in_every_file_that_holds_them() {
     let Some(dir) = checkpoints() else { return };
     let folder = Folder::new("alike");

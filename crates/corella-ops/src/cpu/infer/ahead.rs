@@ -20,43 +20,36 @@ impl Level {
     }
 }
 
+/// One instruction, where there is one.
+macro_rules! ask {
+    ($at:expr, $hint:ident) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_mm_prefetch, $hint};
+            // SAFETY: prefetches read and write nothing.
+            unsafe { _mm_prefetch::<$hint>($at.cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = $at;
+    }};
+}
+
 /// Asks for a line, into the first-level cache. Any address will do: nothing is read.
 #[inline(always)]
 pub fn line(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetches read nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    ask!(at, _MM_HINT_T0);
 }
 
 /// Asks for a line into the second-level cache, as [`line`].
 #[inline(always)]
 pub fn second(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: prefetches read nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    ask!(at, _MM_HINT_T1);
 }
 
 /// Asks for a line that will be written, as [`line`].
 #[inline(always)]
 pub fn line_to_write(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: prefetches write nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    ask!(at, _MM_HINT_ET0);
 }
 
 /// Asks for a line into a level, as [`line`].
