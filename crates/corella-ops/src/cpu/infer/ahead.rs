@@ -20,6 +20,21 @@ impl Level {
     }
 }
 
+/// Of so many lines one is asked for into the second level, if few rows meet them: the processor brings the others by itself, and
+/// sooner than if all are asked for. Where more rows meet them, it does not (docs/log.md).
+const EVERY: usize = 4;
+/// See there.
+const FEW: usize = 2;
+
+/// Whether line `line` of a long stretch that `rows` rows meet is asked for, into a level.
+#[inline(always)]
+pub const fn wanted(level: Level, rows: usize, line: usize) -> bool {
+    match level {
+        Level::First => true,
+        Level::Second => rows > FEW || line.is_multiple_of(EVERY),
+    }
+}
+
 /// One instruction, where there is one.
 macro_rules! ask {
     ($at:expr, $hint:ident) => {{

@@ -18,20 +18,20 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 use super::super::dot::amx::{Config, permitted};
-use super::kernel::{EIGHT, Step, layout};
-use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::kernel::{EIGHT, Step, codes, layout};
+use super::layout::{BLOCK, COLUMNS, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
 /// Rows of a tile.
 pub const ROWS: usize = 16;
-/// Places of a kernel that ask for what comes later, for each panel.
-pub const ASKS: usize = 8;
+/// Places of a kernel that ask for what comes later.
+pub const ASKS: usize = 16;
 /// Bit of CPUID leaf 7, register EDX.
 const AMX_INT8: u32 = 1 << 25;
 /// Blocks of a unit; a shorter one is filled up with zeros.
 const BLOCKS: usize = UNIT / BLOCK;
 /// Bytes of a plane of codes; zero is 0.
 const PLANE: usize = UNIT * PANEL;
-/// Bytes of scales or minima: halves by block, or integer minima as in [`Layout::mins_at`].
+/// Bytes of scales or minima of a panel: halves by block, or integer minima in pairs of runs.
 const NUMBERS: usize = 2 * PANEL * BLOCKS;
 /// Where the second plane begins; without one, the scales by block, then the minima.
 const SECOND: usize = PLANE;
@@ -40,7 +40,7 @@ const D: usize = 2 * PLANE;
 const MINS: usize = D + 4 * PANEL;
 /// Pairs of runs of a unit, at most.
 const MOST_PAIRS: usize = UNIT / 16 / 2;
-/// Bytes of a unit.
+/// Bytes of a unit of a panel.
 pub const UNIT_BYTES: usize = MINS + NUMBERS;
 
 /// Whether the processor has integer tiles and this process may use them; asked once, because a guest's CPUID goes to its host
@@ -83,65 +83,80 @@ pub fn end() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// Brings a unit of a panel into the form of this kernel. A line from `ahead` on is asked for with each block.
+/// Brings a unit of a pair into the form of this kernel: the first panel's, then the second's. Two lines from `ahead` on are asked for with each block.
 ///
 /// # Safety
-/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`UNIT_BYTES`]; AVX-512 F, BW, VL.
+/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`PAIR`] times [`UNIT_BYTES`]; AVX-512 F, BW, VL.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut u8, blocks: usize, ahead: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let (scales, mins, d) =
             (from.add(Layout::SCALES_AT), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
-        let groups = |b: usize, j: usize| {
-            super::vnni::groups::<CODES>(from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes()), j)
+        let groups = |p: usize, b: usize, j: usize| {
+            let block = from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes());
+            super::vnni::groups::<CODES>(block.add(p * VECTOR), j)
         };
-        let plane = |b: usize, g: usize| to.add((8 * b + g) * VECTOR).cast::<__m512i>();
+        let to = |p: usize, at: usize| to.add(p * UNIT_BYTES + at);
+        let plane = |p: usize, b: usize, g: usize| to(p, (8 * b + g) * VECTOR).cast::<__m512i>();
+        let ask = |b: usize, p: usize| super::ahead::line(ahead.wrapping_add((b * PAIR + p) * VECTOR));
         match layout.scales {
             Scales::Halves { min } => {
                 let zero = _mm512_set1_epi8(layout.zero as u8 as i8);
-                for b in 0..blocks {
-                    super::ahead::line(ahead.wrapping_add(b * VECTOR));
+                for (b, p) in (0..blocks).flat_map(|b| (0..PAIR).map(move |p| (b, p))) {
+                    ask(b, p);
                     for j in 0..4 {
-                        let (low, high) = groups(b, j);
-                        _mm512_store_si512(plane(b, j), _mm512_sub_epi8(low, zero));
-                        _mm512_store_si512(plane(b, j + 4), _mm512_sub_epi8(high, zero));
+                        let (low, high) = groups(p, b, j);
+                        let [first, second] = const { codes(CODES) }.groups(j);
+                        _mm512_store_si512(plane(p, b, first), _mm512_sub_epi8(low, zero));
+                        _mm512_store_si512(plane(p, b, second), _mm512_sub_epi8(high, zero));
+                    }
+                    for (numbers, at) in
+                        [(scales, SECOND), (mins, SECOND + NUMBERS)].into_iter().take(1 + usize::from(min))
+                    {
+                        let numbers = numbers.add(2 * (COLUMNS * b + PANEL * p));
+                        to(p, at + 2 * PANEL * b).copy_from_nonoverlapping(numbers, 2 * PANEL);
                     }
                 }
-                let (used, rest) = (2 * PANEL * blocks, 2 * PANEL * (BLOCKS - blocks));
-                to.add(8 * VECTOR * blocks).write_bytes(0, 8 * VECTOR * (BLOCKS - blocks));
-                for (numbers, to) in
-                    [(scales, to.add(SECOND)), (mins, to.add(SECOND + NUMBERS))].into_iter().take(1 + usize::from(min))
-                {
-                    to.copy_from_nonoverlapping(numbers, used);
-                    to.add(used).write_bytes(0, rest);
+                let rest = BLOCKS - blocks;
+                for p in 0..PAIR {
+                    to(p, 8 * VECTOR * blocks).write_bytes(0, 8 * VECTOR * rest);
+                    for at in [SECOND, SECOND + NUMBERS].into_iter().take(1 + usize::from(min)) {
+                        to(p, at + 2 * PANEL * blocks).write_bytes(0, 2 * PANEL * rest);
+                    }
                 }
             }
             Scales::Integers { sub, min } => {
-                let scale = |run: usize| {
-                    let wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(scales.add(PANEL * run).cast()));
+                let scale = |p: usize, run: usize| {
+                    let wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(scales.add(COLUMNS * run + PANEL * p).cast()));
                     // In both halves of a column's place.
                     let low = _mm512_and_si512(wide, _mm512_set1_epi32(0xffff));
                     _mm512_or_si512(low, _mm512_slli_epi32::<16>(wide))
                 };
                 let zero = _mm512_set1_epi16(layout.zero as i16);
-                for b in 0..BLOCKS {
-                    super::ahead::line(ahead.wrapping_add(b * VECTOR));
-                    let scales = [scale(b * BLOCK / sub), scale((b * BLOCK + BLOCK / 2) / sub)];
+                for (b, p) in (0..BLOCKS).flat_map(|b| (0..PAIR).map(move |p| (b, p))) {
+                    ask(b, p);
+                    let scales = [scale(p, b * BLOCK / sub), scale(p, (b * BLOCK + BLOCK / 2) / sub)];
                     let signed = [Signed::new(scales[0], zero), Signed::new(scales[1], zero)];
                     for j in 0..4 {
-                        let (first, second) = groups(b, j);
+                        let (first, second) = groups(p, b, j);
                         for i in 0..2 {
                             let codes = if i == 0 { first } else { second };
                             let (low, high) = if min { digits(codes, scales[i]) } else { signed[i].planes(codes) };
-                            _mm512_store_si512(plane(b, j + 4 * i), low);
-                            _mm512_store_si512(plane(b, j + 4 * i).byte_add(SECOND), high);
+                            _mm512_store_si512(plane(p, b, j + 4 * i), low);
+                            _mm512_store_si512(plane(p, b, j + 4 * i).byte_add(SECOND), high);
                         }
                     }
                 }
-                to.add(D).copy_from_nonoverlapping(d, 2 * PANEL * (1 + usize::from(min)));
-                if min {
-                    to.add(MINS).copy_from_nonoverlapping(mins, PANEL * UNIT / sub);
+                for p in 0..PAIR {
+                    for i in 0..1 + usize::from(min) {
+                        let d = d.add(2 * (COLUMNS * i + PANEL * p));
+                        to(p, D + 2 * PANEL * i).copy_from_nonoverlapping(d, 2 * PANEL);
+                    }
+                    for pair in 0..if min { UNIT / sub / 2 } else { 0 } {
+                        let mins = mins.add(2 * (COLUMNS * pair + PANEL * p));
+                        to(p, MINS + 2 * PANEL * pair).copy_from_nonoverlapping(mins, 2 * PANEL);
+                    }
                 }
             }
         }
@@ -203,10 +218,10 @@ struct Sums([[[i32; PANEL]; ROWS]; 4]);
 macro_rules! multiply {
     ($dot:literal, $x:expr, $w:expr, $sums:expr, $lines:expr, $ahead:expr) => {
         asm!(
-            ".macro corella_ask at",
+            ".macro corella_ask",
             ".rept {lines}",
-            "prefetcht1 [\\at]",
-            "add \\at, 64",
+            "prefetcht1 [{ahead}]",
+            "add {ahead}, 64",
             ".endr",
             ".endm",
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
@@ -214,16 +229,16 @@ macro_rules! multiply {
             "tileloadd tmm4, [{x} + {row}*1 + 64*\\k]",
             "tileloadd tmm6, [{w0} + {line}*1 + 1024*\\k]",
             concat!($dot, " tmm0, tmm4, tmm6"),
-            "corella_ask {a0}",
+            "corella_ask",
             "tileloadd tmm7, [{w0} + {line}*1 + 4096 + 1024*\\k]",
             concat!($dot, " tmm1, tmm4, tmm7"),
-            "corella_ask {a1}",
+            "corella_ask",
             "tileloadd tmm6, [{w1} + {line}*1 + 1024*\\k]",
             concat!($dot, " tmm2, tmm4, tmm6"),
-            "corella_ask {a0}",
+            "corella_ask",
             "tileloadd tmm7, [{w1} + {line}*1 + 4096 + 1024*\\k]",
             concat!($dot, " tmm3, tmm4, tmm7"),
-            "corella_ask {a1}",
+            "corella_ask",
             ".endr",
             ".purgem corella_ask",
             "tilestored [{c} + {line}*1], tmm0",
@@ -232,13 +247,12 @@ macro_rules! multiply {
             "tilestored [{c} + {line}*1 + 3072], tmm3",
             x = in(reg) $x,
             row = in(reg) UNIT,
-            w0 = in(reg) $w[0],
-            w1 = in(reg) $w[1],
+            w0 = in(reg) $w,
+            w1 = in(reg) $w.wrapping_add(UNIT_BYTES),
             line = in(reg) VECTOR,
             c = in(reg) $sums,
             lines = const $lines,
-            a0 = inout(reg) $ahead[0] => _,
-            a1 = inout(reg) $ahead[1] => _,
+            ahead = inout(reg) $ahead => _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -277,19 +291,19 @@ macro_rules! halves {
             ".endr",
             ".endm",
             // Asks for what lies behind ahead.
-            ".macro corella_ask ahead",
+            ".macro corella_ask",
             ".rept {lines}",
-            "prefetcht1 [\\ahead]",
-            "add \\ahead, 64",
+            "prefetcht1 [{ahead}]",
+            "add {ahead}, 64",
             ".endr",
             ".endm",
             // Block b of the panel at w on tiles: registers t for sums, x and y for the operands.
-            ".macro corella_tiles w, ahead, b, t, x, y",
+            ".macro corella_tiles w, b, t, x, y",
             "tileloadd tmm\\x, [{x} + {row}*1 + 32*\\b]",
             "tileloadd tmm\\y, [\\w + {line}*1 + 512*\\b]",
             "tilezero tmm\\t",
             "tdpbssd tmm\\t, tmm\\x, tmm\\y",
-            "corella_ask \\ahead",
+            "corella_ask",
             ".endm",
             // The sums of block d of the panel at v, which register s brought to memory.
             ".macro corella_all v, d, s",
@@ -297,8 +311,8 @@ macro_rules! halves {
             "corella_rows \\d, \\s, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
             ".endm",
             // Both at once.
-            ".macro corella_both w, ahead, b, t, x, y, v, d, s",
-            "corella_tiles \\w, \\ahead, \\b, \\t, \\x, \\y",
+            ".macro corella_both w, b, t, x, y, v, d, s",
+            "corella_tiles \\w, \\b, \\t, \\x, \\y",
             "corella_all \\v, \\d, \\s",
             ".endm",
             // c += x's scale · f of panel p.
@@ -309,37 +323,37 @@ macro_rules! halves {
             "vmovups [{c} + 128*\\r + 64*\\p], zmm16",
             ".endr",
             ".endm",
-            "corella_tiles {w0}, {a0}, 0, 0, 4, 6",
-            "corella_tiles {w0}, {a0}, 1, 1, 5, 7",
+            "corella_tiles {w0}, 0, 0, 4, 6",
+            "corella_tiles {w0}, 1, 1, 5, 7",
             "tilestored [{space} + {line}*1], tmm0",
-            "corella_tiles {w0}, {a0}, 2, 2, 4, 6",
+            "corella_tiles {w0}, 2, 2, 4, 6",
             "tilestored [{space} + {line}*1 + 1024], tmm1",
-            "corella_both {w0}, {a0}, 3, 3, 5, 7, {w0}, 0, 0",
+            "corella_both {w0}, 3, 3, 5, 7, {w0}, 0, 0",
             "tilestored [{space} + {line}*1 + 2048], tmm2",
-            "corella_both {w0}, {a0}, 4, 0, 4, 6, {w0}, 1, 1",
+            "corella_both {w0}, 4, 0, 4, 6, {w0}, 1, 1",
             "tilestored [{space} + {line}*1 + 3072], tmm3",
-            "corella_both {w0}, {a0}, 5, 1, 5, 7, {w0}, 2, 2",
+            "corella_both {w0}, 5, 1, 5, 7, {w0}, 2, 2",
             "tilestored [{space} + {line}*1], tmm0",
-            "corella_both {w0}, {a0}, 6, 2, 4, 6, {w0}, 3, 3",
+            "corella_both {w0}, 6, 2, 4, 6, {w0}, 3, 3",
             "tilestored [{space} + {line}*1 + 1024], tmm1",
-            "corella_both {w0}, {a0}, 7, 3, 5, 7, {w0}, 4, 0",
+            "corella_both {w0}, 7, 3, 5, 7, {w0}, 4, 0",
             "tilestored [{space} + {line}*1 + 2048], tmm2",
-            "corella_both {w1}, {a1}, 0, 0, 4, 6, {w0}, 5, 1",
+            "corella_both {w1}, 0, 0, 4, 6, {w0}, 5, 1",
             "tilestored [{space} + {line}*1 + 3072], tmm3",
-            "corella_both {w1}, {a1}, 1, 1, 5, 7, {w0}, 6, 2",
+            "corella_both {w1}, 1, 1, 5, 7, {w0}, 6, 2",
             "tilestored [{space} + {line}*1], tmm0",
-            "corella_both {w1}, {a1}, 2, 2, 4, 6, {w0}, 7, 3",
+            "corella_both {w1}, 2, 2, 4, 6, {w0}, 7, 3",
             "corella_out 0",
             "tilestored [{space} + {line}*1 + 1024], tmm1",
-            "corella_both {w1}, {a1}, 3, 3, 5, 7, {w1}, 0, 0",
+            "corella_both {w1}, 3, 3, 5, 7, {w1}, 0, 0",
             "tilestored [{space} + {line}*1 + 2048], tmm2",
-            "corella_both {w1}, {a1}, 4, 0, 4, 6, {w1}, 1, 1",
+            "corella_both {w1}, 4, 0, 4, 6, {w1}, 1, 1",
             "tilestored [{space} + {line}*1 + 3072], tmm3",
-            "corella_both {w1}, {a1}, 5, 1, 5, 7, {w1}, 2, 2",
+            "corella_both {w1}, 5, 1, 5, 7, {w1}, 2, 2",
             "tilestored [{space} + {line}*1], tmm0",
-            "corella_both {w1}, {a1}, 6, 2, 4, 6, {w1}, 3, 3",
+            "corella_both {w1}, 6, 2, 4, 6, {w1}, 3, 3",
             "tilestored [{space} + {line}*1 + 1024], tmm1",
-            "corella_both {w1}, {a1}, 7, 3, 5, 7, {w1}, 4, 0",
+            "corella_both {w1}, 7, 3, 5, 7, {w1}, 4, 0",
             "tilestored [{space} + {line}*1 + 2048], tmm2",
             "corella_all {w1}, 5, 1",
             "tilestored [{space} + {line}*1 + 3072], tmm3",
@@ -353,16 +367,15 @@ macro_rules! halves {
             ".endr",
             x = in(reg) $step.x,
             row = in(reg) UNIT,
-            w0 = in(reg) $step.w[0],
-            w1 = in(reg) $step.w[1],
+            w0 = in(reg) $step.w,
+            w1 = in(reg) $step.w.wrapping_add(UNIT_BYTES),
             line = in(reg) VECTOR,
             space = in(reg) $space,
             side = in(reg) $step.side,
             c = in(reg) $step.c,
             x_scale = in(reg) $step.x_scale,
             lines = const $lines,
-            a0 = inout(reg) $step.ahead[0] => _,
-            a1 = inout(reg) $step.ahead[1] => _,
+            ahead = inout(reg) $step.ahead => _,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _,
             out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _, out("zmm12") _,
             out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _, out("zmm30") _, out("zmm31") _,
@@ -402,14 +415,15 @@ pub unsafe fn unit<const SCALES: u8, const LINES: usize>(step: &Step) {
                     multiply!("tdpbssd", step.x, step.w, space, LINES, step.ahead);
                 }
                 for p in 0..PAIR {
-                    let half = |at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(step.w[p].add(at).cast()));
+                    let w = step.w.add(p * UNIT_BYTES);
+                    let half = |at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(w.add(at).cast()));
                     let (d, dmin) = (half(D), half(D + 2 * PANEL));
                     let [low, high] = [space.add(2 * p), space.add(2 * p + 1)].map(|tile| tile.cast::<__m512i>());
                     // Of each pair of runs, two numbers of 16 bits a column.
                     let pairs = if min { UNIT / sub / 2 } else { 0 };
                     let mut mins = [_mm512_setzero_si512(); MOST_PAIRS];
                     for (pair, mins) in mins[..pairs].iter_mut().enumerate() {
-                        let bytes = _mm256_loadu_si256(step.w[p].add(MINS + 2 * PANEL * pair).cast());
+                        let bytes = _mm256_loadu_si256(w.add(MINS + 2 * PANEL * pair).cast());
                         *mins = _mm512_cvtepu8_epi16(bytes);
                     }
                     for r in 0..ROWS {
@@ -433,6 +447,77 @@ pub unsafe fn unit<const SCALES: u8, const LINES: usize>(step: &Step) {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::scratch::Scratch;
+    use super::super::kernel;
+    use super::super::layout::Codes;
+    use super::super::pack::{half_at, write_column};
+    use super::*;
+    use crate::cases::{Random, random_rows};
+    use crate::quant::{WeightFormat, dequantize_row};
+
+    /// Unpacking needs no tiles, so it is judged on any processor with AVX-512.
+    #[test]
+    fn a_unit_for_tiles_holds_the_weights_of_its_rows() {
+        if !(is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl")) {
+            return println!("skipped: no AVX-512");
+        }
+        for format in WeightFormat::ALL {
+            let Some(layout) = Layout::of(format) else { continue };
+            for blocks in if format.block_len() == UNIT { vec![BLOCKS] } else { vec![BLOCKS, 3] } {
+                judge(format, layout, blocks);
+            }
+        }
+    }
+
+    fn judge(format: WeightFormat, layout: Layout, blocks: usize) {
+        let cols = blocks * BLOCK;
+        let rows = random_rows(&mut Random::new(5), format, COLUMNS, cols);
+        let mut pair = vec![0; layout.pair_bytes(cols)];
+        let row = |column: usize| &rows[column * rows.len() / COLUMNS..][..rows.len() / COLUMNS];
+        (0..COLUMNS).for_each(|column| write_column(format, &mut pair, column, row(column), cols));
+        let mut space: Scratch<u8> = Scratch::new(PAIR * UNIT_BYTES);
+        let (from, to) = (pair.as_ptr(), space.as_mut_ptr());
+        // SAFETY: the unit of a pair, and room for two of tiles; the features were detected.
+        unsafe {
+            match layout.codes {
+                Codes::Four => unpack::<{ kernel::FOUR }>(layout, from, to, blocks, from),
+                Codes::Table => unpack::<{ kernel::TABLE }>(layout, from, to, blocks, from),
+                Codes::Five => unpack::<{ kernel::FIVE }>(layout, from, to, blocks, from),
+                Codes::Six => unpack::<{ kernel::SIX }>(layout, from, to, blocks, from),
+                Codes::Eight => unpack::<EIGHT>(layout, from, to, blocks, from),
+            }
+        }
+        for (column, k) in (0..COLUMNS).flat_map(|column| (0..UNIT).map(move |k| (column, k))) {
+            let (panel, lane) = (&space[column / PANEL * UNIT_BYTES..][..UNIT_BYTES], column % PANEL);
+            let code = |plane: usize| i32::from(panel[plane + k / 4 * VECTOR + 4 * lane + k % 4] as i8);
+            let unsigned = |plane: usize| i32::from(panel[plane + k / 4 * VECTOR + 4 * lane + k % 4]);
+            let value = match layout.scales {
+                Scales::Halves { min } => {
+                    let at = SECOND + 2 * (k / BLOCK * PANEL + lane);
+                    let least = if min { half_at(panel, at + NUMBERS) } else { 0.0 };
+                    half_at(panel, at) * code(0) as f32 + least
+                }
+                Scales::Integers { min: false, .. } => {
+                    (64 * code(SECOND) + code(0)) as f32 * half_at(panel, D + 2 * lane)
+                }
+                Scales::Integers { sub, .. } => {
+                    let run = k / sub;
+                    let min = panel[MINS + 2 * (run / 2 * PANEL + lane) + run % 2];
+                    (8 * unsigned(SECOND) + unsigned(0)) as f32 * half_at(panel, D + 2 * lane)
+                        - f32::from(min) * half_at(panel, D + 2 * (PANEL + lane))
+                }
+            };
+            let mut expected = vec![0.0; cols];
+            dequantize_row(format, row(column), &mut expected);
+            let expected = expected.get(k).copied().unwrap_or(0.0);
+            let name = format.name();
+            assert!((value - expected).abs() <= 1e-5, "{name}, column {column}, k {k}: {value} is not {expected}");
         }
     }
 }

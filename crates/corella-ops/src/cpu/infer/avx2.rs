@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{EIGHT, Step, TABLE, codes, layout};
-use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, ROW, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
 /// Rows of a tile at most: their sums and what else is needed fit into 16 registers.
@@ -20,7 +20,7 @@ const fn signed(codes: u8) -> bool {
     codes == EIGHT || codes == TABLE
 }
 
-/// Groups j and j + 4 of the half's columns: signed values where [`signed`] says so, else unsigned codes below 64.
+/// The groups of [`Codes::groups`] of the half's columns: signed values where [`signed`] says so, else unsigned codes below 64.
 ///
 /// # Safety
 /// `block` points at half a vector's offset into a block in the layout of `CODES`; j < 4.
@@ -28,7 +28,8 @@ const fn signed(codes: u8) -> bool {
 unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m256i) {
     // SAFETY: vectors of the block and the bytes of the table; the features are the caller's.
     unsafe {
-        let vector = |i: usize| _mm256_loadu_si256(block.add(i * VECTOR).cast());
+        let plane = |i: usize| _mm256_loadu_si256(block.add(i * ROW).cast());
+        let vector = |i: usize| plane(const { codes(CODES).planes() } + i);
         let raw = vector(j);
         let mask = _mm256_set1_epi8(15);
         let (low, high) = (_mm256_and_si256(raw, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(raw), mask));
@@ -36,7 +37,8 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m25
         match const { codes(CODES) } {
             Codes::Eight => {
                 let flip = _mm256_set1_epi8(-128);
-                (_mm256_xor_si256(raw, flip), _mm256_xor_si256(vector(j + 4), flip))
+                let [first, second] = Codes::Eight.groups(j);
+                (_mm256_xor_si256(vector(first), flip), _mm256_xor_si256(vector(second), flip))
             }
             Codes::Four => (low, high),
             Codes::Table => {
@@ -44,7 +46,7 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m25
                 (_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high))
             }
             Codes::Five => {
-                let plane = vector(4);
+                let plane = plane(0);
                 let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
                 (merge(low, _mm256_sll_epi16(plane, left), 16), merge(high, _mm256_srl_epi16(plane, right), 16))
             }
@@ -55,7 +57,7 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m25
                     2 => plane,
                     _ => _mm256_srli_epi16::<2>(plane),
                 };
-                (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
+                (merge(low, to(plane(0)), 48), merge(high, to(plane(1)), 48))
             }
         }
     }
@@ -109,17 +111,17 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
 #[inline(always)]
 unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, p: usize, half: usize) {
     let layout = const { layout(CODES, SCALES) };
-    let first = half * HALF;
+    let first = p * PANEL + half * HALF;
     // SAFETY: everything below reads and writes inside the unit, rows and sums that the caller promises.
     unsafe {
-        let w = step.w[p];
+        let w = step.w;
         match layout.scales {
             Scales::Halves { min } => {
                 let (scales, mins) = (Layout::SCALES_AT, layout.mins_at(step.blocks));
                 let mut f = [_mm256_setzero_ps(); R];
                 for b in 0..step.blocks {
                     let [low, high] = block::<CODES, R>(layout, step, p, half, b, [b, usize::MAX], min);
-                    let at = 2 * (PANEL * b + first);
+                    let at = 2 * (COLUMNS * b + first);
                     let scale = halves(w.add(scales + at));
                     for r in 0..R {
                         let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(low[r], high[r]));
@@ -135,14 +137,15 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
                 }
                 for (r, f) in f.iter().enumerate() {
                     let scale = _mm256_set1_ps(*step.x_scale.add(r));
-                    let c = step.c.add(r * step.c_row + p * PANEL + first);
+                    let c = step.c.add(r * step.c_row + first);
                     _mm256_storeu_ps(c, _mm256_fmadd_ps(*f, scale, _mm256_loadu_ps(c)));
                 }
             }
             Scales::Integers { sub, min } => {
                 const BLOCKS: usize = UNIT / BLOCK;
                 let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
-                let scale = |s: usize| _mm256_cvtepi8_epi32(_mm_loadl_epi64(w.add(scales + PANEL * s + first).cast()));
+                let scale =
+                    |s: usize| _mm256_cvtepi8_epi32(_mm_loadl_epi64(w.add(scales + COLUMNS * s + first).cast()));
                 let mut total = [_mm256_setzero_si256(); R];
                 for b in 0..BLOCKS {
                     let runs = if sub == 32 { [b, usize::MAX] } else { [2 * b, 2 * b + 1] };
@@ -157,11 +160,11 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
                         total[r] = _mm256_add_epi32(total[r], scaled);
                     }
                 }
-                add_scaled::<R>(step, p, first, &total, d);
+                add_scaled::<R>(step, first, &total, d);
                 if min {
                     let mut total = [_mm256_setzero_si256(); R];
                     for pair in 0..UNIT / sub / 2 {
-                        let bytes = _mm_loadu_si128(w.add(mins + 2 * (PANEL * pair + first)).cast());
+                        let bytes = _mm_loadu_si128(w.add(mins + 2 * (COLUMNS * pair + first)).cast());
                         let mins = _mm256_cvtepu8_epi16(bytes);
                         for (r, total) in total.iter_mut().enumerate() {
                             let x = _mm256_set1_epi32(*step.side.add(r * step.side_row + pair));
@@ -169,7 +172,7 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
                             *total = _mm256_sub_epi32(*total, _mm256_madd_epi16(mins, x));
                         }
                     }
-                    add_scaled::<R>(step, p, first, &total, d + 2 * PANEL);
+                    add_scaled::<R>(step, first, &total, d + 2 * COLUMNS);
                 }
             }
         }
@@ -181,13 +184,13 @@ unsafe fn columns<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step
 /// # Safety
 /// As of [`unit`].
 #[inline(always)]
-unsafe fn add_scaled<const R: usize>(step: &Step, p: usize, first: usize, total: &[__m256i; R], d: usize) {
+unsafe fn add_scaled<const R: usize>(step: &Step, first: usize, total: &[__m256i; R], d: usize) {
     // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
     unsafe {
-        let d = halves(step.w[p].add(d + 2 * first));
+        let d = halves(step.w.add(d + 2 * first));
         for (r, total) in total.iter().enumerate() {
             let scale = _mm256_mul_ps(d, _mm256_set1_ps(*step.x_scale.add(r)));
-            let c = step.c.add(r * step.c_row + p * PANEL + first);
+            let c = step.c.add(r * step.c_row + first);
             _mm256_storeu_ps(c, _mm256_fmadd_ps(_mm256_cvtepi32_ps(*total), scale, _mm256_loadu_ps(c)));
         }
     }
@@ -219,12 +222,14 @@ unsafe fn block<const CODES: u8, const R: usize>(
             }
         }
         for j in 0..4 {
-            let at = step.w[p].add(layout.codes_at(step.blocks) + b * layout.codes.block_bytes() + half * VECTOR / 2);
+            let block = step.w.add(layout.codes_at(step.blocks) + b * layout.codes.block_bytes());
+            let at = block.add(p * VECTOR + half * VECTOR / 2);
+            let [first, second] = const { codes(CODES) }.groups(j);
             let (low, high) = groups::<CODES>(at, j);
             for r in 0..R {
-                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b + j);
-                sums[0][r] = dot::<CODES>(sums[0][r], low, _mm256_set1_epi32(*x));
-                sums[1][r] = dot::<CODES>(sums[1][r], high, _mm256_set1_epi32(*x.add(4)));
+                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b);
+                sums[0][r] = dot::<CODES>(sums[0][r], low, _mm256_set1_epi32(*x.add(first)));
+                sums[1][r] = dot::<CODES>(sums[1][r], high, _mm256_set1_epi32(*x.add(second)));
             }
         }
         sums

@@ -6,7 +6,7 @@ use super::super::scratch::Scratch;
 use super::activations::Activations;
 use super::ahead::Level;
 use super::kernel::{Integers, Share, Side, Step};
-use super::layout::{BLOCK, COLUMNS, Layout, PAIR, UNIT};
+use super::layout::{BLOCK, COLUMNS, Layout, UNIT, VECTOR};
 use super::output::{Output, Place};
 use super::tiles::{Shares, Tile, Tiles, Unit, cut};
 
@@ -26,8 +26,7 @@ pub struct Columns<'a> {
     /// C.
     cols: usize,
     pair: &'a [u8],
-    /// Bytes of a panel, and of a unit.
-    panel_bytes: usize,
+    /// Bytes of a whole unit.
     unit_bytes: usize,
     place: Place<'a>,
 }
@@ -35,12 +34,12 @@ pub struct Columns<'a> {
 impl<'a> Columns<'a> {
     /// A pair of panels of `cols` weights along k.
     pub fn new(numbers: &'a Quantised<'a>, cols: usize, pair: &'a [u8], place: Place<'a>) -> Columns<'a> {
-        let (panel_bytes, unit_bytes) = (numbers.layout.panel_bytes(cols), numbers.layout.unit_bytes(UNIT / BLOCK));
+        let layout = numbers.layout;
         assert!(
-            pair.len() == PAIR * panel_bytes && numbers.x.units == Layout::units(cols),
+            pair.len() == layout.pair_bytes(cols) && numbers.x.units == Layout::units(cols),
             "a pair of panels of {cols}"
         );
-        Columns { numbers, cols, pair, panel_bytes, unit_bytes, place }
+        Columns { numbers, cols, pair, unit_bytes: layout.unit_bytes(UNIT / BLOCK), place }
     }
 
     /// A step for `count` rows from `row` on, whose sums (count, columns) are at the front of `sums`.
@@ -64,47 +63,46 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Unit `u` of each panel. With one row, what is computed between two units is time in which no memory is asked for.
+    /// Where unit `u` is. With one row, what is computed between two units is time in which no memory is asked for.
     #[inline(always)]
-    fn units(&self, u: usize) -> [*const u8; PAIR] {
-        std::array::from_fn(|p| self.pair.as_ptr().wrapping_add(p * self.panel_bytes + u * self.unit_bytes))
+    fn at(&self, u: usize) -> *const u8 {
+        self.pair.as_ptr().wrapping_add(u * self.unit_bytes)
     }
 
-    /// The same with what is read in checked bounds.
+    /// Unit `u`.
     #[inline(always)]
-    fn stored(&self, u: usize) -> [&'a [u8]; PAIR] {
-        let (first, second) = self.pair.split_at(self.panel_bytes);
-        let range = self.numbers.layout.unit_range(self.cols, u, 0);
-        [&first[range.clone()], &second[range]]
+    fn unit(&self, u: usize) -> &'a [u8] {
+        &self.pair[self.numbers.layout.unit_range(self.cols, u)]
     }
 }
 
-/// Pairs of one layer, one after the other, for a range of rows, reading the weights as they are stored. `next` are the panels after
+/// Pairs of one layer, one after the other, for a range of rows, reading the weights as they are stored. `next` is the pair after
 /// these.
 pub fn few_rows(
     kernels: Integers,
     numbers: &Quantised<'_>,
     pairs: &[Columns<'_>],
     rows: Range<usize>,
-    next: [*const u8; PAIR],
+    next: *const u8,
     output: &Output<'_>,
 ) {
     let (most, units) = (kernels.rows(), numbers.x.units);
     let tiles = cut(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(numbers.layout, n));
     let mut sums = Scratch::new(rows.len() * COLUMNS);
-    let level = Level::here();
+    let (layout, level) = (numbers.layout, Level::here());
     for (i, columns) in pairs.iter().enumerate() {
-        let next = pairs.get(i + 1).map_or(next, |columns| columns.units(0));
+        let next = pairs.get(i + 1).map_or(next, |columns| columns.at(0));
         sums.fill(0.0);
         for u in 0..units {
-            let w = Unit { w: columns.units(u), numbers: std::ptr::null() };
+            let w = Unit { w: columns.at(u), numbers: std::ptr::null() };
+            touch(&columns.unit(u)[..layout.codes_at(Layout::blocks(columns.cols, u))]);
             for &Tile { first, count, kernel } in &tiles {
                 let mut step = columns.step(w, u, rows.start + first, count, &mut sums[first * COLUMNS..]);
                 if first == 0 {
                     step.level = level;
-                    step.ahead = if u + 1 < units { columns.units(u + 1) } else { next };
+                    step.ahead = if u + 1 < units { columns.at(u + 1) } else { next };
                 }
-                // SAFETY: the unit of both panels (`new` compared the pair with the units), rows and sums as `step` checked; the
+                // SAFETY: the unit of the pair (`new` compared the pair with the units), rows and sums as `step` checked; the
                 // path's features were detected.
                 unsafe { kernel(&step) };
             }
@@ -113,15 +111,24 @@ pub fn few_rows(
     }
 }
 
+/// Reads a number of each line. A kernel comes back to the scales of a unit between its codes; a processor takes lines that are
+/// left out meanwhile as the end of a stretch, and stops reading ahead (docs/log.md).
+#[inline(always)]
+fn touch(bytes: &[u8]) {
+    for line in bytes.chunks(VECTOR) {
+        std::hint::black_box(line[0]);
+    }
+}
+
 /// Pairs of one layer, for a range of rows, `at_once` at a time: each unit is unpacked once for all rows, unit by unit of these
-/// pairs. `next` are the panels after these.
+/// pairs. `next` is the pair after these.
 pub fn many_rows(
     kind: Tiles,
     numbers: &Quantised<'_>,
     pairs: &[Columns<'_>],
     at_once: usize,
     rows: Range<usize>,
-    next: [*const u8; PAIR],
+    next: *const u8,
     output: &Output<'_>,
 ) {
     let (layout, units) = (numbers.layout, numbers.x.units);
@@ -134,13 +141,13 @@ pub fn many_rows(
     kind.begin(layout);
     for first in (0..pairs.len()).step_by(at_once) {
         let (group, behind) = pairs[first..].split_at(at_once.min(pairs.len() - first));
-        let next = behind.first().map_or(next, |columns| columns.units(0));
+        let next = behind.first().map_or(next, |columns| columns.at(0));
         sums.fill(0.0);
         for u in 0..units {
             for (j, (columns, sums)) in group.iter().zip(sums.chunks_exact_mut(whole * COLUMNS)).enumerate() {
                 let after = match (group.get(j + 1), u + 1 < units) {
-                    (Some(columns), _) => columns.units(u),
-                    (None, true) => group[0].units(u + 1),
+                    (Some(columns), _) => columns.at(u),
+                    (None, true) => group[0].at(u + 1),
                     (None, false) => next,
                 };
                 meeting.unit(columns, u, u + 1 == units, after, sums);
@@ -164,10 +171,10 @@ struct Meeting<'a> {
 
 impl Meeting<'_> {
     /// Unit `u` of a pair meets all tiles, whose sums (rows, columns) go to the output as soon as they are complete: with the
-    /// `last` unit. `after` are the units that come then.
-    fn unit(&mut self, columns: &Columns<'_>, u: usize, last: bool, after: [*const u8; PAIR], sums: &mut [f32]) {
+    /// `last` unit. `after` is the unit that comes then.
+    fn unit(&mut self, columns: &Columns<'_>, u: usize, last: bool, after: *const u8, sums: &mut [f32]) {
         let Meeting { kind, layout, ref rows, shares, .. } = *self;
-        let (stored, blocks) = (columns.stored(u), Layout::blocks(columns.cols, u));
+        let (stored, blocks) = (columns.unit(u), Layout::blocks(columns.cols, u));
         kind.unpack(layout, stored, &mut self.space, blocks, after);
         let unit = kind.unit(layout, stored, &self.space, blocks);
         let inside = |tile: &Tile| rows.start + tile.first..(rows.start + tile.first + tile.count).min(rows.end);
@@ -180,9 +187,9 @@ impl Meeting<'_> {
             }
             let sums = &mut sums[tile.first * COLUMNS..];
             let mut step = columns.step(unit, u, rows.start + tile.first, tile.count, sums);
-            step.ahead = after.map(|unit| unit.wrapping_add(shares.first(i)));
+            step.ahead = after.wrapping_add(shares.first(i));
             (step.share, step.level) = (shares.each, shares.level);
-            // SAFETY: the unit of both panels in the form of the kernel; rows and sums as `step` checked; `begin` was called; the
+            // SAFETY: the unit of the pair in the form of the kernel; rows and sums as `step` checked; `begin` was called; the
             // path's features were detected.
             unsafe { (tile.kernel)(&step) };
             if last {

@@ -1,6 +1,6 @@
 //! Products with weights in floating point: F32, F16 and BF16, converted to f32 as they are read.
 //!
-//! 16 rows of the matrix make a panel, k after k; of BF16, two k side by side, and both panels of a pair pair by pair, as
+//! 16 rows of the matrix make a panel; both panels of a pair lie side by side, k after k; of BF16, two k side by side in each, as
 //! products with instructions for BF16 want them (see [`super::brain`]). Over 32 steps of k, the even and the odd products are added up by themselves, each in ascending order, and both sums are then added
 //! to the result: an order that does not depend on the number of rows.
 
@@ -24,15 +24,15 @@ pub fn panel_bytes(format: WeightFormat, cols: usize) -> usize {
 }
 
 /// Where panel `p` of a pair begins.
-pub fn panel(format: WeightFormat, cols: usize, p: usize) -> usize {
-    p * if format == WeightFormat::Bf16 { 2 * 2 * PANEL } else { panel_bytes(format, cols) }
+pub fn panel(format: WeightFormat, p: usize) -> usize {
+    p * PANEL * format.block_bytes() * if format == WeightFormat::Bf16 { 2 } else { 1 }
 }
 
-/// Where weight k of column `lane` of a panel lies.
+/// Where weight k of column `lane` of a panel lies, from the panel's beginning on.
 fn at(format: WeightFormat, k: usize, lane: usize) -> usize {
     match format {
         WeightFormat::Bf16 => 2 * ((k / 2 * COLUMNS + lane) * 2 + k % 2),
-        _ => format.block_bytes() * (k * PANEL + lane),
+        _ => format.block_bytes() * (k * COLUMNS + lane),
     }
 }
 
@@ -46,11 +46,11 @@ pub fn write_lane(format: WeightFormat, panel: &mut [u8], lane: usize, row: &[u8
 /// Writes 16 rows as the columns of a panel.
 pub fn write_panel(format: WeightFormat, panel: &mut [u8], rows: &[&[u8]; PANEL], cols: usize) {
     match format {
-        WeightFormat::F32 => columns::<4>(panel, PANEL, rows),
-        WeightFormat::F16 => columns::<2>(panel, PANEL, rows),
-        // Pairs of k are one number here; the other panel's stand between.
+        WeightFormat::F32 => columns::<4>(panel, rows),
+        WeightFormat::F16 => columns::<2>(panel, rows),
+        // Pairs of k are one number here.
         _ => {
-            columns::<4>(panel, COLUMNS, rows);
+            columns::<4>(panel, rows);
             if cols % 2 == 1 {
                 let tail = 2 * (cols - 1);
                 (0..PANEL)
@@ -60,10 +60,10 @@ pub fn write_panel(format: WeightFormat, panel: &mut [u8], rows: &[&[u8]; PANEL]
     }
 }
 
-/// Numbers of `BYTES` bytes of 16 rows: number k of all rows side by side, `width` numbers behind those of k - 1.
-fn columns<const BYTES: usize>(panel: &mut [u8], width: usize, rows: &[&[u8]; PANEL]) {
+/// Numbers of `BYTES` bytes of 16 rows: number k of all rows side by side, with room for the other panel's after them.
+fn columns<const BYTES: usize>(panel: &mut [u8], rows: &[&[u8]; PANEL]) {
     let rows: [&[[u8; BYTES]]; PANEL] = rows.map(|row| row.as_chunks().0);
-    for (k, to) in panel.as_chunks_mut().0.chunks_mut(width).take(rows[0].len()).enumerate() {
+    for (k, to) in panel.as_chunks_mut().0.chunks_mut(COLUMNS).take(rows[0].len()).enumerate() {
         to[..PANEL].iter_mut().zip(&rows).for_each(|(to, row)| *to = row[k]);
     }
 }
@@ -96,13 +96,13 @@ pub fn pair(format: WeightFormat, path: Path, x: &[f32], cols: usize, pair: &[u8
     assert!((1..=ROWS).contains(&c.len()), "a tile of {} rows", c.len());
     #[cfg(target_arch = "x86_64")]
     if path.vectors() == Vectors::Avx512 {
-        let w = std::array::from_fn(|p| pair.as_ptr().wrapping_add(panel(format, cols, p)));
+        let w = std::array::from_fn(|p| pair.as_ptr().wrapping_add(panel(format, p)));
         let tile = float512::Pair { x: x.as_ptr(), x_row: cols, cols, w, c: c.as_mut_ptr().cast() };
         // SAFETY: rows, panels and sums as asserted; the path exists only after its features were detected.
         return unsafe { float512::pair(format, c.len(), tile) };
     }
     for p in 0..PAIR {
-        let tile = Tile { x, x_row: cols, cols, panel: &pair[panel(format, cols, p)..] };
+        let tile = Tile { x, x_row: cols, cols, panel: &pair[panel(format, p)..] };
         let mut sums = [[0.0; PANEL]; ROWS];
         let sums = &mut sums[..c.len()];
         match format {
@@ -188,11 +188,11 @@ fn weights<const F: u8, const FUSED: bool>(panel: &[u8], k: usize, cols: usize) 
     }
     for (odd, out) in out.iter_mut().enumerate().take(cols - k) {
         if F == SINGLE {
-            for (out, w) in out.iter_mut().zip(panel[(k + odd) * PANEL * 4..].chunks_exact(4)) {
+            for (out, w) in out.iter_mut().zip(panel[(k + odd) * COLUMNS * 4..].chunks_exact(4)) {
                 *out = f32::from_le_bytes([w[0], w[1], w[2], w[3]]);
             }
         } else {
-            let halves = &panel[(k + odd) * PANEL * 2..][..PANEL * 2];
+            let halves = &panel[(k + odd) * COLUMNS * 2..][..PANEL * 2];
             #[cfg(target_arch = "x86_64")]
             if FUSED {
                 // SAFETY: the paths with fused multiply-adds are those with F16C (`on`).

@@ -11,8 +11,8 @@ use super::float::RUN;
 use super::layout::{COLUMNS, PAIR, PANEL, VECTOR};
 use crate::quant::WeightFormat;
 
-/// Bytes ahead that both panels are asked for.
-const AHEAD: usize = 2048;
+/// Bytes ahead that the pair is asked for.
+const AHEAD: usize = 4096;
 
 /// Rows of x, `x_row` apart, and the panels that they meet.
 #[derive(Clone, Copy)]
@@ -74,13 +74,13 @@ unsafe fn weights<const F: u8>(panel: *const u8, k: usize, both: bool) -> (__m51
         let none = _mm512_setzero_ps();
         match F {
             SINGLE => {
-                let at = panel.cast::<f32>().add(k * PANEL);
-                (_mm512_loadu_ps(at), if both { _mm512_loadu_ps(at.add(PANEL)) } else { none })
+                let at = panel.cast::<f32>().add(k * COLUMNS);
+                (_mm512_loadu_ps(at), if both { _mm512_loadu_ps(at.add(COLUMNS)) } else { none })
             }
             HALF => {
-                let at = panel.cast::<u16>().add(k * PANEL);
+                let at = panel.cast::<u16>().add(k * COLUMNS);
                 let half = |at: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
-                (half(at), if both { half(at.add(PANEL)) } else { none })
+                (half(at), if both { half(at.add(COLUMNS)) } else { none })
             }
             _ => {
                 let bits = _mm512_loadu_si512(panel.cast::<u16>().add(k * COLUMNS).cast());
@@ -96,9 +96,8 @@ unsafe fn weights<const F: u8>(panel: *const u8, k: usize, both: bool) -> (__m51
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn kernel<const F: u8, const R: usize>(pair: Pair) {
     let level = Level::here();
-    let bytes = if F == SINGLE { 4 } else { 2 };
     // Bytes from one k to the next.
-    let step = bytes * if F == BRAIN { COLUMNS } else { PANEL };
+    let step = COLUMNS * if F == SINGLE { 4 } else { 2 };
     // SAFETY: the caller's promises; prefetches read nothing.
     unsafe {
         for first in (0..pair.cols).step_by(RUN) {
@@ -106,9 +105,9 @@ unsafe fn kernel<const F: u8, const R: usize>(pair: Pair) {
             let mut sums = [[[_mm512_setzero_ps(); 2]; PAIR]; R];
             for k in (first..end).step_by(2) {
                 let both = k + 1 < end;
-                for p in 0..PAIR {
-                    for line in (0..2 * PANEL * bytes).step_by(VECTOR) {
-                        ahead::into(level, pair.w[p].wrapping_add(k * step + line + AHEAD));
+                for line in k * step / VECTOR..(k + 2) * step / VECTOR {
+                    if ahead::wanted(level, R, line) {
+                        ahead::into(level, pair.w[0].wrapping_add(line * VECTOR + AHEAD));
                     }
                 }
                 let w = [weights::<F>(pair.w[0], k, both), weights::<F>(pair.w[1], k, both)];

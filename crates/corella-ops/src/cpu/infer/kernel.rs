@@ -12,7 +12,7 @@ use super::super::path::Path;
 #[cfg(target_arch = "x86_64")]
 use super::super::path::Vectors;
 use super::ahead::Level;
-use super::layout::{Codes, Layout, PAIR, Scales};
+use super::layout::{Codes, Layout, Scales};
 
 /// Rows of a tile at most.
 pub const MAX_ROWS: usize = 6;
@@ -20,12 +20,12 @@ pub const MAX_ROWS: usize = 6;
 /// One step of a tile: a unit of weights and of activations. Pointers of rows are `*_row` elements apart.
 #[derive(Clone, Copy)]
 pub struct Step {
-    /// The unit of each panel.
-    pub w: [*const u8; PAIR],
+    /// The unit of the pair.
+    pub w: *const u8,
     /// Scales and minima of both panels, for a kernel that wants them apart ([`super::tiles::Unit`]).
     pub numbers: *const u8,
-    /// The units that will be read after these, to be asked for meanwhile. Addresses alone; nothing need lie there.
-    pub ahead: [*const u8; PAIR],
+    /// The unit that will be read after this one, to be asked for meanwhile. An address alone; nothing need lie there.
+    pub ahead: *const u8,
     /// Where to.
     pub level: Level,
     /// How kernels that ask a tile's share alone do so.
@@ -46,8 +46,8 @@ pub struct Step {
     pub c_row: usize,
 }
 
-/// How a tile asks for its share of the unit that will be read after this one, of each panel by itself: each line once, in their
-/// order, which is what the processor looks ahead by.
+/// How a tile asks for its share of the unit that will be read after this one: each line once, in their order, which is what
+/// the processor looks ahead by.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
     /// Places.
@@ -89,7 +89,7 @@ impl Side {
 /// A micro-kernel for one layout and number of rows.
 ///
 /// # Safety
-/// The step's pointers reach what they say: a unit of each panel in the kernel's layout, and for each row a unit of activations,
+/// The step's pointers reach what they say: a unit of the pair in the kernel's layout, and for each row a unit of activations,
 /// [`Side::LEN`] numbers, and 32 sums that nobody else uses. The processor has the path's features.
 pub type Kernel = unsafe fn(&Step);
 

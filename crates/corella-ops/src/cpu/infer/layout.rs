@@ -2,15 +2,17 @@
 //!
 //! 16 rows of the matrix (columns of the product) make a panel, 256 weights along k a unit, 32 a block, 4 a group. A vector of
 //! 64 bytes holds one group of all 16 columns: bytes 4i .. 4i+4 belong to column i, as the dot-product instructions of
-//! AVX-512, AVX2 and AMX want it. Two panels make a pair, the columns that a kernel works on together: two long stretches of
-//! memory that a thread reads side by side, unit after unit:
+//! AVX-512, AVX2 and AMX want it. Two panels make a pair, the columns that a kernel works on together. Their numbers and
+//! vectors lie side by side, so that a thread reads a matrix from its beginning to its end without leaving out a line: what
+//! processors ask for by themselves goes by that (docs/log.md).
 //!
 //! ```text
-//! unit   scales · minima · (d · dmin for formats with scales of two levels), filled up to whole vectors · codes of each block
-//! codes  4 bits: 4 vectors, vector j = group j in the low halves, group j + 4 in the high halves of its bytes
-//!        5 bits: one vector more, bit g of its bytes is the fifth bit of group g
-//!        6 bits: two more, bits 2j and 2j+1 of the first for group j, of the second for group j + 4
-//!        8 bits: 8 vectors
+//! unit   scales · minima · (d · dmin for formats with scales of two levels) · codes of each block
+//! codes  of both panels in turn
+//!        4 bits: 4 vectors, vector j = group j in the low halves, group j + 4 in the high halves of its bytes
+//!        5 bits: one vector before these, bit g of its bytes is the fifth bit of group g
+//!        6 bits: two before these, bits 2j and 2j+1 of the first for group j, of the second for group j + 4
+//!        8 bits: 8 vectors, vector g = group g
 //! ```
 //!
 //! Nothing is lost: every format that [`crate::quant`] reads is kept with its own codes and scales. Codes of two and three
@@ -31,6 +33,8 @@ pub const UNIT: usize = 256;
 pub const BLOCK: usize = 32;
 /// Bytes of a vector.
 pub const VECTOR: usize = 64;
+/// Bytes from a vector of a panel to its next one: that of the other panel lies between.
+pub const ROW: usize = PAIR * VECTOR;
 
 /// How codes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +52,39 @@ pub enum Codes {
 }
 
 impl Codes {
-    /// Bytes of a block of a panel.
+    /// Vectors of a block of a panel.
+    #[inline(always)]
+    pub const fn vectors(self) -> usize {
+        match self {
+            Codes::Four | Codes::Table => 4,
+            Codes::Five => 5,
+            Codes::Six => 6,
+            Codes::Eight => 8,
+        }
+    }
+
+    /// How many of them, the first ones, hold the bits above the fourth.
+    #[inline(always)]
+    pub const fn planes(self) -> usize {
+        match self {
+            Codes::Eight => 0,
+            _ => self.vectors() - 4,
+        }
+    }
+
+    /// Bytes of a block of a pair.
     #[inline(always)]
     pub const fn block_bytes(self) -> usize {
-        VECTOR
-            * match self {
-                Codes::Four | Codes::Table => 4,
-                Codes::Five => 5,
-                Codes::Six => 6,
-                Codes::Eight => 8,
-            }
+        self.vectors() * ROW
+    }
+
+    /// The groups that step j of four of a block meets: those whose codes lie together.
+    #[inline(always)]
+    pub const fn groups(self, j: usize) -> [usize; 2] {
+        match self {
+            Codes::Eight => [2 * j, 2 * j + 1],
+            _ => [j, j + 4],
+        }
     }
 }
 
@@ -120,12 +147,12 @@ impl Layout {
     }
 
     /// Where the minima of a unit of `blocks` blocks begin. Half-precision ones lie as the
-    /// scales do, blocks × 16; integer ones in pairs of sub-blocks, (subs/2) × 16 × 2.
+    /// scales do, blocks × 32; integer ones in pairs of sub-blocks, (subs/2) × 32 × 2.
     #[inline(always)]
     pub const fn mins_at(self, blocks: usize) -> usize {
         match self.scales {
-            Scales::Halves { .. } => 2 * PANEL * blocks,
-            Scales::Integers { sub, .. } => PANEL * BLOCK / sub * blocks,
+            Scales::Halves { .. } => 2 * COLUMNS * blocks,
+            Scales::Integers { sub, .. } => COLUMNS * BLOCK / sub * blocks,
         }
     }
 
@@ -134,24 +161,23 @@ impl Layout {
     pub const fn d_at(self, blocks: usize) -> usize {
         self.mins_at(blocks)
             + match self.scales {
-                Scales::Integers { sub, min: true } => PANEL * BLOCK / sub * blocks,
+                Scales::Integers { sub, min: true } => COLUMNS * BLOCK / sub * blocks,
                 _ => 0,
             }
     }
 
-    /// Where its codes begin.
+    /// Where its codes begin: after whole lines.
     #[inline(always)]
     pub const fn codes_at(self, blocks: usize) -> usize {
-        let end = match self.scales {
+        match self.scales {
             Scales::Halves { min: false } => self.mins_at(blocks),
-            Scales::Halves { min: true } => self.mins_at(blocks) + 2 * PANEL * blocks,
-            Scales::Integers { min: false, .. } => self.d_at(blocks) + 2 * PANEL,
-            Scales::Integers { min: true, .. } => self.d_at(blocks) + 4 * PANEL,
-        };
-        end.next_multiple_of(VECTOR)
+            Scales::Halves { min: true } => self.mins_at(blocks) + 2 * COLUMNS * blocks,
+            Scales::Integers { min: false, .. } => self.d_at(blocks) + 2 * COLUMNS,
+            Scales::Integers { min: true, .. } => self.d_at(blocks) + 4 * COLUMNS,
+        }
     }
 
-    /// Bytes of a unit of `blocks` blocks.
+    /// Bytes of a unit of `blocks` blocks of a pair.
     #[inline(always)]
     pub const fn unit_bytes(self, blocks: usize) -> usize {
         self.codes_at(blocks) + blocks * self.codes.block_bytes()
@@ -168,25 +194,20 @@ impl Layout {
         (cols - u * UNIT).min(UNIT) / BLOCK
     }
 
-    /// Where unit `u` of panel `p` of a pair lies.
+    /// Where unit `u` of a pair lies.
     #[inline]
-    pub fn unit_range(self, cols: usize, u: usize, p: usize) -> std::ops::Range<usize> {
-        let start = p * self.panel_bytes(cols) + u * self.unit_bytes(UNIT / BLOCK);
+    pub fn unit_range(self, cols: usize, u: usize) -> std::ops::Range<usize> {
+        let start = u * self.unit_bytes(UNIT / BLOCK);
         start..start + self.unit_bytes(Layout::blocks(cols, u))
     }
 
-    /// Bytes of a panel of `cols` weights along k.
+    /// Bytes of a pair of panels of `cols` weights along k.
     #[inline]
-    pub fn panel_bytes(self, cols: usize) -> usize {
+    pub fn pair_bytes(self, cols: usize) -> usize {
         let last = match cols % UNIT / BLOCK {
             0 => 0,
             blocks => self.unit_bytes(blocks),
         };
         cols / UNIT * self.unit_bytes(UNIT / BLOCK) + last
-    }
-
-    /// Bytes of a pair of panels of `cols` weights along k.
-    pub fn pair_bytes(self, cols: usize) -> usize {
-        PAIR * self.panel_bytes(cols)
     }
 }

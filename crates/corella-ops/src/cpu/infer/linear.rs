@@ -12,7 +12,7 @@ use super::activations::Activations;
 use super::brain;
 use super::columns::{Columns, Quantised, few_rows, many_rows};
 use super::kernel::{Integers, Side};
-use super::layout::{COLUMNS, Layout, PAIR};
+use super::layout::{COLUMNS, Layout};
 use super::output::{Output, Place};
 use super::tiles::Tiles;
 use super::weight::Weight;
@@ -115,7 +115,7 @@ pub fn linear(
         match &part.numbers {
             Some(numbers) => {
                 let (part_then, pairs_then) = &groups[(i + 1) % groups.len()];
-                call.integers(part, numbers, pairs.clone(), range, part_then.w.panels(pairs_then.start));
+                call.integers(part, numbers, pairs.clone(), range, part_then.w.pair(pairs_then.start).as_ptr());
             }
             None => pairs.clone().for_each(|pair| call.floats(part, pair, range.clone())),
         }
@@ -169,14 +169,14 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The columns of pairs of panels, for a range of rows, with integer kernels. `next` are the panels after these.
+    /// The columns of pairs of panels, for a range of rows, with integer kernels. `next` is the pair after these.
     fn integers(
         &self,
         part: &Part<'_>,
         numbers: &Quantised<'_>,
         pairs: Range<usize>,
         rows: Range<usize>,
-        next: [*const u8; PAIR],
+        next: *const u8,
     ) {
         let columns = |pair| Columns::new(numbers, part.w.cols, part.w.pair(pair), part.place(pair));
         let pairs: Vec<Columns<'_>> = pairs.map(columns).collect();

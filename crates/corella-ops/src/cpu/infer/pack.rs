@@ -1,57 +1,66 @@
 //! Rows of a file's blocks into panels, and back.
 
 use super::super::vectorized::vectorized;
-use super::layout::{BLOCK, Codes, Layout, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, COLUMNS, Codes, Layout, PANEL, ROW, Scales, UNIT};
 use crate::quant::WeightFormat;
 use crate::quant::blocks::{IQ4_VALUES, Numbers, Scheme, numbers, take_apart};
 use crate::quant::half::f16_to_f32;
 
-/// Writes a row of file blocks as column `lane` of a panel.
-pub fn write_lane(format: WeightFormat, panel: &mut [u8], lane: usize, row: &[u8], cols: usize) {
-    write(format, panel, lane, &[row], cols);
+/// Writes a row of file blocks as column `column` of a pair.
+pub fn write_column(format: WeightFormat, pair: &mut [u8], column: usize, row: &[u8], cols: usize) {
+    write(format, pair, column, &[row], cols);
 }
 
 vectorized! {
-    /// Writes 16 rows as the columns of a panel.
-    pub fn write_panel(format: WeightFormat, panel: &mut [u8], rows: &[&[u8]; PANEL], cols: usize) {
+    /// Writes 16 rows as the columns of panel `p` of a pair.
+    pub fn write_panel(format: WeightFormat, pair: &mut [u8], p: usize, rows: &[&[u8]; PANEL], cols: usize) {
+        let first = p * PANEL;
         // A loop of its own for each of the formats that large models come in.
         match format {
-            WeightFormat::Q8_0 => write(WeightFormat::Q8_0, panel, 0, rows, cols),
-            WeightFormat::Q4_0 => write(WeightFormat::Q4_0, panel, 0, rows, cols),
-            WeightFormat::Q4_K => write(WeightFormat::Q4_K, panel, 0, rows, cols),
-            WeightFormat::Q5_K => write(WeightFormat::Q5_K, panel, 0, rows, cols),
-            WeightFormat::Q6_K => write(WeightFormat::Q6_K, panel, 0, rows, cols),
-            other => write(other, panel, 0, rows, cols),
+            WeightFormat::Q8_0 => write(WeightFormat::Q8_0, pair, first, rows, cols),
+            WeightFormat::Q4_0 => write(WeightFormat::Q4_0, pair, first, rows, cols),
+            WeightFormat::Q4_K => write(WeightFormat::Q4_K, pair, first, rows, cols),
+            WeightFormat::Q5_K => write(WeightFormat::Q5_K, pair, first, rows, cols),
+            WeightFormat::Q6_K => write(WeightFormat::Q6_K, pair, first, rows, cols),
+            other => write(other, pair, first, rows, cols),
         }
     }
 }
 
-/// Writes rows of file blocks as the columns of a panel from `first` on.
+/// Writes rows of file blocks as the columns of a pair from `first` on.
 #[inline(always)]
-fn write<const N: usize>(format: WeightFormat, panel: &mut [u8], first: usize, rows: &[&[u8]; N], cols: usize) {
+fn write<const N: usize>(format: WeightFormat, pair: &mut [u8], first: usize, rows: &[&[u8]; N], cols: usize) {
     let Some(layout) = Layout::of(format) else { return };
     let (file_block, file_bytes) = (format.block_len(), format.block_bytes());
-    let count = layout.codes.block_bytes() / VECTOR;
+    let (count, planes) = (layout.codes.vectors(), layout.codes.planes());
     let mut blocks_of = [[[0; 8]; UNIT / BLOCK]; N];
     for i in 0..cols / file_block {
         let (u, at) = (i * file_block / UNIT, i * file_block % UNIT / BLOCK);
-        let (unit, blocks) = (&mut panel[layout.unit_range(cols, u, 0)], Layout::blocks(cols, u));
+        let (unit, blocks) = (&mut pair[layout.unit_range(cols, u)], Layout::blocks(cols, u));
         for (n, (row, words)) in rows.iter().zip(&mut blocks_of).enumerate() {
             let bytes = &row[i * file_bytes..][..file_bytes];
             write_words(format, layout.codes, bytes, words);
             write_numbers(layout, unit, blocks, at, first + n, numbers(format, bytes));
         }
-        let vectors = unit[layout.codes_at(blocks) + at * layout.codes.block_bytes()..].chunks_exact_mut(VECTOR);
+        let vectors = unit[layout.codes_at(blocks) + at * layout.codes.block_bytes()..].chunks_exact_mut(ROW);
         for (j, vector) in vectors.take(file_block / BLOCK * count).enumerate() {
+            let (block, word) = (j / count, word_of(planes, j % count));
             for (to, words) in vector.as_chunks_mut().0[first..].iter_mut().zip(&blocks_of) {
-                *to = words[j / count][j % count].to_le_bytes();
+                *to = words[block][word].to_le_bytes();
             }
         }
     }
 }
 
-/// What a column has of the vectors of a block of 32 weights, four bytes of each; as many as the kind of codes has vectors.
+/// What a column has of the vectors of a block of 32 weights, four bytes of each; as many as the kind of codes has vectors, the
+/// planes after the four.
 type Words = [u32; 8];
+
+/// The word of vector `i` of a block with so many planes.
+#[inline(always)]
+fn word_of(planes: usize, i: usize) -> usize {
+    if i < planes { 4 + i } else { i - planes }
+}
 
 /// Four codes of 4 bits, in the low halves of four bytes.
 const LOW: u32 = 0x0f0f_0f0f;
@@ -149,46 +158,43 @@ fn words_of_codes(kind: Codes, codes: &[u8; BLOCK]) -> Words {
 
 /// A row's numbers of a file's block that begins with block `first` of a unit.
 #[inline(always)]
-fn write_numbers(layout: Layout, unit: &mut [u8], blocks: usize, first: usize, lane: usize, numbers: Numbers) {
+fn write_numbers(layout: Layout, unit: &mut [u8], blocks: usize, first: usize, column: usize, numbers: Numbers) {
     let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(blocks), layout.d_at(blocks));
     let half = |unit: &mut [u8], at: usize, bits: u16| unit[at..at + 2].copy_from_slice(&bits.to_le_bytes());
     match layout.scales {
         Scales::Halves { min } => {
-            half(unit, scales + 2 * (first * PANEL + lane), numbers.d);
+            half(unit, scales + 2 * (first * COLUMNS + column), numbers.d);
             if min {
-                half(unit, mins + 2 * (first * PANEL + lane), numbers.min);
+                half(unit, mins + 2 * (first * COLUMNS + column), numbers.min);
             }
         }
         Scales::Integers { sub, min } => {
             for s in 0..UNIT / sub {
-                unit[scales + s * PANEL + lane] = numbers.scales[s] as u8;
+                unit[scales + s * COLUMNS + column] = numbers.scales[s] as u8;
                 if min {
-                    unit[mins + pair_at(s, lane)] = numbers.mins[s];
+                    unit[mins + pair_at(s, column)] = numbers.mins[s];
                 }
             }
-            half(unit, d + 2 * lane, numbers.d);
+            half(unit, d + 2 * column, numbers.d);
             if min {
-                half(unit, d + 2 * (PANEL + lane), numbers.min);
+                half(unit, d + 2 * (COLUMNS + column), numbers.min);
             }
         }
     }
 }
 
-fn get(vector: &[u8], lane: usize) -> u32 {
-    u32::from_le_bytes([vector[4 * lane], vector[4 * lane + 1], vector[4 * lane + 2], vector[4 * lane + 3]])
-}
-
-/// The codes of a block of column `lane`, as products see them: those of a table are its values + 128.
-pub fn read_codes(kind: Codes, from: &[u8], lane: usize) -> [u8; BLOCK] {
-    let vector = |i: usize| get(&from[i * VECTOR..][..VECTOR], lane);
+/// The codes of a block of column `column`, as products see them: those of a table are its values + 128.
+pub fn read_codes(kind: Codes, from: &[u8], column: usize) -> [u8; BLOCK] {
+    let plane = |i: usize| dword(from, i * ROW + 4 * column);
+    let vector = |i: usize| plane(kind.planes() + i);
     let mut codes = [0; BLOCK];
     for (g, codes) in codes.chunks_exact_mut(4).enumerate() {
         let four = || vector(g % 4) >> (g / 4 * 4) & 0x0f0f_0f0f;
         let group = match kind {
             Codes::Eight => vector(g),
             Codes::Four | Codes::Table => four(),
-            Codes::Five => four() | (vector(4) >> g & 0x0101_0101) << 4,
-            Codes::Six => four() | (vector(4 + g / 4) >> (g % 4 * 2) & 0x0303_0303) << 4,
+            Codes::Five => four() | (plane(0) >> g & 0x0101_0101) << 4,
+            Codes::Six => four() | (plane(g / 4) >> (g % 4 * 2) & 0x0303_0303) << 4,
         };
         codes.copy_from_slice(&group.to_le_bytes());
         if kind == Codes::Table {
@@ -204,21 +210,21 @@ pub fn half_at(unit: &[u8], at: usize) -> f32 {
 }
 
 /// Place of an integer minimum: pairs of sub-blocks side by side.
-pub fn pair_at(s: usize, lane: usize) -> usize {
-    (s / 2 * PANEL + lane) * 2 + s % 2
+pub fn pair_at(s: usize, column: usize) -> usize {
+    (s / 2 * COLUMNS + column) * 2 + s % 2
 }
 
-/// Column `lane` of panel `p` as f32, exactly as [`crate::quant::dequantize_row`] gives the row it was packed from.
-pub fn read_lane(format: WeightFormat, layout: Layout, pair: &[u8], (p, lane): (usize, usize), out: &mut [f32]) {
+/// Column `column` of a pair as f32, exactly as [`crate::quant::dequantize_row`] gives the row it was packed from.
+pub fn read_column(format: WeightFormat, layout: Layout, pair: &[u8], column: usize, out: &mut [f32]) {
     let (has_min, cols) = (Scheme::of(format).is_some_and(|scheme| scheme.has_min), out.len());
     for (u, out) in out.chunks_mut(UNIT).enumerate() {
-        let (unit, blocks) = (&pair[layout.unit_range(cols, u, p)], Layout::blocks(cols, u));
+        let (unit, blocks) = (&pair[layout.unit_range(cols, u)], Layout::blocks(cols, u));
         for (b, out) in out.chunks_exact_mut(BLOCK).enumerate() {
             let codes =
-                read_codes(layout.codes, &unit[layout.codes_at(blocks) + b * layout.codes.block_bytes()..], lane);
+                read_codes(layout.codes, &unit[layout.codes_at(blocks) + b * layout.codes.block_bytes()..], column);
             // No scale holds for less than 16 weights.
             for (i, (out, codes)) in out.chunks_exact_mut(16).zip(codes.chunks_exact(16)).enumerate() {
-                let (scale, min) = scale_and_min(layout, unit, blocks, 2 * b + i, lane);
+                let (scale, min) = scale_and_min(layout, unit, blocks, 2 * b + i, column);
                 for (out, code) in out.iter_mut().zip(codes) {
                     let product = scale * (i32::from(*code) - layout.zero) as f32;
                     *out = if has_min { product - min } else { product };
@@ -229,18 +235,18 @@ pub fn read_lane(format: WeightFormat, layout: Layout, pair: &[u8], (p, lane): (
 }
 
 /// Scale and minimum (to be subtracted) of the weights 16·part .. of a unit.
-fn scale_and_min(layout: Layout, unit: &[u8], blocks: usize, part: usize, lane: usize) -> (f32, f32) {
+fn scale_and_min(layout: Layout, unit: &[u8], blocks: usize, part: usize, column: usize) -> (f32, f32) {
     let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(blocks), layout.d_at(blocks));
     match layout.scales {
         Scales::Halves { min } => {
-            let at = 2 * (part / 2 * PANEL + lane);
+            let at = 2 * (part / 2 * COLUMNS + column);
             (half_at(unit, scales + at), if min { -half_at(unit, mins + at) } else { 0.0 })
         }
         Scales::Integers { sub, min } => {
             let s = part * 16 / sub;
-            let scale = half_at(unit, d + 2 * lane) * f32::from(unit[scales + s * PANEL + lane] as i8);
+            let scale = half_at(unit, d + 2 * column) * f32::from(unit[scales + s * COLUMNS + column] as i8);
             let min = if min {
-                half_at(unit, d + 2 * (PANEL + lane)) * f32::from(unit[mins + pair_at(s, lane)])
+                half_at(unit, d + 2 * (COLUMNS + column)) * f32::from(unit[mins + pair_at(s, column)])
             } else {
                 0.0
             };

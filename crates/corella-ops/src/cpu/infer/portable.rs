@@ -1,7 +1,7 @@
 //! Integer kernels in plain Rust.
 
 use super::kernel::{Side, Step, layout};
-use super::layout::{BLOCK, Layout, PAIR, PANEL, Scales, UNIT};
+use super::layout::{BLOCK, COLUMNS, Layout, Scales, UNIT};
 use super::pack::{half_at, pair_at, read_codes};
 
 /// See [`super::kernel::Kernel`].
@@ -10,36 +10,31 @@ use super::pack::{half_at, pair_at, read_codes};
 /// As there.
 pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
     let layout = const { layout(CODES, SCALES) };
-    for p in 0..PAIR {
-        // SAFETY: a unit of the panel (the caller's promise).
-        let w = unsafe { std::slice::from_raw_parts(step.w[p], layout.unit_bytes(step.blocks)) };
-        for lane in 0..PANEL {
-            let mut codes = [0u8; UNIT];
-            for (b, codes) in codes.chunks_exact_mut(BLOCK).enumerate().take(step.blocks) {
-                codes.copy_from_slice(&read_codes(
-                    layout.codes,
-                    &w[layout.codes_at(step.blocks) + b * layout.codes.block_bytes()..],
-                    lane,
-                ));
-            }
-            for r in 0..R {
-                // SAFETY: unit, side numbers and sums of row r, of which this lane's is touched (the caller's promise).
-                let (q, x_scale, side, c) = unsafe {
-                    let q = std::slice::from_raw_parts(step.x.add(r * UNIT), UNIT);
-                    let side = std::slice::from_raw_parts(step.side.add(r * step.side_row), Side::LEN);
-                    (q, *step.x_scale.add(r), side, &mut *step.c.add(r * step.c_row + p * PANEL + lane))
-                };
-                lane_sum(layout, w, step.blocks, lane, &codes, q, x_scale, side, c);
-            }
+    // SAFETY: a unit of the pair (the caller's promise).
+    let w = unsafe { std::slice::from_raw_parts(step.w, layout.unit_bytes(step.blocks)) };
+    for column in 0..COLUMNS {
+        let mut codes = [0u8; UNIT];
+        for (b, codes) in codes.chunks_exact_mut(BLOCK).enumerate().take(step.blocks) {
+            let block = &w[layout.codes_at(step.blocks) + b * layout.codes.block_bytes()..];
+            codes.copy_from_slice(&read_codes(layout.codes, block, column));
+        }
+        for r in 0..R {
+            // SAFETY: unit, side numbers and sums of row r, of which this column's is touched (the caller's promise).
+            let (q, x_scale, side, c) = unsafe {
+                let q = std::slice::from_raw_parts(step.x.add(r * UNIT), UNIT);
+                let side = std::slice::from_raw_parts(step.side.add(r * step.side_row), Side::LEN);
+                (q, *step.x_scale.add(r), side, &mut *step.c.add(r * step.c_row + column))
+            };
+            column_sum(layout, w, step.blocks, column, &codes, q, x_scale, side, c);
         }
     }
 }
 
-fn lane_sum(
+fn column_sum(
     layout: Layout,
     w: &[u8],
     blocks: usize,
-    lane: usize,
+    column: usize,
     codes: &[u8; UNIT],
     q: &[i8],
     x_scale: f32,
@@ -56,20 +51,20 @@ fn lane_sum(
         Scales::Halves { min } => {
             let mut f = 0.0;
             for (b, i) in sums {
-                f += half_at(w, scales + 2 * (b * PANEL + lane)) * i as f32;
+                f += half_at(w, scales + 2 * (b * COLUMNS + column)) * i as f32;
                 if min {
-                    f += half_at(w, mins + 2 * (b * PANEL + lane)) * f32::from_bits(side[b] as u32);
+                    f += half_at(w, mins + 2 * (b * COLUMNS + column)) * f32::from_bits(side[b] as u32);
                 }
             }
             *c += f * x_scale;
         }
         Scales::Integers { min, .. } => {
-            let total: i32 = sums.map(|(s, i)| i32::from(w[scales + s * PANEL + lane] as i8) * i).sum();
-            *c += total as f32 * (half_at(w, d + 2 * lane) * x_scale);
+            let total: i32 = sums.map(|(s, i)| i32::from(w[scales + s * COLUMNS + column] as i8) * i).sum();
+            *c += total as f32 * (half_at(w, d + 2 * column) * x_scale);
             if min {
                 let x = |s: usize| i32::from((side[s / 2] >> (s % 2 * 16)) as i16);
-                let total: i32 = (0..UNIT / sub).map(|s| i32::from(w[mins + pair_at(s, lane)]) * x(s)).sum();
-                *c -= total as f32 * (half_at(w, d + 2 * (PANEL + lane)) * x_scale);
+                let total: i32 = (0..UNIT / sub).map(|s| i32::from(w[mins + pair_at(s, column)]) * x(s)).sum();
+                *c -= total as f32 * (half_at(w, d + 2 * (COLUMNS + column)) * x_scale);
             }
         }
     }

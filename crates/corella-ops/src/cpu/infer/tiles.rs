@@ -8,7 +8,7 @@ use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
     Kernel, SIX, Share, TABLE,
 };
-use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, Scales, UNIT, VECTOR};
 #[cfg(target_arch = "x86_64")]
 use super::vnni_block::ASKS;
 
@@ -77,8 +77,8 @@ impl Shares {
 /// A unit of a pair of panels in the form of a kernel: what a [`Step`](super::kernel::Step) says of it.
 #[derive(Clone, Copy)]
 pub struct Unit {
-    /// Codes, and whatever else the kernel wants beside them, of each panel.
-    pub w: [*const u8; PAIR],
+    /// Codes, and whatever else the kernel wants beside them.
+    pub w: *const u8,
     /// Scales and minima of both panels, if the kernel wants them apart.
     pub numbers: *const u8,
 }
@@ -112,13 +112,13 @@ impl Tiles {
     /// How each of `tiles` tiles asks for its share of the next unit.
     pub fn shares(self, layout: Layout, tiles: usize) -> Shares {
         let blocks = UNIT / BLOCK;
-        let unpacking = if self.leaves_codes(layout) { 0 } else { blocks * VECTOR };
+        let unpacking = if self.leaves_codes(layout) { 0 } else { blocks * PAIR * VECTOR };
         let bytes = layout.unit_bytes(blocks) - unpacking;
         let asks = match self {
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => {
                 let [.., most] = ASKS;
-                let enough = |asks: &usize| asks * tiles * VECTOR >= bytes;
+                let enough = |asks: &usize| asks * tiles * PAIR * VECTOR >= bytes;
                 ASKS.into_iter().find(enough).unwrap_or(most)
             }
             #[cfg(target_arch = "x86_64")]
@@ -218,49 +218,38 @@ impl Tiles {
         }
     }
 
-    /// Bytes of a unit of a panel in the form of the kernel, and of its numbers apart.
+    /// Bytes of a unit of a pair in the form of the kernel, and of its numbers apart.
     fn bytes(self) -> (usize, usize) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => (UNIT * PANEL, super::vnni_block::NUMBERS),
+            Tiles::Vnni => (UNIT * COLUMNS, PAIR * super::vnni_block::NUMBERS),
             #[cfg(target_arch = "x86_64")]
-            Tiles::Amx => (super::amx::UNIT_BYTES, 0),
+            Tiles::Amx => (PAIR * super::amx::UNIT_BYTES, 0),
         }
     }
 
     /// Bytes of the space of [`Tiles::unpack`].
     pub fn space(self) -> usize {
         let (codes, numbers) = self.bytes();
-        PAIR * (codes + numbers)
+        codes + numbers
     }
 
-    /// Where a unit of each panel is in the form of the kernel once [`Tiles::unpack`] brought it to `space`. Addresses alone, and
+    /// Where a unit is in the form of the kernel once [`Tiles::unpack`] brought it to `space`. Addresses alone, and
     /// not that function's result: the kernel would wait until all that was stored before has left the processor (docs/log.md).
     #[inline(always)]
-    pub fn unit(self, layout: Layout, units: [&[u8]; PAIR], space: &[u8], blocks: usize) -> Unit {
-        let (code_bytes, _) = self.bytes();
-        let at = |p: usize| space.as_ptr().wrapping_add(p * code_bytes);
+    pub fn unit(self, layout: Layout, unit: &[u8], space: &[u8], blocks: usize) -> Unit {
         let w = if self.leaves_codes(layout) {
-            let codes_at = layout.codes_at(blocks);
-            [units[0].as_ptr().wrapping_add(codes_at), units[1].as_ptr().wrapping_add(codes_at)]
+            unit.as_ptr().wrapping_add(layout.codes_at(blocks))
         } else {
-            [at(0), at(1)]
+            space.as_ptr()
         };
-        Unit { w, numbers: at(PAIR) }
+        Unit { w, numbers: space.as_ptr().wrapping_add(self.bytes().0) }
     }
 
-    /// Brings a unit of each panel into the form of the kernel, in `space`; codes that have it already stay where they are. Asks
-    /// meanwhile for the first lines of the unit of each panel that comes later ([`Shares`]).
-    pub fn unpack(
-        self,
-        layout: Layout,
-        units: [&[u8]; PAIR],
-        space: &mut [u8],
-        blocks: usize,
-        ahead: [*const u8; PAIR],
-    ) {
-        let bytes = layout.unit_bytes(blocks);
-        assert!(space.len() >= self.space() && units.iter().all(|unit| unit.len() >= bytes), "a unit of {blocks}");
+    /// Brings a unit into the form of the kernel, in `space`; codes that have it already stay where they are. Asks meanwhile for
+    /// the first lines of the unit that comes later ([`Shares`]).
+    pub fn unpack(self, layout: Layout, unit: &[u8], space: &mut [u8], blocks: usize, ahead: *const u8) {
+        assert!(space.len() >= self.space() && unit.len() >= layout.unit_bytes(blocks), "a unit of {blocks}");
         macro_rules! codes {
             ($module:ident, $($arg:expr),*) => {
                 match layout.codes {
@@ -272,24 +261,21 @@ impl Tiles {
                 }
             };
         }
-        let (code_bytes, number_bytes) = self.bytes();
-        let (codes, numbers) = space.split_at_mut(PAIR * code_bytes);
-        for (p, unit) in units.iter().enumerate() {
-            let (from, to) = (unit.as_ptr(), codes[p * code_bytes..].as_mut_ptr());
-            // SAFETY: a unit in each form, and room for its numbers (assertion); both kinds have AVX-512, which was detected
-            // (`Integers::on`).
-            unsafe {
-                match self {
-                    #[cfg(target_arch = "x86_64")]
-                    Tiles::Vnni => {
-                        super::vnni_block::numbers(layout, from, numbers[p * number_bytes..].as_mut_ptr(), blocks);
-                        if !self.leaves_codes(layout) {
-                            codes!(vnni, layout, from, to, blocks, ahead[p]);
-                        }
+        let (codes, numbers) = space.split_at_mut(self.bytes().0);
+        let (from, to) = (unit.as_ptr(), codes.as_mut_ptr());
+        // SAFETY: a unit in each form, and room for its numbers (assertion); both kinds have AVX-512, which was detected
+        // (`Integers::on`).
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Tiles::Vnni => {
+                    super::vnni_block::numbers(layout, from, numbers.as_mut_ptr(), blocks);
+                    if !self.leaves_codes(layout) {
+                        codes!(vnni, layout, from, to, blocks, ahead);
                     }
-                    #[cfg(target_arch = "x86_64")]
-                    Tiles::Amx => codes!(amx, layout, from, to, blocks, ahead[p]),
                 }
+                #[cfg(target_arch = "x86_64")]
+                Tiles::Amx => codes!(amx, layout, from, to, blocks, ahead),
             }
         }
     }

@@ -5,9 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::ahead;
+use super::ahead::{self, Level};
 use super::kernel::{Step, codes, layout};
-use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, ROW, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
 /// The values of a table code, + 128.
@@ -21,29 +21,33 @@ const TABLE_CODES: [u8; 16] = {
     codes
 };
 
-/// Groups j and j + 4 of a block, as unsigned bytes.
+/// The groups of [`Codes::groups`] of a panel's block, as unsigned bytes.
 ///
 /// # Safety
-/// `block` points at a block in the layout of `CODES`; j < 4.
+/// `block` points at the panel's first vector of a block in the layout of `CODES`; j < 4.
 #[inline(always)]
 pub unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, __m512i) {
     // SAFETY: vectors of the block and the bytes of the table; the features are the caller's.
     unsafe {
-        let vector = |i: usize| _mm512_loadu_si512(block.add(i * VECTOR).cast());
+        let plane = |i: usize| _mm512_loadu_si512(block.add(i * ROW).cast());
+        let vector = |i: usize| plane(const { codes(CODES).planes() } + i);
         let raw = vector(j);
         let mask = _mm512_set1_epi8(15);
         let (low, high) = (_mm512_and_si512(raw, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(raw), mask));
         // Bits of a plane, brought to where they belong; whatever comes from the neighbouring byte is masked away.
         let merge = |four, plane, mask: i8| _mm512_ternarylogic_epi32::<0xf8>(four, plane, _mm512_set1_epi8(mask));
         match const { codes(CODES) } {
-            Codes::Eight => (raw, vector(j + 4)),
+            Codes::Eight => {
+                let [first, second] = Codes::Eight.groups(j);
+                (vector(first), vector(second))
+            }
             Codes::Four => (low, high),
             Codes::Table => {
                 let table = _mm512_broadcast_i32x4(_mm_loadu_si128(TABLE_CODES.as_ptr().cast()));
                 (_mm512_shuffle_epi8(table, low), _mm512_shuffle_epi8(table, high))
             }
             Codes::Five => {
-                let plane = vector(4);
+                let plane = plane(0);
                 let (left, right) = (_mm_cvtsi32_si128(4 - j as i32), _mm_cvtsi32_si128(j as i32));
                 (merge(low, _mm512_sll_epi16(plane, left), 16), merge(high, _mm512_srl_epi16(plane, right), 16))
             }
@@ -54,21 +58,23 @@ pub unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, _
                     2 => plane,
                     _ => _mm512_srli_epi16::<2>(plane),
                 };
-                (merge(low, to(vector(4)), 48), merge(high, to(vector(5)), 48))
+                (merge(low, to(plane(0)), 48), merge(high, to(plane(1)), 48))
             }
         }
     }
 }
 
-/// Asks for quarter `j` of the lines of block `b` of what comes later, of each panel by itself: a few lines at a time, because
-/// a burst waits for itself. The number of lines is a constant: a call to compute it would spill all registers.
+/// Asks for quarter `j` of the lines of block `b` of what comes later: a few lines at a time, because a burst waits for itself.
+/// The number of lines is a constant: a call to compute it would spill all registers.
 #[inline(always)]
-fn ask_ahead<const CODES: u8, const SCALES: u8>(step: &Step, b: usize, j: usize) {
+fn ask_ahead<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, b: usize, j: usize) {
     let lines = const { layout(CODES, SCALES).unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) };
-    for line in j * lines / 4..(j + 1) * lines / 4 {
-        let at = (b * lines + line) * VECTOR;
-        for p in 0..PAIR {
-            ahead::into(step.level, step.ahead[p].wrapping_add(at));
+    let quarter = j * lines / 4..(j + 1) * lines / 4;
+    let at = |line: usize| step.ahead.wrapping_add((b * lines + line) * VECTOR);
+    match step.level {
+        Level::First => quarter.for_each(|line| ahead::line(at(line))),
+        Level::Second => {
+            quarter.filter(|line| ahead::wanted(Level::Second, R, *line)).for_each(|line| ahead::second(at(line)));
         }
     }
 }
@@ -100,12 +106,12 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                 for b in 0..blocks {
                     let sums = block_32::<CODES, SCALES, R>(step, b, min);
                     for p in 0..PAIR {
-                        let scale = halves(step.w[p].add(scales + 2 * PANEL * b));
+                        let scale = halves(step.w.add(scales + 2 * (COLUMNS * b + PANEL * p)));
                         for r in 0..R {
                             f[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, f[r][p]);
                         }
                         if min {
-                            let min = halves(step.w[p].add(mins + 2 * PANEL * b));
+                            let min = halves(step.w.add(mins + 2 * (COLUMNS * b + PANEL * p)));
                             for r in 0..R {
                                 let x = f32::from_bits(*step.side.add(r * step.side_row + b) as u32);
                                 f[r][p] = _mm512_fmadd_ps(min, _mm512_set1_ps(x), f[r][p]);
@@ -125,7 +131,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                 const BLOCKS: usize = UNIT / BLOCK;
                 let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(BLOCKS), layout.d_at(BLOCKS));
                 let scale = |p: usize, s: usize| {
-                    _mm512_cvtepi8_epi32(_mm_loadu_si128(step.w[p].add(scales + PANEL * s).cast()))
+                    _mm512_cvtepi8_epi32(_mm_loadu_si128(step.w.add(scales + COLUMNS * s + PANEL * p).cast()))
                 };
                 let mut total = [[_mm512_setzero_si512(); PAIR]; R];
                 for b in 0..BLOCKS {
@@ -156,7 +162,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                     let mut total = [[_mm512_setzero_si512(); PAIR]; R];
                     for pair in 0..UNIT / sub / 2 {
                         for p in 0..PAIR {
-                            let bytes = _mm256_loadu_si256(step.w[p].add(mins + 2 * PANEL * pair).cast());
+                            let bytes = _mm256_loadu_si256(step.w.add(mins + 2 * (COLUMNS * pair + PANEL * p)).cast());
                             let mins = _mm512_cvtepu8_epi16(bytes);
                             for r in 0..R {
                                 let x = _mm512_set1_epi32(*step.side.add(r * step.side_row + pair));
@@ -170,7 +176,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                             *total = _mm512_sub_epi32(_mm512_setzero_si512(), *total);
                         }
                     }
-                    add_scaled::<R>(step, &total, d + 2 * PANEL);
+                    add_scaled::<R>(step, &total, d + 2 * COLUMNS);
                 }
             }
         }
@@ -186,7 +192,7 @@ unsafe fn add_scaled<const R: usize>(step: &Step, total: &[[__m512i; PAIR]; R], 
     // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
     unsafe {
         for p in 0..PAIR {
-            let d = halves(step.w[p].add(d));
+            let d = halves(step.w.add(d + 2 * PANEL * p));
             for r in 0..R {
                 let scale = _mm512_mul_ps(d, _mm512_set1_ps(*step.x_scale.add(r)));
                 let c = step.c.add(r * step.c_row + p * PANEL);
@@ -222,15 +228,16 @@ unsafe fn block_32<const CODES: u8, const SCALES: u8, const R: usize>(
             *sums = [start(step, r, b, min); PAIR];
         }
         for j in 0..4 {
-            ask_ahead::<CODES, SCALES>(step, b, j);
+            ask_ahead::<CODES, SCALES, R>(step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
-                let block = step.w[p].add(codes_at + b * const { codes(CODES).block_bytes() });
+                let block = step.w.add(codes_at + b * const { codes(CODES).block_bytes() } + p * VECTOR);
                 w[p] = groups::<CODES>(block, j);
             }
+            let [first, second] = const { codes(CODES) }.groups(j);
             for r in 0..R {
-                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b + j);
-                let (low, high) = (_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(4)));
+                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b);
+                let (low, high) = (_mm512_set1_epi32(*x.add(first)), _mm512_set1_epi32(*x.add(second)));
                 for p in 0..PAIR {
                     sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], w[p].0, low);
                     sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], w[p].1, high);
@@ -260,15 +267,16 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
             sums[1][r] = [start(step, r, 2 * b + 1, min); PAIR];
         }
         for j in 0..4 {
-            ask_ahead::<CODES, SCALES>(step, b, j);
+            ask_ahead::<CODES, SCALES, R>(step, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
-                let block = step.w[p].add(codes_at + b * const { codes(CODES).block_bytes() });
+                let block = step.w.add(codes_at + b * const { codes(CODES).block_bytes() } + p * VECTOR);
                 w[p] = groups::<CODES>(block, j);
             }
+            let [first, second] = const { codes(CODES) }.groups(j);
             for r in 0..R {
-                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b + j);
-                let (low, high) = (_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(4)));
+                let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b);
+                let (low, high) = (_mm512_set1_epi32(*x.add(first)), _mm512_set1_epi32(*x.add(second)));
                 for p in 0..PAIR {
                     sums[0][r][p] = _mm512_dpbusd_epi32(sums[0][r][p], w[p].0, low);
                     sums[1][r][p] = _mm512_dpbusd_epi32(sums[1][r][p], w[p].1, high);
@@ -279,7 +287,8 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
     }
 }
 
-/// Brings the codes of a unit into bytes, as [`Codes::Eight`] has them. A line from `ahead` on is asked for with each block.
+/// Brings the codes of a unit of a pair into bytes, as [`Codes::Eight`] has them. Two lines from `ahead` on are asked for with each
+/// block.
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for as many of 8 bits; AVX-512 as in [`unit`].
@@ -288,13 +297,16 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
     // SAFETY: the caller's promise.
     unsafe {
         for b in 0..blocks {
-            ahead::line(ahead.wrapping_add(b * VECTOR));
-            let (from, to) =
-                (from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes()), to.add(b * 8 * VECTOR));
-            for j in 0..4 {
-                let (low, high) = groups::<CODES>(from, j);
-                _mm512_storeu_si512(to.add(j * VECTOR).cast(), low);
-                _mm512_storeu_si512(to.add((j + 4) * VECTOR).cast(), high);
+            let from = from.add(layout.codes_at(blocks) + b * layout.codes.block_bytes());
+            let to = to.add(b * Codes::Eight.block_bytes());
+            for p in 0..PAIR {
+                ahead::line(ahead.wrapping_add((b * PAIR + p) * VECTOR));
+                for j in 0..4 {
+                    let (low, high) = groups::<CODES>(from.add(p * VECTOR), j);
+                    let [first, second] = const { codes(CODES) }.groups(j);
+                    _mm512_storeu_si512(to.add(first * ROW + p * VECTOR).cast(), low);
+                    _mm512_storeu_si512(to.add(second * ROW + p * VECTOR).cast(), high);
+                }
             }
         }
     }

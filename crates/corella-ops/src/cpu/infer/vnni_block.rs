@@ -18,7 +18,7 @@ use std::arch::x86_64::*;
 
 use super::ahead::Level;
 use super::kernel::{EIGHT, FOUR, Side, Step, codes, layout};
-use super::layout::{BLOCK, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
 /// Rows of a tile at most.
 pub const ROWS: usize = 6;
@@ -29,7 +29,7 @@ const MINS: usize = 16;
 const CENTRES: usize = 16;
 const PAIRS: usize = 24;
 const D: usize = 32;
-/// How often a tile may ask for a line of the next unit, for each panel: after every fourth, second or single group of a unit.
+/// How often a tile may ask for two lines of the next unit: after every fourth, second or single group of a unit.
 pub const ASKS: [usize; 3] = [GROUPS / 4, GROUPS / 2, GROUPS];
 /// The same as bits for the loop, and whether lines come into the second-level cache.
 const HALF: u32 = 1;
@@ -65,12 +65,25 @@ const fn centred(codes: Codes, scales: Scales) -> bool {
     matches!((codes, scales), (Codes::Four, Scales::Integers { sub: BLOCK, min: true }))
 }
 
-/// Brings scales and minima of a unit of a panel into the form of this kernel.
+/// Brings scales and minima of a unit of a pair into the form of this kernel, panel after panel.
 ///
 /// # Safety
-/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`NUMBERS`]; AVX-512 F, BW, VL.
+/// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`PAIR`] times [`NUMBERS`]; AVX-512 F, BW, VL.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
+    for p in 0..PAIR {
+        // SAFETY: the caller's promise.
+        unsafe { panel_numbers(layout, from, p, to.add(p * NUMBERS), blocks) };
+    }
+}
+
+/// The same of one panel.
+///
+/// # Safety
+/// As of [`numbers`]; `to` has room for [`NUMBERS`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn panel_numbers(layout: Layout, from: *const u8, p: usize, to: *mut u8, blocks: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         let (scales, mins, d) =
@@ -81,9 +94,9 @@ pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usiz
         match layout.scales {
             Scales::Halves { min } => {
                 for b in 0..blocks {
-                    _mm512_storeu_ps(vector(b).cast(), half(scales.add(2 * PANEL * b)));
+                    _mm512_storeu_ps(vector(b).cast(), half(scales.add(2 * (COLUMNS * b + PANEL * p))));
                     if min {
-                        _mm512_storeu_ps(vector(MINS + b).cast(), half(mins.add(2 * PANEL * b)));
+                        _mm512_storeu_ps(vector(MINS + b).cast(), half(mins.add(2 * (COLUMNS * b + PANEL * p))));
                     }
                 }
             }
@@ -92,23 +105,24 @@ pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usiz
                 // In 16 bits: a sum's upper half, its sign, is not to be multiplied.
                 let mask = if layout.codes == Codes::Four { 0xffff } else { -1 };
                 for run in 0..runs {
-                    let scale = _mm512_and_si512(bytes(scales.add(PANEL * run)), _mm512_set1_epi32(mask));
+                    let scale = _mm512_and_si512(bytes(scales.add(COLUMNS * run + PANEL * p)), _mm512_set1_epi32(mask));
                     _mm512_storeu_si512(vector(run).cast(), scale);
                 }
-                _mm512_storeu_ps(vector(D).cast(), half(d));
+                _mm512_storeu_ps(vector(D).cast(), half(d.add(2 * PANEL * p)));
                 if min {
                     for pair in 0..runs / 2 {
-                        let mins = _mm512_cvtepu8_epi16(_mm256_loadu_si256(mins.add(2 * PANEL * pair).cast()));
+                        let mins = mins.add(2 * (COLUMNS * pair + PANEL * p));
+                        let mins = _mm512_cvtepu8_epi16(_mm256_loadu_si256(mins.cast()));
                         // They are subtracted.
                         let negative = _mm512_sub_epi16(_mm512_setzero_si512(), mins);
                         _mm512_storeu_si512(vector(PAIRS + pair).cast(), negative);
                     }
-                    _mm512_storeu_ps(vector(D + 1).cast(), half(d.add(2 * PANEL)));
+                    _mm512_storeu_ps(vector(D + 1).cast(), half(d.add(2 * (COLUMNS + PANEL * p))));
                 }
                 if centred(layout.codes, layout.scales) {
                     for pair in 0..runs / 2 {
-                        let (first, second) =
-                            (bytes(scales.add(PANEL * 2 * pair)), bytes(scales.add(PANEL * (2 * pair + 1))));
+                        let scale = |run: usize| bytes(scales.add(COLUMNS * run + PANEL * p));
+                        let (first, second) = (scale(2 * pair), scale(2 * pair + 1));
                         let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(second));
                         let times = _mm512_mullo_epi16(both, _mm512_set1_epi16(Side::CENTRE as i16));
                         _mm512_storeu_si512(vector(CENTRES + pair).cast(), times);
@@ -166,8 +180,8 @@ type Sums = [[__m512i; PAIR]; ROWS];
 
 /// Scaled sums of all blocks, f32 numbers or integers by the kind; then integer minima times sums of activations, with their
 /// sign turned, where there are such minima. Asks meanwhile, a line at a time, for what the next tile
-/// reads (the rows behind these, their side numbers and sums), and as often as the step's share says (one of [`ASKS`]) per panel for the
-/// weights of the next unit.
+/// reads (the rows behind these, their side numbers and sums), and as often as the step's share says (one of [`ASKS`]), two lines
+/// at a time, for the weights of the next unit.
 ///
 /// # Safety
 /// As of [`unit`].
@@ -220,19 +234,18 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             ".macro corella_ask",
             "test {how:e}, {second}",
             "jnz 4f",
-            "prefetcht0 [{a0}]",
-            "prefetcht0 [{a1}]",
+            "prefetcht0 [{ahead}]",
+            "prefetcht0 [{ahead} + 64]",
             "jmp 5f",
             "4:",
-            "prefetcht1 [{a0}]",
-            "prefetcht1 [{a1}]",
+            "prefetcht1 [{ahead}]",
+            "prefetcht1 [{ahead} + 64]",
             "5:",
-            "add {a0}, {step}",
-            "add {a1}, {step}",
+            "add {ahead}, {step}",
             ".endm",
             ".macro corella_group g",
-            "vmovdqu64 zmm24, [{w0} + 64*\\g]",
-            "vmovdqu64 zmm25, [{w1} + 64*\\g]",
+            "vmovdqu64 zmm24, [{w} + 128*\\g]",
+            "vmovdqu64 zmm25, [{w} + 128*\\g + 64]",
             "corella_product 0, 0, 1, 26, \\g",
             "corella_product 1, 2, 3, 27, \\g",
             "corella_product 2, 4, 5, 28, \\g",
@@ -341,8 +354,7 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             "corella_scales 0",
             ".endif",
             "add {x}, 32",
-            "add {w0}, 512",
-            "add {w1}, 512",
+            "add {w}, 1024",
             "add {n}, 64*{runs}",
             "add {side}, 4*{runs}",
             "add {px}, 192",
@@ -387,15 +399,13 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             below = const const { matches!(layout(EIGHT, SCALES).scales, Scales::Integers { min: true, .. }) as u8 },
             centred = const const { centred(codes(CODES), layout(EIGHT, SCALES).scales) as u8 },
             x = inout(reg) step.x => _,
-            w0 = inout(reg) step.w[0] => _,
-            w1 = inout(reg) step.w[1] => _,
+            w = inout(reg) step.w => _,
             n = inout(reg) step.numbers => _,
             side = inout(reg) step.side.add(first) => _,
             px = inout(reg) step.x.wrapping_add(R * UNIT) => _,
             ps = inout(reg) step.side.wrapping_add(R * Side::LEN) => _,
             pc = inout(reg) step.c.wrapping_add(R * PAIR * PANEL) => _,
-            a0 = inout(reg) step.ahead[0] => _,
-            a1 = inout(reg) step.ahead[1] => _,
+            ahead = inout(reg) step.ahead => _,
             step = in(reg) step.share.step,
             how = in(reg) how,
             blocks = inout(reg) step.blocks => _,

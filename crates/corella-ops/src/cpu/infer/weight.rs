@@ -40,12 +40,13 @@ impl Kind {
             let row = first + done;
             let (p, lane) = (row % COLUMNS / PANEL, row % PANEL);
             let pair = &mut pairs[row / COLUMNS * pair_bytes..][..pair_bytes];
-            let panel = &mut pair[if quantised { p * pair_bytes / PAIR } else { float::panel(format, cols, p) }..];
             match (lane, rows[done..].first_chunk(), quantised) {
-                (0, Some(whole), true) => pack::write_panel(path, format, panel, whole, cols),
-                (0, Some(whole), false) => float::write_panel(format, panel, whole, cols),
-                (_, _, true) => pack::write_lane(format, panel, lane, rows[done], cols),
-                (_, _, false) => float::write_lane(format, panel, lane, rows[done]),
+                (0, Some(whole), true) => pack::write_panel(path, format, pair, p, whole, cols),
+                (_, _, true) => pack::write_column(format, pair, row % COLUMNS, rows[done], cols),
+                (0, Some(whole), false) => {
+                    float::write_panel(format, &mut pair[float::panel(format, p)..], whole, cols)
+                }
+                (_, _, false) => float::write_lane(format, &mut pair[float::panel(format, p)..], lane, rows[done]),
             }
             done += if lane == 0 && rows.len() - done >= PANEL { PANEL } else { 1 };
         }
@@ -134,12 +135,6 @@ impl Weight {
         &self.pairs[pair * self.pair_bytes..][..self.pair_bytes]
     }
 
-    /// Where the panels of pair `pair` begin.
-    pub fn panels(&self, pair: usize) -> [*const u8; PAIR] {
-        let pair = self.pair(pair);
-        std::array::from_fn(|p| pair.as_ptr().wrapping_add(p * pair.len() / PAIR))
-    }
-
     /// A matrix in BF16 as products in that format read it.
     #[cfg(target_arch = "x86_64")]
     pub fn bf16_panels(&self) -> Panels<'_> {
@@ -152,10 +147,13 @@ impl Weight {
 
     /// Row `row`, dequantised exactly.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
-        let (pair, place) = (self.pair(row / COLUMNS), (row % COLUMNS / PANEL, row % PANEL));
+        let (pair, column) = (self.pair(row / COLUMNS), row % COLUMNS);
         match self.layout {
-            Some(layout) => pack::read_lane(self.format, layout, pair, place, out),
-            None => float::read_lane(self.format, &pair[float::panel(self.format, self.cols, place.0)..], place.1, out),
+            Some(layout) => pack::read_column(self.format, layout, pair, column, out),
+            None => {
+                let panel = &pair[float::panel(self.format, column / PANEL)..];
+                float::read_lane(self.format, panel, column % PANEL, out);
+            }
         }
     }
 }
