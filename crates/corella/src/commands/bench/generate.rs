@@ -29,6 +29,8 @@ const DECODED: usize = 64;
 const CHUNK: usize = 2048;
 /// From so many tokens on, decoding after the prompt is timed as well.
 const LONG: usize = 1024;
+/// The salt of the pages of that prompt.
+const KEPT: usize = 100;
 
 /// A model to measure.
 struct Subject {
@@ -189,30 +191,42 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
             very_first * 1e3
         );
     }
-    let mut decode =
-        |shape: String, bytes: f64, formula, batch: usize, prompt: &dyn Fn(usize) -> Vec<u32>| -> Result<()> {
-            let (mut steps, mut beside): (Vec<f64>, Beside) = (Vec::new(), Beside::default());
-            let bound = Bound::Memory(bytes);
-            for repeat in 0..bench.repeat.clamp(1, 3) {
-                let prompts = (0..batch).map(|i| request(prompt(i), decoded, 1000 * (repeat + 1) + i));
-                bench.look(&mut beside, bound);
-                steps.push(step_seconds(&handle, prompts.collect())?);
-                bench.look(&mut beside, bound);
-            }
-            let step = median(&mut steps);
-            bench.row(&format!("decode {name}"), shape, bound, formula, step, &beside);
-            bench.tokens(batch as f64 / step);
-            Ok(())
-        };
+    let mut decode = |shape: String,
+                      bytes: f64,
+                      formula,
+                      batch: usize,
+                      salt: fn(usize) -> usize,
+                      prompt: &dyn Fn(usize) -> Vec<u32>|
+     -> Result<()> {
+        let (mut steps, mut beside): (Vec<f64>, Beside) = (Vec::new(), Beside::default());
+        let bound = Bound::Memory(bytes);
+        for repeat in 0..bench.repeat.clamp(1, 3) {
+            let prompts = (0..batch).map(|i| request(prompt(i), decoded, salt(repeat) + i));
+            bench.look(&mut beside, bound);
+            steps.push(step_seconds(&handle, prompts.collect())?);
+            bench.look(&mut beside, bound);
+        }
+        let step = median(&mut steps);
+        bench.row(&format!("decode {name}"), shape, bound, formula, step, &beside);
+        bench.tokens(batch as f64 / step);
+        Ok(())
+    };
     for batch in BATCHES {
         let shape = format!("{batch} × {decoded} tokens");
-        decode(shape, sizes.bytes, "bytes of all weights per step", batch, &|i| ids(1000 + i, given))?;
+        decode(shape, sizes.bytes, "bytes of all weights per step", batch, |repeat| 1000 * (repeat + 1), &|i| {
+            ids(1000 + i, given)
+        })?;
     }
     if prompt >= LONG {
         let position = handle.model().page_bytes as f64 / corella_model::step_options::PAGE_TOKENS as f64;
         let bytes = sizes.bytes + position * (prompt + decoded / 2) as f64;
         let shape = format!("{decoded} tokens after {prompt}");
-        decode(shape, bytes, "bytes of all weights, keys and values per step", 1, &|_| ids(1000, prompt))?;
+        // Its pages are found again, so that the ceiling is measured right before and after decoding, not before a long prefill.
+        let kept = handle.complete(handle.check(request(ids(1000, prompt), 1, KEPT))?)?;
+        if let Some(error) = kept.error {
+            return Err(Failure::new(error));
+        }
+        decode(shape, bytes, "bytes of all weights, keys and values per step", 1, |_| KEPT, &|_| ids(1000, prompt))?;
     }
     let kv_bytes = handle.model().pages as f64 * handle.model().page_bytes as f64;
     if !common.json {
