@@ -83,7 +83,8 @@ pub fn end() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// Brings a unit of a pair into the form of this kernel: the first panel's, then the second's. Two lines from `ahead` on are asked for with each block.
+/// Brings a unit of a pair into the form of this kernel: the first panel's, then the second's. Two lines from `ahead` on are asked
+/// for with each block.
 ///
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`PAIR`] times [`UNIT_BYTES`]; AVX-512 F, BW, VL.
@@ -213,7 +214,7 @@ impl Signed {
 struct Sums([[[i32; PANEL]; ROWS]; 4]);
 
 /// Both planes of both panels against 16 rows over a unit: low and high sums of the first panel, then of the second.
-/// `$dot` is the instruction for the planes' signs. The sums of `$sums` are 4 KiB. `$lines` lines of each unit that comes later
+/// `$dot` is the instruction for the planes' signs. The sums of `$sums` are 4 KiB. `$lines` lines of the unit that comes later
 /// are asked for at [`ASKS`] places.
 macro_rules! multiply {
     ($dot:literal, $x:expr, $w:expr, $sums:expr, $lines:expr, $ahead:expr) => {
