@@ -185,7 +185,9 @@ impl Part<'_> {
     #[cfg(target_arch = "x86_64")]
     pub fn first_scores(&self, queries: &[f32], scores: &mut [f32]) {
         assert!(queries.len() >= self.n * self.pages.dims().hs && scores.len() >= self.n * STRETCH);
-        ahead::ask(self.pages.stored_values(self.place(0), self.head, 1).as_ptr(), paged512::AHEAD);
+        if !paged512::reads_in_turn() {
+            ahead::ask(self.pages.stored_values(self.place(0), self.head, 1).as_ptr(), paged512::AHEAD);
+        }
         // SAFETY: lengths as asserted; the path's features were detected.
         unsafe { self.scores_as_stored(queries.as_ptr(), self.seen(self.n - 1), scores.as_mut_ptr()) };
     }
@@ -252,8 +254,9 @@ impl Part<'_> {
         }
     }
 
-    /// Scores, converting keys as they are read: those of the first and of the second half side by side, two streams that
-    /// the processor itself looks ahead on. Pairs of neighbours are read slower by a tenth: each ends where the other begins.
+    /// Scores, converting keys as they are read: one after the other, if keys and values are read in turn; else those of the first
+    /// and of the second half side by side, two streams that the processor itself looks ahead on. Pairs of neighbours are read
+    /// slower by a tenth: each ends where the other begins.
     ///
     /// # Safety
     /// queries (n,HS), n rows of scores, a stretch apart, with room for whole groups; the processor has AVX-512.
@@ -261,7 +264,8 @@ impl Part<'_> {
     unsafe fn scores_as_stored(&self, queries: *const f32, all: usize, scores: *mut f32) {
         let dims = self.pages.dims();
         let groups = all.div_ceil(GROUP);
-        let half = groups.div_ceil(GROUPS);
+        let in_turn = paged512::reads_in_turn();
+        let half = if in_turn { groups } else { groups.div_ceil(GROUPS) };
         let group_bytes = self.pages.group_bytes();
         let ahead = paged512::AHEAD.div_ceil(group_bytes);
         for first in 0..half {
@@ -270,6 +274,7 @@ impl Part<'_> {
             let stored = |place| self.pages.stored_keys(self.place(place), self.head).as_ptr();
             // While the stream lasts, wherever its pages are; then what follows in memory, likely the next stretch.
             let soon = places.map(|place| match place + ahead * GROUP {
+                _ if in_turn => self.pages.stored_values(self.place(place), self.head, 1).as_ptr(),
                 later if first + ahead < half && later < all => stored(later),
                 _ => stored(place).wrapping_add(ahead * group_bytes),
             });
@@ -282,11 +287,26 @@ impl Part<'_> {
     /// Asks for the keys of the next stretch, where [`Part::scores_as_stored`] begins.
     #[cfg(target_arch = "x86_64")]
     pub fn ask_next_keys(&self) {
+        if paged512::reads_in_turn() {
+            return;
+        }
         let next = (self.end - self.start).saturating_sub(STRETCH).min(STRETCH);
         let groups = next.div_ceil(GROUP);
         for group in [0, groups.div_ceil(GROUPS)].iter().filter(|group| **group < groups) {
             let keys = self.pages.stored_keys(self.place(STRETCH + group * GROUP), self.head);
             ahead::ask(keys.as_ptr(), paged512::AHEAD);
+        }
+    }
+
+    /// What is read after the values of a stretch as the values from position `at` on are read in it: keys of the next one, if there
+    /// are any.
+    #[cfg(target_arch = "x86_64")]
+    fn next_keys(&self, at: usize) -> *const u8 {
+        let group = STRETCH + at / GROUP * GROUP;
+        let line = at % GROUP * (self.pages.group_bytes() / GROUP);
+        match self.start + group < self.end {
+            true => self.pages.stored_keys(self.place(group), self.head).as_ptr().wrapping_add(line),
+            false => std::ptr::null(),
         }
     }
 
@@ -315,6 +335,7 @@ impl Part<'_> {
         let ahead = paged512::AHEAD.div_ceil(group_bytes);
         // As for keys.
         let soon = match at + ahead * GROUP {
+            _ if paged512::reads_in_turn() => self.next_keys(at),
             later if later < self.seen(self.n - 1) => stored(later, 1),
             _ => stored(at, 1).wrapping_add(ahead * group_bytes),
         };

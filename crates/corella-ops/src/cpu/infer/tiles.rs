@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused_macros, unused_unsafe, unreachable_code))]
 
+use super::super::vendor::is_amd;
 use super::ahead::Level;
 use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
@@ -178,7 +179,7 @@ impl Tiles {
                 (Scales::Halves { min: false }, _) => rows!(EIGHT, HALVES),
                 (Scales::Halves { min: true }, _) => rows!(EIGHT, HALVES_MIN),
                 (Scales::Integers { sub: 32, min: false }, _) => rows!(EIGHT, INTEGERS_32),
-                (Scales::Integers { sub: 32, min: true }, Codes::Four) => rows!(FOUR, INTEGERS_32_MIN),
+                (Scales::Integers { sub: 32, min: true }, Codes::Four) if !is_amd() => rows!(FOUR, INTEGERS_32_MIN),
                 (Scales::Integers { sub: 32, min: true }, _) => rows!(EIGHT, INTEGERS_32_MIN),
                 (Scales::Integers { min: false, .. }, Codes::Four) => rows!(FOUR, INTEGERS_16),
                 (Scales::Integers { min: false, .. }, _) => rows!(EIGHT, INTEGERS_16),

@@ -5,7 +5,8 @@
 //! operations of a unit, but as pairs of 16 bits (`vpdpwssd`), which takes one and adds as well: a sum of 32 products with
 //! codes from −8 to 7, or of 16 with codes from 0 to 15, fits into the lower 16 bits, and the upper ones meet a zero. So
 //! codes of 4 bits with a scale for 32 weights are centred, Σ (code − 8)·x, and 8·scale·Σx is added once per unit. Other
-//! codes with integer scales have sums that are too wide, and take the three operations.
+//! codes with integer scales have sums that are too wide, and are multiplied in 32 bits. On AMD's processors that takes one
+//! operation and an addition beside it, so there nothing is centred.
 //!
 //! The loop over blocks is written in assembly: compiled from intrinsics, the activations of a whole block were loaded
 //! ahead and spilled, and the kernel ran at half its rate (docs/log.md).
@@ -421,4 +422,68 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
         );
     }
     (f, below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::path::Path;
+    use super::super::super::pool::Pool;
+    use super::super::super::scratch::Scratch;
+    use super::super::activations::Activations;
+    use super::super::kernel::{INTEGERS_32_MIN, Share};
+    use super::super::pack::write_column;
+    use super::super::vnni;
+    use super::*;
+    use crate::cases::{Random, random_rows};
+    use crate::quant::WeightFormat;
+
+    /// Which one a processor takes depends on whose it is ([`super::super::tiles::Tiles::kernel`]), so no other test sees both.
+    #[test]
+    fn scales_of_16_and_of_32_bits_give_the_same_sums() {
+        if !(is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")) {
+            return println!("skipped: no AVX-512 VNNI");
+        }
+        let format = WeightFormat::Q4_K;
+        let layout = layout(FOUR, INTEGERS_32_MIN);
+        assert_eq!(Layout::of(format), Some(layout));
+        let mut random = Random::new(7);
+        let rows = random_rows(&mut random, format, COLUMNS, UNIT);
+        let mut pair = vec![0; layout.pair_bytes(UNIT)];
+        let row = |column: usize| &rows[column * rows.len() / COLUMNS..][..rows.len() / COLUMNS];
+        (0..COLUMNS).for_each(|column| write_column(format, &mut pair, column, row(column), UNIT));
+        let blocks = UNIT / BLOCK;
+        let mut codes: Scratch<u8> = Scratch::new(UNIT * COLUMNS);
+        let mut scales: Scratch<u8> = Scratch::new(PAIR * NUMBERS);
+        // SAFETY: a unit of a pair, room for its codes and numbers; the features were detected.
+        unsafe {
+            numbers(layout, pair.as_ptr(), scales.as_mut_ptr(), blocks);
+            vnni::unpack::<FOUR>(layout, pair.as_ptr(), codes.as_mut_ptr(), blocks, pair.as_ptr());
+        }
+        let pool = Pool::new(1);
+        let x = Activations::new(&pool, Path::Portable, &random.normals(ROWS * UNIT), ROWS, UNIT, 1);
+        let side = x.side_numbers(&pool, layout);
+        let sums = |kernel: unsafe fn(&Step)| {
+            let mut sums = vec![0.0_f32; ROWS * COLUMNS];
+            let step = Step {
+                w: codes.as_ptr(),
+                numbers: scales.as_ptr(),
+                ahead: codes.as_ptr(),
+                level: Level::First,
+                share: Share { asks: ASKS[0], step: 0 },
+                blocks,
+                x: x.elements(0, 0).as_ptr(),
+                x_scale: x.scales(0, 0).as_ptr(),
+                side: side.as_ptr(),
+                side_row: Side::LEN,
+                c: sums.as_mut_ptr(),
+                c_row: COLUMNS,
+            };
+            // SAFETY: a unit, its numbers, and rows of activations, side numbers and sums; the features were detected.
+            unsafe { kernel(&step) };
+            sums
+        };
+        let narrow = sums(unit::<FOUR, INTEGERS_32_MIN, ROWS>);
+        assert!(narrow.iter().any(|sum| *sum != 0.0));
+        assert_eq!(narrow, sums(unit::<EIGHT, INTEGERS_32_MIN, ROWS>));
+    }
 }
