@@ -30,7 +30,7 @@ pub struct Layer<'a> {
 }
 
 /// Bytes of activations that stay in the second-level cache while pair after pair of panels passes by.
-const ROWS_BYTES: usize = 2 << 20;
+const ROWS_BYTES: usize = 1 << 20;
 /// From so many rows on whole tiles meet several pairs unit by unit: a unit of so many rows stays in the second-level cache, beside the
 /// pairs' sums, and each unit of the weights is unpacked once for all of them.
 const GROUPED: usize = 128;
