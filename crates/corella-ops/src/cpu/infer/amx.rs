@@ -457,7 +457,7 @@ mod tests {
     use super::super::super::scratch::Scratch;
     use super::super::kernel;
     use super::super::layout::Codes;
-    use super::super::pack::{half_at, write_column};
+    use super::super::pack::{half_at, pair_of};
     use super::*;
     use crate::cases::{Random, random_rows};
     use crate::quant::{WeightFormat, dequantize_row};
@@ -479,9 +479,8 @@ mod tests {
     fn judge(format: WeightFormat, layout: Layout, blocks: usize) {
         let cols = blocks * BLOCK;
         let rows = random_rows(&mut Random::new(5), format, COLUMNS, cols);
-        let mut pair = vec![0; layout.pair_bytes(cols)];
         let row = |column: usize| &rows[column * rows.len() / COLUMNS..][..rows.len() / COLUMNS];
-        (0..COLUMNS).for_each(|column| write_column(format, &mut pair, column, row(column), cols));
+        let pair = pair_of(format, &rows, cols);
         let mut space: Scratch<u8> = Scratch::new(PAIR * UNIT_BYTES);
         let (from, to) = (pair.as_ptr(), space.as_mut_ptr());
         // SAFETY: the unit of a pair, and room for two of tiles; the features were detected.

@@ -11,6 +11,17 @@ pub fn write_column(format: WeightFormat, pair: &mut [u8], column: usize, row: &
     write(format, pair, column, &[row], cols);
 }
 
+/// A pair of `cols` weights along k from the blocks of its rows, for a format that is packed as integers.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub fn pair_of(format: WeightFormat, rows: &[u8], cols: usize) -> Vec<u8> {
+    let layout = Layout::of(format).expect("a format of integers");
+    let mut pair = vec![0; layout.pair_bytes(cols)];
+    for (column, row) in rows.chunks_exact(rows.len() / COLUMNS).enumerate() {
+        write_column(format, &mut pair, column, row, cols);
+    }
+    pair
+}
+
 vectorized! {
     /// Writes 16 rows as the columns of panel `p` of a pair.
     pub fn write_panel(format: WeightFormat, pair: &mut [u8], p: usize, rows: &[&[u8]; PANEL], cols: usize) {

@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused_macros, unused_unsafe, unreachable_code))]
 
+#[cfg(target_arch = "x86_64")]
 use super::super::vendor::is_amd;
 use super::ahead::Level;
 use super::kernel::{

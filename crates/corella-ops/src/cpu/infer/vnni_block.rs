@@ -431,7 +431,7 @@ mod tests {
     use super::super::super::scratch::Scratch;
     use super::super::activations::Activations;
     use super::super::kernel::{INTEGERS_32_MIN, Share};
-    use super::super::pack::write_column;
+    use super::super::pack::pair_of;
     use super::super::vnni;
     use super::*;
     use crate::cases::{Random, random_rows};
@@ -440,17 +440,17 @@ mod tests {
     /// Which one a processor takes depends on whose it is ([`super::super::tiles::Tiles::kernel`]), so no other test sees both.
     #[test]
     fn scales_of_16_and_of_32_bits_give_the_same_sums() {
-        if !(is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")) {
+        if !(is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni"))
+        {
             return println!("skipped: no AVX-512 VNNI");
         }
         let format = WeightFormat::Q4_K;
         let layout = layout(FOUR, INTEGERS_32_MIN);
         assert_eq!(Layout::of(format), Some(layout));
         let mut random = Random::new(7);
-        let rows = random_rows(&mut random, format, COLUMNS, UNIT);
-        let mut pair = vec![0; layout.pair_bytes(UNIT)];
-        let row = |column: usize| &rows[column * rows.len() / COLUMNS..][..rows.len() / COLUMNS];
-        (0..COLUMNS).for_each(|column| write_column(format, &mut pair, column, row(column), UNIT));
+        let pair = pair_of(format, &random_rows(&mut random, format, COLUMNS, UNIT), UNIT);
         let blocks = UNIT / BLOCK;
         let mut codes: Scratch<u8> = Scratch::new(UNIT * COLUMNS);
         let mut scales: Scratch<u8> = Scratch::new(PAIR * NUMBERS);
