@@ -1,9 +1,10 @@
 """The steps of scripts/on_a_gpu.sh, which calls this: each is a process of its own with a limit of time, so that none takes the others
 along. After each one the document is written anew.
 
-    python scripts/on_a_gpu.py FOLDER [--seconds N]
+    python scripts/on_a_gpu.py FOLDER [--seconds N] [--only STEP,...]
 
-FOLDER holds the programs `corella` and `on_a_card`, and the file `commit`.
+FOLDER holds the programs `corella` and `on_a_card`, and the file `commit`. `--only` runs the steps whose names begin so (`doctor` always
+runs), and says in the document which.
 """
 
 import argparse
@@ -101,6 +102,7 @@ def main():
     flags = argparse.ArgumentParser()
     flags.add_argument("programs", type=pathlib.Path)
     flags.add_argument("--seconds", type=float, default=3600)
+    flags.add_argument("--only", help="steps, separated by commas")
     args = flags.parse_args()
     run = Run(args.programs, args.seconds)
     corella, suite = str(args.programs / "corella"), str(args.programs / "on_a_card")
@@ -110,44 +112,59 @@ def main():
         sys.exit("no CUDA device that can be used (see above); nothing was run, nothing written")
     run.document["card"] = doctor["gpus"][0]["name"]
 
-    # Is it right? Each test by its own name; the first one compiles the kernels.
-    names = subprocess.run([suite, "--list"], capture_output=True, text=True, check=True).stdout
-    for name in re.findall("^(.*): test$", names, re.M):
-        run.test(name, 120, [suite, "--nocapture", "--test-threads", "1", "--exact", name])
     sanitizer = shutil.which("compute-sanitizer")
-    checked = [suite, "--test-threads", "1", "every_operation"]
+
+    def tests():
+        """Each test by its own name; the first one compiles the kernels."""
+        names = subprocess.run([suite, "--list"], capture_output=True, text=True, check=True).stdout
+        for name in re.findall("^(.*): test$", names, re.M):
+            run.test(name, 120, [suite, "--nocapture", "--test-threads", "1", "--exact", name])
 
     def checker(name, tool):
+        checked = [suite, "--test-threads", "1", "every_operation"]
         if sanitizer:
             run.test(name, 90, [sanitizer, "--tool", tool, "--error-exitcode", "1", *checked])
         else:
             print(f"{name}: skipped, no compute-sanitizer (it comes with the CUDA toolkit)")
             run.document["tests"].append({"name": name, "state": "skipped"})
 
-    checker("memory_checker", "memcheck")
-
-    # Is it fast? PyTorch between two of ours, so that a card that slows down shows.
     def bench(name, limit, *what):
         run.measure(name, limit, [corella, "bench", *what, "--device", "cuda"])
 
-    def update(model, b):
-        return "train", "--model", model, "--micro-batch", str(b), "--dtype", "bf16", "--repeat", "20"
+    def update(name, limit, model, b):
+        bench(name, limit, "train", "--model", model, "--micro-batch", str(b), "--dtype", "bf16", "--repeat", "20")
 
     def pytorch(name, limit, model, b):
         flags = ["--model", model, "--micro-batch", str(b), "--steps", "20"]
         run.measure(name, limit, [sys.executable, "scripts/pytorch_train.py", *flags])
 
-    bench("train_124m", 90, *update("gpt2-124m", 16))
-    pytorch("pytorch_124m", 150, "gpt2-124m", 16)
-    bench("train_124m_again", 90, *update("gpt2-124m", 16))
-    for weights in ("bf16", "q8_0", "q4_k"):
-        bench(f"llama_{weights}", 120, "generate", "--model", "llama-3.1-8b", "--weights", weights, "--prompt", "2048", "--repeat", "3")
-    bench("train_1558m", 120, *update("gpt2-1558m", 8))
-    pytorch("pytorch_1558m", 200, "gpt2-1558m", 8)
-    checker("race_checker", "racecheck")
+    def llama(weights):
+        flags = ["--model", "llama-3.1-8b", "--weights", weights, "--prompt", "2048", "--repeat", "3"]
+        bench(f"llama_{weights}", 120, "generate", *flags)
+
+    # Is it right? Then, is it fast? PyTorch between two of ours, so that a card that slows down shows.
+    steps = {
+        "tests": tests,
+        "memory_checker": lambda: checker("memory_checker", "memcheck"),
+        "train_124m": lambda: update("train_124m", 90, "gpt2-124m", 16),
+        "pytorch_124m": lambda: pytorch("pytorch_124m", 150, "gpt2-124m", 16),
+        "train_124m_again": lambda: update("train_124m_again", 90, "gpt2-124m", 16),
+        "llama_bf16": lambda: llama("bf16"),
+        "llama_q8_0": lambda: llama("q8_0"),
+        "llama_q4_k": lambda: llama("q4_k"),
+        "train_1558m": lambda: update("train_1558m", 120, "gpt2-1558m", 8),
+        "pytorch_1558m": lambda: pytorch("pytorch_1558m", 200, "gpt2-1558m", 8),
+        "race_checker": lambda: checker("race_checker", "racecheck"),
+    }
+    chosen = tuple(args.only.split(",")) if args.only else ("",)
+    left_out = [name for name in steps if not name.startswith(chosen)]
+    run.document["left_out"] = left_out
+    for name, step in steps.items():
+        if name not in left_out:
+            step()
 
     run.document["targets"] = list(run.targets())
-    run.document["complete"] = True
+    run.document["complete"] = not left_out
     run.write()
     for target in run.document["targets"]:
         print(f"{target['what']}: {target['value']} (at least {target['least']})")

@@ -5,7 +5,8 @@
 # The result is one JSON under docs/measurements/, named after the card, and in $OUT where that is set. It is written anew after
 # each step, so that a machine that is taken away leaves what was found until then ("complete" tells).
 #
-#   scripts/on_a_gpu.sh [--seconds N]         N is what there is time for [3600]; steps that do not fit are left out, and said so
+#   scripts/on_a_gpu.sh [--seconds N] [--only STEP,...]
+#                                             N is what there is time for [3600]; steps that do not fit are left out, and said so
 #   scripts/on_a_gpu.sh pack                  for a machine with a card, its driver and PyTorch, but without Rust and network:
 #                                             puts both programs, stripped, into target/on_a_gpu (24 MB, 10 packed with gzip);
 #                                             carry the repository (5 MB) and that folder there, and run the first form
@@ -44,7 +45,7 @@ if ! compgen -G '/dev/nvidia[0-9]*' > /dev/null && [ ! -e /dev/dxg ]; then
     exit 1
 fi
 python=.venv/bin/python
-if [ ! -x $python ] && python3 -c 'import torch' 2> /dev/null; then
+if [ ! -x $python ] && python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
     python=python3
 elif [ ! -x $python ]; then
     scripts/venv.sh

@@ -19,6 +19,7 @@ use crate::matrix_library::MatrixLibrary;
 use crate::nvrtc::Compiler;
 use crate::parallel::in_parallel;
 use crate::staging::Staging;
+use crate::times::{self, Times};
 
 /// What every card since Ampere gives a block.
 const MOST_SHARED: i32 = 99 << 10;
@@ -119,6 +120,8 @@ pub struct Card {
     kernels: Kernels,
     /// None where the system locks no pages: then the driver copies through pages of its own, and the host waits.
     staging: Option<Mutex<Staging<Pinned>>>,
+    /// Where the user asks for them.
+    times: Option<Times>,
     context: Context,
 }
 
@@ -156,7 +159,8 @@ impl Card {
         let kernels = kernels(&info.architecture())?;
         let matrices = MatrixLibrary::new(context.stream)?;
         let staging = Pinned::new(context.stream).ok().map(|pinned| Mutex::new(Staging::new(pinned)));
-        Ok(Card { name: format!("{} {}", info.name, info.architecture()), matrices, kernels, staging, context })
+        let (name, times) = (format!("{} {}", info.name, info.architecture()), Times::wanted(context.stream));
+        Ok(Card { name, matrices, kernels, staging, times, context })
     }
 
     /// Free and total bytes of its memory.
@@ -173,6 +177,9 @@ impl Drop for Card {
     fn drop(&mut self) {
         // The fields go next, in the context of this thread and after all work. Where that fails, the card is lost.
         let _ = self.context.bind().and_then(|()| self.context.wait());
+        if let Some(Ok(table)) = self.times.as_ref().map(Times::table) {
+            table.iter().for_each(|line| eprintln!("{line}"));
+        }
     }
 }
 
@@ -285,33 +292,43 @@ impl Driver for Card {
             *self.kernels.functions.get(entry).ok_or_else(|| CudaError::NoKernel { entry: entry.to_owned() })?;
         let [x, y, z] = shape.grid;
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(|p| p.cast_mut()).collect();
-        // SAFETY: the function is loaded; the caller's arguments fit it and live until this returns, which copies them.
-        let launched = unsafe {
-            sys::cuLaunchKernel(
-                function,
-                x,
-                y,
-                z,
-                shape.block,
-                1,
-                1,
-                shape.shared,
-                self.context.stream,
-                pointers.as_mut_ptr(),
-                ptr::null_mut(),
-            )
+        let mut start = || {
+            // SAFETY: the function is loaded; the caller's arguments fit it and live until this returns, which copies them.
+            let launched = unsafe {
+                sys::cuLaunchKernel(
+                    function,
+                    x,
+                    y,
+                    z,
+                    shape.block,
+                    1,
+                    1,
+                    shape.shared,
+                    self.context.stream,
+                    pointers.as_mut_ptr(),
+                    ptr::null_mut(),
+                )
+            };
+            check("cuLaunchKernel", launched)
         };
-        check("cuLaunchKernel", launched)
+        match &self.times {
+            Some(times) => times.around(|| times::kernel(entry, shape), start),
+            None => start(),
+        }
     }
 
     unsafe fn library_product(&self, product: &Product) -> Result<bool, CudaError> {
         self.context.bind()?;
         // SAFETY: the caller's promise.
-        unsafe { self.matrices.product(product) }
+        let start = || unsafe { self.matrices.product(product) };
+        match &self.times {
+            Some(times) => times.around(|| times::product(product), start),
+            None => start(),
+        }
     }
 
     fn begin_recording(&self) -> Result<bool, CudaError> {
-        if !DRIVER.has(&RECORDING) {
+        if self.times.is_some() || !DRIVER.has(&RECORDING) {
             return Ok(false);
         }
         self.context.bind()?;

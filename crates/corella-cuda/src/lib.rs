@@ -30,6 +30,7 @@ pub mod probe;
 pub mod resources;
 mod spare;
 mod staging;
+mod times;
 
 pub use array::Buf;
 pub use backend::Cuda;
