@@ -8,9 +8,7 @@
 //             (3 + 1)·B·T·NH·HS·2 bytes = 0.40 GB, 0.12 ms. The exponentials, B·NH·T²/2 = 4·10⁸, take 0.10 ms (16 a cycle and SM).
 //   backward  14·B·NH·T²·HS/2 = 361 GFLOP (five products, and the two that the second pass computes again): 0.6 ms with mma.sync.
 //             One pass for dk and dv, one for dq: no sum is shared between blocks, so there are no atomics and one order.
-#include "tensor.cuh"
-
-#define LN_2 0.6931471805599453f
+#include "softmax.cuh"
 
 constexpr int WARPS = 4;
 constexpr int THREADS = WARPS * WARP;
@@ -82,38 +80,11 @@ __device__ __forceinline__ void forward(bf16* out, float* lse, const bf16* qkv, 
             multiply_rows(scores, q, row, k[tile]);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                const int query = first + row + 16 * m + lane / 4;
-                float highest[2] = {top[m][0], top[m][1]};
-#pragma unroll
-                for (int n = 0; n < NT; n++) {
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        const bool seen = key + 8 * n + lane % 4 * 2 + i % 2 <= query + i / 2 * 8;
-                        scores[m][n][i] = seen ? scores[m][n][i] * scale : -INF;
-                        highest[i / 2] = fmaxf(highest[i / 2], scores[m][n][i]);
-                    }
+                if (key + KEYS > first + row + 16 * m) {
+                    hide(scores[m], key, first + row + 16 * m);
                 }
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    // Finite: key 0 is in the first tile, and every query sees it. Where a score is not a number, so are all sums.
-                    const float now = quad_max(highest[half]), shrink = exp2_fast(top[m][half] - now);
-                    float sum = 0.0f;
-                    top[m][half] = now;
-#pragma unroll
-                    for (int n = 0; n < NT; n++) {
-#pragma unroll
-                        for (int i = 2 * half; i < 2 * half + 2; i++) {
-                            scores[m][n][i] = exp2_fast(scores[m][n][i] - now);
-                            sum += scores[m][n][i];
-                        }
-                    }
-                    total[m][half] = total[m][half] * shrink + sum;
-#pragma unroll
-                    for (int n = 0; n < HS / 8; n++) {
-                        sums[m][n][2 * half] *= shrink;
-                        sums[m][n][2 * half + 1] *= shrink;
-                    }
-                }
+                const float shrink[2] = {soften(scores[m], 0, top[m], total[m], scale), soften(scores[m], 1, top[m], total[m], scale)};
+                scale_rows(sums[m], shrink);
             }
             multiply_columns(sums, scores, v[tile]);
         }
@@ -134,7 +105,7 @@ __device__ __forceinline__ void forward(bf16* out, float* lse, const bf16* qkv, 
                 store_pair(to + 8 * n, sums[m][n][2 * half] * inverse, sums[m][n][2 * half + 1] * inverse);
             }
             if (lane % 4 == 0) {
-                lse[((u64)b * h.nh + head) * h.t + query] = top[m][half] * LN_2 + logf(sum);
+                lse[((u64)b * h.nh + head) * h.t + query] = top[m][half] / LOG2_E + logf(sum);
             }
         }
     }
@@ -196,14 +167,15 @@ __device__ __forceinline__ void backward_queries(bf16* dqkv, const bf16* dout, c
             multiply_rows(slopes, d, row, v[tile]);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                const int query = first + row + 16 * m + lane / 4;
+                if (key + KEYS > first + row + 16 * m) {
+                    hide(scores[m], key, first + row + 16 * m);
+                }
 #pragma unroll
                 for (int n = 0; n < NT; n++) {
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
-                        const bool seen = key + 8 * n + lane % 4 * 2 + i % 2 <= query + i / 2 * 8;
-                        const float p = exp2_fast(scores[m][n][i] * (scale * LOG2_E) - log_sum[m][i / 2]);
-                        slopes[m][n][i] = seen ? p * (slopes[m][n][i] - mean[m][i / 2]) : 0.0f;
+                        const float p = exp2_fast(fmaf(scores[m][n][i], scale * LOG2_E, -log_sum[m][i / 2]));
+                        slopes[m][n][i] = p * (slopes[m][n][i] - mean[m][i / 2]);
                     }
                 }
             }

@@ -16,7 +16,7 @@
 
 #else
 
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) u8 name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) u8 name[]
 
 __device__ __forceinline__ u32 shared_address(const void* p) {
     return (u32)__cvta_generic_to_shared(p);
@@ -101,6 +101,7 @@ __device__ __forceinline__ u16 float_to_half(float x) {
 
 // The two 16-bit formats of products.
 struct InBf16 {
+    static constexpr bool HALF = false;
     static __device__ __forceinline__ void product(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
         multiply_add(c, a, b0, b1);
     }
@@ -110,6 +111,7 @@ struct InBf16 {
 };
 
 struct InF16 {
+    static constexpr bool HALF = true;
     static __device__ __forceinline__ void product(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
         multiply_add_f16(c, a, b0, b1);
     }

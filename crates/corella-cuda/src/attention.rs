@@ -57,12 +57,18 @@ struct Tiles {
     tile: usize,
 }
 
-/// The kernels of a head size: forward, gradient of queries, gradient of keys and values.
-fn tensor_kernels(hs: usize) -> Option<[Tiles; 3]> {
+/// The kernels of a head size: forward, gradient of queries, gradient of keys and values; where the warps of a block multiply
+/// together, those of kernels/attention_blocks.cu.
+fn tensor_kernels(hs: usize, by_blocks: bool) -> Option<[Tiles; 3]> {
     let kernels = |[forward, queries, keys]: [(&'static str, usize, usize); 3]| {
         [forward, queries, keys].map(|(entry, block, tile)| Tiles { entry, block, tile })
     };
     match hs {
+        64 if by_blocks => Some(kernels([
+            ("attention_blocks", 64, 64),
+            ("attention_blocks_grad_queries", 64, 64),
+            ("attention_blocks_grad_keys", 64, 64),
+        ])),
         64 => Some(kernels([
             ("attention_64", 128, 64),
             ("attention_grad_queries_64", 128, 32),
@@ -113,7 +119,7 @@ impl Cuda {
     pub(crate) fn attend(&self, out: &mut Buf, lse: &mut Buf, qkv: &Buf, d: AttentionDims) {
         let lse = lse.f32();
         let low = [out.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
-        if let Some([forward, ..]) = tensor_kernels(d.hs).filter(|_| low) {
+        if let Some([forward, ..]) = tensor_kernels(d.hs, self.driver().multiplies_by_blocks()).filter(|_| low) {
             let shape = forward.launch(d, d.nh, 1, 0);
             self.run(forward.entry, shape, &[&out.memory.at, &lse, &qkv.memory.at, &heads(d)]);
         } else {
@@ -131,7 +137,7 @@ impl Cuda {
         let arguments: [&dyn Argument; 4] = [&delta, &whole(dout, d), &whole(out, d), &plain_heads(d)];
         self.run("attention_delta", plain_launch(d, d.nh), &arguments);
         let low = [dqkv.dtype, dout.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
-        if let Some([_, queries, keys]) = tensor_kernels(d.hs).filter(|_| low) {
+        if let Some([_, queries, keys]) = tensor_kernels(d.hs, self.driver().multiplies_by_blocks()).filter(|_| low) {
             let (dqkv, dout, qkv, heads) = (dqkv.memory.at, dout.memory.at, qkv.memory.at, heads(d));
             let arguments: [&dyn Argument; 6] = [&dqkv, &dout, &qkv, &lse, &delta, &heads];
             self.run(queries.entry, queries.launch(d, d.nh, 2, 0), &arguments);
@@ -157,9 +163,9 @@ mod tests {
 
     #[test]
     fn tiles_fit_the_shared_memory_of_every_card() {
-        for hs in [64, 128] {
+        for (hs, by_blocks) in [(64, false), (64, true), (128, false), (128, true)] {
             let d = AttentionDims { b: 2, t: 1000, nh: 12, nkv: 4, hs };
-            let [forward, queries, keys] = tensor_kernels(hs).expect("a size with kernels");
+            let [forward, queries, keys] = tensor_kernels(hs, by_blocks).expect("a size with kernels");
             for (tiles, heads, held, more) in [(forward, d.nh, 1, 0), (queries, d.nh, 2, 0), (keys, d.nkv, 2, 16)] {
                 let launch = tiles.launch(d, heads, held, more);
                 assert!(launch.shared <= 99 << 10, "{hs}: {launch:?}");
@@ -168,6 +174,6 @@ mod tests {
                 assert_eq!(launch.grid[1..], [heads as u32, d.b as u32]);
             }
         }
-        assert!(tensor_kernels(96).is_none());
+        assert!(tensor_kernels(96, true).is_none());
     }
 }

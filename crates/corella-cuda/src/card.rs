@@ -34,6 +34,8 @@ const RECORDING: [&str; 6] = [
 ];
 /// Oldest architecture whose instructions the kernels use.
 const OLDEST: (i32, i32) = (8, 0);
+/// The architecture that has `wgmma`.
+const HOPPER: (i32, i32) = (9, 0);
 
 pub(crate) fn check(call: &'static str, result: CUresult) -> Result<(), CudaError> {
     if result == CUresult::CUDA_SUCCESS {
@@ -115,6 +117,7 @@ fn card(index: i32) -> Result<CardInfo, CudaError> {
 /// A card in use.
 pub struct Card {
     name: String,
+    multiplies_by_blocks: bool,
     // First, so that they end while stream and context are there.
     matrices: MatrixLibrary,
     kernels: Kernels,
@@ -160,7 +163,7 @@ impl Card {
         let matrices = MatrixLibrary::new(context.stream)?;
         let staging = Pinned::new(context.stream).ok().map(|pinned| Mutex::new(Staging::new(pinned)));
         let (name, times) = (format!("{} {}", info.name, info.architecture()), Times::wanted(context.stream));
-        Ok(Card { name, matrices, kernels, staging, times, context })
+        Ok(Card { name, multiplies_by_blocks: info.capability == HOPPER, matrices, kernels, staging, times, context })
     }
 
     /// Free and total bytes of its memory.
@@ -215,6 +218,10 @@ fn kernels(architecture: &str) -> Result<Kernels, CudaError> {
 impl Driver for Card {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn multiplies_by_blocks(&self) -> bool {
+        self.multiplies_by_blocks
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {

@@ -26,6 +26,10 @@ pub struct Launch {
 pub trait Driver: Send + Sync + 'static {
     /// Name and architecture, e.g. `NVIDIA H100 sm_90`.
     fn name(&self) -> &str;
+    /// Whether the four warps of a block can multiply together (`wgmma`, on Hopper).
+    fn multiplies_by_blocks(&self) -> bool {
+        false
+    }
     /// Memory for `bytes` (at least one), at a multiple of 16 bytes; its content is not defined.
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError>;
     /// Gives memory back after everything that was asked for before.

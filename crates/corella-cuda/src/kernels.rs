@@ -14,14 +14,16 @@ pub struct Source {
 }
 
 /// Compute capabilities to which `cargo xtask kernels` compiles every file, as in `sm_80`: data-centre and consumer cards since
-/// Ampere, whose `mma.sync` the kernels use. What only newer cards have (`wgmma` on Hopper, `tcgen05` on Blackwell) is reached by
-/// cuBLASLt, which chooses its own kernels for the card.
+/// Ampere, whose `mma.sync` the kernels use; attention_blocks.cu also uses Hopper's `wgmma`. Otherwise what only newer cards have
+/// (`tcgen05` on Blackwell) is reached by cuBLASLt, which chooses its own kernels for the card.
 pub const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
 
 /// What files include: names and texts.
-pub const HEADERS: [(&str, &str); 4] = [
+pub const HEADERS: [(&str, &str); 6] = [
     ("common.cuh", include_str!("../kernels/common.cuh")),
     ("tensor.cuh", include_str!("../kernels/tensor.cuh")),
+    ("warpgroup.cuh", include_str!("../kernels/warpgroup.cuh")),
+    ("softmax.cuh", include_str!("../kernels/softmax.cuh")),
     ("paged.cuh", include_str!("../kernels/paged.cuh")),
     ("weights.cuh", include_str!("../kernels/weights.cuh")),
 ];
@@ -69,6 +71,7 @@ sources! {
         "attention_64", "attention_128", "attention_grad_queries_64", "attention_grad_queries_128", "attention_grad_keys_64",
         "attention_grad_keys_128",
     ]
+    "attention_blocks.cu" ["attention_blocks", "attention_blocks_grad_queries", "attention_blocks_grad_keys"]
     "attention_plain.cu" [
         "attention_plain", "attention_delta", "attention_plain_grad_queries", "attention_plain_grad_keys",
     ]

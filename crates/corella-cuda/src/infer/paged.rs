@@ -2,7 +2,7 @@
 
 use corella_ops::{Dtype, HeadDims, KvKind};
 
-use super::batch::{Batch, STRETCH};
+use super::batch::{Batch, LINES, STRETCH};
 use super::pages::{KvPages, padded_head};
 use crate::array::Buf;
 use crate::backend::{Argument, Cuda};
@@ -49,7 +49,7 @@ fn decode(d: HeadDims, rows: usize, stretches: usize) -> Launch {
 
 /// A block for each chunk of each key head: a tile of queries, two of keys and two of values.
 fn prefill(d: HeadDims, chunks: usize) -> Launch {
-    Launch { grid: [chunks as u32, d.nkv as u32, 1], block: BLOCK as u32, shared: (5 * 64 * d.hs * 2) as u32 }
+    Launch { grid: [chunks as u32, d.nkv as u32, 1], block: BLOCK as u32, shared: (5 * LINES * d.hs * 2) as u32 }
 }
 
 /// Four warps a block, each with a task.

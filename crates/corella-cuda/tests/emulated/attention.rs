@@ -83,9 +83,15 @@ fn compare(got: &Outputs, expected: &Outputs, tolerance: f32, what: &str) {
     }
 }
 
-/// Queries or keys of a block, and of a tile that passes by, as at the end of attention.cu.
-fn tiles(hs: usize) -> [(&'static str, u32, u32); 3] {
-    if hs == 64 {
+/// Queries or keys of a block, and of a tile that passes by, as at the end of attention.cu, and in attention_blocks.cu.
+fn tiles(hs: usize, by_blocks: bool) -> [(&'static str, u32, u32); 3] {
+    if by_blocks {
+        [
+            ("attention_blocks", 64, 64),
+            ("attention_blocks_grad_queries", 64, 64),
+            ("attention_blocks_grad_keys", 64, 64),
+        ]
+    } else if hs == 64 {
         [("attention_64", 128, 64), ("attention_grad_queries_64", 128, 32), ("attention_grad_keys_64", 64, 64)]
     } else {
         [("attention_128", 64, 64), ("attention_grad_queries_128", 64, 32), ("attention_grad_keys_128", 64, 32)]
@@ -114,9 +120,10 @@ fn plain_heads(d: AttentionDims) -> PlainHeads {
     PlainHeads { b, t, nh, nkv, hs, keys: t, pos0: 0 }
 }
 
-fn on_tensor_cores(d: AttentionDims, inputs: &Inputs, backwards: bool) -> Option<Outputs> {
-    let (fast, plain) = (kernels("attention.cu")?, kernels("attention_plain.cu")?);
-    let [forward, queries, keys] = tiles(d.hs);
+fn on_tensor_cores(d: AttentionDims, inputs: &Inputs, by_blocks: bool, backwards: bool) -> Option<Outputs> {
+    let file = if by_blocks { "attention_blocks.cu" } else { "attention.cu" };
+    let (fast, plain) = (kernels(file)?, kernels("attention_plain.cu")?);
+    let [forward, queries, keys] = tiles(d.hs, by_blocks);
     let heads = Heads { t: d.t as i32, nh: d.nh as i32, nkv: d.nkv as i32 };
     let (qkv, dout) = (fast.bf16(&inputs.qkv), fast.bf16(&inputs.dout));
     let out = fast.bf16(&vec![f32::NAN; inputs.dout.len()]);
@@ -177,9 +184,16 @@ fn tensor_cores_agree_with_the_reference() {
     ] {
         let d = AttentionDims { b, t, nh, nkv, hs };
         let inputs = Inputs::new(d);
-        let Some(got) = on_tensor_cores(d, &inputs, false) else { return };
-        compare(&got, &expected(d, &inputs), 6e-3, &format!("{d:?}"));
-        assert_eq!(Some(got), on_tensor_cores(d, &inputs, true), "{d:?}: the order of threads and blocks");
+        let expected = expected(d, &inputs);
+        for by_blocks in [false, true].into_iter().filter(|by_blocks| hs == 64 || !by_blocks) {
+            let Some(got) = on_tensor_cores(d, &inputs, by_blocks, false) else { return };
+            compare(&got, &expected, 6e-3, &format!("{d:?}, by blocks: {by_blocks}"));
+            assert_eq!(
+                Some(got),
+                on_tensor_cores(d, &inputs, by_blocks, true),
+                "{d:?}: the order of threads and blocks"
+            );
+        }
     }
 }
 

@@ -123,6 +123,12 @@ fn no_kernel_races() {
     for case in suite::of_all_kernels().iter().chain(&suite::inference::of_all_kernels()) {
         case.run(&ops, Dtype::Bf16).expect("runs");
     }
+    let mut hopper = EmulatedCard::watching(Watch::Races, false).expect("the compiler was there");
+    (hopper.by_blocks, hopper.launched) = (true, launched.clone());
+    let hopper = Cuda::new(hopper, suite::cpu());
+    for case in suite::of_all_kernels().iter().filter(|case| case.name.starts_with("attention")) {
+        case.run(&hopper, Dtype::Bf16).expect("runs");
+    }
     suite::draws::draws_are_the_samplers(&ops, 97);
     let launched = launched.lock().expect("nobody panicked");
     let all = SOURCES.iter().flat_map(|source| source.entries);

@@ -21,6 +21,8 @@ pub struct EmulatedCard {
     pub replays: Arc<AtomicUsize>,
     /// Whether it records, as newer drivers do.
     pub records: bool,
+    /// Whether it has what Hopper has: products of the warps of a block together.
+    pub by_blocks: bool,
     /// Kernels that have run.
     pub launched: Arc<Mutex<HashSet<String>>>,
 }
@@ -67,6 +69,7 @@ impl EmulatedCard {
             recordings: Mutex::default(),
             replays: Arc::default(),
             records: true,
+            by_blocks: false,
             launched: Arc::default(),
         })
     }
@@ -100,6 +103,10 @@ impl EmulatedCard {
 impl Driver for EmulatedCard {
     fn name(&self) -> &str {
         "emulated"
+    }
+
+    fn multiplies_by_blocks(&self) -> bool {
+        self.by_blocks
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {
