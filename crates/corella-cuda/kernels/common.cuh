@@ -164,6 +164,54 @@ __device__ __forceinline__ Packet load8(Array a, u64 i, u64 end) {
     return out;
 }
 
+// Eight neighbours as they lie in memory, bf16 in the lower half: loads that follow each other wait for none of each other's
+// numbers before all are under way.
+struct Raw {
+    u32 x[PACKET];
+};
+
+// As load8, still to be widened.
+__device__ __forceinline__ Raw load8_raw(Array a, u64 i, u64 end) {
+    Raw out = {};
+    if (i % PACKET == 0 && i + PACKET <= end) {
+        const Sixteen* from = a.is_bf16 ? (const Sixteen*)((const bf16*)a.data + i) : (const Sixteen*)((const float*)a.data + i);
+        const Sixteen low = from[0];
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            out.x[k] = low.x[k];
+        }
+        if (!a.is_bf16) {
+            const Sixteen high = from[1];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                out.x[4 + k] = high.x[k];
+            }
+        }
+        return out;
+    }
+#pragma unroll
+    for (int k = 0; k < PACKET; k++) {
+        if (i + k < end) {
+            if (a.is_bf16) {
+                out.x[k / 2] |= (u32)((const bf16*)a.data)[i + k].bits << k % 2 * 16;
+            } else {
+                out.x[k] = ((const u32*)a.data)[i + k];
+            }
+        }
+    }
+    return out;
+}
+
+__device__ __forceinline__ Packet widen(Array a, Raw raw) {
+    Packet out;
+#pragma unroll
+    for (int k = 0; k < PACKET; k++) {
+        const u32 pair = raw.x[k / 2];
+        out.x[k] = bits_to_float(a.is_bf16 ? (k % 2 ? pair & 0xffff0000u : pair << 16) : raw.x[k]);
+    }
+    return out;
+}
+
 // Writes elements i .. i + 8 as far as they lie before `end`.
 __device__ __forceinline__ void store8(Array a, u64 i, u64 end, Packet v) {
     if (i % PACKET == 0 && i + PACKET <= end) {

@@ -39,9 +39,18 @@ pub fn row_packets(n: usize, c: usize) -> Launch {
 }
 
 /// A warp for each of `n` rows.
-pub fn warp_per_row(n: usize) -> Launch {
+fn warp_per_row(n: usize) -> Launch {
     const WARPS: usize = 4;
     launch(n.div_ceil(WARPS), 1, (WARPS * WARP) as u32)
+}
+
+/// Longest row that a warp holds in its registers, as HELD packets of a lane in norm.cu.
+const WARP_ROW: usize = 4 * WARP * PACKET;
+
+/// A warp, or a block, for each of `n` rows of `c`, by the row's length alone; whether it is a block.
+pub fn norm_rows(n: usize, c: usize) -> (Launch, bool) {
+    let wide = c > WARP_ROW;
+    (if wide { block_per_row(n) } else { warp_per_row(n) }, wide)
 }
 
 /// A block for each of `n` rows.
@@ -107,6 +116,12 @@ mod tests {
         let rows = 100_000_000;
         let (launch, chunks) = column_chunks(rows, 8);
         assert!(chunks <= MOST_Y && launch.grid[1] as usize == chunks && chunks * chunk_rows(rows) >= rows);
+    }
+
+    #[test]
+    fn rows_of_norms_are_taken_by_their_length() {
+        assert_eq!(norm_rows(7, 1024), (warp_per_row(7), false));
+        assert_eq!(norm_rows(1, 1025), (block_per_row(1), true));
     }
 
     #[test]

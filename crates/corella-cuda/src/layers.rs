@@ -57,7 +57,8 @@ impl Cuda {
         let (n, c) = (d.n as u64, d.c as u64);
         let (rstd, w, out, a) = (rstd.f32(), w.value(), out.array(), a.array());
         let arguments: [&dyn Argument; 11] = [&out, &mean, &rstd, &sum, &a, &b, &w, &bias, &n, &c, &d.eps];
-        self.run("norm_rows", geometry::warp_per_row(d.n), &arguments);
+        let (shape, wide) = geometry::norm_rows(d.n, d.c);
+        self.run(if wide { "norm_rows_wide" } else { "norm_rows" }, shape, &arguments);
     }
 
     /// Gradients of the above without the sum.   ADDS to dx, dw and, where given, db.
@@ -83,7 +84,8 @@ impl Cuda {
         let (dx, dout, x) = (dx.f32(), dout.array(), x.array());
         let (rstd, n, c) = (rstd.f32(), d.n as u64, d.c as u64);
         let arguments: [&dyn Argument; 8] = [&dx, &dout, &x, &w.value(), &mean, &rstd, &n, &c];
-        self.run("norm_grad", geometry::warp_per_row(d.n), &arguments);
+        let (shape, wide) = geometry::norm_rows(d.n, d.c);
+        self.run(if wide { "norm_grad_wide" } else { "norm_grad" }, shape, &arguments);
 
         let (shape, chunks) = column_chunks(d.n, d.c);
         let dw = self.scratch("column sums of weights", 4 * chunks * d.c);

@@ -9,7 +9,9 @@ pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
         let d = EncoderDims { b, t, c, v, pos0 };
         cases.push(Case::new(format!("encoder {b}×{t}×{c}"), move |ops: &On<B>| encoder(ops, d)));
     }
-    for (n, c) in [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48)] {
+    for (n, c) in
+        [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48), (3, 1600), (2, 8209)]
+    {
         let d = NormDims { n, c, eps: 1e-5 };
         cases.push(Case::new(format!("layernorm {n}×{c}"), move |ops: &On<B>| layernorm(ops, d)));
         cases.push(Case::new(format!("residual_layernorm {n}×{c}"), move |ops: &On<B>| residual_layernorm(ops, d)));

@@ -11,7 +11,9 @@ pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
         let d = EmbeddingDims { n, c };
         cases.push(Case::new(format!("embedding {n}×{c} of {v}"), move |ops: &On<B>| embedding(ops, d, v)));
     }
-    for (n, c) in [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48)] {
+    for (n, c) in
+        [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48), (3, 1600), (2, 8209)]
+    {
         let d = NormDims { n, c, eps: 1e-5 };
         cases.push(Case::new(format!("rmsnorm {n}×{c}"), move |ops: &On<B>| rmsnorm(ops, d)));
         cases.push(Case::new(format!("residual_rmsnorm {n}×{c}"), move |ops: &On<B>| residual_rmsnorm(ops, d)));
