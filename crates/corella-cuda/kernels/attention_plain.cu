@@ -110,6 +110,31 @@ extern "C" __global__ void attention_delta(float* delta, View dout, View out, Pl
     }
 }
 
+// The same by packets, for arrays without space between heads: hs / 8 lanes (a power of two up to 32) take a row of a head, and
+// add up each its packet, then in pairs.   dout, out: (B·T,NH,HS)
+extern "C" __global__ void attention_delta_packets(float* delta, Array dout, Array out, PlainHeads h) {
+    const u32 lanes = h.hs / PACKET, total = (u32)h.b * h.t * h.nh;
+    const u64 packet = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    const u32 i = packet / lanes;
+    float sum = 0.0f;
+    if (i < total) {
+        const u64 at = packet * PACKET;
+        const Raw raw_d = load8_raw(dout, at, at + PACKET), raw_o = load8_raw(out, at, at + PACKET);
+        const Packet d = widen(dout, raw_d), o = widen(out, raw_o);
+#pragma unroll
+        for (int k = 0; k < PACKET; k++) {
+            sum += d.x[k] * o.x[k];
+        }
+    }
+    for (u32 mask = lanes / 2; mask > 0; mask /= 2) {
+        sum += shuffle_xor(sum, mask);
+    }
+    if (i < total && packet % lanes == 0) {
+        const u32 head = i % h.nh, row = i / h.nh, b = row / h.t, t = row % h.t;
+        delta[((u64)b * h.nh + head) * h.t + t] = sum;
+    }
+}
+
 // dq = scale · Σ_s p·(dout·v_s − delta)·k_s. A warp per query and head. Grid: ⌈B·NH·T / 4⌉.
 extern "C" __global__ void attention_plain_grad_queries(View dq, View dout, View q, View k, View v, const float* lse,
                                                         const float* delta, PlainHeads h) {

@@ -98,6 +98,19 @@ pub(crate) fn plain_launch(d: AttentionDims, heads: usize) -> Launch {
     Launch { grid: [u32::try_from(blocks).expect("a grid of fewer than 2^31 blocks"), 1, 1], block: BLOCK, shared: 0 }
 }
 
+/// A thread for each eight numbers of all heads, where lanes of one warp share a head; and rows and heads count in 32 bits.
+fn packets_launch(d: AttentionDims) -> Option<Launch> {
+    let lanes = d.hs / 8;
+    let fits =
+        d.hs.is_multiple_of(8) && lanes.is_power_of_two() && lanes <= 32 && d.b * d.t * d.nh <= i32::MAX as usize;
+    let blocks = (d.b * d.t * d.nh * lanes).div_ceil(BLOCK as usize);
+    fits.then(|| Launch {
+        grid: [u32::try_from(blocks).expect("a grid of fewer than 2^31 blocks"), 1, 1],
+        block: BLOCK,
+        shared: 0,
+    })
+}
+
 fn plain_heads(d: AttentionDims) -> PlainHeads {
     assert!(d.hs <= MOST_HS, "heads of up to {MOST_HS}");
     let [b, t, nh, nkv, hs] = [d.b, d.t, d.nh, d.nkv, d.hs].map(|x| x as i32);
@@ -134,8 +147,12 @@ impl Cuda {
         let rows = d.b * d.t;
         let lse: Address = lse.f32();
         let delta: Address = self.scratch("attention's delta", 4 * rows * d.nh);
-        let arguments: [&dyn Argument; 4] = [&delta, &whole(dout, d), &whole(out, d), &plain_heads(d)];
-        self.run("attention_delta", plain_launch(d, d.nh), &arguments);
+        if let Some(shape) = packets_launch(d) {
+            self.run("attention_delta_packets", shape, &[&delta, &dout.array(), &out.array(), &plain_heads(d)]);
+        } else {
+            let arguments: [&dyn Argument; 4] = [&delta, &whole(dout, d), &whole(out, d), &plain_heads(d)];
+            self.run("attention_delta", plain_launch(d, d.nh), &arguments);
+        }
         let low = [dqkv.dtype, dout.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
         if let Some([_, queries, keys]) = tensor_kernels(d.hs, self.driver().multiplies_by_blocks()).filter(|_| low) {
             let (dqkv, dout, qkv, heads) = (dqkv.memory.at, dout.memory.at, qkv.memory.at, heads(d));

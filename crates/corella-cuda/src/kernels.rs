@@ -73,7 +73,8 @@ sources! {
     ]
     "attention_blocks.cu" ["attention_blocks", "attention_blocks_grad_queries", "attention_blocks_grad_keys"]
     "attention_plain.cu" [
-        "attention_plain", "attention_delta", "attention_plain_grad_queries", "attention_plain_grad_keys",
+        "attention_plain", "attention_delta", "attention_delta_packets", "attention_plain_grad_queries",
+        "attention_plain_grad_keys",
     ]
     "paged_write.cu" ["rope_rows", "select_rows", "copy_part", "kv_write_f16", "kv_write_bf16", "kv_write_q8"]
     "paged_decode.cu" [
