@@ -29,6 +29,7 @@
 #define __device__
 #define __host__
 #define __constant__ static
+#define __grid_constant__
 #ifdef CORELLA_RACES
 #define __shared__ static __attribute__((section("corella_shared")))
 #else

@@ -429,6 +429,10 @@ impl OpsTrain for Cuda {
     }
 
     fn adamw(&self, p: &mut Param, hyper: AdamW) {
-        self.update(p, hyper);
+        self.update(std::slice::from_mut(p), hyper, &[hyper.weight_decay]);
+    }
+
+    fn adamw_all(&self, params: &mut [Param], hyper: AdamW, weight_decays: &[f32]) {
+        self.update(params, hyper, weight_decays);
     }
 }

@@ -14,11 +14,13 @@ const MOST_BLOCKS: usize = 4096;
 /// Most blocks along y.
 const MOST_Y: usize = 65_535;
 /// Rows that a block of column sums adds up.
-pub const CHUNK_ROWS: usize = 128;
+pub const CHUNK_ROWS: usize = 64;
 /// Columns of such a block.
 const CHUNK_COLUMNS: usize = WARP * PACKET;
-/// Numbers that a block of [`squares`] adds up.
+/// Numbers whose squares a block adds up.
 pub const CHUNK_SQUARES: usize = 1 << 16;
+/// Numbers of a parameter that a block updates.
+pub const CHUNK_UPDATES: usize = 1 << 13;
 /// Edge of the tile of product.cu.
 const TILE: usize = 32;
 
@@ -70,19 +72,19 @@ pub fn column_chunks(n: usize, c: usize) -> (Launch, usize) {
     (launch(c.div_ceil(CHUNK_COLUMNS), chunks, THREADS), chunks)
 }
 
+/// The sums of the chunks, of `c` columns: a block for each 16.
+pub fn chunk_sums(c: usize) -> Launch {
+    launch(c.div_ceil(16), 1, THREADS)
+}
+
 /// Rows of a chunk.
 pub fn chunk_rows(n: usize) -> usize {
     CHUNK_ROWS.max(n.div_ceil(MOST_Y))
 }
 
-/// Sums of squares of `len` numbers: a block for each chunk.
-pub fn squares(len: usize) -> Launch {
-    launch(len.div_ceil(CHUNK_SQUARES), 1, THREADS)
-}
-
-/// One block.
-pub fn one_block() -> Launch {
-    launch(1, 1, THREADS)
+/// So many blocks.
+pub fn blocks(count: usize) -> Launch {
+    launch(count, 1, THREADS)
 }
 
 /// Tiles of a result of m × n.
@@ -103,7 +105,6 @@ mod tests {
             assert!((l.grid[0] as usize - 1) * PACKET * (l.block as usize) < len, "{len}: an idle block");
             assert!(columns(len, 1).grid[0] * THREADS >= len as u32, "{len}");
             assert!(warp_per_row(len).grid[0] * 4 >= len as u32, "{len}");
-            assert!(squares(len).grid[0] as usize * CHUNK_SQUARES >= len, "{len}");
         }
         assert_eq!(elements(usize::MAX / 2).grid[0] as usize, MOST_BLOCKS);
     }
@@ -111,8 +112,8 @@ mod tests {
     #[test]
     fn chunks_of_rows_depend_on_the_shape_and_fit_a_grid() {
         assert_eq!(column_chunks(1, 1).1, 1);
-        assert_eq!(column_chunks(128, 768), (Launch { grid: [3, 1, 1], block: 256, shared: 0 }, 1));
-        assert_eq!(column_chunks(129, 769).0.grid, [4, 2, 1]);
+        assert_eq!(column_chunks(64, 768), (Launch { grid: [3, 1, 1], block: 256, shared: 0 }, 1));
+        assert_eq!(column_chunks(65, 769).0.grid, [4, 2, 1]);
         let rows = 100_000_000;
         let (launch, chunks) = column_chunks(rows, 8);
         assert!(chunks <= MOST_Y && launch.grid[1] as usize == chunks && chunks * chunk_rows(rows) >= rows);

@@ -111,7 +111,7 @@ impl Cuda {
 
     fn add_chunks(&self, to: GradPlace, partial: Address, chunks: usize, c: usize) {
         let arguments: [&dyn Argument; 5] = [&to.at, &partial, &(chunks as u32), &(c as u64), &u32::from(to.adds)];
-        self.run("add_chunks", geometry::columns(c, 1), &arguments);
+        self.run("add_chunks", geometry::chunk_sums(c), &arguments);
     }
 
     /// Turns the heads of q and k by the table's angles, or back where `sign` is −1.

@@ -1,11 +1,45 @@
-//! The norm of the gradients, and AdamW.
+//! The norm of the gradients, and AdamW: many tensors by one launch, whose arguments hold a table of them.
 
 use corella_ops::AdamW;
 
 use crate::backend::{Argument, Cuda, done};
 use crate::driver::Address;
-use crate::geometry::{self, CHUNK_SQUARES};
+use crate::geometry::{self, CHUNK_SQUARES, CHUNK_UPDATES};
 use crate::param::Param;
+
+/// Tensors of a launch, as in kernels/optimizer.cu: arguments have room for 4 KB.
+const SQUARES: usize = 128;
+const UPDATES: usize = 64;
+
+/// As `struct Squares` of kernels/optimizer.cu.
+#[repr(C)]
+struct Squares {
+    grad: [Address; SQUARES],
+    len: [u64; SQUARES],
+    first: [u32; SQUARES],
+    count: u32,
+    chunk: u32,
+}
+
+/// As `struct Updates` of kernels/optimizer.cu.
+#[repr(C)]
+struct Updates {
+    value: [Address; UPDATES],
+    image: [Address; UPDATES],
+    grad: [Address; UPDATES],
+    m: [Address; UPDATES],
+    v: [Address; UPDATES],
+    len: [u64; UPDATES],
+    first: [u32; UPDATES],
+    weight_decay: [f32; UPDATES],
+    count: u32,
+    chunk: u32,
+}
+
+const _: () = assert!(size_of::<Squares>() + 8 <= 4096 && size_of::<Updates>() + size_of::<Hyper>() <= 4096);
+
+impl Argument for Squares {}
+impl Argument for Updates {}
 
 /// As `struct AdamW` of kernels/optimizer.cu.
 #[repr(C)]
@@ -17,7 +51,6 @@ struct Hyper {
     correct1: f32,
     correct2: f32,
     eps: f32,
-    weight_decay: f32,
     grad_scale: f32,
 }
 
@@ -36,7 +69,6 @@ impl Hyper {
             correct1: correct(h.beta1),
             correct2: correct(h.beta2),
             eps: h.eps,
-            weight_decay: h.weight_decay,
             grad_scale: h.grad_scale,
         }
     }
@@ -46,26 +78,63 @@ impl Cuda {
     /// Σ g² of all parameters, added up in their order; the host waits once.
     pub(crate) fn square_sum(&self, params: &[Param]) -> f64 {
         let grads: Vec<(Address, usize)> = params.iter().filter_map(|p| p.grad_read().map(|at| (at, p.len))).collect();
-        let most = grads.iter().map(|(_, len)| len.div_ceil(CHUNK_SQUARES)).max().unwrap_or(0);
-        let partial = self.scratch("squares of chunks", 8 * most);
-        let totals = self.scratch("squares of gradients", 8 * grads.len());
-        for ((at, len), i) in grads.iter().zip(0u64..) {
-            let shape = geometry::squares(*len);
-            let arguments: [&dyn Argument; 4] = [&partial, at, &(*len as u64), &(CHUNK_SQUARES as u64)];
-            self.run("square_sums", shape, &arguments);
-            self.run("total", geometry::one_block(), &[&(totals + 8 * i), &partial, &shape.grid[0]]);
+        let blocks: usize = grads.iter().map(|(_, len)| len.div_ceil(CHUNK_SQUARES)).sum();
+        if blocks == 0 {
+            return 0.0;
         }
-        let mut bytes = vec![0; 8 * grads.len()];
-        done(self.driver().download(totals, &mut bytes));
-        let numbers =
-            bytes.chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
-        numbers.sum()
+        // The result stands before the blocks' sums.
+        let total = self.scratch("squares of gradients", 8 * (1 + blocks));
+        let partial = total + 8;
+        let mut at = partial;
+        for tensors in grads.chunks(SQUARES) {
+            let mut table = Squares {
+                grad: [0; SQUARES],
+                len: [0; SQUARES],
+                first: [0; SQUARES],
+                count: tensors.len() as u32,
+                chunk: CHUNK_SQUARES as u32,
+            };
+            let mut next = 0;
+            for (i, (grad, len)) in tensors.iter().enumerate() {
+                (table.grad[i], table.len[i], table.first[i]) = (*grad, *len as u64, next as u32);
+                next += len.div_ceil(CHUNK_SQUARES);
+            }
+            self.run("square_sums", geometry::blocks(next), &[&at, &table]);
+            at += 8 * next as u64;
+        }
+        self.run("total", geometry::blocks(1), &[&total, &partial, &(blocks as u32)]);
+        let mut bytes = [0; 8];
+        done(self.driver().download(total, &mut bytes));
+        f64::from_le_bytes(bytes)
     }
 
+    /// AdamW of parameters with a weight decay each.
     #[track_caller]
-    pub(crate) fn update(&self, p: &mut Param, hyper: AdamW) {
-        let (u, len) = (p.update(), p.len as u64);
-        let arguments: [&dyn Argument; 7] = [&u.value, &u.image, &u.grad, &u.m, &u.v, &len, &Hyper::new(hyper)];
-        self.run("adamw", geometry::elements(p.len), &arguments);
+    pub(crate) fn update(&self, params: &mut [Param], hyper: AdamW, weight_decays: &[f32]) {
+        assert_eq!(params.len(), weight_decays.len(), "parameters and their weight decays");
+        for (params, decays) in params.chunks_mut(UPDATES).zip(weight_decays.chunks(UPDATES)) {
+            let none = [0; UPDATES];
+            let mut table = Updates {
+                value: none,
+                image: none,
+                grad: none,
+                m: none,
+                v: none,
+                len: none,
+                first: [0; UPDATES],
+                weight_decay: [0.0; UPDATES],
+                count: params.len() as u32,
+                chunk: CHUNK_UPDATES as u32,
+            };
+            let mut next = 0;
+            for (i, (p, decay)) in params.iter_mut().zip(decays).enumerate() {
+                let u = p.update();
+                (table.value[i], table.image[i], table.grad[i], table.m[i], table.v[i]) =
+                    (u.value, u.image, u.grad, u.m, u.v);
+                (table.len[i], table.first[i], table.weight_decay[i]) = (p.len as u64, next as u32, *decay);
+                next += p.len.div_ceil(CHUNK_UPDATES);
+            }
+            self.run("adamw", geometry::blocks(next), &[&table, &Hyper::new(hyper)]);
+        }
     }
 }

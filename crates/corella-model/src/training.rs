@@ -183,10 +183,9 @@ impl<B: OpsTrain, C: Network> TrainModel for Training<B, C> {
     }
 
     fn adamw(&mut self, hyper: AdamW) {
-        for (param, info) in self.params.iter_mut().zip(&self.infos) {
-            let weight_decay = if info.decay { hyper.weight_decay } else { 0.0 };
-            self.ops.adamw(param, AdamW { weight_decay, ..hyper });
-        }
+        let decay = |info: &ParamInfo| if info.decay { hyper.weight_decay } else { 0.0 };
+        let decays: Vec<f32> = self.infos.iter().map(decay).collect();
+        self.ops.adamw_all(&mut self.params, hyper, &decays);
     }
 
     fn read(&self, index: usize, part: ParamPart) -> Vec<f32> {

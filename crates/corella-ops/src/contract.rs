@@ -545,4 +545,11 @@ pub trait OpsTrain: Send + Sync + 'static {
     /// g ← grad_scale·g;  m ← β1·m + (1−β1)·g;  v ← β2·v + (1−β2)·g²;
     /// p ← p − lr·( (m/(1−β1^step)) / (sqrt(v/(1−β2^step)) + eps) + weight_decay·p ).   The gradient is left as it was.
     fn adamw(&self, p: &mut Self::Param, hyper: AdamW);
+    /// [`OpsTrain::adamw`] of all parameters, each with its own weight decay in place of `hyper`'s.
+    fn adamw_all(&self, params: &mut [Self::Param], hyper: AdamW, weight_decays: &[f32]) {
+        assert_eq!(params.len(), weight_decays.len(), "parameters and their weight decays");
+        for (p, &weight_decay) in params.iter_mut().zip(weight_decays) {
+            self.adamw(p, AdamW { weight_decay, ..hyper });
+        }
+    }
 }
