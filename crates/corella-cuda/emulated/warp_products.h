@@ -81,7 +81,6 @@ static inline void multiply_add_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u3
     multiply_add_as(c, a, b0, b1, half_to_float);
 }
 
-static inline float exp2_fast(float x) { return exp2f(x); }
 static inline int dot4(int a, int b, int sum) {
     for (int i = 0; i < 4; i++) sum += (int)(signed char)(a >> 8 * i) * (signed char)(b >> 8 * i);
     return sum;

@@ -75,6 +75,19 @@ __device__ __forceinline__ bf16 to_bf16(float x) {
     return bf16{(u16)round_pair(x, 0.0f)};
 }
 
+// 2^x with two units in the last place; 0 for very small x.
+__device__ __forceinline__ float exp2_fast(float x) {
+#ifdef CORELLA_EMULATED
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+#define LOG2_E 1.4426950408889634f
+
 // ---- arrays ----------------------------------------------------------------------------------------------------------
 
 // An array of activations in f32 or bf16, as the host passes it (src/array.rs has the same layout).

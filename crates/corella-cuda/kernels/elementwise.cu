@@ -28,14 +28,26 @@ extern "C" __global__ void add(Array out, Array a, Array b, u64 len) {
 #define ROOT_2_OVER_PI 0.7978845608028654f
 #define CUBE 0.044715f
 
-// out = ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
+// ½(1 + tanh(√(2/π)(x + 0.044715x³))), which is 1/(1 + e^−2u): GELU is x times it.
+__device__ __forceinline__ float gate(float x) {
+    const float u = ROOT_2_OVER_PI * (x + CUBE * x * x * x);
+    return __fdividef(1.0f, 1.0f + exp2_fast(-2.0f * LOG2_E * u));
+}
+
+// GELU's slope, from the gate at x.
+__device__ __forceinline__ float gelu_slope(float x, float g) {
+    const float bend = g * (1.0f - g);
+    // Far out the bend is 0, and x² may be what no f32 holds.
+    return g + (bend == 0.0f ? 0.0f : 2.0f * x * bend * ROOT_2_OVER_PI * (1.0f + 3.0f * CUBE * x * x));
+}
+
+// out = gelu(x).
 extern "C" __global__ void gelu(Array out, Array x, u64 len) {
     FOR_PACKETS(i, len) {
         Packet v = load8(x, i, len);
 #pragma unroll
         for (int k = 0; k < PACKET; k++) {
-            const float a = v.x[k];
-            v.x[k] = 0.5f * a * (1.0f + tanhf(ROOT_2_OVER_PI * (a + CUBE * a * a * a)));
+            v.x[k] *= gate(v.x[k]);
         }
         store8(out, i, len, v);
     }
@@ -44,16 +56,78 @@ extern "C" __global__ void gelu(Array out, Array x, u64 len) {
 // dx ← gelu'(x) · dx.
 extern "C" __global__ void gelu_grad(Array dx, Array x, u64 len) {
     FOR_PACKETS(i, len) {
-        const Packet v = load8(x, i, len);
-        Packet d = load8(dx, i, len);
+        const Raw raw_v = load8_raw(x, i, len), raw_d = load8_raw(dx, i, len);
+        const Packet v = widen(x, raw_v);
+        Packet d = widen(dx, raw_d);
 #pragma unroll
         for (int k = 0; k < PACKET; k++) {
-            const float a = v.x[k], t = tanhf(ROOT_2_OVER_PI * (a + CUBE * a * a * a));
-            // Far out 1 − t² is 0, and a² may be what no f32 holds.
-            const float bend = t * t == 1.0f ? 0.0f : a * (1.0f - t * t) * ROOT_2_OVER_PI * (1.0f + 3.0f * CUBE * a * a);
-            d.x[k] *= 0.5f * (1.0f + t + bend);
+            d.x[k] *= gelu_slope(v.x[k], gate(v.x[k]));
         }
         store8(dx, i, len, d);
+    }
+}
+
+// The same, and act = gelu(x), which backward needs again.
+extern "C" __global__ void gelu_back(Array dx, Array act, Array x, u64 len) {
+    FOR_PACKETS(i, len) {
+        const Raw raw_v = load8_raw(x, i, len), raw_d = load8_raw(dx, i, len);
+        Packet v = widen(x, raw_v), d = widen(dx, raw_d);
+#pragma unroll
+        for (int k = 0; k < PACKET; k++) {
+            const float g = gate(v.x[k]);
+            d.x[k] *= gelu_slope(v.x[k], g);
+            v.x[k] *= g;
+        }
+        store8(dx, i, len, d);
+        store8(act, i, len, v);
+    }
+}
+
+// The bias (C) of elements i .. i + 8 of rows of C.
+__device__ __forceinline__ Packet bias8(const float* bias, u64 i, u64 c) {
+    u64 column = i % c;
+    if (column % PACKET == 0 && column + PACKET <= c) {
+        return load8(bias + column);
+    }
+    Packet out;
+#pragma unroll
+    for (int k = 0; k < PACKET; k++) {
+        out.x[k] = bias[column];
+        column = column + 1 == c ? 0 : column + 1;
+    }
+    return out;
+}
+
+// pre ← pre + bias, out = gelu(pre), of pre as it is kept.   out, pre: (N,C) with len = N·C.
+extern "C" __global__ void bias_gelu(Array out, Array pre, const float* bias, u64 c, u64 len) {
+    FOR_PACKETS(i, len) {
+        const Packet b = bias8(bias, i, c);
+        Packet v = load8(pre, i, len);
+#pragma unroll
+        for (int k = 0; k < PACKET; k++) {
+            v.x[k] += b.x[k];
+            v.x[k] = pre.is_bf16 ? to_float(to_bf16(v.x[k])) : v.x[k];
+        }
+        store8(pre, i, len, v);
+#pragma unroll
+        for (int k = 0; k < PACKET; k++) {
+            v.x[k] *= gate(v.x[k]);
+        }
+        store8(out, i, len, v);
+    }
+}
+
+// out = residual + y + bias; out may be y.   out, residual, y: (N,C) with len = N·C.
+extern "C" __global__ void bias_residual(Array out, Array residual, Array y, const float* bias, u64 c, u64 len) {
+    FOR_PACKETS(i, len) {
+        const Raw raw_x = load8_raw(residual, i, len), raw_y = load8_raw(y, i, len);
+        const Packet b = bias8(bias, i, c), added = widen(y, raw_y);
+        Packet x = widen(residual, raw_x);
+#pragma unroll
+        for (int k = 0; k < PACKET; k++) {
+            x.x[k] += added.x[k] + b.x[k];
+        }
+        store8(out, i, len, x);
     }
 }
 

@@ -71,13 +71,6 @@ __device__ __forceinline__ void multiply_add_f16(float (&c)[4], const u32 (&a)[4
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// 2^x with two units in the last place; 0 for very small x.
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // ⌊Σ of four products of signed bytes⌋ + sum.
 __device__ __forceinline__ int dot4(int a, int b, int sum) {
     int y;
@@ -236,8 +229,6 @@ __device__ __forceinline__ void clear(float (&c)[MT][NT][4]) {
         }
     }
 }
-
-#define LOG2_E 1.4426950408889634f
 
 // Σ and max over the four lanes that hold a row of a C fragment.
 __device__ __forceinline__ float quad_sum(float x) {

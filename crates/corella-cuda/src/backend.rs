@@ -323,7 +323,7 @@ impl OpsTrain for Cuda {
 
     fn matmul_grad(&self, dx: &mut Buf, w: &mut Param, b: Option<&mut Param>, dout: &Buf, x: &Buf, dims: MatmulDims) {
         shapes::matmul(&[dx, x], &[dout], w, b.as_deref().map(|b| b as &dyn Length), dims);
-        self.linear_grad(dx, None, w, b, dout, x, dims);
+        self.linear_grad(dx, w, b, dout, x, dims);
     }
 
     fn matmul_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, dims: MatmulDims) {
@@ -342,8 +342,7 @@ impl OpsTrain for Cuda {
         dims: MatmulDims,
     ) {
         shapes::matmul(&[dpre, act, pre], &[dout], w, Some(b), dims);
-        self.gelu(act, pre, dims.n * dims.c);
-        self.linear_grad(dpre, Some(pre), w, Some(b), dout, act, dims);
+        self.linear_gelu_grad(dpre, act, w, b, dout, pre, dims);
     }
 
     fn matmul_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, dims: MatmulDims) {

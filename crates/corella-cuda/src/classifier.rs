@@ -71,7 +71,10 @@ impl Cuda {
         let logits = Array::new(chunk.logits, dtype);
         let (v, ld) = (d.v as u64, width as u64);
         let arguments: [&dyn Argument; 6] = [&chunk.losses, &logits, &chunk.targets, &v, &ld, &scale];
-        self.run("classifier", geometry::block_per_row(chunk.n), &arguments);
+        match geometry::held_rows(chunk.n, width).filter(|_| dtype == Dtype::Bf16) {
+            Some(shape) => self.run("classifier_held", shape, &arguments),
+            None => self.run("classifier", geometry::block_per_row(chunk.n), &arguments),
+        }
     }
 
     #[track_caller]

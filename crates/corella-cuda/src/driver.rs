@@ -106,13 +106,6 @@ pub enum Finish {
     Add,
     /// Adds a bias.
     Bias(Bias),
-    /// Adds a bias and what stands in another array of the result's shape and format, its rows as far apart.
-    BiasResidual(Bias, Address),
-    /// Adds a bias, writes that to a second array of the result's shape and format, and its GELU to the result; both without
-    /// space between their rows, as in the last one.
-    BiasGelu(Bias, Address),
-    /// Multiplies by the slope of GELU at the numbers of another array of the result's shape and format.
-    GeluSlope(Address),
 }
 
 /// `out(i,j) = finish(Σ_k a(i,k)·b(j,k))`, row-major, with sums in f32.

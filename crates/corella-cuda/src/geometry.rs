@@ -60,6 +60,14 @@ pub fn block_per_row(n: usize) -> Launch {
     launch(n, 1, THREADS)
 }
 
+/// A block that holds a row of logits in bf16 in its registers, as PIECES and HOLDERS of classifier.cu, for each of `n` rows; none
+/// where the row does not fit, or leaves most threads without work.
+pub fn held_rows(n: usize, width: usize) -> Option<Launch> {
+    const HOLDERS: usize = 1024;
+    let fits = (HOLDERS * PACKET..=7 * HOLDERS * PACKET).contains(&width) && width.is_multiple_of(PACKET);
+    fits.then(|| launch(n, 1, HOLDERS as u32))
+}
+
 /// A thread for each of `c` columns, in each of `n` groups.
 pub fn columns(c: usize, n: usize) -> Launch {
     launch(c.div_ceil(THREADS as usize), n, THREADS)

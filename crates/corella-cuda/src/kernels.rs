@@ -58,12 +58,12 @@ macro_rules! sources {
 }
 
 sources! {
-    "elementwise.cu" ["cast", "add", "gelu", "gelu_grad", "swiglu", "swiglu_grad"]
+    "elementwise.cu" ["cast", "add", "gelu", "gelu_grad", "gelu_back", "bias_gelu", "bias_residual", "swiglu", "swiglu_grad"]
     "encoder.cu" ["encoder", "embedding_grad", "position_grad"]
     "norm.cu" ["norm_rows", "norm_rows_wide", "norm_grad", "norm_grad_wide"]
     "columns.cu" ["column_sums", "norm_column_sums", "add_chunks"]
     "rope.cu" ["rope"]
-    "classifier.cu" ["classifier"]
+    "classifier.cu" ["classifier", "classifier_held"]
     "optimizer.cu" ["square_sums", "total", "adamw"]
     "product.cu" ["product"]
     "probe.cu" ["read_all"]

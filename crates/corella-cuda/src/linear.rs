@@ -1,6 +1,6 @@
 //! Matrix products: by the library of the card's maker where it takes the shape, else by a kernel of our own.
 
-use corella_ops::{Dtype, MatmulDims, OpsTrain};
+use corella_ops::{Dtype, MatmulDims};
 
 use crate::array::{Array, Buf};
 use crate::backend::{Argument, Cuda, done};
@@ -45,39 +45,30 @@ impl Cuda {
             return;
         }
         let out = Array::new(p.out, p.out_dtype);
-        let like_out = |at| Array::new(at, p.out_dtype);
-        // Where GELU follows, the sums stay in the array that keeps them.
-        let (to, bias, addend) = match p.finish {
-            Finish::Plain | Finish::GeluSlope(_) => (out, 0, Array::NONE),
-            Finish::Add => (out, 0, out),
-            Finish::Bias(bias) => (out, bias.f32, Array::NONE),
-            Finish::BiasResidual(bias, residual) => (out, bias.f32, like_out(residual)),
-            Finish::BiasGelu(bias, pre) => (like_out(pre), bias.f32, Array::NONE),
+        let (bias, addend) = match p.finish {
+            Finish::Plain => (0, Array::NONE),
+            Finish::Add => (0, out),
+            Finish::Bias(bias) => (bias.f32, Array::NONE),
         };
         let [a, b, ld] = p.strides();
         let (a, b) = (Strided::new(p.a, p.dtype, a), Strided::new(p.b, p.dtype, b));
         let [m, n, k, ld] = [p.m, p.n, p.k, ld].map(|x| x as u64);
-        let arguments: [&dyn Argument; 9] = [&to, &a, &b, &bias, &addend, &m, &n, &k, &ld];
+        let arguments: [&dyn Argument; 9] = [&out, &a, &b, &bias, &addend, &m, &n, &k, &ld];
         self.run("product", geometry::tiles(p.m, p.n), &arguments);
-        let (len, all) = (m * n, geometry::elements(p.m * p.n));
-        match p.finish {
-            Finish::BiasGelu(_, pre) => self.run("gelu", all, &[&out, &like_out(pre), &len]),
-            Finish::GeluSlope(pre) => self.run("gelu_grad", all, &[&out, &like_out(pre), &len]),
-            _ => {}
-        }
     }
 
-    /// x·wᵀ into `out`.
+    /// x·wᵀ to an address in a format.
     #[track_caller]
-    fn forward(&self, out: &Buf, x: &Buf, w: &Param, finish: Finish, d: MatmulDims) {
+    fn forward(&self, to: (Address, Dtype), x: &Buf, w: &Param, finish: Finish, d: MatmulDims) {
+        let (out, out_dtype) = to;
         let x = self.cast(x, d.n * d.c, w.dtype(), "input of a product");
         self.product(&Product {
             m: d.n,
             n: d.oc,
             k: d.c,
             dtype: w.dtype(),
-            out_dtype: out.dtype,
-            out: out.memory.at,
+            out_dtype,
+            out,
             out_stride: d.oc,
             a: rows(x),
             b: rows(w.operand()),
@@ -89,67 +80,93 @@ impl Cuda {
     #[track_caller]
     pub(crate) fn linear(&self, out: &mut Buf, x: &Buf, w: &Param, b: Option<&Param>, d: MatmulDims) {
         let finish = b.map_or(Finish::Plain, |b| Finish::Bias(b.bias()));
-        self.forward(out, x, w, finish, d);
+        self.forward((out.memory.at, out.dtype), x, w, finish, d);
     }
 
-    /// pre = x·wᵀ + b, out = gelu(pre).
+    /// pre = x·wᵀ + b, out = gelu(pre). Bias and GELU follow in a kernel of our own, which costs less than the library takes for
+    /// both in its own.
     #[track_caller]
     pub(crate) fn linear_gelu(&self, out: &mut Buf, pre: &mut Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
-        if out.dtype == pre.dtype {
-            let pre = pre.memory.at;
-            self.forward(out, x, w, Finish::BiasGelu(b.bias(), pre), d);
-        } else {
-            self.linear(pre, x, w, Some(b), d);
-            self.gelu(out, pre, d.n * d.oc);
-        }
+        self.forward((pre.memory.at, pre.dtype), x, w, Finish::Plain, d);
+        let len = d.n * d.oc;
+        let arguments: [&dyn Argument; 5] = [&out.array(), &pre.array(), &b.value(), &(d.oc as u64), &(len as u64)];
+        self.run("bias_gelu", geometry::elements(len), &arguments);
     }
 
-    /// out = residual + x·wᵀ + b.
+    /// out = residual + x·wᵀ + b, with the product in the format of the weights, as PyTorch's autocast has it.
     #[track_caller]
     pub(crate) fn linear_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
-        if out.dtype == residual.dtype {
-            let residual = residual.memory.at;
-            self.forward(out, x, w, Finish::BiasResidual(b.bias(), residual), d);
-        } else {
-            self.linear(out, x, w, Some(b), d);
-            self.add_to(out, residual, d.n * d.oc);
-        }
+        let (len, dtype) = (d.n * d.oc, w.dtype());
+        let in_place = out.dtype == dtype;
+        let y = if in_place { out.memory.at } else { self.scratch("result of a product", len * dtype.bytes()) };
+        self.forward((y, dtype), x, w, Finish::Plain, d);
+        let (y, bias, c) = (Array::new(y, dtype), b.value(), d.oc as u64);
+        let arguments: [&dyn Argument; 6] = [&out.array(), &residual.array(), &y, &bias, &c, &(len as u64)];
+        self.run("bias_residual", geometry::elements(len), &arguments);
     }
 
-    /// dx = dout·w, times the slope of GELU at `pre` where that is given; dw += doutᵀ·x; db += Σ_n dout.
+    /// dx = dout·w; dw += doutᵀ·x; db += Σ_n dout.
     #[track_caller]
     pub(crate) fn linear_grad(
         &self,
         dx: &mut Buf,
-        pre: Option<&Buf>,
         w: &mut Param,
         b: Option<&mut Param>,
         dout: &Buf,
         x: &Buf,
         d: MatmulDims,
     ) {
-        if d.n == 0 {
-            return;
+        if d.n > 0 {
+            let low = self.input_grad(dx, w, dout, d);
+            self.weight_grad(w, b, low, dout, x, d);
         }
-        let dtype = w.dtype();
-        let low = self.cast(dout, d.n * d.oc, dtype, "gradient of a product");
-        let x = self.cast(x, d.n * d.c, dtype, "input of a product");
-        let fused = pre.filter(|pre| pre.dtype == dx.dtype).map(|pre| pre.memory.at);
+    }
+
+    /// The same behind act = gelu(pre), which is computed again on the way: dpre = dout·w·gelu'(pre).
+    #[track_caller]
+    pub(crate) fn linear_gelu_grad(
+        &self,
+        dpre: &mut Buf,
+        act: &mut Buf,
+        w: &mut Param,
+        b: &mut Param,
+        dout: &Buf,
+        pre: &Buf,
+        d: MatmulDims,
+    ) {
+        if d.n > 0 {
+            let low = self.input_grad(dpre, w, dout, d);
+            let len = d.n * d.c;
+            let arguments: [&dyn Argument; 4] = [&dpre.array(), &act.array(), &pre.array(), &(len as u64)];
+            self.run("gelu_back", geometry::elements(len), &arguments);
+            self.weight_grad(w, Some(b), low, dout, act, d);
+        }
+    }
+
+    /// dx = dout·w; returns dout in the format of the weights.
+    #[track_caller]
+    fn input_grad(&self, dx: &mut Buf, w: &Param, dout: &Buf, d: MatmulDims) -> Address {
+        let low = self.cast(dout, d.n * d.oc, w.dtype(), "gradient of a product");
         self.product(&Product {
             m: d.n,
             n: d.c,
             k: d.oc,
-            dtype,
+            dtype: w.dtype(),
             out_dtype: dx.dtype,
             out: dx.memory.at,
             out_stride: d.c,
             a: rows(low),
             b: columns(w.operand()),
-            finish: fused.map_or(Finish::Plain, Finish::GeluSlope),
+            finish: Finish::Plain,
         });
-        if let (Some(pre), None) = (pre, fused) {
-            self.gelu_grad(dx, pre, d.n * d.c);
-        }
+        low
+    }
+
+    /// dw += doutᵀ·x, from dout in the format of the weights; db += Σ_n dout.
+    #[track_caller]
+    fn weight_grad(&self, w: &mut Param, b: Option<&mut Param>, low: Address, dout: &Buf, x: &Buf, d: MatmulDims) {
+        let dtype = w.dtype();
+        let x = self.cast(x, d.n * d.c, dtype, "input of a product");
         let grad = w.grad_whole();
         self.product(&Product {
             m: d.oc,

@@ -63,32 +63,20 @@ impl Operation {
         made.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &turned(call.a_turned))?;
         let epilogue = match p.finish {
             Finish::Plain | Finish::Add => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT,
-            Finish::Bias(_) | Finish::BiasResidual(..) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
-            Finish::BiasGelu(..) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
-            Finish::GeluSlope(_) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU,
+            Finish::Bias(_) => cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
         };
         made.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-        if matches!(p.finish, Finish::BiasGelu(..) | Finish::GeluSlope(_)) {
-            made.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(p.out_stride as i64))?;
-        }
         // The addresses tell the library how they are aligned.
         made.point(p)?;
         Ok(made)
     }
 
-    /// Sets the addresses of bias and second array.
+    /// Sets the address of the bias.
     pub fn point(&self, p: &Product) -> Result<(), CudaError> {
-        let (bias, aux) = match p.finish {
-            Finish::Plain | Finish::Add => (None, None),
-            Finish::Bias(bias) | Finish::BiasResidual(bias, _) => (bias.get(p.out_dtype), None),
-            Finish::BiasGelu(bias, pre) => (bias.get(p.out_dtype), Some(pre)),
-            Finish::GeluSlope(pre) => (None, Some(pre)),
-        };
-        if let Some(bias) = bias {
+        if let Finish::Bias(bias) = p.finish
+            && let Some(bias) = bias.get(p.out_dtype)
+        {
             self.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
-        }
-        if let Some(aux) = aux {
-            self.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux)?;
         }
         Ok(())
     }

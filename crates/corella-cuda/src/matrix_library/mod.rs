@@ -46,9 +46,6 @@ impl Key {
             Finish::Plain => 0,
             Finish::Add => 1,
             Finish::Bias(_) => 2,
-            Finish::BiasResidual(..) => 3,
-            Finish::BiasGelu(..) => 4,
-            Finish::GeluSlope(_) => 5,
         };
         Key {
             m: p.m,
@@ -162,11 +159,7 @@ impl MatrixLibrary {
         let Some(plan) = plan else { return Ok(false) };
         plan.operation.point(p)?;
         let (one, zero) = (1.0f32, 0.0f32);
-        let (beta, addend) = match p.finish {
-            Finish::Add => (&one, p.out),
-            Finish::BiasResidual(_, residual) => (&one, residual),
-            _ => (&zero, p.out),
-        };
+        let beta = if p.finish == Finish::Add { &one } else { &zero };
         let pointer = |at: Address| at as *mut c_void;
         let [b, a, out] = plan.layouts.each_ref().map(|layout| layout.0);
         // SAFETY: descriptors and algorithm belong to this plan, the addresses hold arrays of its shape (the caller's promise),
@@ -181,7 +174,7 @@ impl MatrixLibrary {
                 pointer(p.a.at),
                 a,
                 ptr::from_ref(beta).cast(),
-                pointer(addend),
+                pointer(p.out),
                 out,
                 pointer(p.out),
                 out,
@@ -238,22 +231,13 @@ const NO_RESULT: cublasLtMatmulHeuristicResult_t = cublasLtMatmulHeuristicResult
 fn suits(p: &Product) -> bool {
     let bf16 = |dtype| dtype == Dtype::Bf16;
     let aligned = p.strides().iter().all(|stride| stride % ALIGNMENT == 0);
-    let finish = match p.finish {
+    let bias = match p.finish {
         Finish::Plain | Finish::Add => true,
-        Finish::Bias(bias) | Finish::BiasResidual(bias, _) => bias.get(p.out_dtype).is_some(),
-        Finish::BiasGelu(bias, _) => bf16(p.dtype) && bf16(p.out_dtype) && bias.bf16.is_some(),
-        Finish::GeluSlope(_) => bf16(p.dtype) && bf16(p.out_dtype),
+        Finish::Bias(bias) => bias.get(p.out_dtype).is_some_and(|at| at % BIAS_PLACE == 0),
     };
-    let (bias, second) = match p.finish {
-        Finish::Plain | Finish::Add => (None, None),
-        Finish::Bias(bias) => (bias.get(p.out_dtype), None),
-        Finish::BiasResidual(bias, second) | Finish::BiasGelu(bias, second) => (bias.get(p.out_dtype), Some(second)),
-        Finish::GeluSlope(second) => (None, Some(second)),
-    };
-    let places = [p.a.at, p.b.at, p.out].into_iter().chain(second).all(|at| at % PLACE == 0);
-    let aligned = aligned && places && bias.is_none_or(|at| at % BIAS_PLACE == 0);
+    let aligned = aligned && [p.a.at, p.b.at, p.out].iter().all(|at| at % PLACE == 0);
     // Operands in f32 give results in f32.
-    aligned && finish && p.k > 0 && (bf16(p.dtype) || !bf16(p.out_dtype))
+    aligned && bias && p.k > 0 && (bf16(p.dtype) || !bf16(p.out_dtype))
 }
 
 #[cfg(test)]
@@ -311,7 +295,7 @@ mod tests {
         assert!(!suits(&product(17, 768, 35, false, false)));
         // Matrices that begin in the middle of others.
         assert!(!suits(&Product { out: 512 + 128, ..product(17, 3072, 768, false, false) }));
-        let middle = Finish::BiasGelu(Bias { f32: 256, bf16: Some(512) }, 256 + 16);
+        let middle = Finish::Bias(Bias { f32: 256, bf16: Some(512 + 2) });
         assert!(!suits(&Product { finish: middle, ..product(17, 3072, 768, false, false) }));
         let odd = Product { finish: Finish::Bias(Bias { f32: 16, bf16: None }), ..product(8, 8, 8, false, false) };
         assert!(!suits(&odd), "a bias that is not kept in the result's format");

@@ -50,9 +50,15 @@ pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
     for len in [0, 1, 15, 16, 1003] {
         cases.push(Case::new(format!("gelu and residual of {len}"), move |ops: &On<B>| elementwise(ops, len)));
     }
-    for (n, c, v, rows) in
-        [(0, 4, 3, 3), (1, 1, 2, 2), (1, 8, 3, 3), (5, 17, 100, 104), (70, 33, 513, 513), (300, 16, 50, 64)]
-    {
+    for (n, c, v, rows) in [
+        (0, 4, 3, 3),
+        (1, 1, 2, 2),
+        (1, 8, 3, 3),
+        (5, 17, 100, 104),
+        (70, 33, 513, 513),
+        (300, 16, 50, 64),
+        (3, 8, 9001, 9001),
+    ] {
         let d = ClassifierDims { n, c, v };
         cases.push(Case::new(format!("classifier {n}×{c} of {v}"), move |ops: &On<B>| classifier(ops, d, rows)));
     }
