@@ -77,6 +77,10 @@ template <class Wide> static inline void multiply_add_as(float (&c)[4], const u3
 static inline void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     multiply_add_as(c, a, b0, b1, [](u16 x) { return bits_to_float((u32)x << 16); });
 }
+static inline void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    for (float& x : c) x = 0;
+    multiply_add(c, a, b0, b1);
+}
 static inline void multiply_add_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     multiply_add_as(c, a, b0, b1, half_to_float);
 }

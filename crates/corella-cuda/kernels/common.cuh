@@ -88,6 +88,33 @@ __device__ __forceinline__ float exp2_fast(float x) {
 
 #define LOG2_E 1.4426950408889634f
 
+// Two sums of bf16.
+__device__ __forceinline__ u32 add_bf16(u32 a, u32 b) {
+#ifdef CORELLA_EMULATED
+    return round_pair(bits_to_float(a << 16) + bits_to_float(b << 16),
+                      bits_to_float(a & 0xffff0000u) + bits_to_float(b & 0xffff0000u));
+#else
+    // Cards before sm_90 multiply and add only.
+    u32 sum;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(0x3f803f80u), "r"(b));
+    return sum;
+#endif
+}
+
+// Four bytes of `a` (numbers 0 .. 3) and `b` (4 .. 7), a number in each four bits of `selector`.
+__device__ __forceinline__ u32 permute(u32 a, u32 b, u32 selector) {
+#ifdef CORELLA_EMULATED
+    const u64 both = a | (u64)b << 32;
+    u32 out = 0;
+    for (int i = 0; i < 4; i++) {
+        out |= (u32)(both >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+    }
+    return out;
+#else
+    return __byte_perm(a, b, selector);
+#endif
+}
+
 // ---- arrays ----------------------------------------------------------------------------------------------------------
 
 // An array of activations in f32 or bf16, as the host passes it (src/array.rs has the same layout).
@@ -120,6 +147,56 @@ struct Packet {
 struct alignas(16) Sixteen {
     u32 x[4];
 };
+
+// Reads of what nobody writes while the kernel runs. They stay where they stand in the text, before the products that use what
+// earlier ones brought. `stream`: read once, and not kept in the processor's own cache.
+#ifdef CORELLA_EMULATED
+__device__ __forceinline__ Sixteen stream16(const void* p) {
+    return *(const Sixteen*)p;
+}
+__device__ __forceinline__ uint2 stream8(const void* p) {
+    return *(const uint2*)p;
+}
+__device__ __forceinline__ Sixteen fetch16(const void* p) {
+    return *(const Sixteen*)p;
+}
+__device__ __forceinline__ uint2 fetch8(const void* p) {
+    return *(const uint2*)p;
+}
+__device__ __forceinline__ u32 fetch4(const void* p) {
+    return *(const u32*)p;
+}
+__device__ __forceinline__ u32 fetch2(const u16* p) {
+    return *p;
+}
+#else
+#define READS(name, how)                                                                                                 \
+    __device__ __forceinline__ Sixteen name##16(const void* p) {                                                         \
+        Sixteen v;                                                                                                       \
+        asm volatile("ld.global.nc" how ".v4.u32 {%0, %1, %2, %3}, [%4];"                                                \
+                     : "=r"(v.x[0]), "=r"(v.x[1]), "=r"(v.x[2]), "=r"(v.x[3])                                            \
+                     : "l"(p));                                                                                          \
+        return v;                                                                                                        \
+    }                                                                                                                    \
+    __device__ __forceinline__ uint2 name##8(const void* p) {                                                            \
+        uint2 v;                                                                                                         \
+        asm volatile("ld.global.nc" how ".v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));                      \
+        return v;                                                                                                        \
+    }
+READS(stream, ".L1::no_allocate")
+READS(fetch, "")
+#undef READS
+__device__ __forceinline__ u32 fetch4(const void* p) {
+    u32 v;
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
+    return v;
+}
+__device__ __forceinline__ u32 fetch2(const u16* p) {
+    u16 v;
+    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));
+    return v;
+}
+#endif
 
 __device__ __forceinline__ Packet load8(const float* p) {
     Packet out;
@@ -251,6 +328,15 @@ __device__ __forceinline__ float shuffle_xor(float x, int mask) {
     return emulated::shuffle_xor(x, mask);
 #else
     return __shfl_xor_sync(0xffffffffu, x, mask);
+#endif
+}
+
+// The value of lane `lane`. All lanes of the warp take part.
+__device__ __forceinline__ u32 shuffle_from(u32 x, int lane) {
+#ifdef CORELLA_EMULATED
+    return emulated::shuffle(0xffffffffu, x, lane, __LINE__);
+#else
+    return __shfl_sync(0xffffffffu, x, lane);
 #endif
 }
 

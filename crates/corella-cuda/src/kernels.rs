@@ -89,6 +89,10 @@ sources! {
         "round_rows", "linear_f32_1", "linear_f32_8", "linear_f16_1", "linear_f16_8", "linear_bf16_1", "linear_bf16_8",
         "linear_wide_1", "linear_wide_8", "linear_q8_1", "linear_q8_8", "linear_q4k_1", "linear_q4k_8",
     ]
+    "linear_few.cu" [
+        "few_bf16_8", "few_bf16_16", "few_bf16_32", "few_bf16_64", "few_q8_8", "few_q8_16", "few_q8_32", "few_q8_64",
+        "few_q4k_8", "few_q4k_16", "few_q4k_32", "few_q4k_64",
+    ]
     "linear_tiles.cu" ["tiles_f32", "tiles_f16", "tiles_bf16", "tiles_q8", "tiles_q4k", "tiles_wide"]
     "lookup.cu" ["lookup_f32", "lookup_f16", "lookup_bf16", "lookup_q8", "lookup_q4k", "lookup_wide"]
 }

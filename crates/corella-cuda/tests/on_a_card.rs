@@ -76,6 +76,13 @@ fn rows_do_not_depend_on_the_batch_where_that_is_promised() {
 }
 
 #[test]
+fn few_rows_do_not_depend_on_the_batch() {
+    if let Some(ops) = card() {
+        suite::inference::few_rows_do_not_depend_on_the_batch(&ops);
+    }
+}
+
+#[test]
 fn models_step_as_they_should() {
     if let Some(ops) = card() {
         let another = || card().expect("the card that was there");

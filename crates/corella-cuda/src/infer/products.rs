@@ -1,6 +1,7 @@
 //! Linear layers and lookups of packed weights.
 //!
-//! Few rows: each weight is read once for up to eight rows. Many rows in bf16: tensor cores, by the library of the card's maker
+//! Few rows in bf16 beside common forms of weights: tensor cores, with each weight read once for up to 64 rows. Of other rows
+//! eight share a weight, more than eight in bf16 go to tiles on tensor cores. Many rows in bf16: the library of the card's maker,
 //! from [`LIBRARY_ROWS`] on. Where results must not depend on the batch, the kernel of tiles takes every number of rows: its
 //! sums have one order.
 
@@ -19,6 +20,11 @@ const MOST_LAYERS: usize = 4;
 const WARPS: usize = 4;
 /// Rows of x that a weight is read for.
 const ROWS: usize = 8;
+/// Rows of x that a block of kernels/linear_few.cu takes, and warps along the weights' rows, 16 for each. The kernels of all sizes
+/// add up a row in one order.
+const FEW: [(usize, usize); 4] = [(8, 1), (16, 2), (32, 2), (64, 4)];
+/// Threads that share 16 rows of the weights there.
+const FEW_THREADS: usize = 4 * 32;
 /// Rows of x, and of the weights, of a tile, as in kernels/linear_tiles.cu, and its shared memory: two stages of 64 columns.
 const TILE_ROWS: usize = 128;
 const TILE_OUTPUTS: usize = 64;
@@ -82,6 +88,14 @@ fn few_rows(outputs: usize, n: usize, rows: usize) -> Launch {
     grid(outputs.div_ceil(WARPS), y, (WARPS * 32) as u32, 0)
 }
 
+/// End of the kernel's name, and its launch.
+fn few_columns(outputs: usize, n: usize) -> (usize, Launch) {
+    let (columns, warps) = FEW.into_iter().find(|(columns, _)| n <= *columns).unwrap_or(FEW[FEW.len() - 1]);
+    let y = n.div_ceil(columns);
+    assert!(y <= MOST_Y, "{n} rows of a product");
+    (columns, grid(outputs.div_ceil(16 * warps), y, (FEW_THREADS * warps) as u32, 0))
+}
+
 fn tiles(outputs: usize, n: usize) -> Launch {
     let y = n.div_ceil(TILE_ROWS);
     assert!(y <= MOST_Y, "{n} rows of a product");
@@ -142,6 +156,12 @@ impl Cuda {
             first += outputs;
             let (total, rows) = (outputs as u32, n as u32);
             let suffix = run[0].w.form.suffix();
+            if on_tensor_cores && run[0].w.form.has_few() && !self.batch_invariant() {
+                let (columns, shape) = few_columns(outputs, n);
+                let entry = format!("few_{suffix}_{columns}");
+                self.run(&entry, shape, &[&out.array(), &x.memory.at, &argument, &total, &rows]);
+                continue;
+            }
             if on_tensor_cores && (n > ROWS || self.batch_invariant()) {
                 let entry = format!("tiles_{suffix}");
                 self.run(&entry, tiles(outputs, n), &[&out.array(), &x.memory.at, &argument, &total, &rows]);
@@ -225,6 +245,9 @@ mod tests {
         for (outputs, n) in [(1, 1), (4, 8), (5, 9), (128_256, 1), (4096, 4097)] {
             let few = few_rows(outputs, n, ROWS);
             assert!(few.grid[0] as usize * WARPS >= outputs && few.grid[1] as usize * ROWS >= n);
+            let (columns, few) = few_columns(outputs, n);
+            let warps = few.block as usize / FEW_THREADS;
+            assert!(few.grid[0] as usize * 16 * warps >= outputs && few.grid[1] as usize * columns >= n);
             let many = tiles(outputs, n);
             assert!(many.grid[0] as usize * TILE_OUTPUTS >= outputs && many.grid[1] as usize * TILE_ROWS >= n);
             assert!(many.shared <= 99 << 10);

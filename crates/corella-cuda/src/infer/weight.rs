@@ -47,7 +47,12 @@ impl Form {
         }
     }
 
-    /// Whether products of few rows take the other factor in signed bytes.
+    /// Whether kernels/linear_few.cu reads it.
+    pub fn has_few(self) -> bool {
+        matches!(self, Form::Bf16 | Form::Q8 | Form::Q4K)
+    }
+
+    /// Whether products of few rows on plain cores take the other factor in signed bytes.
     pub fn multiplies_bytes(self) -> bool {
         matches!(self, Form::Q8 | Form::Q4K)
     }

@@ -70,6 +70,13 @@ fn rows_do_not_depend_on_the_batch_where_that_is_promised() {
 }
 
 #[test]
+fn few_rows_do_not_depend_on_the_batch() {
+    if let Some(ops) = card(false) {
+        suite::inference::few_rows_do_not_depend_on_the_batch(&ops);
+    }
+}
+
+#[test]
 fn models_step_as_they_should() {
     if let Some(ops) = card(false) {
         let another = || card(false).expect("the compiler was there");
@@ -114,7 +121,7 @@ fn draws_are_the_samplers() {
     }
 }
 
-/// Every kernel (in bf16 all have a part) on a card that stops where threads share memory without a barrier.
+/// Every kernel (in bf16 all have a part but the products of few rows that are not for tensor cores) on a card that stops where threads share memory without a barrier.
 #[test]
 fn no_kernel_races() {
     let Some(card) = EmulatedCard::watching(Watch::Races, false) else { return };
@@ -129,6 +136,10 @@ fn no_kernel_races() {
     for case in suite::of_all_kernels().iter().filter(|case| case.name.starts_with("attention")) {
         case.run(&hopper, Dtype::Bf16).expect("runs");
     }
+    for case in suite::inference::of_all_kernels().iter().filter(|case| case.name.starts_with("linear")) {
+        case.run(&ops, Dtype::F32).expect("runs");
+    }
+    suite::inference::few_rows_do_not_depend_on_the_batch(&ops);
     suite::draws::draws_are_the_samplers(&ops, 97);
     let launched = launched.lock().expect("nobody panicked");
     let all = SOURCES.iter().flat_map(|source| source.entries);
