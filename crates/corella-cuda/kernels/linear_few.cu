@@ -43,7 +43,9 @@ __device__ __forceinline__ void write_product(float (&sums)[4], const u32 (&a)[2
 // chunk have in common.
 struct FewBrain {
     static constexpr u32 CHUNK = 64;
-    static constexpr int GROUP = 4;
+    // Tiles of x at once.
+    template <int NT>
+    static constexpr int GROUP = NT < 4 ? NT : 4;
     Sixteen raw[2][2];
 
     static __device__ __forceinline__ void place(Source& s, int i, const Weight& w, u32 row) {
@@ -81,7 +83,8 @@ struct FewBrain {
 
 struct FewBytes {
     static constexpr u32 CHUNK = 128;
-    static constexpr int GROUP = 2;
+    template <int NT>
+    static constexpr int GROUP = NT < 2 ? NT : 2;
     uint2 raw[2][4];
     // Of stretch `lane % 4`, for both rows.
     u32 scales;
@@ -146,7 +149,8 @@ struct FewBytes {
 // Half a block of Q4_K.
 struct FewBlocks {
     static constexpr u32 CHUNK = 128;
-    static constexpr int GROUP = 2;
+    template <int NT>
+    static constexpr int GROUP = NT == 2 || NT == 4 ? 2 : 1;
     // Word `lane % 4` of the block's first 16 bytes.
     u32 head[2];
     uint2 raw[2][2];
@@ -232,7 +236,7 @@ struct FewBlocks {
 // x: (N,C) in bf16, C a multiple of 8. Grid: (⌈Σ rows / 16·WARPS_M⌉, ⌈N / 8·NT⌉), a warp for each part of each 16 rows.
 template <class Form, int NT, int WARPS_M, int DEPTH>
 __device__ __forceinline__ void few(Array out, const bf16* x, const Layers& l, u32 total, u32 n) {
-    constexpr int GROUP = NT < Form::GROUP ? NT : Form::GROUP;
+    constexpr int GROUP = Form::template GROUP<NT>;
     // Stretches whose x is asked for at once.
     constexpr int AHEAD = NT < 4 ? 2 : 1;
     __shared__ float shared[WARPS_M][PARTS][NT < ROUND ? NT : ROUND][4][WARP];
@@ -344,7 +348,7 @@ __device__ __forceinline__ void few(Array out, const bf16* x, const Layers& l, u
 FEW(few_bf16_8, FewBrain, 1, 1, 4, 4)
 FEW(few_bf16_16, FewBrain, 2, 2, 3, 2)
 FEW(few_bf16_32, FewBrain, 4, 2, 3, 2)
-FEW(few_bf16_64, FewBrain, 8, 4, 2, 1)
+FEW(few_bf16_64, FewBrain, 8, 4, 3, 1)
 FEW(few_q8_8, FewBytes, 1, 1, 3, 4)
 FEW(few_q8_16, FewBytes, 2, 2, 3, 2)
 FEW(few_q8_32, FewBytes, 4, 2, 2, 2)

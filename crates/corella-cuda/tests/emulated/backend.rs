@@ -52,6 +52,7 @@ fn every_operation_of_inference_agrees_with_the_reference() {
     if let Some(ops) = card(false) {
         suite::inference::operations(&ops);
         suite::inference::a_copied_page_is_read_like_the_first(&ops);
+        suite::inference::products(&ops.with_batch_invariance());
     }
 }
 
@@ -126,6 +127,9 @@ fn draws_are_the_samplers() {
 fn no_kernel_races() {
     let Some(card) = EmulatedCard::watching(Watch::Races, false) else { return };
     let launched = card.launched.clone();
+    let mut another = EmulatedCard::watching(Watch::Races, false).expect("the compiler was there");
+    another.launched = launched.clone();
+    suite::inference::products(&Cuda::new(another, suite::cpu()).with_batch_invariance());
     let ops = Cuda::new(card, suite::cpu());
     for case in suite::of_all_kernels().iter().chain(&suite::inference::of_all_kernels()) {
         case.run(&ops, Dtype::Bf16).expect("runs");

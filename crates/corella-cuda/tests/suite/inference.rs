@@ -31,6 +31,13 @@ pub fn operations(ops: &Cuda) {
     }
 }
 
+/// Products in bf16 agree with the f64 reference where the batch must not matter: they take other kernels there.
+pub fn products(ops: &Cuda) {
+    let wanted = |case: &str| case.starts_with("linear") && has_kernels(case) && !is_longer_only(case);
+    let found = inference_differences(ops, Dtype::Bf16, wanted).expect("the cases run");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 /// Cases that go once more through loops that others go through: sums beyond 1,024 numbers, and larger heads in a third kind of
 /// cache, whose kernels differ in how a number is read.
 fn is_longer_only(case: &str) -> bool {
