@@ -1,12 +1,13 @@
 // Softmax, loss and gradient of a chunk of rows in one kernel: a block per row, and the row's logits become their gradient.
-// A row in bf16 that fits a block's registers is read once (classifier_held), others twice.
-#include "common.cuh"
+// A row in bf16 that fits a block's shared memory is read once (classifier_held), others twice.
+#include "tensor.cuh"
 
 #define WARPS 8
 
-// Threads of classifier_held, and how many pieces of eight logits each holds.
-#define HOLDERS 1024
-#define PIECES 7
+// Threads of classifier_held, and the logits that they take at once.
+#define HOLDERS 512
+#define HOLDER_WARPS (HOLDERS / WARP)
+#define STEP (HOLDERS * PACKET)
 
 // A maximum and the sum of e^(x − maximum).
 struct Total {
@@ -75,35 +76,47 @@ extern "C" __global__ void classifier(float* losses, Array logits, const u32* ta
     }
 }
 
-// The same for rows in bf16 of ld ≤ 8·PIECES·HOLDERS, a multiple of 8, which stay packed in registers.
-extern "C" __global__ void __launch_bounds__(HOLDERS) classifier_held(float* losses, Array logits, const u32* targets, u64 v,
-                                                                      u64 ld, float scale) {
-    __shared__ float tops[WARP], sums[WARP];
-    bf16* const row = (bf16*)logits.data + blockIdx.x * ld;
-    const u32 target = targets[blockIdx.x], lane = threadIdx.x % WARP, end = v, width = ld;
-    const float right = to_float(row[target]);
-    Sixteen held[PIECES];
-#pragma unroll
-    for (u32 p = 0; p < PIECES; p++) {
-        const u32 i = (threadIdx.x + p * HOLDERS) * PACKET;
-        held[p] = Sixteen{{0xff80ff80u, 0xff80ff80u, 0xff80ff80u, 0xff80ff80u}};
-        if (i < end) {
-            held[p] = *(const Sixteen*)(row + i);
-        }
-    }
-    float top = -INF;
-#pragma unroll
-    for (u32 p = 0; p < PIECES; p++) {
-        const u32 i = (threadIdx.x + p * HOLDERS) * PACKET;
+__device__ __forceinline__ float half_of(const Sixteen& piece, u32 k) {
+    return bits_to_float(k % 2 ? piece.x[k / 2] & 0xffff0000u : piece.x[k / 2] << 16);
+}
+
+// Calls f with the logits of the piece at column i that lie before `end`.
+template <class F>
+__device__ __forceinline__ void each_logit(const Sixteen& piece, u32 i, u32 end, F f) {
+    if (i + PACKET <= end) {
 #pragma unroll
         for (u32 k = 0; k < PACKET; k++) {
-            u32& pair = held[p].x[k / 2];
-            // Columns of padding count as −∞.
-            if (i < end && i + PACKET > end && i + k >= end) {
-                pair = k % 2 ? (pair & 0xffffu) | 0xff800000u : (pair & 0xffff0000u) | 0xff80u;
-            }
-            top = fmaxf(top, bits_to_float(k % 2 ? pair & 0xffff0000u : pair << 16));
+            f(half_of(piece, k));
         }
+    } else {
+#pragma unroll
+        for (u32 k = 0; k < PACKET; k++) {
+            if (i + k < end) {
+                f(half_of(piece, k));
+            }
+        }
+    }
+}
+
+// The same for rows in bf16 that fit the block's shared memory, 2·ld bytes; ld is a multiple of 8. A thread reads only what it has
+// copied.
+extern "C" __global__ void __launch_bounds__(HOLDERS) classifier_held(float* losses, Array logits, const u32* targets, u64 v,
+                                                                      u64 ld, float scale) {
+    __shared__ float tops[HOLDER_WARPS], sums[HOLDER_WARPS];
+    DYNAMIC_SHARED(memory);
+    Sixteen* const held = (Sixteen*)memory;
+    bf16* const row = (bf16*)logits.data + blockIdx.x * ld;
+    const u32 target = targets[blockIdx.x], lane = threadIdx.x % WARP, end = v, first = threadIdx.x * PACKET;
+    const float right = to_float(row[target]);
+    for (u32 i = first; i < end; i += STEP) {
+        copy16_async(held + i / PACKET, row + i, true);
+    }
+    copies_end();
+    copies_wait<0>();
+    float top = -INF;
+#pragma unroll 2
+    for (u32 i = first; i < end; i += STEP) {
+        each_logit(held[i / PACKET], i, end, [&](float x) { top = fmaxf(top, x); });
     }
     top = warp_max(top);
     if (lane == 0) {
@@ -111,25 +124,19 @@ extern "C" __global__ void __launch_bounds__(HOLDERS) classifier_held(float* los
     }
     // Also: every thread has read the target's logit before one writes.
     __syncthreads();
-    top = warp_max(tops[lane]);
+    top = warp_max(tops[lane % HOLDER_WARPS]);
     const auto power = [&](float x) { return exp2_fast((x - top) * LOG2_E); };
     float sum = 0.0f;
-#pragma unroll
-    for (u32 p = 0; p < PIECES; p++) {
-        if ((threadIdx.x + p * HOLDERS) * PACKET < end) {
-#pragma unroll
-            for (u32 k = 0; k < PACKET; k++) {
-                const u32 pair = held[p].x[k / 2];
-                sum += power(bits_to_float(k % 2 ? pair & 0xffff0000u : pair << 16));
-            }
-        }
+#pragma unroll 2
+    for (u32 i = first; i < end; i += STEP) {
+        each_logit(held[i / PACKET], i, end, [&](float x) { sum += power(x); });
     }
     sum = warp_sum(sum);
     if (lane == 0) {
         sums[threadIdx.x / WARP] = sum;
     }
     __syncthreads();
-    sum = warp_sum(sums[lane]);
+    sum = warp_sum(lane < HOLDER_WARPS ? sums[lane] : 0.0f);
     if (threadIdx.x == 0) {
         losses[blockIdx.x] = logf(sum) + (top - right);
     }
@@ -137,19 +144,17 @@ extern "C" __global__ void __launch_bounds__(HOLDERS) classifier_held(float* los
         return;
     }
     const float factor = scale / sum;
+#pragma unroll 2
+    for (u32 i = first; i < (u32)ld; i += STEP) {
+        Packet y = {};
+        if (i < end) {
+            const Sixteen piece = held[i / PACKET];
 #pragma unroll
-    for (u32 p = 0; p < PIECES; p++) {
-        const u32 i = (threadIdx.x + p * HOLDERS) * PACKET;
-        if (i < width) {
-            Sixteen out;
-#pragma unroll
-            for (u32 k = 0; k < PACKET / 2; k++) {
-                const u32 pair = held[p].x[k];
-                out.x[k] = round_pair(power(bits_to_float(pair << 16)) * factor,
-                                      power(bits_to_float(pair & 0xffff0000u)) * factor);
+            for (u32 k = 0; k < PACKET; k++) {
+                y.x[k] = i + k < end ? power(half_of(piece, k)) * factor : 0.0f;
             }
-            *(Sixteen*)(row + i) = out;
         }
+        store8(row + i, y);
     }
     // The thread that has written the target's gradient writes it again.
     if (target / PACKET % HOLDERS == threadIdx.x) {

@@ -6,8 +6,8 @@
 // A row's sums have one order, whatever NT: chunks of columns go to four warps in turn, whose sums are added in their order.
 //
 // Bound by memory: what the packed weights take (bf16 15.0 GB, Q8_0 8.0, Q4_K 4.2 GB a step of Llama 8B; 3.1 ms for bf16 at an
-// H200's 4.8 TB/s). A warp keeps DEPTH chunks of 2 KB on their way. x comes from the caches: for 16·WARPS_M rows of the weights
-// it is read once. For 64 rows of x beside Q4_K products and their sums of x take longer than the weights.
+// H200's 4.8 TB/s). A warp keeps DEPTH chunks of 2 KB (of Q4_K 1.1 KB) on their way. x comes from the caches, once for each
+// 16·WARPS_M rows of the weights. For 64 rows of x beside Q4_K products and their sums of x take longer than the weights.
 #include "weights.cuh"
 
 // Warps that share a row of the weights.

@@ -1,5 +1,5 @@
-// Linear layers for few rows (generation): a warp for each row of the weights, which is read once for up to eight rows of x.
-// A sum's order depends on the row's length alone.
+// Linear layers for few rows that linear_few.cu does not take, such as those in f32: a warp for each row of the weights, which is
+// read once for up to eight rows of x. A sum's order depends on the row's length alone.
 //
 // Bound by memory: what the packed weights take. Llama 8B, bf16: 15.0 GB a token, 4.5 ms on an H100, 3.1 ms on an H200; Q8_0 with
 // its scales 8.0 GB, Q4_K 4.2 GB (1.26 ms on an H100). Floats multiply in f32: 2 flop a weight and row, 8·2·7.5 G = 120 GFLOP for
@@ -7,6 +7,8 @@
 #include "weights.cuh"
 
 #define WARPS 4
+// Steps of one row whose weights are on their way at once.
+#define AHEAD 4
 
 // x: (N,C) in f32 or bf16. Grid: (⌈Σ rows / 4⌉, ⌈N / ROWS⌉).
 template <class Form, int ROWS>
@@ -24,8 +26,27 @@ __device__ __forceinline__ void rows_of_floats(Array out, Array x, const Layers&
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
-#pragma unroll(ROWS == 1 ? 2 : 1)
-    for (u64 i = lane * 8; i < w.cols; i += 8 * WARP) {
+    u64 i = lane * 8;
+    if (ROWS == 1) {
+        // Several loads of the weights on their way at once: a row is short, and waiting for one after the other would bound.
+        for (; i + (AHEAD - 1) * 8 * WARP < w.cols; i += AHEAD * 8 * WARP) {
+            Packet a[AHEAD], b[AHEAD];
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                a[j] = Form::eight(w, row, i + j * 8 * WARP);
+                b[j] = load8(x, first * l.c + i + j * 8 * WARP, first * l.c + l.c);
+            }
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+#pragma unroll
+                for (int k = 0; k < 8; k++) {
+                    sums[0] += a[j].x[k] * b[j].x[k];
+                }
+            }
+        }
+    }
+#pragma unroll 1
+    for (; i < w.cols; i += 8 * WARP) {
         const Packet a = Form::eight(w, row, i);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
@@ -91,8 +112,26 @@ __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
-#pragma unroll(ROWS == 1 ? 2 : 1)
-    for (u64 i = lane * 16; i < w.cols; i += 16 * WARP) {
+    u64 i = lane * 16;
+    if (ROWS == 1) {
+        for (; i + (AHEAD - 1) * 16 * WARP < w.cols; i += AHEAD * 16 * WARP) {
+            uint4 codes[AHEAD];
+            u16 d[AHEAD];
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                const u64 at = row * w.cols + i + j * 16 * WARP;
+                codes[j] = *(const uint4*)((const u8*)w.data + at);
+                d[j] = ((const u16*)w.scales)[at / 32];
+            }
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                const u64 from = first * w.cols + i + j * 16 * WARP;
+                sums[0] += half_to_float(d[j]) * x.scales[from / 32] * (float)dot16(codes[j], *(const uint4*)(x.codes + from), 0);
+            }
+        }
+    }
+#pragma unroll 1
+    for (; i < w.cols; i += 16 * WARP) {
         const u64 at = row * w.cols + i;
         const uint4 codes = *(const uint4*)((const u8*)w.data + at);
         const float d = half_to_float(((const u16*)w.scales)[at / 32]);

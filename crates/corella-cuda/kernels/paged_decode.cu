@@ -33,6 +33,11 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
     float* const weights = q + HEADS * pages.hsp;
     float* const sums = weights + HEADS * STRETCH;
     const float scale = rsqrtf((float)h.hs);
+    // Where each position lies, found once: the loops below then have several loads on their way.
+    __shared__ u64 spots[STRETCH];
+    for (int s = tid; s < count; s += THREADS) {
+        spots[s] = head_first(pages, page_of(batch, pages, sequence, first + s), kv_head) + (first + s) % pages.page_len;
+    }
     for (int i = tid; i < HEADS * pages.hsp; i += THREADS) {
         const int head = i / pages.hsp, d = i % pages.hsp;
         const bool valid = head < heads && d < h.hs;
@@ -47,8 +52,9 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
             scores[head] = 0.0f;
         }
         if (s < count) {
-            const u64 at = head_first(pages, page_of(batch, pages, sequence, first + s), kv_head);
             const int place = (first + s) % pages.page_len;
+            const u64 at = spots[s] - place;
+#pragma unroll 4
             for (int piece = 0; piece < pieces; piece++) {
                 const Packet key = cached8<KIND>(pages.k, at * pages.hsp + ((u64)piece * pages.page_len + place) * 8);
 #pragma unroll
@@ -104,8 +110,9 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
                 own[head][i] = 0.0f;
             }
         }
+#pragma unroll 4
         for (int s = line; s < count; s += lines) {
-            const u64 at = head_first(pages, page_of(batch, pages, sequence, first + s), kv_head) + (first + s) % pages.page_len;
+            const u64 at = spots[s];
             const Packet value = cached8<KIND>(pages.v, at * pages.hsp + piece * 8);
             const float factor = KIND == KV_Q8 ? pages.v_scales[at] : 1.0f;
 #pragma unroll

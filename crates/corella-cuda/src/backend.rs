@@ -33,6 +33,8 @@ pub struct Cuda {
     sampler: Arc<Cpu>,
     batch_invariant: bool,
     records: bool,
+    /// Most logits of a chunk of the classifier.
+    chunk_logits: usize,
     /// Nothing is kept on the card: it is one on paper.
     on_paper: bool,
 }
@@ -69,6 +71,7 @@ impl Cuda {
 
     fn on(driver: Arc<dyn Driver>, sampler: Arc<Cpu>) -> Cuda {
         Cuda {
+            chunk_logits: crate::classifier::chunk_logits(driver.total_memory()),
             driver,
             scratch: Mutex::default(),
             moves: AtomicU64::new(0),
@@ -89,7 +92,12 @@ impl Cuda {
     pub fn on_paper(&self) -> (Cuda, Paper) {
         let paper = Paper::default();
         let copy = Cuda::on(Arc::new(paper.clone()), self.sampler.clone());
-        (Cuda { on_paper: true, batch_invariant: self.batch_invariant, ..copy }, paper)
+        let (batch_invariant, chunk_logits) = (self.batch_invariant, self.chunk_logits);
+        (Cuda { on_paper: true, batch_invariant, chunk_logits, ..copy }, paper)
+    }
+
+    pub(crate) fn chunk_logits(&self) -> usize {
+        self.chunk_logits
     }
 
     /// Whether numbers that are written to it are kept.

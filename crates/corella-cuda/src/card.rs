@@ -118,6 +118,7 @@ fn card(index: i32) -> Result<CardInfo, CudaError> {
 pub struct Card {
     name: String,
     multiplies_by_blocks: bool,
+    total_memory: u64,
     // First, so that they end while stream and context are there.
     matrices: MatrixLibrary,
     kernels: Kernels,
@@ -163,7 +164,8 @@ impl Card {
         let matrices = MatrixLibrary::new(context.stream)?;
         let staging = Pinned::new(context.stream).ok().map(|pinned| Mutex::new(Staging::new(pinned)));
         let (name, times) = (format!("{} {}", info.name, info.architecture()), Times::wanted(context.stream));
-        Ok(Card { name, multiplies_by_blocks: info.capability == HOPPER, matrices, kernels, staging, times, context })
+        let (multiplies_by_blocks, total_memory) = (info.capability == HOPPER, info.total_memory);
+        Ok(Card { name, multiplies_by_blocks, total_memory, matrices, kernels, staging, times, context })
     }
 
     /// Free and total bytes of its memory.
@@ -222,6 +224,10 @@ impl Driver for Card {
 
     fn multiplies_by_blocks(&self) -> bool {
         self.multiplies_by_blocks
+    }
+
+    fn total_memory(&self) -> u64 {
+        self.total_memory
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {

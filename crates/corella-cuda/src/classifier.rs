@@ -10,13 +10,22 @@ use crate::ids::Ids;
 use crate::param::Param;
 
 /// Most logits of a chunk: enough rows for a product at full speed, 128 MB of bf16.
-pub(crate) const CHUNK_LOGITS: usize = 1 << 26;
+const CHUNK_LOGITS: usize = 1 << 26;
+/// The same on a card with much memory: the gradient of the weights is read and written once for each chunk.
+const LARGE_CHUNK_LOGITS: usize = 1 << 28;
+/// Bytes of memory from which on that is little of it: cards of 64 GB.
+const MUCH_MEMORY: u64 = 60 << 30;
 /// Rows of a chunk are a multiple of this.
 const CHUNK_ROWS: usize = 128;
 
-/// Rows of a chunk, from the width of the logits alone.
-pub(crate) fn chunk_rows(width: usize) -> usize {
-    (CHUNK_LOGITS / width / CHUNK_ROWS * CHUNK_ROWS).max(CHUNK_ROWS)
+/// Most logits of a chunk on a card with so many bytes of memory.
+pub(crate) fn chunk_logits(memory: u64) -> usize {
+    if memory >= MUCH_MEMORY { LARGE_CHUNK_LOGITS } else { CHUNK_LOGITS }
+}
+
+/// Rows of a chunk, from the most logits that it has and their width.
+fn chunk_rows(logits: usize, width: usize) -> usize {
+    (logits / width / CHUNK_ROWS * CHUNK_ROWS).max(CHUNK_ROWS)
 }
 
 /// A chunk's logits, and what they come from.
@@ -40,7 +49,7 @@ impl Cuda {
         d: ClassifierDims,
     ) -> impl Iterator<Item = Chunk> + use<> {
         let (width, dtype) = (wte.padded_rows, wte.dtype());
-        let rows = chunk_rows(width).min(d.n.max(1));
+        let rows = chunk_rows(self.chunk_logits(), width).min(d.n.max(1));
         let x = self.cast(x, d.n * d.c, dtype, "input of a product");
         let logits = self.scratch("logits", rows * width * dtype.bytes());
         let (losses, targets) = (losses.f32(), targets.ids.at);
@@ -131,10 +140,17 @@ impl Cuda {
 
 #[cfg(test)]
 mod tests {
-    use super::chunk_rows;
+    use super::{chunk_logits, chunk_rows};
+
+    #[test]
+    fn large_cards_take_larger_chunks() {
+        assert_eq!(chunk_rows(chunk_logits(80_000_000_000), 50_304), 5248);
+        assert_eq!(chunk_rows(chunk_logits(24 << 30), 50_304), 1280);
+    }
 
     #[test]
     fn chunks_are_large_enough_for_products_and_small_enough_for_memory() {
+        let chunk_rows = |width| chunk_rows(chunk_logits(0), width);
         assert_eq!(chunk_rows(50_304), 1280);
         assert_eq!(chunk_rows(128_256), 512);
         assert_eq!(chunk_rows(64), 1 << 20);

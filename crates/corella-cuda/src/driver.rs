@@ -30,6 +30,8 @@ pub trait Driver: Send + Sync + 'static {
     fn multiplies_by_blocks(&self) -> bool {
         false
     }
+    /// Bytes of its memory, or 0 where nothing is known of it.
+    fn total_memory(&self) -> u64;
     /// Memory for `bytes` (at least one), at a multiple of 16 bytes; its content is not defined.
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError>;
     /// Gives memory back after everything that was asked for before.

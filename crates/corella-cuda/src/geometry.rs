@@ -60,12 +60,13 @@ pub fn block_per_row(n: usize) -> Launch {
     launch(n, 1, THREADS)
 }
 
-/// A block that holds a row of logits in bf16 in its registers, as PIECES and HOLDERS of classifier.cu, for each of `n` rows; none
-/// where the row does not fit, or leaves most threads without work.
+/// A block that holds a row of logits in bf16 in shared memory (HOLDERS of classifier.cu), for each of `n` rows; none where the row
+/// does not fit what every card has, or leaves threads without work.
 pub fn held_rows(n: usize, width: usize) -> Option<Launch> {
-    const HOLDERS: usize = 1024;
-    let fits = (HOLDERS * PACKET..=7 * HOLDERS * PACKET).contains(&width) && width.is_multiple_of(PACKET);
-    fits.then(|| launch(n, 1, HOLDERS as u32))
+    const HOLDERS: usize = 512;
+    const MOST: usize = (99 << 10) - 128;
+    let fits = width >= HOLDERS * PACKET && 2 * width <= MOST && width.is_multiple_of(PACKET);
+    fits.then(|| Launch { shared: 2 * width as u32, ..launch(n, 1, HOLDERS as u32) })
 }
 
 /// A thread for each of `c` columns, in each of `n` groups.
@@ -131,6 +132,13 @@ mod tests {
     fn rows_of_norms_are_taken_by_their_length() {
         assert_eq!(norm_rows(7, 1024), (warp_per_row(7), false));
         assert_eq!(norm_rows(1, 1025), (block_per_row(1), true));
+    }
+
+    #[test]
+    fn logits_are_held_where_they_fit() {
+        assert_eq!(held_rows(7, 50_304), Some(Launch { grid: [7, 1, 1], block: 512, shared: 100_608 }));
+        assert_eq!(held_rows(7, 128_256), None);
+        assert_eq!(held_rows(7, 576), None);
     }
 
     #[test]

@@ -49,6 +49,10 @@ impl Driver for Paper {
         "paper"
     }
 
+    fn total_memory(&self) -> u64 {
+        0
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {
         let bytes = taken(bytes);
         let used = self.0.used.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -156,7 +156,8 @@ impl Cuda {
             first += outputs;
             let (total, rows) = (outputs as u32, n as u32);
             let suffix = run[0].w.form.suffix();
-            if on_tensor_cores && run[0].w.form.has_few() && !self.batch_invariant() {
+            // One row takes the plain kernels, which were faster on an H200 (16 rows of the weights a warp, or one).
+            if n > 1 && on_tensor_cores && run[0].w.form.has_few() && !self.batch_invariant() {
                 let (columns, shape) = few_columns(outputs, n);
                 let entry = format!("few_{suffix}_{columns}");
                 self.run(&entry, shape, &[&out.array(), &x.memory.at, &argument, &total, &rows]);

@@ -122,7 +122,8 @@ fn draws_are_the_samplers() {
     }
 }
 
-/// Every kernel (in bf16 all have a part but the products of few rows that are not for tensor cores) on a card that stops where threads share memory without a barrier.
+/// Every kernel on a card that stops where threads share memory without a barrier. In bf16 all have a part but some of products:
+/// those of rows in f32, and those of batch invariance.
 #[test]
 fn no_kernel_races() {
     let Some(card) = EmulatedCard::watching(Watch::Races, false) else { return };

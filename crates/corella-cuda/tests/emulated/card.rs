@@ -109,6 +109,10 @@ impl Driver for EmulatedCard {
         self.by_blocks
     }
 
+    fn total_memory(&self) -> u64 {
+        0
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {
         self.not_while_recording("allocate")?;
         // What was never written is no number.
