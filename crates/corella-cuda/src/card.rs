@@ -207,8 +207,12 @@ fn kernels(architecture: &str) -> Result<Kernels, CudaError> {
             check("cuModuleGetFunction", unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) })?;
             let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             if source.dynamic_shared {
-                // SAFETY: the function was just found.
-                let set = unsafe { sys::cuFuncSetAttribute(function, attribute, MOST_SHARED) };
+                let mut declared = 0;
+                let size = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+                // SAFETY: the function was just found, and the place is valid.
+                check("cuFuncGetAttribute", unsafe { sys::cuFuncGetAttribute(&mut declared, size, function) })?;
+                // SAFETY: as above. What the kernel declares counts too.
+                let set = unsafe { sys::cuFuncSetAttribute(function, attribute, MOST_SHARED - declared) };
                 check("cuFuncSetAttribute", set)?;
             }
             kernels.functions.insert(*entry, function);
