@@ -145,15 +145,15 @@ def main():
     # Is it right? Then, is it fast? PyTorch between two of ours, so that a card that slows down shows.
     steps = {
         "tests": tests,
-        "memory_checker": lambda: checker("memory_checker", "memcheck"),
-        "train_124m": lambda: update("train_124m", 90, "gpt2-124m", 16),
-        "pytorch_124m": lambda: pytorch("pytorch_124m", 150, "gpt2-124m", 16),
-        "train_124m_again": lambda: update("train_124m_again", 90, "gpt2-124m", 16),
+        "train_124m": lambda: update("train_124m", 90, "gpt2-124m", 64),
+        "pytorch_124m": lambda: pytorch("pytorch_124m", 150, "gpt2-124m", 64),
+        "train_124m_again": lambda: update("train_124m_again", 90, "gpt2-124m", 64),
         "llama_bf16": lambda: llama("bf16"),
         "llama_q8_0": lambda: llama("q8_0"),
         "llama_q4_k": lambda: llama("q4_k"),
-        "train_1558m": lambda: update("train_1558m", 120, "gpt2-1558m", 8),
-        "pytorch_1558m": lambda: pytorch("pytorch_1558m", 200, "gpt2-1558m", 8),
+        "train_1558m": lambda: update("train_1558m", 120, "gpt2-1558m", 16),
+        "pytorch_1558m": lambda: pytorch("pytorch_1558m", 200, "gpt2-1558m", 16),
+        "memory_checker": lambda: checker("memory_checker", "memcheck"),
         "race_checker": lambda: checker("race_checker", "racecheck"),
     }
     chosen = tuple(args.only.split(",")) if args.only else ("",)

@@ -1,6 +1,6 @@
 //! Linear layers and lookups of packed weights.
 //!
-//! Few rows in bf16 beside common forms of weights: tensor cores, with each weight read once for up to 64 rows. Of other rows
+//! Few rows, but not one, in bf16 beside common forms of weights: tensor cores, with each weight read once for up to 64 rows. Of other rows
 //! eight share a weight, more than eight in bf16 go to tiles on tensor cores. Many rows in bf16: the library of the card's maker,
 //! from [`LIBRARY_ROWS`] on. Where results must not depend on the batch, the kernel of tiles takes every number of rows: its
 //! sums have one order.
