@@ -40,7 +40,7 @@ struct Place {
 // Grid: (⌈T / 64⌉, NH, B). The tiles with most keys begin first. Dynamic shared memory: tiles of 64 × 64: q, two of keys, two of
 // values.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_blocks(bf16* out, float* lse, const bf16* qkv, Heads h) {
-    DYNAMIC_SHARED(shared);
+    DYNAMIC_SHARED_AT(shared, TILE_PLACE);
     const Tile<HS> q{(bf16*)shared};
     const Stages<HS, SIDE> k{q.data + SIDE * HS}, v{k.data + 2 * SIDE * HS};
     const Place p(qkv, h, (gridDim.x - 1 - blockIdx.x) * SIDE, true);
@@ -106,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_blocks(bf16* 
 // dq = scale · Σ_s p·(dout·v_s − delta)·k_s.  Grid as above. Dynamic shared memory: q, dout, two tiles of keys, two of values.
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_blocks_grad_queries(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta, Heads h) {
-    DYNAMIC_SHARED(shared);
+    DYNAMIC_SHARED_AT(shared, TILE_PLACE);
     const Tile<HS> q{(bf16*)shared}, d{q.data + SIDE * HS};
     const Stages<HS, SIDE> k{d.data + SIDE * HS}, v{k.data + 2 * SIDE * HS};
     const Place p(qkv, h, (gridDim.x - 1 - blockIdx.x) * SIDE, true);
@@ -187,7 +187,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // dout, and for both tiles in flight their queries' lse, scaled, and delta.
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_blocks_grad_keys(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta, Heads h) {
-    DYNAMIC_SHARED(shared);
+    DYNAMIC_SHARED_AT(shared, TILE_PLACE);
     const Tile<HS> k{(bf16*)shared}, v{k.data + SIDE * HS};
     const Stages<HS, SIDE> q{v.data + SIDE * HS}, d{q.data + 2 * SIDE * HS};
     float* const rows = (float*)(d.data + 2 * SIDE * HS);

@@ -78,7 +78,7 @@ __device__ __forceinline__ void fetch(Wide<HS> k, Wide<HS> v, const Pages& pages
 template <class F, int HS>
 __device__ __forceinline__ void prefill(bf16* out, Pages pages, const bf16* qkv, Batch batch, const Chunk* chunks,
                                         QueryHeads h) {
-    DYNAMIC_SHARED(shared);
+    DYNAMIC_SHARED_AT(shared, TILE_PLACE);
     constexpr int PARTS = HS / 64;
     const Wide<HS> q{(bf16*)shared}, k = q.next(1), v = k.next(2);
     __shared__ Spot spots[2][KEYS];

@@ -12,11 +12,12 @@
 #ifdef CORELLA_EMULATED
 
 #include "warp_products.h"
-#define DYNAMIC_SHARED(name) u8* const name = (u8*)emulated::dynamic_shared
+#define DYNAMIC_SHARED_AT(name, place) u8* const name = (u8*)emulated::dynamic_shared
 
 #else
 
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) u8 name[]
+// What a kernel declares beside it is padded up to `place`, and counts.
+#define DYNAMIC_SHARED_AT(name, place) extern __shared__ __align__(place) u8 name[]
 
 __device__ __forceinline__ u32 shared_address(const void* p) {
     return (u32)__cvta_generic_to_shared(p);
@@ -99,6 +100,9 @@ __device__ __forceinline__ u16 float_to_half(float x) {
 }
 
 #endif
+
+// Shared memory whose size the launch states.
+#define DYNAMIC_SHARED(name) DYNAMIC_SHARED_AT(name, 128)
 
 // The two 16-bit formats of products.
 struct InBf16 {

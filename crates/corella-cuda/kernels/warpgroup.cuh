@@ -3,10 +3,13 @@
 //
 // A warp's 16 rows of a result of 64 lie in its registers as C fragments, as for MT = 1 in tensor.cuh, and a left factor that
 // comes from registers as A fragments: so kernels are the same text for both. Tiles have rows of 64 numbers; the exchange of their
-// pieces is wgmma's swizzle of 128 bytes, provided that a tile begins at a multiple of 1,024 bytes.
+// pieces is wgmma's swizzle of 128 bytes, provided that a tile begins at a multiple of TILE_PLACE.
 #pragma once
 
 #include "tensor.cuh"
+
+// Multiples of bytes at which tiles begin.
+#define TILE_PLACE 1024
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) && !defined(CORELLA_EMULATED)
 #define WGMMA

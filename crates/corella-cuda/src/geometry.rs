@@ -2,6 +2,7 @@
 //! from the card.
 
 use crate::driver::Launch;
+use crate::kernels::CLASSIFIER_DECLARES;
 
 /// Threads of a block in most kernels.
 pub const THREADS: u32 = 256;
@@ -64,7 +65,7 @@ pub fn block_per_row(n: usize) -> Launch {
 /// does not fit what every card has, or leaves threads without work.
 pub fn held_rows(n: usize, width: usize) -> Option<Launch> {
     const HOLDERS: usize = 512;
-    const MOST: usize = (99 << 10) - 128;
+    const MOST: usize = (99 << 10) - CLASSIFIER_DECLARES;
     let fits = width >= HOLDERS * PACKET && 2 * width <= MOST && width.is_multiple_of(PACKET);
     fits.then(|| Launch { shared: 2 * width as u32, ..launch(n, 1, HOLDERS as u32) })
 }

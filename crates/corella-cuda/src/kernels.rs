@@ -18,6 +18,9 @@ pub struct Source {
 /// (`tcgen05` on Blackwell) is reached by cuBLASLt, which chooses its own kernels for the card.
 pub const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
 
+/// Bytes of shared memory that `classifier_held` declares at most: its launches take all the rest that a block can have.
+pub const CLASSIFIER_DECLARES: usize = 128;
+
 /// What files include: names and texts.
 pub const HEADERS: [(&str, &str); 6] = [
     ("common.cuh", include_str!("../kernels/common.cuh")),
