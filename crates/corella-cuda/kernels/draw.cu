@@ -264,8 +264,8 @@ __device__ __forceinline__ u64 cut_at(const Row& row, bool counts, u64 goal, u64
 }
 
 // A block per draw: cuts, then the token whose weights, added up in the order of ids, reach the random place.
-// Two blocks a multiprocessor: left alone, the compiler spills for a third on some cards.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+// There is one block for each draw: left alone, the compiler spills for the sake of three a multiprocessor.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     draw_select(u32* tokens, const float* logits, const u64* weights, const float* tops, const Draw* draws, u64 v) {
     __shared__ u64 bins[BINS];
     __shared__ u64 sums[WARPS];
