@@ -1,5 +1,5 @@
-// Linear layers for few rows that linear_few.cu does not take, such as those in f32: a warp for each row of the weights, which is
-// read once for up to eight rows of x. A sum's order depends on the row's length alone.
+// Linear layers for one row, and for few rows that linear_few.cu does not take, such as those in f32: a warp for each row of the
+// weights, which is read once for up to eight rows of x. A sum's order depends on the row's length alone.
 //
 // Bound by memory: what the packed weights take. Llama 8B, bf16: 15.0 GB a token, 4.5 ms on an H100, 3.1 ms on an H200; Q8_0 with
 // its scales 8.0 GB, Q4_K 4.2 GB (1.26 ms on an H100). Floats multiply in f32: 2 flop a weight and row, 8·2·7.5 G = 120 GFLOP for
