@@ -40,7 +40,10 @@ fn two_runs_give_the_same_bits() {
 #[test]
 fn ten_updates_go_as_on_the_processor() {
     if card().is_some() {
-        suite::ten_updates(|| card().expect("the card that was there"));
+        let another = || card().expect("the card that was there");
+        suite::updates_agree(another, 97, 10);
+        // GPT-2's tokens: their logits take all the shared memory that a block can have.
+        suite::updates_agree(another, 50_257, 2);
     }
 }
 

@@ -60,12 +60,12 @@ pub fn same_bits(one: &Cuda, other: &Cuda) {
     }
 }
 
-/// Losses and norms of updates of a small GPT-2, two micro-batches each.
-fn updates<B: OpsTrain>(ops: B, dtype: Dtype, recompute: Recompute, steps: u64) -> Vec<[f64; 2]> {
-    let config = Gpt2Config::new(97, 2, 2, 32, 16).expect("a shape");
+/// Losses and norms of updates of a small GPT-2 with `v` tokens, two micro-batches each.
+fn updates<B: OpsTrain>(ops: B, v: u32, dtype: Dtype, recompute: Recompute, steps: u64) -> Vec<[f64; 2]> {
+    let config = Gpt2Config::new(v as usize, 2, 2, 32, 16).expect("a shape");
     let batch = BatchShape { b: 2, t: 16 };
     let mut model = Gpt2Train::new(ops, &Weights::random(&config, 3), batch, recompute, dtype).expect("fits");
-    let ids: Vec<u32> = (0..65).map(|i| (i * i * 31 + i * 7) % 97).collect();
+    let ids: Vec<u32> = (0..65).map(|i| (i * i * 31 + i * 7) % v).collect();
     (1..=steps)
         .map(|step| {
             model.zero_grad();
@@ -81,11 +81,11 @@ fn updates<B: OpsTrain>(ops: B, dtype: Dtype, recompute: Recompute, steps: u64) 
         .collect()
 }
 
-/// Ten updates with two micro-batches go as on the processor: in f32, with blocks that are computed again, and nearly so in bf16.
-pub fn ten_updates(card: impl Fn() -> Cuda) {
-    let expected = updates(cpu(), Dtype::F32, Recompute::None, 10);
+/// Updates with two micro-batches go as on the processor: in f32, with blocks that are computed again, and nearly so in bf16.
+pub fn updates_agree(card: impl Fn() -> Cuda, v: u32, steps: u64) {
+    let expected = updates(cpu(), v, Dtype::F32, Recompute::None, steps);
     for (dtype, recompute, tolerance) in [(Dtype::F32, Recompute::Block, 1e-4), (Dtype::Bf16, Recompute::None, 3e-2)] {
-        let got = updates(card(), dtype, recompute, 10);
+        let got = updates(card(), v, dtype, recompute, steps);
         for (step, (got, expected)) in got.iter().zip(&expected).enumerate() {
             for (g, e) in got.iter().zip(expected) {
                 assert!(
