@@ -84,6 +84,7 @@ pub static DRIVER: Library = Library {
         "cuModuleLoadData",
         "cuModuleGetFunction",
         "cuModuleUnload",
+        "cuFuncGetAttribute",
         "cuFuncSetAttribute",
         "cuLaunchKernel",
     ],
