@@ -244,6 +244,41 @@ fn attention_has_the_same_bits_however_a_prompt_is_cut() -> Result {
     Ok(())
 }
 
+/// Pages that follow each other in memory are read as one; the last ones are another sequence's, and full of other numbers.
+#[test]
+fn attention_has_the_same_bits_wherever_pages_lie() -> Result {
+    let (len, page_len, pages) = (601usize, 32, 19u32);
+    let tables: [Vec<u32>; 3] = [
+        (0..pages).map(|p| p * 7 % pages).collect(),
+        (0..pages).collect(),
+        // Runs of several lengths, with ends inside stretches and between them.
+        (5..15).chain(3..5).chain([15, 18, 0, 16, 17, 1, 2]).collect(),
+    ];
+    let last = |p: u32| pages + p;
+    for path in Path::available() {
+        for kind in KvKind::ALL {
+            for (nh, nkv, hs) in [(4, 2, 64), (8, 2, 128), (16, 2, 64), (3, 1, 40)] {
+                let d = HeadDims { nh, nkv, hs };
+                let mut random = Random::new(6);
+                let qkv: Vec<Vec<f32>> = (0..2).map(|_| random.normals(len * d.qkv())).collect();
+                let row = |sequence, position| RowAt { sequence, position };
+                let prompts: Vec<RowAt> = (0..2).flat_map(|s| (0..500u32).map(move |at| row(s, at))).collect();
+                let singles = (500..len as u32).map(|at| vec![row(0, at)]);
+                let steps: Vec<Vec<RowAt>> = std::iter::once(prompts).chain(singles).collect();
+                let run = |table: &Vec<u32>| {
+                    let tables = [table.clone(), (0..pages).map(last).collect()];
+                    run_steps_in(&cpu(path, 2), d, kind, page_len, &tables, &qkv, &steps)
+                };
+                let apart = run(&tables[0])?;
+                for table in &tables[1..] {
+                    assert!(run(table)?[0] == apart[0], "{path:?} {kind:?} {d:?}: {table:?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Outputs of each sequence, by position.
 fn run_steps(
     ops: &Cpu,
@@ -253,12 +288,26 @@ fn run_steps(
     qkv: &[Vec<f32>],
     steps: &[Vec<RowAt>],
 ) -> std::result::Result<Vec<Vec<f32>>, OpsError> {
-    let (width, c) = (d.qkv(), d.nh * d.hs);
-    let pages = (qkv[0].len() / width).div_ceil(page_len);
-    let mut cache = ops.kv_pages(KvPagesDims { pages: 2 * pages, page_len, nkv: d.nkv, hs: d.hs, kind })?;
+    let pages = (qkv[0].len() / d.qkv()).div_ceil(page_len);
     let tables: Vec<Vec<u32>> = (0..2).map(|s| (0..pages as u32).rev().map(|p| 2 * p + s).collect()).collect();
+    run_steps_in(ops, d, kind, page_len, &tables, qkv, steps)
+}
+
+/// The same, with pages as said.
+fn run_steps_in(
+    ops: &Cpu,
+    d: HeadDims,
+    kind: KvKind,
+    page_len: usize,
+    tables: &[Vec<u32>],
+    qkv: &[Vec<f32>],
+    steps: &[Vec<RowAt>],
+) -> std::result::Result<Vec<Vec<f32>>, OpsError> {
+    let (width, c) = (d.qkv(), d.nh * d.hs);
+    let pages = tables.iter().map(Vec::len).sum();
+    let mut cache = ops.kv_pages(KvPagesDims { pages, page_len, nkv: d.nkv, hs: d.hs, kind })?;
     let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
-    let mut outputs = vec![vec![f32::NAN; qkv[0].len() / width * c]; 2];
+    let mut outputs = vec![vec![f32::NAN; qkv[0].len() / width * c]; qkv.len()];
     for rows in steps.iter().filter(|rows| !rows.is_empty()) {
         let batch = ops.batch(BatchPlan { rows, tables: &tables, page_len, frequencies: &[] })?;
         let input: Vec<f32> = rows

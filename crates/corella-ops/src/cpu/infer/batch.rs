@@ -41,6 +41,13 @@ impl Batch {
     pub fn place(&self, sequence: u32, position: usize) -> (usize, usize) {
         (self.tables[sequence as usize][position / self.page_len] as usize, position % self.page_len)
     }
+
+    /// How many positions from `position` on, up to `end`, lie behind each other in memory: in pages that follow each other.
+    pub fn run(&self, sequence: u32, position: usize, end: usize) -> usize {
+        let pages = &self.tables[sequence as usize][position / self.page_len..end.div_ceil(self.page_len)];
+        let following = pages.windows(2).take_while(|pair| pair[1] == pair[0] + 1).count();
+        ((1 + following) * self.page_len - position % self.page_len).min(end - position)
+    }
 }
 
 /// See [`crate::OpsInfer::rope_rows`].

@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 
 use super::super::vendor::is_amd;
 use super::ahead::{self, Level};
+use super::cached_numbers::element_bytes;
 use super::paged::STRETCH;
 use super::paged_read::GROUPS;
 use super::pages::GROUP;
@@ -18,6 +19,8 @@ use crate::contract_infer::KvKind;
 pub const QUERIES: usize = 8;
 /// Queries that meet a line together.
 pub const TILE: usize = 4;
+/// Vectors of columns that a tile of queries adds up together, at most.
+const COLUMNS: usize = 4;
 
 // Kinds of numbers as constant parameters.
 const HALF: u8 = 0;
@@ -27,7 +30,7 @@ const SINGLE: u8 = 3;
 
 /// Calls a function with a kind, a number of queries (up to 4) and one of vectors as constant parameters.
 macro_rules! with_shape {
-    ($kind:expr, $n:expr, $vectors:literal, $name:ident $args:tt) => {
+    ($kind:expr, $n:expr, $vectors:tt, $name:ident $args:tt) => {
         match $kind {
             KvKind::F32 => with_shape!(@queries SINGLE, $n, $vectors, $name $args),
             KvKind::F16 => with_shape!(@queries HALF, $n, $vectors, $name $args),
@@ -35,7 +38,7 @@ macro_rules! with_shape {
             KvKind::Q8 => with_shape!(@queries BYTE, $n, $vectors, $name $args),
         }
     };
-    (@queries $kind:ident, $n:expr, $vectors:literal, $name:ident $args:tt) => {
+    (@queries $kind:ident, $n:expr, $vectors:tt, $name:ident $args:tt) => {
         match $n {
             1 => $name::<$kind, 1, $vectors> $args,
             2 => $name::<$kind, 2, $vectors> $args,
@@ -77,77 +80,101 @@ unsafe fn load<const KIND: u8>(at: *const u8, mask: __mmask16) -> __m512 {
     }
 }
 
-/// One or two groups of keys, each (HS,16).
+/// Bytes of keys or values that several tiles of queries or columns meet in turn, from the first-level cache.
+const NEAR: usize = 8192;
+
+/// One or two runs of groups of keys, each (HS,16).
 #[derive(Clone, Copy)]
 pub struct Keys {
     /// How numbers are stored.
     pub kind: KvKind,
     /// HS.
     pub hs: usize,
-    /// The groups; the second is read if there are two.
+    /// Groups of a run, behind each other in memory.
+    pub run: usize,
+    /// The first of each run; the second run is read if there are two.
     pub groups: [*const u8; GROUPS],
-    /// Keys that are read soon, asked for line by line. Any address will do.
+    /// What is read soon, asked for line by line, as far as the run is long. Any address will do.
     pub soon: [*const u8; GROUPS],
-    /// Where in a row of scores those of each group lie.
+    /// Where in a row of scores those of the first group lie.
     pub places: [usize; GROUPS],
 }
 
-/// scores\[q\]\[place of g + 0 .. 16\] = Σ_i queries\[q\]\[i\] · keys\[g\]\[i\]\[0 .. 16\], i ascending; rows of scores are a stretch
-/// apart.
+impl Keys {
+    /// `run` groups of each run, from group `first` on.
+    #[inline(always)]
+    fn part(self, first: usize, run: usize, group_bytes: usize) -> Keys {
+        let skip = |at: *const u8| at.wrapping_add(first * group_bytes);
+        let places = self.places.map(|place| place + first * GROUP);
+        Keys { run, groups: self.groups.map(skip), soon: self.soon.map(skip), places, ..self }
+    }
+}
+
+/// scores\[q\]\[place of g + 0 .. 16\] = Σ_i queries\[q\]\[i\] · keys\[g\]\[i\]\[0 .. 16\], i ascending, for each group g; rows of
+/// scores are a stretch apart.
 ///
 /// # Safety
-/// queries (n,HS), `count` groups of [`Keys`] (one or two), n rows of scores with 16 places for each group; the processor has
+/// queries (n,HS), `count` runs of [`Keys`] (one or two), n rows of scores with 16 places for each group; the processor has
 /// AVX-512 F, BW, DQ and VL.
 pub unsafe fn dot(queries: *const f32, n: usize, keys: Keys, count: usize, scores: *mut f32) {
-    for first in (0..n).step_by(TILE) {
-        // SAFETY: some of the queries.
-        unsafe {
-            let (queries, scores) = (queries.add(first * keys.hs), scores.add(first * STRETCH));
-            let n = (n - first).min(TILE);
-            match count {
-                1 => with_shape!(keys.kind, n, 1, dot_tile(queries, keys, scores)),
-                _ => with_shape!(keys.kind, n, 2, dot_tile(queries, keys, scores)),
+    let group_bytes = GROUP * keys.hs * element_bytes(keys.kind);
+    let near = if n <= TILE { keys.run } else { (NEAR / group_bytes).max(1) };
+    for group in (0..keys.run).step_by(near) {
+        let keys = keys.part(group, near.min(keys.run - group), group_bytes);
+        for first in (0..n).step_by(TILE) {
+            // SAFETY: some of the queries, some of the groups.
+            unsafe {
+                let (queries, scores) = (queries.add(first * keys.hs), scores.add(first * STRETCH));
+                let n = (n - first).min(TILE);
+                match count {
+                    1 => with_shape!(keys.kind, n, 1, dot_tile(queries, keys, scores)),
+                    _ => with_shape!(keys.kind, n, 2, dot_tile(queries, keys, scores)),
+                }
             }
         }
     }
 }
 
-/// `N` queries and `G` groups of [`dot`].
+/// `N` queries and `G` runs of [`dot`].
 ///
 /// # Safety
 /// As there.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *const f32, keys: Keys, scores: *mut f32) {
+    let group_bytes = keys.hs * GROUP * const { size(KIND) };
+    // Dimensions of a line, and of whole lines.
+    let line = const { if GROUP * size(KIND) < 64 { 64 / (GROUP * size(KIND)) } else { 1 } };
+    let whole = keys.hs / line * line;
+    let level = Level::here();
     // SAFETY: the caller's promises.
     unsafe {
-        let level = Level::here();
-        let mut sums = [[_mm512_setzero_ps(); G]; N];
-        let mut dimension = |i: usize| {
-            let at = i * GROUP * const { size(KIND) };
-            for g in 0..G {
-                let key = load::<KIND>(keys.groups[g].add(at), !0);
-                for q in 0..N {
-                    sums[q][g] = _mm512_fmadd_ps(_mm512_set1_ps(*queries.add(q * keys.hs + i)), key, sums[q][g]);
+        for group in 0..keys.run {
+            let keys = keys.part(group, 1, group_bytes);
+            let mut sums = [[_mm512_setzero_ps(); G]; N];
+            let mut dimension = |i: usize| {
+                let at = i * GROUP * const { size(KIND) };
+                for g in 0..G {
+                    let key = load::<KIND>(keys.groups[g].add(at), !0);
+                    for q in 0..N {
+                        sums[q][g] = _mm512_fmadd_ps(_mm512_set1_ps(*queries.add(q * keys.hs + i)), key, sums[q][g]);
+                    }
+                }
+            };
+            for first in (0..whole).step_by(line) {
+                for g in 0..G {
+                    ahead::into(level, keys.soon[g].wrapping_add(first * GROUP * const { size(KIND) }));
+                }
+                for i in 0..line {
+                    dimension(first + i);
                 }
             }
-        };
-        // Dimensions of a line, and of whole lines.
-        let line = const { if GROUP * size(KIND) < 64 { 64 / (GROUP * size(KIND)) } else { 1 } };
-        let whole = keys.hs / line * line;
-        for first in (0..whole).step_by(line) {
-            for g in 0..G {
-                ahead::into(level, keys.soon[g].wrapping_add(first * GROUP * const { size(KIND) }));
+            for i in whole..keys.hs {
+                dimension(i);
             }
-            for i in 0..line {
-                dimension(first + i);
-            }
-        }
-        for i in whole..keys.hs {
-            dimension(i);
-        }
-        for q in 0..N {
-            for g in 0..G {
-                _mm512_storeu_ps(scores.add(q * STRETCH + keys.places[g]), sums[q][g]);
+            for q in 0..N {
+                for g in 0..G {
+                    _mm512_storeu_ps(scores.add(q * STRETCH + keys.places[g]), sums[q][g]);
+                }
             }
         }
     }
@@ -267,7 +294,7 @@ unsafe fn both_tile<const KIND: u8, const N: usize, const HS: usize>(
     }
 }
 
-/// Values of up to 16 positions, (count,HS).
+/// Values of positions, (count,HS).
 #[derive(Clone, Copy)]
 pub struct Values {
     /// How numbers are stored.
@@ -288,29 +315,36 @@ pub struct Values {
 /// n rows of p with a weight for each position, [`Values`], sums (n,width), width HS up to a multiple of 16; the processor
 /// has AVX-512 F, BW, DQ and VL.
 pub unsafe fn add_weighted(p: *const f32, n: usize, values: Values, width: usize, sums: *mut f32) {
-    for first in (0..n).step_by(TILE) {
-        let n = (n - first).min(TILE);
-        let mut column = 0;
-        while column < width {
-            // SAFETY: some of the queries, as many vectors of columns as there are left.
-            let vectors = unsafe {
-                let (p, sums) = (p.add(first * STRETCH), sums.add(first * width + column));
-                match (width - column) / GROUP {
-                    4.. => {
-                        with_shape!(values.kind, n, 4, add_tile(p, values, column, width, sums));
-                        4
+    let bytes = values.hs * element_bytes(values.kind);
+    let near = if n <= TILE && width <= COLUMNS * GROUP { values.count } else { (NEAR / bytes).max(GROUP) };
+    for from in (0..values.count).step_by(near.max(1)) {
+        let skip = |at: *const u8| at.wrapping_add(from * bytes);
+        let count = near.min(values.count - from);
+        let values = Values { count, at: skip(values.at), soon: skip(values.soon), ..values };
+        for first in (0..n).step_by(TILE) {
+            let n = (n - first).min(TILE);
+            let mut column = 0;
+            while column < width {
+                // SAFETY: some of the positions and queries, as many vectors of columns as there are left.
+                let vectors = unsafe {
+                    let (p, sums) = (p.add(first * STRETCH + from), sums.add(first * width + column));
+                    match (width - column) / GROUP {
+                        COLUMNS.. => {
+                            with_shape!(values.kind, n, COLUMNS, add_tile(p, values, column, width, sums));
+                            COLUMNS
+                        }
+                        2.. => {
+                            with_shape!(values.kind, n, 2, add_tile(p, values, column, width, sums));
+                            2
+                        }
+                        _ => {
+                            with_shape!(values.kind, n, 1, add_tile(p, values, column, width, sums));
+                            1
+                        }
                     }
-                    2.. => {
-                        with_shape!(values.kind, n, 2, add_tile(p, values, column, width, sums));
-                        2
-                    }
-                    _ => {
-                        with_shape!(values.kind, n, 1, add_tile(p, values, column, width, sums));
-                        1
-                    }
-                }
-            };
-            column += vectors * GROUP;
+                };
+                column += vectors * GROUP;
+            }
         }
     }
 }
@@ -393,7 +427,7 @@ mod tests {
         let (queries, p, before) = (numbers(n * hs), numbers(n * STRETCH), numbers(n * hs));
         let group = |all: &[u16], i: usize| all[i * GROUP * hs..].as_ptr().cast::<u8>();
         let groups = [group(&keys, 0), group(&keys, 1)];
-        let two = Keys { kind, hs, groups, soon: groups, places: [0, GROUP] };
+        let two = Keys { kind, hs, run: 1, groups, soon: groups, places: [0, GROUP] };
         let at = [group(&values, 0), group(&values, 1)];
         let (mut scores, mut sums) = (vec![0.0; n * STRETCH], before.clone());
         let (mut scores_in_turn, mut sums_in_turn) = (scores.clone(), before.clone());

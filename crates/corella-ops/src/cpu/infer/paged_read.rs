@@ -63,6 +63,12 @@ impl Part<'_> {
         self.batch.place(self.sequence, self.start + at)
     }
 
+    /// How many positions of the stretch from `at` on, up to `end`, lie behind each other in memory.
+    #[cfg(target_arch = "x86_64")]
+    fn run(&self, at: usize, end: usize) -> usize {
+        self.batch.run(self.sequence, self.start + at, self.start + end)
+    }
+
     /// Positions of the stretch that a query sees.
     fn seen(&self, q: usize) -> usize {
         (self.first + (q / self.heads) as isize).clamp(0, STRETCH as isize) as usize
@@ -114,7 +120,8 @@ impl Part<'_> {
         scales: Option<&Scales>,
         statistics: &mut [f32],
     ) {
-        let seen: [usize; MOST] = std::array::from_fn(|i| self.seen(first + i));
+        let mut seen = [0; MOST];
+        seen.iter_mut().enumerate().take(rows).for_each(|(i, seen)| *seen = self.seen(first + i));
         let mut both = [(0.0, 0.0); MOST];
         let scores = &mut scores[first * STRETCH..][..rows * STRETCH];
         // SAFETY: a stretch of scores for each query.
@@ -227,7 +234,7 @@ impl Part<'_> {
         let group_bytes = self.pages.group_bytes();
         let ahead = paged512::AHEAD.div_ceil(group_bytes);
         let half = STRETCH / GROUP / GROUPS;
-        let stored_keys = |at| self.pages.stored_keys(next.place(at), self.head).as_ptr();
+        let stored_keys = |at| self.pages.stored_keys(next.place(at), self.head, 1).as_ptr();
         let stored_values = |at| self.pages.stored_values(self.place(at), self.head, 1).as_ptr();
         for first in 0..half {
             let places: [usize; GROUPS] = std::array::from_fn(|i| (first + i * half) * GROUP);
@@ -240,7 +247,7 @@ impl Part<'_> {
                 }
             });
             let groups = places.map(stored_keys);
-            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, groups, soon, places };
+            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, run: 1, groups, soon, places };
             let at: [usize; GROUPS] = std::array::from_fn(|i| (first * GROUPS + i) * GROUP);
             // The next stretch is seen, and with it what follows in this one.
             let values = paged512::Beside {
@@ -268,19 +275,24 @@ impl Part<'_> {
         let half = if in_turn { groups } else { groups.div_ceil(GROUPS) };
         let group_bytes = self.pages.group_bytes();
         let ahead = paged512::AHEAD.div_ceil(group_bytes);
-        for first in 0..half {
-            let count = if first + half < groups { GROUPS } else { 1 };
+        let mut first = 0;
+        while first < half {
+            let (count, until) = if first + half < groups { (GROUPS, groups - half) } else { (1, half) };
             let places: [usize; GROUPS] = std::array::from_fn(|i| (first + i.min(count - 1) * half) * GROUP);
-            let stored = |place| self.pages.stored_keys(self.place(place), self.head).as_ptr();
+            let runs = places.map(|place| self.run(place, place + (until - first) * GROUP) / GROUP);
+            let run = runs[0].min(runs[1]);
+            let stored = |place, count| self.pages.stored_keys(self.place(place), self.head, count).as_ptr();
             // While the stream lasts, wherever its pages are; then what follows in memory, likely the next stretch.
             let soon = places.map(|place| match place + ahead * GROUP {
                 _ if in_turn => self.pages.stored_values(self.place(place), self.head, 1).as_ptr(),
-                later if first + ahead < half && later < all => stored(later),
-                _ => stored(place).wrapping_add(ahead * group_bytes),
+                later if first + ahead < half && later < all => stored(later, 1),
+                _ => stored(place, 1).wrapping_add(ahead * group_bytes),
             });
-            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, groups: places.map(stored), soon, places };
-            // SAFETY: groups of keys; the rest is handed on.
+            let groups = places.map(|place| stored(place, run));
+            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, run, groups, soon, places };
+            // SAFETY: runs of groups of keys; the rest is handed on.
             unsafe { paged512::dot(queries, self.n, keys, count, scores) };
+            first += run;
         }
     }
 
@@ -293,7 +305,7 @@ impl Part<'_> {
         let next = (self.end - self.start).saturating_sub(STRETCH).min(STRETCH);
         let groups = next.div_ceil(GROUP);
         for group in [0, groups.div_ceil(GROUPS)].iter().filter(|group| **group < groups) {
-            let keys = self.pages.stored_keys(self.place(STRETCH + group * GROUP), self.head);
+            let keys = self.pages.stored_keys(self.place(STRETCH + group * GROUP), self.head, 1);
             ahead::ask(keys.as_ptr(), paged512::AHEAD);
         }
     }
@@ -305,7 +317,7 @@ impl Part<'_> {
         let group = STRETCH + at / GROUP * GROUP;
         let line = at % GROUP * (self.pages.group_bytes() / GROUP);
         match self.start + group < self.end {
-            true => self.pages.stored_keys(self.place(group), self.head).as_ptr().wrapping_add(line),
+            true => self.pages.stored_keys(self.place(group), self.head, 1).as_ptr().wrapping_add(line),
             false => std::ptr::null(),
         }
     }
@@ -319,7 +331,7 @@ impl Part<'_> {
         for (q, n, from, to) in std::iter::once((0, self.n, 0, common)).chain(beyond) {
             let mut at = from;
             while at < to {
-                let count = (GROUP - at % GROUP).min(to - at);
+                let count = self.run(at, to);
                 self.add_as_stored((q, n), (at, count), scores, sums);
                 at += count;
             }

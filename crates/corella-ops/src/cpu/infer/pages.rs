@@ -111,16 +111,16 @@ impl KvPages {
 
     /// Keys (HS,16) of a group of positions as f32, without their scales.
     pub fn keys(&self, path: Path, place: (usize, usize), head: usize, out: &mut [f32]) {
-        widen(self.dims.kind, path, self.stored_keys(place, head), out);
+        widen(self.dims.kind, path, self.stored_keys(place, head, 1), out);
     }
 
-    /// The keys of a group of positions as they are stored.
-    pub fn stored_keys(&self, (page, place): (usize, usize), head: usize) -> &[u8] {
+    /// The keys of `count` groups of positions that lie behind each other ([`Batch::run`]), as they are stored.
+    pub fn stored_keys(&self, (page, place): (usize, usize), head: usize, count: usize) -> &[u8] {
         let bytes = self.dims.hs * element_bytes(self.dims.kind);
-        &self.k[(self.first(page, head) + place) * bytes..][..GROUP * bytes]
+        &self.k[(self.first(page, head) + place) * bytes..][..count * GROUP * bytes]
     }
 
-    /// The values of the first `count` positions of a group as they are stored.
+    /// The values of `count` positions that lie behind each other, as they are stored.
     pub fn stored_values(&self, (page, place): (usize, usize), head: usize, count: usize) -> &[u8] {
         let bytes = self.dims.hs * element_bytes(self.dims.kind);
         &self.v[(self.first(page, head) + place) * bytes..][..count * bytes]
