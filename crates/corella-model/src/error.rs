@@ -27,6 +27,16 @@ pub enum ModelError {
         /// What is allowed.
         rule: String,
     },
+    /// A weight does not fit into the format that is to be written.
+    #[error("{tensor} holds {value}, which {format} cannot hold")]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// The weight.
+        value: f32,
+        /// Name of the format.
+        format: &'static str,
+    },
     /// A file is not what it claims to be.
     #[error("{}: {what}", path.display())]
     BadFile {

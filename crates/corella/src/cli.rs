@@ -32,7 +32,7 @@ pub struct Common {
     /// One JSON document on stdout (the last line where there is a stream)
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where to compute: cpu, cuda, cuda:N, or auto for the best there is (cards only when asked for: not yet run on one)
+    /// Where to compute: cpu, cuda, cuda:N, or auto for the best there is (cards only when asked for)
     #[arg(long, global = true, value_parser = Device::parse, default_value = "cpu")]
     pub device: Device,
     /// Worker threads [default: the processor's cores]
@@ -341,7 +341,7 @@ pub struct GenerateArgs {
     /// End before this token (may be given several times)
     #[arg(long)]
     pub stop_id: Vec<u32>,
-    /// Report the K likeliest tokens at each position; colours tokens by probability on a terminal
+    /// Report the K likeliest tokens at each position, with --json or --show-tokens; colours tokens by probability on a terminal
     #[arg(long, value_name = "K")]
     pub logprobs: Option<usize>,
     /// Report probabilities as the draw uses them, after temperature and filters
@@ -351,7 +351,7 @@ pub struct GenerateArgs {
     #[arg(long, conflicts_with = "json")]
     pub show_tokens: bool,
     /// Do not put the token in front that marks the start of a text
-    #[arg(long)]
+    #[arg(long, conflicts_with = "prompt_ids")]
     pub no_bos: bool,
     /// Go on after an end-of-text token
     #[arg(long)]
@@ -454,9 +454,12 @@ pub struct ConvertArgs {
     pub input: PathBuf,
     /// A folder (Hugging Face), a name ending in .gguf, or one ending in .bin (llm.c, f32 or bf16)
     pub output: PathBuf,
-    /// Number format of the matrices [default: f16 in a .gguf, elsewhere as they are]
+    /// Number format of the matrices [default: in a .gguf bf16 where they are bf16, else f16; elsewhere as they are, quantised ones f32]
     #[arg(long, value_parser = weight_format_parser())]
     pub dtype: Option<WeightFormat>,
+    /// The tokenizer to write beside the weights, for a model that carries none: `gpt2` or a tokenizer file
+    #[arg(long)]
+    pub tokenizer: Option<String>,
 }
 
 /// Flags of `bench`.

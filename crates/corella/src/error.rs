@@ -102,8 +102,10 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             "--device cpu, a shorter context or fewer sequences at once; `nvidia-smi` shows who else uses the card",
         );
     }
-    if let Some(ModelError::Format(error)) = error.downcast_ref::<ModelError>() {
-        return error.hint();
+    match error.downcast_ref::<ModelError>() {
+        Some(ModelError::Format(error)) => return error.hint(),
+        Some(ModelError::TooLarge { .. }) => return Some("--dtype bf16 or --dtype f32 holds it"),
+        _ => {}
     }
     if let Some(error) = error.downcast_ref::<FormatError>() {
         return error.hint();
@@ -118,13 +120,13 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     match error.downcast_ref::<std::io::Error>()?.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            Some("make room; finished checkpoints are whole, and a run goes on from the last one with --resume")
+            Some("make room and run the command again; a training run goes on from its last checkpoint with --resume")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Some("choose a folder that you may write to with --out")
+            Some("look at who may read and write there, or name another path")
         }
         ErrorKind::NotFound => Some("look at the path: nothing is there by this name, or a folder above it is missing"),
-        ErrorKind::NotADirectory => Some("a part of the path is a file; choose another folder with --out"),
+        ErrorKind::NotADirectory => Some("a part of the path is a file, not a folder; name another path"),
         _ => None,
     }
 }

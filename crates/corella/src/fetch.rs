@@ -39,8 +39,18 @@ pub fn fetch(name: &str, quiet: bool) -> Result<Vec<SourceFile>> {
 }
 
 /// Files that a model's folder needs, beside its weights.
-const MODEL: [&str; 6] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"];
+const MODEL: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    // They name the tokens at the ends of a text, and say whether the model was tuned to follow instructions.
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.bpe",
+    "merges.txt",
+];
 
 /// Fetches a model (`hf://OWNER/NAME[@REVISION]`, or one `.gguf` file of it behind a `/`) into the cache, as
 /// [`fetch`] does, and says where it lies. A model that the cache holds whole needs no network with `HF_HUB_OFFLINE=1`.

@@ -1,5 +1,6 @@
 //! What the user names, turned into what the libraries need: a data set, a tokenizer, a model with its tokenizer.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -59,6 +60,22 @@ pub fn tokenizer_for(name: &str, vocab_size: usize, documents: &[Document]) -> R
         }
         name => tokenizers::load(name),
     }
+}
+
+/// A file's text; `-` is standard input.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes).map(drop)
+    } else {
+        std::fs::read(path).map(|read| bytes = read)
+    };
+    let name = path.display();
+    read.map_err(|e| Failure::new(format!("{name}: {e}")))?;
+    String::from_utf8(bytes).map_err(|e| {
+        Failure::new(format!("{name}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
+            .hint("convert it first, for example with iconv -t UTF-8")
+    })
 }
 
 /// Most problems of the input that are printed one by one.

@@ -23,6 +23,7 @@ mod site;
 mod terminal;
 mod tokenizers;
 mod tour;
+mod unfinished;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
 //! A MODEL argument: found and looked at first, loaded when it is known how much room is needed.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use corella_model::gpt2::{Gpt2Config, Gpt2Infer};
 use corella_model::llama::{LlamaConfig, LlamaInfer};
 use corella_model::{AnyModel, Source, StepLimits, StepModel, StepOptions};
 use corella_ops::OpsInfer;
-use corella_text::tokenizer::Tokenizer;
+use corella_text::tokenizer::{Tokenizer, TokenizerError};
 
 use crate::cli::Common;
 use crate::device::TrainDevice;
@@ -29,7 +30,7 @@ pub struct Opened {
 }
 
 /// Finds the files of a MODEL argument and its tokenizer: the one named, else the one inside or beside the weights,
-/// else GPT-2's where the vocabulary has its size.
+/// else that of a GPT-2 with the published vocabulary.
 pub fn open(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
     let (files, at) = open_any(path)?;
     let tokenizer = match tokenizer {
@@ -56,11 +57,15 @@ pub fn open_for_ids(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
     Ok(Opened { files, tokenizer: tokenizer.ok() })
 }
 
-/// The tokenizer inside or beside the weights found at `at`, else GPT-2's where the vocabulary has its size.
+/// The tokenizer inside or beside the weights found at `at`; where there is no file of one, that of a GPT-2 with the published
+/// vocabulary. One that is there and cannot be read is an error: another's ids would be taken for its own.
 pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
     if at.is_dir() {
+        let published = matches!(files, AnyModel::Gpt2(_)) && files.vocab_size() == Tokenizer::gpt2().vocab_size();
         return match Tokenizer::load(at) {
-            Err(_) if files.vocab_size() == Tokenizer::gpt2().vocab_size() => Ok(Tokenizer::gpt2()),
+            Err(TokenizerError::Io { source, .. }) if published && source.kind() == ErrorKind::NotFound => {
+                Ok(Tokenizer::gpt2())
+            }
             loaded => loaded.map_err(|why| Failure::from(why).hint(NAME_IT)),
         };
     }
@@ -220,12 +225,12 @@ fn check_room(ops: &Cuda, free: u64, weights: &Loadable, options: StepOptions) -
     ));
     Err(match fitting {
         0 => refused.hint("a file with fewer bits a weight (Q8_0, Q4_K), or --device cpu"),
-        fitting if fitting >= options.context_len => {
-            refused.hint(format!("--kv-tokens {fitting} fits, or keep keys and values in 8 bits (--kv-type q8)"))
-        }
-        fitting => {
-            refused.hint(format!("a context of {fitting} fits, or keep keys and values in 8 bits (--kv-type q8)"))
-        }
+        fitting if fitting >= options.context_len => refused.hint(format!(
+            "{fitting} positions fit: fewer texts at once (--kv-tokens of serve, -n of generate), or --kv-type q8"
+        )),
+        fitting => refused.hint(format!(
+            "{fitting} positions fit: a shorter context (--context, --max-tokens of generate), or --kv-type q8"
+        )),
     })
 }
 

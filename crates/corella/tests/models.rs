@@ -151,6 +151,153 @@ fn a_model_without_tokenizer_continues_ids() {
     }
 }
 
+/// A folder with the Llama of the fixtures, its configuration changed by `config` and its weights by `weight`.
+fn changed_llama(folder: &Path, config: impl Fn(&mut Value), weight: impl Fn(usize, f32) -> f32) -> String {
+    let mut text = json_file(&PathBuf::from(fixture("llama/model/config.json")));
+    config(&mut text);
+    std::fs::create_dir_all(folder).expect("a folder");
+    std::fs::write(folder.join("config.json"), text.to_string()).expect("written");
+    let mut bytes = std::fs::read(fixture("llama/model/model.safetensors")).expect("readable");
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("a length")) as usize;
+    for (i, x) in bytes[header..].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *x = weight(i, f32::from_le_bytes(*x)).to_le_bytes();
+    }
+    std::fs::write(folder.join("model.safetensors"), bytes).expect("written");
+    folder.display().to_string()
+}
+
+const IDS: [&str; 5] = ["--prompt-ids", "1,2,3", "--max-tokens", "4", "--json"];
+
+#[test]
+fn logits_that_are_not_numbers_are_an_error() {
+    let folder = Folder::new("huge");
+    // Weights are finite; products with them are not.
+    let huge = |i, x: f32| if i < 6000 { x } else { x.signum() * 3e37 };
+    let model = changed_llama(&folder.join("m"), |_| {}, huge);
+    let out = corella(&[&["generate", &model], &IDS[..]].concat());
+    assert_eq!(out.status.code(), Some(1), "{}", common::stdout(&out));
+    assert!(stderr(&out).contains("not numbers"), "{}", stderr(&out));
+}
+
+#[test]
+fn the_old_name_of_the_rope_rule_may_stand_beside_the_new_one() {
+    let folder = Folder::new("rope-names");
+    let logits = |name: &str, rope: Value| {
+        let model = changed_llama(&folder.join(name), |config| config["rope_scaling"] = rope.clone(), |_, x| x);
+        json(&done(&[&["generate", &model, "--logprobs", "2"], &IDS[..]].concat()))["prompt_logprobs"].clone()
+    };
+    let both = logits("both", serde_json::json!({"type": "linear", "rope_type": "linear", "factor": 8.0}));
+    assert_eq!(both, logits("new", serde_json::json!({"rope_type": "linear", "factor": 8.0})));
+    assert_eq!(both, logits("old", serde_json::json!({"type": "linear", "factor": 8.0})));
+    assert_ne!(both, logits("none", Value::Null));
+}
+
+#[test]
+fn weights_that_a_format_cannot_hold_are_not_written() {
+    let folder = Folder::new("large");
+    let model = changed_llama(&folder.join("m"), |_| {}, |i, x| if i == 5000 { 1e5 } else { x });
+    let out = folder.join("m.gguf").display().to_string();
+    let refused = corella(&["convert", &model, &out]);
+    let said = stderr(&refused);
+    assert!(refused.status.code() == Some(1) && said.contains("100000") && said.contains("--dtype bf16"), "{said}");
+    done(&["convert", &model, &out, "--dtype", "bf16"]);
+    // One that has 16 bits of that kind keeps them.
+    done(&["convert", &out, &folder.join("again.gguf").display().to_string()]);
+    assert!(weights(&folder.join("again.gguf").display().to_string()) == weights(&out));
+}
+
+#[test]
+fn a_conversion_that_fails_leaves_nothing_behind() {
+    let folder = Folder::new("leftovers");
+    for name in ["out", "out.gguf", "out.bin"] {
+        let out = folder.join(name).display().to_string();
+        // Files may have 100 blocks of half a KiB each, less than the weights.
+        let script =
+            format!("trap '' XFSZ; ulimit -f 100; {} convert {} {out}", common::CORELLA, fixture("llama/model"));
+        let script = script.replace("llama/model", if name == "out.bin" { "gpt2/model" } else { "llama/model" });
+        let refused = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
+        assert_eq!(refused.status.code(), Some(1), "{name}: {}", stderr(&refused));
+        let left: Vec<_> = std::fs::read_dir(&folder.0).expect("a folder").flatten().map(|e| e.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn a_tokenizer_that_is_named_is_written_beside_the_weights() {
+    let Some(dir) = checkpoints() else { return };
+    let folder = Folder::new("named");
+    let model = dir.join("stories260K/stories260K.bin").display().to_string();
+    let tokenizer = dir.join("stories260K/tok512.bin").display().to_string();
+    let greedy = |model: &str, more: &[&str]| {
+        let args = ["generate", model, "-p", "Once upon a time", "--temperature", "0", "--max-tokens", "8", "--json"];
+        json(&done(&[&args[..], more].concat()))["choices"][0]["ids"].clone()
+    };
+    let expected = greedy(&model, &["--tokenizer", &tokenizer]);
+    for name in ["named.gguf", "named"] {
+        let out = folder.join(name).display().to_string();
+        done(&["convert", &model, &out, "--tokenizer", &tokenizer, "--dtype", "f32"]);
+        assert_eq!(greedy(&out, &[]), expected, "{name}");
+    }
+    let refused = corella(&["convert", &model, &folder.join("x.gguf").display().to_string(), "--tokenizer", "gpt2"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+}
+
+#[test]
+fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
+    if !Path::new("/dev/full").exists() {
+        return println!("skipped: no /dev/full");
+    }
+    let model = fixture("llama/model");
+    for more in [&["--json"][..], &[]] {
+        let mut generate = std::process::Command::new(common::CORELLA);
+        generate.args(["generate", &model]).args(&IDS[..4]).args(more);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let out = generate.stdout(full).output().expect("the program starts");
+        assert_eq!(out.status.code(), Some(1), "{more:?}");
+        assert!(stderr(&out).contains("cannot be written") && stderr(&out).contains("hint:"), "{}", stderr(&out));
+    }
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_read_is_not_replaced() {
+    let folder = Folder::new("unreadable");
+    let text = folder.text().display().to_string();
+    let flags = "--tokenizer gpt2 --n-layer 1 --n-head 1 --n-embd 16 --seq-len 16 --steps 1 --micro-batch 2 --sample-every 0 --val-every 0";
+    let (run, model) = (folder.join("run").display().to_string(), folder.join("model"));
+    let mut args = vec!["train", &text, "--out", &run];
+    args.extend(flags.split(' '));
+    done(&args);
+    done(&["convert", &run, &model.display().to_string()]);
+    let generate = || corella(&["generate", &model.display().to_string(), "-p", "The", "--max-tokens", "2"]);
+    std::fs::write(model.join("tokenizer.json"), r#"{"model": {"type": "Unigram"}}"#).expect("written");
+    assert_eq!(generate().status.code(), Some(1), "{}", common::stdout(&generate()));
+    // Where there is none, that of the published vocabulary is meant.
+    std::fs::remove_file(model.join("tokenizer.json")).expect("removed");
+    assert!(generate().status.success(), "{}", stderr(&generate()));
+    // Its shape is not that of a published model, so nothing is claimed of what it was trained on.
+    let inspected = json(&done(&["inspect", &model.display().to_string(), "--json"]));
+    assert_eq!(inspected["corpus"], Value::Null);
+}
+
+#[test]
+fn bits_per_byte_count_what_is_predicted() {
+    let Some(dir) = checkpoints() else { return };
+    let folder = Folder::new("bits");
+    let (text, tokenizer) = (folder.join("story.txt"), dir.join("stories260K/tok512.bin").display().to_string());
+    let story = "Once upon a time, there was a little girl named Lily. She loved to play outside.";
+    std::fs::write(&text, story).expect("written");
+    let (model, text) = (dir.join("stories260K/hf-derived").display().to_string(), text.display().to_string());
+    // Windows of two tokens, of which the second is predicted: half of the text.
+    let args = ["eval", &model, "--text", &text, "--tokenizer", &tokenizer, "--json", "--context", "2", "--no-bos"];
+    let found = json(&done(&args));
+    let ids = Tokenizer::load(Path::new(&tokenizer)).expect("a vocabulary");
+    let predicted: Vec<u32> = ids.encode(story).chunks_exact(2).map(|pair| pair[1]).collect();
+    let bytes: usize = predicted.iter().map(|id| ids.token_bytes(*id).len()).sum();
+    assert_eq!(found["tokens"], predicted.len());
+    let bits = found["nll"].as_f64().expect("a number") / std::f64::consts::LN_2 / bytes as f64;
+    assert!((found["bits_per_byte"].as_f64().expect("a number") - bits).abs() < 1e-9, "{found}: {bits}");
+}
+
 #[test]
 fn activations_are_rounded_where_asked_and_the_output_says_so() {
     let ids = ["--prompt-ids", "1,2,3", "--max-tokens", "2", "--json"];

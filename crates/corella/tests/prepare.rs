@@ -172,6 +172,41 @@ fn data_sets_of_the_hub_are_fetched_prepared_and_trained_on() {
 }
 
 #[test]
+fn models_of_the_hub_are_what_their_folders_are() {
+    let folder = Folder::new("model-hub");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/llama/model");
+    let read = |name: &str| std::fs::read(model.join(name)).expect("readable");
+    // The ids of BOS and EOS, and that it was tuned, stand in a file of their own.
+    let text = std::fs::read_to_string(folder.text()).expect("a text");
+    let trained = corella_text::tokenizer::Tokenizer::train([text.as_str()], 300, Default::default());
+    let trained = trained.expect("a vocabulary").to_json();
+    let named = br#"{"chat_template": "{{ messages }}"}"#;
+    let files: [(&str, &[u8]); 4] = [
+        ("config.json", &read("config.json")),
+        ("model.safetensors", &read("model.safetensors")),
+        ("tokenizer.json", trained.as_bytes()),
+        ("tokenizer_config.json", named),
+    ];
+    let server = HubServer::start(&files);
+    let inspect = Command::new(CORELLA)
+        .args(["inspect", "hf://o/n", "--json"])
+        .env("HF_ENDPOINT", &server.endpoint)
+        .env("HF_HOME", folder.join("hf"))
+        .env_remove("HF_HUB_CACHE")
+        .output()
+        .expect("the program starts");
+    assert!(inspect.status.success(), "{}", stderr(&inspect));
+    assert!(stderr(&inspect).contains("tuned to follow"), "{}", stderr(&inspect));
+    let found: Value = serde_json::from_slice(&inspect.stdout).expect("JSON");
+    assert_eq!(found["kind"], "instruct");
+    let snapshots = folder.join("hf/hub/models--o--n/snapshots");
+    let snapshot = std::fs::read_dir(snapshots).expect("a cache").flatten().next().expect("a snapshot").path();
+    for (name, bytes) in files {
+        assert_eq!(std::fs::read(snapshot.join(name)).expect("in the cache"), bytes, "{name}");
+    }
+}
+
+#[test]
 fn training_reads_what_prepare_reads() {
     let folder = Folder::new("train-readers");
     let lines = json_lines(60_000);

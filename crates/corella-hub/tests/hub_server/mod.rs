@@ -126,8 +126,10 @@ fn respond(state: &mut State, method: &str, path: &str, headers: &[(String, Stri
     if state.token.as_ref().is_some_and(|t| header(headers, "authorization") != Some(&format!("Bearer {t}"))) {
         return plain("401 Unauthorized\r\nx-error-code: GatedRepo", Vec::new());
     }
-    let (api, resolve) = ("/api/datasets/o/n/revision/main", format!("/datasets/o/n/resolve/{COMMIT}/"));
-    if path.starts_with(api) {
+    // One repository, as a data set and as a model.
+    let apis = ["/api/datasets/o/n/revision/main", "/api/models/o/n/revision/main"];
+    let resolve = format!("/o/n/resolve/{COMMIT}/");
+    if apis.iter().any(|api| path.starts_with(api)) {
         let files: Vec<_> = state
             .files
             .iter()
@@ -135,7 +137,7 @@ fn respond(state: &mut State, method: &str, path: &str, headers: &[(String, Stri
             .collect();
         return plain("200 OK", serde_json::json!({"sha": COMMIT, "siblings": files}).to_string().into_bytes());
     }
-    let name = path.strip_prefix(&resolve).unwrap_or("").replace("%20", " ");
+    let name = path.trim_start_matches("/datasets").strip_prefix(&resolve).unwrap_or("").replace("%20", " ");
     let Some((_, bytes)) = state.files.iter().find(|(n, _)| *n == name) else {
         return plain("404 Not Found\r\nx-error-code: EntryNotFound", Vec::new());
     };

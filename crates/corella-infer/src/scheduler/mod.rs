@@ -136,12 +136,8 @@ impl Scheduler {
 
     /// Ends all requests with a message.
     pub fn fail_all(&mut self, why: &str) {
-        for (id, job) in std::mem::take(&mut self.jobs) {
-            self.remove_sequences(id);
-            self.leave_queue(&job);
-            self.metrics.failed.add(1);
-            job.failed(why.to_owned());
-        }
+        let ids: Vec<u64> = self.jobs.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.fail_job(id, why));
     }
 
     /// Frees what belongs to requests whose caller has left.
@@ -228,7 +224,7 @@ impl Scheduler {
         let mut firsts = self.first_draws(items, &results, out.threads).into_iter();
         let mut copies = Vec::new();
         let mut split = Vec::new();
-        let mut ended = Vec::new();
+        let (mut ended, mut broken) = (Vec::new(), Vec::new());
         for (item, (by_model, own)) in items.iter().zip(&results) {
             let first = firsts.next().flatten();
             let seq = &mut self.running[item.index];
@@ -255,6 +251,10 @@ impl Scheduler {
                 continue;
             }
             let draws = drawn_from(item, own);
+            if draws.iter().any(|row| is_broken(row)) {
+                broken.push(seq.job);
+                continue;
+            }
             let next = |seq: &Sequence, samples, behind: usize| match by_model.get(behind) {
                 Some(id) => vec![bare(*id)],
                 None => self.drawers.with(|drawer| drawer.draw(draws[behind], &request, seq, samples, &self.bytes)),
@@ -303,6 +303,9 @@ impl Scheduler {
             self.place_sibling(index, seq, &mut copies);
         }
         self.remove_ended(&ended);
+        for id in broken {
+            self.fail_job(id, BROKEN);
+        }
         self.running.sort_by_key(Sequence::age);
         copies
     }
@@ -403,15 +406,26 @@ impl Scheduler {
     /// The model refused a step: the requests in it fail, the others go on.
     fn fail(&mut self, items: &[Item], why: &str) {
         let ids: Vec<u64> = items.iter().map(|item| self.running[item.index].job).collect();
-        for id in ids {
-            if let Some(job) = self.jobs.remove(&id) {
-                self.remove_sequences(id);
-                self.leave_queue(&job);
-                self.metrics.failed.add(1);
-                job.failed(why.to_owned());
-            }
+        ids.into_iter().for_each(|id| self.fail_job(id, why));
+    }
+
+    /// Ends a request with a message, if it has not ended.
+    fn fail_job(&mut self, id: u64, why: &str) {
+        if let Some(job) = self.jobs.remove(&id) {
+            self.remove_sequences(id);
+            self.leave_queue(&job);
+            self.metrics.failed.add(1);
+            job.failed(why.to_owned());
         }
     }
+}
+
+/// What is said of logits that are not numbers.
+const BROKEN: &str = "the logits are not numbers: the weights are damaged, or too large to compute with";
+
+/// Whether a row of logits is not numbers: one in the stream they all come from makes each of them one.
+fn is_broken(row: &[f32]) -> bool {
+    row.first().is_some_and(|logit| logit.is_nan())
 }
 
 /// Of an item's rows of logits those behind its last token and behind its proposals.

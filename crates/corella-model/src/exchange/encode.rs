@@ -1,7 +1,7 @@
 //! Weights in another number format.
 
 use corella_ops::WeightFormat;
-use corella_ops::quant::{dequantize_row, quantize_row};
+use corella_ops::quant::{dequantize_row, fits, quantize_row};
 
 use crate::ModelError;
 use crate::formats::FormatError;
@@ -31,7 +31,8 @@ pub fn encode_ordered<C: ModelConfig>(
     Ok(write(&order.to_file(whole, format, cols))?)
 }
 
-/// Writes a part in a format piece by piece: as its bytes are where it has this format, else rounded from their values.
+/// Writes a part in a format piece by piece: as its bytes are where it has this format, else rounded from their values. A value
+/// that the format cannot hold is an error.
 pub fn encode<C: ModelConfig>(
     source: &dyn Source<C>,
     (row, part, cols): (usize, usize, usize),
@@ -42,9 +43,9 @@ pub fn encode<C: ModelConfig>(
     let read = |first: usize, bytes: &mut [u8]| source.read_rows(row, part, first, bytes);
     let from_row = row_bytes(from, cols);
     let (mut values, mut encoded) = (vec![0.0; cols], Vec::new());
-    let (mut known, mut outcome) = (true, Ok(()));
+    let (mut known, mut outcome, mut too_large) = (true, Ok(()), None);
     each_piece(rows, from_row, &read, |bytes| {
-        if !known || outcome.is_err() {
+        if !known || outcome.is_err() || too_large.is_some() {
             return;
         }
         if from == format {
@@ -55,12 +56,19 @@ pub fn encode<C: ModelConfig>(
         for row in bytes.chunks_exact(from_row) {
             dequantize_row(from, row, &mut values);
             known &= quantize_row(format, &values, &mut encoded);
+            if known && !fits(format, &values) {
+                too_large = too_large.or(values.iter().copied().reduce(|a, b| if b.abs() > a.abs() { b } else { a }));
+            }
         }
-        if known {
+        if known && too_large.is_none() {
             outcome = write(&encoded);
         }
     })?;
     outcome?;
+    if let Some(value) = too_large {
+        let tensor = source.config().table()[row].name.clone();
+        return Err(ModelError::TooLarge { tensor, value, format: format.name() });
+    }
     if known {
         return Ok(());
     }

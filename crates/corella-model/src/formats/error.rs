@@ -20,7 +20,7 @@ pub struct FormatError {
 #[allow(missing_docs, reason = "the fields are what the messages name: found, allowed, and the place in the file")]
 pub enum Cause {
     /// The file system refused.
-    #[error("cannot read: {0}")]
+    #[error("{0}")]
     Io(#[from] std::io::Error),
     /// Another kind of file.
     #[error("not a {expected} file: it begins with {found}{}", looks_like.map(|l| format!(", as {l} does")).unwrap_or_default())]

@@ -35,6 +35,12 @@ struct ConfigFile {
     n_inner: Option<usize>,
     #[serde(default = "default_tied")]
     tie_word_embeddings: bool,
+    #[serde(default = "default_scaled")]
+    scale_attn_weights: bool,
+    #[serde(default)]
+    scale_attn_by_inverse_layer_idx: bool,
+    #[serde(default)]
+    add_cross_attention: bool,
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMany>,
 }
@@ -48,6 +54,10 @@ fn default_activation() -> String {
 }
 
 fn default_tied() -> bool {
+    true
+}
+
+fn default_scaled() -> bool {
     true
 }
 
@@ -85,6 +95,15 @@ impl Exchange for Gpt2Config {
         let inner = file.n_inner.unwrap_or(file.n_embd.saturating_mul(4));
         let four = file.n_embd.checked_mul(4) == Some(inner);
         only("n_inner", inner.to_string(), "4 · n_embd is computed", four)?;
+        // Some published GPT-2 were trained with other attention: its weights have the same names and shapes.
+        for (field, found, usual) in [
+            ("scale_attn_weights", file.scale_attn_weights, true),
+            ("scale_attn_by_inverse_layer_idx", file.scale_attn_by_inverse_layer_idx, false),
+            ("add_cross_attention", file.add_cross_attention, false),
+        ] {
+            let allowed = if usual { "true is computed" } else { "false is computed" };
+            only(field, found.to_string(), allowed, found == usual)?;
+        }
         let config = Gpt2Config::new(file.vocab_size, file.n_layer, file.n_head, file.n_embd, file.n_positions)?;
         let special = SpecialIds::from_config(file.bos_token_id, file.eos_token_id);
         Ok((with_tie(config, file.tie_word_embeddings)?, special))

@@ -41,8 +41,10 @@ struct ConfigFile {
 
 #[derive(Deserialize)]
 struct RopeFile {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The name that older files have for it; files of some versions have both.
+    #[serde(rename = "type")]
+    old_rope_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f32>,
     low_freq_factor: Option<f32>,
@@ -110,7 +112,7 @@ fn rope(
     let need = |field: &str, value: Option<f32>| {
         value.ok_or_else(|| Cause::MissingKey { key: format!("rope_scaling.{field}") })
     };
-    let scaling = match file.rope_type.as_deref() {
+    let scaling = match file.rope_type.as_deref().or(file.old_rope_type.as_deref()) {
         None | Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: need("factor", file.factor)? },
         Some("llama3") => RopeScaling::Llama3 {

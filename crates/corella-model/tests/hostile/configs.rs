@@ -155,6 +155,9 @@ fn l16_config_json_of_a_gpt2() {
         ("layer_norm_epsilon", json!(0.0), "Unsupported"),
         ("activation_function", json!("relu"), "Unsupported"),
         ("model_type", json!("mamba"), "Unsupported"),
+        ("scale_attn_weights", json!(false), "Unsupported"),
+        ("scale_attn_by_inverse_layer_idx", json!(true), "Unsupported"),
+        ("add_cross_attention", json!(true), "Unsupported"),
         ("n_embd", json!(-8), "BadJson"),
         ("vocab_size", json!("8"), "BadJson"),
     ];

@@ -11,7 +11,7 @@ pub mod quantize;
 
 use crate::contract::OpsError;
 pub use blocks::dequantize_row;
-pub use quantize::quantize_row;
+pub use quantize::{fits, quantize_row};
 
 /// How the weights of a matrix are stored, row after row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

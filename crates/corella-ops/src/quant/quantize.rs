@@ -1,7 +1,7 @@
 //! Numbers rounded to quantised formats, with the bytes that ggml's reference quantisation gives.
 
 use super::WeightFormat;
-use super::half::{f32_to_bf16, f32_to_f16};
+use super::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 
 /// Appends a row in `format` to `out`. Returns whether that format can be written: floating-point formats, Q8_0 and Q4_0.
 ///
@@ -17,6 +17,19 @@ pub fn quantize_row(format: WeightFormat, row: &[f32], out: &mut Vec<u8>) -> boo
         _ => return false,
     }
     true
+}
+
+/// Whether a format that can be written keeps the largest of these numbers finite: halves end at 65,504.
+pub fn fits(format: WeightFormat, row: &[f32]) -> bool {
+    let half = |x: f32| f16_to_f32(f32_to_f16(x)).is_finite();
+    let largest = row.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    match format {
+        WeightFormat::F16 => half(largest),
+        WeightFormat::Bf16 => bf16_to_f32(f32_to_bf16(largest)).is_finite(),
+        WeightFormat::Q8_0 => half(largest / 127.0),
+        WeightFormat::Q4_0 => half(largest / 8.0),
+        _ => largest.is_finite(),
+    }
 }
 
 fn inverse(d: f32) -> f32 {

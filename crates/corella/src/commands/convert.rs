@@ -7,12 +7,15 @@ use corella_model::formats::gguf::{Value, open as open_gguf};
 use corella_model::gpt2::save_llmc;
 use corella_model::{AnyModel, Checkpoint};
 use corella_ops::WeightFormat;
+use corella_text::tokenizer::Tokenizer;
 
 use crate::cli::{Common, ConvertArgs};
 use crate::error::{Failure, Result};
 use crate::gguf_tokenizer;
-use crate::inputs::open_any;
+use crate::inputs::{open_any, tokenizer_for};
 use crate::model::own_tokenizer;
+use crate::output::deliver;
+use crate::unfinished::Unfinished;
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
@@ -27,50 +30,78 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
         Some("gguf") => "GGUF",
         _ => "Hugging Face",
     };
+    if kind == "Hugging Face" {
+        args.output.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    }
+    if kind == "llm.c" && args.tokenizer.is_some() {
+        return Err(Failure::usage("llm.c's files hold no tokenizer").hint("leave --tokenizer out"));
+    }
+    let unfinished = Unfinished::beside(&args.output)?;
+    let to = unfinished.path();
     match &model {
         AnyModel::Gpt2(checkpoint) if kind == "llm.c" => {
             // llm.c's files hold one of two formats; the one that keeps every number.
             let own = checkpoint.plain_format();
             let kept = if own == WeightFormat::Bf16 { own } else { WeightFormat::F32 };
-            save_llmc(&**checkpoint, args.dtype.unwrap_or(kept), &args.output)?;
+            save_llmc(&**checkpoint, args.dtype.unwrap_or(kept), &to)?;
         }
         AnyModel::Llama(_) if kind == "llm.c" => {
             return Err(Failure::usage("llm.c's files hold GPT-2 only")
                 .hint("name a folder (Hugging Face) or a .gguf for a Llama"));
         }
-        AnyModel::Gpt2(checkpoint) => write(&model, checkpoint, &at, args)?,
-        AnyModel::Llama(checkpoint) => write(&model, checkpoint, &at, args)?,
+        AnyModel::Gpt2(checkpoint) => write(&model, checkpoint, &at, args, &to)?,
+        AnyModel::Llama(checkpoint) => write(&model, checkpoint, &at, args, &to)?,
     }
+    unfinished.finish(&args.output)?;
     if common.json {
-        println!("{}", serde_json::json!({"output": args.output, "format": kind, "parameters": parameters}));
+        deliver(serde_json::json!({"output": args.output, "format": kind, "parameters": parameters}))
     } else {
-        println!("wrote {} ({kind}, {parameters} parameters)", args.output.display());
+        deliver(format_args!("wrote {} ({kind}, {parameters} parameters)", args.output.display()))
     }
-    Ok(())
 }
 
 /// Writes a GGUF file, or a folder for `transformers`.
-fn write<C: Exchange>(model: &AnyModel, checkpoint: &Checkpoint<C>, at: &Path, args: &ConvertArgs) -> Result<()> {
-    if is_gguf(&args.output) {
+fn write<C: Exchange>(
+    model: &AnyModel,
+    checkpoint: &Checkpoint<C>,
+    at: &Path,
+    args: &ConvertArgs,
+    to: &Path,
+) -> Result<()> {
+    let given = match &args.tokenizer {
+        Some(name) => {
+            let tokenizer = tokenizer_for(name, 0, &[])?;
+            tokenizer.padding_in(model.vocab_size())?;
+            Some(tokenizer)
+        }
+        None => None,
+    };
+    if is_gguf(to) {
         let name = args.output.file_stem().unwrap_or_default().to_string_lossy();
-        let format = args.dtype.unwrap_or(WeightFormat::F16);
-        return Ok(gguf::save(checkpoint, &name, tokenizer_keys(model, at)?, format, &args.output)?);
+        // Two bytes a number: those that the weights have, so that nothing is lost or grows beyond what halves hold.
+        let own = checkpoint.plain_format();
+        let format = args.dtype.unwrap_or(if own == WeightFormat::Bf16 { own } else { WeightFormat::F16 });
+        return Ok(gguf::save(checkpoint, &name, tokenizer_keys(model, at, given)?, format, to)?);
     }
     let format = args.dtype.unwrap_or_else(|| checkpoint.plain_format());
     if format.block_len() > 1 {
         return Err(Failure::usage(format!("safetensors do not hold {}", format.name()))
             .hint("f32, f16 or bf16 for a folder; quantised formats for a .gguf"));
     }
-    hugging_face::save(checkpoint, &checkpoint.special, format, &args.output)?;
-    write_tokenizer(model, at, &args.output)
+    hugging_face::save(checkpoint, &checkpoint.special, format, to)?;
+    write_tokenizer(model, at, given, to)
 }
 
 fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "gguf")
 }
 
-/// The tokenizer's keys: as they are where the model comes from a GGUF file, else those of the tokenizer beside it.
-fn tokenizer_keys(model: &AnyModel, at: &Path) -> Result<Vec<(String, Value)>> {
+/// The keys of the tokenizer that was given; else as they are where the model comes from a GGUF file, else those of the tokenizer
+/// beside it.
+fn tokenizer_keys(model: &AnyModel, at: &Path, given: Option<Tokenizer>) -> Result<Vec<(String, Value)>> {
+    if let Some(tokenizer) = given {
+        return gguf_tokenizer::metadata(&tokenizer, model.vocab_size());
+    }
     if is_gguf(at) {
         let (_, header) = open_gguf(at).map_err(corella_model::ModelError::from)?;
         return Ok(header.metadata.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")).collect());
@@ -84,16 +115,17 @@ fn tokenizer_keys(model: &AnyModel, at: &Path) -> Result<Vec<(String, Value)>> {
     }
 }
 
-/// Puts the tokenizer beside the weights: the files that were there, else ones with the same ids.
-fn write_tokenizer(model: &AnyModel, at: &Path, output: &Path) -> Result<()> {
+/// Puts the tokenizer beside the weights: the files that were there, else ones with the same ids, or with those of the one that was
+/// given.
+fn write_tokenizer(model: &AnyModel, at: &Path, given: Option<Tokenizer>, output: &Path) -> Result<()> {
     let names = ["tokenizer.json", "tokenizer_config.json"];
-    if at.join(names[0]).is_file() {
+    if given.is_none() && at.join(names[0]).is_file() {
         for name in names.into_iter().filter(|name| at.join(name).is_file()) {
             std::fs::copy(at.join(name), output.join(name))?;
         }
         return Ok(());
     }
-    match own_tokenizer(model, at) {
+    match given.map_or_else(|| own_tokenizer(model, at), Ok) {
         Ok(tokenizer) => {
             std::fs::write(output.join(names[0]), tokenizer.to_json())?;
             Ok(std::fs::write(output.join(names[1]), tokenizer.to_config_json())?)

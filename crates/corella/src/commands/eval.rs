@@ -14,7 +14,9 @@ use serde::Serialize;
 
 use crate::cli::{Common, Device};
 use crate::error::{Failure, Result};
+use crate::inputs::read_text;
 use crate::model::{self, Invariance};
+use crate::output::deliver;
 
 /// Longest window where none is given: longer ones take memory and time, and change the figure little.
 const LONGEST_WINDOW: usize = 2048;
@@ -45,14 +47,14 @@ pub struct EvalArgs {
     /// Most items of a task, or tokens of --data (0: all)
     #[arg(long, default_value_t = 0)]
     pub limit: usize,
-    /// Write the log-likelihoods of every item to this file, as JSON lines
-    #[arg(long)]
+    /// Write the log-likelihoods of every item of the tasks to this file, as JSON lines
+    #[arg(long, requires = "task")]
     pub items: Option<PathBuf>,
     /// Tokens of a window [default: the model's context, at most 2048]
     #[arg(long)]
     pub context: Option<usize>,
     /// Do not put the token in front of each window of --text that marks the start of a text
-    #[arg(long)]
+    #[arg(long, requires = "text")]
     pub no_bos: bool,
     /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
     #[arg(long)]
@@ -86,6 +88,10 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     }
     if args.text.is_some() && args.data.is_some() {
         return Err(Failure::usage("--text and --data cannot be measured at once").hint("run the command twice"));
+    }
+    if args.limit > 0 && args.data.is_none() && args.task.is_empty() {
+        return Err(Failure::usage("--limit counts items of a task or tokens of --data; a --text is measured whole")
+            .hint("leave --limit out, or cut the text"));
     }
     let mut tasks = args.task.iter().map(|task| load_task(task, args.limit)).collect::<Result<Vec<_>>>()?;
     if args.shots > 0 {
@@ -125,23 +131,23 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         written.map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
     }
     if common.json {
-        println!("{}", serde_json::to_string(&Document { surprise, tasks: found, backend })?);
-        return Ok(());
+        return deliver(serde_json::to_string(&Document { surprise, tasks: found, backend })?);
     }
     if let Some(s) = surprise {
-        println!(
+        deliver(format_args!(
             "{} tokens in windows of {}, loss {:.4} nats per token, perplexity {:.3}, {:.4} bits per byte",
             s.tokens,
             s.context,
             s.nll / s.tokens as f64,
             s.perplexity,
             s.bits_per_byte
-        );
+        ))?;
     }
     for (name, score) in &found {
         let norm = score.acc_norm.map(|norm| format!(", acc_norm {norm:.4}")).unwrap_or_default();
         let perplexity = score.perplexity.map(|p| format!(", perplexity {p:.2}")).unwrap_or_default();
-        println!("{name:16} {} items: acc {:.4} ± {:.4}{norm}{perplexity}", score.items, score.acc, score.acc_stderr);
+        let (items, acc, error) = (score.items, score.acc, score.acc_stderr);
+        deliver(format_args!("{name:16} {items} items: acc {acc:.4} ± {error:.4}{norm}{perplexity}"))?;
     }
     Ok(())
 }
@@ -209,14 +215,17 @@ fn of_text(
     context: usize,
     bos: bool,
 ) -> Result<Surprise> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    let text = read_text(path)?;
     let ids = tokenizer.encode(&text);
     if ids.is_empty() {
         return Err(Failure::new(format!("{} is empty", path.display())));
     }
     let start: Vec<u32> = bos.then(|| tokenizer.start_of_text()).into_iter().collect();
     let windows = ids.chunks(context - start.len()).map(|chunk| [&start[..], chunk].concat());
-    Ok(surprise(model, windows.filter(|window| window.len() > 1).collect(), text.len(), context))
+    let windows: Vec<Vec<u32>> = windows.filter(|window| window.len() > 1).collect();
+    // Of what is predicted: without the token in front that is not all of the text.
+    let bytes = if bos { text.len() } else { bytes_of_targets(tokenizer, &windows) };
+    Ok(surprise(model, windows, bytes, context))
 }
 
 /// The validation part of a prepared folder in windows of the context length, each token predicted once but the first of
@@ -241,11 +250,15 @@ fn of_data(
     }
     let t = context.min(val.len() - 1);
     let windows: Vec<Vec<u32>> = (0..(val.len() - 1) / t).map(|i| val[i * t..i * t + t + 1].to_vec()).collect();
-    // Bytes of what is predicted; the token between documents stands for none.
+    let bytes = bytes_of_targets(tokenizer, &windows);
+    Ok(surprise(model, windows, bytes, context))
+}
+
+/// Bytes of the tokens that windows predict: all but the first of each. The token between documents stands for none.
+fn bytes_of_targets(tokenizer: &Tokenizer, windows: &[Vec<u32>]) -> usize {
     let end = tokenizer.end_of_text();
     let targets = windows.iter().flat_map(|w| &w[1..]).filter(|id| **id != end);
-    let bytes = targets.map(|id| tokenizer.token_bytes(*id).len()).sum();
-    Ok(surprise(model, windows, bytes, context))
+    targets.map(|id| tokenizer.token_bytes(*id).len()).sum()
 }
 
 fn surprise(model: &mut dyn TextModel, windows: Vec<Vec<u32>>, bytes: usize, context: usize) -> Surprise {

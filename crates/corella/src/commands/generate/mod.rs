@@ -4,16 +4,18 @@ mod colour;
 mod columns;
 mod view;
 
-use std::io::Read;
-use std::path::Path;
-
-use corella_infer::{Completion, Engine, EngineOptions, LogProbStage, RequestLimits, RequestParams, SampleParams};
+use corella_infer::{
+    Completion, Engine, EngineOptions, LogProbStage, RequestError, RequestLimits, RequestParams, SampleParams,
+    TokenLogProb,
+};
 use corella_model::StepOptions;
 use serde::Serialize;
 
 use crate::cli::{Common, GenerateArgs};
 use crate::error::{Failure, Result};
+use crate::inputs::read_text;
 use crate::model::{self, Invariance, Opened};
+use crate::output::{deliver, taken};
 use view::View;
 
 /// Continuations that are computed at once.
@@ -39,6 +41,8 @@ struct Document {
     prompt_ids: Vec<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prompt_logprobs: Vec<Option<f32>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prompt_top_logprobs: Vec<Vec<(u32, f32)>>,
     choices: Vec<Choice>,
     usage: corella_infer::Usage,
     backend: String,
@@ -57,29 +61,44 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     let samples = args.best_of.unwrap_or(0).max(args.n) as usize;
     let engine = start(opened, args, common, prompt_ids.len(), samples)?;
     let handle = engine.handle();
-    let request = handle.check(params(args, common, &prompt_ids)).map_err(Failure::usage)?;
+    let request = handle.check(params(args, common, &prompt_ids)).map_err(|error| {
+        let hint = match error {
+            RequestError::PromptTooLong { .. } => "shorten the prompt: the model does not see more than its context",
+            RequestError::NeverFits { .. } => "lower --max-tokens, or --kv-type q8",
+            _ => "`corella generate --help` says what each flag takes",
+        };
+        Failure::usage(error).hint(hint)
+    })?;
     if request.clipped() && !common.json {
         eprintln!("note: the context leaves room for {} tokens only", request.max_tokens());
     }
     let (_ticket, events) = handle.stream(request)?;
     let mut view = View::new(args, common, bytes);
-    view.prompt(&prompt_text, &prompt_ids);
-    let mut completion = Completion::default();
+    // Where nobody reads on, nothing more is computed: the ticket goes, and the request with it.
+    if !taken(view.prompt(&prompt_text, &prompt_ids))? {
+        return Ok(());
+    }
+    let (mut completion, mut ended) = (Completion::default(), false);
     for event in events {
-        view.event(&event)?;
-        if completion.add(event) {
+        if !taken(view.event(&event))? {
+            return Ok(());
+        }
+        ended = completion.add(event);
+        if ended {
             break;
         }
     }
     if let Some(error) = completion.error {
         return Err(Failure::new(error));
     }
+    if !ended {
+        return Err(Failure::new("the engine ended before the text did"));
+    }
     if common.json {
         let document = document(completion, prompt_ids, handle.backend_name(), common.seed());
-        println!("{}", serde_json::to_string(&document)?);
-        return Ok(());
+        return deliver(serde_json::to_string(&document)?);
     }
-    view.end()?;
+    view.end();
     eprintln!("{}", summary(&completion, samples));
     Ok(())
 }
@@ -195,20 +214,12 @@ fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
     Ok((ids, text))
 }
 
-/// A file's text; `-` is standard input.
-fn read_text(path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().read_to_end(&mut bytes).map(drop)
-    } else {
-        std::fs::read(path).map(|read| bytes = read)
-    };
-    let name = path.display();
-    read.map_err(|e| Failure::new(format!("{name}: {e}")))?;
-    String::from_utf8(bytes).map_err(|e| {
-        Failure::new(format!("{name}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
-            .hint("convert it first, for example with iconv -t UTF-8, or give token ids with --prompt-ids")
-    })
+/// The likeliest tokens at each position; none if none were asked for.
+fn tops(tokens: Vec<TokenLogProb>) -> Vec<Vec<(u32, f32)>> {
+    if tokens.iter().all(|token| token.top.is_empty()) {
+        return Vec::new();
+    }
+    tokens.into_iter().map(|token| token.top).collect()
 }
 
 fn document(completion: Completion, prompt_ids: Vec<u32>, backend: &str, seed: u64) -> Document {
@@ -222,11 +233,12 @@ fn document(completion: Completion, prompt_ids: Vec<u32>, backend: &str, seed: u
             corella_infer::FinishReason::StopToken(id) => Some(id.to_string()),
             corella_infer::FinishReason::Length => None,
         }),
-        top_logprobs: choice.tokens.into_iter().map(|t| t.top).filter(|top| !top.is_empty()).collect(),
+        top_logprobs: tops(choice.tokens),
     });
     Document {
         prompt_ids,
         prompt_logprobs: completion.prompt.iter().map(|t| t.logprob).collect(),
+        prompt_top_logprobs: tops(completion.prompt),
         choices: choices.collect(),
         usage: completion.usage,
         backend: backend.to_owned(),

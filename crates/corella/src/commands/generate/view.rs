@@ -1,13 +1,12 @@
 //! What the terminal shows while tokens come.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Result, Write};
 
 use corella_infer::{Event, TokenBytes, TokenLogProb};
 
 use super::colour;
 use super::columns::Columns;
 use crate::cli::{Common, GenerateArgs};
-use crate::error::Result;
 
 /// Width of a terminal that does not say.
 const WIDTH: usize = 80;
@@ -54,23 +53,21 @@ impl View {
     }
 
     /// Shows the prompt where it belongs in front of the text.
-    pub fn prompt(&mut self, text: &str, ids: &[u32]) {
+    pub fn prompt(&mut self, text: &str, ids: &[u32]) -> Result<()> {
         (self.prompt, self.prompt_len) = (text.to_owned(), ids.len());
         match self.layout {
             Layout::Text { .. } => {
-                self.heading(0);
-                show(text);
+                self.heading(0)?;
+                show(text)
             }
             Layout::Columns(_) => show(&format!("{text}\n\n")),
             Layout::Table { .. } => show("sample position      id   prob  token\n"),
-            Layout::Silent => {}
+            Layout::Silent => Ok(()),
         }
     }
 
-    fn heading(&self, sample: usize) {
-        if self.n > 1 {
-            show(&format!("--- sample {} of {}\n", sample + 1, self.n));
-        }
+    fn heading(&self, sample: usize) -> Result<()> {
+        if self.n > 1 { show(&format!("--- sample {} of {}\n", sample + 1, self.n)) } else { Ok(()) }
     }
 
     /// Shows what an event brings.
@@ -78,16 +75,15 @@ impl View {
         match event {
             Event::Prompt(scores) if matches!(self.layout, Layout::Table { .. }) => {
                 self.prompt_scored = true;
-                scores.iter().enumerate().for_each(|(at, token)| self.row("prompt", at, token));
+                scores.iter().enumerate().try_for_each(|(at, token)| self.row("prompt", at, token))
             }
             Event::Piece { choice, text, tokens } => self.piece(*choice, text, tokens),
             Event::Finished { choice, .. } => self.finished(*choice),
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    fn piece(&mut self, choice: usize, text: &str, tokens: &[TokenLogProb]) {
+    fn piece(&mut self, choice: usize, text: &str, tokens: &[TokenLogProb]) -> Result<()> {
         // A piece of several tokens takes the colour of its least likely one.
         let least = tokens.iter().filter_map(|t| t.logprob).reduce(f32::min);
         let paint = |text: &str| match least {
@@ -95,27 +91,30 @@ impl View {
             _ => text.to_owned(),
         };
         match &mut self.layout {
-            Layout::Silent => {}
+            Layout::Silent => Ok(()),
             Layout::Text { current, .. } if *current == choice => show(&paint(text)),
-            Layout::Text { waiting, .. } => waiting[choice].0.push_str(&paint(text)),
+            Layout::Text { waiting, .. } => {
+                waiting[choice].0.push_str(&paint(text));
+                Ok(())
+            }
             Layout::Columns(columns) => {
                 columns.push(choice, text, &paint);
-                show(&columns.ready());
+                show(&columns.ready())
             }
             Layout::Table { rows } => {
                 let first = self.prompt_len + rows[choice];
                 rows[choice] += tokens.len();
                 let name = (choice + 1).to_string();
-                tokens.iter().enumerate().for_each(|(i, token)| self.row(&name, first + i, token));
+                tokens.iter().enumerate().try_for_each(|(i, token)| self.row(&name, first + i, token))
             }
         }
     }
 
-    fn finished(&mut self, choice: usize) {
+    fn finished(&mut self, choice: usize) -> Result<()> {
         match &mut self.layout {
             Layout::Columns(columns) => {
                 columns.end(choice);
-                show(&columns.ready());
+                show(&columns.ready())
             }
             Layout::Text { current, waiting } => {
                 waiting[choice].1 = true;
@@ -128,20 +127,21 @@ impl View {
                 }
                 *current = next;
                 for (sample, text) in turns {
-                    show("\n");
+                    show("\n")?;
                     if sample < self.n {
-                        self.heading(sample);
-                        show(&self.prompt);
-                        show(&text);
+                        self.heading(sample)?;
+                        show(&self.prompt)?;
+                        show(&text)?;
                     }
                 }
+                Ok(())
             }
-            Layout::Silent | Layout::Table { .. } => {}
+            Layout::Silent | Layout::Table { .. } => Ok(()),
         }
     }
 
     /// One token of the table.
-    fn row(&self, sample: &str, position: usize, token: &TokenLogProb) {
+    fn row(&self, sample: &str, position: usize, token: &TokenLogProb) -> Result<()> {
         // As the vocabulary has it: behind another token, so not as the first word of a text.
         let piece = |id: u32| format!("{:?}", String::from_utf8_lossy(&(self.bytes)(&[id], id)));
         let percent = |logprob: f32| format!("{:5.1}%", 100.0 * logprob.exp());
@@ -157,21 +157,20 @@ impl View {
         let probability = token.logprob.map_or("     –".to_owned(), percent);
         let likeliest =
             if alternatives.is_empty() { String::new() } else { format!("   [{}]", alternatives.join(", ")) };
-        show(&format!("{sample:>6} {position:8} {:7} {probability}  {text}{likeliest}\n", token.id));
+        show(&format!("{sample:>6} {position:8} {:7} {probability}  {text}{likeliest}\n", token.id))
     }
 
     /// After the last event.
-    pub fn end(&self) -> Result<()> {
+    pub fn end(&self) {
         if self.coloured {
             eprintln!("{}", colour::legend());
         }
-        Ok(())
     }
 }
 
-/// Prints at once. A closed pipe ends the stream, not the program's work.
-fn show(text: &str) {
+/// Prints at once.
+fn show(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }

@@ -14,10 +14,10 @@ const LLAMA3_TOKENS: f64 = 15e12;
 const LLAMA3_BYTES_PER_TOKEN: f64 = 4.4;
 /// WebText: "40 GB of text" (Radford et al. 2019).
 const WEBTEXT_BYTES: u64 = 40_000_000_000;
-/// Tokens of Llama 3's vocabulary.
-const LLAMA3_VOCABULARY: usize = 128_256;
-/// Tokens of GPT-2's vocabulary.
-const GPT2_VOCABULARY: usize = 50_257;
+/// Parameters of the Llama 3 and 3.1 that were published: 8B, 70B, 405B.
+const LLAMA3_PARAMETERS: [usize; 3] = [8_030_261_248, 70_553_706_496, 405_853_388_800];
+/// Parameters of the GPT-2 that were published: 124M, 355M, 774M, 1558M.
+const GPT2_PARAMETERS: [usize; 4] = [124_439_808, 354_823_168, 774_030_080, 1_557_611_200];
 
 /// What a model was trained on.
 #[derive(Debug, Serialize)]
@@ -38,12 +38,17 @@ impl Corpus {
         if let Some((bytes, name)) = run_text(path) {
             return Some(Corpus { bytes, source: format!("the size of {name}, which this run trains on") });
         }
+        // A run trains on what its plan says, whatever its shape.
+        if path.join("run.toml").is_file() {
+            return None;
+        }
+        let parameters = model.parameter_count();
         match model {
-            AnyModel::Llama(l) if l.config.vocab_size == LLAMA3_VOCABULARY => corpus(
+            AnyModel::Llama(_) if LLAMA3_PARAMETERS.contains(&parameters) => corpus(
                 (LLAMA3_TOKENS * LLAMA3_BYTES_PER_TOKEN) as u64,
                 "15 trillion tokens as published for Llama 3, at about 4.4 bytes of text each",
             ),
-            AnyModel::Gpt2(w) if w.config.vocab_size() == GPT2_VOCABULARY => {
+            AnyModel::Gpt2(_) if GPT2_PARAMETERS.contains(&parameters) => {
                 corpus(WEBTEXT_BYTES, "WebText, as published for GPT-2")
             }
             _ => None,
