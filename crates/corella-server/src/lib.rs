@@ -5,6 +5,7 @@
 
 mod access;
 mod app;
+mod arrival;
 mod chat;
 mod completions;
 mod demos;
@@ -14,7 +15,9 @@ mod listener;
 mod live;
 mod monitor;
 mod openapi;
+mod patience;
 mod peers;
+mod places;
 mod playground;
 mod served;
 mod tokens;

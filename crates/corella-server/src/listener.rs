@@ -4,18 +4,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::app::{App, router};
+use crate::patience::Patience;
+use crate::places::Places;
 
-/// Connections open at once; more wait in the system's queue.
-const MOST_CONNECTIONS: usize = 1024;
 /// Longest time that the head of a request may take to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest time that a client may read nothing of what is written to it.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Most bytes of a request's head.
 const MOST_HEAD: usize = 64 << 10;
 
@@ -96,28 +100,40 @@ pub fn serve(
     })
 }
 
+/// What a connection runs on.
+type Io<S> = TokioIo<Patience<S>>;
+
+/// A connection with its limits.
+fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
+    service: TowerToHyperService<Router>,
+) -> http1::Connection<Io<S>, TowerToHyperService<Router>> {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MOST_HEAD);
+    builder.serve_connection(TokioIo::new(Patience::new(socket, WRITE_TIME)), service)
+}
+
 async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>, drain: Duration) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::new();
     let service = TowerToHyperService::new(router(app.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = async {
-                let place = places.clone().acquire_owned().await;
+                let place = places.next().await;
                 (place, listener.accept().await)
             } => accepted,
             // A dropped sender stops the server too.
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (Ok(place), Ok((socket, _))) = accepted else {
+        let (Some(place), Ok((socket, client))) = accepted else {
             // Out of file handles, or a connection that was closed at once: a pause, then on.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
+        let Some(taken) = places.take(place, client.ip()) else { continue };
         // Tokens are small; they must not wait for a full packet.
         let _ = socket.set_nodelay(true);
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MOST_HEAD);
-        let connection = builder.serve_connection(TokioIo::new(socket), service.clone());
+        let connection = connection(socket, service.clone());
         let mut stopping = stop.clone();
         tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);
@@ -129,7 +145,7 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }
-            drop(place);
+            drop(taken);
         });
     }
     drop(listener);
@@ -137,5 +153,27 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
     let end = Instant::now() + drain;
     while app.active() > 0 && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::access::Access;
+    use crate::chat::Transcript;
+
+    /// Time stands still while anything can be done and jumps to the next deadline when nothing can: no test waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_and_never_reads_loses_its_connection() {
+        let app = App::new(Access::default(), Transcript::default(), None);
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let served = tokio::spawn(connection(ours, TowerToHyperService::new(router(app))));
+        let begun = tokio::time::Instant::now();
+        theirs.write_all(&b"GET /main.js HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20)).await.expect("sent");
+        let ended = served.await.expect("a task");
+        assert!(ended.is_err(), "it was not cut off");
+        assert!(begun.elapsed() >= WRITE_TIME && begun.elapsed() < WRITE_TIME * 2, "{:?}", begun.elapsed());
     }
 }
