@@ -6,6 +6,7 @@
 mod access;
 mod app;
 mod arrival;
+mod call;
 mod chat;
 mod completions;
 mod demos;

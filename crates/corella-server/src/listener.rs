@@ -20,6 +20,8 @@ use crate::places::Places;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Longest time that a client may read nothing of what is written to it.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+/// Time that work on other threads has to notice that the server has ended.
+const LAST_TIME: Duration = Duration::from_secs(1);
 /// Most bytes of a request's head.
 const MOST_HEAD: usize = 64 << 10;
 
@@ -91,13 +93,16 @@ pub fn serve(
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let listen = |source| ServeError::Listen { address: options.address, source };
         let listener = TcpListener::bind(options.address).await.map_err(listen)?;
         bound(listener.local_addr().map_err(listen)?);
         accept(app, listener, stop.0, options.drain).await;
         Ok(())
-    })
+    });
+    // Dropping it would wait for threads that wait for others: a peer that is silent, a name that is looked up.
+    runtime.shutdown_timeout(LAST_TIME);
+    served
 }
 
 /// What a connection runs on.

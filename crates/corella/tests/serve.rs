@@ -441,6 +441,36 @@ fn the_model_of_another_server_answers_under_its_name() {
 }
 
 #[test]
+fn a_silent_peer_does_not_keep_the_server_from_ending() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let peer = format!("silent=http://{}", silent.local_addr().expect("an address"));
+    let mut server = Server::start(&["--peer", &peer, "--drain-seconds", "1"]);
+    let body = json!({"model": "silent", "prompt": "The"}).to_string();
+    let head =
+        format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut leaves = server.open();
+    leaves.write_all(head.as_bytes()).expect("sent");
+    let (mut left, _) = silent.accept().expect("it asks the peer");
+    left.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    drop(leaves);
+    left.read_to_end(&mut Vec::new()).expect("the client has left: the peer's connection ends");
+    let mut stays = server.open();
+    stays.write_all(head.as_bytes()).expect("sent");
+    let asked = silent.accept().expect("it asks the peer");
+    signal(&server.child, "TERM");
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = server.child.try_wait().expect("a state") {
+            break status;
+        }
+        assert!(Instant::now() < end, "it waits for the peer");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success(), "{status}");
+    drop((stays, asked));
+}
+
+#[test]
 fn a_server_of_chats_continues_a_text_as_the_beginning_of_its_own_answer() {
     // The model's context is short.
     let folder = Folder::new("talker");
