@@ -196,7 +196,7 @@ async fn arrived(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     Ok(Response::from_parts(parts, Body::new(Guarded { body, _guard: guard })))
 }
 
-/// What every request passes through: host name and CORS.
+/// What every request passes through: host name, origin and CORS.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let origin = app.access.allowed_origin(request.headers());
     let mut response = match within(&app, request, next).await {
@@ -219,6 +219,7 @@ async fn within(app: &Arc<App>, request: Request, next: Next) -> Result<Response
     if Access::is_preflight(request.method(), request.headers()) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    app.access.check_origin(request.method(), request.headers())?;
     Ok(next.run(request).await)
 }
 
@@ -326,6 +327,24 @@ mod tests {
             let drops = dripping(Duration::from_secs(4));
             let (status, _, _) = answer(&app, "POST", path, Body::new(StreamBody::new(drops))).await;
             assert_eq!((status, begun.elapsed()), (expected, Duration::ZERO), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_site_is_refused_and_the_own_page_is_not() {
+        for (origin, expected) in [
+            ("https://b.example", StatusCode::FORBIDDEN),
+            ("null", StatusCode::FORBIDDEN),
+            // There is no model in this test.
+            ("http://localhost:8080", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let head = Request::builder().method("POST").uri("/v1/completions").header(header::HOST, "localhost:8080");
+            let request = head.header(header::ORIGIN, origin).body(Body::from("{}")).expect("a request");
+            let response = router(app()).oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), expected, "{origin}");
+            let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+            let body: Value = serde_json::from_slice(&bytes).expect("JSON");
+            assert_eq!(body["error"]["code"] == "origin_not_allowed", expected == StatusCode::FORBIDDEN, "{body}");
         }
     }
 

@@ -40,7 +40,7 @@ pub struct ListenArgs {
     /// Answer under this host name too (may be given several times)
     #[arg(long)]
     pub allow_host: Vec<String>,
-    /// Let pages of this origin read answers, e.g. <https://example.org> (may be given several times)
+    /// Let pages of this origin ask and read answers, e.g. <https://example.org> (may be given several times; `*`: all)
     #[arg(long)]
     pub cors_origin: Vec<String>,
     /// Seconds that requests under way have to finish when the server is told to stop
