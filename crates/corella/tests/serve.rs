@@ -113,6 +113,19 @@ fn extensions_of_other_servers_work_under_their_names() {
     assert_eq!(choice["token_ids"].as_array(), Some(&ids));
     assert_eq!(choice["prompt_logprobs"].as_array().map(Vec::len), choice["prompt_token_ids"].as_array().map(Vec::len));
     assert!(answer["timings"]["predicted_n"] == json!(4));
+    let asked = json!({"prompt": ["The", "The red"], "n": 2, "max_tokens": 2, "stream": true, "return_token_ids": true,
+        "prompt_logprobs": 1, "ignore_eos": true});
+    let events = server.post("/v1/completions", &asked).events();
+    for prompt in 0..2 {
+        let scores = events.iter().find(|e| e["prompt"] == json!(prompt)).expect("an event for each prompt");
+        let scores = scores["prompt_logprobs"].as_array().expect("a list");
+        for index in 2 * prompt..2 * prompt + 2 {
+            let of_choice = events.iter().map(|e| &e["choices"][0]).filter(|c| c["index"] == json!(index));
+            let ids: Vec<&Value> = of_choice.map(|c| &c["prompt_token_ids"]).filter(|ids| !ids.is_null()).collect();
+            let expected: Vec<Value> = scores.iter().map(|score| score["id"].clone()).collect();
+            assert_eq!(ids, [&json!(expected)], "once for choice {index}");
+        }
+    }
     let stopped = server
         .complete(json!({"prompt": "The red fox number 3 saw", "max_tokens": 60, "temperature": 0, "stop": [".\n"]}));
     if stopped["choices"][0]["finish_reason"] == "stop" {
