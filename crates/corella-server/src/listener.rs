@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::app::{App, router};
 use crate::patience::Patience;
 use crate::places::Places;
@@ -55,6 +56,15 @@ pub struct ListenOptions {
     pub drain: Duration,
 }
 
+impl ListenOptions {
+    /// Whether it may listen there: an address that others reach needs a key, or somebody who wants it without.
+    pub fn check(&self, access: &Access) -> Result<(), ServeError> {
+        let ip = self.address.ip();
+        let safe = ip.is_loopback() || !access.keys.is_empty() || self.allow_exposed;
+        if safe { Ok(()) } else { Err(ServeError::Exposed(ip)) }
+    }
+}
+
 /// Ends a server from anywhere. Dropping it ends the server too.
 #[derive(Debug)]
 pub struct Shutdown(watch::Sender<bool>);
@@ -84,10 +94,7 @@ pub fn serve(
     stop: Stopped,
     bound: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let ip = options.address.ip();
-    if !ip.is_loopback() && app.access.keys.is_empty() && !options.allow_exposed {
-        return Err(ServeError::Exposed(ip));
-    }
+    options.check(&app.access)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -166,7 +173,6 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::access::Access;
     use crate::chat::Transcript;
 
     /// Time stands still while anything can be done and jumps to the next deadline when nothing can: no test waits.

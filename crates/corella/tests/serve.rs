@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -367,7 +367,7 @@ fn a_run_that_ends_is_served_in_the_playground() {
     signal(&server.child, "TERM");
     assert!(server.child.wait().expect("ended").success());
     reader.join().expect("a reader");
-    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("--serve={}", busy.local_addr().expect("an address"));
     let again = folder.join("again").display().to_string();
     let mut args = tiny_run(&data, &again, "5");
@@ -375,6 +375,26 @@ fn a_run_that_ends_is_served_in_the_playground() {
     let output = common::corella(&args);
     assert_eq!(output.status.code(), Some(1));
     assert!(common::stderr(&output).contains("cannot listen"), "{}", common::stderr(&output));
+}
+
+/// The data are not there: the address is looked at first.
+#[test]
+fn the_address_of_a_run_is_checked_before_its_data_and_the_way_out_is_one_that_there_is() {
+    let train = |serve: &str| {
+        let folder = Folder::new("address");
+        let (data, out) = (folder.join("none.txt").display().to_string(), folder.join("run").display().to_string());
+        let args = ["train", &data, "--out", &out, serve];
+        let output = Command::new(CORELLA).args(args).env_remove("CORELLA_API_KEY").output().expect("it runs");
+        (output.status.code(), common::stderr(&output))
+    };
+    let (code, error) = train("--serve=0.0.0.0:0");
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("CORELLA_API_KEY") && !error.contains("--api-key"), "{error}");
+    assert!(!error.contains("--allow-exposed"), "{error}");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (code, error) = train(&format!("--serve={}", busy.local_addr().expect("an address")));
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("cannot listen") && error.contains("--serve="), "{error}");
 }
 
 /// Whole words end where the vocabulary goes on (`The re` begins `The red`): healing must take something back, and prompt and
@@ -455,7 +475,7 @@ fn the_model_of_another_server_answers_under_its_name() {
 
 #[test]
 fn a_silent_peer_does_not_keep_the_server_from_ending() {
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let peer = format!("silent=http://{}", silent.local_addr().expect("an address"));
     let mut server = Server::start(&["--peer", &peer, "--drain-seconds", "1"]);
     let body = json!({"model": "silent", "prompt": "The"}).to_string();
