@@ -14,7 +14,7 @@ pub struct Access {
     /// Host names under which it answers; none: any. Stops pages of other sites from reaching a server on this machine
     /// through a name of their own (DNS rebinding).
     pub hosts: Vec<String>,
-    /// Origins whose pages may read answers (CORS).
+    /// Origins whose pages may ask and read answers (CORS); `*`: all.
     pub origins: Vec<String>,
 }
 
@@ -58,14 +58,42 @@ impl Access {
     /// The origin to name in an answer: one of the list, never whatever was sent.
     pub fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
+        if self.origins.iter().any(|o| o == "*") {
+            return Some(HeaderValue::from_static("*"));
+        }
         let listed = self.origins.iter().any(|o| o.as_bytes() == origin.as_bytes());
         listed.then(|| origin.clone())
+    }
+
+    /// 403 to work that a page of another site wants done: its browser says where it comes from. It could not read the
+    /// answer, but the work would be done. Clients that are no browsers name no origin.
+    pub fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        if method != Method::POST || self.allowed_origin(headers).is_some() {
+            return Ok(());
+        }
+        let origin = origin.to_str().unwrap_or_default();
+        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+        if is_at(origin, host) { Ok(()) } else { Err(ApiError::foreign_origin(origin)) }
     }
 
     /// Whether this is a browser asking beforehand.
     pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
         method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
+}
+
+/// Whether an origin is the site at `host`. A proxy may speak https in front of a server that does not, so the scheme only
+/// says which port need not be named.
+fn is_at(origin: &str, host: &str) -> bool {
+    let Some((scheme, site)) = origin.split_once("://") else { return false };
+    let usual = match scheme.to_ascii_lowercase().as_str() {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let plain = |name: &str| name.strip_suffix(usual).unwrap_or(name).to_ascii_lowercase();
+    !site.is_empty() && plain(site) == plain(host)
 }
 
 #[cfg(test)]
@@ -103,6 +131,44 @@ mod tests {
         assert!(access.allowed_origin(&headers(header::ORIGIN, "https://a.example")).is_some());
         assert!(access.allowed_origin(&headers(header::ORIGIN, "https://b.example")).is_none());
         assert!(Access::default().allowed_origin(&headers(header::ORIGIN, "https://a.example")).is_none());
+    }
+
+    #[test]
+    fn pages_of_other_sites_get_no_work_done() {
+        let access = Access { origins: vec!["https://a.example".into()], ..Access::default() };
+        let check = |access: &Access, origin: &str, host: &str| {
+            let mut all = headers(header::ORIGIN, origin);
+            all.insert(header::HOST, HeaderValue::from_str(host).expect("a header"));
+            assert!(access.check_origin(&Method::GET, &all).is_ok(), "what only reads is the browser's to guard");
+            access.check_origin(&Method::POST, &all).is_ok()
+        };
+        for (origin, host) in [
+            ("http://localhost:8080", "localhost:8080"),
+            ("HTTP://LocalHost:8080", "localhost:8080"),
+            ("https://corella.example", "corella.example"),
+            ("https://corella.example", "corella.example:443"),
+            ("http://[::1]", "[::1]:80"),
+            ("https://a.example", "localhost:8080"),
+        ] {
+            assert!(check(&access, origin, host), "{origin} at {host}");
+        }
+        for (origin, host) in [
+            ("https://b.example", "localhost:8080"),
+            ("http://localhost", "localhost:8080"),
+            ("http://localhost:8081", "localhost:8080"),
+            ("http://[::1]", "[::1]:443"),
+            ("http://localhost.b.example:8080", "localhost:8080"),
+            ("null", "localhost:8080"),
+            ("null", "null"),
+            ("", "localhost:8080"),
+            ("http://", ""),
+            ("chrome-extension://localhost:8080", "localhost:8080"),
+        ] {
+            assert!(!check(&access, origin, host), "{origin} at {host}");
+        }
+        let all = Access { origins: vec!["*".into()], ..Access::default() };
+        assert!(check(&all, "null", "localhost:8080") && check(&all, "https://b.example", "localhost:8080"));
+        assert!(access.check_origin(&Method::POST, &headers(header::HOST, "localhost")).is_ok(), "no browser");
     }
 
     #[test]

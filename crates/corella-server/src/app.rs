@@ -8,25 +8,20 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use crate::access::Access;
+use crate::arrival;
 use crate::chat::{self, Transcript};
 use crate::completions::completions;
 use crate::error::ApiError;
 use crate::peers::Peer;
 use crate::served::Served;
 use crate::{live, monitor, playground, tokens, trace};
-
-/// Longest body.
-const MOST_BODY: usize = 16 << 20;
-/// Longest time that a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Where loading stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,13 +164,17 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/corella/trace", post(trace::trace))
         .route("/metrics", get(monitor::metrics))
         .route("/openapi.json", get(monitor::openapi))
+        .route_layer(from_fn_with_state(app.clone(), arrived))
         .layer(from_fn_with_state(app.clone(), with_key));
-    let open = Router::new().route("/health", get(monitor::health)).merge(playground::routes());
+    let open = Router::new()
+        .route("/health", get(monitor::health))
+        .merge(playground::routes())
+        .route_layer(from_fn_with_state(app.clone(), arrived));
     keyed
         .merge(open)
         .fallback(|request: Request| async move { ApiError::no_such_path(request.uri().path()) })
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
-        // `read_body` has its own limit, and answers in the shape that clients expect.
+        // `arrived` has its own limit, and answers in the shape that clients expect.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
@@ -186,7 +185,18 @@ async fn with_key(State(app): State<Arc<App>>, request: Request, next: Next) -> 
     Ok(next.run(request).await)
 }
 
-/// What every request passes through: host name, CORS, the body's size and time, the count of what is under way.
+/// What a request to a known path and method, with its key, passes through: the body's size and time, the count of what is
+/// under way. What is refused before this has no body read.
+async fn arrived(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let request = arrival::whole(request).await?;
+    let guard = Active::new(&app.active);
+    let response = next.run(request).await;
+    // A stream is under way until its body ends or is dropped.
+    let (parts, body) = response.into_parts();
+    Ok(Response::from_parts(parts, Body::new(Guarded { body, _guard: guard })))
+}
+
+/// What every request passes through: host name, origin and CORS.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let origin = app.access.allowed_origin(request.headers());
     let mut response = match within(&app, request, next).await {
@@ -209,33 +219,11 @@ async fn within(app: &Arc<App>, request: Request, next: Next) -> Result<Response
     if Access::is_preflight(request.method(), request.headers()) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let request = if request.method() == Method::POST { read_body(request).await? } else { request };
-    let guard = Active::new(&app.active);
-    let response = next.run(request).await;
-    // A stream is under way until its body ends or is dropped.
-    let (parts, body) = response.into_parts();
-    Ok(Response::from_parts(parts, Body::new(Guarded { body, _guard: guard })))
+    app.access.check_origin(request.method(), request.headers())?;
+    Ok(next.run(request).await)
 }
 
-/// Reads the whole body within its limits, so that a slow or endless sender is answered before any work.
-async fn read_body(request: Request) -> Result<Request, ApiError> {
-    let (parts, body) = request.into_parts();
-    if body.size_hint().lower() > MOST_BODY as u64 {
-        return Err(ApiError::too_large(MOST_BODY));
-    }
-    let read = Limited::new(body, MOST_BODY).collect();
-    let bytes: Bytes = match tokio::time::timeout(BODY_TIME, read).await {
-        Err(_) => return Err(ApiError::too_slow(BODY_TIME.as_secs())),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            return Err(ApiError::too_large(MOST_BODY));
-        }
-        Ok(Err(error)) => return Err(ApiError::bad_body(format!("the body broke off: {error}"))),
-        Ok(Ok(collected)) => collected.to_bytes(),
-    };
-    Ok(Request::from_parts(parts, Body::from(bytes)))
-}
-
-/// Counts a request from its beginning to the end of its body.
+/// Counts a request from the moment its body is there to the end of its body.
 struct Active(Arc<AtomicUsize>);
 
 impl Active {
@@ -278,7 +266,7 @@ impl HttpBody for Guarded {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::StreamBody;
+    use http_body_util::{BodyExt, StreamBody};
     use hyper::body::Frame;
     use tower::ServiceExt;
 
@@ -320,7 +308,44 @@ mod tests {
         let (status, _, body) = answer(&app(), "POST", "/v1/completions", Body::new(StreamBody::new(drops))).await;
         assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
         assert_eq!(body["error"]["code"], "request_timeout");
-        assert!(begun.elapsed() >= BODY_TIME && begun.elapsed() < BODY_TIME * 2, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= arrival::TIME && begun.elapsed() < arrival::TIME * 2, "{:?}", begun.elapsed());
+    }
+
+    /// What is refused anyway is refused at once, whatever is still to come of its body.
+    #[tokio::test(start_paused = true)]
+    async fn no_body_is_read_before_path_method_and_key_are_known() {
+        let access = Access { keys: vec!["secret".to_owned()], ..Access::default() };
+        let app = App::new(access, Transcript::default(), None);
+        for (path, expected) in [
+            ("/v1/completions", StatusCode::UNAUTHORIZED),
+            ("/v1/models", StatusCode::METHOD_NOT_ALLOWED),
+            ("/nothing", StatusCode::NOT_FOUND),
+            ("/main.js", StatusCode::METHOD_NOT_ALLOWED),
+            ("/health", StatusCode::METHOD_NOT_ALLOWED),
+        ] {
+            let begun = tokio::time::Instant::now();
+            let drops = dripping(Duration::from_secs(4));
+            let (status, _, _) = answer(&app, "POST", path, Body::new(StreamBody::new(drops))).await;
+            assert_eq!((status, begun.elapsed()), (expected, Duration::ZERO), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_site_is_refused_and_the_own_page_is_not() {
+        for (origin, expected) in [
+            ("https://b.example", StatusCode::FORBIDDEN),
+            ("null", StatusCode::FORBIDDEN),
+            // There is no model in this test.
+            ("http://localhost:8080", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let head = Request::builder().method("POST").uri("/v1/completions").header(header::HOST, "localhost:8080");
+            let request = head.header(header::ORIGIN, origin).body(Body::from("{}")).expect("a request");
+            let response = router(app()).oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), expected, "{origin}");
+            let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+            let body: Value = serde_json::from_slice(&bytes).expect("JSON");
+            assert_eq!(body["error"]["code"] == "origin_not_allowed", expected == StatusCode::FORBIDDEN, "{body}");
+        }
     }
 
     /// A body that sends a byte again and again, and never ends.

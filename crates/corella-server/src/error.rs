@@ -50,6 +50,13 @@ impl ApiError {
         ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message)
     }
 
+    /// 403: asked by a page of another site.
+    pub fn foreign_origin(origin: &str) -> ApiError {
+        let message =
+            format!("pages of `{origin}` may not ask this server; start it with --cors-origin {origin} if they may");
+        ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
+    }
+
     /// 404: no such path.
     pub fn no_such_path(path: &str) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is nothing at {path}; see /openapi.json"))

@@ -66,6 +66,27 @@ impl Fields {
         }
     }
 
+    /// The value of a parameter that has several names. More than one may be given if they agree: nobody could say which
+    /// of two values counts.
+    pub fn any_of<T: PartialEq>(
+        &mut self,
+        names: &[&str],
+        read: impl Fn(&mut Fields, &str) -> Result<Option<T>, ApiError>,
+    ) -> Result<Option<T>, ApiError> {
+        let mut found: Option<(&str, T)> = None;
+        for name in names {
+            match (&found, read(self, name)?) {
+                (Some((first, one)), Some(other)) if *one != other => {
+                    let message = format!("`{first}` and `{name}` are names of one parameter, and have two values");
+                    return Err(ApiError::bad(name, message));
+                }
+                (None, Some(value)) => found = Some((name, value)),
+                _ => {}
+            }
+        }
+        Ok(found.map(|(_, value)| value))
+    }
+
     /// A boolean, false if absent.
     pub fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
         Ok(self.flag_if_given(name)?.unwrap_or(false))

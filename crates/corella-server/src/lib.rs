@@ -5,6 +5,8 @@
 
 mod access;
 mod app;
+mod arrival;
+mod call;
 mod chat;
 mod completions;
 mod demos;
@@ -14,7 +16,9 @@ mod listener;
 mod live;
 mod monitor;
 mod openapi;
+mod patience;
 mod peers;
+mod places;
 mod playground;
 mod served;
 mod tokens;

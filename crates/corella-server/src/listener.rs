@@ -4,18 +4,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::app::{App, router};
+use crate::patience::Patience;
+use crate::places::Places;
 
-/// Connections open at once; more wait in the system's queue.
-const MOST_CONNECTIONS: usize = 1024;
 /// Longest time that the head of a request may take to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest time that a client may read nothing of what is written to it.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+/// Time that work on other threads has to notice that the server has ended.
+const LAST_TIME: Duration = Duration::from_secs(1);
 /// Most bytes of a request's head.
 const MOST_HEAD: usize = 64 << 10;
 
@@ -49,6 +56,15 @@ pub struct ListenOptions {
     pub drain: Duration,
 }
 
+impl ListenOptions {
+    /// Whether it may listen there: an address that others reach needs a key, or somebody who wants it without.
+    pub fn check(&self, access: &Access) -> Result<(), ServeError> {
+        let ip = self.address.ip();
+        let safe = ip.is_loopback() || !access.keys.is_empty() || self.allow_exposed;
+        if safe { Ok(()) } else { Err(ServeError::Exposed(ip)) }
+    }
+}
+
 /// Ends a server from anywhere. Dropping it ends the server too.
 #[derive(Debug)]
 pub struct Shutdown(watch::Sender<bool>);
@@ -78,46 +94,58 @@ pub fn serve(
     stop: Stopped,
     bound: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let ip = options.address.ip();
-    if !ip.is_loopback() && app.access.keys.is_empty() && !options.allow_exposed {
-        return Err(ServeError::Exposed(ip));
-    }
+    options.check(&app.access)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let listen = |source| ServeError::Listen { address: options.address, source };
         let listener = TcpListener::bind(options.address).await.map_err(listen)?;
         bound(listener.local_addr().map_err(listen)?);
         accept(app, listener, stop.0, options.drain).await;
         Ok(())
-    })
+    });
+    // Dropping it would wait for threads that wait for others: a peer that is silent, a name that is looked up.
+    runtime.shutdown_timeout(LAST_TIME);
+    served
+}
+
+/// What a connection runs on.
+type Io<S> = TokioIo<Patience<S>>;
+
+/// A connection with its limits.
+fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
+    service: TowerToHyperService<Router>,
+) -> http1::Connection<Io<S>, TowerToHyperService<Router>> {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MOST_HEAD);
+    builder.serve_connection(TokioIo::new(Patience::new(socket, WRITE_TIME)), service)
 }
 
 async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>, drain: Duration) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::new();
     let service = TowerToHyperService::new(router(app.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = async {
-                let place = places.clone().acquire_owned().await;
+                let place = places.next().await;
                 (place, listener.accept().await)
             } => accepted,
             // A dropped sender stops the server too.
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (Ok(place), Ok((socket, _))) = accepted else {
+        let (Some(place), Ok((socket, client))) = accepted else {
             // Out of file handles, or a connection that was closed at once: a pause, then on.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
+        let Some(taken) = places.take(place, client.ip()) else { continue };
         // Tokens are small; they must not wait for a full packet.
         let _ = socket.set_nodelay(true);
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MOST_HEAD);
-        let connection = builder.serve_connection(TokioIo::new(socket), service.clone());
+        let connection = connection(socket, service.clone());
         let mut stopping = stop.clone();
         tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);
@@ -129,7 +157,7 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }
-            drop(place);
+            drop(taken);
         });
     }
     drop(listener);
@@ -137,5 +165,26 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
     let end = Instant::now() + drain;
     while app.active() > 0 && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::chat::Transcript;
+
+    /// Time stands still while anything can be done and jumps to the next deadline when nothing can: no test waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_and_never_reads_loses_its_connection() {
+        let app = App::new(Access::default(), Transcript::default(), None);
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let served = tokio::spawn(connection(ours, TowerToHyperService::new(router(app))));
+        let begun = tokio::time::Instant::now();
+        theirs.write_all(&b"GET /main.js HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20)).await.expect("sent");
+        let ended = served.await.expect("a task");
+        assert!(ended.is_err(), "it was not cut off");
+        assert!(begun.elapsed() >= WRITE_TIME && begun.elapsed() < WRITE_TIME * 2, "{:?}", begun.elapsed());
     }
 }

@@ -4,26 +4,16 @@
 //! A server that only chats continues a text if the text is the beginning of its own answer (prefill); its chunks come
 //! back in the shape of completions.
 
-use std::io::{BufRead, BufReader, Read};
 use std::str::FromStr;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 
+use crate::call::call;
 use crate::error::ApiError;
 
-/// Longest time until a peer takes a connection.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Pieces of an answer that wait for a slow client.
-const WAITING: usize = 16;
-/// Longest answer that is no stream, in bytes.
-const MOST_ANSWER: u64 = 64 << 20;
 /// What a model that was made to answer is told in front of the text.
 const TASK: &str = "Continue the following text from the very place where it stops, as its author would. Write nothing but the \
     continuation.";
@@ -99,56 +89,21 @@ pub fn named<'a>(peers: &'a [Peer], body: &[u8]) -> Option<&'a Peer> {
     name.and_then(|asked| peers.iter().find(|peer| peer.name == asked.model))
 }
 
-/// Status and type of an answer.
-type Head = (StatusCode, Option<HeaderValue>);
-
 /// Passes a request on and its answer back as it comes. When the client leaves, the connection to the peer is closed.
 pub async fn pass_on(peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
     let body = serde_json::from_slice(body).map_err(|e| ApiError::bad_body(format!("the body is not JSON: {e}")))?;
     let (url, body) = peer.request(body)?;
-    let (send_head, head) = oneshot::channel::<Result<Head, String>>();
-    let (send, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(WAITING);
-    let (key, chat) = (peer.key.clone(), peer.chat);
-    tokio::task::spawn_blocking(move || match ask(&url, key.as_deref(), &body) {
-        Err(error) => drop(send_head.send(Err(error.to_string()))),
-        Ok(answer) => {
-            let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
-            let status = answer.status();
-            let stream = kind.as_ref().is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-            let mut body = BufReader::new(answer.into_body().into_reader());
-            let _ = send_head.send(Ok((status, kind)));
-            // A stream goes line by line; a client that no longer listens ends the reading.
-            let mut piece = Vec::new();
-            let mut next = |piece: &mut Vec<u8>| {
-                if stream { body.read_until(b'\n', piece) } else { (&mut body).take(MOST_ANSWER).read_to_end(piece) }
-            };
-            while next(&mut piece).is_ok_and(|n| n > 0) {
-                let read = std::mem::take(&mut piece);
-                let read = if chat && status.is_success() { as_completion_line(read) } else { read };
-                if send.blocking_send(Ok(read.into())).is_err() {
-                    break;
-                }
-            }
-        }
-    });
-    let failed = |why: String| ApiError::peer(&peer.name, &why);
-    let (status, kind) = head.await.map_err(|_| failed("it was not asked".to_owned()))?.map_err(failed)?;
-    let mut response = Response::new(Body::from_stream(ReceiverStream::new(pieces)));
-    *response.status_mut() = status;
-    if let Some(kind) = kind {
+    let chat = peer.chat;
+    let each = move |status: StatusCode, piece| {
+        if chat && status.is_success() { as_completion_line(piece) } else { piece }
+    };
+    let answer = call(url, peer.key.clone(), body, each).await.map_err(|why| ApiError::peer(&peer.name, &why))?;
+    let mut response = Response::new(answer.body);
+    *response.status_mut() = answer.status;
+    if let Some(kind) = answer.kind {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     Ok(response)
-}
-
-fn ask(url: &str, key: Option<&str>, body: &Value) -> Result<ureq::http::Response<ureq::Body>, Box<ureq::Error>> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(CONNECT)).build().into();
-    let mut request = agent.post(url).header("content-type", "application/json");
-    if let Some(key) = key {
-        request = request.header("authorization", format!("Bearer {key}"));
-    }
-    Ok(request.send(body.to_string())?)
 }
 
 /// A chat's answer, or a line of its stream, in the shape of a completion.

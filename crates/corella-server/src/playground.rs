@@ -40,6 +40,7 @@ files! {
     "diff.js": "text/javascript; charset=utf-8",
     "dom.js": "text/javascript; charset=utf-8",
     "editor.js": "text/javascript; charset=utf-8",
+    "figures.js": "text/javascript; charset=utf-8",
     "filters.js": "text/javascript; charset=utf-8",
     "history.js": "text/javascript; charset=utf-8",
     "main.js": "text/javascript; charset=utf-8",

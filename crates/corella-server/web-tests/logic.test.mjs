@@ -23,7 +23,8 @@ const filters = await module("filters.js");
 const diff = await module("diff.js");
 const overlap = await module("overlap.js");
 const { history } = await module("history.js");
-const { events } = await module("api.js");
+const { askForKey, events, getJson } = await module("api.js");
+const { figures } = await module("figures.js");
 const { pages } = await module("pages.js");
 const { niceTicks } = await module("chart.js");
 
@@ -288,4 +289,32 @@ test("a reader who has begun nothing gets the page that was open, and an unused 
   second.open();
   await loading;
   assert.deepEqual(other.list.map((page) => page.begins), ["Once", "New"]);
+});
+
+test("a loss that is no number is named, and the page of a run goes on", () => {
+  const update = (step, loss) => ({ step, loss, ms: 1000, tokens_per_second: 512, tokens_seen: step * 512 });
+  const of = (log) => Object.fromEntries(figures(log, 100));
+  const healthy = of([update(1, 5), { ...update(2, 4.25), val_loss: 4.5 }]);
+  assert.deepEqual([healthy.loss, healthy.validation, healthy.left], ["4.250", "4.500", "2 min"]);
+  const broken = of([update(1, 5), { ...update(2, null), val_loss: null }]);
+  assert.deepEqual([broken.loss, broken.validation], ["not a number", "not a number"]);
+  assert.equal(of([update(1, 5)]).validation, "–");
+});
+
+test("a server that wants a key is asked again with the reader's", async (t) => {
+  const kept = new Map();
+  const before = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = before;
+    delete globalThis.sessionStorage;
+    delete globalThis.prompt;
+  });
+  Object.defineProperty(globalThis, "sessionStorage", { value: { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) }, configurable: true });
+  globalThis.fetch = async (path, init) => (init.headers.authorization === "Bearer secret" ? Response.json({ log: [] }) : Response.json({ error: { message: "a key is needed" } }, { status: 401 }));
+  await assert.rejects(getJson("/corella/run?since=0"), { status: 401 });
+  globalThis.prompt = () => null;
+  assert.equal(askForKey(), false);
+  globalThis.prompt = () => "secret";
+  assert.equal(askForKey(), true);
+  assert.deepEqual(await getJson("/corella/run?since=0"), { log: [] });
 });

@@ -16,6 +16,13 @@ const keyHeader = () => {
   return key ? { authorization: "Bearer " + key } : {};
 };
 
+/** Asks the reader for the key that the server wants; false if none is given. */
+export function askForKey() {
+  const key = prompt("This server wants an API key:");
+  if (key) sessionStorage.setItem("corella-key", key);
+  return Boolean(key);
+}
+
 async function request(path, body, signal) {
   const init = body === undefined ? { headers: keyHeader(), signal }
     : { method: "POST", headers: { "content-type": "application/json", ...keyHeader() }, body: JSON.stringify(body), signal };

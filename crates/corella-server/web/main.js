@@ -486,7 +486,10 @@ async function connect() {
     } catch (error) {
       byId("dot").className = "dot down";
       byId("model-name").textContent = error.status === 503 ? error.message : "not connected";
-      if (error.status === 401) return askForKey();
+      if (error.status === 401) {
+        if (!api.askForKey()) return;
+        continue;
+      }
       if (error.status === 503 && byId("run-link").hidden) await lookForRun();
       await new Promise((done) => setTimeout(done, 1000));
     }
@@ -510,14 +513,6 @@ async function lookForRun() {
     return;
   }
   if (!byId("run-link").hidden) sayUntilModel(["The model is still being made. ", el("a", { href: "run.html" }, "Watch it live"), " — this page goes on by itself."]);
-}
-
-function askForKey() {
-  const key = prompt("This server wants an API key:");
-  if (key) {
-    sessionStorage.setItem("corella-key", key);
-    connect();
-  }
 }
 
 setUpTheme(byId("theme"));

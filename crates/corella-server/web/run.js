@@ -1,8 +1,9 @@
 // The live run: asks for what is new in the run folder and draws it.
 
-import { getJson } from "./api.js";
+import { askForKey, getJson } from "./api.js";
 import { lineChart } from "./chart.js";
 import { byId, el } from "./dom.js";
+import { figures } from "./figures.js";
 import { setUpTheme } from "./theme.js";
 
 const PAUSE = 1500;
@@ -30,16 +31,9 @@ function draw() {
   const now = updates[updates.length - 1];
   if (!now) return say("The run has not made an update yet.");
   const total = Number(steps() ?? now.step);
-  const recent = updates.slice(-50);
-  const mean = recent.reduce((n, r) => n + r.ms, 0) / recent.length;
   const valid = log.filter((row) => row.val_loss !== undefined);
   say(now.step >= total ? "The run has finished." : "Training. This page follows the run.");
-  const figures = [
-    ["update", `${now.step.toLocaleString()} of ${total.toLocaleString()}`], ["loss", now.loss.toFixed(3)],
-    ["validation", valid.length ? valid[valid.length - 1].val_loss.toFixed(3) : "–"], ["tokens read", (now.tokens_seen ?? 0).toLocaleString()],
-    ["tokens/s", Math.round(now.tokens_per_second).toLocaleString()], ["left", duration(((total - now.step) * mean) / 1000)],
-  ];
-  byId("figures").replaceChildren(...figures.map(([name, value]) => el("div", { className: "figure" }, el("b", {}, value), el("span", {}, name))));
+  byId("figures").replaceChildren(...figures(log, total).map(([name, value]) => el("div", { className: "figure" }, el("b", {}, value), el("span", {}, name))));
   const width = byId("loss").clientWidth;
   byId("loss").replaceChildren(lineChart([
     { points: updates.map((r) => [r.step, r.loss]) }, { className: "val", points: valid.map((r) => [r.step, r.val_loss]) },
@@ -51,18 +45,16 @@ function draw() {
 
 const say = (message) => (byId("status").textContent = message);
 
-function duration(seconds) {
-  if (seconds < 90) return Math.max(0, Math.round(seconds)) + " s";
-  if (seconds < 5400) return Math.round(seconds / 60) + " min";
-  return (seconds / 3600).toFixed(1) + " h";
-}
-
 async function follow() {
   for (;;) {
     try {
       await update();
     } catch (error) {
       say(error.message);
+      if (error.status === 401) {
+        if (!askForKey()) return;
+        continue;
+      }
     }
     await new Promise((done) => setTimeout(done, PAUSE));
   }

@@ -1,6 +1,6 @@
 //! A site on this machine: the live page of a run while the run goes on, the playground once there is a model.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -22,6 +22,24 @@ const PORT: u16 = 8080;
 /// The variable that holds keys.
 const KEYS: &str = "CORELLA_API_KEY";
 
+/// What to do where a server cannot start: the ways out differ with the flags that there are.
+#[derive(Clone, Copy, Debug)]
+struct WaysOut {
+    exposed: &'static str,
+    taken: &'static str,
+}
+
+/// Of `corella serve`.
+const OF_SERVE: WaysOut = WaysOut {
+    exposed: "give --api-key KEY, or --allow-exposed if everyone may use it",
+    taken: "choose another --port (0 takes a free one), or stop what listens there",
+};
+/// Of `--serve=ADDRESS` beside other work.
+const OF_RUN: WaysOut = WaysOut {
+    exposed: "set the environment variable CORELLA_API_KEY to a key that requests must carry, or listen on 127.0.0.1",
+    taken: "choose another port with --serve=ADDRESS:PORT (0 takes a free one), or stop what listens there",
+};
+
 /// Flags of everything that listens.
 #[derive(Clone, Debug, Args)]
 pub struct ListenArgs {
@@ -40,7 +58,7 @@ pub struct ListenArgs {
     /// Answer under this host name too (may be given several times)
     #[arg(long)]
     pub allow_host: Vec<String>,
-    /// Let pages of this origin read answers, e.g. <https://example.org> (may be given several times)
+    /// Let pages of this origin ask and read answers, e.g. <https://example.org> (may be given several times; `*`: all)
     #[arg(long)]
     pub cors_origin: Vec<String>,
     /// Seconds that requests under way have to finish when the server is told to stop
@@ -92,11 +110,24 @@ pub struct Site {
     address: SocketAddr,
     shutdown: Arc<Shutdown>,
     server: JoinHandle<std::result::Result<(), ServeError>>,
+    ways_out: WaysOut,
+}
+
+/// Whether a site of a run can be at `address`. Asked before the work begins, which may take long until it needs the site.
+pub fn check(address: SocketAddr) -> Result<()> {
+    let listen = ListenArgs::at(address);
+    listen.options().check(&listen.access()?).map_err(|error| explain(error, OF_RUN))?;
+    let bound = TcpListener::bind(address);
+    bound.map(drop).map_err(|source| explain(ServeError::Listen { address, source }, OF_RUN))
 }
 
 impl Site {
     /// Starts to listen. `run` is the folder whose log the live page follows.
     pub fn start(listen: &ListenArgs, transcript: Transcript, run: Option<PathBuf>) -> Result<Site> {
+        Site::begin(listen, transcript, run, OF_SERVE)
+    }
+
+    fn begin(listen: &ListenArgs, transcript: Transcript, run: Option<PathBuf>, ways_out: WaysOut) -> Result<Site> {
         let app = App::new(listen.access()?, transcript, run);
         let (shutdown, stopped) = Shutdown::new();
         let (send, bound) = mpsc::channel();
@@ -108,14 +139,14 @@ impl Site {
             })
         });
         match bound.recv() {
-            Ok(address) => Ok(Site { app, address, shutdown: Arc::new(shutdown), server }),
-            Err(_) => Err(ended(server).err().unwrap_or_else(|| Failure::new("the server ended at once"))),
+            Ok(address) => Ok(Site { app, address, shutdown: Arc::new(shutdown), server, ways_out }),
+            Err(_) => Err(ended(server, ways_out).err().unwrap_or_else(|| Failure::new("the server ended at once"))),
         }
     }
 
     /// Starts a site for the run in `run`: at `address`, or, where none is named, at the usual one or any free port.
     pub fn of_run(address: Option<SocketAddr>, run: &Path) -> Result<Site> {
-        let start = |at| Site::start(&ListenArgs::at(at), Transcript::default(), Some(run.to_path_buf()));
+        let start = |at| Site::begin(&ListenArgs::at(at), Transcript::default(), Some(run.to_path_buf()), OF_RUN);
         let site = match address {
             Some(address) => start(address),
             None => start((HOST, PORT).into()).or_else(|_| start((HOST, 0).into())),
@@ -170,31 +201,29 @@ impl Site {
                 None
             }
         };
-        ended(self.server)
+        ended(self.server, self.ways_out)
     }
 
     /// Ends the site.
     pub fn stop(self) -> Result<()> {
         self.shutdown.now();
-        ended(self.server)
+        ended(self.server, self.ways_out)
     }
 }
 
 /// Waits for the server's end.
-fn ended(server: JoinHandle<std::result::Result<(), ServeError>>) -> Result<()> {
+fn ended(server: JoinHandle<std::result::Result<(), ServeError>>, ways_out: WaysOut) -> Result<()> {
     match server.join() {
-        Ok(outcome) => outcome.map_err(explain),
+        Ok(outcome) => outcome.map_err(|error| explain(error, ways_out)),
         Err(_) => Err(Failure::new("the server failed")),
     }
 }
 
-fn explain(error: ServeError) -> Failure {
+fn explain(error: ServeError, ways_out: WaysOut) -> Failure {
     use ServeError::{Exposed, Listen, Runtime};
     match error {
-        Exposed(_) => Failure::usage(error).hint("give --api-key KEY, or --allow-exposed if everyone may use it"),
-        Listen { .. } => {
-            Failure::new(error).hint("choose another --port (0 takes a free one), or stop what listens there")
-        }
+        Exposed(_) => Failure::usage(error).hint(ways_out.exposed),
+        Listen { .. } => Failure::new(error).hint(ways_out.taken),
         Runtime(_) => Failure::new(error),
     }
 }

@@ -264,6 +264,11 @@ fn s13_only_this_machine_and_listed_names_and_origins_are_answered() {
         assert!(!origin(foreign).contains("access-control-allow-origin"), "{foreign}");
     }
     assert!(!origin("https://a.example").contains("allow-credentials"));
+    let work = |origin: &str| {
+        server.post_bytes("/tokenize", &format!("origin: {origin}\r\n"), br#"{"content": "The"}"#).status
+    };
+    assert_eq!((work("https://a.example"), work("http://localhost")), (200, 200));
+    assert_eq!((work("https://b.example"), work("null"), work("http://localhost:81")), (403, 403, 403));
     let host = |host: &str| {
         let request = format!("GET /health HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         server.raw(request.as_bytes()).status

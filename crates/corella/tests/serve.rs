@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,19 @@ fn extensions_of_other_servers_work_under_their_names() {
     assert_eq!(choice["token_ids"].as_array(), Some(&ids));
     assert_eq!(choice["prompt_logprobs"].as_array().map(Vec::len), choice["prompt_token_ids"].as_array().map(Vec::len));
     assert!(answer["timings"]["predicted_n"] == json!(4));
+    let asked = json!({"prompt": ["The", "The red"], "n": 2, "max_tokens": 2, "stream": true, "return_token_ids": true,
+        "prompt_logprobs": 1, "ignore_eos": true});
+    let events = server.post("/v1/completions", &asked).events();
+    for prompt in 0..2 {
+        let scores = events.iter().find(|e| e["prompt"] == json!(prompt)).expect("an event for each prompt");
+        let scores = scores["prompt_logprobs"].as_array().expect("a list");
+        for index in 2 * prompt..2 * prompt + 2 {
+            let of_choice = events.iter().map(|e| &e["choices"][0]).filter(|c| c["index"] == json!(index));
+            let ids: Vec<&Value> = of_choice.map(|c| &c["prompt_token_ids"]).filter(|ids| !ids.is_null()).collect();
+            let expected: Vec<Value> = scores.iter().map(|score| score["id"].clone()).collect();
+            assert_eq!(ids, [&json!(expected)], "once for choice {index}");
+        }
+    }
     let stopped = server
         .complete(json!({"prompt": "The red fox number 3 saw", "max_tokens": 60, "temperature": 0, "stop": [".\n"]}));
     if stopped["choices"][0]["finish_reason"] == "stop" {
@@ -354,7 +367,7 @@ fn a_run_that_ends_is_served_in_the_playground() {
     signal(&server.child, "TERM");
     assert!(server.child.wait().expect("ended").success());
     reader.join().expect("a reader");
-    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("--serve={}", busy.local_addr().expect("an address"));
     let again = folder.join("again").display().to_string();
     let mut args = tiny_run(&data, &again, "5");
@@ -362,6 +375,26 @@ fn a_run_that_ends_is_served_in_the_playground() {
     let output = common::corella(&args);
     assert_eq!(output.status.code(), Some(1));
     assert!(common::stderr(&output).contains("cannot listen"), "{}", common::stderr(&output));
+}
+
+/// The data are not there: the address is looked at first.
+#[test]
+fn the_address_of_a_run_is_checked_before_its_data_and_the_way_out_is_one_that_there_is() {
+    let train = |serve: &str| {
+        let folder = Folder::new("address");
+        let (data, out) = (folder.join("none.txt").display().to_string(), folder.join("run").display().to_string());
+        let args = ["train", &data, "--out", &out, serve];
+        let output = Command::new(CORELLA).args(args).env_remove("CORELLA_API_KEY").output().expect("it runs");
+        (output.status.code(), common::stderr(&output))
+    };
+    let (code, error) = train("--serve=0.0.0.0:0");
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("CORELLA_API_KEY") && !error.contains("--api-key"), "{error}");
+    assert!(!error.contains("--allow-exposed"), "{error}");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (code, error) = train(&format!("--serve={}", busy.local_addr().expect("an address")));
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("cannot listen") && error.contains("--serve="), "{error}");
 }
 
 /// Whole words end where the vocabulary goes on (`The re` begins `The red`): healing must take something back, and prompt and
@@ -438,6 +471,36 @@ fn the_model_of_another_server_answers_under_its_name() {
     let gone = server.post("/v1/completions", &body);
     assert_eq!((gone.status, &gone.error()["code"]), (502, &json!("peer_failed")));
     assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn a_silent_peer_does_not_keep_the_server_from_ending() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let peer = format!("silent=http://{}", silent.local_addr().expect("an address"));
+    let mut server = Server::start(&["--peer", &peer, "--drain-seconds", "1"]);
+    let body = json!({"model": "silent", "prompt": "The"}).to_string();
+    let head =
+        format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut leaves = server.open();
+    leaves.write_all(head.as_bytes()).expect("sent");
+    let (mut left, _) = silent.accept().expect("it asks the peer");
+    left.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    drop(leaves);
+    left.read_to_end(&mut Vec::new()).expect("the client has left: the peer's connection ends");
+    let mut stays = server.open();
+    stays.write_all(head.as_bytes()).expect("sent");
+    let asked = silent.accept().expect("it asks the peer");
+    signal(&server.child, "TERM");
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = server.child.try_wait().expect("a state") {
+            break status;
+        }
+        assert!(Instant::now() < end, "it waits for the peer");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success(), "{status}");
+    drop((stays, asked));
 }
 
 #[test]

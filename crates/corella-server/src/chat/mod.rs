@@ -21,7 +21,9 @@ use crate::app::App;
 use crate::completions::{CompletionCall, Prompt, Show, collect, start, stream};
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::served::Served;
+
+/// Tokens of an answer, where nothing is said.
+const MOST_TOKENS: u64 = 256;
 
 /// The transcript in use.
 pub async fn transcript(State(app): State<Arc<App>>) -> Json<Value> {
@@ -31,7 +33,7 @@ pub async fn transcript(State(app): State<Arc<App>>) -> Json<Value> {
 /// The route.
 pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let (call, page, begun) = parse(&app, &served, &body, app.access.scope(&headers))?;
+    let (call, page, begun) = parse(&app.transcript, &body, app.access.scope(&headers), served.random_seed())?;
     let (show, streamed) = (call.show, call.stream);
     let running = start(&served, call)?;
     let about = About { page, stop: app.transcript.stop(), begun, seed: running.seed };
@@ -43,30 +45,88 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     Ok(Json(as_chat(&answer, &about)).into_response())
 }
 
+/// Fields of other servers, and of completions, that a transcript cannot follow.
+const NOT_OFFERED: [&str; 12] = [
+    "tools",
+    "tool_choice",
+    "response_format",
+    "functions",
+    "logprobs",
+    "top_logprobs",
+    "prompt",
+    "echo",
+    "n_probs",
+    "prompt_logprobs",
+    "post_sampling_probs",
+    "return_token_ids",
+];
+
 /// The call, the page that it continues, and whether the answer was begun. The fields of a chat are those of a completion,
-/// but for the prompt and three names.
+/// but for the prompt, what is shown of tokens, and a newer name.
 fn parse(
-    app: &App,
-    served: &Served,
+    transcript: &Transcript,
     body: &[u8],
     scope: CacheScope,
+    seed: u64,
 ) -> Result<(CompletionCall, String, bool), ApiError> {
     let mut f = Fields::parse(body)?;
     let messages = messages(f.take("messages"))?;
-    let (page, begun) = (app.transcript.page(&messages), begins_answer(&messages));
-    for name in ["tools", "tool_choice", "response_format", "functions", "logprobs", "top_logprobs"] {
+    let (page, begun) = (transcript.page(&messages), begins_answer(&messages));
+    for name in NOT_OFFERED {
         if f.take(name).is_some_and(|value| value != json!(false)) {
             return Err(ApiError::bad(name, format!("`{name}` is not offered for a transcript; use /v1/completions")));
         }
     }
+    let names = ["max_completion_tokens", "max_tokens", "n_predict"];
+    let most = f.any_of(&names, |f, name| f.uint(name, 0..=u64::from(u32::MAX)))?.unwrap_or(MOST_TOKENS);
     let mut rest: serde_json::Map<String, Value> = f.entries().collect();
-    if let Some(most) = rest.remove("max_completion_tokens") {
-        rest.insert("max_tokens".to_owned(), most);
-    }
-    rest.entry("max_tokens").or_insert(json!(256));
-    let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), scope, served.random_seed())?;
+    rest.insert("max_tokens".to_owned(), json!(most));
+    let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), scope, seed)?;
     call.prompts = vec![Prompt::Text(page.clone())];
-    call.params.stop.push(app.transcript.stop());
+    call.params.stop.push(transcript.stop());
     call.show = Show { progress: call.show.progress, usage: call.show.usage, ..Show::default() };
     Ok((call, page, begun))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(field: &str, value: &Value) -> Result<CompletionCall, ApiError> {
+        let body = json!({"messages": [{"role": "user", "content": "Hello"}], field: value}).to_string();
+        parse(&Transcript::default(), body.as_bytes(), CacheScope::default(), 0).map(|(call, ..)| call)
+    }
+
+    #[test]
+    fn what_a_transcript_cannot_follow_is_refused_by_its_name() {
+        for (name, value) in [
+            ("prompt", json!("a")),
+            ("echo", json!(true)),
+            ("n_probs", json!(3)),
+            ("logprobs", json!(true)),
+            ("prompt_logprobs", json!(1)),
+            ("post_sampling_probs", json!(true)),
+            ("return_token_ids", json!(true)),
+            ("tools", json!([])),
+            ("suffix", json!("a")),
+            ("grammar", json!("root")),
+        ] {
+            let error = parsed(name, &value).expect_err(name);
+            assert_eq!(error.param.as_deref(), Some(name), "{}", error.message);
+            assert!(parsed(name, &Value::Null).is_ok(), "{name}: null says nothing");
+        }
+        assert!(parsed("echo", &json!(false)).is_ok());
+    }
+
+    #[test]
+    fn null_is_as_good_as_nothing_and_every_name_of_the_length_counts() {
+        for name in ["max_tokens", "max_completion_tokens", "n_predict"] {
+            let most = |value: Value| parsed(name, &value).expect(name).params.max_tokens;
+            assert_eq!((most(Value::Null), most(json!(0)), most(json!(7))), (256, 0, 7), "{name}");
+            assert_eq!(parsed(name, &json!(-1)).expect_err(name).param.as_deref(), Some(name));
+        }
+        let body = json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5, "n_predict": 6});
+        let error = parse(&Transcript::default(), body.to_string().as_bytes(), CacheScope::default(), 0);
+        assert_eq!(error.expect_err("two values").param.as_deref(), Some("n_predict"));
+    }
 }

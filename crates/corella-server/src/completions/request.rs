@@ -143,7 +143,7 @@ fn usage(f: &mut Fields) -> Result<bool, ApiError> {
 
 fn engine_params(f: &mut Fields, show: &Show, scope: CacheScope, seed: u64) -> Result<RequestParams, ApiError> {
     let limit = u64::from(u32::MAX);
-    let max_tokens = f.uint("max_tokens", 0..=limit)?.or(f.uint("n_predict", 0..=limit)?).unwrap_or(16);
+    let max_tokens = f.any_of(&["max_tokens", "n_predict"], |f, name| f.uint(name, 0..=limit))?.unwrap_or(16);
     let best_of = f.uint("best_of", 1..=MOST_SAMPLES)?.map(|n| n as usize);
     let n = f.uint("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize;
     let filtered = f.flag("post_sampling_probs")?;
@@ -168,7 +168,7 @@ fn engine_params(f: &mut Fields, show: &Show, scope: CacheScope, seed: u64) -> R
 
 fn sample(f: &mut Fields, seed: u64) -> Result<SampleParams, ApiError> {
     let all = SampleParams::default();
-    let repetition = f.float("repetition_penalty", 0.01..=100.0)?.or(f.float("repeat_penalty", 0.01..=100.0)?);
+    let repetition = f.any_of(&["repetition_penalty", "repeat_penalty"], |f, name| f.float(name, 0.01..=100.0))?;
     Ok(SampleParams {
         temperature: f.float("temperature", 0.0..=100.0)?.unwrap_or(all.temperature),
         top_k: top_k(f)?,
@@ -257,10 +257,27 @@ mod tests {
             (r#"{"suffix": "end"}"#, "suffix"),
             (r#"{"prompt_embeds": "AAAA"}"#, "prompt_embeds"),
             (r#"{"grammar": "root"}"#, "grammar"),
+            (r#"{"max_tokens": 5, "n_predict": 6}"#, "n_predict"),
+            (r#"{"repetition_penalty": 1.1, "repeat_penalty": 1.2}"#, "repeat_penalty"),
             (r#"{"stream_options": {"unheard_of": true}}"#, "unheard_of"),
         ] {
             assert_eq!(param_of(text), param, "{text}");
         }
+    }
+
+    #[test]
+    fn a_parameter_has_one_value_under_either_of_its_names() {
+        let of = |text| {
+            let params = parse(text).expect(text).params;
+            (params.max_tokens, params.sample.repetition_penalty)
+        };
+        assert_eq!(of("{}"), (16, 1.0));
+        assert_eq!(of(r#"{"n_predict": 5, "repeat_penalty": 1.5}"#), (5, 1.5));
+        assert_eq!(of(r#"{"max_tokens": null, "n_predict": 5, "repetition_penalty": null}"#), (5, 1.0));
+        assert_eq!(
+            of(r#"{"max_tokens": 5, "n_predict": 5.0, "repetition_penalty": 2, "repeat_penalty": 2.0}"#),
+            (5, 2.0)
+        );
     }
 
     #[test]

@@ -38,13 +38,17 @@ pub struct CompletionChunks {
     show: Show,
     about: Value,
     choices: Vec<Choice>,
+    /// The prompt's token ids, for the first chunk of each choice, where they are asked for.
+    prompt_ids: Vec<Option<Value>>,
 }
 
 impl CompletionChunks {
     /// For the choices of a request at work.
     pub fn new(served: Arc<Served>, running: &Running, show: Show) -> CompletionChunks {
-        let choices = (0..running.prompts.len() * running.n).map(Choice::new).collect();
-        CompletionChunks { about: about(&served, running), served, show, choices }
+        let total = running.prompts.len() * running.n;
+        let prompt_ids = (0..total).map(|i| show.token_ids.then(|| json!(running.prompts[i / running.n]))).collect();
+        let choices = (0..total).map(Choice::new).collect();
+        CompletionChunks { about: about(&served, running), served, show, choices, prompt_ids }
     }
 }
 
@@ -62,7 +66,11 @@ impl Chunks for CompletionChunks {
     }
 
     fn choice(&mut self, index: usize, stretch: &Stretch) -> Option<Value> {
-        Some(self.choices[index].write(stretch, &self.show, &self.served.tokenizer))
+        let mut written = self.choices[index].write(stretch, &self.show, &self.served.tokenizer);
+        if let Some(ids) = self.prompt_ids[index].take() {
+            written["prompt_token_ids"] = ids;
+        }
+        Some(written)
     }
 }
 
@@ -175,7 +183,7 @@ async fn events(writer: &mut Writer, running: &mut Running) -> Result<Result<Vec
                 if let Some(count) = writer.show.prompt_logprobs {
                     let list: Vec<Value> =
                         found.iter().map(|t| probabilities(t, count, &writer.served.tokenizer)).collect();
-                    writer.chunk(Vec::new(), &[("prompt_logprobs", json!(list))])?;
+                    writer.chunk(Vec::new(), &[("prompt", json!(p)), ("prompt_logprobs", json!(list))])?;
                 }
                 scores[p] = Some(found);
             }

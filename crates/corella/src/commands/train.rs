@@ -29,12 +29,13 @@ use crate::inputs::dataset;
 use crate::machine::environment;
 use crate::shape::ModelShape;
 use crate::signals::stop_flag;
-use crate::site::Site;
+use crate::site::{self, Site};
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
-    // First of all: whether the device is there is known at once, and the data may take a while.
+    // First of all: whether device and address are there is known at once, and the data may take a while.
     let device = TrainDevice::choose(common)?;
+    args.serve.map(site::check).transpose()?;
     let (mut plan, dir, data) = resolve(args, common)?;
     let mut run = build(&mut plan, dir, data, args.resume, device, args.memory, common.json)?;
     let stop = stop_flag(&run.dir)?;

@@ -23,7 +23,7 @@ use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, processor, tiny_dataset};
 use crate::signals::stop_flag;
-use crate::site::Site;
+use crate::site::{self, Site};
 use crate::terminal::plot;
 
 /// Tokens per update.
@@ -36,6 +36,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("--million-tokens must be above 0 and at most 1000")
             .hint("3.9 is the usual; 0.5 shows the beginning in half a minute"));
     }
+    args.serve.map(site::check).transpose()?;
     let world = World::new(WORLD_SEED);
     let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: TINY_PAGES });
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
@@ -52,7 +53,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     let mut run =
         build(&mut plan, args.out.clone(), data, args.resume, TrainDevice::choose(common)?, None, common.json)?;
     let stop = stop_flag(&run.dir)?;
-    let site = site(args, common)?;
+    let site = its_site(args, common)?;
     let mut console = Console::new(&run, common.json);
     if let Some(site) = &site {
         site.announce(common.json, &[("watch it in the browser", "run.html")]);
@@ -95,7 +96,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
 }
 
 /// The site of the tour: where it is asked for, and for somebody who sits at a terminal.
-fn site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
+fn its_site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
     let somebody = std::io::stdout().is_terminal() && !common.json && !args.no_serve;
     match args.serve {
         None if !somebody => Ok(None),
