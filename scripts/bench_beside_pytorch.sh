@@ -3,7 +3,7 @@
 #
 #   scripts/bench_beside_pytorch.sh CORELLA PYTORCH_TRAIN.py gpt2-124m|mid|small B [ROUNDS]
 #
-# PYTORCH_TRAIN.py takes --model gpt2|mid|laptop --B N --dtype f32|bf16 --compile none|default. Needs scripts/venv.sh.
+# PYTORCH_TRAIN.py is not part of this repository: any program that trains the same model and takes --model gpt2|mid|laptop --B N --dtype f32|bf16 --compile none|default. Needs scripts/venv.sh.
 # The last lines are the medians of the rounds: tokens per second of each configuration.
 set -eu
 corella=$1 script=$2 model=$3 b=$4 rounds=${5:-3}

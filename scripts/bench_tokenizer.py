@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed of encoding beside tiktoken, in turns: medians of MB/s on one thread and on all, GPT-2's vocabulary and Llama 3's.
 
-    scripts/bench_tokenizer.py CORELLA DATA [ROUNDS [MEGABYTES]]
+    .venv/bin/python scripts/bench_tokenizer.py CORELLA DATA [ROUNDS [MEGABYTES]]
 
 CORELLA is a release build; DATA holds tokenizers/ and text/. The text is the first MEGABYTES (default 16) of the novels.
 Needs what scripts/venv.sh installs.

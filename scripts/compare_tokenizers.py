@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares ids with tiktoken, Hugging Face's tokenizers, SentencePiece and llama.cpp at large.
 
-    scripts/compare_tokenizers.py CORELLA DATA [SEED [TEXTS [NAME,NAME…]]]
+    .venv/bin/python scripts/compare_tokenizers.py CORELLA DATA [SEED [TEXTS [NAME,NAME…]]]
 
 CORELLA is the program, DATA holds tokenizers/, checkpoints/ and text/. TEXTS random texts are compared (Unicode, bytes, and
 runs of what tokenizers trip over), then corpora: tinyshakespeare and wikitext-2 whole, the novels book by book, and runs of a

@@ -1,9 +1,9 @@
 """The loss curve of PyTorch beside ours: same initial weights, same batches, same optimizer.
 
-    scripts/pytorch_curve.py init  CONFIG OUT              random GPT-2 (transformers) as a Hugging Face folder
-    scripts/pytorch_curve.py train INIT DATA RUN.toml OUT [STEPS]
+    .venv/bin/python scripts/pytorch_curve.py init  CONFIG OUT              random GPT-2 (transformers) as a Hugging Face folder
+    .venv/bin/python scripts/pytorch_curve.py train INIT DATA RUN.toml OUT [STEPS]
                                                            trains it on the windows of DATA in their file order
-    scripts/pytorch_curve.py compare OURS THEIRS [THEIRS2] largest and mean gap between two or three log.jsonl
+    .venv/bin/python scripts/pytorch_curve.py compare OURS THEIRS [THEIRS2] largest and mean gap between two or three log.jsonl
 
 CONFIG is vocab,layers,heads,width,context. RUN.toml is the run.toml of our run, which must have `order = "file"`.
 """

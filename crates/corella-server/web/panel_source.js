@@ -60,7 +60,7 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
   function tracedSpans() {
     if (traced.spans.length === 0) return [el("p", {}, "No span of this text stands in the training data.")];
     return traced.spans.slice(0, SHOWN).map((s) => fill(el("details", { className: "demo" }),
-      el("summary", {}, `“${shorten(text().slice(s.start, s.end))}” · ${s.tokens} tokens · read ${s.count} time${s.count === 1 ? "" : "s"}`),
+      el("summary", {}, `“${shorten(text().slice(s.start, s.end))}” · ${s.tokens} tokens · ${s.count === 1 ? "once" : `${s.count} times`} in the training data`),
       ...s.documents.map((d) => el("pre", {}, el("span", { className: "space" }, d.before), el("strong", {}, d.match), el("span", { className: "space" }, d.after), `\n— document ${d.document}`)),
       leaving(s)));
   }

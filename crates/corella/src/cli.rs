@@ -312,7 +312,7 @@ pub struct GenerateArgs {
     /// A run folder, a Hugging Face folder, or a model file
     pub model: PathBuf,
     /// The text to continue
-    #[arg(short, long, group = "input")]
+    #[arg(short, long, group = "input", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// A file with the text to continue (`-`: standard input)
     #[arg(long, group = "input")]
@@ -376,7 +376,7 @@ pub struct GenerateArgs {
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
     /// 0 always takes the likeliest token; 1 draws from the model's distribution
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Draw from the K likeliest tokens only
     #[arg(long)]

@@ -179,8 +179,31 @@ pub fn open_any(path: &Path) -> Result<(AnyModel, PathBuf)> {
     Ok((model, folder))
 }
 
+/// A folder that is taken for a model, and what it is instead.
+fn no_model(dir: &Path) -> Failure {
+    let failure =
+        Failure::new(format!("{} is a folder, but no model: it has no config.json and no checkpoints", dir.display()));
+    if dir.join("dataset.json").is_file() {
+        return failure.hint(format!("it holds tokens to train on: corella train --data {}", dir.display()));
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_model = |path: &PathBuf| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        path.join("config.json").is_file()
+            || path.join("checkpoints").is_dir()
+            || matches!(ending, Some("gguf" | "bin"))
+    };
+    let mut inside: Vec<String> = entries.filter(is_model).map(|path| path.display().to_string()).collect();
+    inside.sort();
+    inside.truncate(5);
+    match inside.is_empty() {
+        true => failure.hint("MODEL is a run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin"),
+        false => failure.hint(format!("name what is in it: {}", inside.join(", "))),
+    }
+}
+
 /// The folder or file that holds the weights: of a run folder, its newest checkpoint.
-fn model_folder(path: &Path) -> Result<PathBuf> {
+pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if !path.exists() {
         return Err(Failure::new(format!("{} does not exist", path.display())).hint(
             "MODEL is a run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name",
@@ -188,6 +211,9 @@ fn model_folder(path: &Path) -> Result<PathBuf> {
     }
     let checkpoints = path.join("checkpoints");
     if !checkpoints.is_dir() {
+        if path.is_dir() && !path.join("config.json").exists() {
+            return Err(no_model(path));
+        }
         return Ok(path.to_path_buf());
     }
     let newest = corella_train::checkpoint::latest(&checkpoints)?;

@@ -197,6 +197,7 @@ impl Site {
             }
             Err(failure) => {
                 eprintln!("{failure}");
+                eprintln!("note: the server goes on and answers 503 with this message; Ctrl-C ends it");
                 self.app.loading(Loading::Failed(failure.to_string()));
                 None
             }

@@ -243,6 +243,34 @@ fn a_tokenizer_that_is_named_is_written_beside_the_weights() {
 }
 
 #[test]
+fn a_folder_that_is_no_model_is_said_to_be_none() {
+    let folder = Folder::new("no-model");
+    let (dir, data) = (folder.0.display().to_string(), folder.data().display().to_string());
+    for (path, hint) in [(&dir, "a run folder"), (&data, "corella train --data")] {
+        let commands = [vec!["generate", path, "-p", "x"], vec!["inspect", path], vec!["serve", path, "--port", "0"]];
+        for args in commands {
+            let refused = corella(&args);
+            let said = stderr(&refused);
+            assert_eq!(refused.status.code(), Some(1), "{args:?}: {said}");
+            assert!(said.contains("no model") && said.contains(hint), "{said}");
+        }
+    }
+    std::fs::create_dir(folder.join("inside")).expect("a folder");
+    std::fs::write(folder.join("inside/config.json"), "{}").expect("written");
+    let said = stderr(&corella(&["inspect", &dir]));
+    assert!(said.contains(&folder.join("inside").display().to_string()), "{said}");
+}
+
+#[test]
+fn a_prompt_may_begin_with_a_dash() {
+    let Some(dir) = checkpoints() else { return };
+    let (model, tokenizer) = (dir.join("stories260K/hf-derived"), dir.join("stories260K/tok512.bin"));
+    let (model, tokenizer) = (model.display().to_string(), tokenizer.display().to_string());
+    let out = done(&["generate", &model, "-p", "- a list", "--tokenizer", &tokenizer, "--max-tokens", "2"]);
+    assert!(out.starts_with("- a list"), "{out}");
+}
+
+#[test]
 fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
     if !Path::new("/dev/full").exists() {
         return println!("skipped: no /dev/full");

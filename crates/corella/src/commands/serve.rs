@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::cli::{Common, Device, KvType};
 use crate::error::{Failure, Result};
+use crate::inputs::model_folder;
 use crate::loading::Progress;
 use crate::model::{self, Invariance};
 use crate::site::{ListenArgs, Site};
@@ -62,6 +63,10 @@ pub struct ServeArgs {
 /// Runs the command.
 pub fn run(args: &ServeArgs, common: &Common) -> Result<()> {
     let run = args.model.join("run.toml").is_file().then(|| args.model.clone());
+    // A run has its live page before it has a model; anything else that is no model is known to be none at once.
+    if run.is_none() && !args.model.to_string_lossy().starts_with(corella_hub::PREFIX) {
+        model_folder(&args.model)?;
+    }
     let site = Site::start(&args.listen, transcript(args.transcript.as_deref())?, run)?;
     site.announce(common.json, &[("playground", ""), ("completions", "v1/completions")]);
     site.serve(&Settings::new(args, common))

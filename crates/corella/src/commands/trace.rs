@@ -67,7 +67,7 @@ enum TraceCommand {
 #[group(required = true, multiple = false)]
 struct TextArgs {
     /// The text itself
-    #[arg(short, long)]
+    #[arg(short, long, allow_hyphen_values = true)]
     prompt: Option<String>,
     /// A file with the text
     #[arg(long)]
@@ -135,7 +135,8 @@ fn find(run: &Path, text: &str, least: usize, common: &Common) -> Result<()> {
     let units: Vec<u16> = text.encode_utf16().collect();
     for span in &found {
         let stretch = String::from_utf16_lossy(&units[span.start..span.end]);
-        println!("read {} times, {} tokens: {:?}", span.count, span.tokens, stretch);
+        let times = if span.count == 1 { "once".to_owned() } else { format!("{} times", span.count) };
+        println!("stands {times} in the training data, {} tokens: {stretch:?}", span.tokens);
         for place in &span.documents {
             println!(
                 "    document {}: …{}【{}】{}…",

@@ -84,7 +84,7 @@ pub struct InspectTokenizerArgs {
     #[arg(default_value = "gpt2")]
     pub tokenizer: String,
     /// A text to cut into tokens
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub text: Option<String>,
 }
 
