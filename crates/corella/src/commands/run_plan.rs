@@ -27,7 +27,7 @@ pub struct Wanted {
 
 /// The plan that the flags and the run file describe.
 pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
-    let from_file = match &args.source {
+    let from_file = match args.source.as_ref().or(own_plan(args).as_ref()) {
         Some(path) if path.extension().is_some_and(|e| e == "toml") => {
             let text = fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
             Some(RunPlan::from_toml(&text)?)
@@ -41,7 +41,7 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
         .or_else(|| text.cloned())
         .or_else(|| from_file.as_ref().map(|p| PathBuf::from(&p.data.path)))
         .unwrap_or_default();
-    let dir = args.out.clone().unwrap_or_else(|| {
+    let dir = args.out.clone().or_else(|| own_folder(args)).unwrap_or_else(|| {
         let stem = args.source.as_deref().unwrap_or(&source).file_stem().unwrap_or("run".as_ref());
         Path::new("out").join(stem)
     });
@@ -49,6 +49,18 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
     plan.data.path = source.display().to_string();
     override_plan(&mut plan, args, common)?;
     Ok(Wanted { plan, source, dir })
+}
+
+/// The plan of the run that goes on, where nothing but its folder is named.
+fn own_plan(args: &TrainArgs) -> Option<PathBuf> {
+    let out = args.out.as_ref().filter(|_| args.resume && args.source.is_none() && args.data.is_none())?;
+    Some(out.join("run.toml")).filter(|plan| plan.is_file())
+}
+
+/// The folder of the run that goes on, where its plan is named.
+fn own_folder(args: &TrainArgs) -> Option<PathBuf> {
+    let plan = args.source.as_ref().filter(|path| args.resume && path.ends_with("run.toml"))?;
+    plan.parent().filter(|dir| dir.join("checkpoints").is_dir()).map(Path::to_path_buf)
 }
 
 /// What is trained when nothing is said: a preset's shape, or a small model that a laptop trains in minutes.
@@ -84,6 +96,23 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
     }
 }
 
+/// Refuses flags of a shape that the model called `name` does not have.
+fn check_family(args: &TrainArgs, name: &str) -> Result<()> {
+    let shape = [("--n-layer", args.n_layer), ("--n-head", args.n_head), ("--n-embd", args.n_embd)];
+    let of_llama = [("--n-kv-head", args.n_kv_head), ("--n-ff", args.n_ff)];
+    let given = |flags: &[(&'static str, Option<usize>)]| flags.iter().find(|flag| flag.1.is_some()).map(|flag| flag.0);
+    if let Some(flag) = given(&of_llama).filter(|_| !name.starts_with("llama")) {
+        return Err(Failure::usage(format!("{flag} is of a Llama, but the model is {name}"))
+            .hint(format!("--model {LLAMA_CUSTOM}, or leave it out")));
+    }
+    let fixed = ModelShape::preset(name).is_some() && args.init_from.is_none();
+    if let Some(flag) = given(&shape).or(given(&of_llama)).filter(|_| fixed) {
+        return Err(Failure::usage(format!("{flag} would make another model of {name}"))
+            .hint(format!("--model {GPT2_CUSTOM} or --model {LLAMA_CUSTOM} take any shape")));
+    }
+    Ok(())
+}
+
 /// Flags win over the run file and the defaults.
 fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Result<()> {
     fn set<T: Clone>(to: &mut T, from: &Option<T>) {
@@ -107,6 +136,7 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
             (plan.model.seq_len, plan.model.vocab_size) = (seq_len, vocab_size);
         }
     }
+    check_family(args, &plan.model.name)?;
     set(&mut plan.model.n_layer, &args.n_layer);
     set(&mut plan.model.n_head, &args.n_head);
     set(&mut plan.model.n_embd, &args.n_embd);
