@@ -88,9 +88,12 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             TrainError::Data(DataError::OtherData(_)) => {
                 Some("name the data that the run began with (its run.toml), or choose another folder with --out")
             }
-            TrainError::Diverged(_) => {
+            TrainError::Diverged { last: Some(_), .. } => {
                 Some("lower --lr or lengthen --warmup-steps, and go on from the last checkpoint with --resume")
             }
+            TrainError::Diverged { last: None, .. } => Some(
+                "lower --lr or lengthen --warmup-steps, and begin again; --checkpoint-every N keeps weights to go back to",
+            ),
             TrainError::Plan { .. } => Some(
                 "`corella train --help` names every flag; the run files in runs/ show every key, and flags win over them",
             ),
