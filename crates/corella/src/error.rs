@@ -116,6 +116,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     match error.downcast_ref::<DataError>() {
         Some(DataError::Problem(_)) => return Some("without --strict such input is reported and passed over"),
+        Some(DataError::Occupied { .. }) => {
+            return Some("choose another folder with --out, or replace what is there with --overwrite");
+        }
         Some(DataError::Memory { .. }) => return Some("raise --memory or lower --max-document"),
         _ => {}
     }
