@@ -1,7 +1,6 @@
 //! The loop around the updates: validation, samples, log, checkpoints, stopping.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use crate::report::{self, Curve, Standing, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::{StepReport, step};
 use crate::validate::validation_loss;
+use crate::whole_file;
 
 /// Updates in a row without a finite loss that end a run.
 const PATIENCE: u32 = 8;
@@ -175,7 +175,7 @@ impl<'a> Session<'a> {
         let (log, samples) = (lines("log.jsonl")?, lines("samples.jsonl")?);
         // What happened stays on record, whatever is done again.
         let events = JsonLines::open(&run.dir.join("events.jsonl"), Some(u64::MAX))?;
-        let session = Session {
+        let mut session = Session {
             commands: Commands::new(run.plan.commands.clone()),
             clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
             began: Instant::now(),
@@ -203,21 +203,24 @@ impl<'a> Session<'a> {
             beat: None,
             reported: None,
         };
-        session.write_plan()?;
+        if let Err(error) = session.write_plan() {
+            // A run that goes on has all of it in its checkpoint.
+            if session.done == 0 {
+                return Err(error);
+            }
+            session.trouble(&error.to_string());
+        }
         Ok(session)
     }
 
     fn write_plan(&self) -> Result<(), TrainError> {
-        let path = self.run.dir.join("run.toml");
-        fs::write(&path, self.run.plan.to_toml()?).map_err(TrainError::io(&path))?;
-        let path = self.run.dir.join(report::ENVIRONMENT);
+        let put = |name: &str, text: &str| whole_file::replace(&self.run.dir.join(name), text);
+        put("run.toml", &self.run.plan.to_toml()?)?;
         let mut environment = self.run.environment.clone();
         environment.insert("computed on".to_owned(), self.run.model.backend_name());
-        fs::write(&path, format!("{:#}\n", serde_json::json!(environment))).map_err(TrainError::io(&path))?;
-        let path = self.run.dir.join("tokenizer.json");
-        fs::write(&path, self.run.data.tokenizer.to_json()).map_err(TrainError::io(&path))?;
-        let path = self.run.dir.join("tokenizer_config.json");
-        fs::write(&path, self.run.data.tokenizer.to_config_json()).map_err(TrainError::io(&path))
+        put(report::ENVIRONMENT, &format!("{:#}\n", serde_json::json!(environment)))?;
+        put("tokenizer.json", &self.run.data.tokenizer.to_json())?;
+        put("tokenizer_config.json", &self.run.data.tokenizer.to_config_json())
     }
 
     /// All updates, and the last checkpoint.

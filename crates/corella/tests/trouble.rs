@@ -233,6 +233,31 @@ fn damaged_truncated_and_foreign_checkpoints_are_told_apart() {
 }
 
 #[test]
+fn damaged_files_beside_the_checkpoints_do_not_keep_a_run_from_going_on() {
+    let folder = Folder::new("torn");
+    let (source, run) = (text(&folder.text()), folder.join("run"));
+    let out = text(&run);
+    done(&small_run(&source, &out, "6"));
+    let tokenizer = fs::read(run.join("tokenizer.json")).expect("read");
+    fs::write(run.join("tokenizer.json"), &tokenizer[..tokenizer.len() / 2]).expect("truncated");
+    fs::write(run.join("run.toml"), "[model").expect("truncated");
+    // A line that ends inside a character, as a power cut leaves it.
+    for name in ["log.jsonl", "samples.jsonl", "events.jsonl"] {
+        let lines = fs::read(run.join(name)).unwrap_or_default();
+        fs::write(run.join(name), [&lines[..], b"{\"step\":6,\"text\":\"\xe2\x82"].concat()).expect("torn");
+    }
+    let mut args = small_run(&source, &out, "9");
+    args.push("--resume");
+    let printed = corella(&args);
+    assert!(printed.status.success() && stderr(&printed).contains("tokenizer"), "{}", stderr(&printed));
+    assert_eq!(losses(&run).len(), 10, "nine updates and the validation in front of them");
+    assert!(fs::read(run.join("tokenizer.json")).expect("read") == tokenizer);
+    assert!(fs::read_to_string(run.join("run.toml")).expect("read").contains("steps = 9"));
+    let names = fs::read_dir(&run).expect("a folder").map(|e| text(&e.expect("an entry").path()));
+    assert_eq!(names.filter(|name| name.contains("partial")).count(), 0, "nothing is left behind");
+}
+
+#[test]
 fn dates_do_not_decide_which_checkpoint_is_the_newest() {
     let folder = Folder::new("dates");
     let (data, run) = (text(&folder.data()), folder.join("run"));

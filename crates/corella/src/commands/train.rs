@@ -131,13 +131,24 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
             source.display()
         )));
     }
-    let kept = dir.join("tokenizer.json");
-    // A resumed run keeps the vocabulary that it began with.
-    let tokenizer =
-        if args.resume && kept.is_file() { kept.display().to_string() } else { plan.data.tokenizer.clone() };
+    let kept = if args.resume { kept_tokenizer(&dir)? } else { None };
+    let tokenizer = kept.map_or_else(|| plan.data.tokenizer.clone(), |path| path.display().to_string());
     let data = dataset(&source, &tokenizer, plan.model.vocab_size, plan.train.seed)?;
     plan.model.vocab_size = data.tokenizer.vocab_size();
     Ok((plan, dir, data))
+}
+
+/// The vocabulary that a resumed run began with: that of its folder, or of its checkpoint where the folder's is damaged.
+fn kept_tokenizer(dir: &Path) -> Result<Option<PathBuf>> {
+    let kept = dir.join("tokenizer.json");
+    if kept.is_file() {
+        match Tokenizer::load(&kept) {
+            Ok(_) => return Ok(Some(kept)),
+            Err(error) => eprintln!("warning: {error}; the tokenizer of the last checkpoint is taken"),
+        }
+    }
+    let newest = corella_train::checkpoint::latest(&dir.join("checkpoints"))?;
+    Ok(newest.map(|found| found.path.join("tokenizer.json")).filter(|path| path.is_file()))
 }
 
 /// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused;
