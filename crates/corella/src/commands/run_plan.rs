@@ -84,6 +84,40 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
     }
 }
 
+/// Refuses flags that ask for another shape than that of the model to start from.
+fn check_shape(args: &TrainArgs, first: &ModelPlan) -> Result<()> {
+    let mut asked = vec![
+        ("--n-layer", args.n_layer, Some(first.n_layer)),
+        ("--n-head", args.n_head, Some(first.n_head)),
+        ("--n-embd", args.n_embd, Some(first.n_embd)),
+        ("--n-kv-head", args.n_kv_head, first.n_kv_head),
+        ("--n-ff", args.n_ff, first.n_ff),
+        ("--vocab-size", args.vocab_size, Some(first.vocab_size)),
+    ];
+    let hint = "leave it out: shape and vocabulary are those of the model to start from";
+    if let Some(name) = &args.model {
+        let family = |name: &str| name.starts_with("llama");
+        let mut preset = first.clone();
+        if let Some(shape) = ModelShape::preset(name) {
+            shape.set_plan(&mut preset);
+        }
+        let of = |plan: &ModelPlan| (plan.n_layer, plan.n_head, plan.n_embd, plan.n_kv_head, plan.n_ff);
+        if family(name) != family(&first.name) || of(&preset) != of(first) {
+            let what = format!("--model {name}, but the model to start from is another");
+            return Err(Failure::usage(what).hint(hint));
+        }
+    }
+    asked.retain(|(_, asked, there)| asked.is_some() && asked != there);
+    match asked[..] {
+        [(flag, Some(asked), there), ..] => {
+            let there = there.map_or("none of its own".to_owned(), |n| n.to_string());
+            let what = format!("{flag} {asked}, but the model to start from has {there}");
+            Err(Failure::usage(what).hint(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Flags win over the run file and the defaults.
 fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Result<()> {
     fn set<T: Clone>(to: &mut T, from: &Option<T>) {
@@ -169,6 +203,7 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
         };
         plan.model.name = name.to_owned();
         shape.set_plan(&mut plan.model);
+        check_shape(args, &plan.model)?;
         set(&mut plan.model.seq_len, &args.seq_len);
         if args.tokenizer.is_none() {
             if model.join("tokenizer.json").is_file() {
