@@ -20,7 +20,7 @@ fn tokens(scratch: &Scratch, data: &[u8], vocab_size: usize) {
         assert_eq!(whole, stream.expect("the stream reads what is read whole"));
     }
     if is_token_file(&path) {
-        let _ = prepare_tokens(&[SourceFile::at(&path)], &GPT2, &scratch.folder().join("out"), 1000);
+        let _ = prepare_tokens(&[SourceFile::at(&path)], &GPT2, &scratch.folder().join("out"), 1000, true);
     }
 }
 

@@ -55,9 +55,51 @@ fn threads_and_memory_do_not_change_a_byte() {
         assert!(one == contents(&folder.0.join(&name)), "{threads} threads, {memory} bytes");
     }
     // Over an older output of other options, nothing of that stays.
-    run(&files[..1], &folder, "one", &PrepareOptions { shard_tokens: 700, ..options() }).expect("prepared");
-    run(&files, &folder, "one", &near).expect("prepared");
+    let over = PrepareOptions { overwrite: true, ..options() };
+    run(&files[..1], &folder, "one", &PrepareOptions { shard_tokens: 700, ..over }).expect("prepared");
+    run(&files, &folder, "one", &PrepareOptions { overwrite: true, ..near }).expect("prepared");
     assert!(one == contents(&folder.0.join("one")));
+}
+
+#[test]
+fn what_stands_in_the_folder_is_replaced_only_where_that_is_asked_for() {
+    let folder = Folder::new("occupied");
+    let files = sources(&folder);
+    run(&files, &folder, "out", &options()).expect("prepared");
+    let out = folder.0.join("out");
+    let before = contents(&out);
+    let other = PrepareOptions { val_fraction: 0.2, ..options() };
+    let occupied = |error: DataError, by: &str| matches!(&error, DataError::Occupied { name, .. } if name == by);
+    let refused = |options: &PrepareOptions| run(&files[..1], &folder, "out", options).expect_err("occupied");
+    assert!(occupied(refused(&other), "dataset.json") && occupied(refused(&options()), "dataset.json"));
+    // The same for files of tokens, which have the whole folder again if they fail half-way.
+    let (gpt2, bin) = (Tokenizer::gpt2(), folder.file("train.bin", [1, 0, 2, 0]));
+    let prepared = |files: &[SourceFile], overwrite| prepare_tokens(files, &gpt2, &out, 1000, overwrite);
+    assert!(prepared(std::slice::from_ref(&bin), false).is_err_and(|error| occupied(error, "dataset.json")));
+    assert!(before == contents(&out), "nothing was touched");
+    let bad = folder.file("z.bin", [255, 255]);
+    assert!(prepared(&[bin.clone(), bad], true).is_err() && !out.join("dataset.json").exists());
+    assert!(Dataset::open(&out).is_err(), "half of one and half of another is no data set");
+    prepared(&[bin], false).expect("what was not finished is in nobody's way");
+    assert_eq!(Dataset::open(&out).expect("a data set").train.len(), 2);
+    assert!(!out.join(".prepare").exists() && !out.join("train_000001.bin").exists());
+    // A model's folder: its tokenizer is no output of ours.
+    let model = folder.0.join("model");
+    std::fs::create_dir(&model).expect("made");
+    std::fs::write(model.join("tokenizer.json"), "its own").expect("written");
+    let error = run(&files, &folder, "model", &options()).expect_err("occupied");
+    assert!(occupied(error, "tokenizer.json"));
+    assert_eq!(contents(&model), [("tokenizer.json".to_owned(), b"its own".to_vec())]);
+}
+
+#[test]
+fn shards_of_another_size_than_recorded_are_refused() {
+    let folder = Folder::new("sizes");
+    run(&sources(&folder), &folder, "out", &options()).expect("prepared");
+    let out = folder.0.join("out");
+    write_shard(&out.join("train_000001.bin"), &[1, 2, 3], 400).expect("written");
+    let error = Dataset::open(&out).expect_err("whole, but another one").to_string();
+    assert!(error.contains("train_*") && error.contains("dataset.json says"), "{error}");
 }
 
 #[test]
@@ -191,14 +233,14 @@ fn files_of_tokens_become_a_prepared_folder() {
     let files = [SourceFile::at(&shard), folder.file("val.bin", &nano)];
     assert!(files.iter().all(|f| is_token_file(&f.path)));
     let out = folder.0.join("out");
-    let info = prepare_tokens(&files, &gpt2, &out, 1000).expect("prepared");
+    let info = prepare_tokens(&files, &gpt2, &out, 1000, false).expect("prepared");
     assert_eq!((info.train.documents, info.train.tokens), (30, tokens.len() as u64));
     assert_eq!(info.train.bytes, (0..30).map(|i| text(i).len() as u64).sum::<u64>());
     assert_eq!(info.val.tokens, nano.len() as u64 / 2);
     let dataset = Dataset::open(&out).expect("a data set");
     assert_eq!(dataset.train.to_vec().expect("readable"), tokens);
-    let foreign =
-        prepare_tokens(&files, &Tokenizer::train(["a b"], 257, Default::default()).expect("trained"), &out, 1000);
+    let (other, small) = (folder.0.join("other"), Tokenizer::train(["a b"], 257, Default::default()).expect("trained"));
+    let foreign = prepare_tokens(&files, &small, &other, 1000, false);
     assert!(foreign.is_err_and(|e| e.to_string().contains("vocabulary of 257")));
 }
 

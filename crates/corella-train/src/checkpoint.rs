@@ -43,9 +43,6 @@ pub struct State {
     /// Windows of the spike detector.
     #[serde(default)]
     pub spikes: Option<SpikeDetector>,
-    /// Updates left out in a row because loss or norm was not finite.
-    #[serde(default)]
-    pub not_finite: u32,
     /// Seconds of training until here, over all sessions.
     #[serde(default)]
     pub seconds: f64,
@@ -66,15 +63,14 @@ pub struct Whole {
     pub state: State,
 }
 
-/// Writes a checkpoint into `dir` and removes the oldest beyond `keep`, but not the best. What a failed write leaves
-/// behind is removed again, so that it does not take the room that the next one needs.
+/// Writes a checkpoint into `dir`. What a failed write leaves behind is removed again, so that it does not take the room
+/// that the next one needs. The ones before stay until [`prune`].
 pub fn save(
     dir: &Path,
     model: &dyn TrainModel,
     files: &dyn ModelFiles,
     tokenizer: &Tokenizer,
     state: State,
-    keep: usize,
 ) -> Result<PathBuf, TrainError> {
     let (partial, path) =
         (dir.join(format!("{PARTIAL}{:08}", state.step)), dir.join(format!("{PREFIX}{:08}", state.step)));
@@ -88,7 +84,6 @@ pub fn save(
     remove(&path)?;
     fs::rename(&partial, &path).map_err(TrainError::io(&path))?;
     sync_folder(dir)?;
-    prune(dir, keep)?;
     Ok(path)
 }
 
@@ -116,7 +111,7 @@ fn remove(dir: &Path) -> Result<(), TrainError> {
 }
 
 /// Removes all but the newest `keep` and the best.
-fn prune(dir: &Path, keep: usize) -> Result<(), TrainError> {
+pub fn prune(dir: &Path, keep: usize) -> Result<(), TrainError> {
     let best = best(dir)?;
     let all = list(dir)?;
     let mut old = all.iter().rev().skip(keep.max(1)).filter(|path| best.as_ref().is_none_or(|(b, _)| b != *path));

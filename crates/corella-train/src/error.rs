@@ -55,16 +55,34 @@ pub enum TrainError {
         holder: Option<u32>,
     },
     /// Loss or gradient stopped being numbers.
-    #[error(
-        "loss or gradient norm was not finite in {0} updates in a row; the weights before them are in the last checkpoint"
-    )]
-    Diverged(u32),
+    #[error("{}; {}", not_finite(*updates), before(last.as_deref()))]
+    Diverged {
+        /// Updates in a row that were left out for it; 0 where the weights of the last one give no finite loss.
+        updates: u32,
+        /// The last checkpoint, whose weights gave a finite loss.
+        last: Option<PathBuf>,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The data failed.
     #[error(transparent)]
     Data(#[from] DataError),
+}
+
+fn not_finite(updates: u32) -> String {
+    match updates {
+        0 => "the last update left weights whose loss is not finite".to_owned(),
+        1 => "loss or gradient norm was not finite in the last update".to_owned(),
+        n => format!("loss or gradient norm was not finite in {n} updates in a row"),
+    }
+}
+
+fn before(last: Option<&Path>) -> String {
+    match last {
+        Some(path) => format!("the last checkpoint from before is {}", path.display()),
+        None => "there is no checkpoint from before".to_owned(),
+    }
 }
 
 impl TrainError {

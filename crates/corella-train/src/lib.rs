@@ -16,6 +16,7 @@ mod schedule;
 mod spikes;
 mod step;
 mod validate;
+mod whole_file;
 
 pub use commands::CommandPlan;
 pub use error::TrainError;

@@ -60,18 +60,20 @@ impl JsonLines {
     /// Opens the file for appending, after dropping every line beyond `step`: a resumed run writes those again. A run
     /// that begins (`None`) drops all.
     pub fn open(path: &Path, step: Option<u64>) -> Result<Self, TrainError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        let found = match fs::read(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(TrainError::io(path)(error)),
         };
-        let parsed = text.lines().filter_map(|line| Some((line, serde_json::from_str::<Value>(line).ok()?)));
-        let keep: Vec<(&str, Value)> = parsed
+        // Bytes, not text: a line may be cut inside a character.
+        let lines = found.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let parsed = lines.filter_map(|line| Some((line, serde_json::from_slice::<Value>(line).ok()?)));
+        let keep: Vec<(&[u8], Value)> = parsed
             .filter(|(_, value)| step.is_some_and(|step| value["step"].as_u64().is_some_and(|s| s <= step)))
             .collect();
-        let kept: String = keep.iter().map(|(line, _)| format!("{line}\n")).collect();
+        let kept: Vec<u8> = keep.iter().flat_map(|(line, _)| [line, &b"\n"[..]].concat()).collect();
         let last = keep.into_iter().next_back().map(|(line, value)| (value, line.len() as u64 + 1));
-        if kept != text {
+        if kept != found {
             let temporary = path.with_extension("jsonl.partial");
             fs::write(&temporary, &kept).map_err(TrainError::io(&temporary))?;
             fs::rename(&temporary, path).map_err(TrainError::io(path))?;
@@ -146,6 +148,20 @@ mod tests {
         );
         JsonLines::open(&path, None).expect("opened");
         assert_eq!(fs::read_to_string(&path).expect("read"), "", "a run that begins has no lines");
+        fs::remove_file(&path).expect("removed");
+    }
+
+    #[test]
+    fn a_line_cut_inside_a_character_goes_and_those_around_it_stay() {
+        let path = std::env::temp_dir().join(format!("corella-torn-{}.jsonl", std::process::id()));
+        fs::write(
+            &path,
+            b"{\"step\":1,\"text\":\"\xc3\xa9\"}\n{\"step\":2,\"text\":\"\xc3\n{\"step\":3}\n{\"text\":\"\xe2\x82",
+        )
+        .expect("written");
+        let lines = JsonLines::open(&path, Some(9)).expect("opened");
+        assert_eq!(lines.last_of(3), Some(&serde_json::json!({"step": 3})));
+        assert_eq!(fs::read_to_string(&path).expect("text"), "{\"step\":1,\"text\":\"é\"}\n{\"step\":3}\n");
         fs::remove_file(&path).expect("removed");
     }
 

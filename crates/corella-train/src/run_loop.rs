@@ -1,7 +1,6 @@
 //! The loop around the updates: validation, samples, log, checkpoints, stopping.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,11 +21,14 @@ use crate::report::{self, Curve, Standing, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::{StepReport, step};
 use crate::validate::validation_loss;
+use crate::whole_file;
 
 /// Updates in a row without a finite loss that end a run.
 const PATIENCE: u32 = 8;
 /// Checkpoints in a row that may fail: a disk that is full for an hour must not end a run of days.
 const FAILED_SAVES: u32 = 3;
+/// What is said where a checkpoint is due and none is written.
+const UNSOUND: &str = "no checkpoint is written while loss or gradient norm are no numbers; the ones before stay";
 /// Least time between two reports, so that they do not hold up short updates.
 const REPORT: Duration = Duration::from_secs(30);
 /// Time between two heartbeats.
@@ -126,6 +128,8 @@ struct Session<'a> {
     rating: Option<f64>,
     standing: Option<Standing>,
     saved: Option<(u64, PathBuf)>,
+    /// A checkpoint was written and older ones are not removed yet.
+    prune: bool,
     failed_saves: u32,
     trouble: Option<String>,
     beat: Option<Instant>,
@@ -157,13 +161,13 @@ impl<'a> Session<'a> {
         {
             return Err(TrainError::NotEmpty { path: found.path });
         }
-        let (mut done, mut seconds, mut not_finite, mut val_loss, mut saved) = (0, 0.0, 0, None, None);
+        let (mut done, mut seconds, mut val_loss, mut saved) = (0, 0.0, None, None);
         if let Some(found) = newest {
             checkpoint::restore(&found, &mut *run.model, &*run.files)?;
             loader.restore(&found.state.loader)?;
             warn_of_differences(&found.state, run, hooks);
             let state = found.state;
-            (done, seconds, not_finite, val_loss) = (state.step, state.seconds, state.not_finite, state.val_loss);
+            (done, seconds, val_loss) = (state.step, state.seconds, state.val_loss);
             spikes = state.spikes.filter(|s| s.is_of_size(run.plan.train.spike_window)).unwrap_or(spikes);
             saved = Some((done, found.path));
         }
@@ -171,7 +175,7 @@ impl<'a> Session<'a> {
         let (log, samples) = (lines("log.jsonl")?, lines("samples.jsonl")?);
         // What happened stays on record, whatever is done again.
         let events = JsonLines::open(&run.dir.join("events.jsonl"), Some(u64::MAX))?;
-        let session = Session {
+        let mut session = Session {
             commands: Commands::new(run.plan.commands.clone()),
             clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
             began: Instant::now(),
@@ -184,7 +188,7 @@ impl<'a> Session<'a> {
             folder,
             loader,
             spikes,
-            not_finite,
+            not_finite: 0,
             log,
             samples,
             events,
@@ -193,26 +197,30 @@ impl<'a> Session<'a> {
             loss: None,
             val_loss,
             saved,
+            prune: false,
             failed_saves: 0,
             trouble: None,
             beat: None,
             reported: None,
         };
-        session.write_plan()?;
+        if let Err(error) = session.write_plan() {
+            // A run that goes on has all of it in its checkpoint.
+            if session.done == 0 {
+                return Err(error);
+            }
+            session.trouble(&error.to_string());
+        }
         Ok(session)
     }
 
     fn write_plan(&self) -> Result<(), TrainError> {
-        let path = self.run.dir.join("run.toml");
-        fs::write(&path, self.run.plan.to_toml()?).map_err(TrainError::io(&path))?;
-        let path = self.run.dir.join(report::ENVIRONMENT);
+        let put = |name: &str, text: &str| whole_file::replace(&self.run.dir.join(name), text);
+        put("run.toml", &self.run.plan.to_toml()?)?;
         let mut environment = self.run.environment.clone();
         environment.insert("computed on".to_owned(), self.run.model.backend_name());
-        fs::write(&path, format!("{:#}\n", serde_json::json!(environment))).map_err(TrainError::io(&path))?;
-        let path = self.run.dir.join("tokenizer.json");
-        fs::write(&path, self.run.data.tokenizer.to_json()).map_err(TrainError::io(&path))?;
-        let path = self.run.dir.join("tokenizer_config.json");
-        fs::write(&path, self.run.data.tokenizer.to_config_json()).map_err(TrainError::io(&path))
+        put(report::ENVIRONMENT, &format!("{:#}\n", serde_json::json!(environment)))?;
+        put("tokenizer.json", &self.run.data.tokenizer.to_json())?;
+        put("tokenizer_config.json", &self.run.data.tokenizer.to_config_json())
     }
 
     /// All updates, and the last checkpoint.
@@ -255,6 +263,7 @@ impl<'a> Session<'a> {
             self.report(false);
             self.beat(RunState::Training, false);
             self.count_skip(report.skipped)?;
+            self.remove_old();
             if due(out.sample_every, self.done) {
                 self.write_samples()?;
             }
@@ -262,10 +271,18 @@ impl<'a> Session<'a> {
                 self.save_or_wait()?;
             }
         }
-        let checkpoint = match self.saved.take() {
+        let (stopped, last) = (self.done < steps, self.saved.clone());
+        let checkpoint = match last {
             Some((at, path)) if at == self.done => path,
-            _ => self.save()?,
+            _ if self.is_sound()? => self.save()?,
+            // The run is resumed where its weights were still good.
+            Some((_, path)) if stopped => {
+                self.trouble(UNSOUND);
+                path
+            }
+            last => return Err(self.diverged(last.map(|(_, path)| path))),
         };
+        self.remove_old();
         self.log.flush()?;
         self.samples.flush()?;
         let best = checkpoint::best(&self.checkpoints())?;
@@ -288,7 +305,42 @@ impl<'a> Session<'a> {
             self.event("skipped", skip.name());
         }
         self.not_finite = if skipped.is_some_and(Skip::is_not_finite) { self.not_finite + 1 } else { 0 };
-        if self.not_finite == PATIENCE { Err(TrainError::Diverged(PATIENCE)) } else { Ok(()) }
+        if self.not_finite < PATIENCE {
+            return Ok(());
+        }
+        Err(self.diverged(self.saved.as_ref().map(|(_, path)| path.clone())))
+    }
+
+    fn diverged(&self, last: Option<PathBuf>) -> TrainError {
+        TrainError::Diverged { updates: self.not_finite, last }
+    }
+
+    /// Whether a checkpoint of the weights as they are is worth its place.
+    ///
+    /// The loss of an update is that of the weights before it, so an update that ruins them looks as good as any other:
+    /// only a loss measured afterwards tells. That is the validation loss where there is one, else the loss of the first
+    /// sequence to train on. While updates are left out because loss or norm is not finite, nothing is written.
+    fn is_sound(&mut self) -> Result<bool, TrainError> {
+        if self.not_finite > 0 {
+            return Ok(false);
+        }
+        let loss = match self.rating {
+            Some(loss) => Some(loss),
+            // One sequence, whatever was asked to stop: it takes a fraction of what writing the checkpoint takes.
+            None => validation_loss(&mut *self.run.model, &self.run.data.train, 0, &AtomicBool::new(false))?,
+        };
+        Ok(loss.is_none_or(f64::is_finite))
+    }
+
+    /// Removes the checkpoints beyond those to keep, once an update from the newest had a finite loss and norm, or the
+    /// run is at its end: a gradient may overflow where the loss does not, and then the ones before are needed.
+    fn remove_old(&mut self) {
+        if self.prune && self.not_finite == 0 {
+            self.prune = false;
+            if let Err(error) = checkpoint::prune(&self.checkpoints(), self.run.plan.output.keep) {
+                self.trouble(&error.to_string());
+            }
+        }
     }
 
     fn validate(&mut self) -> Option<f64> {
@@ -350,10 +402,18 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Writes a checkpoint; a failure ends the run only if it is one of several in a row.
+    /// Writes a checkpoint, if the weights are worth one; a failure ends the run only if it is one of several in a row.
     fn save_or_wait(&mut self) -> Result<(), TrainError> {
-        match self.save() {
-            Ok(_) => self.failed_saves = 0,
+        let saved = match self.is_sound() {
+            Ok(true) => self.save().map(|_| ()),
+            Ok(false) => {
+                self.trouble(UNSOUND);
+                return Ok(());
+            }
+            Err(error) => Err(error),
+        };
+        match saved {
+            Ok(()) => self.failed_saves = 0,
             Err(error) => {
                 self.failed_saves += 1;
                 if self.failed_saves == FAILED_SAVES {
@@ -383,14 +443,14 @@ impl<'a> Session<'a> {
             backend: self.run.model.backend_name(),
             model: self.run.files.describe(),
             spikes: Some(self.spikes.clone()),
-            not_finite: self.not_finite,
             seconds: self.clock.elapsed(),
             val_loss: self.rating,
             files: BTreeMap::new(),
         };
-        let (dir, keep) = (self.checkpoints(), self.run.plan.output.keep);
+        let dir = self.checkpoints();
         let (model, tokenizer) = (&*self.run.model, &self.run.data.tokenizer);
-        let path = checkpoint::save(&dir, model, &*self.run.files, tokenizer, state, keep)?;
+        let path = checkpoint::save(&dir, model, &*self.run.files, tokenizer, state)?;
+        self.prune = true;
         self.saved = Some((self.done, path.clone()));
         self.event("checkpoint", &path.display().to_string());
         self.hooks.on_checkpoint(&path);

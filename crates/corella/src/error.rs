@@ -88,9 +88,12 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             TrainError::Data(DataError::OtherData(_)) => {
                 Some("name the data that the run began with (its run.toml), or choose another folder with --out")
             }
-            TrainError::Diverged(_) => {
+            TrainError::Diverged { last: Some(_), .. } => {
                 Some("lower --lr or lengthen --warmup-steps, and go on from the last checkpoint with --resume")
             }
+            TrainError::Diverged { last: None, .. } => Some(
+                "lower --lr or lengthen --warmup-steps, and begin again; --checkpoint-every N keeps weights to go back to",
+            ),
             TrainError::Plan { .. } => Some(
                 "`corella train --help` names every flag; the run files in runs/ show every key, and flags win over them",
             ),
@@ -115,6 +118,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     match error.downcast_ref::<DataError>() {
         Some(DataError::Problem(_)) => return Some("without --strict such input is reported and passed over"),
+        Some(DataError::Occupied { .. }) => {
+            return Some("choose another folder with --out, or replace what is there with --overwrite");
+        }
         Some(DataError::Memory { .. }) => return Some("raise --memory or lower --max-document"),
         _ => {}
     }
@@ -123,7 +129,7 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             Some("make room and run the command again; a training run goes on from its last checkpoint with --resume")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Some("look at who may read and write there, or name another path")
+            Some("choose a folder or file that you may read and write, or change who may")
         }
         ErrorKind::NotFound => Some("look at the path: nothing is there by this name, or a folder above it is missing"),
         ErrorKind::NotADirectory => Some("a part of the path is a file, not a folder; name another path"),

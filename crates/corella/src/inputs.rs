@@ -114,7 +114,7 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> 
         let corpus = Corpus::generate(&world, CorpusOptions { seed, documents: TINY_PAGES });
         return tiny_dataset(&world, &corpus, tokenizer, vocab_size);
     }
-    if source.join("dataset.json").is_file() {
+    if is_prepared(source) {
         return Ok(Dataset::open(source)?);
     }
     if holds_tokens(source) {
@@ -128,6 +128,11 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> 
     let tokenizer = tokenizer_for(tokenizer, vocab_size, &documents)?;
     let (train, _, val, _) = tokens_of(&documents, &tokenizer, VAL_FRACTION);
     Ok(Dataset::from_parts(tokenizer, train, val))
+}
+
+/// Whether `corella prepare` wrote this folder.
+pub fn is_prepared(source: &Path) -> bool {
+    source.join("dataset.json").is_file()
 }
 
 /// Whether this is a file of tokens (llm.c's or nanoGPT's), or a folder that holds such files and was not prepared here.

@@ -50,8 +50,10 @@ fn killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run() {
     let first = json_lines(1000);
     std::fs::write(&source, [json_lines(24 << 20), first, "{\"text\": \"x\"}\nno JSON\n".to_owned()].concat())
         .expect("written");
+    // Whatever an attempt that was not killed in time finished is made anew.
     let args = |out: &str| -> Vec<String> {
-        let fixed = "--tokenizer gpt2 --shard-tokens 1000000 --duplicates near --min-bytes 100 --threads 2 --out";
+        let fixed =
+            "--tokenizer gpt2 --shard-tokens 1000000 --duplicates near --min-bytes 100 --threads 2 --overwrite --out";
         let mut args = vec!["prepare".to_owned(), source.display().to_string()];
         args.extend(fixed.split(' ').map(str::to_owned));
         args.push(folder.join(out).display().to_string());
@@ -114,7 +116,8 @@ fn an_input_larger_than_the_ceiling_stays_below_it() {
     let (out, pattern) = (folder.join("out").display().to_string(), format!("{}/*.*", folder.0.display()));
     for (ceiling, max_document) in [(96u64, "4MiB"), (64, "2MiB")] {
         let memory = format!("{ceiling}MiB");
-        let mut args = vec!["prepare", &pattern, "--out", &out, "--tokenizer", "gpt2", "--duplicates", "near"];
+        let mut args =
+            vec!["prepare", &pattern, "--out", &out, "--tokenizer", "gpt2", "--duplicates", "near", "--overwrite"];
         args.extend(["--memory", &memory, "--max-document", max_document, "--threads", "2", "--json"]);
         let json: Value = serde_json::from_str(&done(&args)).expect("JSON");
         // What the kernel says of the whole process, the program's own file included.
@@ -167,6 +170,14 @@ fn data_sets_of_the_hub_are_fetched_prepared_and_trained_on() {
     assert!(json.status.success(), "{}", stderr(&json));
     let info: Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(info["train"]["tokens"].as_u64(), Some(tokens.len() as u64));
+    // Files of tokens hold no texts to judge.
+    for flag in [["--filter", "web"], ["--duplicates", "near"], ["--val-fraction", "0.1"], ["--min-bytes", "9"]] {
+        let refused = run(&[&args[..], &flag, &["--overwrite"]].concat(), "secret");
+        assert!(refused.status.code() == Some(2) && stderr(&refused).contains(flag[0]), "{}", stderr(&refused));
+    }
+    let again = run(&args, "secret");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("holds dataset.json already") && stderr(&again).contains("--overwrite"));
     let missing = run(&["prepare", "hf://datasets/o/n/*.parquet", "--out", &out("x")], "secret");
     assert!(stderr(&missing).contains("no file matches") && missing.status.code() == Some(1));
 }
@@ -228,7 +239,8 @@ fn training_reads_what_prepare_reads() {
     done(&args);
     let strict = folder.join("bad.txt");
     std::fs::write(&strict, b"good\xff").expect("written");
-    let strict = corella(&["prepare", &strict.display().to_string(), "--strict", "--out", &prepared]);
+    let strict =
+        corella(&["prepare", &strict.display().to_string(), "--strict", "--out", &format!("{prepared}-strict")]);
     assert_eq!(strict.status.code(), Some(1));
     assert!(stderr(&strict).contains("bad UTF-8") && stderr(&strict).contains("hint:"), "{}", stderr(&strict));
 }

@@ -233,6 +233,31 @@ fn damaged_truncated_and_foreign_checkpoints_are_told_apart() {
 }
 
 #[test]
+fn damaged_files_beside_the_checkpoints_do_not_keep_a_run_from_going_on() {
+    let folder = Folder::new("torn");
+    let (source, run) = (text(&folder.text()), folder.join("run"));
+    let out = text(&run);
+    done(&small_run(&source, &out, "6"));
+    let tokenizer = fs::read(run.join("tokenizer.json")).expect("read");
+    fs::write(run.join("tokenizer.json"), &tokenizer[..tokenizer.len() / 2]).expect("truncated");
+    fs::write(run.join("run.toml"), "[model").expect("truncated");
+    // A line that ends inside a character, as a power cut leaves it.
+    for name in ["log.jsonl", "samples.jsonl", "events.jsonl"] {
+        let lines = fs::read(run.join(name)).unwrap_or_default();
+        fs::write(run.join(name), [&lines[..], b"{\"step\":6,\"text\":\"\xe2\x82"].concat()).expect("torn");
+    }
+    let mut args = small_run(&source, &out, "9");
+    args.push("--resume");
+    let printed = corella(&args);
+    assert!(printed.status.success() && stderr(&printed).contains("tokenizer"), "{}", stderr(&printed));
+    assert_eq!(losses(&run).len(), 10, "nine updates and the validation in front of them");
+    assert!(fs::read(run.join("tokenizer.json")).expect("read") == tokenizer);
+    assert!(fs::read_to_string(run.join("run.toml")).expect("read").contains("steps = 9"));
+    let names = fs::read_dir(&run).expect("a folder").map(|e| text(&e.expect("an entry").path()));
+    assert_eq!(names.filter(|name| name.contains("partial")).count(), 0, "nothing is left behind");
+}
+
+#[test]
 fn dates_do_not_decide_which_checkpoint_is_the_newest() {
     let folder = Folder::new("dates");
     let (data, run) = (text(&folder.data()), folder.join("run"));
@@ -263,8 +288,43 @@ fn a_run_whose_loss_is_no_number_ends_and_its_weights_stay_numbers() {
     let events = fs::read_to_string(run.join("events.jsonl")).expect("events");
     assert_eq!(events.matches("is not finite").count(), 8, "{events}");
     assert!(events.lines().last().is_some_and(|line| line.contains("\"failed\"")), "{events}");
+    assert!(
+        message.contains("begin again") && !run.join("checkpoints").exists(),
+        "no weights are worth keeping: {message}"
+    );
     let heartbeat = fs::read_to_string(run.join("heartbeat.json")).expect("a heartbeat");
     assert!(heartbeat.contains("\"failed\"") && heartbeat.contains("not finite"), "{heartbeat}");
+}
+
+#[test]
+fn a_run_that_diverges_leaves_the_weights_from_before_and_goes_on_from_them() {
+    let folder = Folder::new("diverged-later");
+    let (source, run) = (text(&folder.text()), folder.join("run"));
+    let out = text(&run);
+    let small = |steps: &'static str| {
+        let mut args = vec!["train", &source, "--out", &out, "--steps", steps];
+        let fixed = "--n-layer 1 --n-head 1 --n-embd 32 --seq-len 32 --vocab-size 300 --micro-batch 2 --checkpoint-every 2 --keep 1 --val-every 0 --sample-every 0 --threads 1 --warmup-steps 0 --resume";
+        args.extend(fixed.split(' '));
+        args
+    };
+    done(&small("10"));
+    let kept = checkpoints(&run);
+    let weights = || fs::read(kept[0].join("model.safetensors")).expect("weights");
+    let before = weights();
+    // The first update ruins the weights, or the second, whose checkpoint is due before its loss is known. A resumed run
+    // has all its patience again.
+    for steps in ["60", "61"] {
+        let ruin = [small(steps), vec!["--lr", "1e30"]].concat();
+        let message = refused(&ruin, &["not finite in 8 updates", "step-00000010", "lower --lr"]);
+        assert!(message.contains("no checkpoint is written"), "{message}");
+        assert!(checkpoints(&run) == kept && weights() == before);
+    }
+    // At its end the weights are looked at too: nothing tells what the last update did.
+    let ruin = [small("11"), vec!["--lr", "1e30"]].concat();
+    refused(&ruin, &["the last update left weights whose loss is not finite", "step-00000010"]);
+    assert!(checkpoints(&run) == kept && weights() == before);
+    let printed = done(&small("12"));
+    assert!(printed.contains("step 11/12") && text(&checkpoints(&run)[0]).ends_with("step-00000012"), "{printed}");
 }
 
 #[test]

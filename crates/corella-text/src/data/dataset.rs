@@ -17,7 +17,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a folder written by [`super::prepare`].
+    /// Opens a folder written by [`super::prepare`]. The sizes of the shards must be those that `dataset.json` says.
     pub fn open(dir: &Path) -> Result<Dataset, DataError> {
         let path = dir.join("dataset.json");
         let text = std::fs::read_to_string(&path).map_err(DataError::io(&path))?;
@@ -26,7 +26,7 @@ impl Dataset {
         if tokenizer.fingerprint() != info.tokenizer {
             return Err(DataError::bad(dir, "tokenizer.json is not the one that the shards were made with"));
         }
-        let part = |name: &str| -> Result<TokenStream, DataError> {
+        let part = |name: &str, tokens: u64| -> Result<TokenStream, DataError> {
             let mut shards = Vec::new();
             for (shard, _) in info.shards.iter().filter(|(shard, _)| shard.starts_with(name)) {
                 if Path::new(shard).file_name() != Some(shard.as_ref()) {
@@ -34,9 +34,17 @@ impl Dataset {
                 }
                 shards.push(dir.join(shard));
             }
-            TokenStream::open(&shards, info.vocab_size)
+            let part = TokenStream::open(&shards, info.vocab_size)?;
+            if part.len() != tokens {
+                let found = part.len();
+                let what =
+                    format!("the shards {name}* hold {found} tokens, dataset.json says {tokens}; prepare it again");
+                return Err(DataError::bad(dir, what));
+            }
+            Ok(part)
         };
-        Ok(Dataset { train: part("train_")?, val: part("val_")?, tokenizer })
+        let (train, val) = (part("train_", info.train.tokens)?, part("val_", info.val.tokens)?);
+        Ok(Dataset { tokenizer, train, val })
     }
 
     /// A data set that was never on disk.

@@ -77,6 +77,14 @@ pub enum DataError {
         /// What needs it.
         limit: String,
     },
+    /// The folder to write holds other things under the names to write.
+    #[error("{} holds {name} already", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// One of them.
+        name: String,
+    },
     /// A saved position belongs to other data.
     #[error("the saved position belongs to other data: {0}")]
     OtherData(String),

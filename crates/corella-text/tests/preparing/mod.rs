@@ -61,6 +61,7 @@ pub fn options() -> PrepareOptions {
         val_fraction: 0.1,
         shard_tokens: 5000,
         strict: false,
+        overwrite: false,
         threads: 2,
         memory: 64 << 20,
     }

@@ -11,6 +11,7 @@ pub mod prepare;
 pub mod report;
 pub mod run_plan;
 pub mod serve;
+mod shape_flags;
 pub mod tokenizer;
 pub mod trace;
 pub mod train;

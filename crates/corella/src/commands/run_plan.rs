@@ -8,6 +8,7 @@ use corella_text::data::Order;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::{CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan};
 
+use super::shape_flags;
 use crate::cli::{Common, TrainArgs};
 use crate::error::{Failure, Result};
 use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
@@ -96,23 +97,6 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
     }
 }
 
-/// Refuses flags of a shape that the model called `name` does not have.
-fn check_family(args: &TrainArgs, name: &str) -> Result<()> {
-    let shape = [("--n-layer", args.n_layer), ("--n-head", args.n_head), ("--n-embd", args.n_embd)];
-    let of_llama = [("--n-kv-head", args.n_kv_head), ("--n-ff", args.n_ff)];
-    let given = |flags: &[(&'static str, Option<usize>)]| flags.iter().find(|flag| flag.1.is_some()).map(|flag| flag.0);
-    if let Some(flag) = given(&of_llama).filter(|_| !name.starts_with("llama")) {
-        return Err(Failure::usage(format!("{flag} is of a Llama, but the model is {name}"))
-            .hint(format!("--model {LLAMA_CUSTOM}, or leave it out")));
-    }
-    let fixed = ModelShape::preset(name).is_some() && args.init_from.is_none();
-    if let Some(flag) = given(&shape).or(given(&of_llama)).filter(|_| fixed) {
-        return Err(Failure::usage(format!("{flag} would make another model of {name}"))
-            .hint(format!("--model {GPT2_CUSTOM} or --model {LLAMA_CUSTOM} take any shape")));
-    }
-    Ok(())
-}
-
 /// Flags win over the run file and the defaults.
 fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Result<()> {
     fn set<T: Clone>(to: &mut T, from: &Option<T>) {
@@ -136,7 +120,9 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
             (plan.model.seq_len, plan.model.vocab_size) = (seq_len, vocab_size);
         }
     }
-    check_family(args, &plan.model.name)?;
+    if args.init_from.is_none() {
+        shape_flags::fit_name(args, &plan.model.name)?;
+    }
     set(&mut plan.model.n_layer, &args.n_layer);
     set(&mut plan.model.n_head, &args.n_head);
     set(&mut plan.model.n_embd, &args.n_embd);
@@ -199,6 +185,7 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
         };
         plan.model.name = name.to_owned();
         shape.set_plan(&mut plan.model);
+        shape_flags::fit_model(args, &plan.model)?;
         set(&mut plan.model.seq_len, &args.seq_len);
         if args.tokenizer.is_none() {
             if model.join("tokenizer.json").is_file() {

@@ -25,7 +25,7 @@ use crate::commands::run_plan::{Wanted, wanted};
 use crate::commands::serve::Settings;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::inputs::dataset;
+use crate::inputs::{dataset, is_prepared};
 use crate::machine::environment;
 use crate::shape::ModelShape;
 use crate::signals::stop_flag;
@@ -132,13 +132,46 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
             source.display()
         )));
     }
-    let kept = dir.join("tokenizer.json");
-    // A resumed run keeps the vocabulary that it began with.
-    let tokenizer =
-        if args.resume && kept.is_file() { kept.display().to_string() } else { plan.data.tokenizer.clone() };
+    let kept = if args.resume { kept_tokenizer(&dir)? } else { None };
+    let tokenizer = kept.map_or_else(|| plan.data.tokenizer.clone(), |path| path.display().to_string());
     let data = dataset(&source, &tokenizer, plan.model.vocab_size, plan.train.seed)?;
+    check_vocabulary(args, &source, &data)?;
     plan.model.vocab_size = data.tokenizer.vocab_size();
     Ok((plan, dir, data))
+}
+
+/// Refuses flags that ask for another vocabulary than that of a prepared folder.
+fn check_vocabulary(args: &TrainArgs, source: &Path, data: &Dataset) -> Result<()> {
+    if !is_prepared(source) {
+        return Ok(());
+    }
+    let refused = |what: String| {
+        Err(Failure::usage(what)
+            .hint("leave it out: the vocabulary is that of the data; `corella prepare` makes another"))
+    };
+    let (at, there) = (source.display(), data.tokenizer.vocab_size());
+    if let Some(size) = args.vocab_size.filter(|size| *size != there) {
+        return refused(format!("--vocab-size {size}, but {at} was prepared with a vocabulary of {there}"));
+    }
+    if let Some(name) = args.tokenizer.as_deref().filter(|name| *name != "own")
+        && crate::tokenizers::load(name)?.fingerprint() != data.tokenizer.fingerprint()
+    {
+        return refused(format!("--tokenizer {name}, but {at} was prepared with another one"));
+    }
+    Ok(())
+}
+
+/// The vocabulary that a resumed run began with: that of its folder, or of its checkpoint where the folder's is damaged.
+fn kept_tokenizer(dir: &Path) -> Result<Option<PathBuf>> {
+    let kept = dir.join("tokenizer.json");
+    if kept.is_file() {
+        match Tokenizer::load(&kept) {
+            Ok(_) => return Ok(Some(kept)),
+            Err(error) => eprintln!("warning: {error}; the tokenizer of the last checkpoint is taken"),
+        }
+    }
+    let newest = corella_train::checkpoint::latest(&dir.join("checkpoints"))?;
+    Ok(newest.map(|found| found.path.join("tokenizer.json")).filter(|path| path.is_file()))
 }
 
 /// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused;
@@ -195,6 +228,9 @@ fn build_model<B: OpsTrain>(
         ))
         .hint("name the model's own tokenizer with --tokenizer"));
     }
+    if let Some((_, folder)) = &first {
+        check_tokenizer(folder, Path::new(&plan.data.path), data)?;
+    }
     let special = SpecialIds { bos: Some(data.tokenizer.start_of_text()), eos: data.tokenizer.stop_ids().to_vec() };
     match (config, first.map(|(model, _)| model)) {
         (ModelShape::Gpt2(config), None) => {
@@ -207,6 +243,17 @@ fn build_model<B: OpsTrain>(
         (ModelShape::Llama(_), Some(AnyModel::Llama(c))) => model_of(ops, &*c, batch, recompute, dtype, special),
         (_, Some(_)) => Err(other_family(plan)),
     }
+}
+
+/// Refuses prepared data whose ids mean something else to the model to start from. Text is tokenised for the model, or as
+/// the user says; a model file without a tokenizer beside it cannot be asked.
+fn check_tokenizer(folder: &Path, source: &Path, data: &Dataset) -> Result<()> {
+    let own = folder.join("tokenizer.json");
+    if !is_prepared(source) || !own.is_file() || Tokenizer::load(&own)?.fingerprint() == data.tokenizer.fingerprint() {
+        return Ok(());
+    }
+    let what = format!("{} was prepared with another tokenizer than that of the model to start from", source.display());
+    Err(Failure::new(what).hint(format!("prepare the text with --tokenizer {}", own.display())))
 }
 
 fn model_of<B: OpsTrain, C: Network + Exchange>(

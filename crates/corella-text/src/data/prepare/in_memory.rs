@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use super::super::{DataError, Document, duplicates::text_hash};
-use super::state::{write_synced, write_tokenizer};
+use super::state::{Folder, write_synced, write_tokenizer};
 use super::writer::{PartState, PartWriter};
 use super::{DatasetInfo, PrepareReport, chosen, finish};
 use crate::tokenizer::Tokenizer;
@@ -69,15 +69,18 @@ fn encode_all(documents: &[Document], tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes a prepared folder of documents whose parts are decided.
+/// Writes a prepared folder of documents whose parts are decided. A data set that stands there is replaced only with
+/// `overwrite`, and the folder counts as finished again when all is written.
 pub fn prepare_documents(
     train: &[Document],
     val: &[Document],
     tokenizer: &Tokenizer,
     out: &Path,
     shard_tokens: usize,
+    overwrite: bool,
 ) -> Result<DatasetInfo, DataError> {
     fs::create_dir_all(out).map_err(DataError::io(out))?;
+    let folder = Folder::open_anew(out, overwrite)?;
     let mut sources: Vec<&str> = Vec::new();
     let mut parts = Vec::new();
     for (name, documents) in [("train", train), ("val", val)] {
@@ -96,5 +99,7 @@ pub fn prepare_documents(
     write_synced(&out.join("sources.txt"), &lines)?;
     write_tokenizer(out, tokenizer)?;
     let val = parts.pop().unwrap_or_default();
-    finish(out, tokenizer, parts.pop().unwrap_or_default(), val)
+    let info = finish(out, tokenizer, parts.pop().unwrap_or_default(), val)?;
+    folder.remove()?;
+    Ok(info)
 }

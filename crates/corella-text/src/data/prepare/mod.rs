@@ -54,6 +54,9 @@ pub struct PrepareOptions {
     pub shard_tokens: usize,
     /// The first problem that loses or changes text is an error.
     pub strict: bool,
+    /// A data set or a tokenizer that stands in the output folder is replaced; without it that is an error.
+    #[serde(skip, default)]
+    pub overwrite: bool,
     /// Threads that judge and tokenise.
     #[serde(skip, default)]
     pub threads: usize,
@@ -179,7 +182,7 @@ pub fn prepare(
     })?;
     let job = Job { files, options };
     fs::create_dir_all(out).map_err(DataError::io(out))?;
-    let folder = Folder::open(out, &plan(&job, vocabulary, out)?)?;
+    let folder = Folder::open(out, &plan(&job, vocabulary, out)?, options.overwrite)?;
     let mut survey = Survey::take(&job, &folder, watch)?;
     let found = if options.exact_duplicates || options.near_duplicates.is_some() {
         let documents = survey.documents;
@@ -222,7 +225,7 @@ fn finish(
         shards: [train.shards, val.shards].concat(),
         indexes: [train.indexes, val.indexes].concat(),
     };
-    let path = out.join("dataset.json");
+    let path = out.join(state::DATASET);
     let text = serde_json::to_string_pretty(&info).map_err(|e| DataError::bad(&path, e.to_string()))?;
     write_synced(&path, &text)?;
     Ok(info)

@@ -3,12 +3,16 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::DataError;
 use super::writer::PartState;
 use crate::tokenizer::Tokenizer;
+
+/// Written last: a folder without it is unfinished.
+pub(super) const DATASET: &str = "dataset.json";
 
 /// How far a run is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +58,10 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens the working folder for a plan. One that was left by another plan is emptied; so is the output of that plan.
-    pub(super) fn open(out: &Path, plan: &str) -> Result<Folder, DataError> {
+    /// Opens the working folder for a plan. One that was left by another plan is emptied; so is what that plan wrote, as it
+    /// was never finished. Anything else that stands where the output would be is replaced with `overwrite` only: it may be
+    /// a data set that took days, or a model's folder with its tokenizer.
+    pub(super) fn open(out: &Path, plan: &str, overwrite: bool) -> Result<Folder, DataError> {
         let path = out.join(".prepare");
         fs::create_dir_all(&path).map_err(DataError::io(&path))?;
         let lock = path.join("lock");
@@ -66,8 +72,20 @@ impl Folder {
             Err(TryLockError::Error(e)) => return Err(DataError::io(&lock)(e)),
         }
         let folder = Folder { path, _lock: file };
-        let same = fs::read_to_string(folder.file("plan.json")).is_ok_and(|found| found == plan);
-        if !same {
+        let before = fs::read_to_string(folder.file("plan.json")).ok();
+        if before.as_deref() != Some(plan) {
+            let found = outputs(out)?;
+            let finished = found.iter().find(|path| path.ends_with(DATASET));
+            if let Some(path) = finished.or(found.first().filter(|_| before.is_none()))
+                && !overwrite
+            {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                // Without a plan the folder is new, or was being removed.
+                if before.is_none() {
+                    folder.remove()?;
+                }
+                return Err(DataError::Occupied { path: out.to_path_buf(), name });
+            }
             // The plan goes first: without it the rest counts for nothing.
             for name in ["plan.json", "progress.json", "survey.bin"] {
                 match fs::remove_file(folder.file(name)) {
@@ -77,10 +95,16 @@ impl Folder {
                     _ => {}
                 }
             }
-            clear(out)?;
+            clear(found)?;
             write_synced(&folder.file("plan.json"), plan)?;
         }
         Ok(folder)
+    }
+
+    /// Opens the working folder for work that begins anew after an interruption.
+    pub(super) fn open_anew(out: &Path, overwrite: bool) -> Result<Folder, DataError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Folder::open(out, &format!("\"begun by {} at {}\"", std::process::id(), now.as_nanos()), overwrite)
     }
 
     /// A file of the folder.
@@ -113,22 +137,28 @@ impl Folder {
     }
 }
 
-/// Removes what an earlier run wrote into a folder, and nothing else.
-fn clear(out: &Path) -> Result<(), DataError> {
-    for entry in fs::read_dir(out).map_err(DataError::io(out))?.flatten() {
+/// What stands in a folder under the names that a run writes.
+fn outputs(out: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(out).map_err(DataError::io(out))? {
+        let entry = entry.map_err(DataError::io(out))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let shard = (name.starts_with("train_") || name.starts_with("val_"))
             && [".bin", ".idx", ".partial"].iter().any(|e| name.ends_with(e));
         if shard
-            || matches!(
-                &name[..],
-                "dataset.json" | "report.json" | "sources.txt" | "tokenizer.json" | "tokenizer_config.json"
-            )
+            || matches!(&name[..], DATASET | "report.json" | "sources.txt" | "tokenizer.json" | "tokenizer_config.json")
         {
-            fs::remove_file(entry.path()).map_err(DataError::io(&entry.path()))?;
+            found.push(entry.path());
         }
     }
-    Ok(())
+    found.sort();
+    Ok(found)
+}
+
+/// Removes outputs; first of all what makes a folder count as finished.
+fn clear(mut found: Vec<PathBuf>) -> Result<(), DataError> {
+    found.sort_by_key(|path| !path.ends_with(DATASET));
+    found.iter().try_for_each(|path| fs::remove_file(path).map_err(DataError::io(path)))
 }
 
 /// Writes a small file under a temporary name, syncs and renames it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::readers::SourceFile;
 use super::super::shard::{HEADER, token_width};
 use super::super::{DataError, Origin};
-use super::state::{write_synced, write_tokenizer};
+use super::state::{Folder, write_synced, write_tokenizer};
 use super::writer::{PartState, PartWriter};
 use super::{DatasetInfo, finish};
 use crate::tokenizer::Tokenizer;
@@ -25,14 +25,17 @@ pub fn is_token_file(path: &Path) -> bool {
 }
 
 /// Writes a prepared folder of files of tokens. Those with `val` or `test` in their names are for validation. A document
-/// begins at every end-of-text token.
+/// begins at every end-of-text token. A data set that stands there is replaced only with `overwrite`, and the folder counts
+/// as finished again when all is written.
 pub fn prepare_tokens(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
     out: &Path,
     shard_tokens: usize,
+    overwrite: bool,
 ) -> Result<DatasetInfo, DataError> {
     fs::create_dir_all(out).map_err(DataError::io(out))?;
+    let folder = Folder::open_anew(out, overwrite)?;
     let is_val = |file: &SourceFile| {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         name.contains("val") || name.contains("test")
@@ -51,7 +54,9 @@ pub fn prepare_tokens(
     write_synced(&out.join("sources.txt"), &sources)?;
     write_tokenizer(out, tokenizer)?;
     let val = parts.pop().unwrap_or_default();
-    finish(out, tokenizer, parts.pop().unwrap_or_default(), val)
+    let info = finish(out, tokenizer, parts.pop().unwrap_or_default(), val)?;
+    folder.remove()?;
+    Ok(info)
 }
 
 fn one_file(file: &SourceFile, source: u32, tokenizer: &Tokenizer, writer: &mut PartWriter) -> Result<(), DataError> {

@@ -9,6 +9,9 @@ use corella_text::data::{CleanOptions, PrepareOptions};
 
 use crate::error::{Failure, Result};
 
+/// Share of the documents kept for validation, where none is given.
+const VAL_FRACTION: f64 = 0.05;
+
 /// Flags of `prepare`.
 #[derive(Debug, Args)]
 pub struct PrepareArgs {
@@ -22,15 +25,18 @@ pub struct PrepareArgs {
     /// Size of an own vocabulary
     #[arg(long, default_value_t = 2048)]
     pub vocab_size: usize,
-    /// Share of the documents kept for validation
-    #[arg(long, default_value_t = 0.05)]
-    pub val_fraction: f64,
+    /// Share of the documents kept for validation [default: 0.05]
+    #[arg(long)]
+    pub val_fraction: Option<f64>,
     /// Pages of the tiny internet
     #[arg(long, default_value_t = crate::inputs::TINY_PAGES)]
     pub pages: usize,
     /// Folder to write
     #[arg(long)]
     pub out: PathBuf,
+    /// Replace a data set or a tokenizer that stands in --out
+    #[arg(long)]
+    pub overwrite: bool,
     /// Field of JSON lines, or column of Parquet, that holds the text [default: text, content, …]
     #[arg(long)]
     pub field: Option<String>,
@@ -55,9 +61,9 @@ pub struct PrepareArgs {
     /// Drop documents with more bytes
     #[arg(long)]
     pub max_bytes: Option<usize>,
-    /// Which texts that stand there again are dropped
-    #[arg(long, value_enum, default_value_t = Duplicates::Exact)]
-    pub duplicates: Duplicates,
+    /// Which texts that stand there again are dropped [default: exact]
+    #[arg(long, value_enum)]
+    pub duplicates: Option<Duplicates>,
     /// Similarity (Jaccard, of five-word sequences) from which texts count as nearly the same
     #[arg(long, default_value_t = 0.7)]
     pub similarity: f64,
@@ -101,10 +107,31 @@ pub enum Duplicates {
 }
 
 impl PrepareArgs {
+    /// Refuses flags about texts, of which files of tokens have none.
+    pub fn check_tokens(&self) -> Result<()> {
+        let given = [
+            ("--filter", !self.filter.is_empty()),
+            ("--language", !self.language.is_empty()),
+            ("--duplicates", self.duplicates.is_some()),
+            ("--val-fraction", self.val_fraction.is_some()),
+            ("--min-bytes", self.min_bytes > 0),
+            ("--max-bytes", self.max_bytes.is_some()),
+            ("--nfc", self.nfc),
+            ("--field", self.field.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Failure::usage(format!("{flag} is for texts, and these are files of tokens")).hint(
+                "leave it out: tokens are taken as they are, and files with `val` or `test` in their names are for validation",
+            )),
+        }
+    }
+
     /// The options for the library.
     pub fn options(&self, threads: usize) -> Result<PrepareOptions> {
-        if !(0.0..1.0).contains(&self.val_fraction) {
-            return Err(Failure::usage(format!("--val-fraction {} is not in 0 .. 1", self.val_fraction))
+        let val_fraction = self.val_fraction.unwrap_or(VAL_FRACTION);
+        if !(0.0..1.0).contains(&val_fraction) {
+            return Err(Failure::usage(format!("--val-fraction {val_fraction} is not in 0 .. 1"))
                 .hint("the part of the texts that is kept for validation, for example 0.01"));
         }
         if !(0.1..=1.0).contains(&self.similarity) {
@@ -118,6 +145,7 @@ impl PrepareArgs {
         for code in &self.language {
             known_language(code).map_err(|e| Failure::usage(e.to_string()))?;
         }
+        let duplicates = self.duplicates.unwrap_or(Duplicates::Exact);
         let has = |set| self.filter.contains(&set) || self.filter.contains(&FilterSet::Web);
         Ok(PrepareOptions {
             read: ReadOptions {
@@ -138,11 +166,12 @@ impl PrepareArgs {
                 fineweb: has(FilterSet::Fineweb),
                 boilerplate: has(FilterSet::Boilerplate),
             },
-            exact_duplicates: self.duplicates != Duplicates::Keep,
-            near_duplicates: (self.duplicates == Duplicates::Near).then_some(self.similarity),
-            val_fraction: self.val_fraction,
+            exact_duplicates: duplicates != Duplicates::Keep,
+            near_duplicates: (duplicates == Duplicates::Near).then_some(self.similarity),
+            val_fraction,
             shard_tokens: self.shard_tokens,
             strict: self.strict,
+            overwrite: self.overwrite,
             threads,
             memory: self.memory,
         })

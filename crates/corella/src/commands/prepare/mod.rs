@@ -40,6 +40,7 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     let out = absolute(&args.out);
     files.retain(|f| !absolute(&f.path).starts_with(&out));
     if files.iter().all(|f| is_token_file(&f.path)) && !files.is_empty() {
+        args.check_tokens()?;
         let tokenizer = match &args.tokenizer[..] {
             "own" => {
                 return Err(Failure::usage("files of tokens need the vocabulary that they were made with")
@@ -47,7 +48,7 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
             }
             name => tokenizer_for(name, 0, &[])?,
         };
-        let info = prepare_tokens(&files, &tokenizer, &args.out, options.shard_tokens)?;
+        let info = prepare_tokens(&files, &tokenizer, &args.out, options.shard_tokens, args.overwrite)?;
         return done(&info, None, args, common, started);
     }
     let vocabulary = match &args.tokenizer[..] {
@@ -71,7 +72,7 @@ fn tiny_internet(args: &PrepareArgs, common: &Common, started: Instant) -> Resul
     let pages: Vec<Document> = pages_as_documents(&corpus).collect();
     let fresh: Vec<Document> = pages_as_documents(&fresh_pages(&world)).collect();
     let tokenizer = tokenizer_for(&args.tokenizer, args.vocab_size, &pages)?;
-    let info = prepare_documents(&pages, &fresh, &tokenizer, &args.out, args.shard_tokens)?;
+    let info = prepare_documents(&pages, &fresh, &tokenizer, &args.out, args.shard_tokens, args.overwrite)?;
     let list = serde_json::to_string_pretty(&facts(&world, &corpus))?;
     let path = args.out.join("facts.json");
     fs::write(&path, list).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;

@@ -1,0 +1,58 @@
+//! Flags of a model's shape that the model cannot have: taken in silence, another model would be trained than was asked for.
+
+use corella_train::ModelPlan;
+
+use crate::cli::TrainArgs;
+use crate::error::{Failure, Result};
+use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
+
+/// Refuses flags of a shape that the model called `name` does not have.
+pub fn fit_name(args: &TrainArgs, name: &str) -> Result<()> {
+    let shape = [("--n-layer", args.n_layer), ("--n-head", args.n_head), ("--n-embd", args.n_embd)];
+    let of_llama = [("--n-kv-head", args.n_kv_head), ("--n-ff", args.n_ff)];
+    let given = |flags: &[(&'static str, Option<usize>)]| flags.iter().find(|flag| flag.1.is_some()).map(|flag| flag.0);
+    if let Some(flag) = given(&of_llama).filter(|_| !name.starts_with("llama")) {
+        return Err(Failure::usage(format!("{flag} is of a Llama, but the model is {name}"))
+            .hint(format!("--model {LLAMA_CUSTOM}, or leave it out")));
+    }
+    let fixed = ModelShape::preset(name).is_some();
+    if let Some(flag) = given(&shape).or(given(&of_llama)).filter(|_| fixed) {
+        return Err(Failure::usage(format!("{flag} would make another model of {name}"))
+            .hint(format!("--model {GPT2_CUSTOM} or --model {LLAMA_CUSTOM} take any shape")));
+    }
+    Ok(())
+}
+
+/// Refuses flags that ask for another shape than that of the model to start from.
+pub fn fit_model(args: &TrainArgs, first: &ModelPlan) -> Result<()> {
+    let mut asked = vec![
+        ("--n-layer", args.n_layer, Some(first.n_layer)),
+        ("--n-head", args.n_head, Some(first.n_head)),
+        ("--n-embd", args.n_embd, Some(first.n_embd)),
+        ("--n-kv-head", args.n_kv_head, first.n_kv_head),
+        ("--n-ff", args.n_ff, first.n_ff),
+        ("--vocab-size", args.vocab_size, Some(first.vocab_size)),
+    ];
+    let hint = "leave it out: shape and vocabulary are those of the model to start from";
+    if let Some(name) = &args.model {
+        let family = |name: &str| name.starts_with("llama");
+        let mut preset = first.clone();
+        if let Some(shape) = ModelShape::preset(name) {
+            shape.set_plan(&mut preset);
+        }
+        let of = |plan: &ModelPlan| (plan.n_layer, plan.n_head, plan.n_embd, plan.n_kv_head, plan.n_ff);
+        if family(name) != family(&first.name) || of(&preset) != of(first) {
+            let what = format!("--model {name}, but the model to start from is another");
+            return Err(Failure::usage(what).hint(hint));
+        }
+    }
+    asked.retain(|(_, asked, there)| asked.is_some() && asked != there);
+    match asked[..] {
+        [(flag, Some(asked), there), ..] => {
+            let there = there.map_or("none of its own".to_owned(), |n| n.to_string());
+            let what = format!("{flag} {asked}, but the model to start from has {there}");
+            Err(Failure::usage(what).hint(hint))
+        }
+        _ => Ok(()),
+    }
+}
