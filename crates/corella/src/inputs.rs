@@ -27,12 +27,20 @@ const VAL_FRACTION: f64 = 0.05;
 /// Most text, in bytes, that an own vocabulary is trained on: more hardly changes it.
 pub const VOCABULARY_BYTES: usize = 20_000_000;
 
+/// Refuses a card for a command that has nothing to compute there.
+pub fn no_card(common: &Common) -> Result<()> {
+    match common.device {
+        Device::Cuda(number) => {
+            Err(Failure::new(format!("cuda:{number} cannot be used here: this command does not compute on a card"))
+                .hint("leave --device out, or give --device cpu; train, generate, serve and eval take --device cuda"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The backend for the flags that every command has.
 pub fn backend(common: &Common) -> Result<Cpu> {
-    if let Device::Cuda(number) = common.device {
-        return Err(Failure::new(format!("cuda:{number} cannot be used here: this command looks at the processor"))
-            .hint("leave --device out, or give --device cpu; train, generate, serve and eval take --device cuda"));
-    }
+    no_card(common)?;
     processor(common)
 }
 

@@ -262,6 +262,17 @@ fn a_folder_that_is_no_model_is_said_to_be_none() {
 }
 
 #[test]
+fn a_card_is_refused_where_nothing_is_computed() {
+    let folder = Folder::new("no-card");
+    let (model, out) = (fixture("llama/model"), folder.join("out.gguf").display().to_string());
+    for args in [vec!["inspect", &model, "--device", "cuda"], vec!["convert", &model, &out, "--device", "cuda"]] {
+        let refused = corella(&args);
+        assert_eq!(refused.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&refused).contains("cuda:0") && stderr(&refused).contains("hint:"), "{}", stderr(&refused));
+    }
+}
+
+#[test]
 fn a_prompt_may_begin_with_a_dash() {
     let Some(dir) = checkpoints() else { return };
     let (model, tokenizer) = (dir.join("stories260K/hf-derived"), dir.join("stories260K/tok512.bin"));

@@ -12,13 +12,14 @@ use corella_text::tokenizer::Tokenizer;
 use crate::cli::{Common, ConvertArgs};
 use crate::error::{Failure, Result};
 use crate::gguf_tokenizer;
-use crate::inputs::{open_any, tokenizer_for};
+use crate::inputs::{no_card, open_any, tokenizer_for};
 use crate::model::own_tokenizer;
 use crate::output::deliver;
 use crate::unfinished::Unfinished;
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
+    no_card(common)?;
     if args.output.exists() {
         return Err(Failure::new(format!("{} exists already", args.output.display()))
             .hint("give a name that is not taken; nothing is overwritten"));

@@ -126,11 +126,12 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, sa
     let context_len = prompt.saturating_add(args.max_tokens).clamp(1, opened.context_len().max(1));
     let at_once = samples.min(AT_ONCE);
     // The prompt's full pages are shared; each sample has its own last pages.
-    let own = args.max_tokens.min(context_len) + 2 * corella_model::step_options::PAGE_TOKENS;
+    let prompt = prompt.min(context_len);
+    let own = context_len - prompt + 2 * corella_model::step_options::PAGE_TOKENS;
     let max_batch_tokens = context_len.clamp(2 * at_once, 512);
     let options = StepOptions {
         context_len,
-        kv_tokens: context_len + at_once * own,
+        kv_tokens: prompt + at_once * own,
         kv_kind: args.kv_type.into(),
         max_seqs: at_once,
         max_batch_tokens,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::cli::Common;
 use crate::error::Result;
-use crate::inputs::open_any;
+use crate::inputs::{no_card, open_any};
 
 use anatomy::Anatomy;
 use corpus::Corpus;
@@ -28,6 +28,7 @@ pub struct InspectArgs {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
+    no_card(common)?;
     let (model, at) = open_any(&args.model)?;
     let anatomy = Anatomy::of(&model, &at);
     let corpus = Corpus::of(&args.model, &model, args.corpus_bytes);
