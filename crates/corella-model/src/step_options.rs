@@ -25,6 +25,13 @@ pub struct StepOptions {
     pub max_logit_rows: usize,
 }
 
+/// Most positions of a cache that takes `token_bytes` for each.
+fn most_tokens(token_bytes: u64) -> usize {
+    let by_bytes = isize::MAX as u64 / token_bytes.max(1);
+    let by_number = u64::from(u32::MAX) * PAGE_TOKENS as u64;
+    usize::try_from(by_bytes.min(by_number)).map_or(usize::MAX, |tokens| tokens / PAGE_TOKENS * PAGE_TOKENS)
+}
+
 impl StepOptions {
     /// For one sequence of `context_len` tokens at most.
     pub fn one_sequence(context_len: usize) -> Self {
@@ -48,7 +55,8 @@ impl StepOptions {
     ) -> Result<StepLimits, ModelError> {
         let fields = [
             ("context_len", self.context_len, model_context),
-            ("kv_tokens", self.kv_tokens, usize::MAX),
+            // Pages have numbers of 32 bits, and their bytes can be counted.
+            ("kv_tokens", self.kv_tokens, most_tokens(token_bytes)),
             ("max_seqs", self.max_seqs, self.max_batch_tokens),
             ("max_batch_tokens", self.max_batch_tokens, usize::MAX),
             ("max_logit_rows", self.max_logit_rows, self.max_batch_tokens),

@@ -9,5 +9,5 @@ mod spans;
 
 pub use error::TraceError;
 pub use index::{Index, Occurrences};
-pub use memory::{WINDOW, Window, extraction, windows};
+pub use memory::{WINDOW, Window, extraction, starts, window};
 pub use spans::{SpanRules, TokenSpan, spans};

@@ -19,13 +19,15 @@ impl Window {
     }
 }
 
-/// Windows every `stride` tokens. `log_probs[i]` is that of token i given all tokens before it.
-pub fn windows(log_probs: &[f32], stride: usize) -> Vec<Window> {
-    let last = log_probs.len().saturating_sub(WINDOW);
-    (WINDOW..=last)
-        .step_by(stride.max(1))
-        .map(|start| Window { start, log_p: log_probs[start..start + WINDOW].iter().map(|l| f64::from(*l)).sum() })
-        .collect()
+/// Where windows of a text of `tokens` tokens begin, one every `stride` tokens: each has its prefix in front of it.
+pub fn starts(tokens: usize, stride: usize) -> impl Iterator<Item = usize> {
+    (WINDOW..=tokens.saturating_sub(WINDOW)).step_by(stride.max(1))
+}
+
+/// The window that begins at token `start`, whose tokens have these log-probabilities given its prefix alone: with more of the
+/// text in front, what is repeated in it would pass for what the model knows.
+pub fn window(start: usize, log_probs: &[f32]) -> Window {
+    Window { start, log_p: log_probs.iter().map(|log_prob| f64::from(*log_prob)).sum() }
 }
 
 /// Share of the windows above one half: the text's extraction rate.

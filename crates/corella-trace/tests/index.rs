@@ -1,6 +1,6 @@
 //! The index against a search that looks at every place.
 
-use corella_trace::{Index, SpanRules, TraceError, WINDOW, extraction, spans, windows};
+use corella_trace::{Index, SpanRules, TraceError, WINDOW, extraction, spans, starts, window};
 use proptest::prelude::*;
 
 const BORDER: u32 = 0;
@@ -104,12 +104,12 @@ fn an_index_survives_its_file_and_a_damaged_or_foreign_one_is_refused() {
 fn a_window_is_as_likely_as_all_its_tokens_together() {
     // The half-way point of a window's probability is 98.6 % per token.
     let half = (0.5f64.ln() / WINDOW as f64) as f32;
-    let mut log_probs = vec![-0.5; WINDOW];
-    log_probs.extend(vec![half * 0.99; WINDOW]);
-    log_probs.extend(vec![half * 1.5; WINDOW]);
-    let all = windows(&log_probs, WINDOW);
-    assert_eq!(all.iter().map(|w| w.start).collect::<Vec<_>>(), [50, 100]);
+    let all = [window(50, &[half * 0.99; WINDOW]), window(100, &[half * 1.5; WINDOW])];
     assert!((all[0].p() - 0.5f64.powf(0.99)).abs() < 1e-6);
     assert_eq!(extraction(&all), 0.5);
-    assert!(windows(&log_probs[..99], 1).is_empty() && extraction(&[]) == 0.0);
+    assert_eq!(extraction(&[]), 0.0);
+    // Each window and its prefix lie inside the text.
+    assert_eq!(starts(199, WINDOW).collect::<Vec<_>>(), [50, 100]);
+    assert_eq!(starts(102, 1).collect::<Vec<_>>(), [50, 51, 52]);
+    assert_eq!(starts(99, 1).count(), 0);
 }

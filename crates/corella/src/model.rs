@@ -225,12 +225,12 @@ fn check_room(ops: &Cuda, free: u64, weights: &Loadable, options: StepOptions) -
     ));
     Err(match fitting {
         0 => refused.hint("a file with fewer bits a weight (Q8_0, Q4_K), or --device cpu"),
-        fitting if fitting >= options.context_len => refused.hint(format!(
-            "{fitting} positions fit: fewer texts at once (--kv-tokens of serve, -n of generate), or --kv-type q8"
-        )),
-        fitting => refused.hint(format!(
-            "{fitting} positions fit: a shorter context (--context, --max-tokens of generate), or --kv-type q8"
-        )),
+        fitting if fitting >= options.context_len => {
+            refused.hint(format!("--kv-tokens {fitting} of serve, a smaller -n of generate, or --kv-type q8 fits"))
+        }
+        fitting => {
+            refused.hint(format!("a context of {fitting} fits (--context; --max-tokens of generate), or --kv-type q8"))
+        }
     })
 }
 

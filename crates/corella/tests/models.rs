@@ -273,6 +273,27 @@ fn a_card_is_refused_where_nothing_is_computed() {
 }
 
 #[test]
+fn what_stands_before_its_prefix_does_not_make_a_window_likelier() {
+    let Some(dir) = checkpoints() else { return };
+    let model = dir.join("TinyStories-656K-f32").display().to_string();
+    let story = "Once upon a time, there was a little girl named Lily. She loved to play outside with her red ball. ";
+    let text = story.repeat(12);
+    let found = json(&done(&["trace", "memory", &model, "-p", &text, "--stride", "50", "--json"]));
+    let tokenizer = Tokenizer::load(Path::new(&model)).expect("a vocabulary");
+    let ids = tokenizer.encode(&text);
+    for window in found["windows"].as_array().expect("windows").iter().take(4) {
+        let start = window["start"].as_u64().expect("a place") as usize;
+        let prompt = [&[tokenizer.start_of_text()], &ids[start - 50..start + 50]].concat();
+        let prompt: Vec<String> = prompt.iter().map(u32::to_string).collect();
+        let args = ["generate", &model, "--prompt-ids", &prompt.join(","), "--logprobs", "0", "--max-tokens", "1"];
+        let alone = json(&done(&[&args[..], &["--json"]].concat()));
+        let scores = alone["prompt_logprobs"].as_array().expect("scores");
+        let sum: f64 = scores[51..].iter().map(|score| score.as_f64().expect("a number")).sum();
+        assert!((window["log_p"].as_f64().expect("a number") - sum).abs() < 1e-2, "{window}: {sum}");
+    }
+}
+
+#[test]
 fn a_prompt_may_begin_with_a_dash() {
     let Some(dir) = checkpoints() else { return };
     let (model, tokenizer) = (dir.join("stories260K/hf-derived"), dir.join("stories260K/tok512.bin"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corella_ops::{Dtype, OpsError, OpsInfer, OpsTrain};
+use corella_ops::{Dtype, KvKind, OpsError, OpsInfer, OpsTrain};
 
 use super::activations::{ActivationGrads, Activations};
 use super::backward::backward;
@@ -62,7 +62,9 @@ impl Network for LlamaConfig {
     }
 
     fn text_model<B: OpsInfer>(ops: Arc<B>, weights: &dyn Source<Self>) -> Result<Box<dyn TextModel>, ModelError> {
-        let options = StepOptions::one_sequence(weights.config().context_len);
+        // As `eval` does: two choices may lie closer together than the rounding of keys and values to half precision.
+        let one = StepOptions::one_sequence(weights.config().context_len);
+        let options = StepOptions { kv_kind: KvKind::F32, ..one };
         Ok(Box::new(OneSequence::new(LlamaInfer::<B>::new(ops, weights, options)?)))
     }
 }

@@ -111,10 +111,12 @@ impl Pool {
             }
             inside = shared.gate.load(Ordering::Acquire) & INSIDE;
         }
+        // Taken back before this call ends, however it ends: the next one begins anew.
+        let worker_panicked = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = outcome {
             resume_unwind(panic);
         }
-        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a worker thread panicked");
+        assert!(!worker_panicked, "a worker thread panicked");
     }
 }
 
@@ -200,6 +202,8 @@ fn wait(shared: &Shared, served: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -217,12 +221,19 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(2);
-        let panicked = catch_unwind(AssertUnwindSafe(|| pool.run(64, &|i| assert_ne!(i, 40))));
-        assert!(panicked.is_err());
-        let count = AtomicUsize::new(0);
-        pool.run(8, &|_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(count.load(Ordering::Relaxed), 8);
+        let both = Barrier::new(2);
+        let together = |_| {
+            both.wait();
+            panic!("in the caller and in the worker");
+        };
+        let regions: [(usize, &(dyn Fn(usize) + Sync)); 2] = [(64, &|i| assert_ne!(i, 40)), (2, &together)];
+        for (tasks, job) in regions {
+            assert!(catch_unwind(AssertUnwindSafe(|| pool.run(tasks, job))).is_err());
+            let count = AtomicUsize::new(0);
+            pool.run(8, &|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(count.load(Ordering::Relaxed), 8);
+        }
     }
 }

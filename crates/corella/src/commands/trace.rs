@@ -8,7 +8,7 @@ use corella_infer::{Engine, EngineOptions, RequestParams};
 use corella_model::StepOptions;
 use corella_server::{Place, Span, Tracer};
 use corella_text::tokenizer::Tokenizer;
-use corella_trace::{Index, SpanRules, TokenSpan, WINDOW, extraction, spans, windows};
+use corella_trace::{Index, SpanRules, TokenSpan, WINDOW, Window, extraction, spans, starts, window};
 use corella_train::RunPlan;
 use serde_json::json;
 
@@ -155,17 +155,15 @@ fn line(text: &str) -> String {
 }
 
 fn memory(path: &Path, text: &str, stride: usize, common: &Common) -> Result<()> {
-    let log_probs = scores(path, text, common)?;
-    let found = windows(&log_probs, stride);
+    let (tokens, found) = scores(path, text, stride, common)?;
     let share = extraction(&found);
     if common.json {
         let rows: Vec<_> = found.iter().map(|w| json!({"start": w.start, "log_p": w.log_p, "p": w.p()})).collect();
-        println!("{}", json!({"tokens": log_probs.len(), "window": WINDOW, "windows": rows, "memorised_share": share}));
+        println!("{}", json!({"tokens": tokens, "window": WINDOW, "windows": rows, "memorised_share": share}));
         return Ok(());
     }
     if found.is_empty() {
-        let what =
-            format!("the text has {} tokens; a window of {WINDOW} needs {WINDOW} more in front of it", log_probs.len());
+        let what = format!("the text has {tokens} tokens; a window of {WINDOW} needs {WINDOW} more in front of it");
         return Err(Failure::usage(what).hint("give a longer text"));
     }
     for w in &found {
@@ -180,27 +178,33 @@ fn memory(path: &Path, text: &str, stride: usize, common: &Common) -> Result<()>
     Ok(())
 }
 
-/// The log-probability of every token of `text`, given all before it.
-fn scores(path: &Path, text: &str, common: &Common) -> Result<Vec<f32>> {
+/// The number of a text's tokens, and its windows, each read with nothing but its prefix in front of it.
+fn scores(path: &Path, text: &str, stride: usize, common: &Common) -> Result<(usize, Vec<Window>)> {
     let opened = model::open(path, None)?;
     let tokenizer = opened.tokenizer()?;
-    let mut prompt = vec![tokenizer.start_of_text()];
-    prompt.extend(tokenizer.encode(text));
-    if prompt.len() > opened.context_len() {
-        let what = format!("the text has {} tokens, but the context holds {}", prompt.len(), opened.context_len());
-        return Err(Failure::usage(what).hint("give a shorter text"));
+    let ids = tokenizer.encode(text);
+    // The token that marks the start of a text, the prefix, the window.
+    let length = 1 + 2 * WINDOW;
+    if opened.context_len() < length {
+        let what = format!("the context holds {} tokens; a window with its prefix has {length}", opened.context_len());
+        return Err(Failure::usage(what).hint("only a model with a longer context can be asked"));
     }
-    let step = StepOptions::one_sequence(prompt.len());
     let bytes = opened.token_bytes();
-    let engine = Engine::start(opened.load(common, step, Invariance::AsFast)?, bytes, EngineOptions::default())?;
+    let model = opened.load(common, StepOptions::one_sequence(length), Invariance::AsFast)?;
+    let engine = Engine::start(model, bytes, EngineOptions::default())?;
     let handle = engine.handle();
-    let params = RequestParams { prompt, max_tokens: 0, prompt_logprobs: Some(0), ..RequestParams::default() };
-    let completion = handle.complete(handle.check(params).map_err(Failure::usage)?)?;
-    match completion.error {
-        Some(error) => Err(Failure::new(error)),
-        // The first token has no probability: it only marks the start.
-        None => Ok(completion.prompt.iter().filter_map(|t| t.logprob).collect()),
-    }
+    let score = |start: usize| -> Result<Window> {
+        let prompt = [&[tokenizer.start_of_text()], &ids[start - WINDOW..start + WINDOW]].concat();
+        let params = RequestParams { prompt, max_tokens: 0, prompt_logprobs: Some(0), ..RequestParams::default() };
+        let completion = handle.complete(handle.check(params).map_err(Failure::usage)?)?;
+        if let Some(error) = completion.error {
+            return Err(Failure::new(error));
+        }
+        let log_probs: Vec<f32> = completion.prompt.iter().skip(1 + WINDOW).filter_map(|t| t.logprob).collect();
+        Ok(window(start, &log_probs))
+    };
+    let found = starts(ids.len(), stride).map(score).collect::<Result<Vec<Window>>>()?;
+    Ok((ids.len(), found))
 }
 
 /// The index of a run's training tokens, with the tokenizer that made them.
