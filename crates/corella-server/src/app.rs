@@ -33,7 +33,7 @@ pub enum Loading {
         /// Share done.
         share: Option<f32>,
     },
-    /// The model could not be loaded; the server stays up to say why.
+    /// The model could not be loaded; a server that shows a run stays up, and says why.
     Failed(String),
 }
 

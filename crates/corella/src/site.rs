@@ -169,7 +169,8 @@ impl Site {
         self.app.clone()
     }
 
-    /// Loads the model while the site already answers /health, and serves it until the program is told to stop.
+    /// Loads the model while the site already answers /health, and serves it until the program is told to stop. Where the model
+    /// cannot be loaded the site ends with the reason, unless it follows a run: that is still worth looking at.
     pub fn serve(self, settings: &Settings) -> Result<()> {
         let shutdown = self.shutdown.clone();
         let mut signals = 0;
@@ -195,9 +196,12 @@ impl Site {
                 }
                 Some(engine)
             }
+            Err(failure) if self.app.run.is_none() => return self.stop().and(Err(failure)),
             Err(failure) => {
                 eprintln!("{failure}");
-                eprintln!("note: the server goes on and answers 503 with this message; Ctrl-C ends it");
+                eprintln!(
+                    "note: the run's page stays, completions are answered with 503 and this message; Ctrl-C ends it"
+                );
                 self.app.loading(Loading::Failed(failure.to_string()));
                 None
             }

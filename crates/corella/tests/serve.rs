@@ -275,12 +275,36 @@ fn a_server_told_to_stop_finishes_what_is_under_way() {
 }
 
 #[test]
-fn a_model_that_cannot_be_loaded_leaves_a_server_that_says_why() {
+fn a_model_that_cannot_be_loaded_ends_the_server_with_the_reason() {
     let folder = Folder::new("serve-bad");
     let path = folder.join("bad.gguf");
     std::fs::write(&path, b"GGUF\x03\0\0\0garbage").expect("written");
     let mut child = Command::new(CORELLA)
-        .args(["serve", &path.display().to_string(), "--port", "0", "--json"])
+        .args(["serve", &path.display().to_string(), "--port", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        match child.try_wait().expect("a status") {
+            Some(status) => break status,
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            None => break child.kill().and_then(|()| child.wait()).expect("killed"),
+        }
+    };
+    let mut error = String::new();
+    child.stderr.take().expect("stderr").read_to_string(&mut error).expect("text");
+    assert_eq!(status.code(), Some(1), "{error}");
+    assert!(error.contains("bad.gguf"), "{error}");
+}
+
+#[test]
+fn a_run_whose_model_cannot_be_loaded_is_shown_by_a_server_that_says_why() {
+    let folder = Folder::new("serve-no-model");
+    std::fs::write(folder.join("run.toml"), "").expect("written");
+    let mut child = Command::new(CORELLA)
+        .args(["serve", &folder.0.display().to_string(), "--port", "0", "--json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -293,11 +317,12 @@ fn a_model_that_cannot_be_loaded_leaves_a_server_that_says_why() {
         let answer = server.get("/health");
         assert_eq!(answer.status, 503);
         if answer.error()["message"].as_str().is_some_and(|m| m.contains("could not be loaded")) {
-            return;
+            break;
         }
         assert!(Instant::now() < end, "{}", answer.body);
         std::thread::sleep(Duration::from_millis(20));
     }
+    assert_eq!(server.get("/run.html").status, 200);
 }
 
 #[test]
