@@ -1,16 +1,19 @@
 """Tokens and perplexity beside llama.cpp on the same files, in every format that it writes.
 
-    python scripts/quantisation_oracle.py CORELLA MODEL TEXT [CONTEXT]
+    python scripts/quantisation_oracle.py CORELLA MODEL TEXT [CONTEXT [FORMAT…]]
 
 MODEL is trained with `corella train` (a Llama of runs/llama-novels.toml, or a tour's GPT-2: rows of whole blocks of 256, for the
 K formats).
-It is converted to GGUF by `corella convert`, quantised by llama.cpp, and both programs measure TEXT in the same windows.
+It is converted to GGUF by `corella convert`, quantised by llama.cpp, and both programs measure TEXT in the same windows. Formats
+that llama.cpp's quantiser asks an importance matrix for are written tensor by tensor by the same library, each weight as important
+as any other.
 Bounds on the difference of ln(perplexity): 0.002 for F32, F16, BF16 and Q8_0, 0.01 for the rest. The number of
 ids of the text and the ids of its beginning must be the same, and each file must hold the format that
 it is called by. Greedy continuations are compared too; near a tie
 two programs may go different ways: llama.cpp's logits of the two tokens must then be within 0.1. Needs `llama-cpp-python` and `gguf`.
 """
 import collections
+import ctypes
 import json
 import subprocess
 import sys
@@ -23,7 +26,9 @@ import numpy as np
 
 # llama.cpp's `llama_ftype`.
 TYPES = dict(F32=0, F16=1, BF16=32, Q8_0=7, Q4_0=2, Q4_1=3, Q5_0=8, Q5_1=9, Q2_K=10, Q3_K_M=12, Q4_K_M=15, Q5_K_M=17,
-             Q6_K=18, IQ4_NL=25, IQ4_XS=30)
+             Q6_K=18, IQ4_NL=25, IQ4_XS=30, IQ3_S=26, TQ1_0=36, TQ2_0=37)
+# Written tensor by tensor.
+BY_TENSOR = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ1_S", "IQ1_M")
 EXACT = ("F32", "F16", "BF16", "Q8_0")
 GREEDY = 32
 # Both programs round activations to bytes, each in its own way: a logit moves by some hundredths.
@@ -61,6 +66,36 @@ def formats(path):
     return collections.Counter(t.tensor_type.name for t in gguf.GGUFReader(path).tensors)
 
 
+def quantise_by_tensor(source, path, name):
+    """Copies a file with its matrices in another format; embeddings and head stay as they are."""
+    lib = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib/libggml-base.so"))
+    lib.ggml_quantize_chunk.restype = ctypes.c_size_t
+    kind, floats = gguf.GGMLQuantizationType[name], ctypes.POINTER(ctypes.c_float)
+    length, size = gguf.GGML_QUANT_SIZES[kind]
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=sub)
+    for tensor in reader.tensors:
+        data = np.ascontiguousarray(tensor.data, dtype=np.float32)
+        if data.ndim < 2 or data.shape[1] % length or not tensor.name.startswith("blk."):
+            writer.add_tensor(tensor.name, data)
+            continue
+        rows, cols = data.shape
+        blocks, equal = np.zeros((rows, cols // length * size), dtype=np.uint8), np.ones(cols, dtype=np.float32)
+        written = lib.ggml_quantize_chunk(int(kind), data.ctypes.data_as(floats), blocks.ctypes.data_as(ctypes.c_void_p),
+                                          ctypes.c_int64(0), ctypes.c_int64(rows), ctypes.c_int64(cols),
+                                          equal.ctypes.data_as(floats))
+        assert written == blocks.nbytes, (written, blocks.nbytes)
+        writer.add_tensor(tensor.name, blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def generate(path, *flags):
     return json.loads(corella("generate", path, "--temperature", 0, "--ignore-eos", "--json", *flags).splitlines()[-1])
 
@@ -68,13 +103,18 @@ def generate(path, *flags):
 def main():
     model, text = sys.argv[2], Path(sys.argv[3])
     context = int(sys.argv[4]) if len(sys.argv) > 4 else 256
+    only = sys.argv[5:]
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "F32.gguf"
         corella("convert", model, source, "--dtype", "f32")
-        for name, ftype in TYPES.items():
+        for name, ftype in (TYPES | dict.fromkeys(BY_TENSOR)).items():
+            if only and name not in only:
+                continue
             path = Path(folder) / f"{name}.gguf"
-            if name != "F32":
+            if name in BY_TENSOR:
+                quantise_by_tensor(source, path, name)
+            elif name != "F32":
                 params = llama_cpp.llama_model_quantize_default_params()
                 params.ftype, params.nthread = ftype, 2
                 assert llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), params) == 0

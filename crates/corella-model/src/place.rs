@@ -1,6 +1,7 @@
 //! Where a tensor of a checkpoint lies, and reading it in pieces, so that it does not lie in memory twice.
 
 use corella_ops::WeightFormat;
+use corella_ops::quant::blocks::numbers;
 use corella_ops::quant::dequantize_row;
 
 use crate::formats::{Cause, Encoding, FormatError, ModelFile};
@@ -147,8 +148,12 @@ fn first_not_finite(format: WeightFormat, bytes: &[u8]) -> Option<usize> {
         WeightFormat::F32 => first::<4>(bytes, |b| ones(&b[2..], 0x7f80)),
         WeightFormat::Bf16 => first::<2>(bytes, |b| ones(b, 0x7f80)),
         WeightFormat::F16 => first::<2>(bytes, |b| ones(b, 0x7c00)),
+        WeightFormat::IQ1_M => {
+            let wrong = |block: &[u8]| numbers(format, block).d & 0x7c00 == 0x7c00;
+            bytes.chunks_exact(format.block_bytes()).position(wrong).map(|i| i * format.block_len())
+        }
         blocks => {
-            let scales = scale_offsets(blocks);
+            let scales = blocks.halves_at();
             let wrong = |block: &[u8]| scales.iter().any(|at| ones(&block[*at..], 0x7c00));
             bytes.chunks_exact(blocks.block_bytes()).position(wrong).map(|i| i * blocks.block_len())
         }
@@ -164,25 +169,12 @@ fn first<const BYTES: usize>(bytes: &[u8], wrong: impl Fn(&[u8; BYTES]) -> bool)
     numbers[start..].iter().position(wrong).map(|i| start + i)
 }
 
-/// Where the half-precision scales of a block lie.
-fn scale_offsets(format: WeightFormat) -> &'static [usize] {
-    use WeightFormat::*;
-    match format {
-        F32 | F16 | Bf16 => &[],
-        Q8_0 | Q4_0 | Q5_0 | IQ4_NL | IQ4_XS => &[0],
-        Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
-        Q2_K => &[80, 82],
-        Q3_K => &[108],
-        Q6_K => &[208],
-    }
-}
-
 /// The format of a tensor's numbers, if models are computed from it.
 pub fn computable(encoding: Encoding, tensor: &str) -> Result<WeightFormat, Cause> {
     encoding.weights().ok_or_else(|| Cause::UnknownType {
         field: format!("tensor {tensor}"),
         found: encoding.name().to_owned(),
-        allowed: "F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS are computed",
+        allowed: "F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ1 to IQ4, TQ1_0 and TQ2_0 are computed",
     })
 }
 
@@ -211,10 +203,14 @@ mod tests {
         assert_eq!(first_not_finite(WeightFormat::F16, &[0xff, 0x7b, 0x01, 0x00, 0x00, 0x7c]), Some(2));
         for format in WeightFormat::ALL.into_iter().filter(|f| f.block_len() > 1) {
             let mut blocks = vec![0u8; 2 * format.block_bytes()];
-            let scale = format.block_bytes() + scale_offsets(format)[0];
-            blocks[scale] = 1;
+            // The lowest and the highest byte of a scale; IQ1_M has one of its four bits in each of four numbers.
+            let (low, high) = match format.halves_at() {
+                [at, ..] => (format.block_bytes() + at, format.block_bytes() + at + 1),
+                [] => (format.block_bytes() + 49, format.block_bytes() + 55),
+            };
+            blocks[low] = 1;
             assert_eq!(first_not_finite(format, &blocks), None, "a subnormal scale of {}", format.name());
-            blocks[scale + 1] = 0x7e;
+            blocks[high] = 0x7e;
             assert_eq!(first_not_finite(format, &blocks), Some(format.block_len()), "{}", format.name());
         }
     }

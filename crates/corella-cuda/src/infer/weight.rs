@@ -187,7 +187,7 @@ impl Weight {
                     let codes = &block.codes[..self.format.block_len()];
                     data.extend(codes.iter().map(|code| scheme.value(*code) as i8 as u8));
                     for s in 0..codes.len() / scheme.sub {
-                        scales.extend((block.d * f32::from(block.scales[s])).to_le_bytes());
+                        scales.extend((block.d * (f32::from(block.scales[s]) * scheme.unit())).to_le_bytes());
                         mins.extend((block.dmin * f32::from(block.mins[s])).to_le_bytes());
                     }
                 }

@@ -62,20 +62,21 @@ pub fn random_rows(random: &mut Random, format: WeightFormat, rows: usize, cols:
     use WeightFormat::*;
     let count = rows * cols / format.block_len();
     let mut bytes: Vec<u8> = (0..count * format.block_bytes()).map(|_| random.below(256) as u8).collect();
-    // Where the half-precision scales and minima of a block are; any other bits are valid codes.
-    let halves: &[usize] = match format {
+    match format {
         F32 => return random.normals(count).iter().flat_map(|x| x.to_le_bytes()).collect(),
         F16 => return random.normals(count).iter().flat_map(|x| f32_to_f16(*x).to_le_bytes()).collect(),
         Bf16 => return random.normals(count).iter().flat_map(|x| f32_to_bf16(*x).to_le_bytes()).collect(),
-        Q8_0 | Q4_0 | Q5_0 | IQ4_NL | IQ4_XS => &[0],
-        Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
-        Q2_K => &[80, 82],
-        Q3_K => &[108],
-        Q6_K => &[208],
-    };
+        _ => {}
+    }
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        for at in halves {
+        for at in format.halves_at() {
             block[*at..at + 2].copy_from_slice(&f32_to_f16(0.01 * random.normal()).to_le_bytes());
+        }
+        if format == IQ1_M {
+            let d = f32_to_f16(0.01 * random.normal());
+            for (i, byte) in block[48..].iter_mut().skip(1).step_by(2).enumerate() {
+                *byte = *byte & 15 | (d >> (4 * i) << 4) as u8;
+            }
         }
     }
     bytes

@@ -1,13 +1,13 @@
 //! A block of quantised weights taken apart.
 
-use super::WeightFormat;
 use super::half::{bf16_to_f32, f16_to_f32};
+use super::{WeightFormat, grids};
 
 /// The 16 values that the codes of IQ4_NL and IQ4_XS choose from (ggml's `kvalues_iq4nl`).
 pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// A block: weight `i` is `d·scales[s]·(value(codes[i]))  −  dmin·mins[s]`, s = i / sub-block length, where the value of a
-/// code is said by [`Scheme`].
+/// A block: weight `i` is `d·scales[s]·value(codes[i])·2^−shift  −  dmin·mins[s]`, s = i / sub-block length, where the value of a
+/// code and the shift are said by [`Scheme`].
 #[derive(Clone, Debug)]
 pub struct Block {
     /// Unsigned codes, as many as the format's block is long.
@@ -35,13 +35,16 @@ pub struct Scheme {
     pub has_min: bool,
     /// Weights that share a scale.
     pub sub: usize,
+    /// Values are whole numbers: 2^shift times what the format means.
+    pub shift: u32,
 }
 
 impl Scheme {
     /// The scheme of a quantised format; `None` for floating-point ones.
     pub fn of(format: WeightFormat) -> Option<Scheme> {
         use WeightFormat::*;
-        let scheme = |bits, zero, has_min, sub| Some(Scheme { bits, zero, table: false, has_min, sub });
+        let scheme = |bits, zero, has_min, sub| Some(Scheme { bits, zero, table: false, has_min, sub, shift: 0 });
+        let grid = |bits, zero, shift| Some(Scheme { bits, zero, table: false, has_min: false, sub: 16, shift });
         match format {
             F32 | F16 | Bf16 => None,
             Q8_0 => scheme(8, 128, false, 32),
@@ -54,7 +57,12 @@ impl Scheme {
             Q4_K => scheme(4, 0, true, 32),
             Q5_K => scheme(5, 0, true, 32),
             Q6_K => scheme(6, 32, false, 16),
-            IQ4_NL | IQ4_XS => Some(Scheme { bits: 4, zero: 0, table: true, has_min: false, sub: 32 }),
+            IQ4_NL | IQ4_XS => Some(Scheme { bits: 4, zero: 0, table: true, has_min: false, sub: 32, shift: 0 }),
+            IQ2_XXS | IQ2_XS | IQ2_S => grid(8, 128, 3),
+            IQ3_XXS => grid(6, 32, 1),
+            IQ3_S => grid(6, 32, 0),
+            IQ1_S | IQ1_M => grid(6, 32, 3),
+            TQ1_0 | TQ2_0 => scheme(2, 1, false, 16),
         }
     }
 
@@ -62,6 +70,12 @@ impl Scheme {
     #[inline(always)]
     pub fn value(self, code: u8) -> i32 {
         if self.table { i32::from(IQ4_VALUES[usize::from(code & 15)]) } else { i32::from(code) - i32::from(self.zero) }
+    }
+
+    /// What sums of values are multiplied by in the end: a power of two, so that no bit is lost.
+    #[inline(always)]
+    pub fn unit(self) -> f32 {
+        1.0 / (1u32 << self.shift) as f32
     }
 }
 
@@ -131,6 +145,9 @@ pub fn numbers(format: WeightFormat, bytes: &[u8]) -> Numbers {
                 n.scales[s] = (four | two << 4) as i8 - 32;
             }
         }
+        IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ1_S | IQ1_M => grids::numbers(format, bytes, &mut n),
+        TQ1_0 => n.d = half(52),
+        TQ2_0 => n.d = half(64),
     }
     n
 }
@@ -186,6 +203,23 @@ fn codes(format: WeightFormat, bytes: &[u8], codes: &mut [u8; 256]) {
             }
         }
         IQ4_XS => bytes[8..].chunks_exact(16).zip(codes.chunks_exact_mut(32)).for_each(|(q, codes)| nibbles(codes, q)),
+        IQ2_XXS | IQ2_XS | IQ2_S => grids::codes(format, bytes, 128, codes),
+        IQ3_XXS | IQ3_S | IQ1_S | IQ1_M => grids::codes(format, bytes, 32, codes),
+        TQ1_0 => {
+            thirds(&mut codes[..160], &bytes[..32]);
+            thirds(&mut codes[160..240], &bytes[32..48]);
+            thirds(&mut codes[240..], &bytes[48..52]);
+        }
+        TQ2_0 => pairs(codes, &bytes[..64]),
+    }
+}
+
+/// A digit of each byte, then the next digit of the same bytes: a byte is a fraction of 256 with digits 0, 1 and 2 in base three.
+fn thirds(codes: &mut [u8], bytes: &[u8]) {
+    for (codes, power) in codes.chunks_exact_mut(bytes.len()).zip([1u8, 3, 9, 27, 81]) {
+        for (code, byte) in codes.iter_mut().zip(bytes) {
+            *code = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
+        }
     }
 }
 
@@ -223,7 +257,8 @@ pub fn dequantize_row(format: WeightFormat, bytes: &[u8], out: &mut [f32]) {
         let block = take_apart(format, bytes);
         for ((s, out), codes) in out.chunks_exact_mut(scheme.sub).enumerate().zip(block.codes.chunks_exact(scheme.sub))
         {
-            let (scale, min) = (block.d * f32::from(block.scales[s]), block.dmin * f32::from(block.mins[s]));
+            let (scale, min) =
+                (block.d * (f32::from(block.scales[s]) * scheme.unit()), block.dmin * f32::from(block.mins[s]));
             for (out, code) in out.iter_mut().zip(codes) {
                 let product = scale * scheme.value(*code) as f32;
                 *out = if scheme.has_min { product - min } else { product };

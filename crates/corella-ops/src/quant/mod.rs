@@ -6,6 +6,7 @@
 //! (`ggml-common.h`) and the Python package `gguf`, which the fixtures come from.
 
 pub mod blocks;
+mod grids;
 pub mod half;
 pub mod quantize;
 
@@ -47,13 +48,35 @@ pub enum WeightFormat {
     IQ4_NL,
     /// 4 bits that choose from 16 values, 6-bit scales for 32 of 256 weights.
     IQ4_XS,
+    /// 8 weights chosen from a table of 256, their signs, 4-bit scales for 32 of 256 weights.
+    IQ2_XXS,
+    /// 8 weights chosen from a table of 512, their signs, 4-bit scales for 16 of 256 weights.
+    IQ2_XS,
+    /// 8 weights chosen from a table of 1,024, their signs, 4-bit scales for 16 of 256 weights.
+    IQ2_S,
+    /// 4 weights chosen from a table of 256, their signs, 4-bit scales for 32 of 256 weights.
+    IQ3_XXS,
+    /// 4 weights chosen from a table of 512, their signs, 4-bit scales for 32 of 256 weights.
+    IQ3_S,
+    /// 8 weights chosen from a table of 2,048, all an eighth more or less, 3-bit scales for 32 of 256 weights.
+    IQ1_S,
+    /// The same, with 3-bit scales for 16 of 256 weights.
+    IQ1_M,
+    /// −1, 0 or 1, five of them in a byte, one scale for 256 weights.
+    TQ1_0,
+    /// −1, 0, 1 or 2 in two bits, one scale for 256 weights.
+    TQ2_0,
 }
 
 impl WeightFormat {
     /// Every format.
-    pub const ALL: [WeightFormat; 15] = {
+    #[rustfmt::skip]
+    pub const ALL: [WeightFormat; 24] = {
         use WeightFormat::*;
-        [F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS]
+        [
+            F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, IQ2_XXS, IQ2_XS,
+            IQ2_S, IQ3_XXS, IQ3_S, IQ1_S, IQ1_M, TQ1_0, TQ2_0,
+        ]
     };
 
     /// Name, as GGUF writes it.
@@ -75,6 +98,15 @@ impl WeightFormat {
             Q6_K => "Q6_K",
             IQ4_NL => "IQ4_NL",
             IQ4_XS => "IQ4_XS",
+            IQ2_XXS => "IQ2_XXS",
+            IQ2_XS => "IQ2_XS",
+            IQ2_S => "IQ2_S",
+            IQ3_XXS => "IQ3_XXS",
+            IQ3_S => "IQ3_S",
+            IQ1_S => "IQ1_S",
+            IQ1_M => "IQ1_M",
+            TQ1_0 => "TQ1_0",
+            TQ2_0 => "TQ2_0",
         }
     }
 
@@ -84,7 +116,7 @@ impl WeightFormat {
         match self {
             F32 | F16 | Bf16 => 1,
             Q8_0 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | IQ4_NL => 32,
-            Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS => 256,
+            _ => 256,
         }
     }
 
@@ -105,6 +137,31 @@ impl WeightFormat {
             Q5_K => 176,
             Q6_K => 210,
             IQ4_XS => 136,
+            IQ2_XXS | TQ2_0 => 66,
+            IQ2_XS => 74,
+            IQ2_S => 82,
+            IQ3_XXS => 98,
+            IQ3_S => 110,
+            IQ1_S => 50,
+            IQ1_M => 56,
+            TQ1_0 => 54,
+        }
+    }
+
+    /// Where the half-precision scales and minima of a block lie. Any other bits of a block are valid codes, but that IQ1_M keeps
+    /// its scale in four parts: [`blocks::numbers`] puts it together.
+    pub fn halves_at(self) -> &'static [usize] {
+        use WeightFormat::*;
+        match self {
+            F32 | F16 | Bf16 | IQ1_M => &[],
+            Q8_0 | Q4_0 | Q5_0 | IQ4_NL | IQ4_XS => &[0],
+            IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ1_S => &[0],
+            Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
+            Q2_K => &[80, 82],
+            Q3_K => &[108],
+            Q6_K => &[208],
+            TQ1_0 => &[52],
+            TQ2_0 => &[64],
         }
     }
 

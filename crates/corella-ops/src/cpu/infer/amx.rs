@@ -141,11 +141,11 @@ pub unsafe fn unpack<const CODES: u8>(layout: Layout, from: *const u8, to: *mut 
                     let signed = [Signed::new(scales[0], zero), Signed::new(scales[1], zero)];
                     for j in 0..4 {
                         let (first, second) = groups(p, b, j);
-                        for i in 0..2 {
-                            let codes = if i == 0 { first } else { second };
+                        let (places, halves) = (const { codes(CODES) }.groups(j), const { codes(CODES) }.halves(j));
+                        for ((codes, g), i) in [first, second].into_iter().zip(places).zip(halves) {
                             let (low, high) = if min { digits(codes, scales[i]) } else { signed[i].planes(codes) };
-                            _mm512_store_si512(plane(p, b, j + 4 * i), low);
-                            _mm512_store_si512(plane(p, b, j + 4 * i).byte_add(SECOND), high);
+                            _mm512_store_si512(plane(p, b, g), low);
+                            _mm512_store_si512(plane(p, b, g).byte_add(SECOND), high);
                         }
                     }
                 }
@@ -515,6 +515,7 @@ mod tests {
             };
             let mut expected = vec![0.0; cols];
             dequantize_row(format, row(column), &mut expected);
+            let value = value * layout.unit();
             let expected = expected.get(k).copied().unwrap_or(0.0);
             let name = format.name();
             assert!((value - expected).abs() <= 1e-5, "{name}, column {column}, k {k}: {value} is not {expected}");

@@ -225,11 +225,12 @@ unsafe fn block<const CODES: u8, const R: usize>(
             let block = step.w.add(layout.codes_at(step.blocks) + b * layout.codes.block_bytes());
             let at = block.add(p * VECTOR + half * VECTOR / 2);
             let [first, second] = const { codes(CODES) }.groups(j);
+            let [a, z] = const { codes(CODES) }.halves(j);
             let (low, high) = groups::<CODES>(at, j);
             for r in 0..R {
                 let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b);
-                sums[0][r] = dot::<CODES>(sums[0][r], low, _mm256_set1_epi32(*x.add(first)));
-                sums[1][r] = dot::<CODES>(sums[1][r], high, _mm256_set1_epi32(*x.add(second)));
+                sums[a][r] = dot::<CODES>(sums[a][r], low, _mm256_set1_epi32(*x.add(first)));
+                sums[z][r] = dot::<CODES>(sums[z][r], high, _mm256_set1_epi32(*x.add(second)));
             }
         }
         sums

@@ -107,6 +107,7 @@ pub fn few_rows(
                 unsafe { kernel(&step) };
             }
         }
+        layout.finish(&mut sums);
         output.store(&columns.place, rows.start, sums.as_chunks().0);
     }
 }
@@ -194,7 +195,9 @@ impl Meeting<'_> {
             unsafe { (tile.kernel)(&step) };
             if last {
                 let rows = inside(tile);
-                self.output.store(&columns.place, rows.start, sums[..rows.len() * COLUMNS].as_chunks().0);
+                let sums = &mut sums[..rows.len() * COLUMNS];
+                layout.finish(sums);
+                self.output.store(&columns.place, rows.start, sums.as_chunks().0);
             }
         }
     }

@@ -165,7 +165,8 @@ impl Integers {
                     (Five, Halves { min: true }) => shapes!($module, FIVE, HALVES_MIN),
                     (Five, Integers { .. }) => shapes!($module, FIVE, INTEGERS_32_MIN),
                     (Six, _) => shapes!($module, SIX, INTEGERS_16),
-                    (Eight, _) => shapes!($module, EIGHT, HALVES),
+                    (Eight, Halves { .. }) => shapes!($module, EIGHT, HALVES),
+                    (Eight, Integers { .. }) => shapes!($module, EIGHT, INTEGERS_16),
                 }
             }};
         }
@@ -215,7 +216,8 @@ pub const fn codes(codes: u8) -> Codes {
     }
 }
 
-/// The layout that constant parameters name. `zero` is not among them: products see it through [`Side::Start`].
+/// The layout that constant parameters name. `zero` is not among them, products see it through [`Side::Start`], nor is `shift`,
+/// which comes after all sums.
 pub const fn layout(code: u8, scales: u8) -> Layout {
     let scales = match scales {
         HALVES => Scales::Halves { min: false },
@@ -225,5 +227,5 @@ pub const fn layout(code: u8, scales: u8) -> Layout {
         INTEGERS_16 => Scales::Integers { sub: 16, min: false },
         _ => Scales::Integers { sub: 16, min: true },
     };
-    Layout { codes: codes(code), scales, zero: 0 }
+    Layout { codes: codes(code), scales, zero: 0, shift: 0 }
 }

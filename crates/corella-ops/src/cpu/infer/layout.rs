@@ -86,6 +86,15 @@ impl Codes {
             _ => [j, j + 4],
         }
     }
+
+    /// In which halves of a block the groups of step j lie.
+    #[inline(always)]
+    pub const fn halves(self, j: usize) -> [usize; 2] {
+        match self {
+            Codes::Eight => [j / 2, j / 2],
+            _ => [0, 1],
+        }
+    }
 }
 
 /// What scales a sum of products.
@@ -114,6 +123,8 @@ pub struct Layout {
     pub scales: Scales,
     /// The code (as products see it) of zero.
     pub zero: i32,
+    /// Sums are 2^shift times what they should be: [`Scheme::shift`].
+    pub shift: u32,
 }
 
 impl Layout {
@@ -135,7 +146,27 @@ impl Layout {
         } else {
             Scales::Halves { min: scheme.has_min }
         };
-        Some(Layout { codes, scales, zero: if scheme.table { 128 } else { i32::from(scheme.zero) } })
+        Some(Layout {
+            codes,
+            scales,
+            zero: if scheme.table { 128 } else { i32::from(scheme.zero) },
+            shift: scheme.shift,
+        })
+    }
+
+    /// Brings finished sums to what they should be.
+    #[inline(always)]
+    pub fn finish(self, sums: &mut [f32]) {
+        if self.shift > 0 {
+            let unit = self.unit();
+            sums.iter_mut().for_each(|sum| *sum *= unit);
+        }
+    }
+
+    /// See [`Scheme::unit`].
+    #[inline(always)]
+    pub fn unit(self) -> f32 {
+        1.0 / (1u32 << self.shift) as f32
     }
 
     /// Weights that share a scale.

@@ -164,6 +164,11 @@ fn words_of_codes(kind: Codes, codes: &[u8; BLOCK]) -> Words {
     if kind == Codes::Five {
         words[4] = (0..8).fold(0, |bits, g| bits | (groups[g] >> 4 & 0x0101_0101) << g);
     }
+    if kind == Codes::Six {
+        for (plane, groups) in words[4..6].iter_mut().zip(groups.chunks_exact(4)) {
+            *plane = groups.iter().enumerate().fold(0, |bits, (j, group)| bits | (group >> 4 & 0x0303_0303) << (2 * j));
+        }
+    }
     words
 }
 
@@ -255,7 +260,8 @@ fn scale_and_min(layout: Layout, unit: &[u8], blocks: usize, part: usize, column
         }
         Scales::Integers { sub, min } => {
             let s = part * 16 / sub;
-            let scale = half_at(unit, d + 2 * column) * f32::from(unit[scales + s * COLUMNS + column] as i8);
+            let scale = f32::from(unit[scales + s * COLUMNS + column] as i8) * layout.unit();
+            let scale = half_at(unit, d + 2 * column) * scale;
             let min = if min {
                 half_at(unit, d + 2 * (COLUMNS + column)) * f32::from(unit[mins + pair_at(s, column)])
             } else {

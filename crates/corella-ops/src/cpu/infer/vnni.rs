@@ -274,12 +274,13 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
                 w[p] = groups::<CODES>(block, j);
             }
             let [first, second] = const { codes(CODES) }.groups(j);
+            let [a, z] = const { codes(CODES) }.halves(j);
             for r in 0..R {
                 let x = step.x.add(r * UNIT).cast::<i32>().add(8 * b);
                 let (low, high) = (_mm512_set1_epi32(*x.add(first)), _mm512_set1_epi32(*x.add(second)));
                 for p in 0..PAIR {
-                    sums[0][r][p] = _mm512_dpbusd_epi32(sums[0][r][p], w[p].0, low);
-                    sums[1][r][p] = _mm512_dpbusd_epi32(sums[1][r][p], w[p].1, high);
+                    sums[a][r][p] = _mm512_dpbusd_epi32(sums[a][r][p], w[p].0, low);
+                    sums[z][r][p] = _mm512_dpbusd_epi32(sums[z][r][p], w[p].1, high);
                 }
             }
         }
