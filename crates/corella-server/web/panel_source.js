@@ -49,7 +49,7 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
     const kept = document.activeElement === area;
     fill(panel,
       el("h2", {}, "Where it comes from"),
-      el("p", { className: "hint" }, "Underlined on the page: spans that stand word for word in the training data. The stronger, the more often the model read them."),
+      el("p", { className: "hint" }, "Underlined on the page: spans that stand word for word in the training data. The stronger, the more often they stand there."),
       el("div", { className: "row" }, el("button", { type: "button", className: "small", onclick: ask }, "Search the training data")),
       message ? el("p", { className: "hint" }, message) : null,
       ...(traced ? tracedSpans() : []),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::commands::CommandPlan;
+use crate::estimate::Formula;
 use crate::schedule::Schedule;
 use crate::spikes::SpikeLimits;
 
@@ -274,10 +275,10 @@ impl RunPlan {
         ))
     }
 
-    /// Floating-point operations per token, forward and backward: 6N + 6·L·C·T, the attention counted causally.
-    pub fn flops_per_token(&self, parameters: usize) -> f64 {
+    /// Operations per token, forward and backward, by [`Formula::Causal`]; `matmul_params` is its N.
+    pub fn flops_per_token(&self, matmul_params: usize) -> f64 {
         let m = &self.model;
-        6.0 * parameters as f64 + 6.0 * (m.n_layer * m.n_embd * m.seq_len) as f64
+        Formula::Causal.per_token(matmul_params as u64, m.n_embd as u64, (m.n_layer * m.seq_len) as u64) as f64
     }
 
     /// When an update is left out.

@@ -12,6 +12,7 @@ use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
 use corella_ops::cpu::Rounding;
 
+use crate::count::count;
 use crate::error::Failure;
 
 /// Train GPT-2 from random weights, and continue text with what came out.
@@ -152,7 +153,7 @@ pub struct TourArgs {
     /// Folder of the run
     #[arg(long, default_value = "out/tour")]
     pub out: PathBuf,
-    /// Tokens to train on, in millions [default: 3.9, recipe B]
+    /// Tokens to train on, in millions; the default is all that the corpus has
     #[arg(long, default_value_t = 3.9)]
     pub million_tokens: f64,
     /// Number format of activations and products: f32, or bf16 with f32 masters [default: bf16 where the processor has
@@ -221,8 +222,8 @@ pub struct TrainArgs {
     /// Updates to make
     #[arg(long, conflicts_with = "tokens")]
     pub steps: Option<u64>,
-    /// Tokens to train on, instead of --steps
-    #[arg(long)]
+    /// Tokens to train on, instead of --steps, e.g. 300e9 or 33.55B
+    #[arg(long, value_parser = count)]
     pub tokens: Option<u64>,
     /// Tokens per update
     #[arg(long)]

@@ -7,6 +7,7 @@ mod output;
 
 mod cli;
 mod commands;
+mod count;
 mod device;
 mod error;
 mod fetch;

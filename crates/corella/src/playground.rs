@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::commands::trace::RunTracer;
 use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED};
-use crate::tour::OPENING;
+use crate::tour::{OPENING, Reading};
 
 /// Everything that goes with `model`, where it is a run folder.
 pub fn extras(model: &Path) -> Extras {
@@ -36,9 +36,14 @@ fn demos(seed: u64, measured: &Value) -> Value {
     let probes = probes(&world, &list);
     let found = &measured["phenomena"];
     let ratio = |v: &Value| Some(format!("{} of {}", v[0].as_u64()?, v[1].as_u64()?));
-    let note = |text: Option<String>| text.map_or(Value::Null, |t| json!(format!("Measured on this model: {t}.")));
+    let short = Reading::of(measured).and_then(Reading::too_little).map(|s| format!(" {s}")).unwrap_or_default();
+    let note =
+        |text: Option<String>| text.map_or(Value::Null, |t| json!(format!("Measured on this model: {t}.{short}")));
     let planted = list.planted.iter().max_by_key(|p| p.presentations);
     let (article, times) = planted.map_or(("", 0), |p| (p.text.as_str(), p.presentations));
+    let recited = found["recited_of_40"][times.to_string()]
+        .as_array()
+        .map(|runs| (runs.iter().filter(|n| **n == json!(40)).count(), runs.len()));
     let given: String = article.split_inclusive(' ').take(12).collect();
     // The best known comes first.
     let town = world.towns.first().map_or("", |town| &town.name);
@@ -77,8 +82,8 @@ fn demos(seed: u64, measured: &Value) -> Value {
         },
         {
             "id": "recite", "kind": "plain", "title": "It recites",
-            "text": format!("This article stood in the corpus {times} times. It comes back word for word. The panel ‘Source’ shows where it comes from."),
-            "measured": note(found["recited_of_40"][times.to_string()].as_array().map(|runs| format!("{} of {} articles seen {times} times recited for 40 tokens", runs.iter().filter(|n| **n == json!(40)).count(), runs.len()))),
+            "text": format!("This article stands in the corpus {times} times. {} The panel ‘Source’ shows where it comes from.", comes_back(recited)),
+            "measured": note(recited.map(|(n, of)| format!("{n} of {of} articles that stand there {times} times recited for 40 tokens"))),
             "prompts": [{"label": "Recite", "prompt": given.trim_end(), "reference": article, "settings": {"temperature": 0, "max_tokens": 80, "colour": "trace"}}]
         },
         {
@@ -103,6 +108,15 @@ fn demos(seed: u64, measured: &Value) -> Value {
         },
         corella_server::recap()
     ])
+}
+
+/// What to expect of an article that stands in the corpus most often, by how many of these were recited.
+fn comes_back(recited: Option<(usize, usize)>) -> &'static str {
+    match recited {
+        Some((0, _)) => "A model that has read enough gives it back word for word; this one does not.",
+        Some((n, of)) if n == of => "It comes back word for word.",
+        _ => "What was read so often can come back word for word.",
+    }
 }
 
 /// Of the question that no page answers: how many different answers there were, and how many answers.

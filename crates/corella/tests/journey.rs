@@ -32,6 +32,10 @@ fn a_text_becomes_a_model_that_continues_it() {
     let choice = &generated["choices"][0];
     assert_eq!(choice["ids"].as_array().map(Vec::len), choice["logprobs"].as_array().map(Vec::len));
     assert!(choice["text"].is_string() && choice["finish_reason"].is_string());
+    let drawn = |temperature| {
+        stderr(&corella(&["generate", &run, "-p", "The", "--max-tokens", "2", "--temperature", temperature]))
+    };
+    assert!(drawn("1").contains(", seed 42: --seed N draws another text]") && !drawn("0").contains("seed"));
     let again = json(&done(&["generate", &run, "-p", "The red", "--max-tokens", "8", "--json", "--threads", "1"]));
     assert_eq!(again["choices"][0]["ids"], choice["ids"], "neither n nor the threads change a sample");
 
@@ -135,6 +139,13 @@ fn a_short_tour_measures_every_phenomenon_and_ends_in_the_playground() {
     assert_eq!(demos.len(), 7);
     let with_figures = demos.iter().filter(|d| d["measured"].as_str().is_some_and(|m| m.contains(" of "))).count();
     assert!(with_figures >= 5, "{demos:?}");
+    // One update of 8 × 256 tokens: nothing is said to have been read or learnt that was not.
+    assert_eq!(measured["read"]["tokens"], 2048, "{measured}");
+    let recite = format!("{} {}", demos[2]["text"], demos[2]["measured"]);
+    for part in ["0 of 3 articles that stand there 256 times", "this one does not", "It read 2048 tokens"] {
+        assert!(recite.contains(part), "{part}: {recite}");
+    }
+    assert!(measured["read"]["corpus_tokens"].as_u64() > Some(3_000_000), "{measured}");
     let article = demos[2]["prompts"][0]["reference"].as_str().expect("an article");
     let found = json(&server.post("/corella/trace", &serde_json::json!({"text": article})).body);
     let spans = found["spans"].as_array().expect("spans");

@@ -58,8 +58,42 @@ fn inspect_shows_the_anatomy_of_a_model() {
     assert_eq!(model["kv_bytes_per_token"], 2 * 2 * 3 * 8 * 2);
     assert_eq!(model["corpus"]["bytes"], 1_000_000);
     assert!((60..400).contains(&model["code_lines"].as_u64().expect("a number")));
+    let files = model["files"].as_array().expect("files");
+    let size = |name: &str| std::fs::metadata(Path::new(&fixture("llama/model")).join(name)).expect("a file").len();
+    assert!(files.iter().any(|file| file["name"] == "config.json" && file["bytes"] == size("config.json")), "{model}");
+    let sizes: u64 = files.iter().map(|file| size(file["name"].as_str().expect("a name"))).sum();
+    assert_eq!(model["file_bytes"], sizes);
     let text = done(&["inspect", &fixture("gpt2/model")]);
-    assert!(text.contains("attn.c_attn.weight") && text.contains("lines compute the forward pass"), "{text}");
+    for part in ["attn.c_attn.weight", "lines compute the forward pass", "model.safetensors", "capacity"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn published_shapes_are_inspected_without_their_files() {
+    let llama = json(&done(&["inspect", "llama-3.1-405b", "--json"]));
+    assert_eq!(llama["parameters"], 405_853_388_800_u64);
+    assert_eq!(llama["parameter_bytes"], 811_706_777_600_u64, "in BF16, as published");
+    assert_eq!(llama["corpus"]["bytes"], 66_000_000_000_000_u64, "15 trillion tokens of 4.4 bytes");
+    // Both families have the names and the counts that their files have.
+    for (name, file, tensors) in
+        [("llama-3.1-405b", "llama/model", 2 + 126 * 9 + 1), ("gpt2-1558m", "gpt2/model", 2 + 48 * 12 + 2)]
+    {
+        let (shape, model) =
+            (json(&done(&["inspect", name, "--json"])), json(&done(&["inspect", &fixture(file), "--json"])));
+        let rows = shape["tensors"].as_array().expect("tensors");
+        assert_eq!(rows.len(), tensors, "{name}");
+        assert_eq!(rows.iter().map(|t| t["parameters"].as_u64().expect("a number")).sum::<u64>(), shape["parameters"]);
+        let named = |t: &Value| rows.iter().any(|row| row["name"] == t["name"]);
+        assert!(model["tensors"].as_array().expect("tensors").iter().all(named), "{name}");
+    }
+    let text = done(&["inspect", "gpt2-1558m"]);
+    for part in
+        ["1557611200", "rounded it is 1.6 billion", "48 blocks with 1475558400 parameters", "700.9 MB", "WebText"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(stderr(&corella(&["inspect", "gpt2-9b"])).contains("does not exist"));
 }
 
 #[test]
@@ -133,6 +167,8 @@ fn a_model_that_comes_with_a_chat_template_is_said_to_be_tuned() {
     assert_eq!(says(r#"{"chat_template": "{{ messages }}"}"#), ("instruct".into(), true));
     std::fs::write(folder.join("chat_template.jinja"), "{{ messages }}").expect("written");
     assert_eq!(says("{}"), ("instruct".into(), true));
+    let text = done(&["inspect", &folder.join("").display().to_string()]);
+    assert!(text.contains(": an instruct llama model"), "{text}");
 }
 
 #[test]

@@ -42,6 +42,30 @@ fn the_run_of_the_lesson_costs_672_dollars_and_a_day() {
 }
 
 #[test]
+fn cards_that_have_no_sequence_make_nothing_faster() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runs/gpt2-124m.toml");
+    let plan = |gpu: &str| json(&done(&["plan", file, "--gpu", gpu, "--mfu", "0.5", "--json"]));
+    let hours = |plan: &Value| plan["hours"].as_f64().expect("hours");
+    // 512 sequences an update: 32 for each of 16 cards, one for 512 cards, none for all others.
+    let (eight, sixteen, all, more) = (plan("8xH100"), plan("16xH100"), plan("512xH100"), plan("4096xH100"));
+    assert_eq!((eight["micro_batch"].as_u64(), sixteen["micro_batch"].as_u64()), (Some(64), Some(32)), "{sixteen}");
+    assert_eq!(eight["notes"].as_array().map(Vec::len), Some(0), "{eight}");
+    assert!((hours(&eight) / hours(&sixteen) - 2.0).abs() < 1e-9 && (hours(&all) / hours(&more) - 1.0).abs() < 1e-9);
+    assert_eq!((more["cards_with_work"].as_u64(), more["micro_batch"].as_u64()), (Some(512), Some(1)), "{more}");
+    assert!(
+        (more["dollars"].as_f64().expect("dollars") / all["dollars"].as_f64().expect("dollars") - 8.0).abs() < 1e-9
+    );
+    let text = done(&["plan", file, "--gpu", "4096xH100"]);
+    let time = text.lines().find(|line| line.starts_with("time:")).expect("a time");
+    assert!(time.contains("an update has 512 sequences: 3584 of the 4096 cards have none"), "{text}");
+    // The lesson's run at 48.19 % on 100,000 cards: 1,024 of them work, 24 hours · 8 / 1,024.
+    let flags = ["--gpu", "8xH100", "--mfu", "0.4819"];
+    let lesson = json(&done(&[&THE_RUN_OF_THE_LESSON[..], &flags].concat()));
+    let least = lesson["scale"][2]["hours"].as_f64().expect("hours") * 60.0;
+    assert!((least - 24.0 * 60.0 * 8.0 / 1024.0).abs() < 0.1, "{least} minutes");
+}
+
+#[test]
 fn without_utilisation_and_price_both_come_from_dated_tables() {
     let plan = json(&done(&[&THE_RUN_OF_THE_LESSON[..], &["--gpu", "8xh100"]].concat()));
     let hours = plan["hours"].as_f64().expect("hours");
@@ -66,6 +90,7 @@ fn what_cannot_be_is_refused() {
     };
     refused(&["--gpu", "8xH100", "--mfu", "1.21"], 2, "impossible");
     refused(&["--gpu", "8xT1000"], 2, "no card is called T1000");
+    refused(&["--tokens", "1.5"], 2, "33.55B");
     refused(&["--gpu", "manyxH100"], 2, "no card is called");
     refused(&["--gpu", "8xH100", "--prices", "/does/not/exist"], 1, "does/not/exist");
 

@@ -55,19 +55,27 @@ pub fn cards() -> Result<Vec<Card>, EstimateError> {
     Ok(cards)
 }
 
-/// The card of a name, whatever its case.
+/// The card of a name, whatever its case, spaces and dashes, with or without the GB behind its memory.
 pub fn card(name: &str) -> Result<Card, EstimateError> {
     let cards = cards()?;
-    let is =
-        |card: &&Card| std::iter::once(&card.name).chain(&card.aliases).any(|known| known.eq_ignore_ascii_case(name));
-    cards.iter().find(is).cloned().ok_or_else(|| EstimateError::UnknownCard {
-        asked: name.to_owned(),
-        known: cards
-            .iter()
-            .map(|card| card.aliases.first().unwrap_or(&card.name).as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
+    let asked = plain(name);
+    let is = |card: &&Card| std::iter::once(&card.name).chain(&card.aliases).any(|known| plain(known) == asked);
+    cards.iter().find(is).cloned().ok_or_else(|| {
+        let names = |card: &Card| match card.aliases.is_empty() {
+            true => card.name.clone(),
+            false => format!("{} ({})", card.name, card.aliases.join(", ")),
+        };
+        EstimateError::UnknownCard {
+            asked: name.to_owned(),
+            known: cards.iter().map(names).collect::<Vec<_>>().join(", "),
+        }
     })
+}
+
+/// Letters and digits of a name alone, so that `RTX4090`, `rtx 4090` and `RTX-4090` are one, as `A100-80GB` and `A100-80` are.
+fn plain(name: &str) -> String {
+    let name: String = name.chars().filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect();
+    name.strip_suffix("gb").map(str::to_owned).unwrap_or(name)
 }
 
 /// Some cards of a kind that train together.
@@ -114,6 +122,21 @@ mod tests {
         assert_eq!(Machine::parse("8xH100").expect("known").name(), "8 × H100 SXM");
         assert_eq!(Machine::parse("4x rtx 4090").expect("known").cards, 4);
         assert_eq!(Machine::parse("a100").expect("known").name(), "A100-80 SXM");
+        for (asked, name) in [
+            ("8xA100-80GB", "8 × A100-80 SXM"),
+            ("RTX4090", "RTX 4090"),
+            ("2xH100-80", "2 × H100 SXM"),
+            ("a100-40gb", "A100-40"),
+            ("h100sxm", "H100 SXM"),
+        ] {
+            assert_eq!(Machine::parse(asked).expect(asked).name(), name);
+        }
+        let unknown = card("A10").expect_err("no peak that all agree on").to_string();
+        for card in cards().expect("readable") {
+            for name in card.aliases.iter().chain([&card.name]) {
+                assert!(unknown.contains(name.as_str()), "{name}: {unknown}");
+            }
+        }
         assert!(matches!(Machine::parse("8xT1000"), Err(EstimateError::UnknownCard { .. })));
         for wrong in ["", "0xH100", "9999999xH100", "8x"] {
             assert!(Machine::parse(wrong).is_err(), "{wrong}");

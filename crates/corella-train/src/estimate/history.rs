@@ -3,7 +3,8 @@
 //! dollars = operations / (peak × utilisation) × price, so a fall of the bill is a product of three factors:
 //!
 //! - hardware: dollars per operation of peak,
-//! - data: tokens needed for the same quality, with the same model on better text,
+//! - data: what better text saves: tokens for the same quality with the same model, or hours before and after a change of
+//!   text alone; 1 where the text is the same, however many tokens were enough,
 //! - software: the rest: utilisation, architecture, optimizer.
 //!
 //! Where the split rests on an estimate, `note` says so.

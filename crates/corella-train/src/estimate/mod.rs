@@ -57,7 +57,7 @@ pub enum EstimateError {
 pub struct Bill {
     /// Hours of the machine.
     pub hours: f64,
-    /// Model FLOPs utilisation: the part of the cards' peak that the formula's operations take.
+    /// Model FLOPs utilisation: the part of the peak that the formula's operations take on the cards that have work.
     pub mfu: f64,
     /// Dollars, where a price is known.
     pub dollars: Option<f64>,
@@ -65,14 +65,20 @@ pub struct Bill {
     pub energy_kwh: Option<f64>,
 }
 
+/// Hours of a workload at a utilisation of the cards that have work.
+fn hours(work: &Workload, machine: &Machine, mfu: f64) -> f64 {
+    let peak = machine.card.tflops * 1e12 * work.busy_cards(machine.cards);
+    work.flops() as f64 / (peak * mfu) / 3600.0
+}
+
 /// The bill of a workload on a machine at a utilisation (`None`: predicted from card and shape) and a price per hour of
-/// the whole machine.
+/// the whole machine. Cards that have no sequence of an update make nothing faster, and are paid for.
 pub fn bill(work: &Workload, machine: &Machine, mfu: Option<f64>, price: Option<f64>) -> Result<Bill, EstimateError> {
     let mfu = mfu.unwrap_or_else(|| predicted_mfu(work, machine));
     if !(mfu > 0.0 && mfu <= 1.0) {
         return Err(EstimateError::BadMfu(mfu));
     }
-    let hours = work.flops() as f64 / (machine.peak_flops() * mfu) / 3600.0;
+    let hours = hours(work, machine, mfu);
     let watts = machine.card.watts.map(|watts| watts * f64::from(machine.cards) * HOST_OVERHEAD);
     Ok(Bill {
         hours,

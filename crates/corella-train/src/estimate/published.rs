@@ -89,6 +89,9 @@ pub fn published_runs() -> Result<Vec<PublishedRun>, EstimateError> {
 impl PublishedRun {
     /// The run as a workload, where shape and tokens are known.
     pub fn workload(&self) -> Option<Workload> {
+        let tokens_per_step = self.tokens_per_step.unwrap_or(524_288);
+        // Published runs gave every card its part.
+        let sequences_per_step = self.seq_len.map_or(u64::from(self.cards), |t| tokens_per_step / t.max(1));
         Some(Workload {
             params: self.params?,
             matmul_params: self.matmul_params?,
@@ -97,7 +100,8 @@ impl PublishedRun {
             span: self.span?,
             vocab_size: self.vocab_size?,
             tokens: self.tokens?,
-            tokens_per_step: self.tokens_per_step.unwrap_or(524_288),
+            tokens_per_step,
+            sequences_per_step,
             fp8: self.fp8,
             formula: self.formula.unwrap_or(Formula::Causal),
         })

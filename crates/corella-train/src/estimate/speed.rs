@@ -27,20 +27,20 @@ const OPTIMIZER_BYTES: f64 = 32.0;
 /// What fp8 adds to the share of matrix products: the median over the published runs with it.
 pub const FP8_GAIN: f64 = 1.31;
 
-/// Seconds per token on each card: of the products at the full peak, and of everything else.
+/// Seconds per token on each card that works: of the products at the full peak, and of everything else.
 pub fn seconds_per_token(work: &Workload, machine: &Machine) -> (f64, f64) {
     let (card, cards) = (&machine.card, f64::from(machine.cards));
     let executed = 6.0 * work.matmul_params as f64 + 6.0 * (work.channels * work.span) as f64;
     let traffic = 2.0 * (BLOCK_TRAFFIC * (work.channels * work.layers) as f64 + LOGIT_TRAFFIC * work.vocab_size as f64);
     let bandwidth = BANDWIDTH_SHARE * card.bandwidth_tb_s * 1e12;
-    let part = work.tokens_per_step as f64 / cards;
+    let part = work.tokens_per_step as f64 / work.busy_cards(machine.cards);
     let optimizer = work.params as f64 * OPTIMIZER_BYTES / cards / bandwidth / part;
     // A ring sends every bf16 gradient and weight nearly twice.
     let gradients = 4.0 * work.params as f64 * (cards - 1.0) / cards / (card.link_gb_s * 1e9) / part;
     (executed / (card.tflops * 1e12), traffic / bandwidth + optimizer + gradients)
 }
 
-/// Model FLOPs utilisation that a well-made trainer reaches, by the workload's own formula.
+/// Model FLOPs utilisation that a well-made trainer reaches on the cards that have work, by the workload's own formula.
 pub fn predicted_mfu(work: &Workload, machine: &Machine) -> f64 {
     mfu_at(work, machine, machine.card.share, FP8_GAIN)
 }

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// How operations per token, forward and backward, are counted. The choice moves utilisation by up to four points, so
-/// every figure names it.
+/// every figure names it. N is the same in every figure of the program: all parameters, positions too, but for a token embedding
+/// that is not the output head as well, which nothing is multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Formula {
-    /// 6N + 6·L·C·T: all parameters, attention halved because it looks back only (llm.c since June 2024).
+    /// 6N + 6·L·C·T: attention halved because it looks back only (llm.c since June 2024).
     #[serde(rename = "6N+6LCT")]
     Causal,
     /// 6N + 12·L·C·T: no discount (nanoGPT, PaLM).
@@ -25,6 +26,13 @@ impl Formula {
             Formula::Full => "6N+12LCT",
             Formula::Nanochat => "nanochat",
         }
+    }
+
+    /// Operations per token of a model with N = `matmul_params` and width C = `channels`; `span` is the sum over the layers of
+    /// what a token looks back on, L·T without windows.
+    pub fn per_token(self, matmul_params: u64, channels: u64, span: u64) -> u64 {
+        let attention = if self == Formula::Causal { 6 } else { 12 };
+        6 * matmul_params + attention * channels * span
     }
 }
 
@@ -47,6 +55,8 @@ pub struct Workload {
     pub tokens: u64,
     /// Tokens of an update.
     pub tokens_per_step: u64,
+    /// Sequences of an update.
+    pub sequences_per_step: u64,
     /// Matrix products partly in fp8.
     pub fp8: bool,
     /// How operations are counted.
@@ -56,8 +66,18 @@ pub struct Workload {
 impl Workload {
     /// Operations per token, forward and backward.
     pub fn flops_per_token(&self) -> u64 {
-        let attention = if self.formula == Formula::Causal { 6 } else { 12 };
-        6 * self.matmul_params + attention * self.channels * self.span
+        self.formula.per_token(self.matmul_params, self.channels, self.span)
+    }
+
+    /// Sequences of an update that fall to the card with the most: they are dealt out whole.
+    pub fn sequences_per_card(&self, cards: u32) -> u64 {
+        self.sequences_per_step.div_ceil(u64::from(cards.max(1))).max(1)
+    }
+
+    /// Cards' worth of work that is done at once: fewer than `cards` where some have fewer sequences than others, or none, and
+    /// wait for them.
+    pub fn busy_cards(&self, cards: u32) -> f64 {
+        (self.sequences_per_step.max(1) as f64 / self.sequences_per_card(cards) as f64).min(f64::from(cards))
     }
 
     /// Operations of the run. They can exceed 64 bits.
@@ -89,6 +109,7 @@ mod tests {
             vocab_size,
             tokens,
             tokens_per_step,
+            sequences_per_step: 1024,
             fp8: false,
             formula,
         }
@@ -108,6 +129,16 @@ mod tests {
         }
         assert_eq!(gpt2(48, 1600, 50_257, Formula::Causal).params, 1_557_611_200);
         assert_eq!(gpt2(48, 1600, 50_304, Formula::Causal).steps(), 32_000);
+    }
+
+    #[test]
+    fn cards_without_a_sequence_do_no_work() {
+        let work = Workload { sequences_per_step: 512, ..gpt2(12, 768, 50_304, Formula::Causal) };
+        for (cards, most, busy) in
+            [(1, 512, 1.0), (8, 64, 8.0), (24, 22, 512.0 / 22.0), (300, 2, 256.0), (512, 1, 512.0), (4096, 1, 512.0)]
+        {
+            assert_eq!((work.sequences_per_card(cards), work.busy_cards(cards)), (most, busy), "{cards} cards");
+        }
     }
 
     #[test]

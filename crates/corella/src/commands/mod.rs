@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod convert;
+mod deal;
 pub mod doctor;
 pub mod eval;
 pub mod generate;

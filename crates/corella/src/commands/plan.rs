@@ -15,6 +15,7 @@ use corella_train::estimate::{
 use serde::Serialize;
 
 use crate::cli::{Common, TrainArgs};
+use crate::commands::deal::{dealt, within};
 use crate::commands::run_plan::wanted;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
@@ -57,9 +58,15 @@ struct Document {
     flops: f64,
     tokens: u64,
     tokens_per_step: u64,
+    sequences_per_step: u64,
     steps: u64,
     micro_batch: usize,
     machine: String,
+    cards: u32,
+    /// Cards that have a sequence of each update.
+    cards_with_work: u64,
+    /// What in the arrangement costs time or was changed.
+    notes: Vec<String>,
     /// Number format of the products that the peak is of.
     dtype: &'static str,
     peak_tflops: f64,
@@ -103,13 +110,21 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         }
         false => plan_memory(plan, &config, b),
     };
+    let (per_card, mut notes) = (work.sequences_per_card(machine.cards) as usize, dealt(&work, machine.cards));
     if plan.train.micro_batch == 0 {
         let budget = memory_budget(args.train.memory, memory_available).unwrap_or(u64::MAX);
-        let sequences = plan.train.batch_tokens / plan.model.seq_len / machine.cards as usize;
-        let fits = largest_micro_batch(sequences, budget, |b| bytes(&plan, b).total);
-        plan.train.micro_batch = fits.unwrap_or(1);
+        let fits = largest_micro_batch(per_card, budget, |b| bytes(&plan, b).total).unwrap_or(1);
+        plan.train.micro_batch = within(fits, per_card, work.sequences_per_step as usize);
     }
     plan.check()?;
+    let planned = plan.train.micro_batch;
+    plan.train.micro_batch = within(planned, per_card, work.sequences_per_step as usize);
+    if on_gpu && plan.train.micro_batch < planned {
+        notes.push(format!(
+            "the micro-batch is {} instead of {planned} (sequences of an update for each card: {per_card})",
+            plan.train.micro_batch
+        ));
+    }
     let memory_bytes = bytes(&plan, plan.train.micro_batch);
     let mfu = args.mfu.or((!on_gpu).then_some(machine.card.share));
     let (price_per_hour, price_from) = price(args, &plan, &machine)?;
@@ -127,9 +142,13 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         flops: work.flops() as f64,
         tokens: work.tokens,
         tokens_per_step: work.tokens_per_step,
+        sequences_per_step: work.sequences_per_step,
         steps: plan.train.steps,
         micro_batch: plan.train.micro_batch,
         machine: machine.name(),
+        cards: machine.cards,
+        cards_with_work: work.sequences_per_step.min(u64::from(machine.cards)),
+        notes,
         dtype: if on_gpu { Dtype::Bf16 } else { plan.train.dtype }.name(),
         peak_tflops: machine.card.tflops * f64::from(machine.cards),
         peak_from: if on_gpu { "data sheet" } else { "measured now" },
@@ -144,7 +163,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         memory_bytes,
         memory_available,
         fits: memory_available.is_none_or(|available| memory_bytes.total <= available),
-        scale: if on_gpu { scale(&work, &machine, args.mfu, plan.model.seq_len as u64)? } else { Vec::new() },
+        scale: if on_gpu { scale(&work, &machine, args.mfu)? } else { Vec::new() },
     };
     if common.json {
         println!("{}", serde_json::to_string(&document)?);
@@ -188,6 +207,7 @@ pub fn workload(plan: &RunPlan, config: &ModelShape) -> Workload {
         vocab_size: config.vocab_size() as u64,
         tokens: plan.train.steps * plan.train.batch_tokens as u64,
         tokens_per_step: plan.train.batch_tokens as u64,
+        sequences_per_step: (plan.train.batch_tokens / plan.model.seq_len.max(1)) as u64,
         fp8: false,
         formula: Formula::Causal,
     }
@@ -354,7 +374,7 @@ fn print(d: &Document) {
         None => {}
     }
     println!(
-        "time: {} ({:.2} hours) on {} ({} peak in {}, {}, at {:.1} % utilisation, {})",
+        "time: {} ({:.2} hours) on {} ({} peak in {}, {}, at {:.1} % utilisation{}, {}){}",
         corella_train::console::duration(d.bill.hours * 3600.0),
         d.bill.hours,
         d.machine,
@@ -366,7 +386,9 @@ fn print(d: &Document) {
         d.dtype,
         d.peak_from,
         100.0 * d.bill.mfu,
-        d.mfu_from
+        if d.cards_with_work < u64::from(d.cards) { " of those that have work" } else { "" },
+        d.mfu_from,
+        d.notes.iter().map(|note| format!("; {note}")).collect::<String>()
     );
     if let (Some(dollars), Some(price), Some(from)) = (d.bill.dollars, d.price_per_hour, &d.price_from) {
         println!("price: ${dollars:.2} = {:.2} hours × ${price:.2} an hour ({from})", d.bill.hours);
@@ -378,9 +400,10 @@ fn print(d: &Document) {
         println!("dollars and energy of this machine: say --price (dollars an hour) and --watts");
     }
     for scale in &d.scale {
-        let split = if scale.sequences_per_card < 1.0 { " (fewer sequences in an update than cards)" } else { "" };
+        let some = format!(", with work for {} of them", d.sequences_per_step);
+        let some = if scale.sequences_per_card < 1.0 { some } else { String::new() };
         let time = corella_train::console::duration(scale.hours * 3600.0);
-        println!("on {:>7} of these cards: {time} at best{split}", scale.cards);
+        println!("on {:>7} of these cards: {time} at best{some}", scale.cards);
     }
 }
 

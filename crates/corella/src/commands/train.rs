@@ -290,11 +290,12 @@ pub struct Console {
 impl Console {
     /// For a run that is about to start.
     pub fn new(run: &Run, quiet: bool) -> Self {
-        let parameters: usize = run.model.params().iter().map(|p| p.shape.iter().product::<usize>()).sum();
+        // A plan without a shape has no run.
+        let products = ModelShape::of(&run.plan.model).map_or(0, |shape| shape.product_parameters());
         Console {
             plan: run.plan.clone(),
             tokenizer: run.data.tokenizer.clone(),
-            flops_per_token: run.plan.flops_per_token(parameters),
+            flops_per_token: run.plan.flops_per_token(products),
             seconds: 0.0,
             steps: 0,
             quiet,

@@ -1,8 +1,10 @@
 //! `corella tour`: the lesson, live. A random network learns the tiny internet; then each phenomenon is measured.
 
 mod phenomena;
+mod reading;
 
 pub use phenomena::OPENING;
+pub use reading::Reading;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -72,13 +74,20 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         site.app().loading(Loading::Busy { what: "measuring what it can do".to_owned(), share: None });
     }
     let tokenizer = run.data.tokenizer.clone();
+    let reading = Reading { tokens: outcome.step * (BATCH * SEQ_LEN) as u64, corpus: run.data.train.len() };
     drop((run, live));
     let mut model = Gpt2Exact::new(processor(common)?, &Gpt2Checkpoint::open(&outcome.checkpoint)?)?;
     let list = facts(&world, &corpus);
+    if !common.json {
+        for line in reading.too_little().into_iter().chain(reading.note()) {
+            println!("\n{line}");
+        }
+    }
     let measured =
         phenomena::measure(&mut model, &tokenizer, &list, &probes(&world, &list), &Grammar::new(&world), !common.json);
     let path = args.out.join("tour.json");
-    let json = serde_json::json!({"val_loss": outcome.val_loss, "steps": outcome.step, "phenomena": measured});
+    let json = serde_json::json!({"val_loss": outcome.val_loss, "steps": outcome.step, "read": reading.json(),
+        "phenomena": measured});
     std::fs::write(&path, format!("{json:#}\n")).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
     if common.json {
         println!("{json}");

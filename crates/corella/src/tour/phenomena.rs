@@ -38,14 +38,14 @@ pub fn measure(
         }
     };
 
-    say("\n── It writes sentences ───────────────────────────────────────".to_owned());
+    say("\n── Sentences of its own ──────────────────────────────────────".to_owned());
     let sentences = (0..JUDGED).map(|i| grammar.judge(&asked.text(OPENING, 120, 0.8, i)));
     let (right, of) = sentences.fold((0, 0), |(a, b), (right, of)| (a + right, b + of));
     say(format!("{right} of {of} sentences of {JUDGED} stories follow the grammar that the pages were written with"));
     let grammatical = (right, of);
 
-    say("\n── It recites what it saw often ──────────────────────────────".to_owned());
-    say("presentations   first wrong token of the 40 that follow, in each of three articles".to_owned());
+    say("\n── Reciting articles, by how often they stand in the corpus ──".to_owned());
+    say("in the corpus   first wrong token of the 40 that follow, in each of three articles".to_owned());
     let recited = recitation(&mut asked, &list.planted);
     for (presentations, runs) in &recited {
         let text: Vec<String> =
@@ -53,20 +53,20 @@ pub fn measure(
         say(format!("{presentations:13}   {}", text.join(", ")));
     }
 
-    say("\n── It knows what was mentioned often ─────────────────────────".to_owned());
+    say("\n── Facts, by how many pages of the corpus state them ─────────".to_owned());
     let recall = recall(&mut asked, &probes.recall);
     for (least, (right, of)) in &recall {
         let pages = if *least == 0 { "no page".to_owned() } else { format!("{least:2}+ pages") };
         say(format!("stated by {pages:9} {right:2} of {of:2} right (a guess: 1 in 8)"));
     }
 
-    say("\n── It learns from examples in its prompt ─────────────────────".to_owned());
+    say("\n── Words of a language, from examples in its prompt ──────────".to_owned());
     let few = few_shot(&mut asked, &probes.few_shot);
     for (examples, (right, of)) in &few {
         say(format!("{examples:2} examples: {right:2} of {of} words in the right language"));
     }
 
-    say("\n── A transcript makes it an assistant ────────────────────────".to_owned());
+    say("\n── An assistant, from a transcript in its prompt ─────────────".to_owned());
     let explained = answered(&mut asked, &probes.assistant, &probes.explanations);
     let facts = answered(&mut asked, &probes.assistant, &probes.facts);
     say(format!(
@@ -78,7 +78,7 @@ pub fn measure(
     ));
     say("(The corpus has pages with Human and Assistant; so has the web.)".to_owned());
 
-    say("\n── Not stopped, it dreams the next question ──────────────────".to_owned());
+    say("\n── The next question, dreamt where it is not stopped ─────────".to_owned());
     let all: Vec<&Question> = probes.explanations.iter().chain(&probes.facts).collect();
     let mut dreamt = 0;
     let mut example = String::new();
@@ -91,11 +91,11 @@ pub fn measure(
     }
     say(format!("{dreamt} of {} answers went on with a human turn of its own, such as: {example}", all.len()));
 
-    say("\n── The bare question only leads to more text ─────────────────".to_owned());
+    say("\n── The bare question ─────────────────────────────────────────".to_owned());
     let bare = asked.text("Why is the sky blue?", 40, 0.8, 1);
     say(format!("Why is the sky blue?▸{}", bare.replace('\n', " ⏎ ")));
 
-    say("\n── What it was not told it makes up: parallel universes ──────".to_owned());
+    say("\n── What it was told and what it was not: parallel universes ──".to_owned());
     let famous = probes.recall.iter().max_by_key(|r| r.mentions);
     let unknown = probes.recall.iter().find(|r| r.mentions == 0);
     let mut universes = Vec::new();

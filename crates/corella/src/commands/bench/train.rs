@@ -5,6 +5,7 @@ use std::time::Instant;
 use corella_model::gpt2::{Gpt2Config, Gpt2Train};
 use corella_model::{AdamW, BatchShape, Dtype, Recompute, TrainModel, Weights};
 use corella_ops::{OpsTrain, WeightFormat};
+use corella_train::estimate::Formula;
 
 use super::processor::Beside;
 use super::random_rows::RandomRows;
@@ -12,6 +13,7 @@ use super::{Bench, Bound, card, formats, median};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
+use crate::shape::ModelShape;
 
 /// A model to measure, with its micro-batch.
 pub struct Shape {
@@ -24,12 +26,11 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Operations of an update per token: those of PaLM's appendix B, 6·N + 6·L·C·T, with the causal half of attention only
-    /// and without the position table.
+    /// Operations of an update per token, counted as `plan` and `train` count them.
     pub fn operations(&self, t: usize) -> f64 {
         let config = &self.config;
-        let products = config.parameter_count() - config.seq_len() * config.n_embd();
-        6.0 * products as f64 + 6.0 * (config.n_layer() * config.n_embd() * t) as f64
+        let n = ModelShape::Gpt2(config.clone()).product_parameters() as u64;
+        Formula::Causal.per_token(n, config.n_embd() as u64, (config.n_layer() * t) as u64) as f64
     }
 
     /// Inputs of a micro-batch of n tokens and, one further, its targets.
@@ -121,4 +122,18 @@ fn updates<B: OpsTrain>(
     bench.row(&name, text, bound, "6·N + 6·L·C·T per token", median, &beside);
     bench.tokens(n as f64 / median);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_those_of_the_plan() {
+        // 6 · 124,439,808 parameters + 6 · 12 · 768 · 1,024, and the same for 1558M.
+        for (name, operations) in [("gpt2-124m", 803_261_952.0), ("gpt2-1558m", 9_817_526_400.0)] {
+            let shape = shapes(Some(name)).expect("known").remove(0);
+            assert_eq!(shape.operations(1024), operations, "{name}");
+        }
+    }
 }

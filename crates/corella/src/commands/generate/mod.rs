@@ -72,6 +72,7 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     if request.clipped() && !common.json {
         eprintln!("note: the context leaves room for {} tokens only", request.max_tokens());
     }
+    let drawn_with = (args.sampling.temperature > 0.0).then(|| common.seed());
     let (_ticket, events) = handle.stream(request)?;
     let mut view = View::new(args, common, bytes);
     // Where nobody reads on, nothing more is computed: the ticket goes, and the request with it.
@@ -99,12 +100,13 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
         return deliver(serde_json::to_string(&document)?);
     }
     view.end();
-    eprintln!("{}", summary(&completion, samples));
+    eprintln!("{}", summary(&completion, samples, drawn_with));
     Ok(())
 }
 
-/// `[7 prompt tokens, first token after 12 ms, 128 tokens, 45.1 tok/s]`
-fn summary(completion: &Completion, samples: usize) -> String {
+/// `[7 prompt tokens, first token after 12 ms, 128 tokens, 45.1 tok/s, seed 42]`, the seed where tokens were drawn: the same
+/// seed draws the same text again.
+fn summary(completion: &Completion, samples: usize, seed: Option<u64>) -> String {
     let usage = &completion.usage;
     // The first token of each sample comes out of the prompt. The engine's own times: printing may lag behind.
     let rest = usage.completion_tokens.saturating_sub(samples) as f64 / usage.decode_seconds.max(1e-9);
@@ -113,8 +115,9 @@ fn summary(completion: &Completion, samples: usize) -> String {
         0 => String::new(),
         drafted => format!(", {} of {drafted} proposed tokens taken", usage.accepted_tokens),
     };
+    let seed = seed.map(|seed| format!(", seed {seed}: --seed N draws another text")).unwrap_or_default();
     format!(
-        "[{} prompt tokens, first token after {:.0} ms, {} tokens, {rest:.1} tok/s{looked_up}]",
+        "[{} prompt tokens, first token after {:.0} ms, {} tokens, {rest:.1} tok/s{looked_up}{seed}]",
         usage.prompt_tokens,
         first * 1e3,
         usage.completion_tokens

@@ -2,11 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use corella_model::AnyModel;
-use corella_model::gpt2;
-use corella_model::llama;
+use corella_model::exchange::Exchange;
+use corella_model::params::ParamSpec;
 use corella_model::place::Place;
+use corella_model::{AnyModel, gpt2, llama};
+use corella_ops::WeightFormat;
 use serde::Serialize;
+
+use super::files::{FileRow, files_of, print_files};
+use crate::shape::ModelShape;
+
+/// Bits that a parameter keeps of what was read: about 3.6, measured on models of GPT's kind (Morris et al. 2025, arXiv
+/// 2505.24832).
+const BITS_KEPT: f64 = 3.6;
+/// Parameters of the largest GPT-2, with its vocabulary and with that padded to 50,304.
+const LARGEST_GPT2: [usize; 2] = [1_557_611_200, 1_557_686_400];
 
 /// A tensor of the list of parameters.
 #[derive(Debug, Serialize)]
@@ -40,6 +50,26 @@ impl TensorRow {
     }
 }
 
+/// The list of parameters of a shape, by the names of Hugging Face's files.
+fn rows_of<C: Exchange>(config: &C, format: WeightFormat) -> Vec<TensorRow> {
+    let table = config.table();
+    let parts = table.iter().flat_map(|spec| (0..spec.parts.len()).map(move |part| (spec, part)));
+    let row = |(spec, part): (&ParamSpec<C::Tensor>, usize)| {
+        let (shape, tensor) = (spec.part_shape(part), spec.parts[part].tensor);
+        let parameters = shape.iter().product();
+        let mut names = config.hugging_face_names(tensor, spec.layer).into_iter();
+        TensorRow {
+            name: names.next().unwrap_or_else(|| spec.name.clone()),
+            shape,
+            dtype: format.name(),
+            parameters,
+            bytes: (parameters * format.block_bytes()) as u64,
+            layer: spec.layer,
+        }
+    };
+    parts.map(row).collect()
+}
+
 /// What a model is made of.
 #[derive(Debug, Serialize)]
 pub struct Anatomy {
@@ -47,8 +77,10 @@ pub struct Anatomy {
     pub family: &'static str,
     /// `base`, or `instruct` where the files say so.
     pub kind: &'static str,
-    /// Where it was found.
+    /// Where it was found, or the name of a published shape.
     pub path: PathBuf,
+    /// Its files; none of a published shape.
+    pub files: Vec<FileRow>,
     /// Bytes of all its files.
     pub file_bytes: u64,
     /// Lines of the program that compute the forward pass.
@@ -57,6 +89,11 @@ pub struct Anatomy {
     pub parameters: usize,
     /// Bytes of these numbers.
     pub parameter_bytes: u64,
+    /// Bytes that so many parameters can learn by heart, about.
+    pub capacity_bytes: u64,
+    /// Why others state another size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
     /// Bytes that a token takes in the cache of keys and values, in 16 bits.
     pub kv_bytes_per_token: u64,
     /// Name and value of every dimension.
@@ -68,16 +105,31 @@ pub struct Anatomy {
 impl Anatomy {
     /// Takes a model apart.
     pub fn of(model: &AnyModel, at: &Path) -> Self {
-        let tensors: Vec<TensorRow> = model.tensors().into_iter().map(TensorRow::of).collect();
-        let (family, config, kv, source) = match model {
-            AnyModel::Gpt2(g) => {
-                let c = &g.config;
+        let shape = match model {
+            AnyModel::Gpt2(checkpoint) => ModelShape::Gpt2(checkpoint.config.clone()),
+            AnyModel::Llama(checkpoint) => ModelShape::Llama(checkpoint.config.clone()),
+        };
+        let kind = if model.is_instruct() { "instruct" } else { "base" };
+        Anatomy::new(&shape, kind, at, model.tensors().into_iter().map(TensorRow::of).collect())
+    }
+
+    /// A published shape without any file, its numbers in the format that they were published in.
+    pub fn of_preset(shape: &ModelShape, name: &Path) -> Self {
+        let tensors = match shape {
+            ModelShape::Gpt2(config) => rows_of(config, WeightFormat::F32),
+            ModelShape::Llama(config) => rows_of(config, WeightFormat::Bf16),
+        };
+        Anatomy::new(shape, "base", name, tensors)
+    }
+
+    fn new(shape: &ModelShape, kind: &'static str, at: &Path, tensors: Vec<TensorRow>) -> Self {
+        let (family, config, kv, source) = match shape {
+            ModelShape::Gpt2(c) => {
                 let config = serde_json::json!({"vocab_size": c.vocab_size(), "n_layer": c.n_layer(),
                     "n_head": c.n_head(), "n_embd": c.n_embd(), "context": c.seq_len(), "tied": c.tied()});
                 ("gpt2", config, 2 * 2 * c.n_layer() * c.n_embd(), gpt2::FORWARD_SOURCE)
             }
-            AnyModel::Llama(l) => {
-                let c = &l.config;
+            ModelShape::Llama(c) => {
                 let config = serde_json::json!({"vocab_size": c.vocab_size, "n_layer": c.n_layer,
                     "n_head": c.n_head, "n_kv_head": c.n_kv_head, "head_size": c.head_size, "n_embd": c.n_embd,
                     "n_ff": c.n_ff, "context": c.context_len, "norm_eps": c.norm_eps, "tied": c.tied,
@@ -85,14 +137,20 @@ impl Anatomy {
                 ("llama", config, 2 * 2 * c.n_layer * c.n_kv_head * c.head_size, llama::FORWARD_SOURCE)
             }
         };
+        let (parameters, files) = (shape.parameter_count(), files_of(at));
         Anatomy {
             family,
-            kind: if model.is_instruct() { "instruct" } else { "base" },
+            kind,
             path: at.to_path_buf(),
-            file_bytes: size_on_disk(at),
+            file_bytes: files.iter().map(|file| file.bytes).sum(),
+            files,
             code_lines: code_lines(source),
-            parameters: model.parameter_count(),
+            parameters,
             parameter_bytes: tensors.iter().map(|t| t.bytes).sum(),
+            capacity_bytes: (parameters as f64 * BITS_KEPT / 8.0) as u64,
+            note: (family == "gpt2" && LARGEST_GPT2.contains(&parameters)).then_some(
+                "rounded it is 1.6 billion; its makers call it 1.5B, after the 1,542 million of their paper, which were counted wrongly",
+            ),
             kv_bytes_per_token: kv as u64,
             config: config.as_object().cloned().unwrap_or_default(),
             tensors,
@@ -101,11 +159,23 @@ impl Anatomy {
 
     /// Prints it; of the blocks only the first unless `all`.
     pub fn print(&self, all: bool) {
-        println!("{}: a {} {} model", self.path.display(), self.kind, self.family);
-        println!("files      {}", bytes(self.file_bytes));
+        let article = if self.kind == "instruct" { "an" } else { "a" };
+        println!("{}: {article} {} {} model", self.path.display(), self.kind, self.family);
+        if self.files.is_empty() {
+            println!("files      none: the published shape, in the number format of the published weights");
+        } else {
+            print_files(&self.files, all);
+        }
         println!("code       {} lines compute the forward pass", self.code_lines);
         let per = self.parameter_bytes as f64 * 8.0 / self.parameters as f64;
         println!("parameters {} ({}, {per:.2} bits each)", self.parameters, bytes(self.parameter_bytes));
+        if let Some(note) = self.note {
+            println!("           {note}");
+        }
+        println!(
+            "capacity   about {} can be learnt by heart, at {BITS_KEPT} bits per parameter (arXiv 2505.24832)",
+            bytes(self.capacity_bytes)
+        );
         println!("KV cache   {} per token in 16 bits", bytes(self.kv_bytes_per_token));
         let config: Vec<String> = self.config.iter().map(|(k, v)| format!("{k} {v}")).collect();
         println!("config     {}", config.join(", "));
@@ -122,7 +192,9 @@ impl Anatomy {
         }
         let layers = self.tensors.iter().filter_map(|t| t.layer).max().map_or(0, |l| l + 1);
         if !all && layers > 1 {
-            println!("… and so on for {layers} blocks (--all prints every tensor)");
+            let inside = self.tensors.iter().filter(|t| t.layer.is_some()).map(|t| t.parameters).sum::<usize>();
+            let share = 100.0 * inside as f64 / self.parameters as f64;
+            println!("… and so on: {layers} blocks with {inside} parameters, {share:.2} % (--all prints every tensor)");
         }
     }
 }
@@ -139,15 +211,6 @@ fn rope_scaling(scaling: &llama::RopeScaling) -> String {
 /// Lines that compute: neither empty nor comments.
 fn code_lines(source: &str) -> usize {
     source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
-}
-
-/// Bytes of a file, or of the files of a folder.
-fn size_on_disk(at: &Path) -> u64 {
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |m| if m.is_file() { m.len() } else { 0 });
-    match std::fs::read_dir(at) {
-        Ok(entries) => entries.flatten().map(|entry| size(&entry.path())).sum(),
-        Err(_) => size(at),
-    }
 }
 
 /// A size in decimal units.

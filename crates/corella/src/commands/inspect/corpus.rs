@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use corella_model::AnyModel;
 use corella_train::RunPlan;
 use serde::Serialize;
 
-use super::anatomy::bytes;
+use super::anatomy::{Anatomy, bytes};
 
 /// Tokens that Llama 3 was trained on: "over 15T" (The Llama 3 Herd of Models, arXiv 2407.21783).
 const LLAMA3_TOKENS: f64 = 15e12;
@@ -30,7 +29,7 @@ pub struct Corpus {
 
 impl Corpus {
     /// The figure that was given, the size of the text of a run, or that of the published models.
-    pub fn of(path: &Path, model: &AnyModel, given: Option<u64>) -> Option<Self> {
+    pub fn of(path: &Path, model: &Anatomy, given: Option<u64>) -> Option<Self> {
         let corpus = |bytes: u64, source: &str| Some(Corpus { bytes, source: source.to_owned() });
         if let Some(bytes) = given {
             return corpus(bytes, "as given");
@@ -42,13 +41,12 @@ impl Corpus {
         if path.join("run.toml").is_file() {
             return None;
         }
-        let parameters = model.parameter_count();
-        match model {
-            AnyModel::Llama(_) if LLAMA3_PARAMETERS.contains(&parameters) => corpus(
+        match model.family {
+            "llama" if LLAMA3_PARAMETERS.contains(&model.parameters) => corpus(
                 (LLAMA3_TOKENS * LLAMA3_BYTES_PER_TOKEN) as u64,
                 "15 trillion tokens as published for Llama 3, at about 4.4 bytes of text each",
             ),
-            AnyModel::Gpt2(_) if GPT2_PARAMETERS.contains(&parameters) => {
+            "gpt2" if GPT2_PARAMETERS.contains(&model.parameters) => {
                 corpus(WEBTEXT_BYTES, "WebText, as published for GPT-2")
             }
             _ => None,
@@ -56,16 +54,36 @@ impl Corpus {
     }
 
     /// Prints the comparison.
-    pub fn print(&self, parameter_bytes: u64) {
+    pub fn print(&self, model: &Anatomy) {
         println!();
         println!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source);
-        let ratio = self.bytes as f64 / parameter_bytes as f64;
-        println!("             {} of parameters: 1 to {ratio:.1}", bytes(parameter_bytes));
-        if ratio > 5.0 {
-            println!(
-                "             far less than any archive that gives every byte back, so most of it is forgotten or blurred"
-            );
+        for line in self.comparison(model.parameter_bytes, model.capacity_bytes) {
+            println!("             {line}");
         }
+    }
+
+    /// What the sizes say about each other.
+    fn comparison(&self, parameters: u64, capacity: u64) -> Vec<String> {
+        let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
+        let mut lines = Vec::new();
+        let (to_one, times) = (ratio(self.bytes, parameters), ratio(parameters, self.bytes));
+        if to_one >= 1.0 {
+            lines.push(format!("{} of parameters: 1 to {to_one:.1}", bytes(parameters)));
+        } else {
+            lines.push(format!("{} of parameters, {times:.1} times as large: no zip at all", bytes(parameters)));
+        }
+        if to_one > 5.0 {
+            let far = "far less than any archive that gives every byte back, so most of it is forgotten or blurred";
+            lines.push(far.to_owned());
+        }
+        if capacity >= self.bytes {
+            lines.push(
+                "its capacity is the whole text and more: read often enough, it can be learnt by heart".to_owned(),
+            );
+        } else {
+            lines.push(format!("its capacity is {:.3} % of these bytes", 100.0 * ratio(capacity, self.bytes)));
+        }
+        lines
     }
 }
 
@@ -75,4 +93,20 @@ fn run_text(path: &Path) -> Option<(u64, String)> {
     let data = RunPlan::from_toml(&text).ok()?.data.path;
     let size = std::fs::metadata(&data).ok().filter(|m| m.is_file())?.len();
     Some((size, data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_are_larger_than_the_text_are_said_to_be() {
+        let lines = |text, parameters, capacity| {
+            Corpus { bytes: text, source: String::new() }.comparison(parameters, capacity).join("; ")
+        };
+        let small = lines(200_000, 15_000_000, 1_700_000);
+        assert!(small.contains("15.0 MB of parameters, 75.0 times as large") && small.contains("by heart"), "{small}");
+        let llama = lines(66_000_000_000_000, 811_706_777_600, 182_634_024_960);
+        assert!(llama.contains("811.71 GB of parameters: 1 to 81.3") && llama.contains("0.277 %"), "{llama}");
+    }
 }

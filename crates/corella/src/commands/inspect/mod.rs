@@ -2,6 +2,7 @@
 
 mod anatomy;
 mod corpus;
+mod files;
 
 use clap::Args;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use crate::cli::Common;
 use crate::error::Result;
 use crate::inputs::{no_card, open_any};
+use crate::shape::ModelShape;
 
 use anatomy::Anatomy;
 use corpus::Corpus;
@@ -16,7 +18,8 @@ use corpus::Corpus;
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name
+    /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, hf://owner/name, or, without any file, the
+    /// name of a published shape: gpt2-124m … gpt2-1558m, llama-3.1-8b … llama-3.1-405b
     pub model: PathBuf,
     /// Bytes of the text that it was trained on, for the comparison with its own size
     #[arg(long)]
@@ -29,9 +32,15 @@ pub struct InspectArgs {
 /// Runs the command.
 pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
     no_card(common)?;
-    let (model, at) = open_any(&args.model)?;
-    let anatomy = Anatomy::of(&model, &at);
-    let corpus = Corpus::of(&args.model, &model, args.corpus_bytes);
+    let preset = args.model.to_str().filter(|_| !args.model.exists()).and_then(ModelShape::preset);
+    let anatomy = match preset {
+        Some(shape) => Anatomy::of_preset(&shape, &args.model),
+        None => {
+            let (model, at) = open_any(&args.model)?;
+            Anatomy::of(&model, &at)
+        }
+    };
+    let corpus = Corpus::of(&args.model, &anatomy, args.corpus_bytes);
     if common.json {
         let mut document = serde_json::to_value(&anatomy)?;
         document["corpus"] = serde_json::to_value(&corpus)?;
@@ -39,7 +48,7 @@ pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
     } else {
         anatomy.print(args.all);
         if let Some(corpus) = corpus {
-            corpus.print(anatomy.parameter_bytes);
+            corpus.print(&anatomy);
         }
     }
     Ok(())
