@@ -202,16 +202,20 @@ mod tests {
         assert_eq!(first_not_finite(WeightFormat::Bf16, &[0x7f, 0x7f, 0x01, 0x00, 0x80, 0xff]), Some(2));
         assert_eq!(first_not_finite(WeightFormat::F16, &[0xff, 0x7b, 0x01, 0x00, 0x00, 0x7c]), Some(2));
         for format in WeightFormat::ALL.into_iter().filter(|f| f.block_len() > 1) {
-            let mut blocks = vec![0u8; 2 * format.block_bytes()];
-            // The lowest and the highest byte of a scale; IQ1_M has one of its four bits in each of four numbers.
-            let (low, high) = match format.halves_at() {
-                [at, ..] => (format.block_bytes() + at, format.block_bytes() + at + 1),
-                [] => (format.block_bytes() + 49, format.block_bytes() + 55),
+            let subnormal = vec![0u8; 2 * format.block_bytes()];
+            // Each scale and minimum in its turn; IQ1_M has four bits of its scale in each of four numbers.
+            let turns: Vec<Vec<(usize, u8)>> = match format.halves_at() {
+                [] => vec![vec![(49, 0x10), (53, 0xe0), (55, 0x70)]],
+                halves => halves.iter().map(|at| vec![(*at, 1), (at + 1, 0x7e)]).collect(),
             };
-            blocks[low] = 1;
-            assert_eq!(first_not_finite(format, &blocks), None, "a subnormal scale of {}", format.name());
-            blocks[high] = 0x7e;
-            assert_eq!(first_not_finite(format, &blocks), Some(format.block_len()), "{}", format.name());
+            for turn in turns {
+                let mut blocks = subnormal.clone();
+                for (i, (at, byte)) in turn.iter().enumerate() {
+                    blocks[format.block_bytes() + at] = *byte;
+                    let found = (i + 1 == turn.len()).then_some(format.block_len());
+                    assert_eq!(first_not_finite(format, &blocks), found, "{} with byte {at}", format.name());
+                }
+            }
         }
     }
 }
