@@ -14,7 +14,7 @@ const MOST_SAMPLES: u64 = 128;
 const MOST_LOGPROBS: u64 = 100;
 
 /// Fields of other servers that change nothing here.
-const HARMLESS: [&str; 6] = ["user", "metadata", "store", "service_tier", "cache_prompt", "skip_special_tokens"];
+const HARMLESS: [&str; 5] = ["user", "metadata", "store", "service_tier", "cache_prompt"];
 
 /// A prompt as it was sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,8 @@ pub struct Show {
     pub token_ids: bool,
     /// vLLM's `prompt_logprobs`, with so many alternatives.
     pub prompt_logprobs: Option<usize>,
+    /// Drawn special tokens are left out of the text.
+    pub skip_special: bool,
     /// Events with the progress of the prompt, in a stream.
     pub progress: bool,
     /// A last event with the usage, in a stream.
@@ -129,6 +131,7 @@ fn show(f: &mut Fields) -> Result<Show, ApiError> {
         n_probs: count(f, "n_probs")?.filter(|n| *n > 0),
         token_ids: f.flag("return_token_ids")?,
         prompt_logprobs: count(f, "prompt_logprobs")?,
+        skip_special: f.flag("skip_special_tokens")?,
         progress: false,
         usage: false,
     })
@@ -264,6 +267,7 @@ mod tests {
             (r#"{"max_tokens": 5, "n_predict": 6}"#, "n_predict"),
             (r#"{"repetition_penalty": 1.1, "repeat_penalty": 1.2}"#, "repeat_penalty"),
             (r#"{"stream_options": {"unheard_of": true}}"#, "unheard_of"),
+            (r#"{"skip_special_tokens": "yes"}"#, "skip_special_tokens"),
             (r#"{"stream_options": {"continuous_usage_stats": true}}"#, "continuous_usage_stats"),
         ] {
             assert_eq!(param_of(text), param, "{text}");
