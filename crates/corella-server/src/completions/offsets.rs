@@ -111,7 +111,7 @@ mod tests {
     fn whole_characters_stand_where_the_offset_says() {
         let gpt2 = Tokenizer::gpt2();
         let start = gpt2.start_of_text();
-        let (prompt, drawn) = (gpt2.encode("Zwölf Boxkämpfer"), gpt2.encode(" jagen Viktor über den Deich."));
+        let (prompt, drawn) = (gpt2.encode("Zwölf Boxkämpfer"), gpt2.encode(" jagen Viktor quer durch Köln."));
         let ids = [&[start][..], &prompt, &drawn].concat();
         let text = gpt2.decode(&ids[1..]);
         let split = 1 + prompt.len();
