@@ -21,7 +21,7 @@ use crate::sequence::TokenBytes;
 pub struct EngineOptions {
     /// Most continuations under way at once; also bounded by what a step of the model can hold.
     pub max_running: usize,
-    /// Most requests that wait.
+    /// Requests that wait; while there are as many, no more are taken.
     pub max_queue: usize,
     /// What one request may ask for.
     pub limits: RequestLimits,
@@ -195,17 +195,26 @@ impl EngineHandle {
 
     /// Hands a request in; its events go to `sink`, on the engine's thread, so `sink` must not wait for anything.
     pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError> {
+        self.submit_all(vec![(request, sink)]).map(|mut tickets| tickets.remove(0))
+    }
+
+    /// Hands requests in that belong together: all are taken or none. They are taken while fewer than `max_queue` wait,
+    /// however many they are: otherwise many would never find places enough while others come one by one.
+    pub fn submit_all(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, SubmitError> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubmitError::Closed);
         }
         let limit = self.shared.options.max_queue as u64;
-        if !self.shared.metrics.queued.add_below(limit) {
+        if !self.shared.metrics.queued.add_below(limit, requests.len() as u64) {
             return Err(SubmitError::QueueFull { waiting: self.shared.metrics.queued.get() });
         }
-        let cancelled = Cancelled::default();
-        let command = Command::Submit { request: Arc::new(request), sink, cancelled: cancelled.clone() };
-        self.commands.send(command).map_err(|_| SubmitError::Closed)?;
-        Ok(Ticket { cancelled })
+        let hand_in = |(request, sink)| {
+            let cancelled = Cancelled::default();
+            let command = Command::Submit { request: Arc::new(request), sink, cancelled: cancelled.clone() };
+            self.commands.send(command).map_err(|_| SubmitError::Closed)?;
+            Ok(Ticket { cancelled })
+        };
+        requests.into_iter().map(hand_in).collect()
     }
 
     /// Hands a request in and returns a channel with its events.

@@ -89,8 +89,8 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// One more, unless there are `limit` already.
-    pub fn add_below(&self, limit: u64) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
+    /// `more` in addition, unless there are `limit` already.
+    pub fn add_below(&self, limit: u64, more: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + more)).is_ok()
     }
 }

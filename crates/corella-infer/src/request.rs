@@ -56,6 +56,8 @@ pub struct RequestParams {
     /// were taken back, so that the border of tokens falls where the model puts it (token healing). Some sequence of
     /// tokens must spell them.
     pub owed: Vec<u8>,
+    /// Tokens that add nothing to the text where they are drawn.
+    pub hidden: Vec<u32>,
     /// Most tokens to propose at once by looking up the last ones earlier in the text; 0 for none. The output is the
     /// same either way.
     pub lookup: usize,
@@ -80,6 +82,7 @@ impl Default for RequestParams {
             prompt_logprobs: None,
             scope: CacheScope::default(),
             owed: Vec::new(),
+            hidden: Vec::new(),
             lookup: 0,
         }
     }
@@ -141,6 +144,8 @@ pub struct Request {
     pub(crate) prompt_logprobs: Option<usize>,
     pub(crate) scope: CacheScope,
     pub(crate) owed: Arc<[u8]>,
+    /// Sorted.
+    pub(crate) hidden: Vec<u32>,
     pub(crate) lookup: usize,
 }
 
@@ -197,6 +202,8 @@ impl Request {
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
+        let mut hidden = p.hidden;
+        hidden.sort_unstable();
         Ok(Request {
             prompt: p.prompt.into(),
             n: p.n,
@@ -214,6 +221,7 @@ impl Request {
             prompt_logprobs: p.prompt_logprobs,
             scope: p.scope,
             owed: p.owed.into(),
+            hidden,
             lookup: p.lookup,
         })
     }

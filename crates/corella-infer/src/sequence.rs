@@ -104,7 +104,8 @@ impl Sequence {
         self.tokens.push(id);
         self.history.push(id);
         self.pending.push_back(token);
-        let released = self.text.push(&bytes[owed..], self.drawn >= request.min_tokens);
+        let shown = if request.hidden.binary_search(&id).is_ok() { &[][..] } else { &bytes[owed..] };
+        let released = self.text.push(shown, self.drawn >= request.min_tokens);
         let end = released.stopped.map(|index| FinishReason::StopString(request.stops.text(index).to_owned()));
         let mut piece = self.piece(released, end);
         if piece.end.is_none() && self.drawn == request.max_tokens {

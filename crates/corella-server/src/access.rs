@@ -41,7 +41,7 @@ impl Access {
         if self.hosts.is_empty() {
             return Ok(());
         }
-        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+        let host = headers.get(header::HOST).map(|h| h.to_str().unwrap_or_default()).ok_or_else(ApiError::no_host)?;
         let name = match host.rsplit_once(':') {
             // The colons of a bare IPv6 address are no port.
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
@@ -123,6 +123,8 @@ mod tests {
             check("localhost:8080") && check("127.0.0.1") && check("[::1]:80") && check("[::1]") && check("LOCALHOST")
         );
         assert!(!check("evil.example:8080") && !check("localhost.evil.example") && !check(""));
+        let error = access.check_host(&HeaderMap::new()).expect_err("no name");
+        assert!(error.message.contains("no `Host` header"), "{}", error.message);
     }
 
     #[test]

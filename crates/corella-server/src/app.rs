@@ -136,10 +136,11 @@ impl App {
 }
 
 /// Every path that needs the key, if there is one, in the order of the documentation.
-pub const ROUTES: [(&str, &str); 11] = [
+pub const ROUTES: [(&str, &str); 12] = [
     ("post", "/v1/completions"),
     ("post", "/v1/chat/completions"),
     ("get", "/v1/models"),
+    ("get", "/v1/models/{model}"),
     ("post", "/tokenize"),
     ("post", "/detokenize"),
     ("get", "/corella/demos"),
@@ -156,6 +157,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/models", get(monitor::models))
+        // Names of models may have slashes.
+        .route("/v1/models/{*model}", get(monitor::model))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .route("/corella/demos", get(playground::demos))
@@ -196,9 +199,10 @@ async fn arrived(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     Ok(Response::from_parts(parts, Body::new(Guarded { body, _guard: guard })))
 }
 
-/// What every request passes through: host name, origin and CORS.
+/// What every request passes through: the head's size, host name, origin and CORS.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let origin = app.access.allowed_origin(request.headers());
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let mut response = match within(&app, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
@@ -207,14 +211,19 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+        headers.insert(header::VARY, HeaderValue::from_static("origin, access-control-request-headers"));
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
+        // Clients send headers of their own about themselves; whoever may ask may send them.
+        let usual = HeaderValue::from_static("authorization, content-type");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(usual));
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
     response
 }
 
 async fn within(app: &Arc<App>, request: Request, next: Next) -> Result<Response, ApiError> {
+    arrival::check_head(&request)?;
     app.access.check_host(request.headers())?;
     if Access::is_preflight(request.method(), request.headers()) {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -346,6 +355,54 @@ mod tests {
             let body: Value = serde_json::from_slice(&bytes).expect("JSON");
             assert_eq!(body["error"]["code"] == "origin_not_allowed", expected == StatusCode::FORBIDDEN, "{body}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_a_listed_origin_may_send_what_its_client_sends_and_read_when_to_come_back() {
+        let access = Access { origins: vec!["https://a.example".to_owned()], ..Access::default() };
+        let app = App::new(access, Transcript::default(), None);
+        let sent = "authorization,content-type,x-stainless-lang,x-stainless-retry-count";
+        for (origin, allowed) in [("https://a.example", true), ("https://b.example", false)] {
+            let head = Request::builder().method("OPTIONS").uri("/v1/completions").header(header::ORIGIN, origin);
+            let head = head.header(header::ACCESS_CONTROL_REQUEST_METHOD, "POST");
+            let head = head.header(header::ACCESS_CONTROL_REQUEST_HEADERS, sent);
+            let request = head.body(Body::empty()).expect("a request");
+            let response = router(app.clone()).oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), StatusCode::NO_CONTENT);
+            let of = |name| response.headers().get(name).map(|value| value.to_str().expect("text"));
+            assert_eq!(of(header::ACCESS_CONTROL_ALLOW_HEADERS), allowed.then_some(sent));
+            assert_eq!(of(header::ACCESS_CONTROL_EXPOSE_HEADERS), allowed.then_some("retry-after"));
+            assert_eq!(of(header::ACCESS_CONTROL_MAX_AGE), allowed.then_some("600"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_and_a_body_in_a_coding_are_named() {
+        let ask = |name: &'static str, value: String, body: &'static str| async move {
+            let head = Request::builder().method("POST").uri("/v1/completions").header(name, value);
+            let request = head.body(Body::from(body)).expect("a request");
+            let response = router(app()).oneshot(request).await.expect("an answer");
+            let status = response.status();
+            let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+            (status, serde_json::from_slice::<Value>(&bytes).expect("JSON")["error"]["code"].clone())
+        };
+        let long = ask("x-long", "y".repeat(70_000), "{}").await;
+        assert_eq!(long, (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large".into()));
+        let coded = ask("content-encoding", "gzip".to_owned(), "\u{1f}").await;
+        assert_eq!(coded, (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_encoded".into()));
+        // There is no model in this test.
+        for (name, value) in [("content-encoding", "identity".to_owned()), ("x-long", "y".repeat(60_000))] {
+            assert_eq!(ask(name, value, "{}").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_query_that_cannot_be_read_is_refused_by_its_name() {
+        let (status, _, body) = answer(&app(), "GET", "/corella/run?since=abc", Body::empty()).await;
+        assert_eq!((status, &body["error"]["param"]), (StatusCode::BAD_REQUEST, &"since".into()));
+        let request = Request::builder().uri("/corella/run?since=3").body(Body::empty()).expect("a request");
+        let response = router(app()).oneshot(request).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
     }
 
     /// A body that sends a byte again and again, and never ends.

@@ -50,6 +50,12 @@ impl ApiError {
         ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message)
     }
 
+    /// 403: asked through no name.
+    pub fn no_host() -> ApiError {
+        let message = "this server answers on this machine only, under its names; the request has no `Host` header";
+        ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message)
+    }
+
     /// 403: asked by a page of another site.
     pub fn foreign_origin(origin: &str) -> ApiError {
         let message =
@@ -88,6 +94,18 @@ impl ApiError {
     pub fn too_large(limit: usize) -> ApiError {
         let message = format!("the body is longer than {limit} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    /// 415: the body is in a coding that is not taken.
+    pub fn encoded(coding: &str) -> ApiError {
+        let message = format!("the body is in the coding `{coding}`; send it as it is, without `Content-Encoding`");
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_encoded", message)
+    }
+
+    /// 431: the head is longer than `limit` bytes.
+    pub fn head_too_large(limit: usize) -> ApiError {
+        let message = format!("the head of the request is longer than {limit} bytes");
+        ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message)
     }
 
     /// 429: as many requests wait as may.

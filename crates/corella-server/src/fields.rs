@@ -47,11 +47,7 @@ impl Fields {
     /// A whole number.
     pub fn uint(&mut self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        // Clients in other languages write 16 as 16.0.
-        let number = value.as_u64().or_else(|| {
-            value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(x)).map(|x| x as u64)
-        });
-        match number.filter(|n| range.contains(n)) {
+        match whole(&value).and_then(|n| u64::try_from(n).ok()).filter(|n| range.contains(n)) {
             Some(n) => Ok(Some(n)),
             None => Err(wrong(name, &value, &format!("a whole number from {} to {}", range.start(), range.end()))),
         }
@@ -63,6 +59,15 @@ impl Fields {
         match value.as_f64().map(|x| x as f32).filter(|x| range.contains(x)) {
             Some(x) => Ok(Some(x)),
             None => Err(wrong(name, &value, &format!("a number from {} to {}", range.start(), range.end()))),
+        }
+    }
+
+    /// A probability above 0, at most 1; 1 lets everything through and counts as absent.
+    pub fn share(&mut self, name: &str) -> Result<Option<f32>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_f64().map(|x| x as f32).filter(|x| (f32::MIN_POSITIVE..=1.0).contains(x)) {
+            Some(x) => Ok(Some(x).filter(|x| *x < 1.0)),
+            None => Err(wrong(name, &value, "a number above 0, at most 1")),
         }
     }
 
@@ -164,9 +169,16 @@ impl Fields {
     }
 }
 
+/// A whole number. Clients in other languages write 16 as 16.0, which is taken as far as such numbers are exact.
+pub fn whole(value: &Value) -> Option<i128> {
+    let exact = |x: &f64| x.fract() == 0.0 && x.abs() < 9_007_199_254_740_992.0;
+    let integer = value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from));
+    integer.or_else(|| value.as_f64().filter(exact).map(|x| x as i128))
+}
+
 /// A token id; whether the model has it is checked later.
 pub fn token_id(name: &str, value: &Value) -> Result<u32, ApiError> {
-    let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let id = whole(value).and_then(|id| u32::try_from(id).ok());
     id.ok_or_else(|| wrong(name, value, "a token id: a whole number from 0 on"))
 }
 
@@ -188,6 +200,11 @@ mod tests {
         }
         assert_eq!(fields(r#"{"n": 2.0}"#).uint("n", 1..=128), Ok(Some(2)));
         assert_eq!(fields(r#"{"n": null}"#).uint("n", 1..=128), Ok(None));
+        assert_eq!(token_id("n", &serde_json::json!(7.0)), Ok(7));
+        for text in ["0", "-0.5", "1.01"] {
+            let error = fields(&format!(r#"{{"top_p": {text}}}"#)).share("top_p").expect_err(text);
+            assert!(error.message.starts_with("`top_p` must be a number above 0, at most 1, not"), "{}", error.message);
+        }
         assert!(fields(r#"{"t": 1e999}"#.replace("1e999", "2.5").as_str()).float("t", 0.0..=2.0).is_err());
     }
 

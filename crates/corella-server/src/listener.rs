@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::app::{App, router};
+use crate::arrival::MOST_HEAD;
 use crate::patience::Patience;
 use crate::places::Places;
 
@@ -23,8 +24,6 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Time that work on other threads has to notice that the server has ended.
 const LAST_TIME: Duration = Duration::from_secs(1);
-/// Most bytes of a request's head.
-const MOST_HEAD: usize = 64 << 10;
 
 /// What can go wrong with the socket.
 #[derive(Debug, thiserror::Error)]

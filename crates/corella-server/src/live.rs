@@ -1,9 +1,12 @@
 //! `/corella/run`: the run that this server follows, from its folder.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::error::ApiError;
 
-/// Longest part of a log that is read for one answer.
+/// Longest part of a log that is read for one answer: its end.
 const MOST_LOG: u64 = 64 << 20;
 
 /// Which part is wanted.
@@ -23,7 +26,12 @@ pub struct Since {
 }
 
 /// Plan, log and samples of the run folder; null where no run is followed.
-pub async fn run(State(app): State<Arc<App>>, Query(Since { since }): Query<Since>) -> Result<Json<Value>, ApiError> {
+pub async fn run(
+    State(app): State<Arc<App>>,
+    query: Result<Query<Since>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(Since { since }) =
+        query.map_err(|_| ApiError::bad("since", "`since` must be a whole number: an update of the run"))?;
     let Some(dir) = app.run.clone() else {
         return Ok(Json(Value::Null));
     };
@@ -33,16 +41,49 @@ pub async fn run(State(app): State<Arc<App>>, Query(Since { since }): Query<Sinc
         };
         json!({
             "plan": std::fs::read_to_string(dir.join("run.toml")).unwrap_or_default(),
-            "log": after(rows(&dir.join("log.jsonl"))),
-            "samples": after(rows(&dir.join("samples.jsonl"))),
+            "log": after(rows(&dir.join("log.jsonl"), MOST_LOG)),
+            "samples": after(rows(&dir.join("samples.jsonl"), MOST_LOG)),
         })
     });
     read.await.map(Json).map_err(|_| ApiError::internal("the run folder could not be read"))
 }
 
-/// The rows of a JSON-lines file that another process may be writing: a line without its end is not there yet.
-fn rows(path: &Path) -> Vec<Value> {
-    let small = std::fs::metadata(path).is_ok_and(|m| m.len() <= MOST_LOG);
-    let text = if small { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+/// The rows in the last `most` bytes of a JSON-lines file that another process may be writing: a line without its end is not
+/// there yet.
+fn rows(path: &Path, most: u64) -> Vec<Value> {
+    let text = end_of(path, most).unwrap_or_default();
     text.split_inclusive('\n').filter(|l| l.ends_with('\n')).filter_map(|l| serde_json::from_str(l).ok()).collect()
+}
+
+/// The last `most` bytes of a file, from the first line that begins in them.
+fn end_of(path: &Path, most: u64) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    // One byte more shows whether a line begins there.
+    let from = len.saturating_sub(most.saturating_add(1));
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(len - from).read_to_end(&mut bytes)?;
+    let cut =
+        if from == 0 { 0 } else { bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1) };
+    Ok(String::from_utf8_lossy(&bytes[cut..]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_that_is_too_long_the_last_lines_are_shown() {
+        let path = std::env::temp_dir().join(format!("corella-live-{}.jsonl", std::process::id()));
+        let lines: String = (1..=5).map(|step| format!("{{\"step\":{step}}}\n")).collect();
+        std::fs::write(&path, lines.clone() + "{\"step\":6").expect("written");
+        // Each line has 11 bytes, and 9 of the sixth are there.
+        let steps = |most| rows(&path, most).iter().map(|row| row["step"].as_u64()).collect::<Vec<_>>();
+        assert_eq!(steps(1000), [Some(1), Some(2), Some(3), Some(4), Some(5)]);
+        assert_eq!(steps(9 + 22), [Some(4), Some(5)]);
+        assert_eq!(steps(9 + 21), [Some(5)]);
+        assert!(steps(9).is_empty());
+        std::fs::remove_file(&path).expect("removed");
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -26,6 +26,15 @@ pub async fn models(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError
     let own = app.served()?.model();
     let data: Vec<Value> = std::iter::once(own).chain(app.peers().iter().map(Peer::model)).collect();
     Ok(Json(json!({"object": "list", "data": data})))
+}
+
+/// One of them by its name.
+pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let served = app.served()?;
+    match app.peers().iter().find(|peer| peer.name == name) {
+        Some(peer) => Ok(Json(peer.model())),
+        None => served.check_model(Some(&name)).map(|()| Json(served.model())),
+    }
 }
 
 /// The interface's description.

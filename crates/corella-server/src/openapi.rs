@@ -23,6 +23,8 @@ mod tests {
             assert!(paths[path][method].is_object(), "{method} {path}");
         }
         assert_eq!(paths.len(), ROUTES.len() + 1, "and /health");
+        let written = super::DOCUMENT.lines().filter(|line| line.starts_with("  \"/")).count();
+        assert_eq!(written, paths.len(), "each once");
     }
 
     /// A value that the description allows, for each field; the parser must know all of them.

@@ -51,8 +51,25 @@ impl Served {
     /// Ids of a text, with the token in front that marks the start of a text, as `corella generate` puts it. What looks
     /// like a special token in the text stays text.
     pub fn encode(&self, text: &str, mark_start: bool) -> Vec<u32> {
+        self.marked(self.tokenizer.encode(text), mark_start)
+    }
+
+    /// The same of a text in which special tokens may stand by name.
+    pub fn encode_with_special(&self, text: &str, mark_start: bool) -> Vec<u32> {
+        self.marked(self.tokenizer.encode_with_special(text), mark_start)
+    }
+
+    fn marked(&self, ids: Vec<u32>, mark_start: bool) -> Vec<u32> {
         let front = mark_start.then(|| self.tokenizer.start_of_text());
-        front.into_iter().chain(self.tokenizer.encode(text)).collect()
+        front.into_iter().chain(ids).collect()
+    }
+
+    /// 404 to a request that is meant for another model.
+    pub fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
+        match asked.filter(|asked| *asked != self.name) {
+            None => Ok(()),
+            Some(asked) => Err(ApiError::no_such_model(asked, &self.name)),
+        }
     }
 
     /// Text of ids, without the token that only marks the start.
@@ -68,9 +85,9 @@ impl Served {
         Ok(self.engine.check(params)?)
     }
 
-    /// Hands a request to the engine.
-    pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, ApiError> {
-        self.engine.submit(request, sink).map_err(|error| match error {
+    /// Hands the requests of all prompts to the engine: all are taken or none.
+    pub fn submit(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, ApiError> {
+        self.engine.submit_all(requests).map_err(|error| match error {
             SubmitError::QueueFull { .. } => ApiError::busy(),
             SubmitError::Closed => ApiError::unavailable("the server is shutting down", None),
         })

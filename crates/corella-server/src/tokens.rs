@@ -20,8 +20,10 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<V
     };
     let special = f.flag("add_special")?;
     let pieces = f.flag("with_pieces")?;
-    f.finish(&["parse_special"])?;
-    let ids = served.encode(&text, special);
+    let by_name = f.flag("parse_special")?;
+    served.check_model(f.string("model")?.as_deref())?;
+    f.finish(&[])?;
+    let ids = if by_name { served.encode_with_special(&text, special) } else { served.encode(&text, special) };
     if !pieces {
         return Ok(Json(json!({"tokens": ids})));
     }
@@ -38,6 +40,7 @@ pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json
     let served = app.served()?;
     let mut f = Fields::parse(&body)?;
     let ids = f.ids("tokens")?;
+    served.check_model(f.string("model")?.as_deref())?;
     f.finish(&[])?;
     if let Some(id) = ids.iter().find(|id| **id as usize >= served.vocabulary()) {
         let message = format!("token {id} is outside the vocabulary of {}", served.vocabulary());

@@ -73,7 +73,7 @@ impl ListenArgs {
         ListenArgs {
             host: address.ip(),
             port: address.port(),
-            api_key: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            api_key: keys.split(',').filter(|key| !key.trim().is_empty()).map(str::to_owned).collect(),
             allow_exposed: false,
             allow_host: Vec::new(),
             cors_origin: Vec::new(),
@@ -82,17 +82,30 @@ impl ListenArgs {
     }
 
     fn access(&self) -> Result<Access> {
-        if self.api_key.iter().any(|key| key.trim().is_empty()) {
+        // Requests carry a key in a header, without the space around it.
+        let keys: Vec<String> = self.api_key.iter().map(|key| key.trim().to_owned()).collect();
+        if keys.iter().any(String::is_empty) {
             return Err(Failure::usage("an empty API key").hint("unset CORELLA_API_KEY, or give a key"));
         }
-        // On this machine alone only its own names are answered; elsewhere any name may be right unless some are listed.
+        if keys.iter().any(|key| key.bytes().any(|byte| !(b' '..=b'~').contains(&byte))) {
+            let message = "an API key with characters that no request can carry";
+            return Err(Failure::usage(message).hint("a key has letters, digits and signs of ASCII only"));
+        }
+        Ok(Access { keys, hosts: self.hosts(), origins: self.cors_origin.clone() })
+    }
+
+    /// On this machine alone only its own names are answered; elsewhere any name may be right unless some are listed.
+    fn hosts(&self) -> Vec<String> {
+        if !self.host.is_loopback() {
+            return self.allow_host.clone();
+        }
         let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
-        let hosts = match (self.host.is_loopback(), self.allow_host.is_empty()) {
-            (true, _) => own.into_iter().chain(self.allow_host.clone()).collect(),
-            (false, true) => Vec::new(),
-            (false, false) => self.allow_host.clone(),
+        // Where it listens at another of its addresses, that is what it announces.
+        let here = match self.host {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        Ok(Access { keys: self.api_key.clone(), hosts, origins: self.cors_origin.clone() })
+        own.into_iter().chain([here]).chain(self.allow_host.clone()).collect()
     }
 
     fn options(&self) -> ListenOptions {
@@ -230,5 +243,34 @@ fn explain(error: ServeError, ways_out: WaysOut) -> Failure {
         Exposed(_) => Failure::usage(error).hint(ways_out.exposed),
         Listen { .. } => Failure::new(error).hint(ways_out.taken),
         Runtime(_) => Failure::new(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: &str) -> ListenArgs {
+        ListenArgs { api_key: Vec::new(), ..ListenArgs::at(SocketAddr::new(host.parse().expect("an address"), 0)) }
+    }
+
+    #[test]
+    fn a_server_answers_under_the_address_that_it_announces() {
+        let hosts = |host| at(host).access().expect("access").hosts;
+        assert!(hosts("127.0.0.2").contains(&"127.0.0.2".to_owned()));
+        assert!(hosts("::1").contains(&"[::1]".to_owned()));
+        assert!(hosts("0.0.0.0").is_empty(), "any name");
+    }
+
+    #[test]
+    fn keys_have_no_space_around_them_and_are_such_as_a_header_can_carry() {
+        let keys = |keys: &[&str]| {
+            let api_key = keys.iter().map(|key| (*key).to_owned()).collect();
+            ListenArgs { api_key, ..at("127.0.0.1") }.access().map(|access| access.keys)
+        };
+        assert_eq!(keys(&["a", " b", "c\r"]).expect("keys"), ["a", "b", "c"]);
+        for wrong in ["", " ", "schlüssel", "a\u{7}b"] {
+            assert!(keys(&[wrong]).is_err(), "{wrong:?}");
+        }
     }
 }

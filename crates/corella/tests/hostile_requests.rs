@@ -186,6 +186,7 @@ fn s09_numbers_out_of_range_are_refused_and_extreme_seeds_work() {
         (json!({"prompt": [-1]}), "prompt"),
         (json!({"prompt": [1.5]}), "prompt"),
         (json!({"stop_token_ids": [vocabulary]}), "stop_token_ids"),
+        (json!({"stream_options": {"continuous_usage_stats": true}}), "continuous_usage_stats"),
         (json!({"logit_bias": {vocabulary.to_string(): 1}}), "logit_bias"),
         (json!({"temperature": -1}), "temperature"),
         (json!({"temperature": 1e300}), "temperature"),
@@ -273,6 +274,9 @@ fn s13_only_this_machine_and_listed_names_and_origins_are_answered() {
         let request = format!("GET /health HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         server.raw(request.as_bytes()).status
     };
+    let nameless = server.raw(b"GET /health HTTP/1.0\r\n\r\n");
+    assert_eq!(nameless.status, 403);
+    assert!(nameless.error()["message"].as_str().is_some_and(|m| m.contains("no `Host` header")), "{}", nameless.body);
     assert_eq!((host("localhost"), host("127.0.0.1:80"), host("evil.example"), host("")), (200, 200, 403, 403));
 }
 

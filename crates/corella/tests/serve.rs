@@ -137,6 +137,86 @@ fn extensions_of_other_servers_work_under_their_names() {
     assert_eq!(json(&server.post("/detokenize", &json!({"tokens": ids})).body)["content"], json!("The é"));
 }
 
+/// `text_offset` is where a token stands in the text, whether the answer comes whole or in a stream.
+#[test]
+fn tokens_stand_in_the_text_where_their_offsets_say() {
+    let server = Server::start(&[]);
+    for (prompt, healing) in [("The é red fox", false), ("The red fox number 7 saw ", true)] {
+        let body = json!({"prompt": prompt, "max_tokens": 12, "seed": 2, "logprobs": 1, "echo": true, "ignore_eos": true,
+            "token_healing": healing});
+        let whole = server.complete(body.clone());
+        let lists = &whole["choices"][0]["logprobs"];
+        let text: Vec<char> = text(&whole).chars().collect();
+        let list = |name: &str| lists[name].as_array().expect("a list").clone();
+        let (tokens, offsets) = (list("tokens"), list("text_offset"));
+        let offsets: Vec<usize> = offsets.iter().map(|o| o.as_u64().expect("a number") as usize).collect();
+        assert_eq!(&offsets[..2], [0, 0], "the token that marks the start has no text");
+        assert!(offsets.is_sorted(), "{offsets:?}");
+        for (token, offset) in tokens.iter().zip(&offsets).skip(1) {
+            let (token, rest) = (token.as_str().expect("text"), text[*offset..].iter().collect::<String>());
+            let shown = !token.starts_with("bytes:") && !token.starts_with("<|");
+            assert!(!shown || rest.starts_with(token), "{token:?} is not at {offset}: {rest:?}");
+        }
+        let mut streamed = body;
+        streamed["stream"] = json!(true);
+        let events = server.post("/v1/completions", &streamed).events();
+        let joined: Vec<u64> = events
+            .iter()
+            .filter_map(|e| e["choices"][0]["logprobs"]["text_offset"].as_array())
+            .flat_map(|list| list.iter().filter_map(Value::as_u64))
+            .collect();
+        assert_eq!(joined, offsets.iter().map(|o| *o as u64).collect::<Vec<_>>(), "streamed");
+    }
+}
+
+#[test]
+fn special_tokens_are_left_out_of_the_text_and_found_in_it_where_that_is_asked_for() {
+    let server = Server::start(&[]);
+    let ids = |body: Value| json(&server.post("/tokenize", &body).body)["tokens"].as_array().expect("ids").clone();
+    let start = ids(json!({"content": "", "add_special": true}))[0].clone();
+    let name = json(&server.post("/detokenize", &json!({"tokens": [start]})).body)["content"].clone();
+    let name = name.as_str().expect("a name");
+    assert_eq!(ids(json!({"content": name, "parse_special": true})), [start.clone()]);
+    assert!(ids(json!({"content": name})).len() > 1, "it is text as long as nothing else is said");
+    let bias = json!({start.to_string(): 100});
+    let body = json!({"prompt": "The", "max_tokens": 3, "temperature": 0, "ignore_eos": true, "logit_bias": bias});
+    assert_eq!(text(&server.complete(body.clone())), name.repeat(3));
+    let mut skipped = body;
+    skipped["skip_special_tokens"] = json!(true);
+    let answer = server.complete(skipped);
+    assert_eq!((text(&answer), &answer["usage"]["completion_tokens"]), ("", &json!(3)));
+}
+
+/// However few may wait, the prompts of one request are taken together.
+#[test]
+fn a_request_with_more_prompts_than_may_wait_is_answered() {
+    let server = Server::start(&["--queue", "2"]);
+    let answer = server.complete(json!({"prompt": vec!["The red"; 6], "max_tokens": 2}));
+    assert_eq!(answer["choices"].as_array().map(Vec::len), Some(6));
+}
+
+#[test]
+fn a_model_is_found_by_its_name_and_no_two_have_one() {
+    let server = Server::start(&["--name", "mine/of-two", "--peer", "other=http://127.0.0.1:9"]);
+    let listed = json(&server.get("/v1/models").body)["data"].clone();
+    assert_eq!(json(&server.get("/v1/models/mine/of-two").body), listed[0]);
+    assert_eq!(json(&server.get("/v1/models/mine%2Fof-two").body), listed[0]);
+    assert_eq!(json(&server.get("/v1/models/other").body), listed[1]);
+    let none = server.get("/v1/models/none");
+    assert_eq!((none.status, &none.error()["code"]), (404, &json!("model_not_found")));
+    let tokenize = |model: &str| server.post("/tokenize", &json!({"model": model, "content": "The"})).status;
+    assert_eq!((tokenize("mine/of-two"), tokenize("none")), (200, 404));
+    for flags in [
+        ["--name", "a", "--peer", "a=http://127.0.0.1:9", "--peer", "b=http://127.0.0.1:9"],
+        ["--name", "c", "--peer", "a=http://127.0.0.1:9", "--chat-peer", "a=http://127.0.0.1:8"],
+    ] {
+        let output = common::corella(&[&["serve", model(), "--port", "0"], &flags[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+        let error = common::stderr(&output);
+        assert!(error.contains("two models have the name `a`") && error.contains("hint:"), "{error}");
+    }
+}
+
 #[test]
 fn a_chat_is_a_transcript_and_says_so() {
     let server = Server::start(&[]);

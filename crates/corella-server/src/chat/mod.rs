@@ -46,11 +46,12 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
 }
 
 /// Fields of other servers, and of completions, that a transcript cannot follow.
-const NOT_OFFERED: [&str; 12] = [
+const NOT_OFFERED: [&str; 13] = [
     "tools",
     "tool_choice",
     "response_format",
     "functions",
+    "function_call",
     "logprobs",
     "top_logprobs",
     "prompt",
@@ -60,6 +61,17 @@ const NOT_OFFERED: [&str; 12] = [
     "post_sampling_probs",
     "return_token_ids",
 ];
+
+/// Whether a field that is not offered asks for nothing.
+fn asks_nothing(name: &str, value: &Value) -> bool {
+    match name {
+        "tools" | "functions" => *value == json!([]),
+        "tool_choice" | "function_call" => value == "none",
+        "response_format" => *value == json!({"type": "text"}),
+        "top_logprobs" => *value == json!(0),
+        _ => *value == json!(false),
+    }
+}
 
 /// The call, the page that it continues, and whether the answer was begun. The fields of a chat are those of a completion,
 /// but for the prompt, what is shown of tokens, and a newer name.
@@ -73,10 +85,12 @@ fn parse(
     let messages = messages(f.take("messages"))?;
     let (page, begun) = (transcript.page(&messages), begins_answer(&messages));
     for name in NOT_OFFERED {
-        if f.take(name).is_some_and(|value| value != json!(false)) {
+        if f.take(name).is_some_and(|value| !asks_nothing(name, &value)) {
             return Err(ApiError::bad(name, format!("`{name}` is not offered for a transcript; use /v1/completions")));
         }
     }
+    // It says how tools are called, and there are none.
+    f.flag("parallel_tool_calls")?;
     let names = ["max_completion_tokens", "max_tokens", "n_predict"];
     let most = f.any_of(&names, |f, name| f.uint(name, 0..=u64::from(u32::MAX)))?.unwrap_or(MOST_TOKENS);
     let mut rest: serde_json::Map<String, Value> = f.entries().collect();
@@ -84,7 +98,8 @@ fn parse(
     let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), scope, seed)?;
     call.prompts = vec![Prompt::Text(page.clone())];
     call.params.stop.push(transcript.stop());
-    call.show = Show { progress: call.show.progress, usage: call.show.usage, ..Show::default() };
+    let Show { skip_special, progress, usage, .. } = call.show;
+    call.show = Show { skip_special, progress, usage, ..Show::default() };
     Ok((call, page, begun))
 }
 
@@ -107,7 +122,9 @@ mod tests {
             ("prompt_logprobs", json!(1)),
             ("post_sampling_probs", json!(true)),
             ("return_token_ids", json!(true)),
-            ("tools", json!([])),
+            ("tools", json!([{"type": "function"}])),
+            ("tool_choice", json!("auto")),
+            ("response_format", json!({"type": "json_object"})),
             ("suffix", json!("a")),
             ("grammar", json!("root")),
         ] {
@@ -115,7 +132,15 @@ mod tests {
             assert_eq!(error.param.as_deref(), Some(name), "{}", error.message);
             assert!(parsed(name, &Value::Null).is_ok(), "{name}: null says nothing");
         }
-        assert!(parsed("echo", &json!(false)).is_ok());
+        for (name, value) in [
+            ("echo", json!(false)),
+            ("tools", json!([])),
+            ("tool_choice", json!("none")),
+            ("response_format", json!({"type": "text"})),
+            ("parallel_tool_calls", json!(true)),
+        ] {
+            assert!(parsed(name, &value).is_ok(), "{name}: {value} asks for nothing");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `POST /v1/completions`: text in, continuation out. Never a chat template.
 
 mod heal;
+mod offsets;
 mod request;
 mod response;
 mod run;

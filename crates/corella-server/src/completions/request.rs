@@ -4,7 +4,7 @@ use corella_infer::{CacheScope, LogProbStage, RequestParams, SampleParams};
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::fields::{Fields, token_id};
+use crate::fields::{Fields, token_id, whole};
 
 /// Prompts of one request.
 const MOST_PROMPTS: usize = 256;
@@ -14,7 +14,7 @@ const MOST_SAMPLES: u64 = 128;
 const MOST_LOGPROBS: u64 = 100;
 
 /// Fields of other servers that change nothing here.
-const HARMLESS: [&str; 6] = ["user", "metadata", "store", "service_tier", "cache_prompt", "skip_special_tokens"];
+const HARMLESS: [&str; 5] = ["user", "metadata", "store", "service_tier", "cache_prompt"];
 
 /// A prompt as it was sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,8 @@ pub struct Show {
     pub token_ids: bool,
     /// vLLM's `prompt_logprobs`, with so many alternatives.
     pub prompt_logprobs: Option<usize>,
+    /// Drawn special tokens are left out of the text.
+    pub skip_special: bool,
     /// Events with the progress of the prompt, in a stream.
     pub progress: bool,
     /// A last event with the usage, in a stream.
@@ -129,6 +131,7 @@ fn show(f: &mut Fields) -> Result<Show, ApiError> {
         n_probs: count(f, "n_probs")?.filter(|n| *n > 0),
         token_ids: f.flag("return_token_ids")?,
         prompt_logprobs: count(f, "prompt_logprobs")?,
+        skip_special: f.flag("skip_special_tokens")?,
         progress: false,
         usage: false,
     })
@@ -137,7 +140,7 @@ fn show(f: &mut Fields) -> Result<Show, ApiError> {
 fn usage(f: &mut Fields) -> Result<bool, ApiError> {
     let Some(mut options) = f.object("stream_options")? else { return Ok(false) };
     let usage = options.flag("include_usage")?;
-    options.finish(&["include_obfuscation", "continuous_usage_stats"])?;
+    options.finish(&[])?;
     Ok(usage)
 }
 
@@ -172,29 +175,33 @@ fn sample(f: &mut Fields, seed: u64) -> Result<SampleParams, ApiError> {
     Ok(SampleParams {
         temperature: f.float("temperature", 0.0..=100.0)?.unwrap_or(all.temperature),
         top_k: top_k(f)?,
-        top_p: f.float("top_p", f32::MIN_POSITIVE..=1.0)?.filter(|p| *p < 1.0),
+        top_p: f.share("top_p")?,
         min_p: f.float("min_p", 0.0..=1.0)?.filter(|p| *p > 0.0),
-        typical_p: f.float("typical_p", f32::MIN_POSITIVE..=1.0)?.filter(|p| *p < 1.0),
+        typical_p: f.share("typical_p")?,
         repetition_penalty: repetition.unwrap_or(all.repetition_penalty),
         frequency_penalty: f.float("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
         presence_penalty: f.float("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
         logit_bias: logit_bias(f)?,
-        seed: f.take("seed").map_or(Ok(seed), |value| seed_of(&value))?,
+        seed: f.take("seed").map_or(Ok(seed), |value| seed_of(&value, seed))?,
     })
 }
 
 /// 0 and −1 mean no limit, as in llama.cpp and vLLM.
 fn top_k(f: &mut Fields) -> Result<Option<usize>, ApiError> {
-    match f.take("top_k").map(|v| v.as_i64()) {
+    match f.take("top_k").map(|v| whole(&v)) {
         None | Some(Some(0 | -1)) => Ok(None),
         Some(Some(k)) if k > 0 => Ok(usize::try_from(k).ok()),
         Some(_) => Err(ApiError::bad("top_k", "`top_k` must be a whole number from 1 on, or 0 or -1 for no limit")),
     }
 }
 
-/// Any 64-bit integer, with or without a sign.
-fn seed_of(value: &Value) -> Result<u64, ApiError> {
-    let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+/// Any 64-bit integer, with or without a sign; −1 is no seed, as in llama.cpp and vLLM, and gives the one that is `drawn`.
+fn seed_of(value: &Value, drawn: u64) -> Result<u64, ApiError> {
+    let seed = match whole(value) {
+        Some(-1) => Some(drawn),
+        Some(n) => u64::try_from(n).ok().or_else(|| i64::try_from(n).ok().map(i64::cast_unsigned)),
+        None => None,
+    };
     seed.ok_or_else(|| ApiError::bad("seed", "`seed` must be a whole number of 64 bits"))
 }
 
@@ -260,6 +267,8 @@ mod tests {
             (r#"{"max_tokens": 5, "n_predict": 6}"#, "n_predict"),
             (r#"{"repetition_penalty": 1.1, "repeat_penalty": 1.2}"#, "repeat_penalty"),
             (r#"{"stream_options": {"unheard_of": true}}"#, "unheard_of"),
+            (r#"{"skip_special_tokens": "yes"}"#, "skip_special_tokens"),
+            (r#"{"stream_options": {"continuous_usage_stats": true}}"#, "continuous_usage_stats"),
         ] {
             assert_eq!(param_of(text), param, "{text}");
         }
@@ -285,7 +294,17 @@ mod tests {
         let seed = |text| parse(text).expect(text).params.sample.seed;
         assert_eq!(seed(r#"{"seed": 18446744073709551615}"#), u64::MAX);
         assert_eq!(seed(r#"{"seed": -9223372036854775808}"#), 1 << 63);
-        assert_eq!(seed("{}"), 7);
+        assert_eq!(seed(r#"{"seed": -2}"#), u64::MAX - 1);
+        assert_eq!((seed("{}"), seed(r#"{"seed": -1}"#), seed(r#"{"seed": -1.0}"#)), (7, 7, 7));
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_point() {
+        let call = parse(r#"{"prompt": [1.0, 2], "max_tokens": 4.0, "top_k": 40.0, "seed": 3.0}"#).expect("a call");
+        assert_eq!(call.prompts, [Prompt::Ids(vec![1, 2])]);
+        assert_eq!((call.params.max_tokens, call.params.sample.top_k, call.params.sample.seed), (4, Some(40), 3));
+        assert_eq!(param_of(r#"{"top_k": 1.5}"#), "top_k");
+        assert_eq!(param_of(r#"{"seed": 1e300}"#), "seed");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use corella_infer::{FinishReason, TokenLogProb, Usage};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
+use super::offsets::Offsets;
 use super::request::Show;
 
 /// What all chunks and documents of one answer begin with.
@@ -40,8 +41,8 @@ impl Frame {
 pub struct Choice {
     /// Its number in the answer.
     pub index: usize,
-    /// Characters written so far, the prompt's included if it is echoed.
-    offset: usize,
+    /// Where its tokens stand, if that is shown.
+    offsets: Option<Offsets>,
 }
 
 /// A stretch of a choice to be written.
@@ -59,8 +60,8 @@ pub struct Stretch {
 
 impl Choice {
     /// A choice of which nothing has been written.
-    pub fn new(index: usize) -> Choice {
-        Choice { index, offset: 0 }
+    pub fn new(index: usize, offsets: Option<Offsets>) -> Choice {
+        Choice { index, offsets }
     }
 
     /// A stretch as a `choices` entry.
@@ -87,18 +88,19 @@ impl Choice {
             let all: Vec<Value> = stretch.tokens.iter().map(|t| probabilities(t, n, tokenizer)).collect();
             choice.insert("completion_probabilities".to_owned(), json!(all));
         }
-        self.offset += stretch.text.chars().count();
         Value::Object(choice)
     }
 
     /// OpenAI's parallel lists. Alternatives with the same text (parts of characters) share an entry, the likeliest counts.
-    fn logprobs(&self, stretch: &Stretch, n: usize, tokenizer: &Tokenizer) -> Value {
-        let (mut tokens, mut own, mut top, mut offsets) = (vec![], vec![], vec![], vec![]);
-        let mut offset = self.offset;
+    fn logprobs(&mut self, stretch: &Stretch, n: usize, tokenizer: &Tokenizer) -> Value {
+        let (mut tokens, mut own, mut top) = (vec![], vec![], vec![]);
+        let ids = stretch.tokens.iter().map(|t| t.id);
+        let offsets = self
+            .offsets
+            .as_mut()
+            .map(|place| if stretch.echo { place.echo(ids, tokenizer) } else { place.next(ids, tokenizer) });
         for t in &stretch.tokens {
             let text = token_text(t.id, tokenizer);
-            offsets.push(offset);
-            offset += text.chars().count();
             own.push(t.logprob.map(finite));
             top.push(t.logprob.map(|own| {
                 let mut entries: Map<String, Value> = Map::new();

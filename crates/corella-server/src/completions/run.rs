@@ -2,11 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use corella_infer::{Event, FinishReason, Request, RequestParams, Ticket, TokenLogProb, Usage};
+use corella_infer::{Event, FinishReason, Request, RequestParams, Sink, Ticket, TokenLogProb, Usage};
+use corella_text::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::heal::{spelled, taken_back};
+use super::offsets::Offsets;
 use super::request::{CompletionCall, Prompt, Show};
 use super::response::{Choice, Frame, Stretch, probabilities, timings, usage};
 use crate::error::ApiError;
@@ -35,6 +37,16 @@ impl Running {
     pub fn healed(&self, prompt: usize) -> &[u32] {
         self.healed.as_ref().map_or(&[], |healed| &healed[prompt])
     }
+
+    /// Choice number `index`, before anything of it is written.
+    pub fn choice(&self, index: usize, show: &Show, tokenizer: &Tokenizer) -> Choice {
+        let offsets = show.logprobs.map(|_| {
+            let (prompt, healed) = (&self.prompts[index / self.n], self.healed(index / self.n));
+            let owed = spelled(&[prompt, healed].concat(), healed.len(), tokenizer);
+            Offsets::new(prompt, owed, show.skip_special, tokenizer)
+        });
+        Choice::new(index, offsets)
+    }
 }
 
 /// Ids of a prompt. An empty one is the token alone that marks the start; without it there is nothing to continue.
@@ -52,13 +64,11 @@ fn ids(served: &Served, prompt: Prompt, mark_start: bool) -> Result<Vec<u32>, Ap
 
 /// Checks every prompt, then hands all of them to the engine: either all are taken or none.
 pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError> {
-    if let Some(asked) = &call.model
-        && *asked != served.name
-    {
-        return Err(ApiError::no_such_model(asked, &served.name));
-    }
+    served.check_model(call.model.as_deref())?;
     let (n, seed) = (call.params.n, call.params.sample.seed);
     let heal = call.heal && call.params.max_tokens > 0;
+    let specials = if call.show.skip_special { served.tokenizer.special_tokens() } else { Vec::new() };
+    let hidden: Vec<u32> = specials.into_iter().map(|(_, id)| id).collect();
     let (mut prompts, mut healed, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for prompt in call.prompts {
         let is_text = matches!(prompt, Prompt::Text(_));
@@ -66,7 +76,12 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
         let back = if heal && is_text { taken_back(&prompt, &served.tokenizer) } else { 0 };
         let owed = spelled(&prompt, back, &served.tokenizer);
         healed.push(prompt.split_off(prompt.len() - back));
-        requests.push(served.check(RequestParams { prompt: prompt.clone(), owed, ..call.params.clone() })?);
+        requests.push(served.check(RequestParams {
+            prompt: prompt.clone(),
+            owed,
+            hidden: hidden.clone(),
+            ..call.params.clone()
+        })?);
         prompts.push(prompt);
     }
     let cost: u64 = requests.iter().map(Request::cost).sum();
@@ -77,11 +92,11 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
     }
     let max_tokens = requests.iter().map(Request::max_tokens).max().unwrap_or(0);
     let (send, events) = mpsc::unbounded_channel();
-    let mut tickets = Vec::with_capacity(requests.len());
-    for (number, request) in requests.into_iter().enumerate() {
+    let with_sink = |(number, request)| -> (Request, Sink) {
         let send = send.clone();
-        tickets.push(served.submit(request, Box::new(move |event| send.send((number, event)).is_ok()))?);
-    }
+        (request, Box::new(move |event| send.send((number, event)).is_ok()))
+    };
+    let tickets = served.submit(requests.into_iter().enumerate().map(with_sink).collect())?;
     Ok(Running { events, prompts, healed: heal.then_some(healed), n, max_tokens, seed, _tickets: tickets })
 }
 
@@ -140,7 +155,7 @@ pub async fn collect(served: &Served, mut running: Running, show: Show) -> Resul
     }
     let choices = all.into_iter().enumerate().map(|(index, one)| {
         let prompt = index / n;
-        let mut choice = Choice::new(index);
+        let mut choice = running.choice(index, &show, &served.tokenizer);
         let rest = Stretch { text: one.text, tokens: one.tokens, echo: false, finish: one.finish };
         let mut written = if show.echo {
             let first = echo(served, &running.prompts[prompt], running.healed(prompt), scores[prompt].clone());

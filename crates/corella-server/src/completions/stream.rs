@@ -47,7 +47,7 @@ impl CompletionChunks {
     pub fn new(served: Arc<Served>, running: &Running, show: Show) -> CompletionChunks {
         let total = running.prompts.len() * running.n;
         let prompt_ids = (0..total).map(|i| show.token_ids.then(|| json!(running.prompts[i / running.n]))).collect();
-        let choices = (0..total).map(Choice::new).collect();
+        let choices = (0..total).map(|i| running.choice(i, &show, &served.tokenizer)).collect();
         CompletionChunks { about: about(&served, running), served, show, choices, prompt_ids }
     }
 }

@@ -39,7 +39,7 @@ pub struct ServeArgs {
     /// Continuations computed at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub parallel: u16,
-    /// Requests that may wait; more are answered with 429
+    /// Requests that may wait; while there are as many, others are answered with 429
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub queue: u32,
     /// Name under which the model is offered [default: the folder's or file's]
@@ -67,9 +67,11 @@ pub fn run(args: &ServeArgs, common: &Common) -> Result<()> {
     if run.is_none() && !args.model.to_string_lossy().starts_with(corella_hub::PREFIX) {
         model_folder(&args.model)?;
     }
+    let settings = Settings::new(args, common);
+    settings.check_names()?;
     let site = Site::start(&args.listen, transcript(args.transcript.as_deref())?, run)?;
     site.announce(common.json, &[("playground", ""), ("completions", "v1/completions")]);
-    site.serve(&Settings::new(args, common))
+    site.serve(&settings)
 }
 
 fn transcript(path: Option<&Path>) -> Result<Transcript> {
@@ -131,6 +133,29 @@ impl Settings {
         }
     }
 
+    /// The name under which the model is offered.
+    fn served_name(&self) -> String {
+        let file = || self.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.name.clone().unwrap_or_else(file)
+    }
+
+    /// A request names its model, so no two may have one name.
+    fn check_names(&self) -> Result<()> {
+        let own = self.served_name();
+        for (i, Peer { name, .. }) in self.peers.iter().enumerate() {
+            let hint = if *name == own {
+                "--name gives the model of this server another name"
+            } else if self.peers[..i].iter().any(|peer| peer.name == *name) {
+                "give one --peer or --chat-peer for each name"
+            } else {
+                continue;
+            };
+            let message = format!("two models have the name `{name}`: requests could reach only one of them");
+            return Err(Failure::usage(message).hint(hint));
+        }
+        Ok(())
+    }
+
     /// Models of other servers.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
@@ -184,9 +209,7 @@ pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<(Engine, Ser
     let engine =
         Engine::start(opened.load_watched(&settings.common, step, settings.invariance, progress)?, bytes, options)?;
     let path = &settings.model;
-    let name =
-        settings.name.clone().unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
     let facts = json!({"path": path.display().to_string(), "model_context": whole, "kv_tokens": step.kv_tokens});
-    let served = Served::new(name, engine.handle(), tokenizer, base, facts);
+    let served = Served::new(settings.served_name(), engine.handle(), tokenizer, base, facts);
     Ok((engine, served))
 }
