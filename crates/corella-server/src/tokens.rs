@@ -5,6 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use corella_text::tokenizer::Tokenizer;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -12,7 +16,7 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 
 /// Text to ids; with `with_pieces` each with its text, or its bytes where it is part of a character.
-pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
     let mut f = Fields::parse(&body)?;
     let Some(text) = f.string("content")? else {
@@ -22,19 +26,42 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<V
     let pieces = f.flag("with_pieces")?;
     f.finish(&["parse_special"])?;
     let ids = served.encode(&text, special);
-    if !pieces {
-        return Ok(Json(json!({"tokens": ids})));
+    let tokens = Tokens { list: (&ids, pieces.then_some(&served.tokenizer)) };
+    let text = serde_json::to_string(&tokens).map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// The answer, written as it is gone through: a text of megabytes has millions of tokens.
+#[derive(Serialize)]
+struct Tokens<'a> {
+    #[serde(rename = "tokens", serialize_with = "with_pieces")]
+    list: (&'a [u32], Option<&'a Tokenizer>),
+}
+
+/// A token's text, or its bytes where they are no text of their own.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Piece<'a> {
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+/// Ids alone, or each with its piece where there is a tokenizer.
+fn with_pieces<S: Serializer>((ids, tokenizer): &(&[u32], Option<&Tokenizer>), to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Token<'a> {
+        id: u32,
+        piece: Piece<'a>,
     }
-    let piece = |id: &u32| {
-        let bytes = served.tokenizer.token_bytes(*id);
-        let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text));
-        json!({"id": id, "piece": piece})
-    };
-    Ok(Json(json!({"tokens": ids.iter().map(piece).collect::<Vec<_>>()})))
+    let Some(tokenizer) = tokenizer else { return to.collect_seq(*ids) };
+    to.collect_seq(ids.iter().map(|id| {
+        let bytes = tokenizer.token_bytes(*id);
+        Token { id: *id, piece: std::str::from_utf8(bytes).map_or(Piece::Bytes(bytes), Piece::Text) }
+    }))
 }
 
 /// Ids to text.
-pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
     let mut f = Fields::parse(&body)?;
     let ids = f.ids("tokens")?;

@@ -41,7 +41,8 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
         let chunks = ChatChunks::new(about, running.n);
         return Ok(stream(served, running, show, Box::new(chunks)));
     }
-    let answer = collect(&served, running, show).await?;
+    let mut whole = collect(&served, running, show).await?;
+    let answer = serde_json::to_value(whole.document()).map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(Json(as_chat(&answer, &about)).into_response())
 }
 

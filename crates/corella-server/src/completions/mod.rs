@@ -1,5 +1,8 @@
 //! `POST /v1/completions`: text in, continuation out. Never a chat template.
 
+mod backlog;
+mod document;
+mod extent;
 mod heal;
 mod request;
 mod response;
@@ -11,8 +14,10 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
+pub use document::Entry;
 pub use request::{CompletionCall, Prompt, Show};
 pub use response::Stretch;
 pub use run::{collect, start};
@@ -36,5 +41,6 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
         let chunks = CompletionChunks::new(served.clone(), &running, show);
         return Ok(stream(served, running, show, Box::new(chunks)));
     }
-    Ok(axum::Json(collect(&served, running, show).await?).into_response())
+    let mut whole = collect(&served, running, show).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], whole.document().text()?).into_response())
 }
