@@ -1,5 +1,6 @@
 //! Counters of an engine, read by anyone at any time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -34,7 +35,7 @@ counters! {
     cancelled,
     /// Requests that failed.
     failed,
-    /// Requests that wait for their first token to be computed.
+    /// Requests that wait for their first token to be computed; those that were handed in together count as one.
     queued,
     /// Continuations that wait for a place or for pages.
     waiting,
@@ -66,6 +67,30 @@ counters! {
     pages_held,
     /// KV pages that nobody holds but whose content is known.
     pages_idle,
+}
+
+/// A place in the queue, shared by all requests that were handed in together: it is free again when each of them has begun
+/// or ended.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Metrics>);
+
+impl Place {
+    /// A place, unless `limit` are taken.
+    pub fn take(metrics: &Arc<Metrics>, limit: u64) -> Option<Arc<Place>> {
+        metrics.queued.add_below(limit).then(|| Arc::new(Place(metrics.clone())))
+    }
+
+    /// A place where there is no limit.
+    pub fn alone(metrics: &Arc<Metrics>) -> Arc<Place> {
+        metrics.queued.add(1);
+        Arc::new(Place(metrics.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.queued.sub(1);
+    }
 }
 
 /// One number that only the engine changes.

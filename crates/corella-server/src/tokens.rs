@@ -14,11 +14,17 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::served::Served;
 
 /// Text to ids; with `with_pieces` each with its text, or its bytes where it is part of a character.
 pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let mut f = Fields::parse(&body)?;
+    let text = served.aside.run(body.len(), || tokens(&served, &body)).await??;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+fn tokens(served: &Served, body: &[u8]) -> Result<String, ApiError> {
+    let mut f = Fields::parse(body)?;
     let Some(text) = f.string("content")? else {
         return Err(ApiError::bad("content", "`content` is the text to tokenise"));
     };
@@ -27,8 +33,7 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Respon
     f.finish(&["parse_special"])?;
     let ids = served.encode(&text, special);
     let tokens = Tokens { list: (&ids, pieces.then_some(&served.tokenizer)) };
-    let text = serde_json::to_string(&tokens).map_err(|error| ApiError::internal(error.to_string()))?;
-    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
+    serde_json::to_string(&tokens).map_err(|error| ApiError::internal(error.to_string()))
 }
 
 /// The answer, written as it is gone through: a text of megabytes has millions of tokens.
@@ -61,14 +66,18 @@ fn with_pieces<S: Serializer>((ids, tokenizer): &(&[u32], Option<&Tokenizer>), t
 }
 
 /// Ids to text.
-pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
+pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
     let served = app.served()?;
-    let mut f = Fields::parse(&body)?;
+    served.aside.run(body.len(), || text(&served, &body)).await?.map(Json)
+}
+
+fn text(served: &Served, body: &[u8]) -> Result<Value, ApiError> {
+    let mut f = Fields::parse(body)?;
     let ids = f.ids("tokens")?;
     f.finish(&[])?;
     if let Some(id) = ids.iter().find(|id| **id as usize >= served.vocabulary()) {
         let message = format!("token {id} is outside the vocabulary of {}", served.vocabulary());
         return Err(ApiError::bad("tokens", message));
     }
-    Ok(Json(json!({"content": served.tokenizer.decode(&ids)})))
+    Ok(json!({"content": served.tokenizer.decode(&ids)}))
 }

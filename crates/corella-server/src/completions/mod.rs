@@ -31,16 +31,19 @@ use crate::peers;
 /// The route.
 pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
-    if let Some(peer) = peers::named(app.peers(), &body) {
-        return peers::pass_on(peer, &body).await;
+    let aside = &served.aside;
+    if let Some(peer) = aside.run(body.len(), || peers::named(app.peers(), &body)).await? {
+        return peers::pass_on(peer, &body, aside).await;
     }
-    let call = CompletionCall::parse(&body, app.access.scope(&headers), served.random_seed())?;
+    let (scope, seed) = (app.access.scope(&headers), served.random_seed());
+    let call = aside.run(body.len(), || CompletionCall::parse(&body, scope, seed)).await??;
     let (show, streamed) = (call.show, call.stream);
-    let running = start(&served, call)?;
+    let running = aside.run(call.work(&served), || start(&served, call)).await??;
     if streamed {
         let chunks = CompletionChunks::new(served.clone(), &running, show);
         return Ok(stream(served, running, show, Box::new(chunks)));
     }
     let mut whole = collect(&served, running, show).await?;
-    Ok(([(CONTENT_TYPE, "application/json")], whole.document().text()?).into_response())
+    let text = served.aside.run(whole.size(), || whole.document().text()).await??;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }

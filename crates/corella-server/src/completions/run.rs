@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use corella_infer::{Event, FinishReason, Request, RequestParams, Ticket, TokenLogProb, Usage};
+use corella_infer::{Event, FinishReason, Request, RequestParams, Sink, Ticket, TokenLogProb, Usage};
 use serde_json::{Value, json};
 
 use super::backlog::{self, Outlet, Unread, backlog};
@@ -54,7 +54,10 @@ fn ids(served: &Served, prompt: Prompt, mark_start: bool) -> Result<Vec<u32>, Ap
     let ids = match prompt {
         Prompt::Ids(ids) if ids.is_empty() => served.encode("", mark_start),
         Prompt::Ids(ids) => ids,
-        Prompt::Text(text) => served.encode(&text, mark_start),
+        Prompt::Text(text) => {
+            served.check_length(&text)?;
+            served.encode(&text, mark_start)
+        }
     };
     if ids.is_empty() {
         return Err(ApiError::bad("prompt", "an empty prompt: there is no token to continue from"));
@@ -93,11 +96,12 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
     let max_tokens = requests.iter().map(Request::max_tokens).max().unwrap_or(0);
     // A whole answer is collected as it comes, whoever reads it later.
     let (send, events) = backlog(if call.stream { backlog::MOST } else { usize::MAX });
-    let mut tickets = Vec::with_capacity(requests.len());
-    for (number, request) in requests.into_iter().enumerate() {
+    let with_sink = |(number, request)| {
         let send = send.clone();
-        tickets.push(served.submit(request, Box::new(move |event| send.send(number, event)))?);
-    }
+        let sink: Sink = Box::new(move |event| send.send(number, event));
+        (request, sink)
+    };
+    let tickets = served.submit(requests.into_iter().enumerate().map(with_sink).collect())?;
     Ok(Running { events, prompts, healed: heal.then_some(healed), n, max_tokens, seed, _tickets: tickets })
 }
 
@@ -168,6 +172,14 @@ pub async fn collect(served: &Served, mut running: Running, show: Show) -> Resul
 }
 
 impl Whole<'_> {
+    /// Bytes of the answer, near enough to tell a small one from a large one.
+    pub fn size(&self) -> usize {
+        let of = |list: &[TokenLogProb]| -> usize { list.iter().map(|t| 1 + t.top.len()).sum() };
+        let drawn: usize = self.all.iter().map(|one| one.text.len() + of(&one.tokens)).sum();
+        let scores: usize = self.scores.iter().flatten().map(|list| of(list)).sum();
+        drawn + scores.saturating_mul(if self.show.echo { self.running.n } else { 1 })
+    }
+
     /// As it is written. Takes the texts and tokens out.
     pub fn document(&mut self) -> Document<'_> {
         let all = std::mem::take(&mut self.all);

@@ -112,7 +112,9 @@ impl From<ApiError> for Cut {
 impl Writer {
     /// A chunk about the whole.
     async fn note(&self, extra: Extra<'_>) -> Result<(), Cut> {
-        let text = Document { frame: &self.frame, choices: Vec::new(), extra }.text()?;
+        let size = extra.prompt_logprobs.as_ref().map_or(0, |list| list.iter().map(|t| 1 + t.top_logprobs.len()).sum());
+        let write = || Document { frame: &self.frame, choices: Vec::new(), extra }.text();
+        let text = self.served.aside.run(size, write).await??;
         self.event(text).await
     }
 
@@ -123,11 +125,16 @@ impl Writer {
 
     async fn stretch(&mut self, index: usize, stretch: &Stretch) -> Result<(), Cut> {
         let about = if self.begun { None } else { Some(self.chunks.about()) };
-        let Some(choice) = self.chunks.choice(index, stretch) else { return Ok(()) };
-        let extra = Extra { corella: about, ..Extra::default() };
-        let text = Document { frame: &self.frame, choices: vec![choice], extra }.text()?;
+        let size = stretch.text.len() + stretch.tokens.iter().map(|t| 1 + t.top.len()).sum::<usize>();
+        let (chunks, frame) = (&mut self.chunks, &self.frame);
+        let write = || {
+            let choice = chunks.choice(index, stretch)?;
+            let extra = Extra { corella: about, ..Extra::default() };
+            Some(Document { frame, choices: vec![choice], extra }.text())
+        };
+        let Some(text) = self.served.aside.run(size, write).await? else { return Ok(()) };
         self.begun = true;
-        self.event(text).await
+        self.event(text?).await
     }
 
     /// The prompt in front of a choice, once.

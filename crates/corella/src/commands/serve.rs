@@ -82,6 +82,7 @@ fn transcript(path: Option<&Path>) -> Result<Transcript> {
 }
 
 /// What loading needs.
+#[derive(Clone)]
 pub struct Settings {
     model: PathBuf,
     tokenizer: Option<String>,
