@@ -5,7 +5,7 @@ use std::sync::Arc;
 use corella_model::StepModel;
 
 use crate::event::{Event, FinishReason, TokenLogProb, Usage};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Place};
 use crate::request::Request;
 use crate::scheduler::{Cancelled, Scheduler};
 use crate::sequence::TokenBytes;
@@ -89,10 +89,11 @@ impl Completion {
 pub fn complete(model: &mut dyn StepModel, bytes: TokenBytes, request: Request) -> Completion {
     let limits = model.limits();
     let metrics = Arc::new(Metrics::default());
-    metrics.queued.add(1);
+    // It waits for nobody.
+    let place = Place::alone(&metrics);
     let mut scheduler = Scheduler::new(limits, limits.vocab_size, limits.max_seqs, bytes, metrics);
     let (sender, events) = std::sync::mpsc::channel();
-    scheduler.add(Arc::new(request), Box::new(move |event| sender.send(event).is_ok()), Cancelled::default());
+    scheduler.add(Arc::new(request), Box::new(move |event| sender.send(event).is_ok()), Cancelled::default(), place);
     while !scheduler.idle() {
         scheduler.step(model);
     }

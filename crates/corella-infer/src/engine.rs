@@ -11,7 +11,7 @@ use corella_model::{StepLimits, StepModel};
 use crate::completion::Completion;
 use crate::error::RequestError;
 use crate::event::Event;
-use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::metrics::{Metrics, MetricsSnapshot, Place};
 use crate::request::{Request, RequestLimits, RequestParams};
 use crate::scheduler::{Cancelled, Scheduler, Sink};
 use crate::sequence::TokenBytes;
@@ -21,7 +21,7 @@ use crate::sequence::TokenBytes;
 pub struct EngineOptions {
     /// Most continuations under way at once; also bounded by what a step of the model can hold.
     pub max_running: usize,
-    /// Requests that wait; while there are as many, no more are taken.
+    /// Most requests that wait; those that are handed in together count as one.
     pub max_queue: usize,
     /// What one request may ask for.
     pub limits: RequestLimits,
@@ -59,7 +59,7 @@ pub enum SubmitError {
 }
 
 enum Command {
-    Submit { request: Arc<Request>, sink: Sink, cancelled: Cancelled },
+    Submit { request: Arc<Request>, sink: Sink, cancelled: Cancelled, place: Arc<Place> },
     Close,
 }
 
@@ -145,7 +145,7 @@ impl Drop for Engine {
 /// The engine's thread.
 fn work(mut model: Box<dyn StepModel>, mut scheduler: Scheduler, inbox: &Receiver<Command>, shared: &Shared) {
     let take = |scheduler: &mut Scheduler, command| match command {
-        Command::Submit { request, sink, cancelled } => scheduler.add(request, sink, cancelled),
+        Command::Submit { request, sink, cancelled, place } => scheduler.add(request, sink, cancelled, place),
         Command::Close => {}
     };
     loop {
@@ -195,24 +195,24 @@ impl EngineHandle {
 
     /// Hands a request in; its events go to `sink`, on the engine's thread, so `sink` must not wait for anything.
     pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError> {
-        self.submit_all(vec![(request, sink)]).map(|mut tickets| tickets.remove(0))
+        // One request has one ticket.
+        self.submit_all(vec![(request, sink)])?.pop().ok_or(SubmitError::Closed)
     }
 
-    /// Hands requests in that belong together: all are taken or none. They are taken while fewer than `max_queue` wait,
-    /// however many they are: otherwise many would never find places enough while others come one by one.
+    /// Hands several requests in that wait in one place of the queue: all are taken or none. A ticket for each.
     pub fn submit_all(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, SubmitError> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubmitError::Closed);
         }
         let limit = self.shared.options.max_queue as u64;
-        if !self.shared.metrics.queued.add_below(limit, requests.len() as u64) {
-            return Err(SubmitError::QueueFull { waiting: self.shared.metrics.queued.get() });
-        }
+        let metrics = &self.shared.metrics;
+        let place =
+            Place::take(metrics, limit).ok_or_else(|| SubmitError::QueueFull { waiting: metrics.queued.get() })?;
         let hand_in = |(request, sink)| {
             let cancelled = Cancelled::default();
-            let command = Command::Submit { request: Arc::new(request), sink, cancelled: cancelled.clone() };
-            self.commands.send(command).map_err(|_| SubmitError::Closed)?;
-            Ok(Ticket { cancelled })
+            let ticket = Ticket { cancelled: cancelled.clone() };
+            let command = Command::Submit { request: Arc::new(request), sink, cancelled, place: place.clone() };
+            self.commands.send(command).map(|()| ticket).map_err(|_| SubmitError::Closed)
         };
         requests.into_iter().map(hand_in).collect()
     }

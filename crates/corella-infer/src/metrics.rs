@@ -1,5 +1,6 @@
 //! Counters of an engine, read by anyone at any time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -34,7 +35,7 @@ counters! {
     cancelled,
     /// Requests that failed.
     failed,
-    /// Requests that wait for their first token to be computed.
+    /// Requests that wait for their first token to be computed; those that were handed in together count as one.
     queued,
     /// Continuations that wait for a place or for pages.
     waiting,
@@ -68,6 +69,30 @@ counters! {
     pages_idle,
 }
 
+/// A place in the queue, shared by all requests that were handed in together: it is free again when each of them has begun
+/// or ended.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Metrics>);
+
+impl Place {
+    /// A place, unless `limit` are taken.
+    pub fn take(metrics: &Arc<Metrics>, limit: u64) -> Option<Arc<Place>> {
+        metrics.queued.add_below(limit).then(|| Arc::new(Place(metrics.clone())))
+    }
+
+    /// A place where there is no limit.
+    pub fn alone(metrics: &Arc<Metrics>) -> Arc<Place> {
+        metrics.queued.add(1);
+        Arc::new(Place(metrics.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.queued.sub(1);
+    }
+}
+
 /// One number that only the engine changes.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -89,8 +114,8 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// `more` in addition, unless there are `limit` already.
-    pub fn add_below(&self, limit: u64, more: u64) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + more)).is_ok()
+    /// One more, unless there are `limit` already.
+    pub fn add_below(&self, limit: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
     }
 }

@@ -236,6 +236,11 @@ impl Request {
         self.max_tokens
     }
 
+    /// Continuations that are drawn, of which some may not be returned.
+    pub fn samples(&self) -> usize {
+        self.best_of
+    }
+
     /// Whether the context leaves less room than was asked for.
     pub fn clipped(&self) -> bool {
         self.clipped

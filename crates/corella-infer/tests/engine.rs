@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corella_infer::{
-    CacheScope, Completion, Engine, EngineOptions, FinishReason, RequestError, RequestParams, SampleParams,
-    SubmitError, TokenBytes, complete,
+    CacheScope, Completion, Engine, EngineOptions, Event, FinishReason, RequestError, RequestParams, SampleParams,
+    Sink, SubmitError, TokenBytes, complete,
 };
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Infer, Gpt2Weights};
 use corella_model::llama::{LlamaCheckpoint, LlamaInfer};
@@ -305,6 +305,25 @@ fn hidden_tokens_are_drawn_and_add_no_text() {
     let expected: String = all.tokens.iter().map(|t| t.id).filter(|id| id % 2 == 1).map(letters).collect();
     assert_eq!(odd.text, expected);
     assert!(!expected.is_empty() && expected.len() < all.text.len(), "{expected}");
+}
+
+#[test]
+fn requests_that_are_handed_in_together_wait_in_one_place() {
+    let options = EngineOptions { max_running: 1, max_queue: 1, ..EngineOptions::default() };
+    let engine = Engine::start(gpt2(256), letters(), options).expect("a thread");
+    let handle = engine.handle();
+    let (sender, events) = std::sync::mpsc::channel();
+    let batch = (0..40).map(|_| {
+        let params = RequestParams { prompt: vec![1, 2, 3], max_tokens: 20, ..RequestParams::default() };
+        let sender = sender.clone();
+        let sink: Sink = Box::new(move |event| sender.send(event).is_ok());
+        (handle.check(params).expect("valid"), sink)
+    });
+    let tickets = handle.submit_all(batch.collect()).expect("one place is enough");
+    assert_eq!(tickets.len(), 40);
+    drop(sender);
+    let ended = events.into_iter().filter(|event| matches!(event, Event::Done(_))).count();
+    assert_eq!((ended, handle.metrics().queued, handle.metrics().failed), (40, 0, 0));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::completions::completions;
 use crate::error::ApiError;
 use crate::peers::Peer;
 use crate::served::Served;
+use crate::socket::Line;
 use crate::{live, monitor, playground, tokens, trace};
 
 /// Where loading stands.
@@ -193,7 +194,19 @@ async fn with_key(State(app): State<Arc<App>>, request: Request, next: Next) -> 
 async fn arrived(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
     let request = arrival::whole(request).await?;
     let guard = Active::new(&app.active);
-    let response = next.run(request).await;
+    let line = request.extensions().get::<Line>().cloned();
+    let gone = async {
+        match &line {
+            Some(line) => line.closed().await,
+            None => std::future::pending().await,
+        }
+    };
+    // What is there at once is for a client that has closed its side and still reads, too; work goes on for nobody.
+    let response = tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = gone => return Err(ApiError::bad_body("the client has closed the connection")),
+    };
     // A stream is under way until its body ends or is dropped.
     let (parts, body) = response.into_parts();
     Ok(Response::from_parts(parts, Body::new(Guarded { body, _guard: guard })))

@@ -90,6 +90,12 @@ impl ApiError {
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     }
 
+    /// 408: a stream that was not read as fast as it came.
+    pub fn unread() -> ApiError {
+        let message = "the stream was given up: it was read more slowly than it was written, and too much was waiting";
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "stream_not_read", message)
+    }
+
     /// 413: the body is longer than `limit` bytes.
     pub fn too_large(limit: usize) -> ApiError {
         let message = format!("the body is longer than {limit} bytes");

@@ -6,12 +6,14 @@
 mod access;
 mod app;
 mod arrival;
+mod aside;
 mod call;
 mod chat;
 mod completions;
 mod demos;
 mod error;
 mod fields;
+mod heard;
 mod listener;
 mod live;
 mod monitor;
@@ -21,6 +23,7 @@ mod peers;
 mod places;
 mod playground;
 mod served;
+mod socket;
 mod tokens;
 mod trace;
 

@@ -11,6 +11,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::aside::Aside;
 use crate::call::call;
 use crate::error::ApiError;
 
@@ -90,9 +91,13 @@ pub fn named<'a>(peers: &'a [Peer], body: &[u8]) -> Option<&'a Peer> {
 }
 
 /// Passes a request on and its answer back as it comes. When the client leaves, the connection to the peer is closed.
-pub async fn pass_on(peer: &Peer, body: &[u8]) -> Result<Response, ApiError> {
-    let body = serde_json::from_slice(body).map_err(|e| ApiError::bad_body(format!("the body is not JSON: {e}")))?;
-    let (url, body) = peer.request(body)?;
+pub async fn pass_on(peer: &Peer, body: &[u8], aside: &Aside) -> Result<Response, ApiError> {
+    let request = || {
+        let body =
+            serde_json::from_slice(body).map_err(|e| ApiError::bad_body(format!("the body is not JSON: {e}")))?;
+        peer.request(body)
+    };
+    let (url, body) = aside.run(body.len(), request).await??;
     let chat = peer.chat;
     let each = move |status: StatusCode, piece| {
         if chat && status.is_success() { as_completion_line(piece) } else { piece }

@@ -8,6 +8,7 @@ use corella_infer::{EngineHandle, MetricsSnapshot, Request, RequestLimits, Reque
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
+use crate::aside::Aside;
 use crate::error::ApiError;
 
 /// A loaded model behind its engine.
@@ -22,6 +23,8 @@ pub struct Served {
     pub fingerprint: String,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Where large work is done.
+    pub aside: Aside,
     engine: EngineHandle,
     ids: AtomicU64,
     random: RandomState,
@@ -33,7 +36,7 @@ impl Served {
         let random = RandomState::new();
         let fingerprint = engine.backend_name().to_owned();
         let ids = AtomicU64::new(random.hash_one(&name));
-        Served { name, base, facts, fingerprint, tokenizer, engine, ids, random }
+        Served { name, base, facts, fingerprint, tokenizer, aside: Aside::default(), engine, ids, random }
     }
 
     /// A number for an answer's id.
@@ -72,6 +75,17 @@ impl Served {
         }
     }
 
+    /// Refuses a text that cannot fit in the context, whatever its tokens are: that is known before it is tokenised.
+    pub fn check_length(&self, text: &str) -> Result<(), ApiError> {
+        let context = self.context();
+        let fewest = if text.len() > context { self.tokenizer.fewest_tokens(text.len()) } else { 0 };
+        if fewest <= context {
+            return Ok(());
+        }
+        let message = format!("the prompt has at least {fewest} tokens, but the model's context holds {context}");
+        Err(ApiError::bad("prompt", message))
+    }
+
     /// Text of ids, without the token that only marks the start.
     pub fn text_of(&self, ids: &[u32]) -> String {
         match ids.split_first() {
@@ -85,7 +99,7 @@ impl Served {
         Ok(self.engine.check(params)?)
     }
 
-    /// Hands the requests of all prompts to the engine: all are taken or none.
+    /// Hands the requests of one call to the engine: all or none.
     pub fn submit(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, ApiError> {
         self.engine.submit_all(requests).map_err(|error| match error {
             SubmitError::QueueFull { .. } => ApiError::busy(),

@@ -5,16 +5,26 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use corella_text::tokenizer::Tokenizer;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::served::Served;
 
 /// Text to ids; with `with_pieces` each with its text, or its bytes where it is part of a character.
-pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let mut f = Fields::parse(&body)?;
+    let text = served.aside.run(body.len(), || tokens(&served, &body)).await??;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+fn tokens(served: &Served, body: &[u8]) -> Result<String, ApiError> {
+    let mut f = Fields::parse(body)?;
     let Some(text) = f.string("content")? else {
         return Err(ApiError::bad("content", "`content` is the text to tokenise"));
     };
@@ -24,21 +34,47 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<V
     served.check_model(f.string("model")?.as_deref())?;
     f.finish(&[])?;
     let ids = if by_name { served.encode_with_special(&text, special) } else { served.encode(&text, special) };
-    if !pieces {
-        return Ok(Json(json!({"tokens": ids})));
+    let tokens = Tokens { list: (&ids, pieces.then_some(&served.tokenizer)) };
+    serde_json::to_string(&tokens).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+/// The answer, written as it is gone through: a text of megabytes has millions of tokens.
+#[derive(Serialize)]
+struct Tokens<'a> {
+    #[serde(rename = "tokens", serialize_with = "with_pieces")]
+    list: (&'a [u32], Option<&'a Tokenizer>),
+}
+
+/// A token's text, or its bytes where they are no text of their own.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Piece<'a> {
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+/// Ids alone, or each with its piece where there is a tokenizer.
+fn with_pieces<S: Serializer>((ids, tokenizer): &(&[u32], Option<&Tokenizer>), to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Token<'a> {
+        id: u32,
+        piece: Piece<'a>,
     }
-    let piece = |id: &u32| {
-        let bytes = served.tokenizer.token_bytes(*id);
-        let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text));
-        json!({"id": id, "piece": piece})
-    };
-    Ok(Json(json!({"tokens": ids.iter().map(piece).collect::<Vec<_>>()})))
+    let Some(tokenizer) = tokenizer else { return to.collect_seq(*ids) };
+    to.collect_seq(ids.iter().map(|id| {
+        let bytes = tokenizer.token_bytes(*id);
+        Token { id: *id, piece: std::str::from_utf8(bytes).map_or(Piece::Bytes(bytes), Piece::Text) }
+    }))
 }
 
 /// Ids to text.
 pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
     let served = app.served()?;
-    let mut f = Fields::parse(&body)?;
+    served.aside.run(body.len(), || text(&served, &body)).await?.map(Json)
+}
+
+fn text(served: &Served, body: &[u8]) -> Result<Value, ApiError> {
+    let mut f = Fields::parse(body)?;
     let ids = f.ids("tokens")?;
     served.check_model(f.string("model")?.as_deref())?;
     f.finish(&[])?;
@@ -46,5 +82,5 @@ pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json
         let message = format!("token {id} is outside the vocabulary of {}", served.vocabulary());
         return Err(ApiError::bad("tokens", message));
     }
-    Ok(Json(json!({"content": served.tokenizer.decode(&ids)})))
+    Ok(json!({"content": served.tokenizer.decode(&ids)}))
 }

@@ -1,6 +1,7 @@
 //! A site on this machine: the live page of a run while the run goes on, the playground once there is a model.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -8,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Args;
-use corella_server::{Access, App, Extras, ListenOptions, Loading, ServeError, Shutdown, Transcript};
+use corella_infer::Engine;
+use corella_server::{Access, App, Extras, ListenOptions, Loading, ServeError, Served, Shutdown, Transcript};
 use serde_json::json;
 
 use crate::commands::serve::{Settings, load};
@@ -186,6 +188,8 @@ impl Site {
     /// cannot be loaded the site ends with the reason, unless it follows a run: that is still worth looking at.
     pub fn serve(self, settings: &Settings) -> Result<()> {
         let shutdown = self.shutdown.clone();
+        let (send, news) = mpsc::channel();
+        let stopped = send.clone();
         let mut signals = 0;
         on_stop(move || {
             signals += 1;
@@ -194,12 +198,25 @@ impl Site {
             }
             eprintln!("finishing what is under way (again: stop at once)");
             shutdown.now();
+            // Nobody listens any more where the model is there.
+            let _ = stopped.send(News::Stop);
         })?;
-        let loading = |share| {
-            self.app.loading(Loading::Busy { what: "loading the model".to_owned(), share });
+        // On a thread of its own, so that whoever stops the program meanwhile waits for no model: the thread ends with it.
+        let (app, for_loading) = (self.app(), settings.clone());
+        std::thread::spawn(move || {
+            let loading =
+                |share| app.loading(Loading::Busy { what: "loading the model".to_owned(), share: Some(share) });
+            let loaded = catch_unwind(AssertUnwindSafe(|| load(&for_loading, &loading)));
+            let outcome = loaded.unwrap_or_else(|_| Err(Failure::new("the model could not be loaded")));
+            // Nobody listens any more where the program was told to stop.
+            let _ = send.send(News::Loaded(Box::new(outcome)));
+        });
+        let outcome = match news.recv() {
+            Ok(News::Loaded(outcome)) => *outcome,
+            Ok(News::Stop) | Err(_) => return self.stop(),
         };
         // What is loaded stays until the server has ended: the engine stops when it is dropped.
-        let _engine = match load(settings, &|share| loading(Some(share))) {
+        let _engine = match outcome {
             Ok((engine, served)) => {
                 self.app.loading(Loading::Busy { what: "preparing the playground".to_owned(), share: None });
                 let extras = Extras { peers: settings.peers().to_vec(), ..playground::extras(settings.model()) };
@@ -227,6 +244,12 @@ impl Site {
         self.shutdown.now();
         ended(self.server, self.ways_out)
     }
+}
+
+/// What ends the time of loading.
+enum News {
+    Loaded(Box<Result<(Engine, Served)>>),
+    Stop,
 }
 
 /// Waits for the server's end.

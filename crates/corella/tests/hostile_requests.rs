@@ -61,6 +61,54 @@ fn s01_a_million_samples_are_refused_before_memory_is_taken() {
 }
 
 #[test]
+fn s01_alternatives_of_many_tokens_are_refused_before_memory_is_taken() {
+    let server = Server::start(&[]);
+    server.still_answers();
+    #[cfg(target_os = "linux")]
+    let before = most_memory(&server);
+    let prompts = vec![vec![5; 250]; 40];
+    server.refuses(&[
+        (json!({"prompt": prompts, "prompt_logprobs": 100, "max_tokens": 0}), "prompt_logprobs"),
+        (json!({"prompt": PROMPT, "n_probs": 100, "n": 128, "max_tokens": 200}), "n_probs"),
+        (json!({"prompt": PROMPT, "n_probs": 100, "best_of": 128, "max_tokens": 200, "stream": true}), "n_probs"),
+        (json!({"prompt": vec![5; 250], "echo": true, "n": 128, "logprobs": 100, "max_tokens": 1}), "logprobs"),
+    ]);
+    #[cfg(target_os = "linux")]
+    assert!(most_memory(&server) < before + (64 << 20), "{} bytes, then {}", before, most_memory(&server));
+    // Half a million tokens and alternatives are the most: 20 prompts of 250 tokens with 100 each are 505,000.
+    let most = server.complete(json!({"prompt": prompts[..20], "prompt_logprobs": 100, "max_tokens": 0}));
+    let last = &most["choices"][19]["prompt_logprobs"];
+    assert_eq!(last.as_array().map(Vec::len), Some(250));
+    assert_eq!(last[249]["top_logprobs"].as_array().map(Vec::len), Some(100));
+    #[cfg(target_os = "linux")]
+    assert!(most_memory(&server) < before + (400 << 20), "{} bytes, then {}", before, most_memory(&server));
+}
+
+/// Texts of megabytes take the processor for long; whoever asks for little is answered first.
+#[test]
+fn s07_large_requests_keep_nobody_waiting() {
+    let server = Server::start(&[]);
+    let body = json!({"content": "the red cat sat on a mat ".repeat(600_000), "with_pieces": true}).to_string();
+    let head = format!("POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut large: Vec<_> = (0..4).map(|_| server.open()).collect();
+    for stream in &mut large {
+        stream.write_all(head.as_bytes()).expect("sent");
+    }
+    // All of them have arrived: this request is the fifth.
+    while server.metric("http_active") < 5 {}
+    server.still_answers();
+    let unanswered = |stream: &std::net::TcpStream| {
+        stream.set_nonblocking(true).expect("set");
+        stream.peek(&mut [0; 1]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    assert!(large.iter().any(unanswered), "the small ones came last");
+    // A text that cannot fit is refused without being tokenised.
+    let answer = server.post("/v1/completions", &json!({"prompt": "the cat sat on a mat ".repeat(600_000)}));
+    let message = answer.error()["message"].as_str().expect("a sentence").to_owned();
+    assert!(answer.status == 400 && message.contains("at least") && message.contains("256"), "{message}");
+}
+
+#[test]
 fn s02_best_of_has_limits_and_is_not_below_n() {
     let server = Server::start(&[]);
     server.refuses(&[

@@ -288,6 +288,32 @@ fn a_client_that_leaves_frees_its_pages_and_a_full_queue_says_so() {
     server.complete(json!({"prompt": "The", "max_tokens": 3}));
 }
 
+#[test]
+fn many_prompts_wait_as_one_request() {
+    let server = Server::start(&["--queue", "1", "--parallel", "1"]);
+    let answer = server.complete(json!({"prompt": vec!["The"; 20], "max_tokens": 2, "ignore_eos": true}));
+    assert_eq!(answer["usage"]["completion_tokens"], json!(40));
+    server.rests();
+}
+
+/// What it sent behind its request is not read before the answer is written.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_leaves_is_noticed_behind_bytes_that_nobody_has_read() {
+    let server = Server::start(&[]);
+    let body = json!({"prompt": "The", "max_tokens": 250, "n": 128, "best_of": 128, "ignore_eos": true}).to_string();
+    let head =
+        format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    for (number, behind) in ["\r\n", "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"].iter().enumerate() {
+        let mut stream = server.open();
+        stream.write_all(format!("{head}{behind}").as_bytes()).expect("sent");
+        while server.metric("running") == 0 {}
+        drop(stream);
+        server.rests();
+        assert_eq!(server.metric("cancelled_total"), number as u64 + 1, "{behind:?}");
+    }
+}
+
 /// `cargo run --release -p corella-server --example load` is the long form.
 #[test]
 fn hundreds_of_streams_with_random_disconnects_end_with_all_pages_free() {
@@ -377,6 +403,28 @@ fn a_model_that_cannot_be_loaded_ends_the_server_with_the_reason() {
     child.stderr.take().expect("stderr").read_to_string(&mut error).expect("text");
     assert_eq!(status.code(), Some(1), "{error}");
     assert!(error.contains("bad.gguf"), "{error}");
+}
+
+#[test]
+fn a_server_told_to_stop_while_it_loads_does_not_wait_for_the_model() {
+    // A pipe that nobody writes to: loading never ends.
+    let folder = Folder::new("serve-loads");
+    std::fs::write(folder.join("run.toml"), "").expect("written");
+    let pipe = folder.join("config.json").display().to_string();
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("it starts").success());
+    let (mut server, lines) = Server::beside(&["serve", &folder.0.display().to_string(), "--port", "0", "--json"]);
+    assert_eq!(server.get("/health").status, 503);
+    signal(&server.child, "TERM");
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = server.child.try_wait().expect("a state") {
+            break status;
+        }
+        assert!(Instant::now() < end, "it waits for the model");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success(), "{status}");
+    assert_eq!(lines.count(), 0, "it is not ready");
 }
 
 #[test]

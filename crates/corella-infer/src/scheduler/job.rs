@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Sink;
 use crate::event::{Event, FinishReason, TokenLogProb, Usage};
+use crate::metrics::Place;
 use crate::request::Request;
 use crate::sequence::{Piece, Sequence};
 
@@ -28,6 +29,8 @@ pub(crate) struct Job {
     pub request: Arc<Request>,
     sink: Sink,
     cancelled: Cancelled,
+    /// Where it waits, until it begins.
+    place: Option<Arc<Place>>,
     /// Nobody listens any more.
     deaf: bool,
     /// Its continuations that are being computed.
@@ -40,8 +43,8 @@ pub(crate) struct Job {
     pub scores: Vec<TokenLogProb>,
     /// Whether they have been sent, or nobody asked for them.
     pub scored: bool,
-    /// Whether any of its tokens has been computed.
-    pub started: Option<Instant>,
+    /// When the first of its tokens was computed.
+    started: Option<Instant>,
     submitted: Instant,
     prefilled: Option<Instant>,
     pub usage: Usage,
@@ -51,13 +54,14 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub fn new(request: Arc<Request>, sink: Sink, cancelled: Cancelled) -> Job {
+    pub fn new(request: Arc<Request>, sink: Sink, cancelled: Cancelled, place: Arc<Place>) -> Job {
         let ranks = request.best_of > request.n;
         // Nothing stands before the first token.
         let first = TokenLogProb { id: request.prompt[0], ..TokenLogProb::default() };
         Job {
             sink,
             cancelled,
+            place: Some(place),
             deaf: false,
             running: 0,
             unfinished: request.best_of,
@@ -77,6 +81,12 @@ impl Job {
     /// Whether the caller has left or given up.
     pub fn gone(&self) -> bool {
         self.deaf || self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// It is being computed since `now`, if not before.
+    pub fn start(&mut self, now: Instant) {
+        self.started.get_or_insert(now);
+        self.place = None;
     }
 
     fn send(&mut self, event: Event) {
@@ -133,6 +143,8 @@ impl Job {
 
     /// Everything has been computed.
     pub fn done(mut self) {
+        // Whoever hears of the end finds the place free.
+        self.place = None;
         // The likeliest first; the earlier sample among equals.
         self.ranked.sort_by(|a, b| b.mean.total_cmp(&a.mean).then(a.sample.cmp(&b.sample)));
         let best: Vec<Ranked> = self.ranked.drain(..).take(self.request.n).collect();
@@ -154,6 +166,7 @@ impl Job {
 
     /// It cannot be computed.
     pub fn failed(mut self, why: String) {
+        self.place = None;
         self.send(Event::Failed(why));
     }
 }

@@ -18,7 +18,7 @@ use std::time::Instant;
 use corella_model::{StepLimits, StepModel, StepOut, Threads};
 
 use crate::event::{Event, FinishReason};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Place};
 use crate::pages::{Before, PagePool};
 use crate::request::Request;
 use crate::sequence::{Piece, Sequence, TokenBytes};
@@ -80,13 +80,13 @@ impl Scheduler {
     }
 
     /// Takes a request in.
-    pub fn add(&mut self, request: Arc<Request>, sink: Sink, cancelled: Cancelled) {
+    pub fn add(&mut self, request: Arc<Request>, sink: Sink, cancelled: Cancelled, place: Arc<Place>) {
         let id = self.next_job;
         self.next_job += 1;
         self.metrics.requests.add(1);
         self.metrics.prompt_tokens.add(request.prompt.len() as u64);
         let seq = Sequence::new(id, 0, &request);
-        let mut job = Job::new(request, sink, cancelled);
+        let mut job = Job::new(request, sink, cancelled, place);
         let nothing_to_do = job.request.prompt_rows() == 0;
         if nothing_to_do {
             job.prefilled();
@@ -145,8 +145,7 @@ impl Scheduler {
         let gone: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.gone()).map(|(id, _)| *id).collect();
         for id in gone {
             self.remove_sequences(id);
-            if let Some(job) = self.jobs.remove(&id) {
-                self.leave_queue(&job);
+            if self.jobs.remove(&id).is_some() {
                 self.metrics.cancelled.add(1);
             }
         }
@@ -160,12 +159,6 @@ impl Scheduler {
                 }
             }
             list.retain(|seq| seq.job != id);
-        }
-    }
-
-    fn leave_queue(&self, job: &Job) {
-        if job.started.is_none() {
-            self.metrics.queued.sub(1);
         }
     }
 
@@ -229,10 +222,7 @@ impl Scheduler {
             let first = firsts.next().flatten();
             let seq = &mut self.running[item.index];
             let Some(job) = self.jobs.get_mut(&seq.job) else { continue };
-            if job.started.is_none() {
-                job.started = Some(began);
-                self.metrics.queued.sub(1);
-            }
+            job.start(began);
             let request = job.request.clone();
             seq.computed = item.start + item.len;
             if seq.sample == 0 && !job.scored {
@@ -396,7 +386,6 @@ impl Scheduler {
         let done: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.unfinished == 0).map(|(id, _)| *id).collect();
         for id in done {
             if let Some(job) = self.jobs.remove(&id) {
-                self.leave_queue(&job);
                 self.metrics.completed.add(1);
                 job.done();
             }
@@ -413,7 +402,6 @@ impl Scheduler {
     fn fail_job(&mut self, id: u64, why: &str) {
         if let Some(job) = self.jobs.remove(&id) {
             self.remove_sequences(id);
-            self.leave_queue(&job);
             self.metrics.failed.add(1);
             job.failed(why.to_owned());
         }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{Cancelled, Scheduler};
 use crate::completion::Completion;
 use crate::event::{FinishReason, TokenLogProb};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Place};
 use crate::pages::CacheScope;
 use crate::request::{Request, RequestLimits, RequestParams};
 use crate::sampler::{History, SampleParams, Sampler, Sampling};
@@ -198,14 +198,14 @@ impl Rig {
         let request = Request::new(params.clone(), &self.model.limits, &[], &limits).expect("valid");
         let shared = Shared::default();
         let (kept, cancelled) = (shared.clone(), Cancelled::default());
-        self.metrics.queued.add(1);
+        let place = Place::alone(&self.metrics);
         let sink = move |event| {
             let mut result = kept.lock().expect("unpoisoned");
             let ended = result.0.add(event);
             result.1 |= ended;
             true
         };
-        self.scheduler.add(Arc::new(request), Box::new(sink), cancelled.clone());
+        self.scheduler.add(Arc::new(request), Box::new(sink), cancelled.clone(), place);
         (shared, cancelled)
     }
 

@@ -3,7 +3,7 @@
 use corella_infer::FinishReason;
 use serde_json::{Value, json};
 
-use crate::completions::{Chunks, Stretch};
+use crate::completions::{Chunks, Entry, Stretch};
 
 /// What happened to the messages; part of every answer.
 #[derive(Clone, Debug)]
@@ -92,6 +92,20 @@ impl ChatChunks {
         let turn = Turn { begun: about.begun, ..Turn::default() };
         ChatChunks { about, turns: vec![turn; n], introduced: vec![false; n] }
     }
+
+    /// The chunk of a stretch of answer `index`, if there is anything in it.
+    fn chunk(&mut self, index: usize, stretch: &Stretch) -> Option<Value> {
+        let text = self.turns[index].release(&stretch.text);
+        if text.is_empty() && stretch.finish.is_none() {
+            return None;
+        }
+        let mut delta = json!({"content": text});
+        if !std::mem::replace(&mut self.introduced[index], true) {
+            delta["role"] = json!("assistant");
+        }
+        let finish = stretch.finish.as_ref().map(FinishReason::name);
+        Some(json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish}))
+    }
 }
 
 impl Chunks for ChatChunks {
@@ -107,17 +121,8 @@ impl Chunks for ChatChunks {
         self.about.value()
     }
 
-    fn choice(&mut self, index: usize, stretch: &Stretch) -> Option<Value> {
-        let text = self.turns[index].release(&stretch.text);
-        if text.is_empty() && stretch.finish.is_none() {
-            return None;
-        }
-        let mut delta = json!({"content": text});
-        if !std::mem::replace(&mut self.introduced[index], true) {
-            delta["role"] = json!("assistant");
-        }
-        let finish = stretch.finish.as_ref().map(FinishReason::name);
-        Some(json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish}))
+    fn choice(&mut self, index: usize, stretch: &Stretch) -> Option<Entry<'_>> {
+        self.chunk(index, stretch).map(Entry::Chat)
     }
 }
 
@@ -149,12 +154,12 @@ mod tests {
         let about = About { page: "A:".into(), stop: "\nQ:".into(), begun: false, seed: 1 };
         let mut chunks = ChatChunks::new(about, 2);
         let stretch = |text: &str| Stretch { text: text.into(), ..Stretch::default() };
-        assert_eq!(chunks.choice(1, &stretch("  ")), None);
-        let first = chunks.choice(1, &stretch("Yes")).expect("a chunk");
+        assert_eq!(chunks.chunk(1, &stretch("  ")), None);
+        let first = chunks.chunk(1, &stretch("Yes")).expect("a chunk");
         assert_eq!(first["delta"], json!({"role": "assistant", "content": "Yes"}));
-        assert_eq!(chunks.choice(1, &stretch(" no")).expect("a chunk")["delta"], json!({"content": " no"}));
+        assert_eq!(chunks.chunk(1, &stretch(" no")).expect("a chunk")["delta"], json!({"content": " no"}));
         let end = Stretch { finish: Some(FinishReason::Length), ..Stretch::default() };
-        assert_eq!(chunks.choice(0, &end).expect("a chunk")["delta"]["role"], "assistant");
-        assert_eq!(chunks.choice(1, &end).expect("a chunk")["finish_reason"], "length");
+        assert_eq!(chunks.chunk(0, &end).expect("a chunk")["delta"]["role"], "assistant");
+        assert_eq!(chunks.chunk(1, &end).expect("a chunk")["finish_reason"], "length");
     }
 }

@@ -33,15 +33,18 @@ pub async fn transcript(State(app): State<Arc<App>>) -> Json<Value> {
 /// The route.
 pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let (call, page, begun) = parse(&app.transcript, &body, app.access.scope(&headers), served.random_seed())?;
+    let (scope, seed) = (app.access.scope(&headers), served.random_seed());
+    let aside = &served.aside;
+    let (call, page, begun) = aside.run(body.len(), || parse(&app.transcript, &body, scope, seed)).await??;
     let (show, streamed) = (call.show, call.stream);
-    let running = start(&served, call)?;
+    let running = aside.run(call.work(&served), || start(&served, call)).await??;
     let about = About { page, stop: app.transcript.stop(), begun, seed: running.seed };
     if streamed {
         let chunks = ChatChunks::new(about, running.n);
         return Ok(stream(served, running, show, Box::new(chunks)));
     }
-    let answer = collect(&served, running, show).await?;
+    let mut whole = collect(&served, running, show).await?;
+    let answer = serde_json::to_value(whole.document()).map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(Json(as_chat(&answer, &about)).into_response())
 }
 

@@ -1,5 +1,8 @@
 //! `POST /v1/completions`: text in, continuation out. Never a chat template.
 
+mod backlog;
+mod document;
+mod extent;
 mod heal;
 mod offsets;
 mod request;
@@ -12,8 +15,10 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
+pub use document::Entry;
 pub use request::{CompletionCall, Prompt, Show};
 pub use response::Stretch;
 pub use run::{collect, start};
@@ -27,15 +32,19 @@ use crate::peers;
 /// The route.
 pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let served = app.served()?;
-    if let Some(peer) = peers::named(app.peers(), &body) {
-        return peers::pass_on(peer, &body).await;
+    let aside = &served.aside;
+    if let Some(peer) = aside.run(body.len(), || peers::named(app.peers(), &body)).await? {
+        return peers::pass_on(peer, &body, aside).await;
     }
-    let call = CompletionCall::parse(&body, app.access.scope(&headers), served.random_seed())?;
+    let (scope, seed) = (app.access.scope(&headers), served.random_seed());
+    let call = aside.run(body.len(), || CompletionCall::parse(&body, scope, seed)).await??;
     let (show, streamed) = (call.show, call.stream);
-    let running = start(&served, call)?;
+    let running = aside.run(call.work(&served), || start(&served, call)).await??;
     if streamed {
         let chunks = CompletionChunks::new(served.clone(), &running, show);
         return Ok(stream(served, running, show, Box::new(chunks)));
     }
-    Ok(axum::Json(collect(&served, running, show).await?).into_response())
+    let mut whole = collect(&served, running, show).await?;
+    let text = served.aside.run(whole.size(), || whole.document().text()).await??;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::fields::{Fields, token_id, whole};
+use crate::served::Served;
 
 /// Prompts of one request.
 const MOST_PROMPTS: usize = 256;
@@ -88,6 +89,17 @@ impl CompletionCall {
         let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
         f.finish(&HARMLESS)?;
         Ok(CompletionCall { model, prompts, params, mark_start, heal, show, stream })
+    }
+
+    /// How much it is to make tokens of the prompts, in bytes of text that would take as long.
+    pub fn work(&self, served: &Served) -> usize {
+        let bytes = |prompt: &Prompt| match prompt {
+            Prompt::Text(text) => text.len(),
+            Prompt::Ids(ids) => ids.len(),
+        };
+        // Healing goes through the vocabulary.
+        let heal = if self.heal { self.prompts.len().saturating_mul(served.vocabulary()) } else { 0 };
+        self.prompts.iter().map(bytes).sum::<usize>().saturating_add(heal)
     }
 }
 

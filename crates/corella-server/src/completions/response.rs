@@ -1,40 +1,14 @@
 //! The answer of `/v1/completions`: OpenAI's legacy shape, with the extensions that were asked for.
 
+use std::collections::BTreeMap;
+
 use corella_infer::{FinishReason, TokenLogProb, Usage};
 use corella_text::tokenizer::Tokenizer;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::document::{CompletionEntry, Lists, Probabilities, Probability};
 use super::offsets::Offsets;
 use super::request::Show;
-
-/// What all chunks and documents of one answer begin with.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    /// Id of the answer.
-    pub id: String,
-    /// Kind of document.
-    pub object: &'static str,
-    /// Seconds since 1970.
-    pub created: u64,
-    /// The model.
-    pub model: String,
-    /// Device, kernel path and formats: same text here, same bytes in the answer.
-    pub fingerprint: String,
-}
-
-impl Frame {
-    /// A document with `choices`.
-    pub fn document(&self, choices: Vec<Value>) -> Map<String, Value> {
-        let mut document = Map::new();
-        document.insert("id".to_owned(), json!(self.id));
-        document.insert("object".to_owned(), json!(self.object));
-        document.insert("created".to_owned(), json!(self.created));
-        document.insert("model".to_owned(), json!(self.model));
-        document.insert("system_fingerprint".to_owned(), json!(self.fingerprint));
-        document.insert("choices".to_owned(), json!(choices));
-        document
-    }
-}
 
 /// The growing record of one choice: enough to write a chunk of it, or all of it.
 #[derive(Clone, Debug)]
@@ -65,34 +39,28 @@ impl Choice {
     }
 
     /// A stretch as a `choices` entry.
-    pub fn write(&mut self, stretch: &Stretch, show: &Show, tokenizer: &Tokenizer) -> Value {
-        let mut choice = Map::new();
-        choice.insert("index".to_owned(), json!(self.index));
-        choice.insert("text".to_owned(), json!(stretch.text));
-        choice
-            .insert("logprobs".to_owned(), show.logprobs.map_or(Value::Null, |n| self.logprobs(stretch, n, tokenizer)));
-        choice.insert("finish_reason".to_owned(), json!(stretch.finish.as_ref().map(FinishReason::name)));
-        match &stretch.finish {
-            Some(FinishReason::StopString(found)) => choice.insert("stop_reason".to_owned(), json!(found)),
-            Some(FinishReason::StopToken(id)) => choice.insert("stop_reason".to_owned(), json!(id)),
-            Some(FinishReason::Length) => choice.insert("stop_reason".to_owned(), Value::Null),
-            None => None,
-        };
-        if show.token_ids && !stretch.echo {
-            let ids: Vec<u32> = stretch.tokens.iter().map(|t| t.id).collect();
-            choice.insert("token_ids".to_owned(), json!(ids));
+    pub fn write<'t>(&mut self, stretch: &Stretch, show: &Show, tokenizer: &'t Tokenizer) -> CompletionEntry<'t> {
+        let drawn = (!stretch.echo).then_some(&stretch.tokens);
+        CompletionEntry {
+            index: self.index,
+            text: stretch.text.clone(),
+            logprobs: show.logprobs.map(|n| self.logprobs(stretch, n, tokenizer)),
+            finish_reason: stretch.finish.as_ref().map(FinishReason::name),
+            stop_reason: stretch.finish.as_ref().map(|finish| match finish {
+                FinishReason::StopString(found) => json!(found),
+                FinishReason::StopToken(id) => json!(id),
+                FinishReason::Length => Value::Null,
+            }),
+            token_ids: drawn.filter(|_| show.token_ids).map(|tokens| tokens.iter().map(|t| t.id).collect()),
+            completion_probabilities: drawn
+                .zip(show.n_probs)
+                .map(|(tokens, n)| tokens.iter().map(|t| probabilities(t, n, tokenizer)).collect()),
+            ..CompletionEntry::default()
         }
-        if let Some(n) = show.n_probs
-            && !stretch.echo
-        {
-            let all: Vec<Value> = stretch.tokens.iter().map(|t| probabilities(t, n, tokenizer)).collect();
-            choice.insert("completion_probabilities".to_owned(), json!(all));
-        }
-        Value::Object(choice)
     }
 
     /// OpenAI's parallel lists. Alternatives with the same text (parts of characters) share an entry, the likeliest counts.
-    fn logprobs(&mut self, stretch: &Stretch, n: usize, tokenizer: &Tokenizer) -> Value {
+    fn logprobs(&mut self, stretch: &Stretch, n: usize, tokenizer: &Tokenizer) -> Lists {
         let (mut tokens, mut own, mut top) = (vec![], vec![], vec![]);
         let ids = stretch.tokens.iter().map(|t| t.id);
         let offsets = self
@@ -103,35 +71,35 @@ impl Choice {
             let text = token_text(t.id, tokenizer);
             own.push(t.logprob.map(finite));
             top.push(t.logprob.map(|own| {
-                let mut entries: Map<String, Value> = Map::new();
+                let mut entries = BTreeMap::new();
                 for (id, logprob) in t.top.iter().take(n) {
-                    entries.entry(token_text(*id, tokenizer)).or_insert_with(|| json!(finite(*logprob)));
+                    entries.entry(token_text(*id, tokenizer)).or_insert_with(|| finite(*logprob));
                 }
-                entries.entry(text.clone()).or_insert_with(|| json!(finite(own)));
+                entries.entry(text.clone()).or_insert_with(|| finite(own));
                 entries
             }));
             tokens.push(text);
         }
-        json!({"tokens": tokens, "token_logprobs": own, "top_logprobs": top, "text_offset": offsets})
+        Lists { tokens, token_logprobs: own, top_logprobs: top, text_offset: offsets.unwrap_or_default() }
     }
 }
 
 /// A token as llama.cpp's `completion_probabilities` and vLLM's `prompt_logprobs` show it.
-pub fn probabilities(t: &TokenLogProb, n: usize, tokenizer: &Tokenizer) -> Value {
+pub fn probabilities<'t>(t: &TokenLogProb, n: usize, tokenizer: &'t Tokenizer) -> Probabilities<'t> {
     let one = |id: u32, logprob: Option<f32>| {
         let bytes = tokenizer.token_bytes(id);
-        json!({"id": id, "token": String::from_utf8_lossy(bytes), "bytes": bytes, "logprob": logprob.map(finite)})
+        Probability { id, token: String::from_utf8_lossy(bytes), bytes, logprob: logprob.map(finite) }
     };
-    let mut token = one(t.id, t.logprob);
-    let top: Vec<Value> = t.top.iter().take(n).map(|(id, logprob)| one(*id, Some(*logprob))).collect();
-    token["entropy"] = json!(t.entropy);
-    token["top_logprobs"] = json!(top);
-    token
+    Probabilities {
+        token: one(t.id, t.logprob),
+        entropy: t.entropy.map(f64::from),
+        top_logprobs: t.top.iter().take(n).map(|(id, logprob)| one(*id, Some(*logprob))).collect(),
+    }
 }
 
 /// JSON has no −∞; what a filter removed has a logarithm far below any real one, as in OpenAI's answers.
-fn finite(logprob: f32) -> f32 {
-    logprob.max(-9999.0)
+fn finite(logprob: f32) -> f64 {
+    f64::from(logprob.max(-9999.0))
 }
 
 /// A token's text; bytes that are only part of a character are shown as OpenAI shows them.

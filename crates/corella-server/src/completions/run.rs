@@ -4,20 +4,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use corella_infer::{Event, FinishReason, Request, RequestParams, Sink, Ticket, TokenLogProb, Usage};
 use corella_text::tokenizer::Tokenizer;
-use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use serde_json::{Value, json};
 
+use super::backlog::{self, Outlet, Unread, backlog};
+use super::document::{Document, Entry, Extra, Frame};
+use super::extent::Extent;
 use super::heal::{spelled, taken_back};
 use super::offsets::Offsets;
 use super::request::{CompletionCall, Prompt, Show};
-use super::response::{Choice, Frame, Stretch, probabilities, timings, usage};
+use super::response::{Choice, Stretch, probabilities, timings, usage};
 use crate::error::ApiError;
 use crate::served::Served;
 
 /// A request at work. Dropping it (a client that leaves) ends the work and frees its pages.
 pub struct Running {
-    /// Events of prompt number .0.
-    pub events: mpsc::UnboundedReceiver<(usize, Event)>,
+    /// Events, each with the number of its prompt.
+    events: Outlet,
     /// The token ids of each prompt, without those that were taken back.
     pub prompts: Vec<Vec<u32>>,
     /// What healing took back of each prompt, where it was asked for.
@@ -33,6 +35,16 @@ pub struct Running {
 }
 
 impl Running {
+    /// The next event, with the number of its prompt.
+    pub async fn next(&mut self) -> Result<(usize, Event), ApiError> {
+        match self.events.next().await {
+            None => Err(ApiError::internal("the engine has stopped")),
+            Some(Err(Unread)) => Err(ApiError::unread()),
+            Some(Ok((_, Event::Failed(why)))) => Err(ApiError::internal(why)),
+            Some(Ok(event)) => Ok(event),
+        }
+    }
+
     /// The tokens that were taken back of a prompt.
     pub fn healed(&self, prompt: usize) -> &[u32] {
         self.healed.as_ref().map_or(&[], |healed| &healed[prompt])
@@ -54,7 +66,10 @@ fn ids(served: &Served, prompt: Prompt, mark_start: bool) -> Result<Vec<u32>, Ap
     let ids = match prompt {
         Prompt::Ids(ids) if ids.is_empty() => served.encode("", mark_start),
         Prompt::Ids(ids) => ids,
-        Prompt::Text(text) => served.encode(&text, mark_start),
+        Prompt::Text(text) => {
+            served.check_length(&text)?;
+            served.encode(&text, mark_start)
+        }
     };
     if ids.is_empty() {
         return Err(ApiError::bad("prompt", "an empty prompt: there is no token to continue from"));
@@ -70,18 +85,21 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
     let specials = if call.show.skip_special { served.tokenizer.special_tokens() } else { Vec::new() };
     let hidden: Vec<u32> = specials.into_iter().map(|(_, id)| id).collect();
     let (mut prompts, mut healed, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+    let mut extent = Extent::default();
     for prompt in call.prompts {
         let is_text = matches!(prompt, Prompt::Text(_));
         let mut prompt = ids(served, prompt, call.mark_start)?;
         let back = if heal && is_text { taken_back(&prompt, &served.tokenizer) } else { 0 };
         let owed = spelled(&prompt, back, &served.tokenizer);
         healed.push(prompt.split_off(prompt.len() - back));
-        requests.push(served.check(RequestParams {
+        let request = served.check(RequestParams {
             prompt: prompt.clone(),
             owed,
             hidden: hidden.clone(),
             ..call.params.clone()
-        })?);
+        })?;
+        extent.add(&call.show, &request)?;
+        requests.push(request);
         prompts.push(prompt);
     }
     let cost: u64 = requests.iter().map(Request::cost).sum();
@@ -91,10 +109,12 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
         return Err(ApiError::bad("prompt", message));
     }
     let max_tokens = requests.iter().map(Request::max_tokens).max().unwrap_or(0);
-    let (send, events) = mpsc::unbounded_channel();
-    let with_sink = |(number, request)| -> (Request, Sink) {
+    // A whole answer is collected as it comes, whoever reads it later.
+    let (send, events) = backlog(if call.stream { backlog::MOST } else { usize::MAX });
+    let with_sink = |(number, request)| {
         let send = send.clone();
-        (request, Box::new(move |event| send.send((number, event)).is_ok()))
+        let sink: Sink = Box::new(move |event| send.send(number, event));
+        (request, sink)
     };
     let tickets = served.submit(requests.into_iter().enumerate().map(with_sink).collect())?;
     Ok(Running { events, prompts, healed: heal.then_some(healed), n, max_tokens, seed, _tickets: tickets })
@@ -132,55 +152,82 @@ struct Collected {
     finish: Option<FinishReason>,
 }
 
-/// Waits for the end and writes the whole answer.
-pub async fn collect(served: &Served, mut running: Running, show: Show) -> Result<Value, ApiError> {
+/// All of an answer.
+pub struct Whole<'a> {
+    served: &'a Served,
+    running: Running,
+    show: Show,
+    frame: Frame,
+    all: Vec<Collected>,
+    /// Log-probabilities of each prompt.
+    scores: Vec<Option<Vec<TokenLogProb>>>,
+    used: Vec<Usage>,
+}
+
+/// Waits for the end.
+pub async fn collect(served: &Served, mut running: Running, show: Show) -> Result<Whole<'_>, ApiError> {
     let (prompts, n) = (running.prompts.len(), running.n);
     let mut all: Vec<Collected> = (0..prompts * n).map(|_| Collected::default()).collect();
     let mut scores: Vec<Option<Vec<TokenLogProb>>> = vec![None; prompts];
     let mut used: Vec<Usage> = Vec::new();
     while used.len() < prompts {
-        match running.events.recv().await {
-            None => return Err(ApiError::internal("the engine has stopped")),
-            Some((_, Event::Failed(why))) => return Err(ApiError::internal(why)),
-            Some((_, Event::Progress { .. })) => {}
-            Some((p, Event::Prompt(found))) => scores[p] = Some(found),
-            Some((p, Event::Piece { choice, text, tokens })) => {
+        match running.next().await? {
+            (_, Event::Progress { .. } | Event::Failed(_)) => {}
+            (p, Event::Prompt(found)) => scores[p] = Some(found),
+            (p, Event::Piece { choice, text, tokens }) => {
                 let one = &mut all[p * n + choice];
                 one.text.push_str(&text);
                 one.tokens.extend(tokens);
             }
-            Some((p, Event::Finished { choice, reason, .. })) => all[p * n + choice].finish = Some(reason),
-            Some((_, Event::Done(usage))) => used.push(usage),
+            (p, Event::Finished { choice, reason, .. }) => all[p * n + choice].finish = Some(reason),
+            (_, Event::Done(usage)) => used.push(usage),
         }
     }
-    let choices = all.into_iter().enumerate().map(|(index, one)| {
-        let prompt = index / n;
-        let mut choice = running.choice(index, &show, &served.tokenizer);
+    Ok(Whole { served, running, show, frame: frame(served, "text_completion", "cmpl"), all, scores, used })
+}
+
+impl Whole<'_> {
+    /// Bytes of the answer, near enough to tell a small one from a large one.
+    pub fn size(&self) -> usize {
+        let of = |list: &[TokenLogProb]| -> usize { list.iter().map(|t| 1 + t.top.len()).sum() };
+        let drawn: usize = self.all.iter().map(|one| one.text.len() + of(&one.tokens)).sum();
+        let scores: usize = self.scores.iter().flatten().map(|list| of(list)).sum();
+        drawn + scores.saturating_mul(if self.show.echo { self.running.n } else { 1 })
+    }
+
+    /// As it is written. Takes the texts and tokens out.
+    pub fn document(&mut self) -> Document<'_> {
+        let all = std::mem::take(&mut self.all);
+        let choices = all.into_iter().enumerate().map(|(index, one)| self.entry(index, one)).collect();
+        let extra = Extra {
+            usage: Some(usage(&self.used)),
+            timings: if let [one] = &self.used[..] { Some(timings(one)) } else { None },
+            corella: Some(about(self.served, &self.running)),
+            ..Extra::default()
+        };
+        Document { frame: &self.frame, choices, extra }
+    }
+
+    fn entry(&self, index: usize, one: Collected) -> Entry<'_> {
+        let (served, running, show) = (self.served, &self.running, &self.show);
+        let prompt = index / running.n;
+        let scores = &self.scores[prompt];
+        let mut choice = running.choice(index, show, &served.tokenizer);
         let rest = Stretch { text: one.text, tokens: one.tokens, echo: false, finish: one.finish };
         let mut written = if show.echo {
-            let first = echo(served, &running.prompts[prompt], running.healed(prompt), scores[prompt].clone());
-            let mut written = choice.write(&first, &show, &served.tokenizer);
-            join(&mut written, choice.write(&rest, &show, &served.tokenizer));
-            written
+            let first = echo(served, &running.prompts[prompt], running.healed(prompt), scores.clone());
+            let first = choice.write(&first, show, &served.tokenizer);
+            first.join(choice.write(&rest, show, &served.tokenizer))
         } else {
-            choice.write(&rest, &show, &served.tokenizer)
+            choice.write(&rest, show, &served.tokenizer)
         };
-        if show.token_ids {
-            written["prompt_token_ids"] = json!(running.prompts[prompt]);
-        }
-        if let (Some(count), Some(found)) = (show.prompt_logprobs, &scores[prompt]) {
-            let list: Vec<Value> = found.iter().map(|t| probabilities(t, count, &served.tokenizer)).collect();
-            written["prompt_logprobs"] = json!(list);
-        }
-        written
-    });
-    let mut document = frame(served, "text_completion", "cmpl").document(choices.collect());
-    document.insert("usage".to_owned(), usage(&used));
-    if let [one] = &used[..] {
-        document.insert("timings".to_owned(), timings(one));
+        written.prompt_token_ids = show.token_ids.then(|| (&running.prompts[prompt][..]).into());
+        written.prompt_logprobs = show
+            .prompt_logprobs
+            .zip(scores.as_ref())
+            .map(|(count, found)| found.iter().map(|t| probabilities(t, count, &served.tokenizer)).collect());
+        Entry::Completion(Box::new(written))
     }
-    document.insert("corella".to_owned(), about(served, &running));
-    Ok(Value::Object(document))
 }
 
 /// What the request came to: the seed that repeats it, the tokens that the context left room for, and the end of each
@@ -195,24 +242,4 @@ pub fn about(served: &Served, running: &Running) -> Value {
         about["healed"] = running.prompts.iter().zip(healed).map(text).collect();
     }
     about
-}
-
-/// Puts a second stretch of the same choice behind the first.
-fn join(first: &mut Value, second: Value) {
-    let Value::Object(second) = second else { return };
-    for (key, value) in second {
-        match (first.get_mut(&key), value) {
-            (Some(Value::String(text)), Value::String(more)) => text.push_str(&more),
-            (Some(Value::Object(lists)), Value::Object(more)) => append(lists, more),
-            (_, value) => first[key] = value,
-        }
-    }
-}
-
-fn append(lists: &mut Map<String, Value>, more: Map<String, Value>) {
-    for (key, value) in more {
-        if let (Some(Value::Array(list)), Value::Array(more)) = (lists.get_mut(&key), value) {
-            list.extend(more);
-        }
-    }
 }

@@ -9,19 +9,22 @@ use axum::response::{IntoResponse, Response};
 use corella_infer::{Event, TokenLogProb, Usage};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 
+use super::document::{Document, Entry, Extra, Frame};
 use super::request::Show;
-use super::response::{Choice, Frame, Stretch, probabilities, timings, usage};
+use super::response::{Choice, Stretch, probabilities, timings, usage};
 use super::run::{Running, about, echo, frame};
 use crate::error::ApiError;
 use crate::served::Served;
 
 /// A comment line this often keeps proxies from closing a stream while a long prompt is read.
 const PING: Duration = Duration::from_secs(10);
+/// Chunks that are written ahead of the client; behind them the engine's events wait, which are smaller.
+const AHEAD: usize = 16;
 
 /// How the chunks of one kind of answer look.
-pub trait Chunks: Send {
+pub trait Chunks: Send + Sync {
     /// Name of the kind.
     fn object(&self) -> &'static str;
     /// What the answer's id begins with.
@@ -29,7 +32,7 @@ pub trait Chunks: Send {
     /// What the first chunk says about the request, so that a stopped stream can be repeated.
     fn about(&self) -> Value;
     /// A stretch of choice `index`; none where there is nothing to say yet.
-    fn choice(&mut self, index: usize, stretch: &Stretch) -> Option<Value>;
+    fn choice<'a>(&'a mut self, index: usize, stretch: &Stretch) -> Option<Entry<'a>>;
 }
 
 /// Chunks of `/v1/completions`.
@@ -39,14 +42,14 @@ pub struct CompletionChunks {
     about: Value,
     choices: Vec<Choice>,
     /// The prompt's token ids, for the first chunk of each choice, where they are asked for.
-    prompt_ids: Vec<Option<Value>>,
+    prompt_ids: Vec<Option<Vec<u32>>>,
 }
 
 impl CompletionChunks {
     /// For the choices of a request at work.
     pub fn new(served: Arc<Served>, running: &Running, show: Show) -> CompletionChunks {
         let total = running.prompts.len() * running.n;
-        let prompt_ids = (0..total).map(|i| show.token_ids.then(|| json!(running.prompts[i / running.n]))).collect();
+        let prompt_ids = (0..total).map(|i| show.token_ids.then(|| running.prompts[i / running.n].clone())).collect();
         let choices = (0..total).map(|i| running.choice(i, &show, &served.tokenizer)).collect();
         CompletionChunks { about: about(&served, running), served, show, choices, prompt_ids }
     }
@@ -65,23 +68,21 @@ impl Chunks for CompletionChunks {
         self.about.clone()
     }
 
-    fn choice(&mut self, index: usize, stretch: &Stretch) -> Option<Value> {
+    fn choice<'a>(&'a mut self, index: usize, stretch: &Stretch) -> Option<Entry<'a>> {
         let mut written = self.choices[index].write(stretch, &self.show, &self.served.tokenizer);
-        if let Some(ids) = self.prompt_ids[index].take() {
-            written["prompt_token_ids"] = ids;
-        }
-        Some(written)
+        written.prompt_token_ids = self.prompt_ids[index].take().map(Into::into);
+        Some(Entry::Completion(Box::new(written)))
     }
 }
 
 /// Answers with a stream. When the client leaves, the body is dropped, the writing task ends and with it the work.
 pub fn stream(served: Arc<Served>, running: Running, show: Show, chunks: Box<dyn Chunks>) -> Response {
-    let (send, receive) = mpsc::unbounded_channel();
+    let (send, receive) = mpsc::channel(AHEAD);
     tokio::spawn(write(served, running, show, chunks, send));
-    Sse::new(UnboundedReceiverStream::new(receive)).keep_alive(KeepAlive::new().interval(PING)).into_response()
+    Sse::new(ReceiverStream::new(receive)).keep_alive(KeepAlive::new().interval(PING)).into_response()
 }
 
-type Sender = mpsc::UnboundedSender<Result<SseEvent, Infallible>>;
+type Sender = mpsc::Sender<Result<SseEvent, Infallible>>;
 
 /// The choices of a stream and what each chunk begins with.
 struct Writer {
@@ -94,37 +95,56 @@ struct Writer {
     send: Sender,
 }
 
-/// The client has left.
-struct Gone;
+/// Why a stream ends early.
+enum Cut {
+    /// The client has left.
+    Gone,
+    /// It failed.
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Cut {
+    fn from(error: ApiError) -> Cut {
+        Cut::Failed(error)
+    }
+}
 
 impl Writer {
-    fn chunk(&self, choices: Vec<Value>, extra: &[(&str, Value)]) -> Result<(), Gone> {
-        let mut document = self.frame.document(choices);
-        for (key, value) in extra {
-            document.insert((*key).to_owned(), value.clone());
-        }
-        self.event(&Value::Object(document).to_string())
+    /// A chunk about the whole.
+    async fn note(&self, extra: Extra<'_>) -> Result<(), Cut> {
+        let size = extra.prompt_logprobs.as_ref().map_or(0, |list| list.iter().map(|t| 1 + t.top_logprobs.len()).sum());
+        let write = || Document { frame: &self.frame, choices: Vec::new(), extra }.text();
+        let text = self.served.aside.run(size, write).await??;
+        self.event(text).await
     }
 
-    fn event(&self, data: &str) -> Result<(), Gone> {
-        self.send.send(Ok(SseEvent::default().data(data))).map_err(|_| Gone)
+    /// Waits until the client has taken enough of what was written before.
+    async fn event(&self, data: String) -> Result<(), Cut> {
+        self.send.send(Ok(SseEvent::default().data(data))).await.map_err(|_| Cut::Gone)
     }
 
-    fn stretch(&mut self, index: usize, stretch: &Stretch) -> Result<(), Gone> {
-        let Some(choice) = self.chunks.choice(index, stretch) else { return Ok(()) };
-        let first = !std::mem::replace(&mut self.begun, true);
-        let extra = first.then(|| ("corella", self.chunks.about()));
-        self.chunk(vec![choice], extra.as_slice())
+    async fn stretch(&mut self, index: usize, stretch: &Stretch) -> Result<(), Cut> {
+        let about = if self.begun { None } else { Some(self.chunks.about()) };
+        let size = stretch.text.len() + stretch.tokens.iter().map(|t| 1 + t.top.len()).sum::<usize>();
+        let (chunks, frame) = (&mut self.chunks, &self.frame);
+        let write = || {
+            let choice = chunks.choice(index, stretch)?;
+            let extra = Extra { corella: about, ..Extra::default() };
+            Some(Document { frame, choices: vec![choice], extra }.text())
+        };
+        let Some(text) = self.served.aside.run(size, write).await? else { return Ok(()) };
+        self.begun = true;
+        self.event(text?).await
     }
 
     /// The prompt in front of a choice, once.
-    fn echo(&mut self, index: usize, running: &Running, scores: &[Option<Vec<TokenLogProb>>]) -> Result<(), Gone> {
+    async fn echo(&mut self, index: usize, running: &Running, scores: &[Option<Vec<TokenLogProb>>]) -> Result<(), Cut> {
         if !self.show.echo || std::mem::replace(&mut self.echoed[index], true) {
             return Ok(());
         }
         let p = index / running.n;
         let stretch = echo(&self.served, &running.prompts[p], running.healed(p), scores[p].clone());
-        self.stretch(index, &stretch)
+        self.stretch(index, &stretch).await
     }
 }
 
@@ -139,66 +159,62 @@ async fn write(served: Arc<Served>, mut running: Running, show: Show, chunks: Bo
         chunks,
         send,
     };
-    match events(&mut writer, &mut running).await {
-        Err(Gone) => {}
-        Ok(Err(error)) => {
-            // An error comes as an event before the stream ends: the status line is long gone.
-            let _ = writer.event(&error.body().to_string());
-        }
-        Ok(Ok(used)) => {
-            if show.usage {
-                let mut extra = vec![("usage", usage(&used))];
-                if let [one] = &used[..] {
-                    extra.push(("timings", timings(one)));
-                }
-                let _ = writer.chunk(Vec::new(), &extra);
-            }
-            let _ = writer.event("[DONE]");
-        }
-    }
+    let ended = match events(&mut writer, &mut running).await {
+        // An error comes as an event before the stream ends: the status line is long gone.
+        Err(Cut::Failed(error)) => writer.event(error.body().to_string()).await,
+        Err(Cut::Gone) => return,
+        Ok(used) => end(&writer, &used).await,
+    };
+    // There is nobody left to be told.
+    drop(ended);
 }
 
-async fn events(writer: &mut Writer, running: &mut Running) -> Result<Result<Vec<Usage>, ApiError>, Gone> {
+async fn end(writer: &Writer, used: &[Usage]) -> Result<(), Cut> {
+    if writer.show.usage {
+        let timings = if let [one] = used { Some(timings(one)) } else { None };
+        writer.note(Extra { usage: Some(usage(used)), timings, ..Extra::default() }).await?;
+    }
+    writer.event("[DONE]".to_owned()).await
+}
+
+async fn events(writer: &mut Writer, running: &mut Running) -> Result<Vec<Usage>, Cut> {
     let n = running.n;
     let mut scores: Vec<Option<Vec<TokenLogProb>>> = vec![None; running.prompts.len()];
     let mut used = Vec::new();
     while used.len() < running.prompts.len() {
         // Waiting for the engine, a client that leaves is noticed too.
         let received = tokio::select! {
-            event = running.events.recv() => event,
-            () = writer.send.closed() => return Err(Gone),
+            event = running.next() => event?,
+            () = writer.send.closed() => return Err(Cut::Gone),
         };
         match received {
-            None => return Ok(Err(ApiError::internal("the engine has stopped"))),
-            Some((_, Event::Failed(why))) => return Ok(Err(ApiError::internal(why))),
-            Some((p, Event::Progress { done, total })) => {
+            (_, Event::Failed(_)) => {}
+            (p, Event::Progress { done, total }) => {
                 if writer.show.progress {
-                    writer.chunk(
-                        Vec::new(),
-                        &[("prompt_progress", json!({"prompt": p, "processed": done, "total": total}))],
-                    )?;
+                    let progress = json!({"prompt": p, "processed": done, "total": total});
+                    writer.note(Extra { prompt_progress: Some(progress), ..Extra::default() }).await?;
                 }
             }
-            Some((p, Event::Prompt(found))) => {
+            (p, Event::Prompt(found)) => {
                 if let Some(count) = writer.show.prompt_logprobs {
-                    let list: Vec<Value> =
-                        found.iter().map(|t| probabilities(t, count, &writer.served.tokenizer)).collect();
-                    writer.chunk(Vec::new(), &[("prompt", json!(p)), ("prompt_logprobs", json!(list))])?;
+                    let list = found.iter().map(|t| probabilities(t, count, &writer.served.tokenizer)).collect();
+                    let extra = Extra { prompt: Some(p), prompt_logprobs: Some(list), ..Extra::default() };
+                    writer.note(extra).await?;
                 }
                 scores[p] = Some(found);
             }
-            Some((p, Event::Piece { choice, text, tokens })) => {
+            (p, Event::Piece { choice, text, tokens }) => {
                 let index = p * n + choice;
-                writer.echo(index, running, &scores)?;
-                writer.stretch(index, &Stretch { text, tokens, echo: false, finish: None })?;
+                writer.echo(index, running, &scores).await?;
+                writer.stretch(index, &Stretch { text, tokens, echo: false, finish: None }).await?;
             }
-            Some((p, Event::Finished { choice, reason, .. })) => {
+            (p, Event::Finished { choice, reason, .. }) => {
                 let index = p * n + choice;
-                writer.echo(index, running, &scores)?;
-                writer.stretch(index, &Stretch { finish: Some(reason), ..Stretch::default() })?;
+                writer.echo(index, running, &scores).await?;
+                writer.stretch(index, &Stretch { finish: Some(reason), ..Stretch::default() }).await?;
             }
-            Some((_, Event::Done(usage))) => used.push(usage),
+            (_, Event::Done(usage)) => used.push(usage),
         }
     }
-    Ok(Ok(used))
+    Ok(used)
 }

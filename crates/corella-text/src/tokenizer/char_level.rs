@@ -216,6 +216,12 @@ impl CharLevel {
         }
     }
 
+    /// Whether each character of a text has a token or a part of one.
+    pub fn keeps_all(&self) -> bool {
+        let unknown = self.byte_ids.is_some() || (self.unk.is_some() && !self.fuse_unk);
+        unknown && !self.normalizer.squeeze
+    }
+
     /// The ids that merging starts from.
     fn symbols(&self, piece: &str, to: &mut Vec<u32>) {
         for c in piece.chars() {

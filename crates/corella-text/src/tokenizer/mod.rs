@@ -203,6 +203,18 @@ impl Tokenizer {
         self.inner.vocab.len()
     }
 
+    /// The fewest tokens that a text of so many bytes can have, known without reading it. 0 where encoding may drop or join
+    /// any part of a text.
+    pub fn fewest_tokens(&self, bytes: usize) -> usize {
+        let keeps = match &self.inner.level {
+            Level::Bytes(_) => true,
+            Level::Chars(level) => level.keeps_all(),
+        };
+        let longest = (0..self.vocab_size() as u32).map(|id| self.token_bytes(id).len()).max().unwrap_or(0);
+        // A token for what is unknown stands for a character, which may be longer than its name.
+        if keeps { bytes.div_ceil(longest.max(char::MAX.len_utf8())) } else { 0 }
+    }
+
     /// The id that marks the border between documents.
     pub fn end_of_text(&self) -> u32 {
         self.inner.end_of_text

@@ -84,6 +84,7 @@ fn transcript(path: Option<&Path>) -> Result<Transcript> {
 }
 
 /// What loading needs.
+#[derive(Clone)]
 pub struct Settings {
     model: PathBuf,
     tokenizer: Option<String>,
