@@ -275,23 +275,6 @@ fn a_full_queue_is_an_answer_and_a_drained_engine_finishes_its_work() {
 
 /// One place to wait would never be free for five at once.
 #[test]
-fn requests_that_belong_together_are_taken_however_many_they_are() {
-    let options = EngineOptions { max_running: 1, max_queue: 2, ..EngineOptions::default() };
-    let engine = Engine::start(gpt2(256), letters(), options).expect("a thread");
-    let handle = engine.handle();
-    let (send, events) = std::sync::mpsc::channel();
-    let requests = (0..5).map(|_| -> (_, corella_infer::Sink) {
-        let params = RequestParams { prompt: vec![1, 2, 3], max_tokens: 4, ..RequestParams::default() };
-        let send = send.clone();
-        (handle.check(params).expect("valid"), Box::new(move |event| send.send(event).is_ok()))
-    });
-    let tickets = handle.submit_all(requests.collect()).expect("nothing waits");
-    drop(send);
-    let done = events.iter().filter(|event| matches!(event, corella_infer::Event::Done(_)));
-    assert_eq!((tickets.len(), done.take(5).count()), (5, 5));
-}
-
-#[test]
 fn hidden_tokens_are_drawn_and_add_no_text() {
     let engine = engine(gpt2(256));
     let handle = engine.handle();

@@ -42,6 +42,20 @@ fn the_whole_of_tiny_shakespeare_has_the_published_number_of_tokens() {
 }
 
 #[test]
+fn no_text_has_fewer_tokens_than_its_bytes_say() {
+    let gpt2 = Tokenizer::gpt2();
+    // The longest token of GPT-2 has 128 bytes, and such a text comes near the bound.
+    let longest = (0..50_257).map(|id| gpt2.token_bytes(id)).max_by_key(|bytes| bytes.len()).expect("tokens");
+    assert_eq!((longest.len(), gpt2.fewest_tokens(1280), gpt2.fewest_tokens(1281)), (128, 10, 11));
+    let small = Tokenizer::train(["abab"], 258, TrainOptions::default()).expect("large enough");
+    for text in ["", "a", "ÿ漢👩", &String::from_utf8_lossy(longest).repeat(50), &"ab".repeat(3000)] {
+        for tokenizer in [&gpt2, &small] {
+            assert!(tokenizer.encode(text).len() >= tokenizer.fewest_tokens(text.len()), "{text:.20}");
+        }
+    }
+}
+
+#[test]
 fn a_megabyte_of_one_letter_is_no_trap() {
     for letter in ["a", " "] {
         let text = letter.repeat(1_000_000);
