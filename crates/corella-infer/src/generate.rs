@@ -1,6 +1,8 @@
 //! Continuing a text on a model that feeds one sequence: what a trainer's samples use while the weights
 //! are borrowed. Draws are those of the engine.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use corella_model::TextModel;
 
 use crate::error::RequestError;
@@ -21,7 +23,7 @@ fn check_prompt(model: &dyn TextModel, prompt: &[u32]) -> Result<(), RequestErro
 }
 
 /// The tokens that follow `prompt`: at most `max_tokens`, up to the first of `stop_ids` or the end of the context.
-/// Sample `sample` of the same seed is another continuation.
+/// Sample `sample` of the same seed is another continuation. It ends early once `stop` is raised.
 pub fn continue_tokens(
     model: &mut dyn TextModel,
     prompt: &[u32],
@@ -29,6 +31,7 @@ pub fn continue_tokens(
     stop_ids: &[u32],
     params: SampleParams,
     sample: u64,
+    stop: &AtomicBool,
 ) -> Result<Vec<u32>, RequestError> {
     check_prompt(model, prompt)?;
     let sampling = Sampling::new(params, model.vocab_size())?;
@@ -38,7 +41,7 @@ pub fn continue_tokens(
     let room = max_tokens.min(model.context_len() - prompt.len());
     let mut tokens = Vec::new();
     let mut feed = prompt.to_vec();
-    while tokens.len() < room {
+    while tokens.len() < room && !stop.load(Ordering::SeqCst) {
         let mut logits = model.feed(&feed).to_vec();
         history.adjust(&mut logits, &sampling, &[]);
         let position = (prompt.len() + tokens.len()) as u64;

@@ -20,12 +20,12 @@ const MOST_LOG: u64 = 64 << 20;
 /// Which part is wanted.
 #[derive(Debug, Deserialize)]
 pub struct Since {
-    /// Only updates after this one.
+    /// Only updates after this one, and samples from it on.
     #[serde(default)]
     since: u64,
 }
 
-/// Plan, log and samples of the run folder; null where no run is followed.
+/// Plan, log, samples and heartbeat of the run folder; null where no run is followed.
 pub async fn run(
     State(app): State<Arc<App>>,
     query: Result<Query<Since>, QueryRejection>,
@@ -36,16 +36,24 @@ pub async fn run(
         return Ok(Json(Value::Null));
     };
     let read = tokio::task::spawn_blocking(move || {
-        let after = |rows: Vec<Value>| -> Vec<Value> {
-            rows.into_iter().filter(|row| row["step"].as_u64().is_some_and(|step| step > since || since == 0)).collect()
+        let from = |first: u64, rows: Vec<Value>| -> Vec<Value> {
+            rows.into_iter().filter(|row| row["step"].as_u64().is_some_and(|step| step >= first)).collect()
         };
+        let next = if since == 0 { 0 } else { since.saturating_add(1) };
         json!({
             "plan": std::fs::read_to_string(dir.join("run.toml")).unwrap_or_default(),
-            "log": after(rows(&dir.join("log.jsonl"), MOST_LOG)),
-            "samples": after(rows(&dir.join("samples.jsonl"), MOST_LOG)),
+            "log": from(next, rows(&dir.join("log.jsonl"), MOST_LOG)),
+            "heartbeat": document(&dir.join("heartbeat.json")),
+            // An update is logged before its samples are written.
+            "samples": from(since, rows(&dir.join("samples.jsonl"), MOST_LOG)),
         })
     });
     read.await.map(Json).map_err(|_| ApiError::internal("the run folder could not be read"))
+}
+
+/// A file that is one JSON document; null where there is none.
+fn document(path: &Path) -> Value {
+    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// The rows in the last `most` bytes of a JSON-lines file that another process may be writing: a line without its end is not

@@ -56,6 +56,7 @@ files! {
     "sampling.js": "text/javascript; charset=utf-8",
     "state.js": "text/javascript; charset=utf-8",
     "storage.js": "text/javascript; charset=utf-8",
+    "timeline.js": "text/javascript; charset=utf-8",
     "theme.js": "text/javascript; charset=utf-8",
     "universes.js": "text/javascript; charset=utf-8",
 }

@@ -25,6 +25,7 @@ const overlap = await module("overlap.js");
 const { history } = await module("history.js");
 const { askForKey, events, getJson } = await module("api.js");
 const { figures } = await module("figures.js");
+const { merged, places, timeline } = await module("timeline.js");
 const { pages } = await module("pages.js");
 const { niceTicks } = await module("chart.js");
 
@@ -299,6 +300,35 @@ test("a loss that is no number is named, and the page of a run goes on", () => {
   const broken = of([update(1, 5), { ...update(2, null), val_loss: null }]);
   assert.deepEqual([broken.loss, broken.validation], ["not a number", "not a number"]);
   assert.equal(of([update(1, 5)]).validation, "–");
+});
+
+test("the figures of a run have its times, its share of the data and what it used", () => {
+  const update = (step, ms) => ({ step, loss: 5, ms, tokens_per_second: 512, tokens_seen: step * 512 });
+  const log = Array.from({ length: 21 }, (_, i) => update(i + 1, 400 + i));
+  Object.assign(log[20], { epochs: 0.25, mfu: 0.4257, elapsed: 1200, eta: 5400, time: 1.7e9 });
+  const found = Object.fromEntries(figures(log, 84, { gpu_hours: 2.5, energy_kwh: 0.0006, dollars: 7 }));
+  const expected = { update: "21 of 84 (25.0 %)", "of the data": "25.0 %", "of the peak (MFU)": "42.6 %", "an update": "410 ms (401–419)", elapsed: "20 min", left: "1.5 h", "GPU-hours": "2.50", energy: "0.6 Wh", "so far": "$7.00" };
+  for (const [name, value] of Object.entries(expected)) assert.equal(found[name], value, name);
+  assert.match(found.ends, /1[45]/, "14 or 15 November 2023, as the reader's clock goes");
+  const plain = Object.fromEntries(figures([update(1, 5)], 84));
+  assert.deepEqual(Object.keys(plain), ["update", "loss", "validation", "tokens read", "tokens/s", "an update", "left"], "what is not known is not shown");
+});
+
+test("the samples of a long run are shown from its first to its newest, with all prompts of an update", () => {
+  const steps = places(1601).map((i) => 20 * i);
+  assert.equal(steps.length, 60);
+  assert.deepEqual([...steps.slice(0, 6), steps[59]], [0, 20, 40, 60, 80, 100, 32000]);
+  assert.ok(steps.some((step) => step >= 400 && step <= 440), "near update 420, as in the lesson");
+  for (let n = 1; n < 200; n++) {
+    const few = places(n);
+    assert.ok(few.length === Math.min(n, 60) && few[0] === 0 && few[few.length - 1] === n - 1 && few.every((at, i) => i === 0 || at > few[i - 1]), String(n));
+  }
+  const samples = Array.from({ length: 200 }, (_, i) => ["A", "B"].map((prompt) => ({ step: i, prompt, text: "" }))).flat();
+  const shown = timeline(samples);
+  assert.equal(shown.length, 120);
+  assert.deepEqual([shown[0].step, shown[119].step, shown.filter((s) => s.prompt === "A").length], [199, 0, 60]);
+  const again = merged(samples, [{ step: 199, prompt: "B", text: "new" }, { step: 200, prompt: "A", text: "" }]);
+  assert.deepEqual([again.length, again[399].text], [401, "new"], "a run that was resumed writes its last samples again");
 });
 
 test("a server that wants a key is asked again with the reader's", async (t) => {

@@ -5,11 +5,13 @@ import { lineChart } from "./chart.js";
 import { byId, el } from "./dom.js";
 import { figures } from "./figures.js";
 import { setUpTheme } from "./theme.js";
+import { merged, timeline } from "./timeline.js";
 
 const PAUSE = 1500;
 let log = [];
 let samples = [];
 let plan = "";
+let beat = null;
 
 const steps = () => (/^steps\s*=\s*(\d+)/m.exec(plan) ?? [])[1];
 
@@ -20,9 +22,9 @@ async function update() {
   // A row may be written again with more in it (a validation after the update): the newest counts.
   const byStep = new Map([...log, ...news.log].map((row) => [row.step, row]));
   log = [...byStep.values()].sort((a, b) => a.step - b.step);
-  const seen = new Set(samples.map((s) => s.step + s.text));
-  samples = [...samples, ...news.samples.filter((s) => !seen.has(s.step + s.text))];
+  samples = merged(samples, news.samples);
   plan = news.plan;
+  beat = news.heartbeat ?? null;
   draw();
 }
 
@@ -33,13 +35,13 @@ function draw() {
   const total = Number(steps() ?? now.step);
   const valid = log.filter((row) => row.val_loss !== undefined);
   say(now.step >= total ? "The run has finished." : "Training. This page follows the run.");
-  byId("figures").replaceChildren(...figures(log, total).map(([name, value]) => el("div", { className: "figure" }, el("b", {}, value), el("span", {}, name))));
+  byId("figures").replaceChildren(...figures(log, total, beat).map(([name, value]) => el("div", { className: "figure" }, el("b", {}, value), el("span", {}, name))));
   const width = byId("loss").clientWidth;
   byId("loss").replaceChildren(lineChart([
     { points: updates.map((r) => [r.step, r.loss]) }, { className: "val", points: valid.map((r) => [r.step, r.val_loss]) },
   ], "Loss by update", width));
   byId("speed").replaceChildren(lineChart([{ points: updates.map((r) => [r.step, r.tokens_per_second]) }], "Tokens per second by update", width));
-  byId("samples").replaceChildren(...samples.slice(-60).reverse().map((s) => el("div", { className: "sample" }, el("small", {}, "update " + s.step), ((s.prompt ?? "") + s.text).replace(/^\s*\n/, "") || "(the page ended at once)")));
+  byId("samples").replaceChildren(...timeline(samples).map((s) => el("div", { className: "sample" }, el("small", {}, "update " + s.step), ((s.prompt ?? "") + s.text).replace(/^\s*\n/, "") || "(the page ended at once)")));
   byId("plan").textContent = plan;
 }
 

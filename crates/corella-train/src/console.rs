@@ -2,22 +2,22 @@
 
 use std::io::Write;
 
+use crate::calendar::moment;
 use crate::step::StepReport;
 
-/// `step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 (-0.55z) | lr 3.00e-4 | 812.33 ms | 123.4 GFLOP/s | 5043 tok/s | 1.2% | eta 13m02s`
+/// `step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 (-0.55z) | lr 3.00e-4 | 812.33 ms | 42.6% mfu | 5043 tok/s | 1.2% | eta 13m02s (14:05 UTC)`
 ///
-/// The numbers in brackets are standard deviations above the recent mean, once there are enough updates to tell. With a
-/// price per hour, the bill so far follows.
-pub fn line(
-    report: &StepReport,
-    steps: u64,
-    flops_per_token: f64,
-    seconds_per_step: f64,
-    price_per_hour: Option<f64>,
-) -> String {
+/// The numbers in brackets are standard deviations above the recent mean, once there are enough updates to tell. Where the
+/// device's peak is not known, operations per second stand in the place of the utilisation. With a price per hour, the bill
+/// so far follows.
+pub fn line(report: &StepReport, steps: u64, flops_per_token: f64, price_per_hour: Option<f64>) -> String {
     let width = steps.to_string().len();
+    let rate = match report.mfu {
+        Some(mfu) => format!("{:.1}% mfu", 100.0 * mfu),
+        None => format!("{:.1} GFLOP/s", flops_per_token * report.tokens_per_second / 1e9),
+    };
     let mut line = format!(
-        "step {:width$}/{steps} | loss {:.6}{} | norm {:.4}{} | lr {:.2e} | {:.2} ms | {:.1} GFLOP/s | {:.0} tok/s | {:.1}% | eta {}",
+        "step {:width$}/{steps} | loss {:.6}{} | norm {:.4}{} | lr {:.2e} | {:.2} ms | {rate} | {:.0} tok/s | {:.1}% | eta {} ({})",
         report.step,
         report.loss,
         score(report.z_loss),
@@ -25,10 +25,10 @@ pub fn line(
         score(report.z_norm),
         report.lr,
         report.ms,
-        flops_per_token * report.tokens_per_second / 1e9,
         report.tokens_per_second,
         100.0 * report.step as f64 / steps as f64,
-        duration((steps.saturating_sub(report.step)) as f64 * seconds_per_step),
+        duration(report.eta),
+        moment(report.time + report.eta, report.time),
     );
     if let Some(price) = price_per_hour {
         line += &format!(" | ${:.4}", price * report.elapsed / 3600.0);
@@ -57,6 +57,11 @@ pub fn warn(what: &str) {
     let _ = writeln!(std::io::stderr(), "warning: {what}");
 }
 
+/// `1.40 kWh`, or `0.6 Wh` of little.
+pub fn energy(kwh: f64) -> String {
+    if kwh < 0.1 { format!("{:.1} Wh", 1000.0 * kwh) } else { format!("{kwh:.2} kWh") }
+}
+
 /// `9s`, `13m02s`, `4h05m`, `12d03h`.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.round().max(0.0) as u64;
@@ -83,8 +88,10 @@ mod tests {
             norm: 1.23454,
             ms: 500.0,
             tokens_per_second: 4096.0,
+            mfu: None,
             tokens_seen: 24576,
             epoch: 0,
+            epochs: 0.5,
             parts: StepParts::default(),
             z_loss: Some(0.123),
             z_norm: None,
@@ -99,11 +106,19 @@ mod tests {
             }),
             scores: [("piqa/acc".to_owned(), 0.5)].into(),
             elapsed: 6.0,
-            time: 0.0,
+            eta: 494.0,
+            time: 50_000.0,
         };
         assert_eq!(
-            line(&report, 1000, 25e6, 0.5, Some(24.0)),
-            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s | $0.0400 | val 6.500000 behind (+0.200) | piqa/acc 0.5000 | SKIPPED: norm spike"
+            line(&report, 1000, 25e6, Some(24.0)),
+            "step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 | lr 3.00e-4 | 500.00 ms | 102.4 GFLOP/s | 4096 tok/s | 1.2% | eta 8m14s (14:01 UTC) | $0.0400 | val 6.500000 behind (+0.200) | piqa/acc 0.5000 | SKIPPED: norm spike"
         );
+        let known = line(&StepReport { mfu: Some(0.4257), ..report }, 1000, 25e6, None);
+        assert!(known.contains("| 500.00 ms | 42.6% mfu | 4096 tok/s | 1.2% |"), "{known}");
+    }
+
+    #[test]
+    fn little_energy_is_told_in_watt_hours() {
+        assert_eq!([energy(0.00055), energy(1.4), energy(244.8)], ["0.6 Wh", "1.40 kWh", "244.80 kWh"]);
     }
 }

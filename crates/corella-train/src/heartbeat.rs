@@ -8,7 +8,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::Usage;
 use crate::report::Verdict;
+use crate::spread::Spread;
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,10 @@ pub enum RunState {
     Training,
     /// Measuring the validation loss.
     Validating,
+    /// Scoring tasks.
+    Evaluating,
+    /// Writing samples.
+    Sampling,
     /// Writing a checkpoint.
     Saving,
     /// Ended, all updates made.
@@ -41,6 +47,12 @@ pub struct Heartbeat {
     pub steps: u64,
     /// Last loss.
     pub loss: Option<f64>,
+    /// Tokens since the start of training.
+    #[serde(default)]
+    pub tokens_seen: u64,
+    /// Tokens seen by tokens of the data: below 1 the share of the data that was read.
+    #[serde(default)]
+    pub epochs: f64,
     /// Last validation loss.
     pub val_loss: Option<f64>,
     /// How the last validation loss stands beside the reference curve, where there is one.
@@ -48,12 +60,19 @@ pub struct Heartbeat {
     pub standing: Option<Verdict>,
     /// Mean seconds of an update of this session.
     pub seconds_per_step: Option<f64>,
+    /// Milliseconds of this session's last hundred updates, without what lies between them.
+    #[serde(default)]
+    pub update_ms: Option<Spread>,
+    /// Part of the device's peak that the last update took, where the peak is known.
+    #[serde(default)]
+    pub mfu: Option<f64>,
     /// Seconds until the last update.
     pub eta_seconds: Option<f64>,
     /// Seconds in the run, over all sessions.
     pub elapsed_seconds: f64,
-    /// Dollars so far, where the plan has a price.
-    pub dollars: Option<f64>,
+    /// Card hours, energy and dollars so far, over all sessions.
+    #[serde(flatten)]
+    pub usage: Usage,
     /// Newest checkpoint.
     pub checkpoint: Option<String>,
     /// What went wrong last.
@@ -79,7 +98,9 @@ pub fn describe(dir: &Path) -> String {
     let Some(beat) = read else { return "the run has not begun to train".to_owned() };
     let doing = match beat.state {
         RunState::Training => "it is in a forward and backward pass, which is not interrupted",
-        RunState::Validating => "it is in a validation pass, which is not interrupted",
+        RunState::Validating => "it is in one batch of the validation, which is not interrupted",
+        RunState::Evaluating => "it is in one item of an evaluation, which is not interrupted",
+        RunState::Sampling => "it is at one token of a sample, which is not interrupted",
         RunState::Saving => "it is writing a checkpoint, and the disk is slow",
         RunState::Finished | RunState::Stopped | RunState::Failed => "it has ended",
     };
@@ -104,12 +125,16 @@ mod tests {
             step: 7,
             steps: 9,
             loss: None,
+            tokens_seen: 0,
+            epochs: 0.0,
             val_loss: None,
             standing: None,
             seconds_per_step: Some(45.0),
+            update_ms: None,
+            mfu: None,
             eta_seconds: None,
             elapsed_seconds: 0.0,
-            dollars: None,
+            usage: Usage::default(),
             checkpoint: Some("out/step-6".to_owned()),
             trouble: None,
             time: 0.0,

@@ -1,9 +1,11 @@
 //! The training loop: plan, schedule, step, checkpoint, resume, log.
 
+mod calendar;
 pub mod checkpoint;
 mod clock;
 mod commands;
 pub mod console;
+mod device;
 mod error;
 pub mod estimate;
 mod folder;
@@ -14,15 +16,19 @@ pub mod report;
 mod run_loop;
 mod schedule;
 mod spikes;
+mod spread;
 mod step;
 mod validate;
 mod whole_file;
 
+pub use calendar::moment;
 pub use commands::CommandPlan;
+pub use device::{Device, Usage};
 pub use error::TrainError;
 pub use log::{Event, Sample};
 pub use plan::{CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, TrainPlan, parse_micro_batch};
 pub use run_loop::{Hooks, Outcome, Run, train};
 pub use schedule::{Schedule, learning_rate};
 pub use spikes::{Skip, SpikeDetector, SpikeLimits};
+pub use spread::Spread;
 pub use step::{StepParts, StepReport};

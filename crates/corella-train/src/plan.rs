@@ -312,3 +312,29 @@ impl RunPlan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The scripts of llm.c, `scripts/run_gpt2_*.sh`: updates, tokens of each, micro-batch, rate, last fraction, length of a sample.
+    #[test]
+    fn the_gpt2_run_files_have_the_settings_of_their_recipes() {
+        for (text, expected) in [
+            (include_str!("../../../runs/gpt2-124m.toml"), (18_865, 524_288, 64, 6e-4, 0.0, 144)),
+            (include_str!("../../../runs/gpt2-355m.toml"), (60_000, 524_288, 64, 3e-4, 0.0, 144)),
+            (include_str!("../../../runs/gpt2-774m.toml"), (286_102, 524_288, 32, 2.5e-4, 0.0, 144)),
+            (include_str!("../../../runs/gpt2-1558m.toml"), (32_000, 1_048_576, 16, 6e-4, 0.1, 384)),
+        ] {
+            let plan = RunPlan::from_toml(text).expect("a plan");
+            let t = &plan.train;
+            let found = (t.steps, t.batch_tokens, t.micro_batch, t.lr, t.final_lr_fraction, plan.output.sample_tokens);
+            assert_eq!(found, expected, "{}", plan.model.name);
+            assert_eq!((t.warmup_steps, t.schedule, t.weight_decay, t.clip), (700, Schedule::Cosine, 0.1, 1.0));
+            assert_eq!((t.beta1, t.beta2, t.eps), (0.9, 0.95, 1e-8));
+            // Off in all four; what is not finite is left out all the same.
+            assert_eq!((t.spike_z_loss, t.spike_z_norm), (0.0, 0.0), "{}", plan.model.name);
+            assert_eq!((plan.output.val_every, plan.output.val_tokens), (250, 10_485_760));
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The loop around the updates: validation, samples, log, checkpoints, stopping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,12 +13,14 @@ use crate::checkpoint::{self, State};
 use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::console::warn;
+use crate::device::{Device, Usage};
 use crate::folder::RunFolder;
 use crate::heartbeat::{self, Heartbeat, RunState};
 use crate::log::{Event, JsonLines, Sample};
 use crate::plan::RunPlan;
 use crate::report::{self, Curve, Standing, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
+use crate::spread::Spread;
 use crate::step::{StepReport, step};
 use crate::validate::validation_loss;
 use crate::whole_file;
@@ -31,6 +33,8 @@ const FAILED_SAVES: u32 = 3;
 const UNSOUND: &str = "no checkpoint is written while loss or gradient norm are no numbers; the ones before stay";
 /// Least time between two reports, so that they do not hold up short updates.
 const REPORT: Duration = Duration::from_secs(30);
+/// Updates whose times the heartbeat tells.
+const RECENT: usize = 100;
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -38,12 +42,12 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub trait Hooks {
     /// An update is done.
     fn on_step(&mut self, report: &StepReport);
-    /// Writes samples with the weights after `step` updates.
-    fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample>;
+    /// Writes samples with the weights after `step` updates; none where `stop` is raised before all are written.
+    fn sample(&mut self, step: u64, model: &mut dyn TextModel, stop: &AtomicBool) -> Vec<Sample>;
     /// A checkpoint was written.
     fn on_checkpoint(&mut self, path: &Path);
-    /// Evaluates the weights after `step` updates: scores by name.
-    fn evaluate(&mut self, _step: u64, _model: &mut dyn TextModel) -> BTreeMap<String, f64> {
+    /// Evaluates the weights after `step` updates: scores by name; none where `stop` is raised before all are known.
+    fn evaluate(&mut self, _step: u64, _model: &mut dyn TextModel, _stop: &AtomicBool) -> BTreeMap<String, f64> {
         BTreeMap::new()
     }
     /// Something went wrong that does not end the run.
@@ -66,6 +70,8 @@ pub struct Run {
     pub data: Dataset,
     /// Go on from the newest checkpoint.
     pub resume: bool,
+    /// What it is computed on.
+    pub device: Device,
     /// What the run is made with (program, machine), for its report.
     pub environment: BTreeMap<String, String>,
     /// The curve that its validation losses are judged by.
@@ -89,6 +95,8 @@ pub struct Outcome {
     pub standing: Option<Standing>,
     /// Seconds of training, over all sessions.
     pub seconds: f64,
+    /// What it took in this time.
+    pub usage: Usage,
 }
 
 /// Trains until the plan is fulfilled or `stop` is raised; either way a checkpoint is written last.
@@ -112,8 +120,13 @@ struct Session<'a> {
     folder: RunFolder,
     commands: Commands,
     clock: Clock,
+    /// When this session began to make updates.
     began: Instant,
     first: u64,
+    flops_per_token: f64,
+    /// Milliseconds of the last updates.
+    recent: VecDeque<f64>,
+    mfu: Option<f64>,
     loader: Loader,
     spikes: SpikeDetector,
     not_finite: u32,
@@ -132,7 +145,8 @@ struct Session<'a> {
     prune: bool,
     failed_saves: u32,
     trouble: Option<String>,
-    beat: Option<Instant>,
+    /// What was last written into the heartbeat, and when.
+    beat: Option<(RunState, Instant)>,
     reported: Option<Instant>,
 }
 
@@ -173,6 +187,8 @@ impl<'a> Session<'a> {
         }
         let lines = |name: &str| JsonLines::open(&run.dir.join(name), (done > 0).then_some(done));
         let (log, samples) = (lines("log.jsonl")?, lines("samples.jsonl")?);
+        let loss = log.last_of(done).and_then(|line| line["loss"].as_f64());
+        let parameters = run.model.params().iter().map(|p| p.shape.iter().product::<usize>()).sum();
         // What happened stays on record, whatever is done again.
         let events = JsonLines::open(&run.dir.join("events.jsonl"), Some(u64::MAX))?;
         let mut session = Session {
@@ -180,6 +196,9 @@ impl<'a> Session<'a> {
             clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
             began: Instant::now(),
             first: done,
+            flops_per_token: run.plan.flops_per_token(parameters),
+            recent: VecDeque::new(),
+            mfu: None,
             rating: val_loss,
             standing: None,
             run,
@@ -194,7 +213,7 @@ impl<'a> Session<'a> {
             events,
             board: None,
             done,
-            loss: None,
+            loss,
             val_loss,
             saved,
             prune: false,
@@ -234,12 +253,13 @@ impl<'a> Session<'a> {
         let (steps, out) = (self.run.plan.train.steps, self.run.plan.output.clone());
         let due = |every: u64, step: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
         let validated = |step: u64| out.val_every > 0 && (due(out.val_every, step) || due(out.checkpoint_every, step));
-        if self.done == 0 && out.sample_every > 0 {
+        if due(out.sample_every, self.done) && self.samples.last_of(self.done).is_none() {
             self.write_samples()?;
         }
         if validated(self.done) || (self.done == 0 && out.val_every > 0) {
             self.catch_up_validation();
         }
+        self.began = Instant::now();
         while self.done < steps && !self.stopped() {
             let (model, loader, spikes) = (&mut *self.run.model, &mut self.loader, &mut self.spikes);
             let Some(mut report) = step(model, loader, spikes, &self.run.plan, self.done, self.stop)? else { break };
@@ -250,10 +270,13 @@ impl<'a> Session<'a> {
                 report.val_loss = self.validate();
                 report.standing = report.val_loss.and_then(|loss| self.judge(loss));
             }
-            (report.elapsed, report.time) = (self.clock.elapsed(), self.clock.wall());
+            self.keep_time(&mut report);
             if due(out.eval_every, self.done) {
+                self.beat(RunState::Evaluating, false);
                 let mut model = self.run.model.text_model()?;
-                report.scores = self.hooks.evaluate(self.done, &mut *model);
+                report.scores = self.hooks.evaluate(self.done, &mut *model, self.stop);
+                drop(model);
+                self.beat(RunState::Training, false);
             }
             let written = self.log.write(&report);
             self.tolerate(written);
@@ -288,7 +311,42 @@ impl<'a> Session<'a> {
         let best = checkpoint::best(&self.checkpoints())?;
         let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
         let (val_loss, standing) = (self.val_loss, self.standing.clone());
-        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, seconds })
+        let usage = self.run.device.usage(&self.run.plan.cost, seconds);
+        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, seconds, usage })
+    }
+
+    /// Completes what an update reports by what the session knows: times, utilisation, the share of the data.
+    fn keep_time(&mut self, report: &mut StepReport) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(report.ms);
+        self.mfu = self.run.device.peak_flops.map(|peak| self.flops_per_token * report.tokens_per_second / peak);
+        (report.mfu, report.epochs) = (self.mfu, self.epochs());
+        (report.elapsed, report.time) = (self.clock.elapsed(), self.clock.wall());
+        report.eta = self.eta().unwrap_or_default();
+    }
+
+    /// Tokens since the start of training.
+    fn tokens_seen(&self) -> u64 {
+        self.done * self.run.plan.train.batch_tokens as u64
+    }
+
+    /// Tokens seen by tokens of the data.
+    fn epochs(&self) -> f64 {
+        self.tokens_seen() as f64 / self.run.data.train.len().max(1) as f64
+    }
+
+    /// Seconds of an update in this session, with what lies between updates.
+    fn pace(&self) -> Option<f64> {
+        let made = self.done - self.first;
+        (made > 0).then(|| self.began.elapsed().as_secs_f64() / made as f64)
+    }
+
+    /// Seconds until the last update.
+    fn eta(&self) -> Option<f64> {
+        let left = self.run.plan.train.steps.saturating_sub(self.done);
+        if left == 0 { Some(0.0) } else { self.pace().map(|seconds| seconds * left as f64) }
     }
 
     fn stopped(&self) -> bool {
@@ -353,14 +411,14 @@ impl<'a> Session<'a> {
                 None
             }
         };
+        self.beat(RunState::Training, false);
         self.val_loss = self.rating.or(self.val_loss);
         self.rating
     }
 
     /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.
     fn judge(&mut self, loss: f64) -> Option<Standing> {
-        let tokens = self.done * self.run.plan.train.batch_tokens as u64;
-        let standing = self.run.reference.as_ref()?.standing(tokens as f64, loss);
+        let standing = self.run.reference.as_ref()?.standing(self.tokens_seen() as f64, loss);
         if let Some(now) = &standing
             && self.standing.as_ref().is_none_or(|before| before.verdict != now.verdict)
         {
@@ -392,9 +450,11 @@ impl<'a> Session<'a> {
     }
 
     fn write_samples(&mut self) -> Result<(), TrainError> {
+        self.beat(RunState::Sampling, false);
         let mut model = self.run.model.text_model()?;
-        let samples = self.hooks.sample(self.done, &mut *model);
+        let samples = self.hooks.sample(self.done, &mut *model, self.stop);
         drop(model);
+        self.beat(RunState::Training, false);
         for sample in samples {
             let written = self.samples.write(&sample);
             self.tolerate(written);
@@ -455,6 +515,7 @@ impl<'a> Session<'a> {
         self.event("checkpoint", &path.display().to_string());
         self.hooks.on_checkpoint(&path);
         self.commands.checkpoint(&self.run.dir, self.done, &path);
+        self.beat(RunState::Training, false);
         Ok(path)
     }
 
@@ -493,27 +554,29 @@ impl<'a> Session<'a> {
         let _ = self.events.write(&event);
     }
 
+    /// Writes the heartbeat: whenever the run begins to do something else, which may take minutes, and once a second.
     fn beat(&mut self, state: RunState, now: bool) {
-        if !now && self.beat.is_some_and(|last| last.elapsed() < HEARTBEAT) {
+        if !now && self.beat.is_some_and(|(last, at)| last == state && at.elapsed() < HEARTBEAT) {
             return;
         }
-        self.beat = Some(Instant::now());
-        let made = self.done - self.first;
-        let seconds_per_step = (made > 0).then(|| self.began.elapsed().as_secs_f64() / made as f64);
-        let steps = self.run.plan.train.steps;
+        self.beat = Some((state, Instant::now()));
         let elapsed_seconds = self.clock.elapsed();
         let heartbeat = Heartbeat {
             state,
             pid: std::process::id(),
             step: self.done,
-            steps,
+            steps: self.run.plan.train.steps,
             loss: self.loss,
+            tokens_seen: self.tokens_seen(),
+            epochs: self.epochs(),
             val_loss: self.val_loss,
             standing: self.standing.as_ref().map(|standing| standing.verdict),
-            seconds_per_step,
-            eta_seconds: seconds_per_step.map(|s| s * steps.saturating_sub(self.done) as f64),
+            seconds_per_step: self.pace(),
+            update_ms: Spread::of(self.recent.iter().copied()),
+            mfu: self.mfu,
+            eta_seconds: self.eta(),
             elapsed_seconds,
-            dollars: self.run.plan.cost.price_per_hour.map(|price| price * elapsed_seconds / 3600.0),
+            usage: self.run.device.usage(&self.run.plan.cost, elapsed_seconds),
             checkpoint: self.saved.as_ref().map(|(_, path)| path.display().to_string()),
             trouble: self.trouble.clone(),
             time: self.clock.wall(),

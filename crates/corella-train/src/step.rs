@@ -31,10 +31,15 @@ pub struct StepReport {
     pub parts: StepParts,
     /// Speed.
     pub tokens_per_second: f64,
+    /// Part of the device's peak that the model's operations took (6N + 6·L·C·T per token), where the peak is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// Tokens since the start of training.
     pub tokens_seen: u64,
     /// Epoch of the data, from 0.
     pub epoch: u64,
+    /// Tokens seen by tokens of the data: below 1 the share of the data that was read.
+    pub epochs: f64,
     /// Standard deviations of the loss above the recent mean, once there are enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub z_loss: Option<f64>,
@@ -55,6 +60,8 @@ pub struct StepReport {
     pub scores: BTreeMap<String, f64>,
     /// Seconds in the run until here, over all sessions.
     pub elapsed: f64,
+    /// Seconds until the last update, at this session's pace with all that lies between its updates.
+    pub eta: f64,
     /// Seconds since 1970 by the wall's clock.
     pub time: f64,
 }
@@ -139,8 +146,10 @@ pub fn step(
         ms: seconds * 1e3,
         parts,
         tokens_per_second: tokens as f64 / seconds,
+        mfu: None,
         tokens_seen: (done + 1) * tokens,
         epoch,
+        epochs: 0.0,
         z_loss: verdict.z_loss,
         z_norm: verdict.z_norm,
         skipped: verdict.skip,
@@ -148,6 +157,7 @@ pub fn step(
         standing: None,
         scores: BTreeMap::new(),
         elapsed: 0.0,
+        eta: 0.0,
         time: 0.0,
     }))
 }

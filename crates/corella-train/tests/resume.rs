@@ -1,5 +1,6 @@
 //! A stopped run goes on as if it had not stopped; a damaged checkpoint is passed over; a second process is refused.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +12,7 @@ use corella_text::data::{Dataset, Order};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::report::{Curve, Family, Shape};
 use corella_train::{
-    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport,
+    CommandPlan, CostPlan, DataPlan, Device, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport,
     TrainError, TrainPlan, train,
 };
 
@@ -29,7 +30,7 @@ impl Hooks for Watch<'_> {
             self.stop.store(true, Ordering::SeqCst);
         }
     }
-    fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample> {
+    fn sample(&mut self, step: u64, model: &mut dyn TextModel, _: &AtomicBool) -> Vec<Sample> {
         model.feed(&[0]);
         vec![Sample { step, prompt: String::new(), text: "x".to_owned(), seed: 0 }]
     }
@@ -111,6 +112,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
         files: Box::new(KeptAs { config, special: SpecialIds::default() }),
         data: Dataset::from_parts(tokenizer, ids.clone(), ids),
         resume,
+        device: Device::default(),
         environment: [("test".to_owned(), "yes".to_owned())].into(),
         reference: None,
     }
@@ -263,4 +265,128 @@ fn a_stretch_of_rubbish_in_the_data_is_left_out_and_training_goes_on() {
     assert_eq!((row["step"].as_u64(), row["skipped"].as_str()), (Some(101), Some("loss spike")), "{row}");
     let (before, after) = (watch.losses[99].1, watch.losses[101].1);
     assert!(after < before + 0.1, "the rubbish left no trace: {before} before, {after} after");
+}
+
+/// The heartbeat of a run as a watcher reads it.
+fn heartbeat(dir: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(dir.join("heartbeat.json")).expect("a heartbeat")).expect("JSON")
+}
+
+/// Notes what the heartbeat says whenever the run calls.
+struct Reader<'a> {
+    dir: &'a Path,
+    seen: Vec<(&'static str, String)>,
+}
+
+impl Reader<'_> {
+    fn note(&mut self, call: &'static str) {
+        self.seen.push((call, heartbeat(self.dir)["state"].as_str().expect("a state").to_owned()));
+    }
+}
+
+impl Hooks for Reader<'_> {
+    fn on_step(&mut self, _: &StepReport) {
+        self.note("on_step");
+    }
+    fn sample(&mut self, _: u64, _: &mut dyn TextModel, _: &AtomicBool) -> Vec<Sample> {
+        self.note("sample");
+        Vec::new()
+    }
+    fn evaluate(&mut self, _: u64, _: &mut dyn TextModel, _: &AtomicBool) -> BTreeMap<String, f64> {
+        self.note("evaluate");
+        BTreeMap::new()
+    }
+    fn on_checkpoint(&mut self, _: &Path) {
+        self.note("on_checkpoint");
+    }
+}
+
+#[test]
+fn the_heartbeat_says_what_the_run_is_doing_from_its_beginning_on() {
+    let dir = folder("states");
+    let mut run = run(&dir, false);
+    run.plan.output.eval_every = 4;
+    let mut reader = Reader { dir: &dir, seen: Vec::new() };
+    train(&mut run, &mut reader, &AtomicBool::new(false)).expect("trains");
+    for (call, state) in
+        [("on_step", "training"), ("sample", "sampling"), ("evaluate", "evaluating"), ("on_checkpoint", "saving")]
+    {
+        let states: Vec<&String> = reader.seen.iter().filter(|(c, _)| *c == call).map(|(_, state)| state).collect();
+        assert!(states.len() >= 4 && states.iter().all(|found| *found == state), "{call}: {states:?}");
+    }
+}
+
+#[test]
+fn a_finished_run_that_is_resumed_keeps_its_loss_in_the_heartbeat() {
+    let dir = folder("again");
+    let (losses, _) = go(&dir, false, u64::MAX);
+    let (none, outcome) = go(&dir, true, u64::MAX);
+    assert!(none.is_empty() && outcome.finished);
+    let beat = heartbeat(&dir);
+    assert_eq!((beat["loss"].as_f64(), beat["eta_seconds"].as_f64()), (Some(losses[19].1), Some(0.0)), "{beat}");
+}
+
+/// Is told to stop while it writes the sample of the first update that has one.
+struct Interrupted<'a>(&'a AtomicBool);
+
+impl Hooks for Interrupted<'_> {
+    fn on_step(&mut self, _: &StepReport) {}
+    fn sample(&mut self, step: u64, _: &mut dyn TextModel, _: &AtomicBool) -> Vec<Sample> {
+        self.0.store(step > 0, Ordering::SeqCst);
+        Vec::new()
+    }
+    fn on_checkpoint(&mut self, _: &Path) {}
+}
+
+#[test]
+fn a_sample_that_a_stop_cut_short_is_written_when_the_run_goes_on() {
+    let dir = folder("sampled");
+    let stop = AtomicBool::new(false);
+    let outcome = train(&mut run(&dir, false), &mut Interrupted(&stop), &stop).expect("trains");
+    assert_eq!((outcome.step, outcome.finished), (5, false));
+    go(&dir, true, u64::MAX);
+    let text = std::fs::read_to_string(dir.join("samples.jsonl")).expect("samples");
+    let rows = text.lines().map(|line| serde_json::from_str::<Sample>(line).expect("a sample").step);
+    assert_eq!(rows.collect::<Vec<_>>(), [5, 10, 15, 20]);
+}
+
+#[test]
+fn log_and_heartbeat_have_utilisation_share_of_the_data_and_what_was_used() {
+    let dir = folder("used-up");
+    let mut run = run(&dir, false);
+    run.device = Device { cards: 2, peak_flops: Some(1e12), watts: Some(500.0) };
+    let tokens = run.data.train.len() as f64;
+    let parameters = 300 * 16 + 16 * 16 + 2 * (12 * 16 * 16 + 13 * 16) + 2 * 16;
+    let operations = f64::from(6 * parameters + 6 * 2 * 16 * 16);
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after: 10, stop: &stop };
+    let outcome = train(&mut run, &mut watch, &stop).expect("trains");
+    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
+    let row: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    let close = |found: &serde_json::Value, expected: f64| {
+        let found = found.as_f64().unwrap_or_else(|| panic!("a number instead of {found}"));
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found} instead of {expected}");
+    };
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    close(&row["mfu"], operations * number(&row["tokens_per_second"]) / 1e12);
+    close(&row["epochs"], 640.0 / tokens);
+    assert!(number(&row["eta"]) > 0.0, "{row}");
+    let beat = heartbeat(&dir);
+    let hours = number(&beat["elapsed_seconds"]) / 3600.0;
+    close(&beat["gpu_hours"], 2.0 * hours);
+    close(&beat["energy_kwh"], 0.5 * hours);
+    close(&beat["epochs"], 640.0 / tokens);
+    assert_eq!((beat["tokens_seen"].as_u64(), &beat["mfu"]), (Some(640), &row["mfu"]), "{beat}");
+    let spread = &beat["update_ms"];
+    assert!(
+        number(&spread["low"]) <= number(&spread["median"]) && number(&spread["median"]) <= number(&spread["high"])
+    );
+    assert!(beat["dollars"].is_null(), "the plan has no price");
+    assert!((outcome.usage.gpu_hours.expect("cards") - 2.0 * outcome.seconds / 3600.0).abs() < 1e-12);
+    let page = std::fs::read_to_string(dir.join("report.html")).expect("a page");
+    for part in
+        ["GPU-hours", "energy, at most", "of the device", "time of an update", "nine in ten take", "of the data"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
 }

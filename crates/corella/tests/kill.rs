@@ -175,3 +175,26 @@ fn sigterm_in_an_update_of_minutes_is_answered_at_once_and_the_update_is_made_ag
     done(&tiny_run(&data, &whole.display().to_string(), "6"));
     assert_eq!(losses(&whole), losses(&stopped), "the half update left no trace");
 }
+
+#[test]
+fn sigterm_in_an_evaluation_of_minutes_leaves_a_checkpoint_at_once() {
+    let folder = Folder::new("term-eval");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run"));
+    let out = run.display().to_string();
+    // 200,000 questions: minutes, even on a fast core and for this model.
+    let few = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/eval/items/piqa.jsonl");
+    let few = std::fs::read_to_string(few).expect("items");
+    let items = folder.join("piqa.jsonl");
+    std::fs::write(&items, few.repeat(200_000 / few.lines().count())).expect("written");
+    let items = items.display().to_string();
+    let flags = ["--eval", &items, "--eval-every", "1", "--eval-limit", "0"];
+    let mut child = start(&[tiny_run(&data, &out, "1000000000"), flags.to_vec()].concat());
+    let state = || std::fs::read_to_string(run.join("heartbeat.json")).unwrap_or_default();
+    wait_for(&mut child, "an evaluation", || state().contains(r#""state":"evaluating""#));
+    signal(&child, "TERM");
+    let asked = Instant::now();
+    assert!(child.wait().expect("ended").success());
+    assert!(asked.elapsed() < Duration::from_secs(20), "a machine that is taken away waits 30 seconds");
+    assert_eq!(checkpoint_names(&run), ["step-00000001"]);
+    assert!(!losses(&run).is_empty() && state().contains(r#""state":"stopped""#));
+}

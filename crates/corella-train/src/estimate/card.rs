@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::EstimateError;
+use super::{EstimateError, HOST_OVERHEAD};
 
 /// An accelerator.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -105,6 +105,11 @@ impl Machine {
     /// `8 × H100 SXM`.
     pub fn name(&self) -> String {
         if self.cards == 1 { self.card.name.clone() } else { format!("{} × {}", self.cards, self.card.name) }
+    }
+
+    /// Watts of all cards at their power limit with the machine around them, where the limit is known.
+    pub fn watts(&self) -> Option<f64> {
+        self.card.watts.map(|watts| watts * f64::from(self.cards) * HOST_OVERHEAD)
     }
 
     /// Operations per second of all cards together.

@@ -79,11 +79,10 @@ pub fn bill(work: &Workload, machine: &Machine, mfu: Option<f64>, price: Option<
         return Err(EstimateError::BadMfu(mfu));
     }
     let hours = hours(work, machine, mfu);
-    let watts = machine.card.watts.map(|watts| watts * f64::from(machine.cards) * HOST_OVERHEAD);
     Ok(Bill {
         hours,
         mfu,
         dollars: price.map(|price| price * hours),
-        energy_kwh: watts.map(|watts| watts * hours / 1000.0),
+        energy_kwh: machine.watts().map(|watts| watts * hours / 1000.0),
     })
 }

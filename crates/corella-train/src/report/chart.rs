@@ -8,6 +8,9 @@ use super::axis::{Axis, number};
 const SIDE: f64 = 1000.0;
 /// Most points of a line: more than one per two units cannot be seen.
 const MOST_POINTS: usize = 360;
+/// Height of a line of text (page.css) in a chart, and in a wide one, which is higher.
+const LABEL: f64 = SIDE * 14.4 / 180.0;
+const LABEL_WIDE: f64 = SIDE * 14.4 / 280.0;
 /// A chart whose values lie further apart than this factor is drawn in factors, where it may be.
 const WIDE_RANGE: f64 = 4.0;
 
@@ -38,7 +41,7 @@ pub struct Series {
 }
 
 /// Where the vertical axis begins, and its steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scale {
     /// At the least value.
     Fitted,
@@ -46,6 +49,8 @@ pub enum Scale {
     FromZero,
     /// At the least value, in equal factors where the values lie far apart.
     Factors,
+    /// As fitted, but over these two heights at least.
+    Covering(f64, f64),
 }
 
 /// A chart.
@@ -71,6 +76,8 @@ struct Drawing<'a> {
     levels: Vec<&'a (String, f64)>,
     x: Axis,
     y: Axis,
+    /// Height of a line of text.
+    label: f64,
 }
 
 impl Chart {
@@ -105,7 +112,8 @@ impl Chart {
         let all = || lines.iter().flat_map(|(_, points)| points.iter());
         all().next()?;
         let (x0, x1) = bounds(all().map(|p| p.0));
-        let (low, high) = bounds(all().map(|p| p.1));
+        let covered = if let Scale::Covering(low, high) = self.scale { vec![low, high] } else { Vec::new() };
+        let (low, high) = bounds(all().map(|p| p.1).chain(covered));
         // A level far off the lines would press them flat.
         let reach = (high - low).max(1e-12);
         let near = |y: f64| y > low - 0.5 * reach && y < high + 0.25 * reach;
@@ -117,7 +125,8 @@ impl Chart {
             Scale::FromZero => Axis::linear(0.0, high * 1.05, SIDE, 0.0),
             _ => Axis::linear(low - 0.04 * (high - low), high + 0.04 * (high - low), SIDE, 0.0),
         };
-        Some(Drawing { lines, levels, x: Axis::linear(x0, x1, 0.0, SIDE), y })
+        let label = if self.wide { LABEL_WIDE } else { LABEL };
+        Some(Drawing { lines, levels, x: Axis::linear(x0, x1, 0.0, SIDE), y, label })
     }
 }
 
@@ -136,11 +145,16 @@ impl Drawing<'_> {
             let _ = write!(labels, r#"<span class="tick x" style="left:{at}">{}</span>"#, number(tick));
         }
         let _ = write!(labels, r#"<span class="tick name">{x_name}</span>"#);
-        for (name, value) in &self.levels {
-            let at = self.y.place(*value);
+        let mut levels: Vec<(f64, &(String, f64))> =
+            self.levels.iter().map(|level| (self.y.place(level.1), *level)).collect();
+        levels.sort_by(|a, b| b.0.total_cmp(&a.0));
+        // From the bottom up, each label above its line and clear of the one below.
+        let mut free = f64::INFINITY;
+        for (at, (name, value)) in levels {
             let _ = write!(svg, r#"<line class="level" x1="0" x2="{SIDE}" y1="{at:.1}" y2="{at:.1}"/>"#);
-            let (name, value) = (escape(name), number(*value));
-            let _ = write!(labels, r#"<span class="tick height" style="top:{}">{name} {value}</span>"#, percent(at));
+            let (name, value, top) = (escape(name), number(*value), at.min(free));
+            free = top - self.label;
+            let _ = write!(labels, r#"<span class="tick height" style="top:{}">{name} {value}</span>"#, percent(top));
         }
         // Bands below all lines.
         for (series, points) in &self.lines {
@@ -267,6 +281,19 @@ mod tests {
         );
         assert!(points_of(&html, "<polyline").len() <= MOST_POINTS);
         assert_eq!(chart(vec![(1.0, f64::NAN)], Look::Strong).html(), "", "nothing to draw");
+    }
+
+    #[test]
+    fn labels_of_levels_do_not_cover_each_other() {
+        let levels = [("a", 2.0), ("b", 2.01), ("c", 2.02), ("d", 4.0)].map(|(name, y)| (name.to_owned(), y));
+        let plain = chart(vec![(0.0, 1.0), (1.0, 5.0)], Look::Strong);
+        let html = Chart { levels: levels.to_vec(), ..plain }.html();
+        let parts = html.split("tick height\" style=\"top:").skip(1);
+        let tops: Vec<f64> =
+            parts.map(|part| part.split('%').next().expect("a place").parse().expect("a number")).collect();
+        assert_eq!(tops.len(), 4);
+        // 180 pixels high, lines of text of 14.4.
+        assert!(tops.windows(2).all(|w| w[0] - w[1] >= 8.0 - 0.011), "{tops:?}");
     }
 
     #[test]

@@ -3,10 +3,12 @@
 mod axis;
 mod chart;
 mod compare;
+mod levels;
 mod page;
 mod record;
 mod reference;
 pub mod tensorboard;
+mod timeline;
 
 use std::fs;
 use std::path::{Path, PathBuf};

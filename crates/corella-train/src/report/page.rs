@@ -1,24 +1,33 @@
 //! report.html: one run on one page that needs nothing else, no network, no other file.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::axis::number;
 use super::chart::{Chart, Look, Scale, Series, escape};
+use super::levels;
 use super::record::Record;
 use super::reference::{Curve, Standing, Verdict, curves};
+use super::timeline::timeline;
 use crate::TrainError;
-use crate::console::duration;
-use crate::heartbeat::RunState;
+use crate::calendar::moment;
+use crate::console::{duration, energy};
+use crate::heartbeat::{Heartbeat, RunState};
+use crate::spread::Spread;
+
+/// The part of the scale that a chart of HellaSwag has at least: chance, and the models that it is drawn beside.
+const HELLASWAG: (f64, f64) = (0.24, 0.56);
 
 /// The page of a run.
 pub fn page(record: &Record) -> Result<String, TrainError> {
     let curves: Vec<Curve> = curves()?.into_iter().filter(|curve| curve.is_of(&record.plan)).collect();
     let mut body = format!("<h1>{}</h1>{}", escape(&record.name()), state(record, &curves));
     body += &tiles(record);
-    let charts = [loss(record, &curves), learning_rate(record), norm(record), throughput(record), scores(record)];
+    let mut charts = vec![loss(record, &curves)?, learning_rate(record), norm(record), throughput(record)];
+    charts.extend(scores(record)?);
     let _ = write!(body, r#"<div class="charts">{}</div>"#, charts.iter().map(Chart::html).collect::<String>());
     body += &parts(record);
-    body += &samples(record);
+    body += &timeline(&record.samples);
     body += &details(record);
     Ok(shell(&record.name(), &body))
 }
@@ -62,6 +71,19 @@ fn state(record: &Record, curves: &[Curve]) -> String {
     format!(r#"<p class="state">{text}</p>"#)
 }
 
+fn is_going_on(beat: &Heartbeat) -> bool {
+    !matches!(beat.state, RunState::Finished | RunState::Stopped | RunState::Failed)
+}
+
+/// `412 ms`, or `2.75 s`.
+fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.2} s", ms / 1e3),
+    }
+}
+
 fn tiles(record: &Record) -> String {
     let last = record.updates().last();
     let steps = record.plan.train.steps;
@@ -70,13 +92,27 @@ fn tiles(record: &Record) -> String {
     let dollars = record.plan.cost.price_per_hour.map(|price| price * record.seconds() / 3600.0);
     let skipped = record.updates().filter(|row| row.skipped.is_some()).count();
     let updates = format!("of {steps} updates");
+    let epochs = last.and_then(|row| row.epochs);
+    let beat = record.heartbeat.as_ref();
+    let left = beat.filter(|b| is_going_on(b)).and_then(|b| Some((b.eta_seconds?, b.time)));
+    let used = beat.and_then(|b| b.usage.energy_kwh);
+    let times = Spread::of(record.updates().filter_map(|row| row.ms));
+    let mfu = Spread::of(record.updates().filter_map(|row| row.mfu));
     let tiles = [
         (&*updates, last.map(|row| row.step.to_string())),
         ("tokens seen", last.map(|row| number(row.tokens_seen as f64))),
+        ("of the data read", epochs.filter(|n| *n < 1.0).map(|n| format!("{:.1} %", 100.0 * n))),
+        ("times through the data", epochs.filter(|n| *n >= 1.0).map(|n| format!("{n:.2}"))),
         ("last loss", last.and_then(|row| row.loss).map(|loss| format!("{loss:.4}"))),
         ("validation loss", val.map(|(_, loss)| format!("{loss:.4}"))),
         ("lowest validation loss", best.map(|loss| format!("{loss:.4}"))),
         ("time in training", last.map(|row| duration(row.elapsed))),
+        ("time left", left.map(|(seconds, _)| duration(seconds))),
+        ("end expected", left.map(|(seconds, now)| moment(now + seconds, now))),
+        ("time of an update", times.map(|spread| milliseconds(spread.median))),
+        ("of the device's peak (MFU)", mfu.map(|spread| format!("{:.1} %", 100.0 * spread.median))),
+        ("GPU-hours", beat.and_then(|b| b.usage.gpu_hours).map(|hours| format!("{hours:.2}"))),
+        (if record.plan.cost.watts.is_some() { "energy" } else { "energy, at most" }, used.map(energy)),
         ("bill", dollars.map(|dollars| format!("${dollars:.2}"))),
         ("updates left out", (skipped > 0).then(|| skipped.to_string())),
     ];
@@ -95,7 +131,7 @@ fn by_step(record: &Record, of: impl Fn(&super::record::Row) -> Option<f64>) -> 
     record.updates().filter_map(|row| Some((row.step as f64, of(row)?))).collect()
 }
 
-fn loss(record: &Record, curves: &[Curve]) -> Chart {
+fn loss(record: &Record, curves: &[Curve]) -> Result<Chart, TrainError> {
     let training = record.updates().filter_map(|row| Some((row.tokens_seen as f64, row.loss?))).collect();
     let mut series = vec![
         line("training", training, Look::Faint, 0),
@@ -114,16 +150,9 @@ fn loss(record: &Record, curves: &[Curve]) -> Chart {
     }
     let vocab = record.plan.model.vocab_size as f64;
     let mut levels = vec![(format!("a guess among {vocab} tokens"), vocab.ln())];
-    levels.extend(gpt2_levels(record));
+    levels.extend(levels::losses(&record.plan)?);
     let title = "Loss in nats per token".to_owned();
-    Chart { title, x_name: "tokens", series, levels, scale: Scale::Factors, wide: true }
-}
-
-/// OpenAI's checkpoints on FineWeb's validation tokens (llm.c dev/vislog.ipynb), for runs on FineWeb with their vocabulary.
-fn gpt2_levels(record: &Record) -> Vec<(String, f64)> {
-    let fineweb = record.plan.data.path.to_lowercase().contains("fineweb") && record.plan.model.vocab_size == 50257;
-    let of = [("GPT-2 124M", 3.424958), ("GPT-2 355M", 3.083089), ("GPT-2 774M", 3.000580), ("GPT-2 1558M", 2.831273)];
-    if fineweb { of.map(|(name, loss)| (name.to_owned(), loss)).to_vec() } else { Vec::new() }
+    Ok(Chart { title, x_name: "tokens", series, levels, scale: Scale::Factors, wide: true })
 }
 
 fn chart(title: &str, series: Vec<Series>, scale: Scale) -> Chart {
@@ -154,13 +183,23 @@ fn throughput(record: &Record) -> Chart {
     )
 }
 
-fn scores(record: &Record) -> Chart {
-    let names: std::collections::BTreeSet<&String> = record.rows.iter().flat_map(|row| row.scores.keys()).collect();
+/// Scores by task: HellaSwag beside what known models have, the others together.
+fn scores(record: &Record) -> Result<[Chart; 2], TrainError> {
+    let names: BTreeSet<&String> = record.rows.iter().flat_map(|row| row.scores.keys()).collect();
     let of = |(i, name): (usize, &&String)| {
         let points = record.rows.iter().filter_map(|row| Some((row.step as f64, *row.scores.get(*name)?)));
         line(name, points.collect(), Look::Strong, i % 5)
     };
-    chart("Evaluations", names.iter().enumerate().map(of).collect(), Scale::Fitted)
+    let (known, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with("hellaswag/"));
+    let lines = |names: &[&String]| names.iter().enumerate().map(of).collect();
+    Ok([
+        chart("Evaluations", lines(&others), Scale::Fitted),
+        Chart {
+            levels: levels::hellaswag()?,
+            wide: true,
+            ..chart("HellaSwag", lines(&known), Scale::Covering(HELLASWAG.0, HELLASWAG.1))
+        },
+    ])
 }
 
 /// Where the time went: of the updates by part, and what lay between them.
@@ -189,30 +228,18 @@ fn parts(record: &Record) -> String {
         let _ = write!(bar, r#"<i class="c{colour}" style="width:{percent:.2}%" title="{name}"></i>"#);
         let _ = write!(legend, r#"<span class="key c{colour}">{name} {percent:.1} %</span>"#);
     }
-    format!(r#"<h2>Where the time goes</h2><div class="legend">{legend}</div><div class="bar">{bar}</div>"#)
-}
-
-/// Most samples on a page: the first, the last, and some between.
-const SAMPLES: usize = 24;
-
-fn samples(record: &Record) -> String {
-    if record.samples.is_empty() {
-        return String::new();
-    }
-    let n = record.samples.len();
-    let chosen = (0..n).filter(|i| n <= SAMPLES || i * SAMPLES / n != (i + 1) * SAMPLES / n || *i == 0);
-    let rows: String = chosen
-        .map(|i| &record.samples[i])
-        .map(|s| {
-            format!(
-                r#"<tr><td class="n">{}</td><td class="sample"><em>{}</em>{}</td></tr>"#,
-                s.step,
-                escape(&s.prompt),
-                escape(&s.text)
-            )
-        })
-        .collect();
-    format!(r#"<h2>What it wrote, by update</h2><table>{rows}</table>"#)
+    let longest = record.updates().filter_map(|row| row.ms).max_by(f64::total_cmp);
+    let spread = match (Spread::of(record.updates().filter_map(|row| row.ms)), longest) {
+        (Some(s), Some(longest)) => format!(
+            r#"<p class="state">Half of the updates take less than {}; nine in ten take {} to {}, the longest {}.</p>"#,
+            milliseconds(s.median),
+            milliseconds(s.low),
+            milliseconds(s.high),
+            milliseconds(longest)
+        ),
+        _ => String::new(),
+    };
+    format!(r#"<h2>Where the time goes</h2>{spread}<div class="legend">{legend}</div><div class="bar">{bar}</div>"#)
 }
 
 fn details(record: &Record) -> String {

@@ -34,8 +34,12 @@ pub struct Row {
     pub parts: Option<StepParts>,
     /// Speed.
     pub tokens_per_second: Option<f64>,
+    /// Part of the device's peak.
+    pub mfu: Option<f64>,
     /// Tokens since the start.
     pub tokens_seen: u64,
+    /// Tokens since the start by tokens of the data.
+    pub epochs: Option<f64>,
     /// Why the update was left out.
     pub skipped: Option<String>,
     /// Validation loss.

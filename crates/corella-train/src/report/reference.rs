@@ -99,11 +99,16 @@ pub fn judge(plan: &RunPlan) -> Result<Option<Curve>, TrainError> {
     Ok(curves()?.into_iter().find(|curve| curve.judges(plan)))
 }
 
+/// Whether the path of a plan's data ends in one of some whole names, and its vocabulary has this size.
+pub fn trains_on(plan: &RunPlan, ends: &[String], vocab_size: usize) -> bool {
+    let path = Path::new(&plan.data.path);
+    ends.iter().any(|end| path.ends_with(end)) && plan.model.vocab_size == vocab_size
+}
+
 impl Curve {
     /// Whether the curve is of the data and vocabulary of a plan.
     pub fn is_of(&self, plan: &RunPlan) -> bool {
-        let path = Path::new(&plan.data.path);
-        self.data.iter().any(|end| path.ends_with(end)) && plan.model.vocab_size == self.vocab_size
+        trains_on(plan, &self.data, self.vocab_size)
     }
 
     /// Whether its band holds for a plan.

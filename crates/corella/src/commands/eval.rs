@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use corella_eval::{Item, ItemScore, Shots, Task, TaskScore};
@@ -189,20 +190,23 @@ fn task_file(text: &str) -> Result<(Task, &Path)> {
     }
 }
 
-/// Scores of loaded tasks with the weights of a model, by name: what `--eval-every` logs.
+/// Scores of loaded tasks with the weights of a model, by name: what `--eval-every` logs. `None` where `stop` is raised
+/// before all are known.
 pub fn task_scores(
     model: &mut dyn TextModel,
     tokenizer: &Tokenizer,
     tasks: &[(Task, Vec<Item>)],
-) -> BTreeMap<String, f64> {
+    stop: &AtomicBool,
+) -> Option<BTreeMap<String, f64>> {
     let mut scores = BTreeMap::new();
     for (task, items) in tasks {
-        let each: Vec<ItemScore> = items.iter().map(|item| score_item(model, tokenizer, item)).collect();
+        let mut score = |item| (!stop.load(Ordering::SeqCst)).then(|| score_item(model, tokenizer, item));
+        let each: Vec<ItemScore> = items.iter().map(&mut score).collect::<Option<_>>()?;
         let found = summary(*task, &each);
         scores.insert(format!("{}/acc", task.name()), found.acc);
         scores.extend(found.acc_norm.map(|norm| (format!("{}/acc_norm", task.name()), norm)));
     }
-    scores
+    Some(scores)
 }
 
 /// The text is cut into windows. Each starts with the token that marks the start of a text, which predicts the window's

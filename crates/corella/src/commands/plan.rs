@@ -305,8 +305,15 @@ fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
-/// Prints what `train` is about to do.
-pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpus: u64, device: &TrainDevice) {
+/// Prints what `train` is about to do; `machine` is what `device` is known as.
+pub fn print_run(
+    plan: &RunPlan,
+    config: &ModelShape,
+    memory: MemoryBytes,
+    corpus: u64,
+    device: &TrainDevice,
+    machine: Option<&(Machine, Option<f64>)>,
+) {
     let work = workload(plan, config);
     let (layers, heads, width) = config.sizes();
     println!(
@@ -333,8 +340,8 @@ pub fn print_run(plan: &RunPlan, config: &ModelShape, memory: MemoryBytes, corpu
     );
     print_memory(memory);
     println!("device: {}", device.name());
-    if let Some((machine, mfu)) = device.machine(plan.train.dtype, work.channels)
-        && let Ok(bill) = bill(&work, &machine, mfu, plan.cost.price_per_hour)
+    if let Some((machine, mfu)) = machine
+        && let Ok(bill) = bill(&work, machine, *mfu, plan.cost.price_per_hour)
     {
         println!(
             "time: about {} at {:.1} % of this device's {:.0} GFLOP/s in {}{}",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use corella_eval::{Item, Task};
 use corella_infer::{SampleParams, continue_tokens};
@@ -15,8 +16,9 @@ use corella_ops::OpsTrain;
 use corella_server::{App, Loading};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
+use corella_train::estimate::Machine;
 use corella_train::report::judge;
-use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport};
+use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Usage};
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_task, task_scores};
@@ -75,9 +77,7 @@ fn tasks(plan: &RunPlan) -> Result<Vec<(Task, Vec<Item>)>> {
 
 fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
     let (plan, dir) = (&run.plan, &run.dir);
-    let hours = outcome.seconds / 3600.0;
-    let dollars = plan.cost.price_per_hour.map(|price| price * hours);
-    let energy_kwh = plan.cost.watts.map(|watts| watts * hours / 1000.0);
+    let Usage { gpu_hours, energy_kwh, dollars } = outcome.usage;
     let word = if outcome.finished { "finished" } else { "stopped" };
     if common.json {
         println!(
@@ -85,7 +85,7 @@ fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
             serde_json::json!({"state": word, "step": outcome.step, "val_loss": outcome.val_loss,
                 "checkpoint": outcome.checkpoint,
                 "best": outcome.best.as_ref().map(|(path, val_loss)| serde_json::json!({"checkpoint": path, "val_loss": val_loss})),
-                "standing": outcome.standing, "seconds": outcome.seconds, "dollars": dollars, "energy_kwh": energy_kwh})
+                "standing": outcome.standing, "seconds": outcome.seconds, "gpu_hours": gpu_hours, "dollars": dollars, "energy_kwh": energy_kwh})
         );
     } else {
         println!("{word} after {} steps; {}", outcome.step, outcome.checkpoint.display());
@@ -93,11 +93,14 @@ fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
             println!("lowest validation loss {loss:.4}: {}", path.display());
         }
         print_standing(outcome, run.reference.is_some());
+        // Without a measured power the device's limit is counted.
+        let most = if plan.cost.watts.is_some() { "" } else { "at most " };
         println!(
-            "bill: {} for {} tokens{}{}",
+            "bill: {} for {} tokens{}{}{}",
             corella_train::console::duration(outcome.seconds),
             outcome.step * plan.train.batch_tokens as u64,
-            energy_kwh.map(|kwh| format!(", {kwh:.3} kWh")).unwrap_or_default(),
+            gpu_hours.map(|hours| format!(", {hours:.3} GPU-hours")).unwrap_or_default(),
+            energy_kwh.map(|kwh| format!(", {most}{}", corella_train::console::energy(kwh))).unwrap_or_default(),
             dollars.map(|dollars| format!(", ${dollars:.4}")).unwrap_or_default()
         );
         if outcome.finished {
@@ -191,8 +194,9 @@ pub fn build(
     let memory = device.memory(plan, &config, plan.train.micro_batch)?;
     check_memory(memory.total, device.available())?;
     let reference = judge(plan)?;
+    let machine = device.machine(plan.train.dtype, config.sizes().2 as u64);
     if !quiet {
-        print_run(plan, &config, memory, data.train.len(), &device);
+        print_run(plan, &config, memory, data.train.len(), &device, machine.as_ref());
         if let Some(curve) = &reference {
             println!(
                 "reference curve: {}; validation losses are compared from {} tokens on",
@@ -201,11 +205,18 @@ pub fn build(
             );
         }
     }
+    let known = machine.as_ref().map(|(machine, _)| machine);
+    let facts = Device {
+        cards: u32::from(matches!(device, TrainDevice::Cuda(..))),
+        peak_flops: known.map(Machine::peak_flops).filter(|peak| *peak > 0.0),
+        watts: known.and_then(Machine::watts),
+    };
     let (model, files) = match device {
         TrainDevice::Cpu(cpu) => build_model(plan, config, cpu, &data)?,
         TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data)?,
     };
-    Ok(Run { plan: plan.clone(), dir, model, files, data, resume, environment: environment(), reference })
+    let (plan, environment) = (plan.clone(), environment());
+    Ok(Run { plan, dir, model, files, data, resume, device: facts, environment, reference })
 }
 
 /// The model with its first weights, and how it is kept in checkpoints.
@@ -278,8 +289,6 @@ pub struct Console {
     plan: RunPlan,
     tokenizer: Tokenizer,
     flops_per_token: f64,
-    seconds: f64,
-    steps: u64,
     quiet: bool,
     /// Tasks of `--eval-every`.
     tasks: Vec<(Task, Vec<Item>)>,
@@ -296,18 +305,14 @@ impl Console {
             plan: run.plan.clone(),
             tokenizer: run.data.tokenizer.clone(),
             flops_per_token: run.plan.flops_per_token(products),
-            seconds: 0.0,
-            steps: 0,
             quiet,
             tasks: Vec::new(),
             watched: None,
         }
     }
 
-    /// Counts an update, for the remaining time and for the site, without printing it.
+    /// Tells the site of an update, without printing it.
     pub fn count(&mut self, report: &StepReport) {
-        self.seconds += report.ms / 1e3;
-        self.steps += 1;
         if let Some(app) = &self.watched {
             let steps = self.plan.train.steps;
             let what = format!("training, update {} of {steps}", report.step);
@@ -323,18 +328,21 @@ impl Hooks for Console {
             // A stream of JSON lines; the last line of the program is its result.
             println!("{}", serde_json::json!(report));
         } else {
-            let mean = self.seconds / self.steps as f64;
             let (steps, price) = (self.plan.train.steps, self.plan.cost.price_per_hour);
-            println!("{}", corella_train::console::line(report, steps, self.flops_per_token, mean, price));
+            println!("{}", corella_train::console::line(report, steps, self.flops_per_token, price));
         }
     }
 
-    fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample> {
+    fn sample(&mut self, step: u64, model: &mut dyn TextModel, stop: &AtomicBool) -> Vec<Sample> {
         let out = &self.plan.output;
         let mut samples = Vec::new();
         for prompt in &out.sample_prompts {
             let seed = self.plan.train.seed;
-            let text = continue_text(model, &self.tokenizer, prompt, out.sample_tokens, 0.8, seed, 0);
+            let params = SampleParams { temperature: 0.8, seed, ..SampleParams::default() };
+            let text = continue_text(model, &self.tokenizer, prompt, out.sample_tokens, params, 0, stop);
+            if stop.load(Ordering::SeqCst) {
+                return Vec::new();
+            }
             if !self.quiet {
                 println!("--- sample after {step} steps: {prompt}▸{}", text.replace('\n', " ⏎ "));
             }
@@ -343,8 +351,8 @@ impl Hooks for Console {
         samples
     }
 
-    fn evaluate(&mut self, _step: u64, model: &mut dyn TextModel) -> BTreeMap<String, f64> {
-        task_scores(model, &self.tokenizer, &self.tasks)
+    fn evaluate(&mut self, _step: u64, model: &mut dyn TextModel, stop: &AtomicBool) -> BTreeMap<String, f64> {
+        task_scores(model, &self.tokenizer, &self.tasks, stop).unwrap_or_default()
     }
 
     fn on_checkpoint(&mut self, path: &Path) {
@@ -354,20 +362,20 @@ impl Hooks for Console {
     }
 }
 
-/// The text that a model adds to `prompt`, up to an end-of-text token. A prompt that does not fit gives no text.
+/// The text that a model adds to `prompt`, up to an end-of-text token or until `stop` is raised. A prompt that does not fit
+/// gives no text.
 pub fn continue_text(
     model: &mut dyn TextModel,
     tokenizer: &Tokenizer,
     prompt: &str,
     max_tokens: usize,
-    temperature: f32,
-    seed: u64,
+    params: SampleParams,
     sample_index: u64,
+    stop: &AtomicBool,
 ) -> String {
     let mut ids = vec![tokenizer.start_of_text()];
     ids.extend(tokenizer.encode(prompt));
-    let params = SampleParams { temperature, seed, ..SampleParams::default() };
-    match continue_tokens(model, &ids, max_tokens, tokenizer.stop_ids(), params, sample_index) {
+    match continue_tokens(model, &ids, max_tokens, tokenizer.stop_ids(), params, sample_index, stop) {
         Ok(tokens) => tokenizer.decode_continuation(&tokens),
         Err(error) => {
             eprintln!("warning: no sample: {error}");

@@ -8,6 +8,7 @@ pub use reading::Reading;
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Exact};
 use corella_model::{Dtype, TextModel};
@@ -171,11 +172,11 @@ impl Hooks for Live {
         }
     }
 
-    fn sample(&mut self, step: u64, model: &mut dyn TextModel) -> Vec<Sample> {
+    fn sample(&mut self, step: u64, model: &mut dyn TextModel, stop: &AtomicBool) -> Vec<Sample> {
         if !self.quiet && !self.losses.is_empty() {
             println!("\n{}", plot(&self.losses, self.steps as usize, "steps"));
         }
-        self.console.sample(step, model)
+        self.console.sample(step, model, stop)
     }
 
     fn on_checkpoint(&mut self, _path: &Path) {}

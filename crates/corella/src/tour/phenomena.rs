@@ -1,7 +1,9 @@
 //! What the trained model does, measured: recitation, recall, few-shot, assistant, the dreamt next turn.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
+use corella_infer::SampleParams;
 use corella_model::TextModel;
 use corella_text::tiny_internet::{FactList, FewShot, Grammar, Planted, Probes, Question, Recall};
 use corella_text::tokenizer::Tokenizer;
@@ -127,7 +129,8 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn text(&mut self, prompt: &str, max_tokens: usize, temperature: f32, sample: u64) -> String {
-        continue_text(self.model, self.tokenizer, prompt, max_tokens, temperature, 42, sample)
+        let params = SampleParams { temperature, seed: 42, ..SampleParams::default() };
+        continue_text(self.model, self.tokenizer, prompt, max_tokens, params, sample, &AtomicBool::new(false))
     }
 
     /// The first line of a continuation.
