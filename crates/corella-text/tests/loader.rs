@@ -265,7 +265,7 @@ fn shards_come_back_and_broken_ones_are_refused() {
     let folder = Folder::new("shard");
     let path = folder.0.join("train_000000.bin");
     for vocab_size in [50_257, 128_256] {
-        let tokens: Vec<u32> = (0..5000).map(|i| i * 7 % vocab_size as u32).collect();
+        let tokens: Vec<u32> = (0..5000).map(|i| i * 7919 % vocab_size as u32).collect();
         write_shard(&path, &tokens, vocab_size).expect("written");
         assert_eq!(read_shard(&path, vocab_size).expect("read"), tokens);
         assert!(read_shard(&path, 100).is_err(), "ids outside the vocabulary");
@@ -279,4 +279,61 @@ fn shards_come_back_and_broken_ones_are_refused() {
     assert!(TokenStream::open(std::slice::from_ref(&path), 128_256).is_ok());
     std::fs::write(&path, &whole[..1025]).expect("written");
     assert!(matches!(TokenStream::open(&[path], 128_256), Err(DataError::Bad { .. })));
+}
+
+#[test]
+fn tokens_beyond_16_bits_are_stored_in_32() {
+    let folder = Folder::new("shard-wide");
+    let path = folder.0.join("train_000000.bin");
+    let stored = |tokens: &[u32], vocab_size: usize| {
+        write_shard(&path, tokens, vocab_size).expect("written");
+        assert_eq!(read_shard(&path, vocab_size).expect("read"), tokens);
+        let stream = TokenStream::open(std::slice::from_ref(&path), vocab_size).expect("whole");
+        assert_eq!(stream.to_vec().expect("read"), tokens);
+        std::fs::read(&path).expect("read")
+    };
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let wide = stored(&[65_536, 128_255], 128_256);
+    assert_eq!((wide.len(), word(&wide, 0), word(&wide, 4), word(&wide, 8)), (1024 + 8, 20_240_801, 7, 2));
+    assert_eq!((word(&wide, 1024), word(&wide, 1028)), (65_536, 128_255));
+    // On either side of the border.
+    let narrow = stored(&[65_535], 65_536);
+    assert_eq!((narrow.len(), word(&narrow, 0), word(&narrow, 4)), (1024 + 2, 20_240_520, 1));
+    assert_eq!(stored(&[65_536], 65_537).len(), 1024 + 4);
+}
+
+#[test]
+fn seeds_give_other_orders() {
+    // All tokens differ but the ends of the documents.
+    let tokens: Vec<u32> = (0..2000).map(|i| if i % 9 == 0 { 0 } else { i }).collect();
+    for order in [Order::Windows, Order::Documents] {
+        let first = |seed| {
+            let options = LoaderOptions { order, ..LoaderOptions::new(8, seed) };
+            windows(&mut loader(&TokenStream::in_memory(tokens.clone()), options), 1, 4, 8)
+        };
+        assert_eq!(first(1), first(1), "{order:?}");
+        assert_ne!(first(1), first(2), "{order:?}");
+        assert_ne!(first(0), first(1), "{order:?}");
+    }
+}
+
+#[test]
+fn what_stands_in_front_of_the_first_end_of_text_is_a_document() {
+    // Of 3, 1 and 5 tokens and their ends; the first has none in front of it.
+    let tokens = vec![11, 12, 13, 0, 21, 0, 31, 32, 33, 34, 35];
+    let stream = TokenStream::in_memory(tokens);
+    assert_eq!(stream.documents(0).expect("readable"), [0, 3, 5]);
+    let options = LoaderOptions { order: Order::Documents, ..LoaderOptions::new(2, 1) };
+    let mut loader = loader(&stream, options);
+    let mut last = Vec::new();
+    for _ in 0..20 {
+        let epoch = windows(&mut loader, 5, 1, 2);
+        let mut seen: Vec<u32> = epoch.iter().flat_map(|(x, _)| x.clone()).collect();
+        seen.push(epoch[4].1[1]);
+        let at = |token| seen.iter().position(|t| *t == token).expect("every token is there");
+        assert_eq!((at(12), at(13)), (at(11) + 1, at(11) + 2), "{seen:?}");
+        assert_eq!((seen.len(), seen[at(21) - 1], seen[at(31) - 1], at(35)), (11, 0, 0, at(31) + 4), "{seen:?}");
+        last.push(seen[10]);
+    }
+    assert!(last.contains(&13) && last.contains(&21) && last.contains(&35), "any of them may come last: {last:?}");
 }

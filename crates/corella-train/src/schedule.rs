@@ -58,4 +58,17 @@ mod tests {
         assert_eq!(at(Schedule::Wsd, 799), 1.0);
         assert!((at(Schedule::Wsd, 850) - (0.1 + 0.5 * 0.9)).abs() < 1e-12, "a quarter through, half the way down");
     }
+
+    #[test]
+    fn what_falls_falls_between_the_warm_up_and_the_end() {
+        // Half of the 800 updates behind the warm-up; a quarter of them for the wave.
+        let at = |schedule, step| learning_rate(schedule, step, 1000, 1.0, 200, 0.1, 0.2);
+        for schedule in [Schedule::Cosine, Schedule::Linear] {
+            assert!((at(schedule, 600) - 0.55).abs() < 1e-12, "{schedule:?}: {}", at(schedule, 600));
+            assert_eq!(at(schedule, 200), 1.0, "{schedule:?}");
+            assert!((at(schedule, 1000) - 0.1).abs() < 1e-12, "{schedule:?}");
+        }
+        assert!((at(Schedule::Linear, 400) - 0.775).abs() < 1e-12);
+        assert!((at(Schedule::Cosine, 400) - (0.1 + 0.9 * (0.5 + 0.125f64.sqrt()))).abs() < 1e-12);
+    }
 }

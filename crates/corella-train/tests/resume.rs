@@ -1,9 +1,12 @@
 //! A stopped run goes on as if it had not stopped; a damaged checkpoint is passed over; a second process is refused.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::{folder, rows};
 use corella_model::exchange::KeptAs;
 use corella_model::gpt2::{Gpt2Config, Gpt2Train};
 use corella_model::{BatchShape, Dtype, Recompute, SpecialIds, TextModel, Weights};
@@ -15,6 +18,7 @@ use corella_train::{
     CommandPlan, CostPlan, DataPlan, Device, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport,
     TrainError, TrainPlan, train,
 };
+use serde_json::Value;
 
 /// Collects losses, and raises the stop flag after some updates.
 struct Watch<'a> {
@@ -35,31 +39,6 @@ impl Hooks for Watch<'_> {
         vec![Sample { step, prompt: String::new(), text: "x".to_owned(), seed: 0 }]
     }
     fn on_checkpoint(&mut self, _: &Path) {}
-}
-
-/// A place for a folder that goes with the test.
-struct Folder(PathBuf);
-
-impl std::ops::Deref for Folder {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn folder(name: &str) -> Folder {
-    let dir = std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id()));
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).expect("removed");
-    }
-    Folder(dir)
 }
 
 fn run(dir: &Path, resume: bool) -> Run {
@@ -129,11 +108,17 @@ fn go_in(dtype: Dtype, dir: &Path, resume: bool, stop_after: u64) -> (Vec<(u64, 
     (watch.losses, outcome)
 }
 
-/// Steps and losses of log.jsonl.
+/// Steps, losses and their scores as spikes, of log.jsonl.
 fn log(dir: &Path) -> Vec<(u64, String)> {
-    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
-    let rows = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
-    rows.map(|row| (row["step"].as_u64().expect("step"), format!("{} {}", row["loss"], row["val_loss"]))).collect()
+    let numbers = ["loss", "val_loss", "z_loss", "z_norm"];
+    let line = |row: &Value| numbers.map(|name| row[name].to_string()).join(" ");
+    rows(&dir.join("log.jsonl")).iter().map(|row| (row["step"].as_u64().expect("step"), line(row))).collect()
+}
+
+/// state.json of a checkpoint.
+fn state(dir: &Path, step: u64) -> Value {
+    let path = dir.join(format!("checkpoints/step-{step:08}/state.json"));
+    serde_json::from_str(&std::fs::read_to_string(path).expect("a checkpoint")).expect("JSON")
 }
 
 #[test]
@@ -157,13 +142,11 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 
 /// Validation losses of log.jsonl, with the verdict where there is one.
 fn verdicts(dir: &Path) -> Vec<(u64, f64, Option<String>)> {
-    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
-    let rows = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
-    rows.filter_map(|row| {
+    let of = |row: &Value| {
         let verdict = row["standing"]["verdict"].as_str().map(str::to_owned);
         Some((row["step"].as_u64().expect("step"), row["val_loss"].as_f64()?, verdict))
-    })
-    .collect()
+    };
+    rows(&dir.join("log.jsonl")).iter().filter_map(of).collect()
 }
 
 #[test]
@@ -258,10 +241,10 @@ fn a_stretch_of_rubbish_in_the_data_is_left_out_and_training_goes_on() {
     let stop = AtomicBool::new(false);
     let mut watch = Watch { losses: Vec::new(), stop_after: u64::MAX, stop: &stop };
     train(&mut run, &mut watch, &stop).expect("trains");
-    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
-    let skipped: Vec<&str> = text.lines().filter(|line| line.contains("skipped")).collect();
+    let mut skipped = rows(&dir.join("log.jsonl"));
+    skipped.retain(|row| !row["skipped"].is_null());
     assert_eq!(skipped.len(), 1, "{skipped:?}");
-    let row: serde_json::Value = serde_json::from_str(skipped[0]).expect("JSON");
+    let row = &skipped[0];
     assert_eq!((row["step"].as_u64(), row["skipped"].as_str()), (Some(101), Some("loss spike")), "{row}");
     let (before, after) = (watch.losses[99].1, watch.losses[101].1);
     assert!(after < before + 0.1, "the rubbish left no trace: {before} before, {after} after");
@@ -389,4 +372,73 @@ fn log_and_heartbeat_have_utilisation_share_of_the_data_and_what_was_used() {
     {
         assert!(page.contains(part), "{part}");
     }
+}
+
+#[test]
+fn the_windows_of_spikes_go_on_where_they_stopped() {
+    let (whole, parts) = (folder("spikes-whole"), folder("spikes-parts"));
+    let go = |dir: &Path, resume: bool, stop_after: u64| {
+        let stop = AtomicBool::new(false);
+        let mut watch = Watch { losses: Vec::new(), stop_after, stop: &stop };
+        let mut run = run(dir, resume);
+        run.plan.train.spike_window = 4;
+        train(&mut run, &mut watch, &stop).expect("trains");
+    };
+    go(&whole, false, u64::MAX);
+    go(&parts, false, 9);
+    go(&parts, true, u64::MAX);
+    let expected = log(&whole);
+    // The validation before the first update is a line too; the window is full behind the fourth.
+    let scored = rows(&whole.join("log.jsonl")).iter().filter(|row| row["z_loss"].is_f64()).count();
+    assert_eq!((expected.len(), scored), (21, 16), "{expected:?}");
+    assert_eq!(log(&parts), expected);
+}
+
+#[test]
+fn time_and_events_go_on_where_they_stopped() {
+    let dir = folder("time");
+    go(&dir, false, 9);
+    // As if the first session had taken a million seconds.
+    let mut before = state(&dir, 9);
+    assert!(before["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{before}");
+    before["seconds"] = 1e6.into();
+    std::fs::write(dir.join("checkpoints/step-00000009/state.json"), before.to_string()).expect("written");
+    let (_, outcome) = go(&dir, true, u64::MAX);
+    assert!(outcome.seconds > 1e6, "{outcome:?}");
+    assert!(state(&dir, 20)["seconds"].as_f64().is_some_and(|seconds| seconds > 1e6));
+    let log = rows(&dir.join("log.jsonl"));
+    let later = log.iter().filter(|row| row["step"].as_u64() > Some(9));
+    assert_eq!(later.filter(|row| row["elapsed"].as_f64() > Some(1e6)).count(), 11, "every update since: {log:?}");
+    let events = rows(&dir.join("events.jsonl"));
+    let at = |event: &str| events.iter().filter(|row| row["event"] == event).map(|row| row["step"].as_u64()).collect();
+    let found: [Vec<Option<u64>>; 4] = ["started", "stopped", "resumed", "finished"].map(at);
+    assert_eq!(found, [0, 9, 9, 20].map(|step| vec![Some(step)]), "{events:?}");
+}
+
+#[test]
+fn a_checkpoint_that_lacks_a_file_is_passed_over() {
+    for file in ["optimizer.safetensors", "model.safetensors", "config.json"] {
+        let dir = folder("missing");
+        go(&dir, false, 15);
+        std::fs::remove_file(dir.join("checkpoints/step-00000015").join(file)).expect("removed");
+        assert_eq!(go(&dir, true, 14).0[0].0, 13, "goes on from step 12 without {file}");
+    }
+}
+
+#[test]
+fn a_checkpoint_is_rated_by_the_validation_loss_of_its_own_weights() {
+    let dir = folder("rated");
+    go(&dir, false, 9);
+    let Run { mut model, files, data, .. } = run(&dir, true);
+    let val = data.val.to_vec().expect("in memory");
+    // 100 tokens are 6 windows of 16.
+    let mut loss_of = |step: u64| {
+        files.load(&mut *model, &dir.join(format!("checkpoints/step-{step:08}"))).expect("a checkpoint");
+        let windows = (0..6).map(|w| model.loss_sum(&val[w * 16..][..16], &val[w * 16 + 1..][..16]));
+        windows.sum::<f64>() / 96.0
+    };
+    let (at_6, at_9) = (loss_of(6), loss_of(9));
+    let rated = state(&dir, 6)["val_loss"].as_f64().expect("rated");
+    assert!((rated - at_6).abs() < 1e-5 && (rated - at_9).abs() > 1e-2, "{rated}, should be {at_6}, not {at_9}");
+    assert!(state(&dir, 9)["val_loss"].is_null(), "no validation is due after 9 updates, and older weights' is not it");
 }

@@ -189,4 +189,33 @@ mod tests {
         }
         assert!(LlmcOrder::new(&[101, 10], 5, Lanes { b: 2, rank: 0, world: 1 }).is_none());
     }
+
+    /// Expected: llm.c's rule in a few lines of Python with NumPy's twister. `random_permutation` of the shards at the
+    /// start of an epoch, of 0 .. n when a shard is opened, and first token + sample · B · T · ranks + rank · B · T.
+    #[test]
+    fn shards_and_samples_come_in_llm_cs_order_for_two_epochs() {
+        let alone = [
+            195, 185, 175, 245, 165, 215, 205, 225, 235, 131, 111, 101, 121, 151, 141, 30, 60, 10, 0, 50, 40, 80, 70,
+            90, 20, 195, 205, 215, 165, 225, 235, 245, 175, 185, 111, 101, 121, 131, 141, 151, 10, 90, 40, 70, 80, 30,
+            50, 60, 20, 0,
+        ];
+        let second_of_two = [
+            175, 215, 195, 235, 50, 30, 70, 90, 10, 111, 151, 131, 111, 151, 131, 235, 195, 215, 175, 50, 90, 10, 70,
+            30,
+        ];
+        for (rank, world, expected) in [(0, 1, &alone[..]), (1, 2, &second_of_two)] {
+            let make = || LlmcOrder::new(&[101, 64, 93], 5, Lanes { b: 2, rank, world }).expect("large enough");
+            let first = |order: &mut LlmcOrder, sample: usize| order.start(sample as u64 * 2 * world + 2 * rank);
+            let mut order = make();
+            let found: Vec<u64> = (0..expected.len()).map(|sample| first(&mut order, sample)).collect();
+            assert_eq!(found, expected);
+            // A run that is taken up goes to any sample at once, forward over the borders of shards and back.
+            for sample in (0..expected.len()).step_by(3) {
+                assert_eq!(first(&mut make(), sample), expected[sample], "sample {sample}");
+                for back in [0, sample / 2, sample] {
+                    assert_eq!(first(&mut order, back), expected[back], "sample {back}");
+                }
+            }
+        }
+    }
 }

@@ -178,3 +178,20 @@ fn splitmix(state: &mut u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SplitMix64's published first numbers from the seed 1234567, and Fisher's and Yates's shuffle of them in a few
+    /// lines of Python: for i from n − 1 down to 1, i changes places with number · (i + 1) / 2^64.
+    #[test]
+    fn the_order_of_an_epoch_follows_from_seed_and_epoch() {
+        let mut state = 1_234_567;
+        assert_eq!(splitmix(&mut state), 6_457_827_717_110_365_317);
+        assert_eq!(splitmix(&mut state), 3_203_168_211_198_807_973);
+        assert_eq!(permutation(10, 7, 0), [9, 5, 8, 6, 1, 2, 4, 7, 0, 3]);
+        assert_eq!(permutation(10, 7, 3), [8, 3, 1, 6, 4, 0, 7, 9, 2, 5]);
+        assert_eq!(permutation(10, 8, 0), [2, 7, 4, 9, 1, 0, 3, 8, 5, 6]);
+    }
+}
