@@ -80,7 +80,7 @@ impl Anatomy {
                 let c = &l.config;
                 let config = serde_json::json!({"vocab_size": c.vocab_size, "n_layer": c.n_layer,
                     "n_head": c.n_head, "n_kv_head": c.n_kv_head, "head_size": c.head_size, "n_embd": c.n_embd,
-                    "n_ff": c.n_ff, "context": c.context_len, "norm_eps": c.norm_eps, "tied": c.tied,
+                    "n_ff": c.n_ff, "context": c.context_len, "norm_eps": c.norm_eps_in_text(), "tied": c.tied,
                     "rope_theta": c.rope.theta, "rope_scaling": rope_scaling(&c.rope.scaling)});
                 ("llama", config, 2 * 2 * c.n_layer * c.n_kv_head * c.head_size, llama::FORWARD_SOURCE)
             }
@@ -89,7 +89,7 @@ impl Anatomy {
             family,
             kind: if model.is_instruct() { "instruct" } else { "base" },
             path: at.to_path_buf(),
-            file_bytes: size_on_disk(at),
+            file_bytes: if at.is_dir() { size_on_disk(at) } else { model.file_bytes() },
             code_lines: code_lines(source),
             parameters: model.parameter_count(),
             parameter_bytes: tensors.iter().map(|t| t.bytes).sum(),
@@ -99,31 +99,30 @@ impl Anatomy {
         }
     }
 
-    /// Prints it; of the blocks only the first unless `all`.
-    pub fn print(&self, all: bool) {
-        println!("{}: a {} {} model", self.path.display(), self.kind, self.family);
-        println!("files      {}", bytes(self.file_bytes));
-        println!("code       {} lines compute the forward pass", self.code_lines);
+    /// The lines to print; of the blocks only the first unless `all`.
+    pub fn lines(&self, all: bool) -> Vec<String> {
         let per = self.parameter_bytes as f64 * 8.0 / self.parameters as f64;
-        println!("parameters {} ({}, {per:.2} bits each)", self.parameters, bytes(self.parameter_bytes));
-        println!("KV cache   {} per token in 16 bits", bytes(self.kv_bytes_per_token));
         let config: Vec<String> = self.config.iter().map(|(k, v)| format!("{k} {v}")).collect();
-        println!("config     {}", config.join(", "));
-        println!();
-        for t in self.tensors.iter().filter(|t| all || t.layer.is_none_or(|l| l == 0)) {
+        let mut lines = vec![
+            format!("{}: a {} {} model", self.path.display(), self.kind, self.family),
+            format!("files      {}", bytes(self.file_bytes)),
+            format!("code       {} lines compute the forward pass", self.code_lines),
+            format!("parameters {} ({}, {per:.2} bits each)", self.parameters, bytes(self.parameter_bytes)),
+            format!("KV cache   {} per token in 16 bits", bytes(self.kv_bytes_per_token)),
+            format!("config     {}", config.join(", ")),
+            String::new(),
+        ];
+        let shown = self.tensors.iter().filter(|t| all || t.layer.is_none_or(|l| l == 0));
+        lines.extend(shown.map(|t| {
             let share = 100.0 * t.parameters as f64 / self.parameters as f64;
-            println!(
-                "{:<44} {:>20} {:>5} {:>14} {share:>6.2} %",
-                t.name,
-                format!("{:?}", t.shape),
-                t.dtype,
-                t.parameters
-            );
-        }
+            let shape = format!("{:?}", t.shape);
+            format!("{:<44} {shape:>20} {:>5} {:>14} {share:>6.2} %", t.name, t.dtype, t.parameters)
+        }));
         let layers = self.tensors.iter().filter_map(|t| t.layer).max().map_or(0, |l| l + 1);
         if !all && layers > 1 {
-            println!("… and so on for {layers} blocks (--all prints every tensor)");
+            lines.push(format!("… and so on for {layers} blocks (--all prints every tensor)"));
         }
+        lines
     }
 }
 
@@ -141,13 +140,10 @@ fn code_lines(source: &str) -> usize {
     source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
 }
 
-/// Bytes of a file, or of the files of a folder.
-fn size_on_disk(at: &Path) -> u64 {
+/// Bytes of the files of a folder.
+fn size_on_disk(dir: &Path) -> u64 {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |m| if m.is_file() { m.len() } else { 0 });
-    match std::fs::read_dir(at) {
-        Ok(entries) => entries.flatten().map(|entry| size(&entry.path())).sum(),
-        Err(_) => size(at),
-    }
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| size(&entry.path())).sum()
 }
 
 /// A size in decimal units.

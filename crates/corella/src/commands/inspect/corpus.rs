@@ -55,17 +55,19 @@ impl Corpus {
         }
     }
 
-    /// Prints the comparison.
-    pub fn print(&self, parameter_bytes: u64) {
-        println!();
-        println!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source);
+    /// The lines of the comparison.
+    pub fn lines(&self, parameter_bytes: u64) -> Vec<String> {
         let ratio = self.bytes as f64 / parameter_bytes as f64;
-        println!("             {} of parameters: 1 to {ratio:.1}", bytes(parameter_bytes));
+        let mut lines = vec![
+            String::new(),
+            format!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source),
+            format!("             {} of parameters: 1 to {ratio:.1}", bytes(parameter_bytes)),
+        ];
         if ratio > 5.0 {
-            println!(
-                "             far less than any archive that gives every byte back, so most of it is forgotten or blurred"
-            );
+            let why = "far less than any archive that gives every byte back, so most of it is forgotten or blurred";
+            lines.push(format!("             {why}"));
         }
+        lines
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::cli::Common;
 use crate::error::Result;
 use crate::inputs::{no_card, open_any};
+use crate::output::deliver;
 
 use anatomy::Anatomy;
 use corpus::Corpus;
@@ -35,12 +36,9 @@ pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
     if common.json {
         let mut document = serde_json::to_value(&anatomy)?;
         document["corpus"] = serde_json::to_value(&corpus)?;
-        println!("{document}");
-    } else {
-        anatomy.print(args.all);
-        if let Some(corpus) = corpus {
-            corpus.print(anatomy.parameter_bytes);
-        }
+        return deliver(document);
     }
-    Ok(())
+    let mut lines = anatomy.lines(args.all);
+    lines.extend(corpus.into_iter().flat_map(|corpus| corpus.lines(anatomy.parameter_bytes)));
+    deliver(lines.join("\n"))
 }
