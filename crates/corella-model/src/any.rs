@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
+use crate::exchange::Exchange;
 use crate::exchange::gguf::ARCHITECTURE;
 use crate::formats::gguf::{self, Value};
 use crate::formats::sniff::{HEAD, Kind, sniff};
@@ -34,7 +36,7 @@ impl AnyModel {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let kind = if path.is_dir() { None } else { Some(sniff(&ModelFile::open(path)?.head(HEAD)?)) };
         let llama = match kind {
-            None => model_type(path)?.as_deref() == Some("llama"),
+            None => is_llama(path)?,
             Some(Kind::Gguf) => {
                 let (_, header) = gguf::open(path)?;
                 header.get(ARCHITECTURE).and_then(Value::as_str) != Some("gpt2")
@@ -96,6 +98,23 @@ impl AnyModel {
         }
     }
 
+    /// Tensors of the files that are no part of the model.
+    pub fn left_out(&self) -> &[String] {
+        match self {
+            AnyModel::Gpt2(checkpoint) => &checkpoint.left_out,
+            AnyModel::Llama(checkpoint) => &checkpoint.left_out,
+        }
+    }
+
+    /// Bytes of the files that hold the weights.
+    pub fn file_bytes(&self) -> u64 {
+        let files = match self {
+            AnyModel::Gpt2(checkpoint) => &checkpoint.files,
+            AnyModel::Llama(checkpoint) => &checkpoint.files,
+        };
+        files.iter().map(ModelFile::size).sum()
+    }
+
     /// Begin and end of a text, as far as the model's own files name them.
     pub fn special(&self) -> SpecialIds {
         match self {
@@ -105,14 +124,26 @@ impl AnyModel {
     }
 }
 
-/// `model_type` of a folder's config.json.
-fn model_type(dir: &Path) -> Result<Option<String>, ModelError> {
+/// Whether a folder holds a Llama; else it holds a GPT-2. Where config.json does not name the family, a field that only one has
+/// tells it.
+fn is_llama(dir: &Path) -> Result<bool, ModelError> {
     #[derive(Deserialize)]
     struct Config {
         model_type: Option<String>,
+        hidden_size: Option<IgnoredAny>,
+        n_layer: Option<IgnoredAny>,
     }
     let path = dir.join("config.json");
     let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
     let config: Config = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(&path))?;
-    Ok(config.model_type)
+    let field = "model_type".to_owned();
+    match (config.model_type.as_deref(), config.hidden_size, config.n_layer) {
+        (Some(LlamaConfig::ARCHITECTURE), ..) | (None, Some(_), _) => Ok(true),
+        (Some(Gpt2Config::ARCHITECTURE), ..) | (None, None, Some(_)) => Ok(false),
+        (None, None, None) => Err(Cause::MissingKey { key: field }.of(&path).into()),
+        (Some(found), ..) => {
+            let (found, allowed) = (found.to_owned(), "llama and gpt2 are computed".to_owned());
+            Err(Cause::Unsupported { field, found, allowed }.of(&path).into())
+        }
+    }
 }

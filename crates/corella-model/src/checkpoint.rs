@@ -22,6 +22,8 @@ pub struct Checkpoint<C> {
     pub special: SpecialIds,
     /// Whether a template for conversations comes with it.
     pub chat_template: bool,
+    /// Tensors of the files that are no part of the model, without buffers that old files hold.
+    pub left_out: Vec<String>,
     /// The open files.
     pub files: Vec<ModelFile>,
     /// For each row of the parameter table, for each of its parts, where it lies.
@@ -38,6 +40,10 @@ impl<C: Exchange> Checkpoint<C> {
         match sniff(&head) {
             Kind::Gguf => gguf::open(path),
             kind if kind == C::OWN_FILE => C::open_own_file(path),
+            Kind::Llama2CLater => {
+                let found = head.get(4).copied().unwrap_or(0).into();
+                Err(Cause::UnsupportedVersion { found, supported: "llama2.c's files of version 0" }.of(path).into())
+            }
             Kind::Pickle => Err(Cause::PickleRefused.of(path).into()),
             kind => {
                 let found = format!("{:?}", String::from_utf8_lossy(&head[..head.len().min(4)]));
@@ -60,7 +66,7 @@ impl<C: ModelConfig> Checkpoint<C> {
             (0..spec.parts.len()).map(|part| find(&config, spec, part)).collect::<Result<Vec<_>, _>>()
         };
         let places = table.iter().map(&mut row).collect::<Result<_, _>>()?;
-        Ok(Checkpoint { config, special, chat_template: false, files, places })
+        Ok(Checkpoint { config, special, chat_template: false, left_out: Vec::new(), files, places })
     }
 
     /// An error if a file changed since it was opened.

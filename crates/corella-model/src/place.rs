@@ -5,7 +5,7 @@ use corella_ops::quant::blocks::numbers;
 use corella_ops::quant::dequantize_row;
 
 use crate::formats::{Cause, Encoding, FormatError, ModelFile};
-use crate::source::{each_piece, row_bytes};
+use crate::source::{PIECE, each_piece, row_bytes};
 
 /// How the rows of a file stand to the rows in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,27 @@ impl Place {
                 Err(Cause::NonFinite { tensor, index }.of(file.path()))
             }
         }
+    }
+
+    /// Whether another tensor of the same shape holds the same values. Both are read up to the first piece that differs.
+    pub fn holds_the_same(&self, other: &Place, files: &[ModelFile]) -> Result<bool, FormatError> {
+        let step = (PIECE / self.row_bytes().max(1)).max(1);
+        for first in (0..self.rows).step_by(step) {
+            let rows = step.min(self.rows - first);
+            if self.values(files, first, rows)? != other.values(files, first, rows)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The values of some rows.
+    fn values(&self, files: &[ModelFile], first: usize, rows: usize) -> Result<Vec<f32>, FormatError> {
+        let mut bytes = vec![0; rows * self.row_bytes()];
+        self.read_rows(files, first, &mut bytes)?;
+        let mut values = vec![0.0; rows * self.cols];
+        dequantize_row(self.format, &bytes, &mut values);
+        Ok(values)
     }
 
     /// All values, in the order of memory.

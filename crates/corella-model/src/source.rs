@@ -12,7 +12,7 @@ use crate::random::Mersenne;
 use crate::text_model::TrainModel;
 
 /// Bytes that are read at once, about.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 
 /// A model's weights, read in pieces, so that no tensor need lie in memory twice. A row and a part are those of the
 /// parameter table.

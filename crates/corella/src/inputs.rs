@@ -176,6 +176,9 @@ pub fn pages_as_documents(corpus: &Corpus) -> impl Iterator<Item = Document> + '
     })
 }
 
+/// Most tensors that are named where some are left out.
+const LEFT_OUT_SHOWN: usize = 4;
+
 /// A model of either family: of a run folder its newest checkpoint, a Hugging Face folder, or a model file; and where it
 /// was found.
 pub fn open_any(path: &Path) -> Result<(AnyModel, PathBuf)> {
@@ -187,6 +190,16 @@ pub fn open_any(path: &Path) -> Result<(AnyModel, PathBuf)> {
     if model.is_instruct() {
         eprintln!(
             "warning: this model was tuned to follow instructions; text is continued as it is, without a chat template"
+        );
+    }
+    let left_out = model.left_out();
+    if !left_out.is_empty() {
+        let names: Vec<String> = left_out.iter().take(LEFT_OUT_SHOWN).map(|n| n.escape_debug().to_string()).collect();
+        let more = if left_out.len() > LEFT_OUT_SHOWN { ", …" } else { "" };
+        eprintln!(
+            "warning: tensors that this model does not have are left out ({}): {}{more}",
+            left_out.len(),
+            names.join(", ")
         );
     }
     Ok((model, folder))

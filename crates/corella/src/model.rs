@@ -76,6 +76,12 @@ pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
     if &head == b"GGUF" {
         let (_, header) = gguf::open(at)?;
         if let Some(vocab) = gguf_vocab(&header) {
+            if vocab.model == "gpt2" && vocab.pre.is_none() {
+                eprintln!(
+                    "warning: {} does not say how its text is split (tokenizer.ggml.pre); GPT-2's pattern is taken, and ids of another model may be wrong",
+                    at.display()
+                );
+            }
             return Ok(Tokenizer::from_gguf(&vocab)?);
         }
     } else if files.vocab_size() >= Tokenizer::gpt2().vocab_size() && matches!(files, AnyModel::Gpt2(_)) {

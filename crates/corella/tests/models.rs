@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Folder, corella, done, stderr};
 use corella_infer::{StopStrings, TextStream};
+use corella_model::formats::gguf;
 use corella_model::llama::{LlamaCheckpoint, LlamaWeights};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -54,6 +55,7 @@ fn inspect_shows_the_anatomy_of_a_model() {
     assert_eq!(model["parameters"], sum);
     assert_eq!(model["parameter_bytes"], 4 * sum);
     assert_eq!(model["config"]["n_kv_head"], 3);
+    assert_eq!(model["config"]["norm_eps"], 1e-5);
     // Two layers, two kinds, three heads of eight numbers of two bytes.
     assert_eq!(model["kv_bytes_per_token"], 2 * 2 * 3 * 8 * 2);
     assert_eq!(model["corpus"]["bytes"], 1_000_000);
@@ -94,6 +96,38 @@ fn published_shapes_are_inspected_without_their_files() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(stderr(&corella(&["inspect", "gpt2-9b"])).contains("does not exist"));
+}
+
+/// Writes the tensors of a GGUF that `wanted` takes by their number, with other keys, and says the size of the file.
+fn part_of(whole: &Path, keys: &[(String, gguf::Value)], wanted: impl Fn(usize) -> bool, path: &Path) -> u64 {
+    let (file, header) = gguf::open(whole).expect("a right file");
+    let own: Vec<_> = header.tensors.iter().enumerate().filter(|(i, _)| wanted(*i)).map(|(_, t)| t).collect();
+    let table =
+        own.iter().map(|t| gguf::NewTensor { name: t.name.clone(), dims: t.dims.clone(), encoding: t.encoding });
+    let mut out = gguf::create(path, keys, &table.collect::<Vec<_>>()).expect("writable");
+    for tensor in own {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        file.read_at(tensor.begin, &mut bytes).expect("readable");
+        out.tensor(&bytes).expect("written");
+    }
+    out.finish().expect("written");
+    std::fs::metadata(path).expect("there").len()
+}
+
+#[test]
+fn inspect_measures_all_files_of_a_split_model() {
+    let folder = Folder::new("split");
+    let whole = folder.join("whole.gguf");
+    done(&["convert", &fixture("llama/model"), &whole.display().to_string(), "--dtype", "f32"]);
+    let (_, header) = gguf::open(&whole).expect("a right file");
+    let part = |index: usize| {
+        let count = [("split.no", index as u16), ("split.count", 2)].map(|(k, v)| (k.to_owned(), gguf::Value::U16(v)));
+        let keys = [&count[..], if index == 0 { &header.metadata[..] } else { &[] }].concat();
+        part_of(&whole, &keys, |i| i % 2 == index, &folder.join(&format!("m-{:05}-of-00002.gguf", index + 1)))
+    };
+    let sizes = part(0) + part(1);
+    let first = folder.join("m-00001-of-00002.gguf").display().to_string();
+    assert_eq!(json(&done(&["inspect", &first, "--json"]))["file_bytes"], sizes);
 }
 
 #[test]
@@ -144,6 +178,18 @@ fn a_gpt2_survives_the_way_through_gguf_in_every_format() {
         let model = json(&done(&["inspect", &file, "--json"]));
         assert_eq!((&model["family"], &model["config"]["n_embd"]), (&"gpt2".into(), &32.into()));
     }
+    // A file that does not say how text is split has the pattern of GPT-2, with a warning.
+    let (_, mut header) = gguf::open(&folder.join("f32.gguf")).expect("a right file");
+    header.metadata.retain(|(key, _)| key != "tokenizer.ggml.pre");
+    let silent = folder.join("silent.gguf");
+    part_of(&folder.join("f32.gguf"), &header.metadata, |_| true, &silent);
+    let (silent, said) = (silent.display().to_string(), folder.join("f32.gguf").display().to_string());
+    let warns = |model: &str| {
+        let out = corella(&["generate", model, "-p", "The", "--max-tokens", "1"]);
+        assert!(out.status.success(), "{}", stderr(&out));
+        stderr(&out).contains("tokenizer.ggml.pre")
+    };
+    assert!(warns(&silent) && !warns(&said));
     // A folder cannot hold blocks; a quantised file becomes one of whole numbers again.
     let again = folder.join("again").display().to_string();
     done(&["convert", &folder.join("q8_0.gguf").display().to_string(), &again]);
@@ -345,12 +391,14 @@ fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
     }
     let model = fixture("llama/model");
     for more in [&["--json"][..], &[]] {
-        let mut generate = std::process::Command::new(common::CORELLA);
-        generate.args(["generate", &model]).args(&IDS[..4]).args(more);
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
-        let out = generate.stdout(full).output().expect("the program starts");
-        assert_eq!(out.status.code(), Some(1), "{more:?}");
-        assert!(stderr(&out).contains("cannot be written") && stderr(&out).contains("hint:"), "{}", stderr(&out));
+        for command in [[&["generate", &model], &IDS[..4]].concat(), vec!["inspect", &model]] {
+            let mut program = std::process::Command::new(common::CORELLA);
+            program.args(&command).args(more);
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+            let out = program.stdout(full).output().expect("the program starts");
+            assert_eq!(out.status.code(), Some(1), "{command:?} {more:?}");
+            assert!(stderr(&out).contains("cannot be written") && stderr(&out).contains("hint:"), "{}", stderr(&out));
+        }
     }
 }
 

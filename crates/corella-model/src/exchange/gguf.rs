@@ -1,5 +1,6 @@
 //! GGUF files of either family, as llama.cpp writes and reads them, in one file or split over several.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use corella_ops::WeightFormat;
@@ -26,9 +27,11 @@ pub fn open<C: Exchange>(path: &Path) -> Result<Checkpoint<C>, ModelError> {
     if found != C::ARCHITECTURE {
         return Err(keys.unsupported(ARCHITECTURE, found, "llama and gpt2 are computed"));
     }
+    keys.check_usual()?;
     let config = C::from_gguf(&keys)?;
     let find = |config: &C, spec: &ParamSpec<C::Tensor>, part: usize| keys.place(config, spec, part);
     let found = Checkpoint::with_places(config, special_ids(&keys), Vec::new(), find)?;
+    keys.check_all_read::<C>(&found.config)?;
     let chat_template = shards.header.get("tokenizer.chat_template").is_some();
     Ok(Checkpoint { files: shards.files, chat_template, ..found })
 }
@@ -85,6 +88,47 @@ impl Keys<'_> {
     /// A text by its whole key, if it is there.
     pub fn text(&self, key: &str) -> Result<Option<String>, FormatError> {
         self.typed(key, "a text", |v| v.as_str().map(str::to_owned))
+    }
+
+    /// Refuses what llama.cpp computes in another way for files of any family.
+    fn check_usual(&self) -> Result<(), ModelError> {
+        let causal = self.typed(&self.name("attention.causal"), "a truth value", Value::as_bool)?;
+        if causal == Some(false) {
+            return Err(self.unsupported(&self.name("attention.causal"), "false".to_owned(), "true is computed"));
+        }
+        match self.whole("expert_count")?.filter(|n| *n > 0) {
+            Some(n) => Err(self.unsupported(&self.name("expert_count"), n.to_string(), "no experts are computed")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses tensors that the model does not have: without them it would compute something else.
+    fn check_all_read<C: Exchange>(&self, config: &C) -> Result<(), ModelError> {
+        let table = config.table();
+        let names = each_part(&table).map(|(_, spec, part)| C::gguf_name(spec.parts[part].tensor, spec.layer));
+        let known: HashSet<String> = names.chain(C::GGUF_EXTRA.map(str::to_owned)).collect();
+        match self.shards.names().filter(|name| !known.contains(*name)).min() {
+            Some(name) => {
+                let (file, info) = self.found(name)?;
+                let (tensor, family) = (info.name.clone(), self.architecture);
+                Err(Cause::UnknownTensor { tensor, family }.of(self.shards.files[file].path()).into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Tokens of the vocabulary: rows of the embedding. Where the file carries no tokenizer, the key that counts them must agree,
+    /// as in llama.cpp.
+    pub fn vocab_size(&self, embedding: &str) -> Result<usize, ModelError> {
+        let rows = self.rows(embedding)?;
+        let counted = self.whole("vocab_size")?.filter(|n| *n != rows);
+        match counted.filter(|_| self.shards.header.get("tokenizer.ggml.tokens").is_none()) {
+            Some(n) => {
+                let allowed = format!("{embedding} has {rows} rows");
+                Err(self.unsupported(&self.name("vocab_size"), n.to_string(), &allowed))
+            }
+            None => Ok(rows),
+        }
     }
 
     /// Whether the files hold a tensor.
@@ -165,7 +209,7 @@ pub fn save<C: Exchange>(
 ) -> Result<(), ModelError> {
     let config = source.config();
     let table = config.table();
-    let extra = config.gguf_extra();
+    let extra = C::GGUF_EXTRA.zip(config.gguf_extra());
     let mut tensors = Vec::new();
     if let Some((name, values)) = &extra {
         let dims = vec![values.len() as u64];

@@ -1,10 +1,12 @@
 //! Hugging Face folders: config.json and safetensors, as `transformers` writes and reads them.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use corella_ops::WeightFormat;
+use serde::Deserialize;
 
 use super::encode::encode_ordered;
 use super::{Exchange, each_part};
@@ -12,23 +14,87 @@ use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::formats::atomic::AtomicFile;
 use crate::formats::safetensors::{self, NewTensor, SINGLE, Shards, TensorType};
-use crate::formats::{Cause, FormatError};
+use crate::formats::{Cause, FormatError, ModelFile};
 use crate::params::ParamSpec;
 use crate::place::{Place, RowOrder, computable};
 use crate::source::Source;
-use crate::special_ids::SpecialIds;
+use crate::special_ids::{OneOrMany, SpecialIds};
 
 /// Opens a folder.
 pub fn open<C: Exchange>(dir: &Path) -> Result<Checkpoint<C>, ModelError> {
     let path = dir.join("config.json");
     let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-    let (config, special) = C::from_json(&text, &path)?;
+    let (config, mut special) = C::from_json(&text, &path)?;
+    special.add_eos(generation_eos(dir)?);
     let mut shards = Shards::open(dir)?;
     let files = std::mem::take(&mut shards.files);
     let paths: Vec<&Path> = files.iter().map(|file| file.path()).collect();
     let places = |config: &C, spec: &ParamSpec<_>, part| find(&shards, &paths, dir, config, spec, part);
+    let config = with_head_of_files(config, &shards, &files, places)?;
+    let left_out = left_out(&config, &shards)?;
     let found = Checkpoint::with_places(config, special, Vec::new(), places)?;
-    Ok(Checkpoint { files, chat_template: has_chat_template(dir), ..found })
+    Ok(Checkpoint { files, left_out, chat_template: has_chat_template(dir), ..found })
+}
+
+/// `eos_token_id` of generation_config.json, where published models name further ends of a text.
+fn generation_eos(dir: &Path) -> Result<Option<OneOrMany>, ModelError> {
+    #[derive(Deserialize)]
+    struct Generation {
+        eos_token_id: Option<OneOrMany>,
+    }
+    let path = dir.join("generation_config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let file: Generation = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(&path))?;
+    Ok(file.eos_token_id)
+}
+
+/// A configuration that ties the head is not followed where the files hold embedding and head with different values:
+/// `transformers` takes the head of the files then, too.
+fn with_head_of_files<C: Exchange>(
+    config: C,
+    shards: &Shards,
+    files: &[ModelFile],
+    find: impl Fn(&C, &ParamSpec<C::Tensor>, usize) -> Result<Place, FormatError>,
+) -> Result<C, ModelError> {
+    if !config.tied() {
+        return Ok(config);
+    }
+    let untied = config.with_own_head()?;
+    let table = untied.table();
+    let mut both = Vec::new();
+    for (_, spec, part) in each_part(&table) {
+        let tensor = spec.parts[part].tensor;
+        if tensor == C::EMBEDDING || tensor == C::HEAD {
+            if !untied.hugging_face_names(tensor, None).iter().any(|name| shards.tensors.contains_key(name)) {
+                return Ok(config);
+            }
+            both.push(find(&untied, spec, part)?);
+        }
+    }
+    let mut same = true;
+    for pair in both.windows(2) {
+        same &= pair[0].holds_the_same(&pair[1], files)?;
+    }
+    Ok(if same { config } else { untied })
+}
+
+/// Buffers that old files hold: masks, and rotary angles that follow from the configuration.
+const BUFFERS: [&str; 3] = [".inv_freq", ".attn.bias", ".attn.masked_bias"];
+
+/// The names of tensors that the model does not have, apart from buffers.
+fn left_out<C: Exchange>(config: &C, shards: &Shards) -> Result<Vec<String>, ModelError> {
+    let table = config.table();
+    let names = |(_, spec, part): (usize, &ParamSpec<C::Tensor>, usize)| {
+        config.hugging_face_names(spec.parts[part].tensor, spec.layer)
+    };
+    let mut known: HashSet<String> = each_part(&table).flat_map(names).collect();
+    // Of a tied model the head may be there as well; it was found to hold the same.
+    known.extend(config.with_own_head()?.hugging_face_names(C::HEAD, None));
+    let unknown = |name: &&String| !known.contains(*name) && !BUFFERS.iter().any(|ending| name.ends_with(ending));
+    Ok(shards.tensors.keys().filter(unknown).cloned().collect())
 }
 
 /// Whether a template stands in a file of its own, or in tokenizer_config.json. A file that cannot be read has none: the

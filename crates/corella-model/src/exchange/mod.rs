@@ -29,6 +29,17 @@ pub trait Exchange: ModelConfig {
     const ARCHITECTURE: &'static str;
     /// The kind of file that holds this family alone.
     const OWN_FILE: Kind;
+    /// The token embedding, which is the head too where both are tied.
+    const EMBEDDING: Self::Tensor;
+    /// The output head.
+    const HEAD: Self::Tensor;
+    /// What GGUF calls the tensor that is read but has no place in the table; see [`Exchange::gguf_extra`].
+    const GGUF_EXTRA: Option<&'static str> = None;
+
+    /// Whether the output head is the token embedding.
+    fn tied(&self) -> bool;
+    /// The same shape with an output head of its own.
+    fn with_own_head(&self) -> Result<Self, ModelError>;
 
     /// Opens a file of the kind [`Exchange::OWN_FILE`].
     fn open_own_file(path: &Path) -> Result<Checkpoint<Self>, ModelError>;
@@ -54,8 +65,8 @@ pub trait Exchange: ModelConfig {
     fn gguf_format(spec: &ParamSpec<Self::Tensor>, format: WeightFormat) -> WeightFormat {
         if spec.vector { WeightFormat::F32 } else { format }
     }
-    /// Tensors of GGUF that follow from the shape alone: name and values.
-    fn gguf_extra(&self) -> Option<(&'static str, Vec<f32>)> {
+    /// The values of [`Exchange::GGUF_EXTRA`], which follow from the shape alone.
+    fn gguf_extra(&self) -> Option<Vec<f32>> {
         None
     }
 }

@@ -112,6 +112,12 @@ pub enum Cause {
     /// A tensor that the model needs.
     #[error("tensor {tensor} is missing")]
     MissingTensor { tensor: String },
+    /// A tensor that the model has no use for.
+    #[error("tensor {tensor} belongs to no {family} that is computed; without it the model would be another")]
+    UnknownTensor { tensor: String, family: &'static str },
+    /// Weights under names that are not looked for.
+    #[error("weights are read from model.safetensors, or the files that model.safetensors.index.json names; here are {}", found.join(", "))]
+    OtherWeights { found: Vec<String> },
     /// A tensor of another shape than the configuration says.
     #[error("tensor {tensor} has shape {found:?}; the configuration says {expected:?}")]
     WrongShape { tensor: String, found: Vec<u64>, expected: Vec<u64> },
@@ -158,9 +164,12 @@ impl FormatError {
                 "the file may be cut short: compare its size with the source and fetch it again"
             }
             Cause::MissingShard { .. } => "fetch the missing file into the same folder",
+            Cause::OtherWeights { .. } => {
+                "fetch model.safetensors, or save again with transformers' save_pretrained; a variant (model.fp16.safetensors) may be renamed, an adapter has to be merged into its model first"
+            }
             Cause::FileChanged => "wait until whatever writes it has finished",
             Cause::UnsupportedVersion { .. } | Cause::UnsupportedEndianness => {
-                "write the file again with a current converter"
+                "write the file again, in a version that is read"
             }
             Cause::NonFinite { .. } => "the file is damaged or the training diverged: fetch or train it again",
             Cause::BadMagic { .. } => {

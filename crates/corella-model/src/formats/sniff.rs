@@ -18,12 +18,16 @@ pub enum Kind {
     Other(&'static str),
     /// llama2.c's file has no magic: seven small numbers.
     PerhapsLlama2C,
+    /// llama2.c's files of version 1 and 2, which begin with their version behind a magic.
+    Llama2CLater,
     /// None of these.
     Unknown,
 }
 
 /// llm.c's magic numbers.
 pub const LLMC_MODEL: u32 = 20240326;
+/// llama2.c's magic from version 1 on: "ak42".
+const LLAMA2C_LATER: u32 = 0x616b_3432;
 
 /// Tells by the first bytes.
 pub fn sniff(head: &[u8]) -> Kind {
@@ -46,6 +50,7 @@ pub fn sniff(head: &[u8]) -> Kind {
     }
     match word(0) {
         Some(LLMC_MODEL) => return Kind::LlmC,
+        Some(LLAMA2C_LATER) => return Kind::Llama2CLater,
         Some(20240327) => return Kind::Other("llm.c's debug state"),
         Some(20240328) => return Kind::Other("llm.c's tokenizer"),
         Some(20240520 | 20240801) => return Kind::Other("llm.c's token shards"),
@@ -78,6 +83,7 @@ impl Kind {
             Kind::LlmC => Some("a model of llm.c"),
             Kind::Pickle => Some("a pickle"),
             Kind::Other(what) => Some(what),
+            Kind::Llama2CLater => Some("a model of llama2.c"),
             Kind::PerhapsLlama2C | Kind::Unknown => None,
         }
     }
@@ -96,6 +102,7 @@ mod tests {
         assert_eq!(sniff(b"PK\x03\x04data.pkl"), Kind::Pickle);
         let words: Vec<u8> = [64u32, 172, 5, 8].iter().flat_map(|w| w.to_le_bytes()).collect();
         assert_eq!(sniff(&words), Kind::PerhapsLlama2C);
+        assert_eq!(sniff(b"24ka\x01\0\0\0"), Kind::Llama2CLater);
         assert_eq!(sniff(b""), Kind::Unknown);
         assert!(matches!(sniff(b"tjgg\x03"), Kind::Other(_)));
     }

@@ -41,7 +41,7 @@ struct ConfigFile {
     scale_attn_by_inverse_layer_idx: bool,
     #[serde(default)]
     add_cross_attention: bool,
-    bos_token_id: Option<u32>,
+    bos_token_id: Option<OneOrMany>,
     eos_token_id: Option<OneOrMany>,
 }
 
@@ -73,6 +73,16 @@ fn with_tie(config: Gpt2Config, tied: bool) -> Result<Gpt2Config, ModelError> {
 impl Exchange for Gpt2Config {
     const ARCHITECTURE: &'static str = "gpt2";
     const OWN_FILE: Kind = Kind::LlmC;
+    const EMBEDDING: Tensor = Tensor::Wte;
+    const HEAD: Tensor = Tensor::Head;
+
+    fn tied(&self) -> bool {
+        self.tied()
+    }
+
+    fn with_own_head(&self) -> Result<Self, ModelError> {
+        self.clone().with_own_head()
+    }
 
     fn open_own_file(path: &Path) -> Result<Checkpoint<Self>, ModelError> {
         llmc::open(path)
@@ -154,7 +164,7 @@ impl Exchange for Gpt2Config {
         if let Some(eps) = keys.fraction("attention.layer_norm_epsilon")?.filter(|eps| !is_eps(*eps)) {
             return Err(keys.unsupported("gpt2.attention.layer_norm_epsilon", eps.to_string(), "1e-5 is computed"));
         }
-        let vocab_size = keys.rows(&Self::gguf_name(Tensor::Wte, None))?;
+        let vocab_size = keys.vocab_size(&Self::gguf_name(Tensor::Wte, None))?;
         let (n_layer, n_head) = (keys.need("block_count")?, keys.need("attention.head_count")?);
         let config = Gpt2Config::new(vocab_size, n_layer, n_head, n_embd, keys.need("context_length")?)?;
         with_tie(config, !keys.holds(&Self::gguf_name(Tensor::Head, None)))

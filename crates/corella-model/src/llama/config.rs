@@ -117,6 +117,11 @@ impl LlamaConfig {
         LlamaConfig::new(LlamaShape { context_len, ..self.shape.clone() })
     }
 
+    /// The epsilon of the norms for a text: the shortest number that is read back as the same f32.
+    pub fn norm_eps_in_text(&self) -> f64 {
+        self.norm_eps.to_string().parse().unwrap_or(f64::from(self.norm_eps))
+    }
+
     /// Width of q, k and v side by side.
     pub fn qkv_width(&self) -> usize {
         (self.n_head + 2 * self.n_kv_head) * self.head_size

@@ -35,11 +35,11 @@ struct ConfigFile {
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
-    bos_token_id: Option<u32>,
+    bos_token_id: Option<OneOrMany>,
     eos_token_id: Option<OneOrMany>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize, PartialEq)]
 struct RopeFile {
     rope_type: Option<String>,
     /// The name that older files have for it; files of some versions have both.
@@ -107,8 +107,10 @@ fn rope(
     parameters: Option<RopeFile>,
     context_len: usize,
 ) -> Result<Rope, Cause> {
-    let theta = theta.or_else(|| parameters.as_ref()?.rope_theta).unwrap_or(DEFAULT_THETA);
-    let Some(file) = scaling.or(parameters) else { return Ok(Rope { theta, scaling: RopeScaling::None }) };
+    // As transformers has it: rope_scaling replaces rope_parameters, and a base inside it that beside it.
+    let file = scaling.filter(|file| *file != RopeFile::default()).or(parameters);
+    let theta = file.as_ref().and_then(|file| file.rope_theta).or(theta).unwrap_or(DEFAULT_THETA);
+    let Some(file) = file else { return Ok(Rope { theta, scaling: RopeScaling::None }) };
     let need = |field: &str, value: Option<f32>| {
         value.ok_or_else(|| Cause::MissingKey { key: format!("rope_scaling.{field}") })
     };
@@ -161,8 +163,7 @@ pub fn write(config: &LlamaConfig, special: &SpecialIds, dtype: &str) -> Result<
         "num_key_value_heads": config.n_kv_head,
         "head_dim": config.head_size,
         "max_position_embeddings": config.context_len,
-        // The shortest text of the f32, so that another reader gets the same number.
-        "rms_norm_eps": config.norm_eps.to_string().parse::<f64>().unwrap_or(f64::from(config.norm_eps)),
+        "rms_norm_eps": config.norm_eps_in_text(),
         "rope_theta": config.rope.theta,
         "rope_scaling": scaling,
         "tie_word_embeddings": config.tied,

@@ -21,6 +21,17 @@ const GGUF_ROPE_DIVISORS: &str = "rope_freqs.weight";
 impl Exchange for LlamaConfig {
     const ARCHITECTURE: &'static str = "llama";
     const OWN_FILE: Kind = Kind::PerhapsLlama2C;
+    const EMBEDDING: Tensor = Tensor::Embedding;
+    const HEAD: Tensor = Tensor::Head;
+    const GGUF_EXTRA: Option<&'static str> = Some(GGUF_ROPE_DIVISORS);
+
+    fn tied(&self) -> bool {
+        self.tied
+    }
+
+    fn with_own_head(&self) -> Result<Self, ModelError> {
+        LlamaConfig::new(LlamaShape { tied: false, ..LlamaShape::clone(self) })
+    }
 
     fn open_own_file(path: &Path) -> Result<Checkpoint<Self>, ModelError> {
         llama2c::open(path)
@@ -36,10 +47,6 @@ impl Exchange for LlamaConfig {
 
     fn hugging_face_names(&self, tensor: Tensor, layer: Option<usize>) -> Vec<String> {
         let rest = match tensor {
-            // A tied model's one matrix is written under either name.
-            Tensor::Embedding if self.tied => {
-                return ["model.embed_tokens.weight", "lm_head.weight"].map(str::to_owned).to_vec();
-            }
             Tensor::Embedding => "embed_tokens",
             Tensor::AttentionNorm => "input_layernorm",
             Tensor::Q => "self_attn.q_proj",
@@ -53,10 +60,17 @@ impl Exchange for LlamaConfig {
             Tensor::Norm => "norm",
             Tensor::Head => return vec!["lm_head.weight".to_owned()],
         };
-        vec![match layer {
-            Some(layer) => format!("model.layers.{layer}.{rest}.weight"),
-            None => format!("model.{rest}.weight"),
-        }]
+        let name = match layer {
+            Some(layer) => format!("layers.{layer}.{rest}.weight"),
+            None => format!("{rest}.weight"),
+        };
+        // Files saved from the class without a head have no prefix.
+        let mut names = vec![format!("model.{name}"), name];
+        if tensor == Tensor::Embedding && self.tied {
+            // A tied model's one matrix may also stand under the name of the head.
+            names.push("lm_head.weight".to_owned());
+        }
+        names
     }
 
     fn hugging_face_order(&self, _tensor: Tensor) -> RowOrder {
@@ -86,7 +100,7 @@ impl Exchange for LlamaConfig {
         let eps = keys.fraction("attention.layer_norm_rms_epsilon")?;
         let eps = eps.ok_or_else(|| keys.missing("llama.attention.layer_norm_rms_epsilon"))?;
         LlamaConfig::new(LlamaShape {
-            vocab_size: keys.rows(&Self::gguf_name(Tensor::Embedding, None))?,
+            vocab_size: keys.vocab_size(&Self::gguf_name(Tensor::Embedding, None))?,
             n_layer: keys.need("block_count")?,
             n_head,
             n_kv_head,
@@ -152,23 +166,34 @@ impl Exchange for LlamaConfig {
         }
     }
 
-    fn gguf_extra(&self) -> Option<(&'static str, Vec<f32>)> {
-        self.rope.divisors(self.head_size).map(|divisors| (GGUF_ROPE_DIVISORS, divisors))
+    fn gguf_extra(&self) -> Option<Vec<f32>> {
+        self.rope.divisors(self.head_size)
     }
 }
 
+/// As llama.cpp reads it: a factor of which no kind is said is linear, it has an older key, 0 is none, and divisors are divided
+/// by it.
 fn rope(keys: &Keys<'_>) -> Result<Rope, ModelError> {
     let theta = keys.fraction("rope.freq_base")?.unwrap_or(10_000.0);
-    let kind = keys.text("llama.rope.scaling.type")?.unwrap_or_else(|| "none".to_owned());
-    let scaling = if let Some(divisors) = keys.vector(GGUF_ROPE_DIVISORS)? {
-        RopeScaling::Divisors(divisors)
-    } else if kind == "linear" {
-        let factor = keys.fraction("rope.scaling.factor")?;
-        RopeScaling::Linear { factor: factor.ok_or_else(|| keys.missing("llama.rope.scaling.factor"))? as f32 }
-    } else if kind == "none" {
-        RopeScaling::None
-    } else {
-        return Err(keys.unsupported("llama.rope.scaling.type", kind, "none and linear are computed"));
+    let factor = match keys.fraction("rope.scaling.factor")? {
+        None => keys.fraction("rope.scale_linear")?,
+        found => found,
+    };
+    let kind = keys.text("llama.rope.scaling.type")?.unwrap_or_else(|| "linear".to_owned());
+    let factor = match kind.as_str() {
+        "linear" => factor.filter(|factor| *factor != 0.0).map(|factor| factor as f32),
+        "none" => None,
+        _ => return Err(keys.unsupported("llama.rope.scaling.type", kind, "none and linear are computed")),
+    };
+    if let Some(scale) = keys.fraction("rope.scaling.attn_factor")?.filter(|scale| *scale != 1.0) {
+        return Err(keys.unsupported("llama.rope.scaling.attn_factor", scale.to_string(), "1 is computed"));
+    }
+    let scaling = match (keys.vector(GGUF_ROPE_DIVISORS)?, factor) {
+        (Some(divisors), factor) => {
+            RopeScaling::Divisors(divisors.into_iter().map(|d| d * factor.unwrap_or(1.0)).collect())
+        }
+        (None, Some(factor)) => RopeScaling::Linear { factor },
+        (None, None) => RopeScaling::None,
     };
     Ok(Rope { theta, scaling })
 }

@@ -82,6 +82,11 @@ impl Shards {
         Ok(())
     }
 
+    /// The names of all tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// A tensor by name, and which of the files holds it.
     pub fn tensor(&self, name: &str) -> Option<(usize, &TensorInfo)> {
         self.tensors.get(name).map(|(file, info)| (*file, info))

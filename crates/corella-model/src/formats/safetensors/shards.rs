@@ -53,7 +53,12 @@ impl Shards {
             if let Some(name) = pickle.into_iter().find(|name| dir.join(name).exists()) {
                 return Err(Cause::PickleRefused.of(&dir.join(name)));
             }
-            return Err(Cause::MissingShard { shard: SINGLE.to_owned() }.of(dir));
+            let found = weights_in(dir);
+            return Err(match found.is_empty() {
+                true => Cause::MissingShard { shard: SINGLE.to_owned() },
+                false => Cause::OtherWeights { found },
+            }
+            .of(dir));
         }
         let index = read_index(&index_path)?;
         let mut names: Vec<&String> = index.weight_map.values().collect();
@@ -98,6 +103,19 @@ impl Shards {
         }
         Ok(Shards { files, tensors })
     }
+}
+
+/// Most files that are named in a message.
+const NAMED: usize = 5;
+
+/// The first safetensors files of a folder, by name.
+fn weights_in(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut found: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
+    found.sort();
+    found.truncate(NAMED);
+    found
 }
 
 fn read_index(path: &Path) -> Result<Index, FormatError> {

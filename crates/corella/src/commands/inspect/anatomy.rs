@@ -9,7 +9,7 @@ use corella_model::{AnyModel, gpt2, llama};
 use corella_ops::WeightFormat;
 use serde::Serialize;
 
-use super::files::{FileRow, files_of, print_files};
+use super::files::{FileRow, files_of, file_lines};
 use crate::shape::ModelShape;
 
 /// Bits that a parameter keeps of what was read: about 3.6, measured on models of GPT's kind (Morris et al. 2025, arXiv
@@ -132,7 +132,7 @@ impl Anatomy {
             ModelShape::Llama(c) => {
                 let config = serde_json::json!({"vocab_size": c.vocab_size, "n_layer": c.n_layer,
                     "n_head": c.n_head, "n_kv_head": c.n_kv_head, "head_size": c.head_size, "n_embd": c.n_embd,
-                    "n_ff": c.n_ff, "context": c.context_len, "norm_eps": c.norm_eps, "tied": c.tied,
+                    "n_ff": c.n_ff, "context": c.context_len, "norm_eps": c.norm_eps_in_text(), "tied": c.tied,
                     "rope_theta": c.rope.theta, "rope_scaling": rope_scaling(&c.rope.scaling)});
                 ("llama", config, 2 * 2 * c.n_layer * c.n_kv_head * c.head_size, llama::FORWARD_SOURCE)
             }
@@ -157,45 +157,42 @@ impl Anatomy {
         }
     }
 
-    /// Prints it; of the blocks only the first unless `all`.
-    pub fn print(&self, all: bool) {
-        let article = if self.kind == "instruct" { "an" } else { "a" };
-        println!("{}: {article} {} {} model", self.path.display(), self.kind, self.family);
-        if self.files.is_empty() {
-            println!("files      none: the published shape, in the number format of the published weights");
-        } else {
-            print_files(&self.files, all);
-        }
-        println!("code       {} lines compute the forward pass", self.code_lines);
+    /// The lines to print; of the blocks only the first unless `all`.
+    pub fn lines(&self, all: bool) -> Vec<String> {
         let per = self.parameter_bytes as f64 * 8.0 / self.parameters as f64;
-        println!("parameters {} ({}, {per:.2} bits each)", self.parameters, bytes(self.parameter_bytes));
-        if let Some(note) = self.note {
-            println!("           {note}");
+        let config: Vec<String> = self.config.iter().map(|(k, v)| format!("{k} {v}")).collect();
+        let article = if self.kind == "instruct" { "an" } else { "a" };
+        let mut lines = vec![format!("{}: {article} {} {} model", self.path.display(), self.kind, self.family)];
+        if self.files.is_empty() {
+            lines.push("files      none: the published shape, in the number format of the published weights".to_owned());
+        } else {
+            lines.extend(file_lines(&self.files, all));
         }
-        println!(
+        lines.push(format!("code       {} lines compute the forward pass", self.code_lines));
+        lines.push(format!("parameters {} ({}, {per:.2} bits each)", self.parameters, bytes(self.parameter_bytes)));
+        lines.extend(self.note.map(|note| format!("           {note}")));
+        lines.push(format!(
             "capacity   about {} can be learnt by heart, at {BITS_KEPT} bits per parameter (arXiv 2505.24832)",
             bytes(self.capacity_bytes)
-        );
-        println!("KV cache   {} per token in 16 bits", bytes(self.kv_bytes_per_token));
-        let config: Vec<String> = self.config.iter().map(|(k, v)| format!("{k} {v}")).collect();
-        println!("config     {}", config.join(", "));
-        println!();
-        for t in self.tensors.iter().filter(|t| all || t.layer.is_none_or(|l| l == 0)) {
+        ));
+        lines.push(format!("KV cache   {} per token in 16 bits", bytes(self.kv_bytes_per_token)));
+        lines.push(format!("config     {}", config.join(", ")));
+        lines.push(String::new());
+        let shown = self.tensors.iter().filter(|t| all || t.layer.is_none_or(|l| l == 0));
+        lines.extend(shown.map(|t| {
             let share = 100.0 * t.parameters as f64 / self.parameters as f64;
-            println!(
-                "{:<44} {:>20} {:>5} {:>14} {share:>6.2} %",
-                t.name,
-                format!("{:?}", t.shape),
-                t.dtype,
-                t.parameters
-            );
-        }
+            let shape = format!("{:?}", t.shape);
+            format!("{:<44} {shape:>20} {:>5} {:>14} {share:>6.2} %", t.name, t.dtype, t.parameters)
+        }));
         let layers = self.tensors.iter().filter_map(|t| t.layer).max().map_or(0, |l| l + 1);
         if !all && layers > 1 {
             let inside = self.tensors.iter().filter(|t| t.layer.is_some()).map(|t| t.parameters).sum::<usize>();
             let share = 100.0 * inside as f64 / self.parameters as f64;
-            println!("… and so on: {layers} blocks with {inside} parameters, {share:.2} % (--all prints every tensor)");
+            lines.push(format!(
+                "… and so on: {layers} blocks with {inside} parameters, {share:.2} % (--all prints every tensor)"
+            ));
         }
+        lines
     }
 }
 

@@ -53,13 +53,15 @@ impl Corpus {
         }
     }
 
-    /// Prints the comparison.
-    pub fn print(&self, model: &Anatomy) {
-        println!();
-        println!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source);
-        for line in self.comparison(model.parameter_bytes, model.capacity_bytes) {
-            println!("             {line}");
+    /// The lines of the comparison.
+    pub fn lines(&self, model: &Anatomy) -> Vec<String> {
+        let title = format!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source);
+        let comparison = self.comparison(model.parameter_bytes, model.capacity_bytes);
+        let mut lines = vec![String::new(), title];
+        for line in comparison {
+            lines.push(format!("             {line}"));
         }
+        lines
     }
 
     /// What the sizes say about each other.

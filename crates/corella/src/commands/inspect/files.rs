@@ -18,7 +18,21 @@ pub struct FileRow {
     pub bytes: u64,
 }
 
-/// A file, or the files of a folder by their names.
+/// Whether a file is one of the parts that `first` is the first of: `NAME-00001-of-0000N.gguf`.
+fn same_model(first: &Path, other: &Path) -> bool {
+    let parts = |path: &Path| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
+        let (name, count) = name.rsplit_once("-of-")?;
+        let (name, number) = name.rsplit_once('-')?;
+        Some((name.to_owned(), count.to_owned(), number.parse::<u32>().ok()?))
+    };
+    match (parts(first), parts(other)) {
+        (Some(first), Some(other)) => (first.0, first.1) == (other.0, other.1),
+        _ => first == other,
+    }
+}
+
+/// A file with the others that hold parts of the same model, or the files of a folder; by their names.
 pub fn files_of(at: &Path) -> Vec<FileRow> {
     let row = |path: &Path| {
         let meta = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
@@ -27,25 +41,30 @@ pub fn files_of(at: &Path) -> Vec<FileRow> {
     };
     let mut files: Vec<FileRow> = match std::fs::read_dir(at) {
         Ok(entries) => entries.flatten().filter_map(|entry| row(&entry.path())).collect(),
-        Err(_) => row(at).into_iter().collect(),
+        Err(_) => {
+            let beside = at.parent().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+            let entries = beside.and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+            let others = entries.map(|entry| entry.path()).filter(|path| path.file_name() != at.file_name());
+            row(at).into_iter().chain(others.filter(|path| same_model(at, path)).filter_map(|path| row(&path))).collect()
+        }
     };
     files.sort_by(|a, b| a.name.cmp(&b.name));
     files
 }
 
-/// Prints their sizes, with `all` those of every file.
-pub fn print_files(files: &[FileRow], all: bool) {
+/// The lines that say their sizes, with `all` those of every file.
+pub fn file_lines(files: &[FileRow], all: bool) -> Vec<String> {
     let total = files.iter().map(|file| file.bytes).sum();
-    println!("files      {}, {} in all", files.len(), bytes(total));
+    let mut lines = vec![format!("files      {}, {} in all", files.len(), bytes(total))];
     let mut shown: Vec<&FileRow> = files.iter().collect();
     if !all && files.len() > SHOWN {
         shown.sort_by_key(|file| std::cmp::Reverse(file.bytes));
         shown.truncate(SHOWN);
     }
-    for file in &shown {
-        println!("           {:>10}  {}", bytes(file.bytes), file.name);
-    }
+    lines.extend(shown.iter().map(|file| format!("           {:>10}  {}", bytes(file.bytes), file.name)));
     if shown.len() < files.len() {
-        println!("           … and {} smaller ones (--all prints every file)", files.len() - shown.len());
+        let rest = files.len() - shown.len();
+        lines.push(format!("           … and {rest} smaller ones (--all prints every file)"));
     }
+    lines
 }

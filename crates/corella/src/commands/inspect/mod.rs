@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::cli::Common;
 use crate::error::Result;
 use crate::inputs::{no_card, open_any};
+use crate::output::deliver;
 use crate::shape::ModelShape;
 
 use anatomy::Anatomy;
@@ -44,12 +45,9 @@ pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
     if common.json {
         let mut document = serde_json::to_value(&anatomy)?;
         document["corpus"] = serde_json::to_value(&corpus)?;
-        println!("{document}");
-    } else {
-        anatomy.print(args.all);
-        if let Some(corpus) = corpus {
-            corpus.print(&anatomy);
-        }
+        return deliver(document);
     }
-    Ok(())
+    let mut lines = anatomy.lines(args.all);
+    lines.extend(corpus.into_iter().flat_map(|corpus| corpus.lines(&anatomy)));
+    deliver(lines.join("\n"))
 }
