@@ -17,6 +17,7 @@ mod loading;
 mod machine;
 mod model;
 mod playground;
+mod room;
 mod shape;
 mod signals;
 mod site;
