@@ -378,13 +378,13 @@ pub struct SamplingArgs {
     /// 0 always takes the likeliest token; 1 draws from the model's distribution
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f32,
-    /// Draw from the K likeliest tokens only
+    /// Draw from the K likeliest tokens only (0: from all)
     #[arg(long)]
     pub top_k: Option<usize>,
     /// Draw from the likeliest tokens that together reach this probability
     #[arg(long)]
     pub top_p: Option<f32>,
-    /// Draw from tokens at least this likely, relative to the likeliest
+    /// Draw from tokens at least this likely, relative to the likeliest (0: from all)
     #[arg(long)]
     pub min_p: Option<f32>,
     /// Draw from the tokens closest to the expected surprise that together reach this probability
