@@ -31,6 +31,24 @@ impl SpecialIds {
         SpecialIds { bos, eos }
     }
 
+    /// From a generation_config.json. What is no id there (some files have -1) names nothing.
+    pub(crate) fn from_generation_config(config: &Value) -> SpecialIds {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let eos = &config["eos_token_id"];
+        let many = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
+        SpecialIds { bos: id(&config["bos_token_id"]), eos: many.iter().filter_map(id).collect() }
+    }
+
+    /// Adds what another file names: a begin where none is known yet, and every end.
+    pub(crate) fn add(&mut self, other: SpecialIds) {
+        self.bos = self.bos.or(other.bos);
+        for id in other.eos {
+            if !self.eos.contains(&id) {
+                self.eos.push(id);
+            }
+        }
+    }
+
     /// `eos_token_id` for a config.json: a number, a list where there are several, null where none is known (readers would
     /// otherwise take GPT-2's, which smaller vocabularies do not have).
     pub(crate) fn eos_value(&self) -> Value {

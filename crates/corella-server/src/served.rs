@@ -48,10 +48,12 @@ impl Served {
         hasher.finish() >> 32
     }
 
-    /// Ids of a text, with the token in front that marks the start of a text, as `corella generate` puts it. What looks
-    /// like a special token in the text stays text.
+    /// Ids of a text, with the token in front that marks the start of a text, as `corella generate` puts it: not where the
+    /// tokenizer's file says that none goes there, unless the text is empty and nothing else would be there to continue. What
+    /// looks like a special token in the text stays text.
     pub fn encode(&self, text: &str, mark_start: bool) -> Vec<u32> {
-        let front = mark_start.then(|| self.tokenizer.start_of_text());
+        let front = if text.is_empty() { Some(self.tokenizer.start_of_text()) } else { self.tokenizer.front() };
+        let front = front.filter(|_| mark_start);
         front.into_iter().chain(self.tokenizer.encode(text)).collect()
     }
 

@@ -350,7 +350,7 @@ pub struct GenerateArgs {
     /// Print a table of tokens, those of the prompt too: position, id, probability, text
     #[arg(long, conflicts_with = "json")]
     pub show_tokens: bool,
-    /// Do not put the token in front that marks the start of a text
+    /// Do not put the token in front that marks the start of a text; it is there unless the tokenizer's file forbids it
     #[arg(long, conflicts_with = "prompt_ids")]
     pub no_bos: bool,
     /// Go on after an end-of-text token

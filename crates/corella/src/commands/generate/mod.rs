@@ -210,7 +210,8 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
     }
 }
 
-/// The ids to continue, and their text: the token that marks the start of a text goes in front, unless `--no-bos`.
+/// The ids to continue, and their text. The token that marks the start of a text goes in front, unless `--no-bos` or the
+/// tokenizer's file forbids it; where there is no text it is what is continued.
 fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
     if let Some(ids) = &args.prompt_ids {
         let bytes = opened.token_bytes();
@@ -223,7 +224,8 @@ fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
         (None, Some(path)) => read_text(path)?,
         (None, None) => String::new(),
     };
-    let mut ids = if args.no_bos { Vec::new() } else { vec![tokenizer.start_of_text()] };
+    let front = if text.is_empty() { Some(tokenizer.start_of_text()) } else { tokenizer.front() };
+    let mut ids: Vec<u32> = front.filter(|_| !args.no_bos).into_iter().collect();
     ids.extend(tokenizer.encode(&text));
     if ids.is_empty() {
         return Err(Failure::usage("an empty prompt with --no-bos leaves nothing to continue").hint("give -p TEXT"));
