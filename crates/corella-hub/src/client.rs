@@ -34,6 +34,8 @@ pub struct Listing {
     pub commit: String,
     /// The files that the name selects, in the order of their paths; never empty.
     pub files: Vec<RemoteFile>,
+    /// Why the hub could not be asked, where the listing is that of the cache instead.
+    pub unreachable: Option<String>,
 }
 
 /// Fetches from the hub into the cache. Cheap to clone.
@@ -59,16 +61,31 @@ impl HubClient {
         HubClient { agent, settings }
     }
 
-    /// A client for the usual variables: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_HUB_OFFLINE`.
+    /// A client for the usual variables: see [`Settings`].
     pub fn from_env() -> Result<HubClient, HubError> {
         Ok(HubClient::new(Settings::from_env()))
     }
 
-    /// The files that a name selects.
+    /// The files that a name selects. Where the hub cannot be reached, those of a model are the ones that the cache holds of
+    /// the commit that its revision named last; of a data set a part would be taken for all of it.
     pub fn list(&self, name: &HubName) -> Result<Listing, HubError> {
         let cache = self.cache(name);
-        let (commit, mut files) =
-            if self.settings.offline { self.list_cached(name, &cache)? } else { self.list_remote(name)? };
+        let mut unreachable = None;
+        let (commit, mut files) = if self.settings.offline {
+            self.list_cached(name, &cache)?
+        } else {
+            let kept = self.list_cached(name, &cache).ok();
+            let kept = kept.filter(|(_, files)| name.kind() == RepoKind::Model && !files.is_empty());
+            // With something to fall back on nobody waits for a network that is not there.
+            let tries = if kept.is_some() { 1 } else { self.settings.tries };
+            match (self.list_remote(name, tries), kept) {
+                (Err(error), Some(kept)) if error.may_pass() => {
+                    unreachable = Some(error.to_string());
+                    kept
+                }
+                (asked, _) => asked?,
+            }
+        };
         let all = files.len();
         let examples: Vec<String> = files.iter().take(5).map(|f| f.path.clone()).collect();
         files.retain(|f| name.selects(&f.path));
@@ -79,10 +96,10 @@ impl HubClient {
             return Err(HubError::NoMatch { name: name.to_string(), examples });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        if !self.settings.offline {
+        if !self.settings.offline && unreachable.is_none() {
             cache.remember(name.revision(), &commit)?;
         }
-        Ok(Listing { commit, files })
+        Ok(Listing { commit, files, unreachable })
     }
 
     /// Fetches one file of a listing unless the cache has it; returns where it lies.
@@ -128,7 +145,7 @@ impl HubClient {
         Ok((commit, files.collect()))
     }
 
-    fn list_remote(&self, name: &HubName) -> Result<(String, Vec<RemoteFile>), HubError> {
+    fn list_remote(&self, name: &HubName, tries: u32) -> Result<(String, Vec<RemoteFile>), HubError> {
         #[derive(Deserialize)]
         struct Answer {
             sha: String,
@@ -143,7 +160,7 @@ impl HubClient {
         let (endpoint, plural) = (&self.settings.endpoint, name.kind().plural());
         let url =
             format!("{endpoint}/api/{plural}/{}/revision/{}?blobs=true", name.id(), quote(name.revision(), false));
-        let mut response = self.ask(&url, || self.get(&url, &[]))?;
+        let mut response = self.ask(&url, tries, || self.get(&url, &[]))?;
         let bad = |what: String| HubError::BadAnswer { url: url.clone(), what };
         let bytes =
             response.body_mut().with_config().limit(LISTING_BYTES).read_to_vec().map_err(|e| bad(e.to_string()))?;
@@ -189,14 +206,15 @@ impl HubClient {
         self.settings.token.as_deref().filter(|_| own)
     }
 
-    /// Sends a request until it succeeds (or redirects, for HEAD), or fails for good.
+    /// Sends a request up to `tries` times, until it succeeds (or redirects, for HEAD), or fails for good.
     pub(crate) fn ask(
         &self,
         url: &str,
+        tries: u32,
         send: impl Fn() -> Result<Response<ureq::Body>, Box<ureq::Error>>,
     ) -> Result<Response<ureq::Body>, HubError> {
         for attempt in 1.. {
-            let last = attempt >= self.settings.tries.max(1);
+            let last = attempt >= tries.max(1);
             match send() {
                 Ok(response) => match response.status().as_u16() {
                     200..=399 | 416 => return Ok(response),

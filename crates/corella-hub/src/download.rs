@@ -82,7 +82,7 @@ pub(crate) fn fetch(
 fn describe(client: &HubClient, url: &str) -> Result<Description, HubError> {
     let mut url = url.to_owned();
     for _ in 0..5 {
-        let response = client.ask(&url, || client.head(&url))?;
+        let response = client.ask(&url, client.settings.tries, || client.head(&url))?;
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         // A renamed repository answers with a redirect inside the hub; a large file with one to the store, which is
         // followed by GET alone.
@@ -117,7 +117,7 @@ fn pull(
     progress: &mut dyn FnMut(Transferred<'_>),
 ) -> Result<Option<ureq::Error>, HubError> {
     let range = if *at > 0 { vec![("range", format!("bytes={at}-"))] } else { Vec::new() };
-    let mut response = client.ask(url, || client.get(url, &range))?;
+    let mut response = client.ask(url, client.settings.tries, || client.get(url, &range))?;
     let goes_on = response.status() == 206
         && response.headers().get("content-range").and_then(|v| v.to_str().ok()).is_some_and(|v| {
             v.strip_prefix("bytes ").and_then(|v| v.split_once('-')).is_some_and(|(from, _)| from.parse() == Ok(*at))

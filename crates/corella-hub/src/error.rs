@@ -123,6 +123,14 @@ impl HubError {
         }
     }
 
+    /// Whether the hub itself could not answer, which says nothing of what was asked for.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            HubError::Transport { .. } | HubError::RateLimited { .. } | HubError::Status { status: 500.., .. }
+        )
+    }
+
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> HubError {
         let path = path.to_path_buf();
         move |source| HubError::Io { path, source }

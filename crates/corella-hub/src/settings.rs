@@ -9,11 +9,13 @@ use std::time::Duration;
 pub struct Settings {
     /// Address of the hub, without a slash at the end (`HF_ENDPOINT`).
     pub endpoint: String,
-    /// Folder of the cache (`HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`).
+    /// Folder of the cache (`HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `HF_HOME/hub`, else
+    /// `~/.cache/huggingface/hub`).
     pub cache: PathBuf,
-    /// Access token (`HF_TOKEN`, else the file `HF_TOKEN_PATH` or `HF_HOME/token`).
+    /// Access token (`HF_TOKEN`, else the file `HF_TOKEN_PATH` or `HF_HOME/token`), none with
+    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
     pub token: Option<String>,
-    /// Use the cache alone (`HF_HUB_OFFLINE`).
+    /// Use the cache alone (`HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`).
     pub offline: bool,
     /// Tries of a request that fails for a reason that may pass.
     pub tries: u32,
@@ -29,25 +31,29 @@ impl Settings {
 
     /// The same with the variables given by a function, `None` for those that are not set.
     pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Settings {
-        let path = |name: &str| variable(name).map(PathBuf::from);
-        let text = |name: &str| variable(name).and_then(|v| v.into_string().ok());
-        let user_cache = || {
-            path("XDG_CACHE_HOME").unwrap_or_else(|| {
-                path("HOME").or_else(|| path("USERPROFILE")).unwrap_or_else(std::env::temp_dir).join(".cache")
-            })
+        let user_home = || variable("HOME").or_else(|| variable("USERPROFILE")).map(PathBuf::from);
+        // A `~` that no shell has replaced stands for the same.
+        let path = |name: &str| {
+            let path = PathBuf::from(variable(name)?);
+            let below_home = path.strip_prefix("~").ok().and_then(|rest| Some(user_home()?.join(rest)));
+            Some(below_home.unwrap_or(path))
         };
+        let text = |name: &str| variable(name).and_then(|v| v.into_string().ok());
+        let user_cache =
+            || path("XDG_CACHE_HOME").unwrap_or_else(|| user_home().unwrap_or_else(std::env::temp_dir).join(".cache"));
         let home = path("HF_HOME").unwrap_or_else(|| user_cache().join("huggingface"));
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
         let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file).ok());
-        let truth = |v: String| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
+        let truth = |name: &str| text(name).map(|v| matches!(&v.to_ascii_uppercase()[..], "1" | "ON" | "YES" | "TRUE"));
+        let token = token.filter(|_| truth("HF_HUB_DISABLE_IMPLICIT_TOKEN") != Some(true));
         Settings {
             endpoint: text("HF_ENDPOINT")
                 .unwrap_or_else(|| "https://huggingface.co".to_owned())
                 .trim_end_matches('/')
                 .to_owned(),
-            cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+            cache: path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home.join("hub")),
             token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
-            offline: text("HF_HUB_OFFLINE").is_some_and(truth),
+            offline: truth("HF_HUB_OFFLINE").or_else(|| truth("TRANSFORMERS_OFFLINE")) == Some(true),
             tries: 5,
             first_wait: Duration::from_secs(1),
         }
@@ -91,6 +97,12 @@ mod tests {
         ]);
         assert_eq!((all.cache.as_path(), all.token.as_deref()), (Path::new("/b"), Some("sesame")));
         assert!(all.offline && all.endpoint == "http://127.0.0.1:1");
+        let older = with(&[("HUGGINGFACE_HUB_CACHE", "~/c"), ("HOME", "/h"), ("TRANSFORMERS_OFFLINE", "1")]);
+        assert!(older.cache == Path::new("/h/c") && older.offline);
+        assert_eq!(with(&[("HF_HOME", "~"), ("HOME", "/h")]).cache, Path::new("/h/hub"));
+        assert_eq!(with(&[("HF_HUB_CACHE", "/b"), ("HUGGINGFACE_HUB_CACHE", "/c")]).cache, Path::new("/b"));
+        assert!(!with(&[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]).offline);
+        assert_eq!(with(&[("HF_TOKEN", "sesame"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).token, None);
         assert!(!format!("{all:?}").contains("sesame"), "a token is not printed");
     }
 }

@@ -24,15 +24,19 @@ impl Drop for Cache {
     }
 }
 
-fn client(server: &HubServer, cache: &Cache, token: Option<&str>) -> HubClient {
-    HubClient::new(Settings {
+fn settings(server: &HubServer, cache: &Cache, token: Option<&str>) -> Settings {
+    Settings {
         endpoint: server.endpoint.clone(),
         cache: cache.0.clone(),
         token: token.map(str::to_owned),
         offline: false,
         tries: 3,
         first_wait: Duration::from_millis(1),
-    })
+    }
+}
+
+fn client(server: &HubServer, cache: &Cache, token: Option<&str>) -> HubClient {
+    HubClient::new(settings(server, cache, token))
 }
 
 fn big() -> Vec<u8> {
@@ -81,6 +85,36 @@ fn files_are_listed_chosen_fetched_and_kept_in_the_shared_layout() {
     assert_eq!(offline.list(&wanted).expect("cached").files, listing.files);
     get(&offline, "data/val.bin").expect("cached");
     assert!(matches!(get(&offline, "other"), Err(HubError::Offline(_))));
+}
+
+#[test]
+fn a_model_in_the_cache_needs_no_network() {
+    let cache = Cache::new("unreachable");
+    let model = name("hf://o/n");
+    let server = HubServer::start(&[("config.json", b"{}"), ("model.safetensors", b"weights"), ("unused", b"x")]);
+    let online = client(&server, &cache, None);
+    for file in ["config.json", "model.safetensors"] {
+        online.download(&model, &online.list(&model).expect("a listing").commit, file, &mut |_| ()).expect("fetched");
+    }
+    // Nothing listens there.
+    let alone =
+        HubClient::new(Settings { endpoint: "http://127.0.0.1:1".to_owned(), ..settings(&server, &cache, None) });
+    let kept = alone.list(&model).expect("the cache's");
+    assert_eq!((&kept.commit[..], kept.unreachable.is_some()), (COMMIT, true));
+    assert_eq!(kept.files.iter().map(|f| &f.path[..]).collect::<Vec<_>>(), ["config.json", "model.safetensors"]);
+    alone.download(&model, &kept.commit, "config.json", &mut |_| ()).expect("cached");
+    // A hub that cannot answer now is asked once; one that says no is believed.
+    server.state().refusals = vec![503];
+    server.state().seen.clear();
+    assert!(online.list(&model).expect("the cache's").unreachable.is_some());
+    assert_eq!(server.state().seen.len(), 1);
+    server.state().refusals = vec![401];
+    assert!(matches!(online.list(&model), Err(HubError::Unauthorized { .. })));
+    assert!(online.list(&model).expect("the hub's").unreachable.is_none());
+    // A part of a data set would be taken for all of it.
+    get(&online, "unused").expect("fetched");
+    online.list(&name("hf://datasets/o/n")).expect("a listing");
+    assert!(matches!(alone.list(&name("hf://datasets/o/n")), Err(HubError::Transport { .. })));
 }
 
 #[test]

@@ -91,9 +91,9 @@ impl AnyModel {
     /// it, or it ends a text with the end of a turn too. A base model knows neither.
     pub fn is_instruct(&self) -> bool {
         match self {
-            AnyModel::Gpt2(checkpoint) => checkpoint.chat_template,
+            AnyModel::Gpt2(_) => self.chat_template().is_some(),
             AnyModel::Llama(checkpoint) => {
-                checkpoint.chat_template || checkpoint.special.eos.iter().any(|id| LLAMA3_TURN_ENDS.contains(id))
+                self.chat_template().is_some() || checkpoint.special.eos.iter().any(|id| LLAMA3_TURN_ENDS.contains(id))
             }
         }
     }
@@ -113,6 +113,14 @@ impl AnyModel {
             AnyModel::Llama(checkpoint) => &checkpoint.files,
         };
         files.iter().map(ModelFile::size).sum()
+    }
+
+    /// The template for conversations that comes with the model. It is kept, and never executed.
+    pub fn chat_template(&self) -> Option<&str> {
+        match self {
+            AnyModel::Gpt2(checkpoint) => checkpoint.chat_template.as_deref(),
+            AnyModel::Llama(checkpoint) => checkpoint.chat_template.as_deref(),
+        }
     }
 
     /// Begin and end of a text, as far as the model's own files name them.

@@ -20,8 +20,8 @@ pub struct Checkpoint<C> {
     pub config: C,
     /// Begin and end of a text.
     pub special: SpecialIds,
-    /// Whether a template for conversations comes with it.
-    pub chat_template: bool,
+    /// The template for conversations that comes with it.
+    pub chat_template: Option<String>,
     /// Tensors of the files that are no part of the model, without buffers that old files hold.
     pub left_out: Vec<String>,
     /// The open files.
@@ -66,7 +66,7 @@ impl<C: ModelConfig> Checkpoint<C> {
             (0..spec.parts.len()).map(|part| find(&config, spec, part)).collect::<Result<Vec<_>, _>>()
         };
         let places = table.iter().map(&mut row).collect::<Result<_, _>>()?;
-        Ok(Checkpoint { config, special, chat_template: false, left_out: Vec::new(), files, places })
+        Ok(Checkpoint { config, special, chat_template: None, left_out: Vec::new(), files, places })
     }
 
     /// An error if a file changed since it was opened.

@@ -6,6 +6,8 @@
 
 use std::fmt::Debug;
 
+use corella_ops::KvKind;
+
 use crate::text_model::ParamInfo;
 
 /// How a row starts before training.
@@ -109,4 +111,6 @@ pub trait ModelConfig: Clone + Debug + PartialEq + Send + Sync + 'static {
     fn width(&self) -> usize;
     /// Number of parameters, a tied head counted once.
     fn parameter_count(&self) -> usize;
+    /// Bytes that a position takes in the cache of keys and values, all layers together.
+    fn kv_token_bytes(&self, kind: KvKind) -> u64;
 }

@@ -36,9 +36,18 @@ impl SpecialIds {
         SpecialIds { bos: ids(bos).first().copied(), eos: ids(eos) }
     }
 
-    /// Adds the ends of a text that another file names.
-    pub(crate) fn add_eos(&mut self, more: Option<OneOrMany>) {
-        for id in ids(more) {
+    /// From a generation_config.json. What is no id there (some files have -1) names nothing.
+    pub(crate) fn from_generation_config(config: &Value) -> SpecialIds {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let eos = &config["eos_token_id"];
+        let many = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
+        SpecialIds { bos: id(&config["bos_token_id"]), eos: many.iter().filter_map(id).collect() }
+    }
+
+    /// Adds what another file names: a begin where none is known yet, and every end.
+    pub(crate) fn add(&mut self, other: SpecialIds) {
+        self.bos = self.bos.or(other.bos);
+        for id in other.eos {
             if !self.eos.contains(&id) {
                 self.eos.push(id);
             }

@@ -47,12 +47,7 @@ impl StepOptions {
 
     /// The limits of a model with these options, or which of them is out of range. `token_bytes` is what a position
     /// takes in the cache, all layers together.
-    pub(crate) fn limits(
-        &self,
-        model_context: usize,
-        vocab_size: usize,
-        token_bytes: u64,
-    ) -> Result<StepLimits, ModelError> {
+    pub fn limits(&self, model_context: usize, vocab_size: usize, token_bytes: u64) -> Result<StepLimits, ModelError> {
         let fields = [
             ("context_len", self.context_len, model_context),
             // Pages have numbers of 32 bits, and their bytes can be counted.

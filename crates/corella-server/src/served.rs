@@ -51,20 +51,21 @@ impl Served {
         hasher.finish() >> 32
     }
 
-    /// Ids of a text, with the token in front that marks the start of a text, as `corella generate` puts it. What looks
-    /// like a special token in the text stays text.
+    /// Ids of a text, with the token in front that marks the start of a text, as `corella generate` puts it: not where the
+    /// tokenizer's file says that none goes there, unless the text is empty and nothing else would be there to continue. What
+    /// looks like a special token in the text stays text.
     pub fn encode(&self, text: &str, mark_start: bool) -> Vec<u32> {
-        self.marked(self.tokenizer.encode(text), mark_start)
+        self.marked(text, self.tokenizer.encode(text), mark_start)
     }
 
     /// The same of a text in which special tokens may stand by name.
     pub fn encode_with_special(&self, text: &str, mark_start: bool) -> Vec<u32> {
-        self.marked(self.tokenizer.encode_with_special(text), mark_start)
+        self.marked(text, self.tokenizer.encode_with_special(text), mark_start)
     }
 
-    fn marked(&self, ids: Vec<u32>, mark_start: bool) -> Vec<u32> {
-        let front = mark_start.then(|| self.tokenizer.start_of_text());
-        front.into_iter().chain(ids).collect()
+    fn marked(&self, text: &str, ids: Vec<u32>, mark_start: bool) -> Vec<u32> {
+        let front = if text.is_empty() { Some(self.tokenizer.start_of_text()) } else { self.tokenizer.front() };
+        front.filter(|_| mark_start).into_iter().chain(ids).collect()
     }
 
     /// 404 to a request that is meant for another model.

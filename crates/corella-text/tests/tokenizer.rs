@@ -92,3 +92,39 @@ fn the_json_form_gives_the_same_ids() {
     assert!(Tokenizer::load(&dir).is_err());
     std::fs::remove_dir_all(&dir).expect("removed");
 }
+
+/// What a folder holds, in files by their names.
+fn folder(name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("corella-text-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("a temporary folder");
+    files.iter().for_each(|(name, text)| std::fs::write(dir.join(name), text).expect("written"));
+    dir
+}
+
+#[test]
+fn the_end_of_a_text_is_found_by_whatever_names_it() {
+    let own = Tokenizer::train(["a few words"], 260, TrainOptions::default()).expect("trained");
+    let renamed = own.to_json().replace("<|endoftext|>", "[EOS]");
+    let end = own.end_of_text().to_string();
+    let (map, ids) = (r#"{"eos_token": {"content": "[EOS]"}}"#, format!(r#"{{"eos_token_id": [7, {end}]}}"#));
+    let wrong = r#"{"eos_token": "[other]"}"#;
+    let load = |name: &str, more: &[(&str, &str)]| {
+        let dir = folder(name, &[&[("tokenizer.json", &renamed[..])], more].concat());
+        let loaded = Tokenizer::load(&dir);
+        std::fs::remove_dir_all(dir).expect("removed");
+        loaded
+    };
+    assert!(load("no-end", &[]).expect_err("nothing says it").to_string().contains("no end-of-text token"));
+    let by_map = load("by-map", &[("special_tokens_map.json", map), ("tokenizer_config.json", "{}")]).expect("named");
+    // Of the model's ids the one counts that is a special token.
+    let by_model = load("by-model", &[("config.json", &ids)]).expect("named");
+    for found in [by_map, by_model] {
+        assert_eq!((found.end_of_text(), found.stop_ids()), (own.end_of_text(), &[own.end_of_text()][..]));
+        assert_eq!(found.encode("a few words"), own.encode("a few words"));
+    }
+    // tokenizer_config.json counts most.
+    let both = [("tokenizer_config.json", map), ("special_tokens_map.json", wrong)];
+    assert!(load("both", &both).is_ok());
+    assert!(load("unknown", &[("special_tokens_map.json", wrong)]).is_err());
+}

@@ -351,7 +351,7 @@ pub struct GenerateArgs {
     /// Print a table of tokens, those of the prompt too: position, id, probability, text
     #[arg(long, conflicts_with = "json")]
     pub show_tokens: bool,
-    /// Do not put the token in front that marks the start of a text
+    /// Do not put the token in front that marks the start of a text; it is there unless the tokenizer's file forbids it
     #[arg(long, conflicts_with = "prompt_ids")]
     pub no_bos: bool,
     /// Go on after an end-of-text token
@@ -379,13 +379,13 @@ pub struct SamplingArgs {
     /// 0 always takes the likeliest token; 1 draws from the model's distribution
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f32,
-    /// Draw from the K likeliest tokens only
+    /// Draw from the K likeliest tokens only (0: from all)
     #[arg(long)]
     pub top_k: Option<usize>,
     /// Draw from the likeliest tokens that together reach this probability
     #[arg(long)]
     pub top_p: Option<f32>,
-    /// Draw from tokens at least this likely, relative to the likeliest
+    /// Draw from tokens at least this likely, relative to the likeliest (0: from all)
     #[arg(long)]
     pub min_p: Option<f32>,
     /// Draw from the tokens closest to the expected surprise that together reach this probability

@@ -105,6 +105,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             "--device cpu, a shorter context or fewer sequences at once; `nvidia-smi` shows who else uses the card",
         );
     }
+    if let Some(OpsError::OutOfMemory { device: "cpu", .. }) = error.downcast_ref::<OpsError>() {
+        return Some("a shorter context, fewer sequences at once, --kv-type q8, or a file with fewer bits a weight");
+    }
     match error.downcast_ref::<ModelError>() {
         Some(ModelError::Format(error)) => return error.hint(),
         Some(ModelError::TooLarge { .. }) => return Some("--dtype bf16 or --dtype f32 holds it"),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use corella_model::SpecialIds;
 use corella_model::formats::gguf::{Array, Value};
 use corella_text::tokenizer::{GgufVocab, Tokenizer};
 use serde::Deserialize;
@@ -13,6 +14,8 @@ const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
+/// The token whose place in a file is that of the end of a message.
+const END_OF_MESSAGE: &str = "<|eom_id|>";
 
 /// The parts of a tokenizer.json that GGUF keeps.
 #[derive(Deserialize)]
@@ -36,10 +39,12 @@ struct Model {
 }
 
 /// The keys `tokenizer.ggml.*` of a tokenizer for a model of `vocab_size` tokens, those behind the tokenizer's own unused.
-/// Tokenizers of characters are written where scores say what their merges say.
-pub fn metadata(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Vec<(String, Value)>> {
+/// Tokenizers of characters are written where scores say what their merges say. `special` is what the model's own files say:
+/// all that end a text for the model do so in the file.
+pub fn metadata(tokenizer: &Tokenizer, special: &SpecialIds, vocab_size: usize) -> Result<Vec<(String, Value)>> {
+    let ends = Ends::of(tokenizer, special);
     if let Some(vocab) = tokenizer.to_gguf() {
-        return Ok(with_scores(vocab, vocab_size));
+        return Ok([with_scores(vocab, vocab_size), ends.keys()].concat());
     }
     let file: TokenizerFile = serde_json::from_str(&tokenizer.to_json())?;
     let Some(pre) = pre_name(&file.pre_tokenizer).filter(|_| !file.model.byte_fallback) else {
@@ -63,7 +68,7 @@ pub fn metadata(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Vec<(String,
     }
     let merges = file.model.merges.into_iter().map(|(a, b)| format!("{a} {b}")).collect();
     let key = |rest: &str, value: Value| (format!("tokenizer.ggml.{rest}"), value);
-    Ok(vec![
+    let mut keys = vec![
         key("model", Value::String("gpt2".to_owned())),
         key("pre", Value::String(pre.to_owned())),
         key("tokens", Value::Array(Array::String(tokens))),
@@ -71,8 +76,57 @@ pub fn metadata(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Vec<(String,
         key("merges", Value::Array(Array::String(merges))),
         key("bos_token_id", Value::U32(tokenizer.start_of_text())),
         key("eos_token_id", Value::U32(tokenizer.end_of_text())),
-        key("add_bos_token", Value::Bool(true)),
-    ])
+    ];
+    // Where the tokenizer's files do not say it, neither does this one.
+    keys.extend(tokenizer.roles().add_bos.map(|add| key("add_bos_token", Value::Bool(add))));
+    keys.extend(ends.keys());
+    Ok(keys)
+}
+
+/// The keys of a file without a tokenizer: what begins and ends a text for the model.
+pub fn bare(special: &SpecialIds) -> Vec<(String, Value)> {
+    let mut ends = special.eos.iter().copied();
+    let id = |name: &str, id: Option<u32>| id.map(|id| (format!("tokenizer.ggml.{name}"), Value::U32(id)));
+    let model = ("tokenizer.ggml.model".to_owned(), Value::String("none".to_owned()));
+    let named = [id("bos_token_id", special.bos), id("eos_token_id", ends.next())];
+    let others = Ends::beside(ends.collect(), None, &[]);
+    [model].into_iter().chain(named.into_iter().flatten()).chain(others.keys()).collect()
+}
+
+/// What ends a text for the model beside the tokenizer's end of text: a file has two more places.
+struct Ends {
+    turn: Option<u32>,
+    message: Option<u32>,
+}
+
+impl Ends {
+    fn of(tokenizer: &Tokenizer, special: &SpecialIds) -> Ends {
+        let others = special.eos.iter().copied().filter(|id| *id != tokenizer.end_of_text());
+        let message = tokenizer.special_tokens().into_iter().find(|(name, _)| *name == END_OF_MESSAGE);
+        let mut others: Vec<u32> = others.collect();
+        // These are found by their names where no place is left for their ids.
+        let named = tokenizer.stop_ids();
+        others.sort_by_key(|id| named.contains(id));
+        Ends::beside(others, message.map(|(_, id)| id), named)
+    }
+
+    /// Puts ids in the places; `message` is the one that has its own, and those in `named` need none.
+    fn beside(mut others: Vec<u32>, message: Option<u32>, named: &[u32]) -> Ends {
+        let message = others.iter().position(|id| Some(*id) == message).map(|at| others.remove(at));
+        let mut others = others.into_iter();
+        let turn = others.next();
+        let ends = Ends { turn, message: message.or_else(|| others.next()) };
+        let left: Vec<String> = others.filter(|id| !named.contains(id)).map(|id| id.to_string()).collect();
+        if !left.is_empty() {
+            eprintln!("note: a GGUF file names three tokens that end a text; it does not name {}", left.join(", "));
+        }
+        ends
+    }
+
+    fn keys(&self) -> Vec<(String, Value)> {
+        let named = [("eot_token_id", self.turn), ("eom_token_id", self.message)].into_iter();
+        named.filter_map(|(name, id)| Some((format!("tokenizer.ggml.{name}"), Value::U32(id?)))).collect()
+    }
 }
 
 /// The keys of a vocabulary with scores.
@@ -123,7 +177,7 @@ mod tests {
     #[test]
     fn gpt2s_tokenizer_is_written_with_its_merges_and_padding() {
         let tokenizer = Tokenizer::gpt2();
-        let keys = metadata(&tokenizer, 50_304).expect("byte-level");
+        let keys = metadata(&tokenizer, &SpecialIds::default(), 50_304).expect("byte-level");
         let get = |name: &str| keys.iter().find(|(k, _)| k == &format!("tokenizer.ggml.{name}")).map(|(_, v)| v);
         let Some(Value::Array(Array::String(tokens))) = get("tokens") else { panic!("no tokens") };
         assert_eq!((tokens.len(), &tokens[15496][..], &tokens[50256][..]), (50_304, "Hello", "<|endoftext|>"));

@@ -21,16 +21,20 @@ pub struct Watched<'a, C> {
 impl<'a, C: ModelConfig> Watched<'a, C> {
     /// Reads `source`, and tells `progress` the share done (0 … 1) after each piece.
     pub fn new(source: &'a dyn Source<C>, progress: &'a Progress<'a>) -> Watched<'a, C> {
-        let specs = source.config().table();
-        let bytes = specs.iter().enumerate().flat_map(|(row, spec)| {
-            spec.parts.iter().enumerate().map(move |(part, p)| {
-                let format = source.format(row, part);
-                (p.rows * (spec.cols / format.block_len() * format.block_bytes())) as u64
-            })
-        });
-        let total = bytes.sum::<u64>().max(1);
-        Watched { source, total, read: AtomicU64::new(0), progress }
+        Watched { source, total: stored_bytes(source).max(1), read: AtomicU64::new(0), progress }
     }
+}
+
+/// Bytes of a model's weights as they are stored.
+pub fn stored_bytes<C: ModelConfig>(source: &dyn Source<C>) -> u64 {
+    let specs = source.config().table();
+    let bytes = specs.iter().enumerate().flat_map(|(row, spec)| {
+        spec.parts.iter().enumerate().map(move |(part, p)| {
+            let format = source.format(row, part);
+            (p.rows * (spec.cols / format.block_len() * format.block_bytes())) as u64
+        })
+    });
+    bytes.sum()
 }
 
 impl<C: ModelConfig> Source<C> for Watched<'_, C> {

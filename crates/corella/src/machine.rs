@@ -24,7 +24,8 @@ pub fn memory() -> Option<Memory> {
         && group.total_memory < total
     {
         limit = Some(group.total_memory);
-        available = available.min(group.free_memory);
+        // What only keeps files in memory gives way, as it does in what the system calls available.
+        available = available.min(group.free_memory.max(group.total_memory.saturating_sub(group.rss)));
     }
     (total > 0).then_some(Memory { total, available, limit })
 }

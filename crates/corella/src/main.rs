@@ -18,6 +18,7 @@ mod loading;
 mod machine;
 mod model;
 mod playground;
+mod room;
 mod shape;
 mod signals;
 mod site;

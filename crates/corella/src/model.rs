@@ -4,12 +4,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use corella_cuda::{BESIDE, Cuda};
 use corella_infer::TokenBytes;
 use corella_model::formats::gguf;
 use corella_model::gpt2::{Gpt2Config, Gpt2Infer};
 use corella_model::llama::{LlamaConfig, LlamaInfer};
-use corella_model::{AnyModel, Source, StepLimits, StepModel, StepOptions};
+use corella_model::{AnyModel, KvKind, Source, StepModel, StepOptions};
 use corella_ops::OpsInfer;
 use corella_text::tokenizer::{Tokenizer, TokenizerError};
 
@@ -19,6 +18,8 @@ use crate::error::{Failure, Result};
 use crate::gguf_vocab::gguf_vocab;
 use crate::inputs::{open_any, tokenizer_for};
 use crate::loading::{Progress, Watched};
+use crate::machine::available_memory;
+use crate::room::{Sizes, check_card, check_memory};
 
 /// What to do about a model without a tokenizer.
 const NAME_IT: &str = "name the tokenizer with --tokenizer FILE";
@@ -114,6 +115,14 @@ impl Opened {
         self.files.context_len()
     }
 
+    /// The memory that it takes.
+    pub fn sizes(&self, kind: KvKind) -> Sizes {
+        match &self.files {
+            AnyModel::Gpt2(checkpoint) => Sizes::of(&**checkpoint, kind),
+            AnyModel::Llama(checkpoint) => Sizes::of(&**checkpoint, kind),
+        }
+    }
+
     /// The tokens that end a text: the tokenizer's, and those that the model's files name.
     pub fn eos(&self) -> Vec<u32> {
         let mut eos = self.tokenizer.as_ref().map_or(Vec::new(), |tokenizer| tokenizer.stop_ids().to_vec());
@@ -195,63 +204,22 @@ fn load_watched(
     progress: &Progress<'_>,
 ) -> Result<Box<dyn StepModel>> {
     match TrainDevice::choose(common)? {
-        TrainDevice::Cpu(ops) => load_on(ops, &weights, options, progress),
+        TrainDevice::Cpu(ops) => {
+            if let Some(free) = available_memory() {
+                check_memory(free, &weights, options)?;
+            }
+            load_on(ops, &weights, options, progress)
+        }
         TrainDevice::Cuda(ops, free) => {
             let ops = if invariance == Invariance::OfBatch { ops.with_batch_invariance() } else { *ops };
-            check_room(&ops, free, &weights, options)?;
+            check_card(&ops, free, &weights, options)?;
             load_on(ops, &weights, options, progress)
         }
     }
 }
 
-/// Refuses a model that does not fit into a card's free memory, before anything of it is loaded, and says what would fit.
-fn check_room(ops: &Cuda, free: u64, weights: &Loadable, options: StepOptions) -> Result<()> {
-    let (needed, limits) = room_on_paper(ops, weights, options)?;
-    if needed <= free {
-        return Ok(());
-    }
-    // Without the pages that are too many, until it fits: arrays are whole pages of the card's, too.
-    let (mut fitting, mut over) = (options.kv_tokens, needed - free);
-    while over > 0 && fitting > 0 {
-        let pages = over.div_ceil(limits.page_bytes.max(1)) as usize;
-        fitting = fitting.saturating_sub(pages * limits.page_tokens) / limits.page_tokens * limits.page_tokens;
-        if fitting > 0 {
-            let context_len = options.context_len.min(fitting);
-            let fewer = StepOptions { kv_tokens: fitting, context_len, ..options };
-            over = room_on_paper(ops, weights, fewer)?.0.saturating_sub(free);
-        }
-    }
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let refused = Failure::new(format!(
-        "the model needs {:.2} GiB of the card's memory, {:.2} of them for {} positions of keys and values, and {:.2} GiB are free",
-        gib(needed),
-        gib(limits.pages as u64 * limits.page_bytes),
-        limits.pages * limits.page_tokens,
-        gib(free)
-    ));
-    Err(match fitting {
-        0 => refused.hint("a file with fewer bits a weight (Q8_0, Q4_K), or --device cpu"),
-        fitting if fitting >= options.context_len => {
-            refused.hint(format!("--kv-tokens {fitting} of serve, a smaller -n of generate, or --kv-type q8 fits"))
-        }
-        fitting => {
-            refused.hint(format!("a context of {fitting} fits (--context; --max-tokens of generate), or --kv-type q8"))
-        }
-    })
-}
-
-/// Bytes that a model and its largest steps take of a card, counted on paper, and the model's limits.
-fn room_on_paper(ops: &Cuda, weights: &Loadable, options: StepOptions) -> Result<(u64, StepLimits)> {
-    let (ops, paper) = ops.on_paper();
-    let mut model = load_on(ops, weights, options, &|_| {})?;
-    let limits = model.limits();
-    for plan in limits.largest_plans(model.draws()) {
-        model.step(&plan)?;
-    }
-    Ok((paper.most() + BESIDE, limits))
-}
-
-fn load_on<B: OpsInfer>(
+/// Loads a model on a backend.
+pub fn load_on<B: OpsInfer>(
     ops: B,
     weights: &Loadable,
     options: StepOptions,
@@ -261,51 +229,4 @@ fn load_on<B: OpsInfer>(
         Loadable::Gpt2(source) => Box::new(Gpt2Infer::new(ops, &Watched::new(&**source, progress), options)?),
         Loadable::Llama(source) => Box::new(LlamaInfer::new(ops, &Watched::new(&**source, progress), options)?),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use corella_cuda::{Cuda, Paper};
-    use corella_model::llama::LlamaConfig;
-    use corella_model::{KvKind, StepOptions, Zeros};
-    use corella_ops::WeightFormat;
-    use corella_ops::cpu::{Cpu, CpuOptions};
-
-    use super::{Loadable, check_room};
-
-    /// What `serve` and `generate` do with Llama 3.1 8B on cards of 12 and 24 GB.
-    #[test]
-    fn an_8b_is_taken_or_refused_with_what_would_fit() {
-        let cpu = Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).expect("starts");
-        let cuda = Cuda::of_paper(&Paper::default(), cpu);
-        let check = |format, kv_tokens, free: u64| {
-            let config = LlamaConfig::preset("llama-3.1-8b").expect("a size of Llama");
-            let (context_len, kv_kind) = (8192, KvKind::F16);
-            let options = StepOptions {
-                context_len,
-                kv_tokens,
-                kv_kind,
-                max_seqs: 32,
-                max_batch_tokens: 512,
-                max_logit_rows: 160,
-            };
-            let checked = check_room(&cuda, free, &Loadable::Llama(Box::new(Zeros::new(config, format))), options);
-            checked.map_err(|refused| refused.to_string())
-        };
-        assert_eq!(check(WeightFormat::Q4_K, 8 * 8192, 24_000_000_000), Ok(()));
-        assert_eq!(check(WeightFormat::Q8_0, 8192, 12_000_000_000), Ok(()));
-        let refused = check(WeightFormat::Q4_K, 8 * 8192, 12_000_000_000).expect_err("8.6 GB of pages");
-        assert!(
-            refused.contains("8.00 of them for 65536 positions") && refused.contains("hint: --kv-tokens"),
-            "{refused}"
-        );
-        let fits: usize = refused
-            .split("--kv-tokens ")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next())
-            .map_or(0, |n| n.parse().unwrap_or(0));
-        assert_eq!(check(WeightFormat::Q4_K, fits, 12_000_000_000), Ok(()), "{fits} positions");
-        let refused = check(WeightFormat::Bf16, 8192, 12_000_000_000).expect_err("16 GB of weights");
-        assert!(refused.contains("hint: a file with fewer bits a weight"), "{refused}");
-    }
 }

@@ -571,3 +571,40 @@ fn checkpoints_name_the_ends_of_their_own_vocabulary() {
     done(&["convert", &bin, &folder_again.display().to_string()]);
     assert_eq!(json_file(&folder_again.join("config.json"))["eos_token_id"], Value::Null);
 }
+
+#[test]
+fn flags_are_checked_before_weights_are_read() {
+    let folder = Folder::new("first");
+    // Reading these weights fails.
+    let model = changed_llama(&folder.join("m"), |_| {}, |i, x| if i == 5000 { f32::NAN } else { x });
+    let generate = |model: &str, more: &[&str]| corella(&[&["generate", model], &IDS[..], more].concat());
+    assert_eq!(generate(&model, &[]).status.code(), Some(1));
+    for wrong in [["--top-p", "2"], ["--min-p=-0.1", "--ignore-eos"], ["--stop-id", "100000"], ["--min-tokens", "9"]] {
+        let refused = generate(&model, &wrong);
+        assert_eq!(refused.status.code(), Some(2), "{wrong:?}: {}", stderr(&refused));
+    }
+    // 0 filters nothing.
+    let model = fixture("llama/model");
+    let ids = |more: &[&str]| json(&common::stdout(&generate(&model, more)))["choices"][0]["ids"].clone();
+    assert_eq!(ids(&["--top-k", "0", "--min-p", "0"]), ids(&[]));
+}
+
+#[test]
+fn a_server_says_what_room_it_takes_instead_of_what_was_asked_for() {
+    let folder = Folder::new("rooms");
+    let (text, run) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    done(&common::small_run(&text, &run, "3"));
+    let model = folder.join("m");
+    done(&["convert", &run, &model.display().to_string()]);
+    // The server ends by itself, because reading these weights fails.
+    let mut bytes = std::fs::read(model.join("model.safetensors")).expect("readable");
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(model.join("model.safetensors"), bytes).expect("written");
+    let limits = ["--context-len", "1000000", "--kv-tokens", "8", "--port", "0"];
+    let ended = corella(&[&["serve", &model.display().to_string()], &limits[..]].concat());
+    let (said, context) = (stderr(&ended), 32);
+    assert!(said.contains(&format!("texts have up to {context} tokens")), "{said}");
+    assert!(said.contains(&format!("--kv-tokens 8 is less than one text of {context} tokens")), "{said}");
+    assert!(said.contains(&format!("for {context} positions of keys and values")), "{said}");
+}

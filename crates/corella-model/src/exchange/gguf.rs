@@ -19,6 +19,9 @@ use crate::special_ids::SpecialIds;
 /// What tells the family.
 pub const ARCHITECTURE: &str = "general.architecture";
 
+/// The key of the template for conversations.
+pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
 /// Opens a file, or the first of several.
 pub fn open<C: Exchange>(path: &Path) -> Result<Checkpoint<C>, ModelError> {
     let shards = Shards::open(path)?;
@@ -32,7 +35,8 @@ pub fn open<C: Exchange>(path: &Path) -> Result<Checkpoint<C>, ModelError> {
     let find = |config: &C, spec: &ParamSpec<C::Tensor>, part: usize| keys.place(config, spec, part);
     let found = Checkpoint::with_places(config, special_ids(&keys), Vec::new(), find)?;
     keys.check_all_read::<C>(&found.config)?;
-    let chat_template = shards.header.get("tokenizer.chat_template").is_some();
+    let template = shards.header.get(CHAT_TEMPLATE);
+    let chat_template = template.map(|template| template.as_str().unwrap_or_default().to_owned());
     Ok(Checkpoint { files: shards.files, chat_template, ..found })
 }
 
@@ -193,9 +197,9 @@ fn special_ids(keys: &Keys<'_>) -> SpecialIds {
         let value = keys.shards.header.get(&format!("tokenizer.ggml.{name}_token_id"))?;
         u32::try_from(value.as_u64()?).ok()
     };
-    let mut eos: Vec<u32> = ["eos", "eot", "eom"].into_iter().filter_map(id).collect();
-    eos.dedup();
-    SpecialIds { bos: id("bos"), eos }
+    let mut special = SpecialIds { bos: id("bos"), eos: Vec::new() };
+    special.add(SpecialIds { bos: None, eos: ["eos", "eot", "eom"].into_iter().filter_map(id).collect() });
+    special
 }
 
 /// Writes a file that llama.cpp opens. Matrices are stored in `format`, vectors in F32; `tokenizer` holds the keys that begin

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use corella_ops::WeightFormat;
@@ -18,14 +18,17 @@ use crate::formats::{Cause, FormatError, ModelFile};
 use crate::params::ParamSpec;
 use crate::place::{Place, RowOrder, computable};
 use crate::source::Source;
-use crate::special_ids::{OneOrMany, SpecialIds};
+use crate::special_ids::SpecialIds;
+
+/// The file of a folder that holds its template for conversations.
+pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Opens a folder.
 pub fn open<C: Exchange>(dir: &Path) -> Result<Checkpoint<C>, ModelError> {
     let path = dir.join("config.json");
     let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
     let (config, mut special) = C::from_json(&text, &path)?;
-    special.add_eos(generation_eos(dir)?);
+    special.add(generation_ids(dir)?);
     let mut shards = Shards::open(dir)?;
     let files = std::mem::take(&mut shards.files);
     let paths: Vec<&Path> = files.iter().map(|file| file.path()).collect();
@@ -33,22 +36,7 @@ pub fn open<C: Exchange>(dir: &Path) -> Result<Checkpoint<C>, ModelError> {
     let config = with_head_of_files(config, &shards, &files, places)?;
     let left_out = left_out(&config, &shards)?;
     let found = Checkpoint::with_places(config, special, Vec::new(), places)?;
-    Ok(Checkpoint { files, left_out, chat_template: has_chat_template(dir), ..found })
-}
-
-/// `eos_token_id` of generation_config.json, where published models name further ends of a text.
-fn generation_eos(dir: &Path) -> Result<Option<OneOrMany>, ModelError> {
-    #[derive(Deserialize)]
-    struct Generation {
-        eos_token_id: Option<OneOrMany>,
-    }
-    let path = dir.join("generation_config.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-    let file: Generation = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(&path))?;
-    Ok(file.eos_token_id)
+    Ok(Checkpoint { files, left_out, chat_template: chat_template(dir), ..found })
 }
 
 /// A configuration that ties the head is not followed where the files hold embedding and head with different values:
@@ -97,15 +85,33 @@ fn left_out<C: Exchange>(config: &C, shards: &Shards) -> Result<Vec<String>, Mod
     Ok(shards.tensors.keys().filter(unknown).cloned().collect())
 }
 
-/// Whether a template stands in a file of its own, or in tokenizer_config.json. A file that cannot be read has none: the
-/// tokenizer's reader complains about it.
-fn has_chat_template(dir: &Path) -> bool {
-    let named = || -> Option<bool> {
-        let text = fs::read_to_string(dir.join("tokenizer_config.json")).ok()?;
-        let config: serde_json::Value = serde_json::from_str(&text).ok()?;
-        Some(config.get("chat_template").is_some_and(|template| !template.is_null()))
+/// Begin and end of a text as generation_config.json names them, which `transformers` goes by where it is there.
+fn generation_ids(dir: &Path) -> Result<SpecialIds, ModelError> {
+    let path = dir.join("generation_config.json");
+    let text = match fs::read_to_string(&path) {
+        Err(missing) if missing.kind() == ErrorKind::NotFound => return Ok(SpecialIds::default()),
+        read => read.map_err(ModelError::io(&path))?,
     };
-    dir.join("chat_template.jinja").is_file() || named().unwrap_or(false)
+    let config = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(&path))?;
+    Ok(SpecialIds::from_generation_config(&config))
+}
+
+/// The template in a file of its own, else the one in tokenizer_config.json: there it may be one of several with names, of
+/// which that called "default" counts, else the first. A file that cannot be read has none: the tokenizer's reader
+/// complains about it.
+fn chat_template(dir: &Path) -> Option<String> {
+    let own = dir.join(CHAT_TEMPLATE);
+    if own.is_file() {
+        return Some(fs::read_to_string(own).unwrap_or_default());
+    }
+    let text = fs::read_to_string(dir.join("tokenizer_config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let template = config.get("chat_template").filter(|template| !template.is_null())?;
+    let named = template.as_array().and_then(|all| {
+        let default = all.iter().find(|one| one["name"] == "default");
+        default.or(all.first())?["template"].as_str()
+    });
+    Some(template.as_str().or(named).unwrap_or_default().to_owned())
 }
 
 fn find<C: Exchange>(

@@ -152,7 +152,7 @@ impl<B: OpsInfer> Gpt2Infer<B> {
     ) -> Result<Self, ModelError> {
         let (ops, config) = (ops.into(), source.config().clone());
         let (nh, hs) = (config.n_head(), config.head_size());
-        let token_bytes = 2 * (config.n_layer() * nh * options.kv_kind.bytes(hs)) as u64;
+        let token_bytes = config.kv_token_bytes(options.kv_kind);
         let limits = options.limits(config.seq_len(), config.vocab_size(), token_bytes)?;
         let weights = Weights::load(&*ops, source)?;
         let dims = KvPagesDims { pages: limits.pages, page_len: PAGE_TOKENS, nkv: nh, hs, kind: options.kv_kind };

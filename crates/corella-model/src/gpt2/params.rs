@@ -1,5 +1,7 @@
 //! The parameter table: the one list of GPT-2's tensors.
 
+use corella_ops::KvKind;
+
 use super::config::Gpt2Config;
 use crate::params::{Init, ModelConfig, ParamSpec};
 
@@ -142,6 +144,10 @@ impl ModelConfig for Gpt2Config {
 
     fn parameter_count(&self) -> usize {
         Gpt2Config::parameter_count(self)
+    }
+
+    fn kv_token_bytes(&self, kind: KvKind) -> u64 {
+        2 * (self.n_layer() * self.n_head() * kind.bytes(self.head_size())) as u64
     }
 }
 

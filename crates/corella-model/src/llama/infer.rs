@@ -135,8 +135,7 @@ impl<B: OpsInfer> LlamaInfer<B> {
         options: StepOptions,
     ) -> Result<Self, ModelError> {
         let (ops, config) = (ops.into(), source.config().clone());
-        let head_bytes = options.kv_kind.bytes(config.head_size) as u64;
-        let token_bytes = 2 * (config.n_layer * config.n_kv_head) as u64 * head_bytes;
+        let token_bytes = config.kv_token_bytes(options.kv_kind);
         let limits = options.limits(config.context_len, config.vocab_size, token_bytes)?;
         let weights = Weights::load(&*ops, source)?;
         let dims = KvPagesDims {

@@ -1,6 +1,8 @@
 //! The parameter table: the one list of Llama's tensors. q, k and v lie in one matrix, gate and up in another, because they
 //! read the same input; files keep them apart.
 
+use corella_ops::KvKind;
+
 use super::config::LlamaConfig;
 use crate::params::{Init, ModelConfig, ParamSpec};
 
@@ -119,6 +121,10 @@ impl ModelConfig for LlamaConfig {
 
     fn parameter_count(&self) -> usize {
         LlamaConfig::parameter_count(self)
+    }
+
+    fn kv_token_bytes(&self, kind: KvKind) -> u64 {
+        2 * (self.n_layer * self.n_kv_head * kind.bytes(self.head_size)) as u64
     }
 }
 

@@ -225,6 +225,11 @@ impl Tokenizer {
         self.inner.roles.bos.unwrap_or(self.inner.end_of_text)
     }
 
+    /// The id to put in front of a text: [`Tokenizer::start_of_text`], and none where the file says that none goes there.
+    pub fn front(&self) -> Option<u32> {
+        (self.inner.roles.add_bos != Some(false)).then(|| self.start_of_text())
+    }
+
     /// Ids that end what a model writes: the end of text and, in vocabularies with turns, the end of a turn.
     pub fn stop_ids(&self) -> &[u32] {
         &self.inner.stops

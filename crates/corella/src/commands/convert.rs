@@ -4,7 +4,7 @@ use std::path::Path;
 
 use corella_model::exchange::{Exchange, gguf, hugging_face};
 use corella_model::formats::gguf::{Value, open as open_gguf};
-use corella_model::gpt2::save_llmc;
+use corella_model::gpt2::{Gpt2Checkpoint, save_llmc};
 use corella_model::{AnyModel, Checkpoint};
 use corella_ops::WeightFormat;
 use corella_text::tokenizer::Tokenizer;
@@ -45,6 +45,7 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
             let own = checkpoint.plain_format();
             let kept = if own == WeightFormat::Bf16 { own } else { WeightFormat::F32 };
             save_llmc(&**checkpoint, args.dtype.unwrap_or(kept), &to)?;
+            say_lost_ends(checkpoint, &to)?;
         }
         AnyModel::Llama(_) if kind == "llm.c" => {
             return Err(Failure::usage("llm.c's files hold GPT-2 only")
@@ -59,6 +60,16 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
     } else {
         deliver(format_args!("wrote {} ({kind}, {parameters} parameters)", args.output.display()))
     }
+}
+
+/// Says which tokens end a text where an llm.c file, which names none, will be read otherwise.
+fn say_lost_ends(checkpoint: &Gpt2Checkpoint, written: &Path) -> Result<()> {
+    let lost = &checkpoint.special.eos;
+    if !lost.is_empty() && Gpt2Checkpoint::open(written)?.special.eos != *lost {
+        let ids: Vec<String> = lost.iter().map(u32::to_string).collect();
+        eprintln!("note: llm.c's files do not say which tokens end a text: for this model {}", ids.join(", "));
+    }
+    Ok(())
 }
 
 /// Writes a GGUF file, or a folder for `transformers`.
@@ -100,30 +111,39 @@ fn is_gguf(path: &Path) -> bool {
 /// The keys of the tokenizer that was given; else as they are where the model comes from a GGUF file, else those of the tokenizer
 /// beside it.
 fn tokenizer_keys(model: &AnyModel, at: &Path, given: Option<Tokenizer>) -> Result<Vec<(String, Value)>> {
-    if let Some(tokenizer) = given {
-        return gguf_tokenizer::metadata(&tokenizer, model.vocab_size());
-    }
-    if is_gguf(at) {
+    if given.is_none() && is_gguf(at) {
         let (_, header) = open_gguf(at).map_err(corella_model::ModelError::from)?;
         return Ok(header.metadata.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")).collect());
     }
-    match own_tokenizer(model, at).and_then(|tokenizer| gguf_tokenizer::metadata(&tokenizer, model.vocab_size())) {
-        Ok(keys) => Ok(keys),
-        Err(why) => {
+    let special = model.special();
+    let keys_of = |tokenizer| gguf_tokenizer::metadata(&tokenizer, &special, model.vocab_size());
+    let mut keys = match given {
+        Some(tokenizer) => keys_of(tokenizer)?,
+        None => own_tokenizer(model, at).and_then(keys_of).unwrap_or_else(|why| {
             eprintln!("warning: the file will hold no tokenizer: {why}");
-            Ok(vec![("tokenizer.ggml.model".to_owned(), Value::String("none".to_owned()))])
-        }
-    }
+            gguf_tokenizer::bare(&special)
+        }),
+    };
+    let template = model.chat_template().map(|template| Value::String(template.to_owned()));
+    keys.extend(template.map(|template| (gguf::CHAT_TEMPLATE.to_owned(), template)));
+    Ok(keys)
 }
 
 /// Puts the tokenizer beside the weights: the files that were there, else ones with the same ids, or with those of the one that was
-/// given.
+/// given. What else a folder says of how texts begin and end comes along.
 fn write_tokenizer(model: &AnyModel, at: &Path, given: Option<Tokenizer>, output: &Path) -> Result<()> {
-    let names = ["tokenizer.json", "tokenizer_config.json"];
-    if given.is_none() && at.join(names[0]).is_file() {
-        for name in names.into_iter().filter(|name| at.join(name).is_file()) {
-            std::fs::copy(at.join(name), output.join(name))?;
-        }
+    let names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+    let whole = given.is_none() && at.join(names[0]).is_file();
+    let copied = names.into_iter().filter(|_| whole).chain(["generation_config.json"]);
+    for name in copied.filter(|name| at.join(name).is_file()) {
+        std::fs::copy(at.join(name), output.join(name))?;
+    }
+    // It stands in a file of its own, or in tokenizer_config.json.
+    let own = hugging_face::CHAT_TEMPLATE;
+    if let Some(template) = model.chat_template().filter(|_| !whole || at.join(own).is_file()) {
+        std::fs::write(output.join(own), template)?;
+    }
+    if whole {
         return Ok(());
     }
     match given.map_or_else(|| own_tokenizer(model, at), Ok) {

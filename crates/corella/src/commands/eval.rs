@@ -54,7 +54,8 @@ pub struct EvalArgs {
     /// Tokens of a window [default: the model's context, at most 2048]
     #[arg(long)]
     pub context: Option<usize>,
-    /// Do not put the token in front of each window of --text that marks the start of a text
+    /// Do not put the token in front of each window of --text that marks the start of a text; it is there unless the
+    /// tokenizer's file forbids it
     #[arg(long, requires = "text")]
     pub no_bos: bool,
     /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer.json
@@ -112,8 +113,9 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     let step = model.load(common, options, Invariance::AsFast)?;
     let backend = step.backend_name();
     let mut model = OneSequence::new(step);
+    let front = tokenizer.front().filter(|_| !args.no_bos);
     let surprise = match (&args.text, &args.data) {
-        (Some(path), _) => Some(of_text(&mut model, &tokenizer, path, context, !args.no_bos)?),
+        (Some(path), _) => Some(of_text(&mut model, &tokenizer, path, context, front)?),
         (None, Some(dir)) => Some(of_data(&mut model, &tokenizer, dir, context, args.limit)?),
         (None, None) => None,
     };
@@ -209,26 +211,26 @@ pub fn task_scores(
     Some(scores)
 }
 
-/// The text is cut into windows. Each starts with the token that marks the start of a text, which predicts the window's
-/// first token, so every token of the text is predicted exactly once; without it (`bos`) the first token of each window is
+/// The text is cut into windows. Each starts with the token that marks the start of a text (`bos`), which predicts the
+/// window's first token, so every token of the text is predicted exactly once; without it the first token of each window is
 /// not predicted.
 fn of_text(
     model: &mut dyn TextModel,
     tokenizer: &Tokenizer,
     path: &Path,
     context: usize,
-    bos: bool,
+    bos: Option<u32>,
 ) -> Result<Surprise> {
     let text = read_text(path)?;
     let ids = tokenizer.encode(&text);
     if ids.is_empty() {
         return Err(Failure::new(format!("{} is empty", path.display())));
     }
-    let start: Vec<u32> = bos.then(|| tokenizer.start_of_text()).into_iter().collect();
+    let start: Vec<u32> = bos.into_iter().collect();
     let windows = ids.chunks(context - start.len()).map(|chunk| [&start[..], chunk].concat());
     let windows: Vec<Vec<u32>> = windows.filter(|window| window.len() > 1).collect();
     // Of what is predicted: without the token in front that is not all of the text.
-    let bytes = if bos { text.len() } else { bytes_of_targets(tokenizer, &windows) };
+    let bytes = if bos.is_some() { text.len() } else { bytes_of_targets(tokenizer, &windows) };
     Ok(surprise(model, windows, bytes, context))
 }
 

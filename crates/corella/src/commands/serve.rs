@@ -12,7 +12,9 @@ use crate::cli::{Common, Device, KvType};
 use crate::error::{Failure, Result};
 use crate::inputs::model_folder;
 use crate::loading::Progress;
+use crate::machine::available_memory;
 use crate::model::{self, Invariance};
+use crate::room::Sizes;
 use crate::site::{ListenArgs, Site};
 
 /// Flags of `serve`.
@@ -26,7 +28,7 @@ pub struct ServeArgs {
     /// Most tokens of a text [default: the model's context, at most 8192]
     #[arg(long)]
     pub context_len: Option<usize>,
-    /// Tokens of keys and values kept, all texts together [default: eight contexts]
+    /// Tokens of keys and values kept, all texts together [default: eight contexts, fewer where the memory is short]
     #[arg(long)]
     pub kv_tokens: Option<usize>,
     /// Number type of cached keys and values
@@ -184,16 +186,41 @@ const PEER_KEY: &str = "CORELLA_PEER_KEY";
 /// Longest context that is planned for when nothing is said.
 const CONTEXT: usize = 8192;
 
+/// Positions of keys and values to keep; says which where it is not what was asked for, and on the processor what memory is
+/// taken, before it is.
+fn kv_tokens(settings: &Settings, sizes: Sizes, context_len: usize) -> usize {
+    if let Some(asked) = settings.kv_tokens.filter(|asked| *asked < context_len) {
+        eprintln!("note: --kv-tokens {asked} is less than one text of {context_len} tokens; {context_len} are kept");
+    }
+    let free = if settings.common.device == Device::Cpu { available_memory() } else { None };
+    let positions = settings.kv_tokens.unwrap_or_else(|| sizes.usual_positions(context_len, free)).max(context_len);
+    if let Some(free) = free {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let pages = sizes.token_bytes.saturating_mul(positions as u64);
+        eprintln!(
+            "memory: {:.2} GiB of weights, {:.2} GiB for {positions} positions of keys and values; {:.2} GiB are free",
+            gib(sizes.stored),
+            gib(pages),
+            gib(free)
+        );
+    }
+    positions
+}
+
 /// Loads the model and starts its engine; `progress` is told the share of the weights that has been read.
 pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<(Engine, Served)> {
     let opened = model::open(&settings.model, settings.tokenizer.as_deref())?;
     let tokenizer = opened.tokenizer()?;
     let (whole, base, eos) = (opened.context_len(), !opened.is_instruct(), opened.eos());
     let context_len = settings.context_len.unwrap_or(CONTEXT).min(whole);
+    if let Some(asked) = settings.context_len.filter(|asked| *asked > whole) {
+        eprintln!("note: --context-len {asked} is more than the model's context; texts have up to {whole} tokens");
+    }
+    let kv_tokens = kv_tokens(settings, opened.sizes(settings.kv_kind), context_len);
     let max_batch_tokens = 512.max(2 * settings.parallel);
     let step = StepOptions {
         context_len,
-        kv_tokens: settings.kv_tokens.unwrap_or(8 * context_len).max(context_len),
+        kv_tokens,
         kv_kind: settings.kv_kind,
         max_seqs: settings.parallel,
         max_batch_tokens,

@@ -193,14 +193,16 @@ fn scores(path: &Path, text: &str, stride: usize, common: &Common) -> Result<(us
     let model = opened.load(common, StepOptions::one_sequence(length), Invariance::AsFast)?;
     let engine = Engine::start(model, bytes, EngineOptions::default())?;
     let handle = engine.handle();
+    let front: Vec<u32> = tokenizer.front().into_iter().collect();
     let score = |start: usize| -> Result<Window> {
-        let prompt = [&[tokenizer.start_of_text()], &ids[start - WINDOW..start + WINDOW]].concat();
+        let prompt = [&front, &ids[start - WINDOW..start + WINDOW]].concat();
         let params = RequestParams { prompt, max_tokens: 0, prompt_logprobs: Some(0), ..RequestParams::default() };
         let completion = handle.complete(handle.check(params).map_err(Failure::usage)?)?;
         if let Some(error) = completion.error {
             return Err(Failure::new(error));
         }
-        let log_probs: Vec<f32> = completion.prompt.iter().skip(1 + WINDOW).filter_map(|t| t.logprob).collect();
+        let log_probs: Vec<f32> =
+            completion.prompt.iter().skip(front.len() + WINDOW).filter_map(|t| t.logprob).collect();
         Ok(window(start, &log_probs))
     };
     let found = starts(ids.len(), stride).map(score).collect::<Result<Vec<Window>>>()?;

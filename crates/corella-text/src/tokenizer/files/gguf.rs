@@ -43,6 +43,7 @@ pub const NORMAL: i32 = 1;
 pub const UNKNOWN: i32 = 2;
 pub const CONTROL: i32 = 3;
 pub const USER_DEFINED: i32 = 4;
+pub const UNUSED: i32 = 5;
 pub const BYTE: i32 = 6;
 
 impl GgufVocab {
@@ -55,6 +56,13 @@ impl GgufVocab {
     fn named(&self, kind: i32) -> Specials {
         let tokens = self.tokens.iter().zip(0u32..);
         Specials::new(tokens.filter(|(_, id)| self.kind(*id) == kind).map(|(name, id)| (name.clone(), id)))
+    }
+
+    /// Number of tokens before the unused ones at the end: those pad the model's rows, and stand for nothing.
+    fn used(&self) -> usize {
+        let named = [self.bos, self.eos, self.unk];
+        let used = |id: &u32| self.kind(*id) != UNUSED || named.contains(&Some(*id));
+        (0..self.tokens.len() as u32).rev().find(used).map_or(0, |last| last as usize + 1)
     }
 
     fn check_lengths(&self) -> Result<(), FormatError> {
@@ -73,6 +81,14 @@ impl GgufVocab {
 /// The vocabulary with its rule for encoding.
 pub fn from_gguf(gguf: &GgufVocab) -> Result<Tokenizer, FormatError> {
     gguf.check_lengths()?;
+    let used = gguf.used();
+    if used < gguf.tokens.len() {
+        let mut cut = gguf.clone();
+        cut.tokens.truncate(used);
+        cut.scores.iter_mut().for_each(|scores| scores.truncate(used));
+        cut.token_types.iter_mut().for_each(|types| types.truncate(used));
+        return from_gguf(&cut);
+    }
     let (vocab, level) = match gguf.model.as_str() {
         "gpt2" => byte_level(gguf)?,
         "llama" => char_level(gguf)?,
@@ -105,7 +121,7 @@ fn split_of(pre: Option<&str>) -> Result<(Split, bool), FormatError> {
 
 fn byte_level(gguf: &GgufVocab) -> Result<(Vocab, Level), FormatError> {
     let (split, whole_pieces) = split_of(gguf.pre.as_deref())?;
-    let is_text = |id: u32| !matches!(gguf.kind(id), CONTROL | USER_DEFINED | UNKNOWN | 5);
+    let is_text = |id: u32| !matches!(gguf.kind(id), CONTROL | USER_DEFINED | UNKNOWN | UNUSED);
     let names = ByteNames::new();
     let mut vocab = Vocab::default();
     for (name, id) in gguf.tokens.iter().zip(0u32..) {

@@ -108,22 +108,38 @@ impl<'de> Deserialize<'de> for Ids {
     }
 }
 
-/// What tokenizer_config.json says of the special tokens.
+/// What the files beside tokenizer.json say of the special tokens.
 #[derive(Default)]
 pub struct Named {
     bos: Option<String>,
     eos: Option<String>,
     add_bos: Option<bool>,
+    /// Ids that end a text for the model, of which those count that are special tokens, where nothing else names one.
+    model_eos: Vec<u32>,
 }
 
-/// Reads tokenizer_config.json. A token is its name, or an object that holds it.
-pub fn parse_config(bytes: &[u8]) -> Result<Named, FormatError> {
-    let config: Value = serde_json::from_slice(bytes).map_err(|e| FormatError::Syntax(e.to_string()))?;
-    let name = |key: &str| {
-        let token = &config[key];
-        token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
-    };
-    Ok(Named { bos: name("bos_token"), eos: name("eos_token"), add_bos: config["add_bos_token"].as_bool() })
+impl Named {
+    /// Whether a token that ends a text is known by its name.
+    pub fn has_eos(&self) -> bool {
+        self.eos.is_some()
+    }
+
+    /// Adds what another file says where nothing is known yet: tokenizer_config.json and special_tokens_map.json name tokens
+    /// (by their names, or by objects that hold these), a model's config.json has ids.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        let file: Value = serde_json::from_slice(bytes).map_err(|e| FormatError::Syntax(e.to_string()))?;
+        let name = |key: &str| {
+            let token = &file[key];
+            token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
+        };
+        self.bos = self.bos.take().or_else(|| name("bos_token"));
+        self.eos = self.eos.take().or_else(|| name("eos_token"));
+        self.add_bos = self.add_bos.or_else(|| file["add_bos_token"].as_bool());
+        let eos = &file["eos_token_id"];
+        let ids = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
+        self.model_eos.extend(ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()));
+        Ok(())
+    }
 }
 
 /// Whether the text begins as a JSON object does.
@@ -201,7 +217,8 @@ pub fn parse(bytes: &[u8], named: &Named) -> Result<Tokenizer, FormatError> {
     let front = template_front(&file.post_processor);
     let bos = role(&named.bos.clone().or_else(|| front.map(str::to_owned)))?;
     let add_bos = named.add_bos.or(front.map(|_| true));
-    let roles = Roles { bos, eos: role(&named.eos)?, unk, add_bos };
+    let mut roles = Roles { bos, eos: role(&named.eos)?, unk, add_bos }.complete(&specials);
+    roles.eos = roles.eos.or_else(|| named.model_eos.iter().copied().find(|id| specials.has(*id)));
     Tokenizer::new(vocab, level, specials, always, roles)
 }
 

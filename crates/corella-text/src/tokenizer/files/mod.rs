@@ -19,11 +19,16 @@ pub use gguf_write::to_gguf;
 pub use json_write::{to_config_json, write_json};
 pub use tiktoken::from_ranks;
 
+use self::json_read::Named;
 use super::Tokenizer;
 use super::error::{FormatError, TokenizerError};
 
 /// Names of tokenizer files in a model's folder, the best first.
 const NAMES: [&str; 4] = ["tokenizer.json", "tokenizer.model", "vocab.bpe", "merges.txt"];
+
+/// Files that may say what tokenizer.json does not, the one that counts most first; the last is a model's own.
+const BESIDE: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", MODEL_CONFIG];
+const MODEL_CONFIG: &str = "config.json";
 
 /// Reads a file, or the first tokenizer file of a folder.
 pub fn load(path: &Path) -> Result<Tokenizer, TokenizerError> {
@@ -35,14 +40,25 @@ pub fn load(path: &Path) -> Result<Tokenizer, TokenizerError> {
     if sentencepiece::is_vocab_file(&path) {
         return sentencepiece::parse_vocab(&bytes).map_err(TokenizerError::format(&path));
     }
-    let config = path.parent().map(|dir| dir.join("tokenizer_config.json")).filter(|config| config.is_file());
-    if let (Some(config), true) = (config, json_read::is_json(&bytes)) {
-        // It names BOS and EOS, which tokenizer.json does not.
-        let text = std::fs::read(&config).map_err(TokenizerError::io(&config))?;
-        let named = json_read::parse_config(&text).map_err(TokenizerError::format(&config))?;
+    if json_read::is_json(&bytes) {
+        let named = named_beside(&path)?;
         return json_read::parse(&bytes, &named).map_err(TokenizerError::format(&path));
     }
     parse(&bytes).map_err(TokenizerError::format(&path))
+}
+
+/// What the files beside a tokenizer.json say of BOS and EOS, which it does not name itself.
+fn named_beside(path: &Path) -> Result<Named, TokenizerError> {
+    let mut named = Named::default();
+    for name in BESIDE {
+        let beside = path.with_file_name(name);
+        let needed = name != MODEL_CONFIG || !named.has_eos();
+        if needed && beside.is_file() {
+            let text = std::fs::read(&beside).map_err(TokenizerError::io(&beside))?;
+            named.add(&text).map_err(TokenizerError::format(&beside))?;
+        }
+    }
+    Ok(named)
 }
 
 fn in_folder(dir: &Path) -> PathBuf {
@@ -53,7 +69,7 @@ fn in_folder(dir: &Path) -> PathBuf {
 /// Reads the bytes of a file that needs no other beside it.
 pub fn parse(bytes: &[u8]) -> Result<Tokenizer, FormatError> {
     if json_read::is_json(bytes) {
-        json_read::parse(bytes, &json_read::Named::default())
+        json_read::parse(bytes, &Named::default())
     } else if tiktoken::is_ranks(bytes) {
         tiktoken::parse(bytes)
     } else if sentencepiece::is_model(bytes) {

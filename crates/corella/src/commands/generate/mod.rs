@@ -5,7 +5,7 @@ mod columns;
 mod view;
 
 use corella_infer::{
-    Completion, Engine, EngineOptions, LogProbStage, RequestError, RequestLimits, RequestParams, SampleParams,
+    Completion, Engine, EngineOptions, LogProbStage, Request, RequestError, RequestLimits, RequestParams, SampleParams,
     TokenLogProb,
 };
 use corella_model::StepOptions;
@@ -20,6 +20,18 @@ use view::View;
 
 /// Continuations that are computed at once.
 const AT_ONCE: usize = 32;
+
+/// Whoever asks owns the machine.
+const LIMITS: RequestLimits = RequestLimits {
+    samples: 10_000,
+    total_tokens: u64::MAX,
+    stops: 10_000,
+    stop_bytes: 1 << 20,
+    stop_ids: 10_000,
+    biases: 10_000,
+    logprobs: 1_000,
+    lookup: 64,
+};
 
 /// One continuation, as `--json` prints it.
 #[derive(Serialize)]
@@ -59,16 +71,10 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     let bytes = opened.token_bytes();
     let (prompt_ids, prompt_text) = prompt(args, &opened)?;
     let samples = args.best_of.unwrap_or(0).max(args.n) as usize;
-    let engine = start(opened, args, common, prompt_ids.len(), samples)?;
+    let steps = room(&opened, args, prompt_ids.len(), samples);
+    let request = check(&opened, args, common, &prompt_ids, steps)?;
+    let engine = start(opened, args, common, steps)?;
     let handle = engine.handle();
-    let request = handle.check(params(args, common, &prompt_ids)).map_err(|error| {
-        let hint = match error {
-            RequestError::PromptTooLong { .. } => "shorten the prompt: the model does not see more than its context",
-            RequestError::NeverFits { .. } => "lower --max-tokens, or --kv-type q8",
-            _ => "`corella generate --help` says what each flag takes",
-        };
-        Failure::usage(error).hint(hint)
-    })?;
     if request.clipped() && !common.json {
         eprintln!("note: the context leaves room for {} tokens only", request.max_tokens());
     }
@@ -124,40 +130,49 @@ fn summary(completion: &Completion, samples: usize, seed: Option<u64>) -> String
     )
 }
 
-/// Loads the model with room for this request, and starts its engine.
-fn start(opened: Opened, args: &GenerateArgs, common: &Common, prompt: usize, samples: usize) -> Result<Engine> {
+/// Room for this request.
+fn room(opened: &Opened, args: &GenerateArgs, prompt: usize, samples: usize) -> StepOptions {
     let context_len = prompt.saturating_add(args.max_tokens).clamp(1, opened.context_len().max(1));
     let at_once = samples.min(AT_ONCE);
     // The prompt's full pages are shared; each sample has its own last pages.
     let prompt = prompt.min(context_len);
     let own = context_len - prompt + 2 * corella_model::step_options::PAGE_TOKENS;
     let max_batch_tokens = context_len.clamp(2 * at_once, 512);
-    let options = StepOptions {
+    StepOptions {
         context_len,
         kv_tokens: prompt + at_once * own,
         kv_kind: args.kv_type.into(),
         max_seqs: at_once,
         max_batch_tokens,
         max_logit_rows: max_batch_tokens.min(at_once + 32),
-    };
+    }
+}
+
+/// The flags as a request that cannot be wrong any more, known before the weights are loaded.
+fn check(opened: &Opened, args: &GenerateArgs, common: &Common, prompt: &[u32], steps: StepOptions) -> Result<Request> {
+    let token_bytes = opened.sizes(steps.kv_kind).token_bytes;
+    let model = steps.limits(opened.context_len(), opened.known_tokens(), token_bytes)?;
+    Request::new(params(args, common, prompt), &model, &opened.eos(), &LIMITS).map_err(|error| {
+        let hint = match error {
+            RequestError::PromptTooLong { .. } => "shorten the prompt: the model does not see more than its context",
+            RequestError::NeverFits { .. } => "lower --max-tokens, or --kv-type q8",
+            _ => "`corella generate --help` says what each flag takes",
+        };
+        Failure::usage(error).hint(hint)
+    })
+}
+
+/// Loads the model, and starts its engine.
+fn start(opened: Opened, args: &GenerateArgs, common: &Common, steps: StepOptions) -> Result<Engine> {
     let engine = EngineOptions {
-        max_running: at_once,
+        max_running: steps.max_seqs,
         max_queue: 1,
-        limits: RequestLimits {
-            samples: 10_000,
-            total_tokens: u64::MAX,
-            stops: 10_000,
-            stop_bytes: 1 << 20,
-            stop_ids: 10_000,
-            biases: 10_000,
-            logprobs: 1_000,
-            lookup: 64,
-        },
+        limits: LIMITS,
         eos: opened.eos(),
         vocab_size: Some(opened.known_tokens()),
     };
     let bytes = opened.token_bytes();
-    Ok(Engine::start(opened.load(common, options, Invariance::of_flag(args.batch_invariant))?, bytes, engine)?)
+    Ok(Engine::start(opened.load(common, steps, Invariance::of_flag(args.batch_invariant))?, bytes, engine)?)
 }
 
 /// The flags as a request.
@@ -172,9 +187,10 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
         min_tokens: args.min_tokens,
         sample: SampleParams {
             temperature: s.temperature,
-            top_k: s.top_k,
+            // 0 filters nothing, as in other programs and in requests to the server.
+            top_k: s.top_k.filter(|k| *k > 0),
             top_p: s.top_p,
-            min_p: s.min_p,
+            min_p: s.min_p.filter(|p| *p != 0.0),
             typical_p: s.typical_p,
             repetition_penalty: s.repetition_penalty,
             frequency_penalty: s.frequency_penalty,
@@ -197,7 +213,8 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
     }
 }
 
-/// The ids to continue, and their text: the token that marks the start of a text goes in front, unless `--no-bos`.
+/// The ids to continue, and their text. The token that marks the start of a text goes in front, unless `--no-bos` or the
+/// tokenizer's file forbids it; where there is no text it is what is continued.
 fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
     if let Some(ids) = &args.prompt_ids {
         let bytes = opened.token_bytes();
@@ -210,7 +227,8 @@ fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
         (None, Some(path)) => read_text(path)?,
         (None, None) => String::new(),
     };
-    let mut ids = if args.no_bos { Vec::new() } else { vec![tokenizer.start_of_text()] };
+    let front = if text.is_empty() { Some(tokenizer.start_of_text()) } else { tokenizer.front() };
+    let mut ids: Vec<u32> = front.filter(|_| !args.no_bos).into_iter().collect();
     ids.extend(tokenizer.encode(&text));
     if ids.is_empty() {
         return Err(Failure::usage("an empty prompt with --no-bos leaves nothing to continue").hint("give -p TEXT"));

@@ -1,0 +1,208 @@
+//! How texts begin and end, and what is no token, are the same in every file that holds a model.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Folder, corella, done, json, stderr};
+use corella_model::AnyModel;
+use corella_model::formats::gguf::{Value as Entry, open as open_gguf};
+use serde_json::{Value, json};
+
+/// A Llama with a vocabulary of its own, whose end of text is token 0 and stands in front of every text too.
+struct Small {
+    folder: Folder,
+}
+
+impl Small {
+    fn new(name: &str) -> Small {
+        let folder = Folder::new(name);
+        let (text, run) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+        let flags = "--model llama-custom --n-layer 1 --n-head 2 --n-embd 32 --n-ff 64 --seq-len 32 --vocab-size 300 --micro-batch 2 --steps 3 --warmup-steps 1 --sample-every 0 --val-every 0";
+        let mut args = vec!["train", &text, "--out", &run];
+        args.extend(flags.split(' '));
+        done(&args);
+        done(&["convert", &run, &folder.join("model").display().to_string()]);
+        Small { folder }
+    }
+
+    fn model(&self) -> PathBuf {
+        self.folder.join("model")
+    }
+
+    /// Writes a file beside the weights.
+    fn write(&self, name: &str, text: impl ToString) {
+        std::fs::write(self.model().join(name), text.to_string()).expect("written");
+    }
+
+    /// Changes a JSON file beside the weights.
+    fn change(&self, name: &str, change: impl Fn(&mut Value)) {
+        let mut file = json_file(&self.model().join(name));
+        change(&mut file);
+        self.write(name, file);
+    }
+
+    /// The model as it is, as a GGUF file, as the folder made of that, and as a copy.
+    fn everywhere(&self, what: &str) -> [PathBuf; 4] {
+        let to = |name: &str| self.folder.join(&format!("{what}{name}"));
+        let [gguf, back, copy] = [to(".gguf"), to("-back"), to("-copy")];
+        for (from, to) in [(&self.model(), &gguf), (&gguf, &back), (&self.model(), &copy)] {
+            done(&["convert", &from.display().to_string(), &to.display().to_string(), "--dtype", "f32"]);
+        }
+        [self.model(), gguf, back, copy]
+    }
+}
+
+fn json_file(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("readable")).expect("JSON")
+}
+
+fn generate(model: &Path, more: &[&str]) -> Value {
+    let model = model.display().to_string();
+    json(&done(&[&["generate", &model, "--temperature", "0", "--logit-bias", "0=-100", "--json"], more].concat()))
+}
+
+fn ids(value: &Value) -> Vec<u64> {
+    value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id")).collect()
+}
+
+#[test]
+fn every_file_names_all_that_ends_a_text() {
+    let small = Small::new("ends");
+    let free = generate(&small.model(), &["-p", "The red", "--max-tokens", "12", "--ignore-eos"]);
+    let free = ids(&free["choices"][0]["ids"]);
+    // A token that is no end by its name, and the tokens in front of its first place.
+    let (end, before) = (free[5], free.iter().take_while(|id| **id != free[5]).count());
+    let ends_there = |what: &str, models: &[PathBuf]| {
+        for model in models {
+            let found = generate(model, &["-p", "The red", "--max-tokens", "12"]);
+            let choice = &found["choices"][0];
+            assert_eq!(choice["finish_reason"], "stop", "{what} {}: {choice}", model.display());
+            assert_eq!(choice["stop"], end.to_string(), "{what} {}", model.display());
+            assert_eq!(ids(&choice["ids"])[..before], free[..before], "{what} {}", model.display());
+        }
+    };
+    // `transformers` goes by generation_config.json, where config.json has the end of text alone.
+    small.write("generation_config.json", json!({"eos_token_id": [0, end], "bos_token_id": 0}));
+    ends_there("generation_config", &small.everywhere("generation"));
+    // -1 stands for none in some of these files.
+    small.write("generation_config.json", json!({"eos_token_id": -1}));
+    assert_eq!(AnyModel::open(&small.model()).expect("a model").special().eos, [0]);
+    std::fs::remove_file(small.model().join("generation_config.json")).expect("removed");
+    small.change("config.json", |config| config["eos_token_id"] = json!([0, end]));
+    ends_there("config", &small.everywhere("config"));
+    // A file has places for three; what has none is said.
+    small.change("config.json", |config| config["eos_token_id"] = json!([0, 7, 8, 9]));
+    let out = small.folder.join("four.gguf");
+    let said = stderr(&corella(&["convert", &small.model().display().to_string(), &out.display().to_string()]));
+    assert!(said.contains("does not name 9"), "{said}");
+    assert_eq!(AnyModel::open(&out).expect("a model").special().eos, [0, 7, 8]);
+}
+
+#[test]
+fn without_a_tokenizer_the_ends_stay_too() {
+    let folder = Folder::new("bare-ends");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/llama/model");
+    let model = folder.join("model");
+    std::fs::create_dir(&model).expect("a folder");
+    std::fs::copy(fixture.join("model.safetensors"), model.join("model.safetensors")).expect("a copy");
+    let mut config = json_file(&fixture.join("config.json"));
+    (config["bos_token_id"], config["eos_token_id"]) = (json!(5), json!([6, 7]));
+    std::fs::write(model.join("config.json"), config.to_string()).expect("written");
+    let (gguf, back) = (folder.join("m.gguf"), folder.join("back"));
+    for (from, to) in [(&model, &gguf), (&gguf, &back)] {
+        done(&["convert", &from.display().to_string(), &to.display().to_string()]);
+    }
+    for written in [&gguf, &back] {
+        let special = AnyModel::open(written).expect("a model").special();
+        assert_eq!((special.bos, &special.eos[..]), (Some(5), &[6, 7][..]), "{}", written.display());
+    }
+}
+
+#[test]
+fn nothing_is_put_in_front_where_the_files_forbid_it() {
+    let small = Small::new("fronts");
+    let prompt =
+        |model: &Path, more: &[&str]| ids(&generate(model, &[&["--max-tokens", "1"], more].concat())["prompt_ids"]);
+    let key = |path: &Path| {
+        let (_, header) = open_gguf(path).expect("a right file");
+        match header.get("tokenizer.ggml.add_bos_token") {
+            Some(Entry::Bool(add)) => Some(*add),
+            _ => None,
+        }
+    };
+    let bare = prompt(&small.model(), &["-p", "The fox", "--no-bos"]);
+    assert_ne!(bare[0], 0);
+    // Nothing is said: the border between documents, and nothing is said in any other file either.
+    let models = small.everywhere("unsaid");
+    assert_eq!(key(&models[1]), None);
+    for model in &models {
+        assert_eq!(prompt(model, &["-p", "The fox"]), [&[0], &bare[..]].concat(), "{}", model.display());
+    }
+    assert_eq!(json_file(&models[2].join("tokenizer.json"))["post_processor"], Value::Null);
+    small.change("tokenizer_config.json", |config| config["add_bos_token"] = json!(false));
+    let models = small.everywhere("no");
+    assert_eq!(key(&models[1]), Some(false));
+    let text = small.folder.join("short.txt");
+    std::fs::write(&text, "The fox").expect("written");
+    for model in &models {
+        assert_eq!(prompt(model, &["-p", "The fox"]), bare, "{}", model.display());
+        // Where there is no text, there is nothing else to go on from.
+        assert_eq!(prompt(model, &[]), [0], "{}", model.display());
+        let (model, text) = (model.display().to_string(), text.display().to_string());
+        // The first token is not predicted.
+        assert_eq!(json(&done(&["eval", &model, "--text", &text, "--json"]))["tokens"], bare.len() - 1);
+    }
+    small.change("tokenizer_config.json", |config| config["add_bos_token"] = json!(true));
+    small.change("tokenizer_config.json", |config| config["bos_token"] = config["eos_token"].clone());
+    let models = small.everywhere("yes");
+    assert_eq!(key(&models[1]), Some(true));
+    assert_eq!(json_file(&models[2].join("tokenizer.json"))["post_processor"]["type"], "TemplateProcessing");
+}
+
+#[test]
+fn a_template_for_conversations_goes_wherever_the_model_goes() {
+    let small = Small::new("templates");
+    let template = "{% for message in messages %}{{ message }}{% endfor %}";
+    let check = |what: &str| {
+        for model in small.everywhere(what) {
+            let found = AnyModel::open(&model).expect("a model");
+            assert_eq!(found.chat_template(), Some(template), "{what} {}", model.display());
+            assert!(found.is_instruct());
+        }
+    };
+    small.change("tokenizer_config.json", |config| config["chat_template"] = json!(template));
+    check("named");
+    let named = json!([{"name": "tools", "template": "x"}, {"name": "default", "template": template}]);
+    small.change("tokenizer_config.json", |config| config["chat_template"] = named.clone());
+    check("several");
+    // The file counts where both are there.
+    small.change("tokenizer_config.json", |config| config["chat_template"] = json!("other"));
+    small.write("chat_template.jinja", template);
+    check("file");
+}
+
+#[test]
+fn rows_behind_the_vocabulary_are_padding_in_a_gguf_too() {
+    let small = Small::new("padding");
+    // A vocabulary of 280 tokens for a model of 300 rows.
+    let text = small.folder.text().display().to_string();
+    let tokenizer = small.folder.join("tokenizer.json").display().to_string();
+    done(&["tokenizer", "train", &text, "--vocab-size", "280", "--out", &tokenizer]);
+    let (gguf, back) = (small.folder.join("padded.gguf"), small.folder.join("padded"));
+    let model = small.model().display().to_string();
+    done(&["convert", &model, &gguf.display().to_string(), "--tokenizer", &tokenizer]);
+    done(&["convert", &gguf.display().to_string(), &back.display().to_string()]);
+    for model in [&gguf, &back] {
+        let model = model.display().to_string();
+        let biased = |id: &str| {
+            let args = ["generate", &model, "-p", "The", "--max-tokens", "1", "--temperature", "0", "--json"];
+            corella(&[&args[..], &["--logit-bias", &format!("{id}=100")]].concat())
+        };
+        let last = biased("279");
+        assert!(last.status.success(), "{}", stderr(&last));
+        assert_eq!(json(&common::stdout(&last))["choices"][0]["ids"], json!([279]));
+        let padding = biased("280");
+        assert_eq!(padding.status.code(), Some(2), "{model}: {}", common::stdout(&padding));
+    }
+}
