@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corella_model::{ModelFiles, TextModel, TrainModel};
-use corella_text::data::{Dataset, Loader, LoaderOptions};
+use corella_text::data::{DataError, Dataset, Loader, LoaderOptions};
 
 use crate::TrainError;
 use crate::checkpoint::{self, State};
@@ -87,6 +87,8 @@ pub struct Outcome {
     pub best: Option<(PathBuf, f64)>,
     /// How the last validation loss stands beside the reference curve, where there is one.
     pub standing: Option<Standing>,
+    /// Tokens trained on, over all sessions.
+    pub tokens: u64,
     /// Seconds of training, over all sessions.
     pub seconds: f64,
 }
@@ -115,6 +117,8 @@ struct Session<'a> {
     began: Instant,
     first: u64,
     loader: Loader,
+    /// Checksum of the tokens to train on.
+    data: u32,
     spikes: SpikeDetector,
     not_finite: u32,
     log: JsonLines,
@@ -154,6 +158,7 @@ impl<'a> Session<'a> {
             ..LoaderOptions::new(plan.model.seq_len, plan.train.seed)
         };
         let mut loader = Loader::new(run.data.train.clone(), options)?;
+        let data = run.data.train.mark()?;
         let mut spikes = SpikeDetector::new(plan.train.spike_window);
         let newest = checkpoint::latest(&checkpoints)?;
         if !run.resume
@@ -165,6 +170,11 @@ impl<'a> Session<'a> {
         if let Some(found) = newest {
             checkpoint::restore(&found, &mut *run.model, &*run.files)?;
             loader.restore(&found.state.loader)?;
+            checkpoint::check_tokenizer(&found, &run.data.tokenizer)?;
+            if found.state.data.is_some_and(|saved| saved != data) {
+                let what = "there are as many tokens, but not the same".to_owned();
+                return Err(DataError::OtherData(what).into());
+            }
             warn_of_differences(&found.state, run, hooks);
             let state = found.state;
             (done, seconds, val_loss) = (state.step, state.seconds, state.val_loss);
@@ -187,6 +197,7 @@ impl<'a> Session<'a> {
             stop,
             folder,
             loader,
+            data,
             spikes,
             not_finite: 0,
             log,
@@ -288,7 +299,8 @@ impl<'a> Session<'a> {
         let best = checkpoint::best(&self.checkpoints())?;
         let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
         let (val_loss, standing) = (self.val_loss, self.standing.clone());
-        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, seconds })
+        let tokens = self.loader.tokens();
+        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, tokens, seconds })
     }
 
     fn stopped(&self) -> bool {
@@ -359,8 +371,7 @@ impl<'a> Session<'a> {
 
     /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.
     fn judge(&mut self, loss: f64) -> Option<Standing> {
-        let tokens = self.done * self.run.plan.train.batch_tokens as u64;
-        let standing = self.run.reference.as_ref()?.standing(tokens as f64, loss);
+        let standing = self.run.reference.as_ref()?.standing(self.loader.tokens() as f64, loss);
         if let Some(now) = &standing
             && self.standing.as_ref().is_none_or(|before| before.verdict != now.verdict)
         {
@@ -445,6 +456,7 @@ impl<'a> Session<'a> {
             spikes: Some(self.spikes.clone()),
             seconds: self.clock.elapsed(),
             val_loss: self.rating,
+            data: Some(self.data),
             files: BTreeMap::new(),
         };
         let dir = self.checkpoints();

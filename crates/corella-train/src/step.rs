@@ -139,7 +139,7 @@ pub fn step(
         ms: seconds * 1e3,
         parts,
         tokens_per_second: tokens as f64 / seconds,
-        tokens_seen: (done + 1) * tokens,
+        tokens_seen: loader.tokens(),
         epoch,
         z_loss: verdict.z_loss,
         z_norm: verdict.z_norm,
