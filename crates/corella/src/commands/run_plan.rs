@@ -62,10 +62,11 @@ fn read_plan(path: &Path) -> Result<RunPlan> {
     Ok(RunPlan::from_toml(&text)?)
 }
 
-/// The plan of the run that goes on, where its folder is named and no run file is. A damaged one matters only where it
+/// The plan of the run that goes on, where its folder is named and neither run file nor text. A damaged one matters only where it
 /// alone says what the data are: `data_named` tells that flags do, and then the last checkpoint has the plan too.
 fn own_plan(args: &TrainArgs, data_named: bool) -> Result<Option<RunPlan>> {
-    let Some(dir) = args.out.as_ref().filter(|dir| args.resume && dir.join("run.toml").is_file()) else {
+    let alone = args.resume && args.source.is_none();
+    let Some(dir) = args.out.as_ref().filter(|dir| alone && dir.join("run.toml").is_file()) else {
         return Ok(None);
     };
     match read_plan(&dir.join("run.toml")) {
