@@ -109,7 +109,11 @@ impl Task {
                     _ => text(line, "ctx")?.to_owned(),
                 };
                 let query = without_brackets(format!("{}: {context}", text(line, "activity_label")?));
-                let endings = texts(line, "endings")?.into_iter().map(without_brackets).collect();
+                let endings = texts(line, "endings")?;
+                if endings.iter().any(|ending| ending.trim().is_empty()) {
+                    return Err("an ending is empty".to_owned());
+                }
+                let endings = endings.into_iter().map(without_brackets).collect();
                 choice(&query, endings, number(line, "label")?)
             }
             Task::ArcEasy | Task::ArcChallenge => match line.get("query") {
@@ -170,11 +174,18 @@ fn asked(question: &str) -> String {
     format!("{}\nAnswer:", question.trim_end_matches('\n'))
 }
 
+/// Whoever has no choice is always right.
+fn check_choices(choices: usize, gold: usize) -> Result<(), String> {
+    match choices {
+        0 | 1 => Err(format!("{choices} to choose from; 2 are needed")),
+        _ if gold >= choices => Err(format!("the right choice is number {gold} of {choices}")),
+        _ => Ok(()),
+    }
+}
+
 /// One context, several continuations.
 fn choice(context: &str, choices: Vec<String>, gold: usize) -> Result<Item, String> {
-    if gold >= choices.len() {
-        return Err(format!("the right choice is number {gold} of {}", choices.len()));
-    }
+    check_choices(choices.len(), gold)?;
     let lengths = choices.iter().map(|c| c.chars().count()).collect();
     let pair = |c: &String| Pair { context: context.to_owned(), continuation: format!(" {c}") };
     Ok(Item {
@@ -185,9 +196,7 @@ fn choice(context: &str, choices: Vec<String>, gold: usize) -> Result<Item, Stri
 
 /// Several contexts, one continuation.
 fn either(contexts: Vec<String>, target: &str, gold: usize) -> Result<Item, String> {
-    if gold >= contexts.len() {
-        return Err(format!("the right choice is number {gold} of {}", contexts.len()));
-    }
+    check_choices(contexts.len(), gold)?;
     let lengths = contexts.iter().map(|c| c.chars().count()).collect();
     let pair = |context| Pair { context, continuation: format!(" {target}") };
     Ok(Item {
@@ -247,6 +256,17 @@ fn without_brackets(text: impl AsRef<str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_item_without_a_choice_is_refused() {
+        let parse = |endings: &str| {
+            let line = format!(r#"{{"activity_label": "A", "ctx": "b", "endings": {endings}, "label": 0}}"#);
+            Task::HellaSwag.item(&serde_json::from_str(&line).expect("JSON"))
+        };
+        assert!(parse(r#"["c", "d"]"#).is_ok());
+        assert_eq!(parse(r#"["c"]"#), Err("1 to choose from; 2 are needed".to_owned()));
+        assert_eq!(parse(r#"["", "", "", " "]"#), Err("an ending is empty".to_owned()));
+    }
 
     #[test]
     fn both_forms_of_an_item_give_the_same_prompt() {

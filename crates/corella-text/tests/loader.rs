@@ -337,3 +337,53 @@ fn what_stands_in_front_of_the_first_end_of_text_is_a_document() {
     }
     assert!(last.contains(&13) && last.contains(&21) && last.contains(&35), "any of them may come last: {last:?}");
 }
+
+#[test]
+fn a_position_of_other_data_is_refused_with_what_differs() {
+    let saved = loader(&counting(1001), LoaderOptions::new(10, 7)).state();
+    let options = LoaderOptions { order: Order::File, ..LoaderOptions::new(10, 8) };
+    let error = loader(&counting(901), options).restore(&saved).expect_err("other data");
+    let expected = "the saved position belongs to other data: seed 7, here 8; order windows, here file; 100 sequences an epoch, here 90";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_mark_tells_other_tokens_of_the_same_number() {
+    let mark = |tokens: Vec<u32>| TokenStream::in_memory(tokens).mark().expect("readable");
+    // More than are read whole, and fewer.
+    for n in [(1u32 << 22) + 70_001, 30_001, 1] {
+        let tokens: Vec<u32> = (0..n).collect();
+        let with = |place: usize| {
+            let mut other = tokens.clone();
+            other[place] += 1;
+            mark(other)
+        };
+        assert_eq!(mark(tokens.clone()), mark(tokens.clone()));
+        assert_ne!(with(0), mark(tokens.clone()), "the first of {n}");
+        assert_ne!(with(n as usize - 1), mark(tokens.clone()), "the last of {n}");
+        assert_ne!(mark(tokens.iter().map(|t| t ^ 1).collect()), mark(tokens.clone()));
+        assert_ne!(mark((0..n + 1).collect()), mark(tokens));
+    }
+    assert_ne!(mark(vec![0]), mark(Vec::new()));
+}
+
+#[test]
+fn a_shard_of_an_unknown_version_is_no_file_of_bare_tokens() {
+    let folder = Folder::new("version");
+    let path = folder.0.join("train.bin");
+    write_shard(&path, &[1, 2, 3, 4], 300).expect("written");
+    let mut bytes = std::fs::read(&path).expect("read");
+    bytes[4..8].copy_from_slice(&99u32.to_le_bytes());
+    std::fs::write(&path, &bytes).expect("written");
+    let expected = "a token shard of llm.c in version 99; 1 is read";
+    // A vocabulary in which every 16-bit number is a token.
+    let opened = TokenStream::open(std::slice::from_ref(&path), 1 << 16).map(|stream| stream.len());
+    assert!(opened.as_ref().is_err_and(|e| e.to_string().contains(expected)), "{opened:?}");
+    let read = read_shard(&path, 1 << 16);
+    assert!(read.as_ref().is_err_and(|e| e.to_string().contains(expected)), "{read:?}");
+    assert!(corella_text::data::is_token_file(&path));
+    let files = [corella_text::data::readers::SourceFile::at(&path)];
+    let out = folder.0.join("out");
+    let prepared = corella_text::data::prepare_tokens(&files, &Tokenizer::gpt2(), &out, 1000, false);
+    assert!(prepared.as_ref().is_err_and(|e| e.to_string().contains(expected)), "{prepared:?}");
+}

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use corella_model::formats::safetensors::{self, NewTensor, SafeTensors};
 use corella_model::formats::{Encoding, FormatError};
 use corella_model::{ModelError, ModelFiles, ParamPart, TrainModel};
-use corella_text::data::LoaderState;
+use corella_text::data::{DataError, LoaderState};
 use corella_text::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,9 @@ pub struct State {
     /// Validation loss of these weights, where measured: what the best checkpoint is chosen by.
     #[serde(default)]
     pub val_loss: Option<f64>,
+    /// [`corella_text::data::TokenStream::mark`] of the tokens to train on; absent in states of earlier versions.
+    #[serde(default)]
+    pub data: Option<u32>,
     /// CRC-32 of every other file.
     #[serde(default)]
     pub files: BTreeMap<String, u32>,
@@ -204,6 +207,9 @@ fn read_state(path: &Path) -> Result<State, TrainError> {
 fn verify(path: &Path) -> Result<State, TrainError> {
     let wrong = |what: String| TrainError::Checkpoint { path: path.to_path_buf(), what };
     let state = read_state(path)?;
+    if let Some(what) = contradiction(&state, path) {
+        return Err(wrong(format!("{STATE} is damaged ({what})")));
+    }
     let found = checksums(path)?;
     for (name, sum) in &state.files {
         match found.get(name) {
@@ -213,6 +219,34 @@ fn verify(path: &Path) -> Result<State, TrainError> {
         }
     }
     Ok(state)
+}
+
+/// What in a state cannot be: nothing else tells whether its numbers are those that were written.
+fn contradiction(state: &State, path: &Path) -> Option<String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let of_name = name.strip_prefix(PREFIX).and_then(|digits| digits.parse().ok());
+    let (step, steps, next) = (state.step, state.plan.train.steps, state.loader.next);
+    if of_name.is_some_and(|of_name: u64| of_name != step) {
+        return Some(format!("step is {step} in {name}"));
+    }
+    if step > steps {
+        return Some(format!("step is {step} of {steps}"));
+    }
+    // An update takes one sequence at least.
+    if next < step || next.checked_mul(state.loader.seq_len as u64).is_none() {
+        return Some(format!("{next} sequences for {step} updates"));
+    }
+    None
+}
+
+/// Refuses to go on with data whose ids mean something else than those that the weights were trained on.
+pub fn check_tokenizer(from: &Whole, tokenizer: &Tokenizer) -> Result<(), TrainError> {
+    let kept = from.path.join("tokenizer.json");
+    if kept.is_file() && Tokenizer::load(&kept).map_err(DataError::from)?.fingerprint() != tokenizer.fingerprint() {
+        let what = "their tokenizer is not the one that the run began with".to_owned();
+        return Err(DataError::OtherData(what).into());
+    }
+    Ok(())
 }
 
 /// Puts weights and moments back. The files are read again, and what is in them compared with the model's shapes.

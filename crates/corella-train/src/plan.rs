@@ -139,16 +139,27 @@ pub fn parse_micro_batch(text: &str) -> Result<usize, String> {
 }
 
 fn micro_batch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(usize),
-        Word(String),
+    struct Written;
+    impl serde::de::Visitor<'_> for Written {
+        type Value = usize;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a number above 0, or \"auto\"")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<usize, E> {
+            usize::try_from(n).map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(n), &self))
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<usize, E> {
+            usize::try_from(n).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(n), &self))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<usize, E> {
+            parse_micro_batch(word).map_err(|_| E::invalid_value(serde::de::Unexpected::Str(word), &self))
+        }
     }
-    match Written::deserialize(from)? {
-        Written::Number(n) => Ok(n),
-        Written::Word(word) => parse_micro_batch(&word).map_err(serde::de::Error::custom),
-    }
+    from.deserialize_any(Written)
 }
 
 impl Default for TrainPlan {

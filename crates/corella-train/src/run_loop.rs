@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corella_model::{ModelFiles, TextModel, TrainModel};
-use corella_text::data::{Dataset, Loader, LoaderOptions};
+use corella_text::data::{DataError, Dataset, Loader, LoaderOptions};
 
 use crate::TrainError;
 use crate::checkpoint::{self, State};
@@ -93,6 +93,8 @@ pub struct Outcome {
     pub best: Option<(PathBuf, f64)>,
     /// How the last validation loss stands beside the reference curve, where there is one.
     pub standing: Option<Standing>,
+    /// Tokens trained on, over all sessions.
+    pub tokens: u64,
     /// Seconds of training, over all sessions.
     pub seconds: f64,
     /// What it took in this time.
@@ -128,6 +130,8 @@ struct Session<'a> {
     recent: VecDeque<f64>,
     mfu: Option<f64>,
     loader: Loader,
+    /// Checksum of the tokens to train on.
+    data: u32,
     spikes: SpikeDetector,
     not_finite: u32,
     log: JsonLines,
@@ -168,6 +172,7 @@ impl<'a> Session<'a> {
             ..LoaderOptions::new(plan.model.seq_len, plan.train.seed)
         };
         let mut loader = Loader::new(run.data.train.clone(), options)?;
+        let data = run.data.train.mark()?;
         let mut spikes = SpikeDetector::new(plan.train.spike_window);
         let newest = checkpoint::latest(&checkpoints)?;
         if !run.resume
@@ -179,6 +184,11 @@ impl<'a> Session<'a> {
         if let Some(found) = newest {
             checkpoint::restore(&found, &mut *run.model, &*run.files)?;
             loader.restore(&found.state.loader)?;
+            checkpoint::check_tokenizer(&found, &run.data.tokenizer)?;
+            if found.state.data.is_some_and(|saved| saved != data) {
+                let what = "there are as many tokens, but not the same".to_owned();
+                return Err(DataError::OtherData(what).into());
+            }
             warn_of_differences(&found.state, run, hooks);
             let state = found.state;
             (done, seconds, val_loss) = (state.step, state.seconds, state.val_loss);
@@ -206,6 +216,7 @@ impl<'a> Session<'a> {
             stop,
             folder,
             loader,
+            data,
             spikes,
             not_finite: 0,
             log,
@@ -312,7 +323,7 @@ impl<'a> Session<'a> {
         let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
         let (val_loss, standing) = (self.val_loss, self.standing.clone());
         let usage = self.run.device.usage(&self.run.plan.cost, seconds);
-        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, seconds, usage })
+        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, tokens: self.loader.tokens(), seconds, usage })
     }
 
     /// Completes what an update reports by what the session knows: times, utilisation, the share of the data.
@@ -327,14 +338,9 @@ impl<'a> Session<'a> {
         report.eta = self.eta().unwrap_or_default();
     }
 
-    /// Tokens since the start of training.
-    fn tokens_seen(&self) -> u64 {
-        self.done * self.run.plan.train.batch_tokens as u64
-    }
-
     /// Tokens seen by tokens of the data.
     fn epochs(&self) -> f64 {
-        self.tokens_seen() as f64 / self.run.data.train.len().max(1) as f64
+        self.loader.tokens() as f64 / self.run.data.train.len().max(1) as f64
     }
 
     /// Seconds of an update in this session, with what lies between updates.
@@ -418,7 +424,7 @@ impl<'a> Session<'a> {
 
     /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.
     fn judge(&mut self, loss: f64) -> Option<Standing> {
-        let standing = self.run.reference.as_ref()?.standing(self.tokens_seen() as f64, loss);
+        let standing = self.run.reference.as_ref()?.standing(self.loader.tokens() as f64, loss);
         if let Some(now) = &standing
             && self.standing.as_ref().is_none_or(|before| before.verdict != now.verdict)
         {
@@ -505,6 +511,7 @@ impl<'a> Session<'a> {
             spikes: Some(self.spikes.clone()),
             seconds: self.clock.elapsed(),
             val_loss: self.rating,
+            data: Some(self.data),
             files: BTreeMap::new(),
         };
         let dir = self.checkpoints();
@@ -567,7 +574,7 @@ impl<'a> Session<'a> {
             step: self.done,
             steps: self.run.plan.train.steps,
             loss: self.loss,
-            tokens_seen: self.tokens_seen(),
+            tokens_seen: self.loader.tokens(),
             epochs: self.epochs(),
             val_loss: self.val_loss,
             standing: self.standing.as_ref().map(|standing| standing.verdict),

@@ -147,7 +147,7 @@ pub fn step(
         parts,
         tokens_per_second: tokens as f64 / seconds,
         mfu: None,
-        tokens_seen: (done + 1) * tokens,
+        tokens_seen: loader.tokens(),
         epoch,
         epochs: 0.0,
         z_loss: verdict.z_loss,

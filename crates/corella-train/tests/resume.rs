@@ -16,7 +16,7 @@ use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::report::{Curve, Family, Shape};
 use corella_train::{
     CommandPlan, CostPlan, DataPlan, Device, Hooks, ModelPlan, Outcome, OutputPlan, Run, RunPlan, Sample, StepReport,
-    TrainError, TrainPlan, train,
+    TrainError, TrainPlan, checkpoint, train,
 };
 use serde_json::Value;
 
@@ -441,4 +441,92 @@ fn a_checkpoint_is_rated_by_the_validation_loss_of_its_own_weights() {
     let rated = state(&dir, 6)["val_loss"].as_f64().expect("rated");
     assert!((rated - at_6).abs() < 1e-5 && (rated - at_9).abs() > 1e-2, "{rated}, should be {at_6}, not {at_9}");
     assert!(state(&dir, 9)["val_loss"].is_null(), "no validation is due after 9 updates, and older weights' is not it");
+}
+
+#[test]
+fn a_changed_batch_counts_the_tokens_that_were_read() {
+    let dir = folder("batch");
+    go(&dir, false, 9);
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after: u64::MAX, stop: &stop };
+    let mut run = run(&dir, true);
+    run.plan.train.batch_tokens = 128;
+    let outcome = train(&mut run, &mut watch, &stop).expect("trains");
+    assert_eq!(outcome.tokens, 9 * 64 + 11 * 128);
+    let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("log");
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("an update")).expect("JSON");
+    assert_eq!((last["step"].as_u64(), last["tokens_seen"].as_u64()), (Some(20), Some(outcome.tokens)));
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_tokens_or_another_vocabulary_of_the_same_size() {
+    let dir = folder("other-data");
+    go(&dir, false, 4);
+    let resume = |tokenizer: Tokenizer, tokens: Vec<u32>| {
+        let stop = AtomicBool::new(false);
+        let mut watch = Watch { losses: Vec::new(), stop_after: u64::MAX, stop: &stop };
+        let mut run = run(&dir, true);
+        run.data = Dataset::from_parts(tokenizer, tokens, Vec::new());
+        run.plan.output.val_every = 0;
+        train(&mut run, &mut watch, &stop).map(|outcome| outcome.step).map_err(|e| e.to_string())
+    };
+    let data = run(&dir, true).data;
+    let tokens = data.train.to_vec().expect("readable");
+    let mut others = tokens.clone();
+    others.swap(3, 4);
+    let kept = std::fs::read(dir.join("tokenizer.json")).expect("written");
+    let expected = "the saved position belongs to other data: there are as many tokens, but not the same";
+    assert_eq!(resume(data.tokenizer.clone(), others), Err(expected.to_owned()));
+    // The same ids, and two pieces that changed places.
+    let mut file: serde_json::Value = serde_json::from_str(&data.tokenizer.to_json()).expect("JSON");
+    let id = |file: &serde_json::Value, piece: &str| file["model"]["vocab"][piece].clone();
+    let (x, y) = (id(&file, "X"), id(&file, "Y"));
+    (file["model"]["vocab"]["X"], file["model"]["vocab"]["Y"]) = (y, x);
+    let other = Tokenizer::from_bytes(file.to_string().as_bytes()).expect("read");
+    assert_eq!(other.vocab_size(), data.tokenizer.vocab_size());
+    let refused = resume(other, tokens.clone()).expect_err("another vocabulary");
+    assert!(refused.contains("tokenizer is not the one that the run began with"), "{refused}");
+    assert!(std::fs::read(dir.join("tokenizer.json")).expect("there") == kept, "nothing was overwritten");
+
+    // A state of before there were such marks.
+    let state = dir.join("checkpoints/step-00000004/state.json");
+    let text = std::fs::read_to_string(&state).expect("read");
+    let mut older: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert!(older.as_object_mut().expect("an object").remove("data").is_some());
+    std::fs::write(&state, older.to_string()).expect("written");
+    assert_eq!(resume(data.tokenizer, tokens), Ok(20));
+}
+
+#[test]
+fn a_state_with_numbers_that_cannot_be_is_damaged() {
+    let dir = folder("impossible");
+    go(&dir, false, 8);
+    let checkpoints = dir.join("checkpoints");
+    let newest = || checkpoint::latest(&checkpoints).expect("one is whole").expect("there").state.step;
+    assert_eq!(newest(), 8);
+    let path = checkpoints.join("step-00000008/state.json");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let changes: [(&[&str], u64); 4] =
+        [(&["step"], 1 << 40), (&["step"], 7), (&["loader", "next"], 7), (&["loader", "next"], u64::MAX)];
+    for (keys, value) in changes {
+        let mut changed = state.clone();
+        *keys.iter().fold(&mut changed, |at, key| &mut at[*key]) = value.into();
+        std::fs::write(&path, changed.to_string()).expect("written");
+        assert_eq!(newest(), 6, "{keys:?} is {value}");
+    }
+}
+
+#[test]
+fn a_run_file_says_what_a_micro_batch_can_be() {
+    let text = run(&folder("micro"), false).plan.to_toml().expect("written");
+    let with = |value: &str| {
+        let plan = RunPlan::from_toml(&text.replace("micro_batch = 2", &format!("micro_batch = {value}")));
+        plan.map(|plan| plan.train.micro_batch).map_err(|e| e.to_string())
+    };
+    assert_eq!((with("3"), with("\"auto\""), with("\"4\"")), (Ok(3), Ok(0), Ok(4)));
+    for wrong in ["-4", "1.5", "\"many\"", "true"] {
+        let error = with(wrong).expect_err("no number");
+        assert!(error.contains("expected a number above 0, or \"auto\""), "{error}");
+    }
 }

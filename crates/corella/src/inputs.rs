@@ -95,6 +95,11 @@ pub fn source_files(source: &Path, quiet: bool) -> Result<Vec<SourceFile>> {
     if name.starts_with(corella_hub::PREFIX) {
         return fetch(&name, quiet);
     }
+    if name == "-" {
+        return Err(
+            Failure::new("- (standard input) is no source of documents").hint("write the text into a file first")
+        );
+    }
     if !source.exists() && !name.contains(['*', '?', '[']) {
         return Err(Failure::new(format!("{} does not exist", source.display())).hint(
             "give a file or a folder of text, JSON lines, Parquet or WARC (also packed), a folder written by `corella prepare`, hf://datasets/OWNER/NAME, or `tiny-internet`",

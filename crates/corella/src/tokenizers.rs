@@ -36,7 +36,8 @@ pub fn load(name: &str) -> Result<Tokenizer> {
     })
 }
 
-fn is_gguf(path: &Path) -> bool {
+/// Whether a file begins as GGUF files do.
+pub fn is_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];
     File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| &magic == b"GGUF")
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Folder, corella, done, stderr, tiny_run};
+use common::{Folder, corella, done, json, stderr, tiny_run};
 
 /// Runs and expects this exit code, these words and a hint.
 fn refused(args: &[&str], code: i32, words: &str) {
@@ -90,4 +90,120 @@ fn a_run_goes_on_by_its_folder_or_its_plan_alone() {
     done(&["train", &plan, "--resume", "--steps", "9"]);
     assert_eq!(last().as_deref(), Some("9"));
     refused(&["train", "--out", &folder.join("none").display().to_string(), "--resume"], 2, "nothing to train on");
+}
+
+#[test]
+fn a_run_goes_on_without_the_model_that_it_started_from_and_with_moved_data() {
+    let folder = Folder::new("gone");
+    let (data, first) = (folder.data().display().to_string(), folder.join("first").display().to_string());
+    done(&tiny_run(&data, &first, "1"));
+    let out = folder.join("run").display().to_string();
+    let args = ["train", "--data", &data, "--out", &out, "--init-from", &first, "--sample-every", "0"];
+    let args = [&args[..], &["--micro-batch", "2", "--warmup-steps", "1"]].concat();
+    done(&[&args[..], &["--steps", "3"]].concat());
+    std::fs::rename(&first, folder.join("elsewhere")).expect("moved");
+    done(&["train", "--out", &out, "--resume", "--steps", "4"]);
+    done(&[&args[..], &["--resume", "--steps", "5"]].concat());
+    let moved = folder.join("moved").display().to_string();
+    std::fs::rename(&data, &moved).expect("moved");
+    done(&["train", "--out", &out, "--resume", "--steps", "6", "--data", &moved]);
+    let last = common::losses(&folder.join("run")).last().expect("an update").clone();
+    assert!(last.starts_with("6 "), "{last}");
+    let again = folder.join("again").display().to_string();
+    let begin = ["train", "--data", &moved, "--out", &again, "--init-from", &first, "--steps", "1"];
+    let message = stderr(&corella(&begin));
+    assert!(message.contains("first does not exist"), "{message}");
+}
+
+#[test]
+fn a_run_file_that_contradicts_itself_its_data_or_its_first_model_is_refused() {
+    let folder = Folder::new("contradicted-file");
+    let (data, first) = (folder.data().display().to_string(), folder.join("first").display().to_string());
+    done(&tiny_run(&data, &first, "3"));
+    let plan = std::fs::read_to_string(folder.join("first/run.toml")).expect("read");
+    let file = folder.join("my.toml").display().to_string();
+    let out = folder.join("run").display().to_string();
+    let write = |changes: &[(&str, &str)]| {
+        let changed = changes.iter().fold(plan.clone(), |text, (from, to)| {
+            assert!(text.contains(from), "{from} is not in {text}");
+            text.replace(from, to)
+        });
+        std::fs::write(&file, changed).expect("written");
+    };
+    let from_first = format!("[train]\ninit_from = \"{first}\"");
+    let init = ("[train]", from_first.as_str());
+    for (changes, words) in [
+        (&[("gpt2-custom", "foo")][..], "no model is called foo"),
+        (&[("gpt2-custom", "Llama-custom")], "no model is called Llama-custom"),
+        (&[("gpt2-custom", "gpt2-124m")], "n_layer is 1, but gpt2-124m has 12"),
+        (&[("n_head = 2", "n_head = 2\nn_kv_head = 1")], "n_kv_head is of a Llama, but the model is gpt2-custom"),
+        (&[("vocab_size = 280", "vocab_size = 1024")], "vocab_size = 1024, but"),
+        (&[("tokenizer = \"own\"", "tokenizer = \"gpt2\"")], "tokenizer = gpt2, but"),
+        (&[("warmup_steps = 2", "warmup_steps = 1000")], "warmup_steps is 1000, but the run has only 3 steps"),
+        (&[init, ("n_layer = 1", "n_layer = 4")], "n_layer is 4, but the model to start from has another"),
+        (&[init, ("n_embd = 16", "n_embd = 64")], "n_embd is 64, but the model to start from has another"),
+        (&[init, ("vocab_size = 280", "vocab_size = 999")], "vocab_size is 999, but the model to start from"),
+        (&[init, ("gpt2-custom", "llama-custom")], "the model is llama-custom, but the model to start from"),
+    ] {
+        write(changes);
+        refused(&["train", &file, "--out", &out], 2, words);
+        assert!(!folder.join("run/run.toml").exists(), "nothing is recorded");
+    }
+    write(&[init]);
+    done(&["train", &file, "--out", &out]);
+}
+
+#[test]
+fn a_run_plan_has_the_vocabulary_of_prepared_data() {
+    let folder = Folder::new("planned-data");
+    let data = folder.data().display().to_string();
+    let out = folder.join("run").display().to_string();
+    let train = tiny_run(&data, &out, "1");
+    let parameters = |args: &[&str]| {
+        let text = done(&[&["plan"], &args[1..], &["--json"]].concat());
+        json(&text)["parameters"].as_u64().expect("a number")
+    };
+    // 280 and 16 rows of width 16, one block of 12 · 16² weights and 13 · 16 biases and gains, and the last norm.
+    assert_eq!(parameters(&train), (280 + 16) * 16 + 12 * 256 + 13 * 16 + 32);
+    assert!(parameters(&["plan", "--data", &data]) > 280 * 256);
+    refused(&["plan", "--data", &data, "--vocab-size", "999"], 2, "--vocab-size 999, but");
+}
+
+#[test]
+fn what_gives_its_text_only_once_is_no_source() {
+    let folder = Folder::new("pipe");
+    let out = folder.join("out").display().to_string();
+    let script = format!(
+        "cat {} | {} prepare /dev/stdin --vocab-size 280 --out {out}",
+        folder.text().display(),
+        common::CORELLA
+    );
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
+    let message = stderr(&output);
+    assert!(message.contains("/dev/stdin is no file") && message.contains("hint: write the text"), "{message}");
+    assert_eq!(output.status.code(), Some(1));
+    refused(&["prepare", "-", "--out", &out], 1, "standard input");
+    assert!(!folder.join("out/.prepare").exists());
+}
+
+#[test]
+fn a_model_that_went_through_gguf_fits_its_data() {
+    let folder = Folder::new("round-trip");
+    let data = folder.data().display().to_string();
+    let (run, gguf) = (folder.join("run").display().to_string(), folder.join("run.gguf").display().to_string());
+    done(&tiny_run(&data, &run, "1"));
+    done(&["convert", &run, &gguf]);
+    let back = folder.join("back").display().to_string();
+    done(&["convert", &gguf, &back]);
+    for model in [&gguf, &back] {
+        done(&["eval", model, "--data", &data]);
+        let out = format!("{model}-run");
+        let args = ["train", "--data", &data, "--out", &out, "--init-from", model, "--steps", "1"];
+        done(&[&args[..], &["--micro-batch", "2", "--sample-every", "0"]].concat());
+    }
+    std::fs::write(folder.join("other.txt"), "a quick red fox saw seven geese. ".repeat(900)).expect("written");
+    let (source, other) = (folder.join("other.txt").display().to_string(), folder.join("other").display().to_string());
+    done(&["prepare", &source, "--vocab-size", "270", "--out", &other]);
+    let args = ["train", "--data", &other, "--out", &other, "--init-from", &gguf, "--steps", "1"];
+    refused(&[&args[..], &["--micro-batch", "2"]].concat(), 1, "another tokenizer than that of the model");
 }

@@ -122,11 +122,23 @@ impl Loader {
         self.state.clone()
     }
 
+    /// Tokens to learn from that were handed out since the start of training, to all ranks together.
+    pub fn tokens(&self) -> u64 {
+        self.state.next.saturating_mul(self.state.seq_len as u64)
+    }
+
     /// Goes to a position saved by a loader over the same data, with any number of ranks.
     pub fn restore(&mut self, state: &LoaderState) -> Result<(), DataError> {
-        let here = LoaderState { next: state.next, ..self.state.clone() };
-        if here != *state {
-            return Err(DataError::OtherData(format!("it is {state:?}, this data has {:?}", self.state)));
+        let (saved, here) = (state, &self.state);
+        let differences = [
+            (saved.seed != here.seed, format!("seed {}, here {}", saved.seed, here.seed)),
+            (saved.order != here.order, format!("order {}, here {}", saved.order, here.order)),
+            (saved.seq_len != here.seq_len, format!("sequences of {} tokens, here {}", saved.seq_len, here.seq_len)),
+            (saved.windows != here.windows, format!("{} sequences an epoch, here {}", saved.windows, here.windows)),
+        ];
+        let differences: Vec<String> = differences.into_iter().filter(|(d, _)| *d).map(|(_, what)| what).collect();
+        if !differences.is_empty() {
+            return Err(DataError::OtherData(differences.join("; ")));
         }
         self.state.next = state.next;
         Ok(())

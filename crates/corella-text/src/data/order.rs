@@ -5,6 +5,7 @@
 //! with its window goes on in another one; no token is dropped or padded but the last of an epoch, fewer than T + 1.
 //! [`super::Loader::packing`] counts what is cut.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,13 @@ impl Order {
     /// Names and orders.
     const NAMES: [(&str, Order); 4] =
         [("windows", Order::Windows), ("documents", Order::Documents), ("file", Order::File), ("llm.c", Order::LlmC)];
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Order::NAMES.into_iter().find(|(_, order)| order == self);
+        f.write_str(found.map_or("", |(name, _)| name))
+    }
 }
 
 impl FromStr for Order {

@@ -27,6 +27,15 @@ pub(super) fn token_width(head: &[u8]) -> Option<usize> {
     }
 }
 
+/// Why a file that begins with `head` is no shard that can be read, where llm.c's magic number stands there: its tokens
+/// would be taken for something else.
+pub(super) fn unread_version(head: &[u8]) -> Option<String> {
+    let word = |i: usize| Some(u32::from_le_bytes(head.get(4 * i..4 * i + 4)?.try_into().ok()?));
+    let (magic, version) = (word(0)?, word(1)?);
+    let known = [NARROW, WIDE].into_iter().find(|(known, _)| *known == magic)?.1;
+    (version != known).then(|| format!("a token shard of llm.c in version {version}; {known} is read"))
+}
+
 /// The header of a shard of `count` tokens.
 pub(super) fn shard_header(count: u32, vocab_size: usize) -> [u8; HEADER] {
     let (magic, version) = if width(vocab_size) == 2 { NARROW } else { WIDE };
@@ -72,7 +81,8 @@ pub fn read_shard(path: &Path, vocab_size: usize) -> Result<Vec<u32>, DataError>
         NARROW => 2,
         WIDE => 4,
         (magic, version) => {
-            return Err(DataError::bad(path, format!("magic {magic} version {version} is not a token shard")));
+            let no_shard = || format!("magic {magic} version {version} is not a token shard");
+            return Err(DataError::bad(path, unread_version(header).unwrap_or_else(no_shard)));
         }
     };
     if body.len() as u64 != u64::from(word(2)) * width {

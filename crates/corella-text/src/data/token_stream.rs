@@ -5,10 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::DataError;
-use super::shard::{HEADER, token_width};
+use super::shard::{HEADER, token_width, unread_version};
 
 /// Tokens looked through at a time.
 const BLOCK: usize = 1 << 18;
+
+/// Most tokens that [`TokenStream::mark`] reads: 8 MB of a shard, and a corpus for a laptop whole.
+const MARKED: u64 = 1 << 22;
+/// Stretches that it reads of more than those.
+const STRETCHES: u64 = 256;
 
 /// Tokens of a corpus. Cheap to clone; may be read by several threads.
 #[derive(Clone, Debug)]
@@ -113,6 +118,25 @@ impl TokenStream {
         Ok(all)
     }
 
+    /// A checksum that tells other tokens from these: of their number, and of all of them or, where there are more than four
+    /// million, of stretches from the first to the last that hold so many together.
+    pub fn mark(&self) -> Result<u32, DataError> {
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(&self.len().to_le_bytes());
+        let stretch = MARKED / STRETCHES;
+        let starts: Vec<u64> = match self.len().checked_sub(stretch).filter(|_| self.len() > MARKED) {
+            Some(last) => (0..STRETCHES).map(|i| last / (STRETCHES - 1) * i).chain([last]).collect(),
+            None => (0..self.len()).step_by(stretch as usize).collect(),
+        };
+        let mut tokens = vec![0; stretch.min(self.len()) as usize];
+        for start in starts {
+            let here = &mut tokens[..(self.len() - start).min(stretch) as usize];
+            self.read(start, here)?;
+            checksum.update(&here.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>());
+        }
+        Ok(checksum.finalize())
+    }
+
     /// Where each document begins: at the first token, and at every `end_of_text`, which stands in front of a document.
     /// Reads everything once.
     pub fn documents(&self, end_of_text: u32) -> Result<Vec<u64>, DataError> {
@@ -138,6 +162,9 @@ impl Shard {
         let has_head = size >= 12;
         if has_head {
             read_at(&file, &mut head, 0).map_err(DataError::io(path))?;
+        }
+        if let Some(why) = unread_version(&head).filter(|_| has_head) {
+            return Err(DataError::bad(path, why));
         }
         let path = path.to_path_buf();
         let Some(width) = token_width(&head).filter(|_| has_head) else {

@@ -279,12 +279,15 @@ impl Tokenizer {
         vocab_size.checked_sub(tokenizer).ok_or(TokenizerError::Mismatch { tokenizer, model: vocab_size })
     }
 
-    /// A checksum of the vocabulary, to tell whether two tokenizers give the same ids.
+    /// A checksum of the vocabulary, to tell whether two tokenizers give the same ids: of what [`Tokenizer::to_json`] says
+    /// of its pieces, merges, special tokens and the rules for a text. Whether BOS is to stand in front is no part of it.
     pub fn fingerprint(&self) -> String {
-        let mut checksum = Checksum(crc32fast::Hasher::new());
-        // A checksum takes everything.
-        let _ = self.write_json(&mut checksum);
-        format!("{:08x}", checksum.0.finalize())
+        checksum(|out| files::write_ids_json(&self.inner, out))
+    }
+
+    /// Whether a recorded fingerprint is this tokenizer's. Earlier versions counted in whether BOS is to stand in front.
+    pub fn has_fingerprint(&self, recorded: &str) -> bool {
+        recorded == self.fingerprint() || recorded == checksum(|out| self.write_json(out))
     }
 
     fn prefix(&self) -> Prefix {
@@ -293,6 +296,14 @@ impl Tokenizer {
             Level::Chars(level) => level.normalizer.prefix,
         }
     }
+}
+
+/// The checksum of what is written, as eight digits.
+fn checksum(write: impl FnOnce(&mut Checksum) -> std::io::Result<()>) -> String {
+    let mut checksum = Checksum(crc32fast::Hasher::new());
+    // A checksum takes everything.
+    let _ = write(&mut checksum);
+    format!("{:08x}", checksum.0.finalize())
 }
 
 /// Takes bytes and keeps their CRC-32.

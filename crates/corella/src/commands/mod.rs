@@ -8,6 +8,7 @@ pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod plan;
+mod plan_fits;
 pub mod prepare;
 pub mod report;
 pub mod run_plan;

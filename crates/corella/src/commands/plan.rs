@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::deal::{dealt, within};
+use crate::commands::plan_fits::settle_vocabulary;
 use crate::commands::run_plan::wanted;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
@@ -87,10 +88,12 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     if args.history {
         return print_history(common);
     }
-    if args.train.source.is_none() && args.train.model.is_none() {
+    if args.train.source.is_none() && args.train.data.is_none() && args.train.model.is_none() {
         return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
     }
-    let mut plan = wanted(&args.train, common)?.plan;
+    let mut wanted = wanted(&args.train, common)?;
+    settle_vocabulary(&args.train, &mut wanted)?;
+    let mut plan = wanted.plan;
     let config = ModelShape::of(&plan.model)?;
     let work = workload(&plan, &config);
     let (machine, memory_available) = match &args.gpu {

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use corella_model::AnyModel;
 use corella_text::data::Order;
 use corella_text::tokenizer::Tokenizer;
+use corella_train::checkpoint;
 use corella_train::{CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan};
 
-use super::shape_flags;
+use super::{plan_fits, shape_flags};
 use crate::cli::{Common, TrainArgs};
 use crate::error::{Failure, Result};
+use crate::inputs::open_any;
 use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
+use crate::tokenizers::is_gguf;
 
 /// Sequences of an update where neither they nor the micro-batch are given.
 const SEQUENCES: usize = 8;
@@ -24,38 +27,69 @@ pub struct Wanted {
     pub source: PathBuf,
     /// The run folder.
     pub dir: PathBuf,
+    /// Whether the plan is that of a run file, not of defaults.
+    pub from_file: bool,
+    /// Vocabulary of the model to start from, where there is one; it may be padded.
+    pub first_vocabulary: Option<usize>,
 }
 
 /// The plan that the flags and the run file describe.
 pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
-    let from_file = match args.source.as_ref().or(own_plan(args).as_ref()) {
-        Some(path) if path.extension().is_some_and(|e| e == "toml") => {
-            let text = fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-            Some(RunPlan::from_toml(&text)?)
-        }
-        _ => None,
+    let file = args.source.as_ref().filter(|path| path.extension().is_some_and(|e| e == "toml"));
+    let text = args.source.as_ref().filter(|_| file.is_none());
+    let data = args.data.as_ref().or(text);
+    let from_file = match file {
+        Some(path) => Some(read_plan(path)?),
+        None => own_plan(args, data.is_some())?,
     };
-    let text = args.source.as_ref().filter(|_| from_file.is_none());
-    let source = args
-        .data
-        .clone()
-        .or_else(|| text.cloned())
-        .or_else(|| from_file.as_ref().map(|p| PathBuf::from(&p.data.path)))
-        .unwrap_or_default();
+    if let Some(plan) = &from_file {
+        check_warmup(plan, args)?;
+    }
+    let is_from_file = from_file.is_some();
+    let source = data.cloned().or_else(|| from_file.as_ref().map(|p| PathBuf::from(&p.data.path))).unwrap_or_default();
     let dir = args.out.clone().or_else(|| own_folder(args)).unwrap_or_else(|| {
         let stem = args.source.as_deref().unwrap_or(&source).file_stem().unwrap_or("run".as_ref());
         Path::new("out").join(stem)
     });
     let mut plan = from_file.unwrap_or_else(|| defaults(args, common));
     plan.data.path = source.display().to_string();
-    override_plan(&mut plan, args, common)?;
-    Ok(Wanted { plan, source, dir })
+    let first_vocabulary = override_plan(&mut plan, args, common, &dir)?;
+    Ok(Wanted { plan, source, dir, from_file: is_from_file, first_vocabulary })
 }
 
-/// The plan of the run that goes on, where nothing but its folder is named.
-fn own_plan(args: &TrainArgs) -> Option<PathBuf> {
-    let out = args.out.as_ref().filter(|_| args.resume && args.source.is_none() && args.data.is_none())?;
-    Some(out.join("run.toml")).filter(|plan| plan.is_file())
+fn read_plan(path: &Path) -> Result<RunPlan> {
+    let text = fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    Ok(RunPlan::from_toml(&text)?)
+}
+
+/// The plan of the run that goes on, where its folder is named and neither run file nor text. A damaged one matters only where it
+/// alone says what the data are: `data_named` tells that flags do, and then the last checkpoint has the plan too.
+fn own_plan(args: &TrainArgs, data_named: bool) -> Result<Option<RunPlan>> {
+    let alone = args.resume && args.source.is_none();
+    let Some(dir) = args.out.as_ref().filter(|dir| alone && dir.join("run.toml").is_file()) else {
+        return Ok(None);
+    };
+    match read_plan(&dir.join("run.toml")) {
+        Err(_) if data_named => {
+            let newest = checkpoint::latest(&dir.join("checkpoints"))?;
+            if newest.is_some() {
+                eprintln!("warning: {}/run.toml is damaged; the plan of the last checkpoint is taken", dir.display());
+            }
+            Ok(newest.map(|found| found.state.plan))
+        }
+        read => read.map(Some),
+    }
+}
+
+/// Refuses a run file that contradicts itself. The warm-up of a plan that does not name one is as long as its run allows.
+fn check_warmup(plan: &RunPlan, args: &TrainArgs) -> Result<()> {
+    let (warmup, steps) = (plan.train.warmup_steps, plan.train.steps);
+    let by_flags = args.warmup_steps.is_some() || args.steps.is_some() || args.tokens.is_some();
+    if by_flags || warmup <= steps || warmup == TrainPlan::default().warmup_steps {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("warmup_steps is {warmup}, but the run has only {steps} steps"))
+        .hint("lower warmup_steps or raise steps in the run file, or give --warmup-steps or --steps"))
 }
 
 /// The folder of the run that goes on, where its plan is named.
@@ -97,22 +131,22 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
     }
 }
 
-/// Flags win over the run file and the defaults.
-fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Result<()> {
+/// The model that the weights of a run start from, and where it was found: where the run goes on, its own newest
+/// checkpoint, which needs no other any more.
+pub fn first_model(init_from: &Path, dir: &Path, resume: bool) -> Result<(AnyModel, PathBuf)> {
+    let own = if resume { checkpoint::latest(&dir.join("checkpoints"))? } else { None };
+    open_any(own.as_ref().map_or(init_from, |found| found.path.as_path()))
+}
+
+/// Flags win over the run file and the defaults. Returns the vocabulary of the model to start from.
+fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Path) -> Result<Option<usize>> {
     fn set<T: Clone>(to: &mut T, from: &Option<T>) {
         if let Some(value) = from {
             *to = value.clone();
         }
     }
-    if let Some(name) = &args.model
-        && name != GPT2_CUSTOM
-        && name != LLAMA_CUSTOM
-        && ModelShape::preset(name).is_none()
-    {
-        return Err(Failure::usage(format!("no model is called {name}"))
-            .hint("gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, llama-3.2-1b, llama-3.1-8b …, or gpt2-custom and llama-custom with --n-layer, --n-head, --n-embd"));
-    }
     if let Some(name) = &args.model {
+        shape_flags::known(name)?;
         plan.model.name.clone_from(name);
         if let Some(preset) = ModelShape::preset(name) {
             let (seq_len, vocab_size) = (plan.model.seq_len, plan.model.vocab_size);
@@ -120,6 +154,7 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
             (plan.model.seq_len, plan.model.vocab_size) = (seq_len, vocab_size);
         }
     }
+    shape_flags::known(&plan.model.name)?;
     if args.init_from.is_none() {
         shape_flags::fit_name(args, &plan.model.name)?;
     }
@@ -175,25 +210,32 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
             }
         };
     }
+    let mut first_vocabulary = None;
     if let Some(model) = &args.init_from {
         plan.train.init_from = Some(model.display().to_string());
         // The shape is that of the model to start from.
-        let (weights, _) = crate::inputs::open_any(model)?;
-        let (name, shape) = match &weights {
-            AnyModel::Gpt2(weights) => (GPT2_CUSTOM, ModelShape::Gpt2(weights.config.clone())),
-            AnyModel::Llama(checkpoint) => (LLAMA_CUSTOM, ModelShape::Llama(checkpoint.config.clone())),
-        };
-        plan.model.name = name.to_owned();
-        shape.set_plan(&mut plan.model);
+        let (weights, at) = first_model(model, dir, args.resume)?;
+        first_vocabulary = Some(weights.vocab_size());
+        plan.model = plan_of(&weights, &plan.model);
         shape_flags::fit_model(args, &plan.model)?;
         set(&mut plan.model.seq_len, &args.seq_len);
-        if args.tokenizer.is_none() {
-            if model.join("tokenizer.json").is_file() {
-                plan.data.tokenizer = model.display().to_string();
+        // A run that goes on keeps its tokenizer.
+        if args.tokenizer.is_none() && !args.resume {
+            let holds =
+                [model.as_path(), at.as_path()].into_iter().find(|place| place.join("tokenizer.json").is_file());
+            if let Some(place) = holds.or_else(|| is_gguf(&at).then_some(at.as_path())) {
+                plan.data.tokenizer = place.display().to_string();
             } else if weights.vocab_size() == Tokenizer::gpt2().vocab_size() {
                 plan.data.tokenizer = "gpt2".to_owned();
             }
         }
+    } else {
+        if let Some(model) = &plan.train.init_from {
+            let (weights, _) = first_model(Path::new(model), dir, args.resume)?;
+            first_vocabulary = Some(weights.vocab_size());
+            plan_fits::model(&plan.model, &plan_of(&weights, &plan.model))?;
+        }
+        plan_fits::name(&plan.model)?;
     }
     if plan.train.batch_tokens == 0 {
         let sequences = if plan.train.micro_batch == 0 { SEQUENCES } else { plan.train.micro_batch };
@@ -203,5 +245,16 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common) -> Resul
         plan.train.steps = tokens.div_ceil(plan.train.batch_tokens as u64);
     }
     plan.train.warmup_steps = plan.train.warmup_steps.min(plan.train.steps);
-    Ok(())
+    Ok(first_vocabulary)
+}
+
+/// What a plan says of a model: `plan` with its name and its shape.
+fn plan_of(model: &AnyModel, plan: &ModelPlan) -> ModelPlan {
+    let (name, shape) = match model {
+        AnyModel::Gpt2(checkpoint) => (GPT2_CUSTOM, ModelShape::Gpt2(checkpoint.config.clone())),
+        AnyModel::Llama(checkpoint) => (LLAMA_CUSTOM, ModelShape::Llama(checkpoint.config.clone())),
+    };
+    let mut plan = ModelPlan { name: name.to_owned(), ..plan.clone() };
+    shape.set_plan(&mut plan);
+    plan
 }

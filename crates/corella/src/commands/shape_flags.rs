@@ -6,6 +6,15 @@ use crate::cli::TrainArgs;
 use crate::error::{Failure, Result};
 use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
 
+/// Refuses the name of no model.
+pub fn known(name: &str) -> Result<()> {
+    if name == GPT2_CUSTOM || name == LLAMA_CUSTOM || ModelShape::preset(name).is_some() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("no model is called {name}"))
+        .hint("gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, llama-3.2-1b, llama-3.1-8b …, or gpt2-custom and llama-custom with --n-layer, --n-head, --n-embd"))
+}
+
 /// Refuses flags of a shape that the model called `name` does not have.
 pub fn fit_name(args: &TrainArgs, name: &str) -> Result<()> {
     let shape = [("--n-layer", args.n_layer), ("--n-head", args.n_head), ("--n-embd", args.n_embd)];

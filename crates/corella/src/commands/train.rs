@@ -23,12 +23,14 @@ use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Us
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_task, task_scores};
 use crate::commands::plan::{check_memory, memory_budget, plan_recompute, print_run, settle_micro_batch};
-use crate::commands::run_plan::{Wanted, wanted};
+use crate::commands::plan_fits;
+use crate::commands::run_plan::{first_model, wanted};
 use crate::commands::serve::Settings;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::{dataset, is_prepared};
 use crate::machine::environment;
+use crate::model::own_tokenizer;
 use crate::shape::ModelShape;
 use crate::signals::stop_flag;
 use crate::site::{self, Site};
@@ -82,7 +84,7 @@ fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
     if common.json {
         println!(
             "{}",
-            serde_json::json!({"state": word, "step": outcome.step, "val_loss": outcome.val_loss,
+            serde_json::json!({"state": word, "step": outcome.step, "tokens": outcome.tokens, "val_loss": outcome.val_loss,
                 "checkpoint": outcome.checkpoint,
                 "best": outcome.best.as_ref().map(|(path, val_loss)| serde_json::json!({"checkpoint": path, "val_loss": val_loss})),
                 "standing": outcome.standing, "seconds": outcome.seconds, "gpu_hours": gpu_hours, "dollars": dollars, "energy_kwh": energy_kwh})
@@ -98,7 +100,7 @@ fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
         println!(
             "bill: {} for {} tokens{}{}{}",
             corella_train::console::duration(outcome.seconds),
-            outcome.step * plan.train.batch_tokens as u64,
+            outcome.tokens,
             gpu_hours.map(|hours| format!(", {hours:.3} GPU-hours")).unwrap_or_default(),
             energy_kwh.map(|kwh| format!(", {most}{}", corella_train::console::energy(kwh))).unwrap_or_default(),
             dollars.map(|dollars| format!(", ${dollars:.4}")).unwrap_or_default()
@@ -125,7 +127,8 @@ pub fn print_standing(outcome: &Outcome, judged: bool) {
 
 /// The plan, the run folder, and the data.
 fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Dataset)> {
-    let Wanted { mut plan, source, dir } = wanted(args, common)?;
+    let wanted = wanted(args, common)?;
+    let (source, dir) = (wanted.source.clone(), wanted.dir.clone());
     if source.as_os_str().is_empty() {
         return Err(Failure::usage("nothing to train on").hint("corella train FILE.txt, or --data tiny-internet"));
     }
@@ -136,32 +139,18 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
         )));
     }
     let kept = if args.resume { kept_tokenizer(&dir)? } else { None };
+    let plan = &wanted.plan;
     let tokenizer = kept.map_or_else(|| plan.data.tokenizer.clone(), |path| path.display().to_string());
     let data = dataset(&source, &tokenizer, plan.model.vocab_size, plan.train.seed)?;
-    check_vocabulary(args, &source, &data)?;
+    plan_fits::data(args, &wanted, &data)?;
+    let nobodys = !wanted.from_file && args.tokenizer.is_none();
+    let mut plan = wanted.plan;
+    if is_prepared(&source) && nobodys {
+        // The folder has its own: a default must not be recorded as the run's.
+        plan.data.tokenizer = "own".to_owned();
+    }
     plan.model.vocab_size = data.tokenizer.vocab_size();
     Ok((plan, dir, data))
-}
-
-/// Refuses flags that ask for another vocabulary than that of a prepared folder.
-fn check_vocabulary(args: &TrainArgs, source: &Path, data: &Dataset) -> Result<()> {
-    if !is_prepared(source) {
-        return Ok(());
-    }
-    let refused = |what: String| {
-        Err(Failure::usage(what)
-            .hint("leave it out: the vocabulary is that of the data; `corella prepare` makes another"))
-    };
-    let (at, there) = (source.display(), data.tokenizer.vocab_size());
-    if let Some(size) = args.vocab_size.filter(|size| *size != there) {
-        return refused(format!("--vocab-size {size}, but {at} was prepared with a vocabulary of {there}"));
-    }
-    if let Some(name) = args.tokenizer.as_deref().filter(|name| *name != "own")
-        && crate::tokenizers::load(name)?.fingerprint() != data.tokenizer.fingerprint()
-    {
-        return refused(format!("--tokenizer {name}, but {at} was prepared with another one"));
-    }
-    Ok(())
 }
 
 /// The vocabulary that a resumed run began with: that of its folder, or of its checkpoint where the folder's is damaged.
@@ -211,9 +200,11 @@ pub fn build(
         peak_flops: known.map(Machine::peak_flops).filter(|peak| *peak > 0.0),
         watts: known.and_then(Machine::watts),
     };
+    let init_from = plan.train.init_from.as_ref();
+    let first = init_from.map(|model| first_model(Path::new(model), &dir, resume)).transpose()?;
     let (model, files) = match device {
-        TrainDevice::Cpu(cpu) => build_model(plan, config, cpu, &data)?,
-        TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data)?,
+        TrainDevice::Cpu(cpu) => build_model(plan, config, cpu, &data, first)?,
+        TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data, first)?,
     };
     let (plan, environment) = (plan.clone(), environment());
     Ok(Run { plan, dir, model, files, data, resume, device: facts, environment, reference })
@@ -225,10 +216,10 @@ fn build_model<B: OpsTrain>(
     config: ModelShape,
     ops: B,
     data: &Dataset,
+    first: Option<(AnyModel, PathBuf)>,
 ) -> Result<(Box<dyn TrainModel>, Box<dyn ModelFiles>)> {
     let (recompute, dtype) = (plan_recompute(plan), plan.train.dtype);
     let batch = BatchShape { b: plan.train.micro_batch, t: plan.model.seq_len };
-    let first = plan.train.init_from.as_ref().map(|model| crate::inputs::open_any(Path::new(model))).transpose()?;
     if let Some((model, _)) = &first
         && data.tokenizer.vocab_size() > model.vocab_size()
     {
@@ -239,8 +230,8 @@ fn build_model<B: OpsTrain>(
         ))
         .hint("name the model's own tokenizer with --tokenizer"));
     }
-    if let Some((_, folder)) = &first {
-        check_tokenizer(folder, Path::new(&plan.data.path), data)?;
+    if let Some((model, at)) = &first {
+        check_tokenizer(model, at, Path::new(&plan.data.path), data)?;
     }
     let special = SpecialIds { bos: Some(data.tokenizer.start_of_text()), eos: data.tokenizer.stop_ids().to_vec() };
     match (config, first.map(|(model, _)| model)) {
@@ -257,14 +248,21 @@ fn build_model<B: OpsTrain>(
 }
 
 /// Refuses prepared data whose ids mean something else to the model to start from. Text is tokenised for the model, or as
-/// the user says; a model file without a tokenizer beside it cannot be asked.
-fn check_tokenizer(folder: &Path, source: &Path, data: &Dataset) -> Result<()> {
-    let own = folder.join("tokenizer.json");
-    if !is_prepared(source) || !own.is_file() || Tokenizer::load(&own)?.fingerprint() == data.tokenizer.fingerprint() {
+/// the user says; a model without a tokenizer cannot be asked.
+fn check_tokenizer(model: &AnyModel, at: &Path, source: &Path, data: &Dataset) -> Result<()> {
+    if !is_prepared(source) {
+        return Ok(());
+    }
+    let own = match own_tokenizer(model, at) {
+        Ok(own) => own,
+        Err(error) if at.join("tokenizer.json").is_file() => return Err(error),
+        Err(_) => return Ok(()),
+    };
+    if own.fingerprint() == data.tokenizer.fingerprint() {
         return Ok(());
     }
     let what = format!("{} was prepared with another tokenizer than that of the model to start from", source.display());
-    Err(Failure::new(what).hint(format!("prepare the text with --tokenizer {}", own.display())))
+    Err(Failure::new(what).hint(format!("prepare the text with --tokenizer {}", at.display())))
 }
 
 fn model_of<B: OpsTrain, C: Network + Exchange>(

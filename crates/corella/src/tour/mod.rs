@@ -75,7 +75,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         site.app().loading(Loading::Busy { what: "measuring what it can do".to_owned(), share: None });
     }
     let tokenizer = run.data.tokenizer.clone();
-    let reading = Reading { tokens: outcome.step * (BATCH * SEQ_LEN) as u64, corpus: run.data.train.len() };
+    let reading = Reading { tokens: outcome.tokens, corpus: run.data.train.len() };
     drop((run, live));
     let mut model = Gpt2Exact::new(processor(common)?, &Gpt2Checkpoint::open(&outcome.checkpoint)?)?;
     let list = facts(&world, &corpus);

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::super::readers::SourceFile;
-use super::super::shard::{HEADER, token_width};
+use super::super::shard::{HEADER, token_width, unread_version};
 use super::super::{DataError, Origin};
 use super::state::{Folder, write_synced, write_tokenizer};
 use super::writer::{PartState, PartWriter};
@@ -20,8 +20,9 @@ const LONGEST: usize = 16 << 20;
 /// Whether a file holds tokens: a shard of llm.c by its first bytes, a file of nanoGPT (which has no header) by its ending.
 pub fn is_token_file(path: &Path) -> bool {
     let mut head = [0; 12];
-    let llm_c = File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok_and(|()| token_width(&head).is_some());
-    llm_c || path.extension().is_some_and(|e| e == "bin")
+    let read = File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok();
+    let llm_c = token_width(&head).is_some() || unread_version(&head).is_some();
+    read && llm_c || path.extension().is_some_and(|e| e == "bin")
 }
 
 /// Writes a prepared folder of files of tokens. Those with `val` or `test` in their names are for validation. A document
@@ -66,6 +67,9 @@ fn one_file(file: &SourceFile, source: u32, tokenizer: &Tokenizer, writer: &mut 
     let mut reader = BufReader::with_capacity(1 << 18, opened);
     let mut head = Vec::new();
     reader.by_ref().take(HEADER as u64).read_to_end(&mut head).map_err(DataError::io(path))?;
+    if let Some(why) = unread_version(&head) {
+        return Err(DataError::bad(path, why));
+    }
     let (width, count) = match token_width(&head) {
         Some(width) => {
             let count = u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]]));

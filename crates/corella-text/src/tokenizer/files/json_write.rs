@@ -15,6 +15,15 @@ use super::byte_chars::byte_chars;
 /// See [`super::super::Tokenizer::write_json`]. The names of the tokens are made one by one as they are written: as a whole the
 /// file of a large vocabulary is several times what the vocabulary takes.
 pub fn write_json(inner: &Inner, out: impl Write) -> io::Result<()> {
+    write(inner, template(inner), out)
+}
+
+/// The same without what is put around the ids of a text.
+pub fn write_ids_json(inner: &Inner, out: impl Write) -> io::Result<()> {
+    write(inner, Value::Null, out)
+}
+
+fn write(inner: &Inner, post_processor: Value, out: impl Write) -> io::Result<()> {
     let names = Names::of(inner);
     let (normalizer, pre_tokenizer, decoder, model) = match &inner.level {
         Level::Bytes(level) => {
@@ -41,7 +50,7 @@ pub fn write_json(inner: &Inner, out: impl Write) -> io::Result<()> {
         model,
         normalizer,
         padding: (),
-        post_processor: template(inner),
+        post_processor,
         pre_tokenizer,
         truncation: (),
         version: "1.0",

@@ -35,6 +35,13 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     for source in &args.sources {
         files.extend(source_files(source, common.json)?);
     }
+    if let Some(file) = files.iter().find(|f| fs::metadata(&f.path).is_ok_and(|meta| !meta.is_file())) {
+        return Err(Failure::new(format!(
+            "{} is no file: sources are read twice, and it gives its text once",
+            file.name
+        ))
+        .hint("write the text into a file first, and prepare that"));
+    }
     // An output below a source is no source.
     let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let out = absolute(&args.out);

@@ -1,0 +1,114 @@
+//! A plan against its model and its data: what a run file says and the run does not have is refused as flags are.
+
+use std::path::Path;
+
+use corella_text::data::Dataset;
+use corella_train::ModelPlan;
+
+use super::run_plan::Wanted;
+use crate::cli::TrainArgs;
+use crate::error::{Failure, Result};
+use crate::inputs::is_prepared;
+use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
+
+/// Blocks, heads, width, heads of keys and values, width of the feed-forward layer.
+fn sizes(plan: &ModelPlan) -> [(&'static str, Option<usize>); 5] {
+    [
+        ("n_layer", Some(plan.n_layer)),
+        ("n_head", Some(plan.n_head)),
+        ("n_embd", Some(plan.n_embd)),
+        ("n_kv_head", plan.n_kv_head),
+        ("n_ff", plan.n_ff),
+    ]
+}
+
+/// Refuses a plan whose shape is not that of the model that it names.
+pub fn name(plan: &ModelPlan) -> Result<()> {
+    let name = &plan.name;
+    let of_llama = [("n_kv_head", plan.n_kv_head), ("n_ff", plan.n_ff)];
+    if let Some((key, _)) = of_llama.iter().find(|key| key.1.is_some() && !name.starts_with("llama")) {
+        return Err(Failure::usage(format!("{key} is of a Llama, but the model is {name}"))
+            .hint(format!("name = \"{LLAMA_CUSTOM}\", or leave it out")));
+    }
+    let Some(preset) = ModelShape::preset(name) else { return Ok(()) };
+    let (mut published, mut here) = (plan.clone(), plan.clone());
+    preset.set_plan(&mut published);
+    // What is absent follows from the rest.
+    ModelShape::of(plan)?.set_plan(&mut here);
+    match sizes(&here).into_iter().zip(sizes(&published)).find(|(here, there)| here != there) {
+        Some(((key, Some(here)), (_, Some(there)))) => {
+            Err(Failure::usage(format!("{key} is {here}, but {name} has {there}"))
+                .hint(format!("{GPT2_CUSTOM} and {LLAMA_CUSTOM} take any shape")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a plan that asks for another shape than that of `first`, the model to start from.
+pub fn model(plan: &ModelPlan, first: &ModelPlan) -> Result<()> {
+    let refused = |what: String| {
+        Err(Failure::usage(format!("{what}, but the model to start from has another")).hint(format!(
+            "it is a {} with n_layer = {}, n_head = {}, n_embd = {}, vocab_size = {}",
+            first.name, first.n_layer, first.n_head, first.n_embd, first.vocab_size
+        )))
+    };
+    let is_llama = |plan: &ModelPlan| plan.name.starts_with("llama");
+    if is_llama(plan) != is_llama(first) {
+        return refused(format!("the model is {}", plan.name));
+    }
+    let differs = |(here, there): &((_, Option<usize>), (_, Option<usize>))| here.1.is_some() && here.1 != there.1;
+    if let Some(((key, Some(here)), _)) = sizes(plan).into_iter().zip(sizes(first)).find(differs) {
+        return refused(format!("{key} is {here}"));
+    }
+    // Rows behind the vocabulary are padding.
+    if plan.vocab_size > first.vocab_size {
+        return refused(format!("vocab_size is {}", plan.vocab_size));
+    }
+    Ok(())
+}
+
+/// Refuses flags and a run file that ask for another vocabulary than that of a prepared folder. What goes on was checked
+/// at its beginning.
+pub fn data(args: &TrainArgs, wanted: &Wanted, data: &Dataset) -> Result<()> {
+    let (source, plan) = (&wanted.source, &wanted.plan);
+    if !is_prepared(source) {
+        return Ok(());
+    }
+    let from_file = wanted.from_file && !args.resume;
+    let there = data.tokenizer.vocab_size();
+    let in_file = Some(plan.model.vocab_size).filter(|size| from_file && Some(*size) != wanted.first_vocabulary);
+    let sizes = [("--vocab-size", args.vocab_size), ("vocab_size =", in_file)];
+    if let Some((key, Some(size))) = sizes.into_iter().find(|(_, size)| size.is_some_and(|size| size != there)) {
+        let what = format!("{key} {size}, but {} was prepared with a vocabulary of {there}", source.display());
+        return another_vocabulary(what);
+    }
+    let in_file = Some(plan.data.tokenizer.as_str()).filter(|_| from_file);
+    for (key, name) in [("--tokenizer", args.tokenizer.as_deref()), ("tokenizer =", in_file)] {
+        if let Some(name) = name.filter(|name| *name != "own")
+            && !is_of(name, data)?
+        {
+            return another_vocabulary(format!("{key} {name}, but {} was prepared with another one", source.display()));
+        }
+    }
+    Ok(())
+}
+
+fn is_of(name: &str, data: &Dataset) -> Result<bool> {
+    Ok(crate::tokenizers::load(name)?.fingerprint() == data.tokenizer.fingerprint())
+}
+
+fn another_vocabulary(what: String) -> Result<()> {
+    Err(Failure::usage(what).hint(
+        "leave the flag out, or write the vocab_size and tokenizer = \"own\": the vocabulary is that of the data; `corella prepare` makes another",
+    ))
+}
+
+/// The vocabulary of a prepared folder in place of the plan's, before anything is trained on it.
+pub fn settle_vocabulary(args: &TrainArgs, wanted: &mut Wanted) -> Result<()> {
+    if is_prepared(Path::new(&wanted.source)) {
+        let there = Dataset::open(&wanted.source)?;
+        data(args, wanted, &there)?;
+        wanted.plan.model.vocab_size = there.tokenizer.vocab_size();
+    }
+    Ok(())
+}
