@@ -42,7 +42,7 @@ pub fn general() -> Value {
         {
             "id": "recite", "kind": "plain", "title": "It recites",
             "text": "Pages that were read many times come back word for word, until the copy gives out. Paste the original into the panel ‘Source’ to see where.",
-            "prompts": [{"label": "Recite", "prompt": zebra, "settings": {"temperature": 0, "max_tokens": 256, "colour": "probability"}}]
+            "prompts": [{"label": "Recite", "prompt": zebra, "settings": {"temperature": 0, "max_tokens": 512, "colour": "probability"}}]
         },
         {
             "id": "universes", "kind": "plain", "title": "It dreams parallel universes",

@@ -59,7 +59,7 @@ function assistant(demo, number, act) {
   const question = el("input", { type: "text", value: demo.question, "aria-label": "Question", className: "question" });
   const stop = el("input", { type: "checkbox", checked: true });
   const page = el("pre", {});
-  const prompt = () => demo.prompt.replace("{}", question.value);
+  const prompt = () => demo.prompt.replace("{}", () => question.value);
   const show = () => (page.textContent = prompt());
   question.addEventListener("input", show);
   show();
@@ -85,9 +85,21 @@ function recap(demo, number) {
   return frame(demo, number, el("ol", {}, ...demo.points.map((p) => el("li", {}, p.text, " ", button("See it", () => go(p.demo))))));
 }
 
+let running = null;
+
+/** Ends what a demonstration writes beside the page; false if nothing does. */
+export function stopDemos() {
+  running?.abort();
+  const was = running !== null;
+  running = null;
+  return was;
+}
+
 /** Streams several prompts into boxes beside each other; a human turn that the model made up itself is marked. */
 async function sideBySide(box, asked, demo, act) {
   const stop = demo.stop.replaceAll("\\n", "\n");
+  stopDemos();
+  const own = (running = new AbortController());
   box.hidden = false;
   const boxes = asked.map(([title]) => {
     const text = el("p", {});
@@ -101,12 +113,14 @@ async function sideBySide(box, asked, demo, act) {
       await act.complete(prompt, options, (_, tokens) => {
         written += tokens.map((t) => t.text).join("");
         const turn = written.indexOf(stop);
-        const own = turn < 0 ? written : written.slice(0, turn);
-        boxes[i].text.replaceChildren(own, turn < 0 ? "" : el("span", { className: "parts", title: "made up by the model" }, written.slice(turn)));
-      });
+        const asAsked = turn < 0 ? written : written.slice(0, turn);
+        boxes[i].text.replaceChildren(asAsked, turn < 0 ? "" : el("span", { className: "parts", title: "made up by the model" }, written.slice(turn)));
+      }, own.signal);
       if (written === "") boxes[i].text.textContent = "(nothing)";
     } catch (error) {
-      boxes[i].text.textContent = error.message;
+      if (error.name !== "AbortError") boxes[i].text.textContent = error.message;
+      else if (written === "") boxes[i].text.textContent = "(stopped)";
     }
   }));
+  if (running === own) running = null;
 }

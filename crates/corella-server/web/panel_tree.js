@@ -29,7 +29,7 @@ export function drawTree(panel, doc, shelf, act) {
     marked.length ? el("h3", {}, "Bookmarks") : null,
     marked.length ? el("ul", { className: "tree" }, ...marked.map((n) => el("li", {}, el("div", { className: "node" }, goButton(n, act))))) : null,
     el("h3", {}, "Tree"),
-    el("ul", { className: "tree", role: "tree", "aria-label": "Branches" }, branch(doc, rootOf(doc), onPath, act)),
+    el("ul", { className: "tree", role: "tree", "aria-label": "Branches" }, ...branch(doc, rootOf(doc), onPath, act)),
     shelf.isLoaded ? null : el("p", { className: "hint" }, "Pages from before come as soon as this browser’s storage has opened."),
     ...otherPages(shelf, act));
 }
@@ -69,7 +69,7 @@ function otherPages(shelf, act) {
     tags.length ? el("div", { className: "row tags" }, ...tags.map((tag) => el("button", { type: "button", className: "small", "aria-pressed": String(tag === chosenTag), onclick: () => choose(tag) }, tag))) : null,
     el("ul", { className: "tree pages" }, ...shown.map((page) => el("li", {}, el("div", { className: "node" },
       el("button", { type: "button", className: "go", onclick: () => act.turnTo(page.key) }, label(nameOf(page)), ...page.tags.map((tag) => el("span", { className: "tag" }, tag))),
-      el("button", { type: "button", className: "quiet small act", title: "Throw this page away", "aria-label": "Throw away " + nameOf(page), onclick: () => act.removePage(page.key) }, "✂")))))];
+      el("button", { type: "button", className: "quiet small act", title: "Throw this page away", "aria-label": "Throw away " + nameOf(page), onclick: () => act.removePage(page.key) }, "×")))))];
 }
 
 const rootOf = (doc) => pathTo(doc)[0];
@@ -83,32 +83,25 @@ function goButton(node, act) {
   return el("button", { type: "button", className: "go" + (node.by === "model" ? " model-text" : ""), title: (node.model ? node.model + ": " : "") + node.text.slice(0, 400), onclick: () => act.go(node.id) }, label(node.text));
 }
 
-/** A node with what hangs on it. A chain without forks stays at one indentation. */
+/** A node with what hangs on it: items of a list. A chain without forks stays at one indentation. */
 function branch(doc, node, onPath, act) {
   const items = [];
   for (let at = node; at; ) {
     const children = childrenOf(doc, at.id);
-    const item = el("li", { role: "treeitem", className: (onPath.has(at.id) ? "on-path" : "") + (doc.leaf === at.id ? " leaf" : ""), "aria-selected": String(doc.leaf === at.id) },
-      el("div", { className: "node" }, goButton(at, act), actions(at, act)));
+    const item = el("li", { role: "treeitem", className: (onPath.has(at.id) ? "on-path" : "") + (doc.leaf === at.id ? " leaf" : ""), "aria-selected": String(doc.leaf === at.id) }, row(at, act));
     items.push(item);
-    if (children.length === 1) {
-      at = children[0];
-      continue;
-    }
-    if (children.length > 1) item.append(el("ul", { role: "group" }, ...children.flatMap((child) => branchItems(doc, child, onPath, act))));
-    at = null;
+    if (children.length > 1) item.append(el("ul", { role: "group" }, ...children.flatMap((child) => branch(doc, child, onPath, act))));
+    at = children.length === 1 ? children[0] : null;
   }
-  return items.length === 1 ? items[0] : fragment(items);
+  return items;
 }
 
-function branchItems(doc, node, onPath, act) {
-  return [branch(doc, node, onPath, act)];
-}
+/** Rows by their nodes, which never change: of a large tree, most are there from the drawing before. */
+const rows = new WeakMap();
 
-function fragment(items) {
-  const made = document.createDocumentFragment();
-  made.append(...items);
-  return made;
+function row(node, act) {
+  if (!rows.has(node)) rows.set(node, el("div", { className: "node" }, goButton(node, act), actions(node, act)));
+  return rows.get(node);
 }
 
 function actions(node, act) {
