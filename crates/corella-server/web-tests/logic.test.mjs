@@ -521,3 +521,11 @@ test("keys are found by what they write, on a Mac by where they lie", async () =
   assert.equal(press("Z", "KeyZ", ["ctrl", "shift"]), "redo");
   assert.equal(press("a", "KeyA"), null);
 });
+
+test("a transcript is taken apart and goes on by turns", async () => {
+  const { transcriptOf } = await module("panel_demos.js");
+  const parts = transcriptOf({ stop: "\\nHuman:", prompt: "A helpful one.\nHuman: Hi\nAssistant: Hello\nHuman: {}\nAssistant:" });
+  assert.equal(parts.description, "A helpful one.");
+  assert.equal(parts.whole("$& $$?"), "A helpful one.\nHuman: Hi\nAssistant: Hello\nHuman: $& $$?\nAssistant:");
+  assert.equal(parts.behind(parts.description, "$'?"), "A helpful one.\nHuman: $'?\nAssistant:");
+});

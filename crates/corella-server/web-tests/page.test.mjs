@@ -267,7 +267,7 @@ async function everyDemonstration(at, prompts) {
   await demos.first().waitFor();
   assert.equal(await demos.count(), 7);
   for (let i = 0; i < 6; i++) {
-    for (const button of await demos.nth(i).locator(".row button.small").filter({ hasNotText: /Add an example|Both/ }).all()) {
+    for (const button of await demos.nth(i).locator(".row button.small").filter({ hasNotText: /Add an example|All/ }).all()) {
       await button.click();
       await done(page);
       assert.ok(!(await page.locator("#status.error").count()), await page.textContent("#status"));
@@ -278,8 +278,8 @@ async function everyDemonstration(at, prompts) {
   await demos.nth(6).getByRole("button", { name: "See it" }).nth(3).click();
   assert.equal(await page.evaluate(() => document.activeElement.closest(".demo").dataset.demo), "recite");
   const assistant = demos.nth(5);
-  await assistant.getByRole("button", { name: "Both, side by side" }).click();
-  await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 2);
+  await assistant.getByRole("button", { name: "All, side by side" }).click();
+  await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 3);
   await assistant.locator("input[type=text]").fill("Why is the sea salt?");
   await page.click("#tab-tree");
   await page.click("#tab-demos");
@@ -454,8 +454,8 @@ test("every view fits three widths (with SHOTS in both themes)", { skip }, async
       await page.click("#tab-settings");
       await shoot("settings");
       await page.click("#tab-demos");
-      await page.locator('[data-demo="assistant"]').getByRole("button", { name: "Both, side by side" }).click();
-      await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 2);
+      await page.locator('[data-demo="assistant"]').getByRole("button", { name: "All, side by side" }).click();
+      await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 3);
       await page.locator('[data-demo="assistant"]').scrollIntoViewIfNeeded();
       await shoot("demo");
       await page.locator('[data-demo="recite"] .row button').first().click();

@@ -227,6 +227,11 @@ test("a demonstration leaves the reader's settings alone, and a question may hol
   await done(page);
   assert.ok((await text(page)).includes("Human: Why does $& cost $$5 and $'?\n"), await text(page));
   assert.equal(await page.evaluate(() => localStorage.sampling), before);
+  const answered = await text(page);
+  await assistant.locator("input[type=text]").fill("And then?");
+  await assistant.getByRole("button", { name: "Ask next" }).click();
+  await page.waitForFunction((before) => document.querySelector("#text").value.startsWith(before.trimEnd() + "\nHuman: And then?\nAssistant:"), answered);
+  await done(page);
 });
 
 test("while text is written what cannot be done is said, and Esc ends one thing at a time", { skip }, async () => {
@@ -251,13 +256,13 @@ test("while text is written what cannot be done is said, and Esc ends one thing 
   await page.keyboard.press("Escape");
   await page.waitForFunction(() => document.activeElement.id === "generate");
   await page.click("#tab-demos");
-  const both = page.getByRole("button", { name: "Both, side by side" });
+  const all = page.getByRole("button", { name: "All, side by side" });
   asked = 0;
-  await both.click();
+  await all.click();
   await page.keyboard.press("Escape");
   await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].every((p) => p.textContent === "(stopped)"));
-  await both.click();
-  await both.click();
+  await all.click();
+  await all.click();
   await page.unroute("**/v1/completions");
 });
 

@@ -104,7 +104,7 @@ function drawPanel() {
   const panel = byId("panel-" + view.panel);
   const doc = past.document;
   switch (view.panel) {
-    case "demos": return drawDemos(panel, server.demos, server.model, { run: runDemo, complete: api.complete });
+    case "demos": return drawDemos(panel, server.demos, server.model, { run: runDemo, complete: api.complete, text: () => state.textOf(past.document) });
     case "next": return drawNext(panel, distribution.top, params, { onTake: appendToken, onRefresh: () => lookAhead(true), error: distribution.error, behind: textToCursor() });
     case "tree": return drawTree(panel, doc, shelf, branches);
     case "tokens": return drawTokens(panel, doc, { tokens: tokens.list, scores: tokens.scores, context: server.model?.context, error: tokens.error, onScore: scoreText });

@@ -6,6 +6,10 @@ import { leaveNote, otherNotes, ownNote, takeBack } from "./rescue.js";
 const NAME = "corella";
 const STORE = "pages";
 
+/** Copies that take longer than this are followed by a rest, of at most so long, in ms. */
+const COSTS = 8;
+const MOST_REST = 1000;
+
 function open() {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(NAME, 1);
@@ -35,13 +39,16 @@ export function place(onError) {
     if (held || writing || unsaved.size === 0) return;
     writing = true;
     let written = false;
+    let took = 0;
     const changes = [...unsaved];
     try {
       const db = await database;
       await new Promise((resolve, reject) => {
         const transaction = db.transaction(STORE, "readwrite");
         const store = transaction.objectStore(STORE);
+        const begun = performance.now();
         for (const [key, value] of changes) value === null ? store.delete(key) : store.put(value, key);
+        took = performance.now() - begun;
         transaction.oncomplete = resolve;
         transaction.onerror = transaction.onabort = () => reject(transaction.error);
       });
@@ -52,6 +59,8 @@ export function place(onError) {
       if (!told) onError("This browser does not keep the page: " + (error?.message ?? error) + ". Export it before you leave.");
       told = true;
     }
+    // Values are copied while the page stands still: of its time, large ones get a fifth.
+    if (took > COSTS) await new Promise((done) => setTimeout(done, Math.min(MOST_REST, 4 * took)));
     writing = false;
     // After a failure the next change tries again.
     if (written) write();
