@@ -81,8 +81,8 @@ function assistant(demo, number, act) {
     el("label", { className: "row line" }, stop, `stop at “${demo.stop}” — switched off, it dreams the next question`),
     el("div", { className: "row" },
       ...ways.map(([label, , prompt, ends]) => button(label, () => act.run(prompt(question.value), settings(ends())))),
-      button("All, side by side", () => sideBySide(all, ways.map(([, title, prompt, ends]) => [title, prompt(question.value), ends()]), demo, act))),
-    el("div", { className: "row" }, button("Ask next, behind the answer on the page", next)),
+      button("All, side by side", () => sideBySide(all, ways.map(([, title, prompt, ends]) => [title, prompt(question.value), ends()]), demo, act)),
+      button("Ask next, behind the answer on the page", next)),
     all);
 }
 
