@@ -10,16 +10,25 @@ export function connection({ onModel, onDemos }) {
   let peers = [];
   let demos = null;
   let connecting = false;
+  /** Whether the reader was asked for a key and gave none. */
+  let wantsKey = false;
 
   const show = (name, dot) => {
     byId("model-name").textContent = name;
     byId("dot").className = "dot " + dot;
   };
 
+  /** Says why there is no model yet. */
+  function sayMissing() {
+    const enter = el("button", { type: "button", className: "small", onclick: connect }, "Enter it");
+    sayUntilModel(wantsKey ? ["This server wants an API key. ", enter] : "The model is not there yet: " + byId("model-name").textContent, true);
+  }
+
   /** Asks for the model until the server has loaded it. */
   async function connect() {
     if (connecting) return;
     connecting = true;
+    wantsKey = false;
     for (;;) {
       try {
         [model, ...peers] = await api.models();
@@ -35,7 +44,8 @@ export function connection({ onModel, onDemos }) {
         show(error.status === 503 ? error.message : error.status === 401 ? "the server wants a key" : "not connected", "down");
         if (error.status === 401) {
           if (api.askForKey()) continue;
-          sayUntilModel(["This server wants an API key. ", el("button", { type: "button", className: "small", onclick: connect }, "Enter it")], true);
+          wantsKey = true;
+          sayMissing();
           break;
         }
         if (error.status === 503 && byId("run-link").hidden) await lookForRun();
@@ -70,9 +80,6 @@ export function connection({ onModel, onDemos }) {
     get demos() {
       return demos;
     },
-    /** What stands where the model is named. */
-    get state() {
-      return byId("model-name").textContent;
-    },
+    sayMissing,
   };
 }

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { ending } from "./ending.js";
-import { say, sayUntilModel } from "./status.js";
+import { say } from "./status.js";
 import * as state from "./state.js";
 
 /**
@@ -23,7 +23,7 @@ export function generation({ past, server, params, choice, all, onRunning, onEnd
   /** Continues `doc` at its leaf. Several samples become branches side by side; the first is on the page. */
   async function generate(doc = past.document, other = {}) {
     if (running !== null) return;
-    if (!server.model) return sayUntilModel("The model is not there yet: " + server.state, true);
+    if (!server.model) return server.sayMissing();
     const prompt = state.textOf(doc);
     const asked = asks(other);
     const ids = [];
