@@ -115,10 +115,12 @@ test("what the status says of an end is so", { skip }, async () => {
   const context = await page.evaluate(async () => (await (await fetch("/v1/models")).json()).data[0].context);
   // A text that fills the context but for some tokens.
   await page.fill("#text", await page.evaluate(async (context) => {
-    for (let text = "Once upon a time"; ; text += " there") {
-      const answer = await fetch("/tokenize", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ content: text, add_special: true }) });
-      if ((await answer.json()).tokens.length > context - 8) return text;
-    }
+    const count = async (content) => {
+      const answer = await fetch("/tokenize", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ content, add_special: true }) });
+      return (await answer.json()).tokens.length;
+    };
+    const [few, more] = [await count("Once" + " there".repeat(10)), await count("Once" + " there".repeat(20))];
+    return "Once" + " there".repeat(10 + Math.floor((10 * (context - 4 - few)) / (more - few)));
   }, context));
   await generate(page, 128);
   assert.match(await page.textContent("#status"), /ended: the context is full/);
