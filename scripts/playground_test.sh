@@ -69,5 +69,7 @@ fi
 nice -n 19 $corella train $small --steps 100000 --sample-every 20 --val-every 50 --threads 1 --out "$work/live" --serve=127.0.0.1:0 --json > "$work/lives" &
 live=$(address "$work/lives" $!)
 [ -z "${SHOTS:-}" ] || mkdir -p "$SHOTS"
-CORELLA_URL=$served CORELLA_LIVE_URL=$live CORELLA_LLAMA_URL=$llama CHROMIUM=$browser PLAYWRIGHT="$packages/node_modules" SHOTS=${SHOTS:-} STRESS=${STRESS:-} \
-  timeout 1500 node --test --test-name-pattern="${ONLY:-.}" crates/corella-server/web-tests/page.test.mjs
+export CORELLA_URL=$served CORELLA_LIVE_URL=$live CORELLA_LLAMA_URL=$llama CHROMIUM=$browser PLAYWRIGHT="$packages/node_modules" SHOTS=${SHOTS:-} STRESS=${STRESS:-}
+for tests in page writing; do
+  timeout 1500 node --test --test-name-pattern="${ONLY:-.}" "crates/corella-server/web-tests/$tests.test.mjs"
+done

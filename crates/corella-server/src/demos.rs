@@ -37,12 +37,12 @@ pub fn general() -> Value {
         {
             "id": "list", "kind": "plain", "title": "It knows, vaguely",
             "text": "What it knows sits in its parameters like a lossy copy of what it read. Colour by surprise to see where it is unsure.",
-            "prompts": [{"label": "Make the list", "prompt": "Here is my top 10 list of the top landmarks to see in Paris:\n\n1.", "settings": {"max_tokens": 200, "colour": "probability"}}]
+            "prompts": [{"label": "Make the list", "prompt": "Here is my top 10 list of the top landmarks to see in Paris:", "settings": {"max_tokens": 200, "colour": "probability"}}]
         },
         {
             "id": "recite", "kind": "plain", "title": "It recites",
             "text": "Pages that were read many times come back word for word, until the copy gives out. Paste the original into the panel ‘Source’ to see where.",
-            "prompts": [{"label": "Recite", "prompt": zebra, "settings": {"temperature": 0, "max_tokens": 256, "colour": "probability"}}]
+            "prompts": [{"label": "Recite", "prompt": zebra, "settings": {"temperature": 0, "max_tokens": 512, "colour": "probability"}}]
         },
         {
             "id": "universes", "kind": "plain", "title": "It dreams parallel universes",
@@ -64,7 +64,7 @@ pub fn general() -> Value {
     ])
 }
 
-/// The last stop: what a base model is, in six points, each with the demonstration that shows it.
+/// The last stop: what a base model is, in six points, each with the demonstrations that show it.
 pub fn recap() -> Value {
     json!({
         "id": "recap", "kind": "recap", "title": "In six points",
@@ -75,7 +75,7 @@ pub fn recap() -> Value {
             {"demo": "universes", "text": "It dreams: where it does not know, it writes what could have been."},
             {"demo": "recite", "text": "It recites some of what it read, where it read it often."},
             {"demo": "list", "text": "It keeps a lossy copy of what it read in its parameters: what is frequent stays, what is rare blurs."},
-            {"demo": "fewshot", "text": "A prompt makes a translator of it, or an assistant."}
+            {"demo": "fewshot", "also": "assistant", "text": "A prompt makes a translator of it, or an assistant."}
         ]
     })
 }

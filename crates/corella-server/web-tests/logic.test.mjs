@@ -19,6 +19,7 @@ async function load(name) {
 const module = async (name) => import(await load(name));
 
 const state = await module("state.js");
+const treeFile = await module("tree_file.js");
 const filters = await module("filters.js");
 const diff = await module("diff.js");
 const overlap = await module("overlap.js");
@@ -99,7 +100,7 @@ test("random edits always give the text that was typed, and every node hangs on 
     }
   }
   const about = { name: "A page", tags: ["one", "two"] };
-  const imported = state.importDocument(state.exportDocument(doc, { ...about, model: "m" }));
+  const imported = treeFile.importDocument(treeFile.exportDocument(doc, { ...about, model: "m" }));
   assert.deepEqual(imported.doc.nodes[0].text, doc.nodes[0].text);
   assert.deepEqual({ name: imported.name, tags: imported.tags }, about);
 });
@@ -124,7 +125,7 @@ test("a file that is no tree is refused with a sentence", () => {
   const node = (id, parent) => ({ id, parent, by: "you", text: "" });
   const file = (nodes) => JSON.stringify({ format: "corella-tree-1", leaf: 0, nodes });
   for (const text of ["", "[]", "{}", file([]), file([node(0, 1), node(1, 0)]), file([node(0, null), node(1, 5)]), file([node(0, null), node(0, null)]), file([node(-1, null)])]) {
-    assert.throws(() => state.importDocument(text), /\.$/, text);
+    assert.throws(() => treeFile.importDocument(text), /\.$/, text);
   }
 });
 
@@ -155,9 +156,12 @@ test("overlaps with a reference are those that a search finds", () => {
   const spans = overlap.overlaps(states, text, 10);
   assert.deepEqual(spans.map((s) => text.slice(s.start, s.end)), ["the quick brown fox ", " over the lazy dog and the"]);
   for (const s of spans) assert.equal(reference.slice(s.at, s.at + s.end - s.start), text.slice(s.start, s.end));
-  const r = overlap.recited(reference, "quick brown", " fox jumps under");
-  assert.equal(r.same, " fox jumps ".length);
-  assert.equal(overlap.recited(reference, "no such prompt", "x"), null);
+  const recited = (prompt, text) => overlap.recited(states, reference, prompt, text);
+  const r = recited("quick brown", " fox jumps under");
+  assert.deepEqual([r.same, r.end, r.got, r.expected.slice(0, 4)], [" fox jumps ".length, null, "under", "over"]);
+  assert.deepEqual([recited("lazy dog and", " the quick cat sat").end, recited("lazy dog and", " the quick").end], ["reference", "answer"]);
+  assert.equal(recited("no such prompt", "x"), null);
+  assert.equal(recited("A day on which the quick brown fox", " jumps").same, 6, "the longest end of the prompt that stands there");
 });
 
 test("undo takes typing back in one step and redo brings it again", () => {
@@ -195,6 +199,7 @@ test("tokens stand where their text stands, with a first one that only marks the
   assert.deepEqual(startsOf(tokens("<|endoftext|>", "Once", " upon"), "Once upon"), [-13, 0, 4]);
   assert.deepEqual(startsOf(tokens("Once", " upon"), "Once upon"), [0, 4]);
   assert.deepEqual(startsOf([], ""), []);
+  assert.deepEqual(startsOf(tokens("<s>", " ", "Once", [0xc3], [0xa9], " upon"), "Onceé upon"), [-4, -1, 0, 4, 5, 6], "a space that the tokenizer puts in front, and bytes");
 });
 
 test("a sample is read from what each kind of server tells of its tokens", async () => {
@@ -238,58 +243,129 @@ test("ticks are round and enclose the range", () => {
   }
 });
 
-/** A place over a map, as storage.js has it over a database that opens when `open()` is called. */
-function storedIn(database, waiting = new Map()) {
-  let open;
-  const opened = new Promise((done) => (open = done));
-  const kept = {
-    waiting: (key) => waiting.get(key) ?? null,
-    load: async (key) => (waiting.has(key) ? waiting.get(key) : (await opened, database.get(key) ?? null)),
-    save: (key, value) => waiting.set(key, value),
-    remove: (key) => waiting.set(key, null),
-    release: () => waiting.forEach((value, key) => (value === null ? database.delete(key) : database.set(key, value))),
+/** A browser's database as a map, and the locks of its tabs. */
+function browser(entries = []) {
+  const database = new Map(entries);
+  const claimed = new Set();
+  const listeners = new Set();
+  return {
+    database,
+    /** The words that the database holds of each page, by key. */
+    pages: () => Object.fromEntries([...database].filter(([key]) => key.startsWith("about ")).map(([key, about]) => [database.get(about.key), about.tags.join()])),
+    /** A tab whose database opens when `open()` is called; a reload of it has the same `waiting` and `tab`. */
+    tab(waiting = new Map(), own = new Map(), onList = () => {}) {
+      let open;
+      let released = false;
+      const opened = new Promise((done) => (open = done));
+      const write = () => {
+        if (!released) return;
+        const keys = [...waiting.keys()];
+        waiting.forEach((value, key) => (value === null ? database.delete(key) : database.set(key, value)));
+        waiting.clear();
+        for (const listen of listeners) if (listen !== heard) listen(keys);
+      };
+      let heard = null;
+      const kept = {
+        waiting: (key) => waiting.get(key) ?? null,
+        load: async (key) => (waiting.has(key) ? waiting.get(key) : (await opened, database.get(key) ?? null)),
+        all: async (prefix) => (await opened, [...new Map([...database, ...waiting])].filter(([key, value]) => key.startsWith(prefix) && value !== null).map(([, value]) => value)),
+        save: (key, value) => (waiting.set(key, value), write()),
+        remove: (key) => (waiting.set(key, null), write()),
+        release: () => ((released = true), write()),
+        others: () => [],
+        onOthers: (listen) => listeners.add((heard = listen)),
+      };
+      const mine = new Set();
+      const claim = async (key) => {
+        if (claimed.has(key)) return null;
+        claimed.add(key);
+        mine.add(key);
+        return () => claimed.delete(key);
+      };
+      const shelf = pages(kept, { claim, tab: { get: () => own.get("page") ?? null, set: (key) => own.set("page", key) }, onList });
+      const leave = () => mine.forEach((key) => claimed.delete(key));
+      return { shelf, open, waiting, own, leave, async ready() { open(); return shelf.load(); } };
+    },
   };
-  return { kept, open, waiting };
 }
 
 test("pages that were begun before the database opened join those it holds, over any number of reloads", async () => {
-  const database = new Map([["list", { list: [{ key: "page", name: "Old", tags: [], begins: "Once" }], open: "page" }], ["page", "Once upon"]]);
-  let waiting = new Map();
+  const stored = browser([["list", { list: [{ key: "page", name: "Old", tags: [], begins: "Once" }], open: "page" }], ["page", "Once upon"]]);
+  let tab;
   for (const [i, text] of ["A", "B", "C"].entries()) {
-    const shelf = pages(storedIn(database, waiting).kept);
-    assert.equal(shelf.left, i === 0 ? null : waiting.get(shelf.open.key), "what was begun is there at once");
+    tab?.leave();
+    tab = stored.tab(tab?.waiting, tab?.own);
+    const { shelf } = tab;
+    assert.equal(shelf.left, i === 0 ? null : "AB"[i - 1], "what was begun is there at once");
     shelf.load();
     if (i > 0) shelf.add();
     shelf.save(text, text);
     shelf.describe({ tags: [text] });
   }
-  assert.deepEqual([...database.keys()], ["list", "page"], "nothing is written over what has not been read");
-  const place = storedIn(database, waiting);
-  const shelf = pages(place.kept);
+  assert.deepEqual([...stored.database.keys()], ["list", "page"], "nothing is written over what has not been read");
+  tab.leave();
+  const { shelf, ready } = stored.tab(tab.waiting, tab.own);
   assert.equal(shelf.left, "C");
-  const loading = shelf.load();
-  place.open();
-  assert.equal(await loading, null, "what was begun stays open");
+  assert.equal(await ready(), null, "what was begun stays open");
   assert.deepEqual(shelf.list.map((page) => [page.name, page.begins, page.tags.join()]), [["Old", "Once", ""], ["", "A", "A"], ["", "B", "B"], ["", "C", "C"]]);
-  assert.deepEqual(shelf.list.map((page) => database.get(page.key)), ["Once upon", "A", "B", "C"]);
-  assert.equal(database.get("list").open, shelf.open.key);
-  assert.ok(!database.has("early"));
+  assert.deepEqual(shelf.list.map((page) => stored.database.get(page.key)), ["Once upon", "A", "B", "C"]);
+  assert.equal(stored.database.get("open"), shelf.open.key);
+  assert.ok(!stored.database.has("list"));
 });
 
 test("a reader who has begun nothing gets the page that was open, and an unused page makes room for one that was begun", async () => {
   const list = [{ key: "page", name: "", tags: [], begins: "Once" }, { key: "page 2", name: "", tags: [], begins: "" }];
-  const first = storedIn(new Map([["list", { list, open: "page" }], ["page", "Once upon"]]));
-  first.open();
-  const shelf = pages(first.kept);
-  assert.equal(await shelf.load(), "Once upon");
+  const { shelf, ready } = browser([["list", { list, open: "page" }], ["page", "Once upon"]]).tab();
+  assert.equal(await ready(), "Once upon");
   assert.equal(shelf.open.key, "page");
-  const second = storedIn(new Map([["list", { list, open: "page 2" }], ["page", "Once upon"]]));
-  const other = pages(second.kept);
-  const loading = other.load();
-  other.save("New", "New");
-  second.open();
+  const other = browser([["list", { list, open: "page 2" }], ["page", "Once upon"]]).tab();
+  const loading = other.shelf.load();
+  other.shelf.save("New", "New");
+  other.open();
   await loading;
-  assert.deepEqual(other.list.map((page) => page.begins), ["Once", "New"]);
+  assert.deepEqual(other.shelf.list.map((page) => page.begins), ["Once", "New"]);
+});
+
+test("what two tabs write, in one page or in several, is all kept", async () => {
+  const stored = browser();
+  const first = stored.tab();
+  await first.ready();
+  first.shelf.save("Shared start", "Shared");
+  const second = stored.tab();
+  assert.equal(await second.ready(), "Shared start");
+  assert.ok(second.shelf.isCopy);
+  second.shelf.save("Shared start", "Shared");
+  assert.deepEqual(Object.keys(stored.pages()), ["Shared start"], "a copy is kept once it is changed");
+  first.shelf.save("Shared start, and what A wrote", "Shared");
+  second.shelf.save("Shared start, and what B wrote", "Shared");
+  first.shelf.add();
+  first.shelf.save("A second page of A", "A second");
+  second.shelf.save("Shared start, and what B wrote!", "Shared");
+  assert.deepEqual(Object.keys(stored.pages()).sort(), ["A second page of A", "Shared start, and what A wrote", "Shared start, and what B wrote!"]);
+  await new Promise((done) => setTimeout(done));
+  assert.deepEqual(second.shelf.list.map((page) => page.begins).sort(), ["A second", "Shared", "Shared"], "each tab hears of the pages of the other");
+  const [shared] = second.shelf.list.filter((page) => stored.database.get(page.key) === "Shared start, and what A wrote");
+  assert.equal(await second.shelf.turnTo(shared.key, () => true), "Shared start, and what A wrote");
+  assert.equal(second.shelf.isCopy, false, "the first tab has let it go");
+});
+
+test("a page that was thrown away can be brought back, and goes at last", async () => {
+  const stored = browser();
+  const tab = stored.tab();
+  await tab.ready();
+  tab.shelf.save("Important", "Important");
+  const { key } = tab.shelf.open;
+  tab.shelf.add();
+  tab.shelf.save("Second", "Second");
+  tab.shelf.remove(key);
+  assert.deepEqual([tab.shelf.list.map((page) => page.begins), stored.database.get(key)], [["Second"], "Important"]);
+  tab.shelf.bringBack(key);
+  assert.deepEqual(tab.shelf.list.map((page) => page.begins), ["Important", "Second"]);
+  stored.database.set("about " + key, { ...stored.database.get("about " + key), thrown: Date.now() - 7_200_000 });
+  tab.leave();
+  const later = stored.tab(new Map(), tab.own);
+  assert.equal(await later.ready(), "Second");
+  assert.ok(!stored.database.has(key) && !stored.database.has("about " + key));
 });
 
 test("a loss that is no number is named, and the page of a run goes on", () => {
@@ -344,7 +420,142 @@ test("a server that wants a key is asked again with the reader's", async (t) => 
   await assert.rejects(getJson("/corella/run?since=0"), { status: 401 });
   globalThis.prompt = () => null;
   assert.equal(askForKey(), false);
-  globalThis.prompt = () => "secret";
+  const asked = [];
+  globalThis.prompt = (text) => asked.push(text) && (asked.length === 1 ? "wrong" : "secret");
   assert.equal(askForKey(), true);
+  assert.equal(askForKey(), true);
+  assert.doesNotMatch(asked[0], /refused/);
+  assert.match(asked[1], /refused/, "that the first was wrong is said");
   assert.deepEqual(await getJson("/corella/run?since=0"), { log: [] });
+});
+
+test("line breaks are those of a text box, wherever they come from", async () => {
+  const { tokenReader } = await module("read_tokens.js");
+  const drawn = (text, ...others) => ({ id: 5, bytes: [...new TextEncoder().encode(text)], logprob: -1, top_logprobs: others.map((token, id) => ({ id, token, logprob: -1 })) });
+  const read = tokenReader();
+  const pieces = ["one\r", "\ntwo\r", "three\r\n", "\n", "four"].flatMap((text) => read({ completion_probabilities: [drawn(text, "a\rb")] }));
+  assert.equal(pieces.map((t) => t.text).join(""), "one\ntwo\nthree\n\nfour");
+  assert.equal(pieces[0].top[0].text, "a\nb");
+  assert.equal(tokenReader()({ text: "a\r\nb" })[0].text, "a\nb");
+  assert.equal(state.textOf(state.editText(state.emptyDocument("a\rb"), "a\r\nb\rc")), "a\nb\nc");
+  const file = { format: "corella-tree-1", leaf: 1, nodes: [{ id: 0, parent: null, by: "you", text: "a\r\n" }, { id: 1, parent: 0, by: "model", text: "b\r\nc", tokens: [{ id: 1, text: "b\r" }, { id: 2, text: "\nc" }] }] };
+  const { doc } = treeFile.importDocument(JSON.stringify(file));
+  assert.deepEqual([state.textOf(doc), doc.nodes[1].tokens.map((t) => t.text)], ["a\nb\nc", ["b\n", "c"]]);
+});
+
+test("a part of a character is shown by its bytes and marked", async () => {
+  const { tokenReader } = await module("read_tokens.js");
+  const top = [{ id: 1, token: "\ufffd", bytes: [0xe6], logprob: -1 }, { id: 2, token: "日", bytes: [0xe6, 0x97, 0xa5], logprob: -2 }];
+  const [token] = tokenReader()({ completion_probabilities: [{ id: 2, bytes: [0xe6, 0x97, 0xa5], logprob: -2, top_logprobs: top }] });
+  assert.deepEqual(token.top, [{ id: 1, text: "\\xE6", logprob: -1, part: true }, { id: 2, text: "日", logprob: -2 }]);
+  const lists = { tokens: ["a"], token_logprobs: [-1], top_logprobs: [{ "bytes:\\xe6": -1 }] };
+  assert.deepEqual(tokenReader()({ text: "a", logprobs: lists })[0].top, [{ id: null, text: "\\xe6", logprob: -1, part: true }]);
+});
+
+test("how a text ended is said: full contexts, several models, errors", async () => {
+  const { ending } = await module("ending.js");
+  const asked = [{ model: "own", request: { max_tokens: 128 } }];
+  const value = (finish, room) => ({ status: "fulfilled", value: { finish, room, seed: 7, speed: 100 } });
+  const of = (results, of = asked) => ending({ asked: of, results, count: 4, seconds: 1, wait: 2 });
+  assert.match(of([value(["length"], 4)])[0], /^4 tokens .* ended: the context is full · seed 7$/);
+  assert.match(of([value(["length"], 128)])[0], /ended: the number of tokens asked for/);
+  assert.match(of([value(["stop"], 4)])[0], /ended: a stop string or the end of a document/);
+  const failed = { status: "rejected", reason: Object.assign(new Error("It does not fit."), { retryAfter: "3" }) };
+  assert.deepEqual(of([failed]), ["It does not fit. Try again in 3 s.", true]);
+  assert.deepEqual(of([failed, value(["length"], 128)], [...asked, { model: "twin", request: { max_tokens: 128 } }]), ["own: It does not fit. Try again in 3 s.", true]);
+  assert.equal(of([{ status: "rejected", reason: new DOMException("", "AbortError") }])[1], false);
+});
+
+test("an answer that breaks off is told from one that ends", async (t) => {
+  const { complete } = await module("api.js");
+  const before = globalThis.fetch;
+  Object.defineProperty(globalThis, "sessionStorage", { value: { getItem: () => null }, configurable: true });
+  t.after(() => {
+    globalThis.fetch = before;
+    delete globalThis.sessionStorage;
+  });
+  const line = (text) => `data: ${JSON.stringify({ choices: [{ index: 0, text }], corella: { max_tokens: 4 } })}\n\n`;
+  const sent = [];
+  const answers = (...parts) => (globalThis.fetch = async (path, init) => {
+    sent.push(init.body);
+    return new Response(new ReadableStream({ start: (c) => (c.enqueue(new TextEncoder().encode(line("a"))), parts.forEach((part) => (part === null ? c.error(new TypeError("network error")) : c.enqueue(new TextEncoder().encode(part)))), parts.includes(null) || c.close()) }));
+  });
+  answers("data: [DONE]\n\n");
+  assert.equal((await complete("x\ud83d", {}, () => {})).room, 4);
+  assert.equal(JSON.parse(sent[0]).prompt, "x\ufffd", "half a character cannot be sent");
+  for (const parts of [[], [null]]) {
+    answers(...parts);
+    await assert.rejects(complete("x", {}, () => {}), { status: 0, message: /broke off; the text so far stays/ });
+  }
+});
+
+test("a typing step leaves one cut in the tree, however often the key is pressed", () => {
+  const past = history(written("A", " big", " dog", " sat", " down"), () => {});
+  for (let length = "A big dog sat down".length - 1; length >= 5; length--) past.commit(state.editText(past.from("typing"), "A big dog sat down".slice(0, length)), "typing");
+  assert.equal(state.textOf(past.document), "A big");
+  assert.deepEqual(shape(past.document).map(([, , text]) => text), ["A", " big", " dog sat down"]);
+  past.commit(state.editText(past.from("typing"), "A big cat"), "typing");
+  assert.deepEqual(shape(past.document).map(([, , text]) => text), ["A", " big ", "dog sat down", "cat"]);
+  past.amend(past.document);
+  past.commit(state.editText(past.from("typing"), "A big ca"), "typing");
+  assert.equal(state.textOf(past.document), "A big ca");
+});
+
+test("what the model wrote behind a change goes along with its tokens", () => {
+  const before = written("Onse upon", " a", " time", ".");
+  const doc = state.editText(before, "Once upon a time.");
+  assert.equal(state.textOf(doc), "Once upon a time.");
+  const last = doc.nodes[doc.leaf];
+  assert.deepEqual([last.by, last.moved, last.tokens.map((t) => t.text)], ["model", true, [" a", " time", "."]]);
+  assert.ok(Object.values(doc.nodes).some((n) => state.textOf(doc, n.id) === "Onse upon a time."), "what stood there stays");
+  const inside = state.editText(before, "Onse upon a long time.");
+  assert.deepEqual(inside.nodes[inside.leaf].tokens.map((t) => t.text), [" time", "."]);
+  const gone = state.editText(before, "Onse time.");
+  assert.deepEqual([state.textOf(gone), gone.nodes[gone.leaf].moved], ["Onse time.", true]);
+  const other = state.editText(before, "Nothing of it.");
+  assert.equal(other.nodes[other.leaf].by, "you", "a full stop alone is no text of the model's");
+});
+
+test("what was undone stays as a branch when other text is written in its place", () => {
+  const doc = state.emptyDocument("A");
+  const first = state.appendTokens(state.addNode(doc, 0, { by: "model", tokens: [] }), 1, [token(" b")]);
+  const kept = state.withUndone(doc, [first]);
+  assert.deepEqual([state.textOf(kept), state.childrenOf(kept, 0).map((n) => n.text)], ["A", [" b"]]);
+  assert.equal(state.withUndone(state.emptyDocument("B"), [first]).nodes[1], undefined, "of another text it is no branch");
+});
+
+test("a long chain and many samples are read in one pass", () => {
+  let doc = state.emptyDocument("A");
+  for (let i = 0; i < 20_000; i++) doc.nodes[i + 1] = { id: i + 1, parent: i, by: "you", text: "x", tokens: null, bookmark: false };
+  doc = { ...doc, next: 20_001, leaf: 20_000 };
+  assert.equal(state.newestLeaf(doc, 0), 20_000);
+  assert.equal(Object.keys(state.prune(doc, 1).nodes).length, 1);
+  const texts = Array.from({ length: 40 }, (_, i) => Array.from({ length: 300 }, (_, k) => "w" + ((k * (i + 3)) % 11)).join(" "));
+  assert.equal(diff.compare(texts).length, 40);
+});
+
+test("keys are found by what they write, on a Mac by where they lie", async () => {
+  const { commandOf } = await module("keys.js");
+  const press = (key, code, held = [], mac = false) => commandOf({ key, code, ...Object.fromEntries(held.map((name) => [name + "Key", true])) }, mac);
+  assert.equal(press(".", "Period", ["alt"]), "alternatives");
+  assert.equal(press("b", "KeyN", ["alt"]), "bookmark", "another layout");
+  assert.equal(press("&", "Digit1", ["alt"]), "panel 1");
+  assert.equal(press("{", "Digit7", ["alt", "ctrl"]), null, "AltGr writes");
+  assert.equal(press("≥", "Period", ["alt", "ctrl"], true), "alternatives");
+  assert.equal(press("≥", "Period", ["alt"], true), null, "Option writes");
+  assert.equal(press("ArrowLeft", "ArrowLeft", ["alt"], true), null, "Option moves by words");
+  assert.equal(press("ArrowLeft", "ArrowLeft", ["alt", "ctrl"], true), "previous");
+  assert.equal(press("Enter", "Enter", ["meta"], true), "continue");
+  assert.equal(press("Enter", "Enter", ["ctrl", "shift"]), "here");
+  assert.equal(press("Enter", "Enter", ["alt"]), "again");
+  assert.equal(press("Z", "KeyZ", ["ctrl", "shift"]), "redo");
+  assert.equal(press("a", "KeyA"), null);
+});
+
+test("a transcript is taken apart and goes on by turns", async () => {
+  const { transcriptOf } = await module("panel_demos.js");
+  const parts = transcriptOf({ stop: "\\nHuman:", prompt: "A helpful one.\nHuman: Hi\nAssistant: Hello\nHuman: {}\nAssistant:" });
+  assert.equal(parts.description, "A helpful one.");
+  assert.equal(parts.whole("$& $$?"), "A helpful one.\nHuman: Hi\nAssistant: Hello\nHuman: $& $$?\nAssistant:");
+  assert.equal(parts.behind(parts.description, "$'?"), "A helpful one.\nHuman: $'?\nAssistant:");
 });

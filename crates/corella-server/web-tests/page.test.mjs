@@ -3,88 +3,8 @@
 // Without CORELLA_URL every test says that it is skipped. scripts/playground_test.sh sets everything up.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { after, before, test as nodeTest } from "node:test";
-import { createRequire } from "node:module";
-import { holdDatabase, strain } from "./stress.mjs";
-
-const url = process.env.CORELLA_URL;
-const live = process.env.CORELLA_LIVE_URL;
-const llama = process.env.CORELLA_LLAMA_URL;
-const skip = url ? false : "no CORELLA_URL";
-const shots = process.env.SHOTS;
-const require = createRequire(import.meta.url);
-// Nothing waits for a fixed time, and everything may take long: the machine may be building beside.
-const TIME = 240_000;
-// Unless everything does: then the browser or a server hangs, and the rest of the tests would only wait too.
-const PATIENCE = 3;
-let timeouts = 0;
-const installed = (name) => (process.env.PLAYWRIGHT ? process.env.PLAYWRIGHT + "/" : "") + name;
-let browser;
-const errors = [];
-
-before(async () => {
-  if (skip) return;
-  const { chromium } = require(installed("playwright-core"));
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", timeout: TIME,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"] });
-});
-after(async () => browser?.close());
-
-/** A test whose pages are closed behind it. If it fails it says how they looked. */
-const test = (name, { skip }, body) => nodeTest(name, { skip }, async () => {
-  assert.ok(timeouts < PATIENCE, `given up: ${timeouts} tests before this one ran out of time`);
-  try {
-    await body();
-  } catch (error) {
-    if (error.name === "TimeoutError") timeouts++;
-    for (const page of browser.contexts().flatMap((context) => context.pages())) console.log(`${name}: ${await look(page)}`);
-    throw error;
-  } finally {
-    await Promise.all(browser.contexts().map((context) => context.close()));
-  }
-});
-
-/** What a page shows, in one line. A page that hangs cannot tell. */
-const look = (page) => Promise.race([
-  page.evaluate(() => JSON.stringify({ url: location.href, focus: document.activeElement.id, text: document.querySelector("#text")?.value,
-    ...Object.fromEntries(["model-name", "status", "meter-text", "card"].map((id) => [id, document.getElementById(id)?.textContent])),
-    running: document.querySelector("#generate")?.hidden, cardIsOpen: document.querySelector("#card")?.hidden === false })).catch(String),
-  new Promise((done) => setTimeout(() => done("no answer"), 5000).unref()),
-]);
-
-/** A fresh browser on the page, with `script` run in front of the page's own. The seed is fixed and documents do not end, so that a test sees the same text each time. */
-async function open({ width = 1280, height = 850, dark = false, touch = false, at = url, ready = true, script = () => {} } = {}) {
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", hasTouch: touch });
-  context.setDefaultTimeout(TIME);
-  await context.addInitScript(() => localStorage.sampling ??= JSON.stringify({ seed: "7", ignoreEos: true, maxTokens: 24 }));
-  const page = await context.newPage();
-  await strain(page, process.env.STRESS);
-  await page.addInitScript(script);
-  // The browser notes each refused request too; the answer itself says more.
-  page.on("console", (m) => m.type() === "error" && !/Failed to load resource/.test(m.text()) && errors.push(m.text()));
-  page.on("response", async (r) => r.status() >= 400 && r.status() !== 503 && errors.push(`${r.status()} ${r.url()} ${r.request().postData()}: ${await r.text()}`));
-  page.on("pageerror", (e) => errors.push(String(e)));
-  await page.goto(at);
-  if (ready) await page.waitForSelector("#dot.up");
-  return page;
-}
-
-const text = (page) => page.inputValue("#text");
-const done = (page) => page.waitForFunction(() => /token/.test(document.querySelector("#status").textContent) && !document.querySelector("#generate").hidden);
-
-async function settle(page, tokens, samples = 1) {
-  for (const [id, value] of [["#max-tokens", tokens], ["#samples", samples]]) {
-    await page.fill(id, String(value));
-    await page.dispatchEvent(id, "change");
-  }
-}
-
-async function generate(page, tokens = 12, samples = 1) {
-  await settle(page, tokens, samples);
-  await page.focus("#text");
-  await page.keyboard.press("Control+Enter");
-  await done(page);
-}
+import { done, generate, installed, live, llama, noErrors, open, require, settle, shots, skip, test, text, url } from "./harness.mjs";
+import { holdDatabase } from "./stress.mjs";
 
 /** The rectangle of a token of the model that has letters, so that a pointer can rest on it. */
 const tokenWithLetters = (page) => page.evaluate(() => {
@@ -347,7 +267,7 @@ async function everyDemonstration(at, prompts) {
   await demos.first().waitFor();
   assert.equal(await demos.count(), 7);
   for (let i = 0; i < 6; i++) {
-    for (const button of await demos.nth(i).locator(".row button.small").filter({ hasNotText: /Add an example|Both/ }).all()) {
+    for (const button of await demos.nth(i).locator(".row button.small").filter({ hasNotText: /Add an example|All/ }).all()) {
       await button.click();
       await done(page);
       assert.ok(!(await page.locator("#status.error").count()), await page.textContent("#status"));
@@ -358,8 +278,8 @@ async function everyDemonstration(at, prompts) {
   await demos.nth(6).getByRole("button", { name: "See it" }).nth(3).click();
   assert.equal(await page.evaluate(() => document.activeElement.closest(".demo").dataset.demo), "recite");
   const assistant = demos.nth(5);
-  await assistant.getByRole("button", { name: "Both, side by side" }).click();
-  await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 2);
+  await assistant.getByRole("button", { name: "All, side by side" }).click();
+  await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 3);
   await assistant.locator("input[type=text]").fill("Why is the sea salt?");
   await page.click("#tab-tree");
   await page.click("#tab-demos");
@@ -534,8 +454,8 @@ test("every view fits three widths (with SHOTS in both themes)", { skip }, async
       await page.click("#tab-settings");
       await shoot("settings");
       await page.click("#tab-demos");
-      await page.locator('[data-demo="assistant"]').getByRole("button", { name: "Both, side by side" }).click();
-      await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 2);
+      await page.locator('[data-demo="assistant"]').getByRole("button", { name: "All, side by side" }).click();
+      await page.waitForFunction(() => [...document.querySelectorAll("#panel-demos .demo .universe p")].filter((p) => p.textContent !== "").length === 3);
       await page.locator('[data-demo="assistant"]').scrollIntoViewIfNeeded();
       await shoot("demo");
       await page.locator('[data-demo="recite"] .row button').first().click();
@@ -594,4 +514,4 @@ test("the first paint is quick", { skip }, async () => {
   if (process.env.PAINT_LIMIT) assert.ok(median < Number(process.env.PAINT_LIMIT), `${times}`);
 });
 
-test("no errors on the console", { skip }, () => assert.deepEqual(errors, []));
+noErrors();

@@ -11,21 +11,27 @@ export class ApiError extends Error {
   }
 }
 
+const BROKEN = "The connection to the server broke off; the text so far stays.";
+
 const keyHeader = () => {
   const key = sessionStorage.getItem("corella-key");
   return key ? { authorization: "Bearer " + key } : {};
 };
 
-/** Asks the reader for the key that the server wants; false if none is given. */
+/** Asks the reader for the key that the server wants, again if one was refused; false if none is given. */
 export function askForKey() {
-  const key = prompt("This server wants an API key:");
+  const refused = sessionStorage.getItem("corella-key") !== null;
+  const key = prompt(refused ? "The server has refused that key. Its API key:" : "This server wants an API key:");
   if (key) sessionStorage.setItem("corella-key", key);
   return Boolean(key);
 }
 
+/** A text can be cut inside a character, and half of one cannot be sent. */
+const whole = (key, value) => (typeof value === "string" ? value.replace(/\p{Surrogate}/gu, "\ufffd") : value);
+
 async function request(path, body, signal) {
   const init = body === undefined ? { headers: keyHeader(), signal }
-    : { method: "POST", headers: { "content-type": "application/json", ...keyHeader() }, body: JSON.stringify(body), signal };
+    : { method: "POST", headers: { "content-type": "application/json", ...keyHeader() }, body: JSON.stringify(body, whole), signal };
   let response;
   try {
     response = await fetch(path, init);
@@ -64,9 +70,16 @@ export async function tokenize(text, signal) {
   return (await response.json()).tokens;
 }
 
+/** What the model makes of each token of a text: [{ id, logprob }], null where nothing stands in front. */
+export async function score(text) {
+  const answer = await postJson("/v1/completions", { prompt: text, max_tokens: 0, prompt_logprobs: 0 });
+  return answer.choices[0].prompt_logprobs.map(({ id, logprob }) => ({ id, logprob }));
+}
+
 /**
  * Streams a completion. `onTokens(index, tokens)` gets what each chunk brought for sample `index`; returns
- * { finish: [reason by sample], usage, seed, speed }, the speed in tokens per second as the server measured it, if it did.
+ * { finish: [reason by sample], usage, seed, speed, room }: the speed in tokens per second as the server measured it and the
+ * tokens that the context left room for, null where it does not tell. An answer that breaks off is an error of status 0.
  * Aborting the signal ends the work on the server too.
  */
 export async function complete(prompt, options, onTokens, signal) {
@@ -77,14 +90,16 @@ export async function complete(prompt, options, onTokens, signal) {
   let usage = null;
   let seed = null;
   let speed = null;
+  let room = null;
   let healed = "";
   for await (const event of events(response.body)) {
-    if (event === "[DONE]") break;
+    if (event === "[DONE]") return { finish, usage, seed, speed, room };
     const data = JSON.parse(event);
     if (data.error) throw new ApiError(500, data.error.message);
     usage = data.usage ?? usage;
     speed = data.timings?.predicted_per_second ?? speed;
     seed = data.corella?.seed ?? seed;
+    room = data.corella?.max_tokens ?? room;
     healed = data.corella?.healed?.[0] ?? healed;
     for (const choice of data.choices ?? []) {
       if (!readers.has(choice.index)) readers.set(choice.index, tokenReader(healed));
@@ -93,7 +108,7 @@ export async function complete(prompt, options, onTokens, signal) {
       if (choice.finish_reason) finish[choice.index] = choice.finish_reason;
     }
   }
-  return { finish, usage, seed, speed };
+  throw new ApiError(0, BROKEN);
 }
 
 /** The data fields of a stream of server-sent events. */
@@ -101,7 +116,9 @@ export async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new ApiError(0, BROKEN);
+    });
     if (done) return;
     buffer += value;
     for (let end; (end = buffer.search(/\r?\n\r?\n/)) >= 0; ) {

@@ -14,38 +14,36 @@ export function commonStart(texts) {
 }
 
 /**
- * For each text, its words with a mark: [{ text, shared }], shared if the word belongs to the longest common subsequence
- * with every other text. Quadratic in the words; texts are cut at `limit` words, the rest counts as not shared.
+ * For each text, its words with a mark: [{ text, shared }]. A word is shared if it belongs to the longest common subsequence
+ * with text number `one`; a word of that text, if it belongs to those with all the others. Quadratic in the words; texts are
+ * cut at `limit` words, the rest counts as not shared.
  */
-export function compare(texts, limit = 400) {
+export function compare(texts, one = 0, limit = 400) {
   const all = texts.map(wordsOf);
-  return all.map((words, i) => {
-    const shared = words.map(() => true);
-    all.forEach((others, j) => {
-      if (i === j) return;
-      const common = commonWords(words.slice(0, limit), others.slice(0, limit));
-      words.forEach((_, k) => (shared[k] &&= common.has(k)));
-    });
-    return words.map((text, k) => ({ text, shared: shared[k] }));
+  const cut = all.map((words) => words.slice(0, limit).map((word) => word.trim()));
+  const marks = all.map((words, i) => words.map((_, k) => i === one && k < limit));
+  all.forEach((_, i) => {
+    if (i === one) return;
+    const common = commonWords(cut[one], cut[i]);
+    const ones = new Set(common.map(([a]) => a));
+    marks[one].forEach((_, k) => (marks[one][k] &&= ones.has(k)));
+    for (const [, b] of common) marks[i][b] = true;
   });
+  return all.map((words, i) => words.map((text, k) => ({ text, shared: marks[i][k] })));
 }
 
-/** Indices into `a` of a longest common subsequence of words. */
+/** The pairs of indices of a longest common subsequence of words. */
 function commonWords(a, b) {
-  const same = (i, j) => a[i].trim() === b[j].trim();
   const length = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
   for (let i = a.length - 1; i >= 0; i--) {
     for (let j = b.length - 1; j >= 0; j--) {
-      length[i][j] = same(i, j) ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
+      length[i][j] = a[i] === b[j] ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
     }
   }
-  const found = new Set();
+  const found = [];
   for (let i = 0, j = 0; i < a.length && j < b.length; ) {
-    if (same(i, j)) {
-      found.add(i);
-      i++;
-      j++;
-    } else if (length[i + 1][j] >= length[i][j + 1]) i++;
+    if (a[i] === b[j]) found.push([i++, j++]);
+    else if (length[i + 1][j] >= length[i][j + 1]) i++;
     else j++;
   }
   return found;

@@ -6,6 +6,9 @@ import { byId, el } from "./dom.js";
 import { heat } from "./filters.js";
 import { pathTo } from "./state.js";
 
+/** How far below the window the end of the page may be and still count as in sight, in pixels. */
+const NEAR = 160;
+
 /**
  * `onEdit(text)` is called as the reader types, `onMove(x, y)` when the pointer moves over the text, `onTap(x, y)` when a
  * finger taps it, `onLeave()` when the pointer has left.
@@ -69,7 +72,7 @@ export function editor({ onEdit, onMove, onTap, onLeave }) {
     node.tokens.forEach((token, index) => {
       const span = el("span", { className: "token", "data-place": String(firstPlace + made.places.length) }, ...underlined(token.text, at));
       tint(span, token);
-      made.places.push({ node: node.id, index, token, start: at, element: span });
+      made.places.push({ node: node.id, moved: node.moved === true, index, token, start: at, element: span });
       element.append(span);
       at += token.text.length;
     });
@@ -128,12 +131,13 @@ export function editor({ onEdit, onMove, onTap, onLeave }) {
     setStreaming(on) {
       page.classList.toggle("streaming", on);
     },
-    /** Keeps the end in sight while text streams in, unless the reader has scrolled away from it. */
-    followEnd() {
+    /** Whether the end of the page is in sight, or nearly: then it stays so while text streams in. */
+    showsEnd: () => page.getBoundingClientRect().bottom - innerHeight < NEAR,
+    /** Brings the end of the page into sight. */
+    showEnd() {
       const box = page.parentElement;
       const scroller = box.scrollHeight > box.clientHeight + 1 ? box : document.scrollingElement;
-      const below = page.getBoundingClientRect().bottom - innerHeight;
-      if (below > 0 && below < 160) scroller.scrollTop += below;
+      scroller.scrollTop += Math.max(0, page.getBoundingClientRect().bottom - innerHeight);
     },
   };
 }

@@ -10,6 +10,8 @@ export function history(first, onChange) {
   let future = [];
   let lastKind = null;
   let lastTime = 0;
+  /** The document before the changes of `lastKind` that followed each other. */
+  let start = first;
 
   const show = (doc) => {
     present = doc;
@@ -25,10 +27,20 @@ export function history(first, onChange) {
     get canRedo() {
       return future.length > 0;
     },
+    /** What redo would bring, the nearest first. */
+    get undone() {
+      return future;
+    },
+    /**
+     * The document that a change of this kind starts from: while a reader goes on typing it is the one before they began,
+     * so that the tree keeps what they began with and where they arrived, and nothing between.
+     */
+    from: (kind) => (kind === lastKind ? start : present),
     /** A step that undo takes back. Typing in one go (`kind` equal, no pause) is one step. */
     commit(doc, kind = null) {
       const now = Date.now();
       const joined = kind !== null && kind === lastKind && now - lastTime < PAUSE;
+      if (kind === null || kind !== lastKind) start = present;
       if (!joined) past = [...past, present].slice(-LONGEST);
       [lastKind, lastTime] = [kind, now];
       future = [];

@@ -53,16 +53,32 @@ export function overlaps(states, text, least = 24) {
   return spans;
 }
 
+/** Fewest characters of the end of a prompt that tell where in the reference it stands. */
+const ENOUGH = 12;
+
 /**
- * How far `text` (what follows a prompt) recites `reference` from where the prompt ends in it: characters until the first
- * that differs, or null if the prompt does not stand in the reference.
+ * How far `text` (what follows a prompt) recites `reference` from where the prompt ends in it: { same, end, expected, got },
+ * the characters until the first that differs; `end` says what ended there: the "reference", the "answer", or neither (null).
+ * The prompt stands where the longest end of it is found first; null if that is less than a few words. `states` is the
+ * reference's automaton.
  */
-export function recited(reference, prompt, text) {
-  const key = prompt.slice(-80);
-  const found = key === "" ? 0 : reference.indexOf(key);
-  if (found < 0) return null;
-  const rest = reference.slice(found + key.length);
+export function recited(states, reference, prompt, text) {
+  let state = 0;
+  let length = 0;
+  for (const c of prompt.split("")) {
+    while (state !== 0 && !states[state].next.has(c)) {
+      state = states[state].link;
+      length = states[state].length;
+    }
+    if (states[state].next.has(c)) {
+      state = states[state].next.get(c);
+      length++;
+    }
+  }
+  if (length < Math.min(ENOUGH, prompt.length)) return null;
+  const rest = reference.slice(states[state].first);
   let n = 0;
   while (n < text.length && n < rest.length && text[n] === rest[n]) n++;
-  return { same: n, whole: n === rest.length || n === text.length, expected: rest.slice(n, n + 40), got: text.slice(n, n + 40) };
+  const end = n === rest.length ? "reference" : n === text.length ? "answer" : null;
+  return { same: n, end, expected: rest.slice(n, n + 40), got: text.slice(n, n + 40) };
 }

@@ -59,20 +59,47 @@ function assistant(demo, number, act) {
   const question = el("input", { type: "text", value: demo.question, "aria-label": "Question", className: "question" });
   const stop = el("input", { type: "checkbox", checked: true });
   const page = el("pre", {});
-  const prompt = () => demo.prompt.replace("{}", question.value);
-  const show = () => (page.textContent = prompt());
+  const parts = transcriptOf(demo);
+  /** The ways to ask: what the button says, the title beside the others, the prompt, whether the stop string ends it. */
+  const ways = [
+    ["Ask inside the transcript", "Inside the transcript", parts.whole, () => stop.checked],
+    ["Ask with the description alone", "With the description alone", (question) => parts.behind(parts.description, question), () => stop.checked],
+    ["Ask bare", "Bare", (question) => question, () => false],
+  ];
+  const show = () => (page.textContent = parts.whole(question.value));
   question.addEventListener("input", show);
   show();
-  const settings = () => ({ ...demo.settings, stop: demo.stop, stopOn: stop.checked });
-  const both = el("div", { className: "universes", hidden: true });
+  const settings = (on) => ({ ...demo.settings, stop: demo.stop, stopOn: on });
+  const next = () => {
+    const before = act.text();
+    const isTranscript = parts.description !== "" && before.startsWith(parts.description) && before.includes(parts.stop);
+    act.run(isTranscript ? parts.behind(before.trimEnd(), question.value) : parts.whole(question.value), settings(stop.checked));
+  };
+  const all = el("div", { className: "universes", hidden: true });
   return frame(demo, number, el("div", { className: "row" }, question),
     el("details", {}, el("summary", {}, "The whole prompt"), page),
     el("label", { className: "row line" }, stop, `stop at “${demo.stop}” — switched off, it dreams the next question`),
     el("div", { className: "row" },
-      button("Ask inside the transcript", () => act.run(prompt(), settings())),
-      button("Ask bare", () => act.run(question.value, { ...demo.settings, stopOn: false })),
-      button("Both, side by side", () => sideBySide(both, [["Inside the transcript", prompt(), stop.checked], ["Bare", question.value, false]], demo, act))),
-    both);
+      ...ways.map(([label, , prompt, ends]) => button(label, () => act.run(prompt(question.value), settings(ends())))),
+      button("All, side by side", () => sideBySide(all, ways.map(([, title, prompt, ends]) => [title, prompt(question.value), ends()]), demo, act)),
+      button("Ask next, behind the answer on the page", next)),
+    all);
+}
+
+/**
+ * What the transcript of a demonstration is made of: `description` is what stands in front of its first turn, `whole(question)`
+ * the transcript with a question, `behind(text, question)` a text with another turn behind it.
+ */
+export function transcriptOf(demo) {
+  const stop = demo.stop.replaceAll("\\n", "\n");
+  const turn = demo.prompt.slice(demo.prompt.lastIndexOf(stop));
+  return {
+    stop,
+    description: demo.prompt.slice(0, Math.max(0, demo.prompt.indexOf(stop))),
+    // A question may hold what a pattern would replace.
+    whole: (question) => demo.prompt.replace("{}", () => question),
+    behind: (text, question) => text + turn.replace("{}", () => question),
+  };
 }
 
 /** What has been seen, with the way back to each demonstration. */
@@ -82,12 +109,24 @@ function recap(demo, number) {
     section?.scrollIntoView({ block: "nearest" });
     section?.querySelector("button, input")?.focus();
   };
-  return frame(demo, number, el("ol", {}, ...demo.points.map((p) => el("li", {}, p.text, " ", button("See it", () => go(p.demo))))));
+  return frame(demo, number, el("ol", {}, ...demo.points.map((p) => el("li", {}, p.text, " ", button("See it", () => go(p.demo)), p.also ? button("and this", () => go(p.also)) : ""))));
+}
+
+let running = null;
+
+/** Ends what a demonstration writes beside the page; false if nothing does. */
+export function stopDemos() {
+  running?.abort();
+  const was = running !== null;
+  running = null;
+  return was;
 }
 
 /** Streams several prompts into boxes beside each other; a human turn that the model made up itself is marked. */
 async function sideBySide(box, asked, demo, act) {
   const stop = demo.stop.replaceAll("\\n", "\n");
+  stopDemos();
+  const own = (running = new AbortController());
   box.hidden = false;
   const boxes = asked.map(([title]) => {
     const text = el("p", {});
@@ -101,12 +140,14 @@ async function sideBySide(box, asked, demo, act) {
       await act.complete(prompt, options, (_, tokens) => {
         written += tokens.map((t) => t.text).join("");
         const turn = written.indexOf(stop);
-        const own = turn < 0 ? written : written.slice(0, turn);
-        boxes[i].text.replaceChildren(own, turn < 0 ? "" : el("span", { className: "parts", title: "made up by the model" }, written.slice(turn)));
-      });
+        const asAsked = turn < 0 ? written : written.slice(0, turn);
+        boxes[i].text.replaceChildren(asAsked, turn < 0 ? "" : el("span", { className: "parts", title: "made up by the model" }, written.slice(turn)));
+      }, own.signal);
       if (written === "") boxes[i].text.textContent = "(nothing)";
     } catch (error) {
-      boxes[i].text.textContent = error.message;
+      if (error.name !== "AbortError") boxes[i].text.textContent = error.message;
+      else if (written === "") boxes[i].text.textContent = "(stopped)";
     }
   }));
+  if (running === own) running = null;
 }

@@ -1,5 +1,6 @@
 // The panel ‘Next token’: the distribution at the end of the text, and what the sampling settings make of it, live.
 
+import { PART } from "./card.js";
 import { el, visible } from "./dom.js";
 import { percent, reshape } from "./filters.js";
 
@@ -22,7 +23,8 @@ export function drawNext(panel, distribution, sampling, { onTake, onRefresh, err
   const largest = Math.max(...rows.map((r) => Math.max(r.raw, r.drawn)), 1e-9);
   const width = (p) => `width:${(100 * p) / largest}%`;
   const bars = rows.map((r) => el("button", {
-    type: "button", className: "bar-row" + (r.kept ? "" : " cut"), title: `id ${r.id}: ${percent(r.raw)} of the model, ${percent(r.drawn)} as drawn`, onclick: () => onTake(r),
+    type: "button", className: "bar-row" + (r.kept ? "" : " cut"), disabled: r.part === true,
+    title: `id ${r.id}: ${percent(r.raw)} of the model, ${percent(r.drawn)} as drawn${r.part ? "; " + PART : ""}`, onclick: () => onTake(r),
   },
   el("span", { className: "piece" }, ...visible(r.text)),
   el("span", { className: "track" }, el("span", { className: "raw", style: width(r.raw) }), el("span", { className: "drawn", style: width(r.drawn) })),

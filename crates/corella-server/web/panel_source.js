@@ -83,17 +83,29 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
     const all = text();
     const spans = overlaps(states, all);
     const share = spans.reduce((n, s) => n + s.end - s.start, 0) / Math.max(1, all.length);
-    const { prompt, answer } = lastPromptAndAnswer();
+    const { prompt, answer, tokens } = lastPromptAndAnswer();
     const lines = [el("p", {}, `${Math.round(share * 100)} % of the page stands in the reference, in ${spans.length} span${spans.length === 1 ? "" : "s"} of 24 characters or more.`)];
-    const r = answer === "" ? null : recited(reference, prompt, answer);
-    if (r) {
-      lines.push(el("p", { className: "measured" }, r.whole && r.same > 0 ? `The continuation recites the reference to its end: ${r.same} characters.`
-        : `Recited word for word: ${r.same} characters; then it writes “${shorten(r.got)}” where the original has “${shorten(r.expected)}”.`));
-    }
+    const r = answer === "" ? null : recited(states, reference, prompt, answer);
+    if (r) lines.push(el("p", { className: "measured" }, recital(r, tokensOf(tokens, r.same))));
     return lines;
   }
 
   return { draw, update, ask, setReference(value) { panel.querySelector("textarea")?.remove(); setReference(value); }, textChanged };
+}
+
+/** How far a continuation recites, in words. */
+function recital({ same, end, expected, got }, count) {
+  const extent = `${same} character${same === 1 ? "" : "s"}${count === null ? "" : ` (${count} token${count === 1 ? "" : "s"})`}`;
+  if (end === "reference") return `The continuation recites the reference to its end: ${extent}.`;
+  if (end === "answer") return `All of the continuation stands in the reference: ${extent}. There the original goes on: “${shorten(expected)}”.`;
+  return `Recited word for word: ${extent}; then it writes “${shorten(got)}” where the original has “${shorten(expected)}”.`;
+}
+
+/** How many whole tokens lie in the first `length` characters; null where the server does not tell of tokens. */
+function tokensOf(tokens, length) {
+  if (tokens.every((token) => token.logprob === null)) return null;
+  let at = 0;
+  return tokens.filter((token) => (at += token.text.length) <= length).length;
 }
 
 const shorten = (s) => {

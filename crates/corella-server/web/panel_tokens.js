@@ -2,13 +2,16 @@
 
 import { el, visible } from "./dom.js";
 import { bits, percent } from "./filters.js";
+import { bytesOf } from "./read_tokens.js";
 import { pathTo, textOf } from "./state.js";
 
 const SHOWN = 2000;
 
-/** `tokens`: the server's [{ id, piece }] of the whole text; probabilities come from the nodes that the model wrote. */
-export function drawTokens(panel, doc, tokens, context, error) {
-  const known = probabilities(doc);
+/**
+ * `tokens`: the server's [{ id, piece }] of the whole text. Probabilities come from the nodes that the model wrote, or from
+ * `scores`, [{ id, logprob }] of the text as it stands; `onScore()` asks for them.
+ */
+export function drawTokens(panel, doc, { tokens, scores, context, error, onScore }) {
   const head = [
     el("h2", {}, "Tokens"),
     el("p", { className: "hint" }, tokens ? `${tokens.length} of ${context} tokens. A model knows ids only; the pieces are for people.` : "…"),
@@ -18,11 +21,15 @@ export function drawTokens(panel, doc, tokens, context, error) {
     panel.replaceChildren(...head);
     return;
   }
+  const scored = scores?.length === tokens.length && scores.every((score, i) => score.id === tokens[i].id);
+  head.push(el("div", { className: "row" }, el("button", { type: "button", className: "small", onclick: onScore, disabled: scored }, "Score the text"),
+    el("span", { className: "hint" }, scored ? "What the model makes of each token, also of yours." : "The probabilities are those with which the model drew its tokens.")));
+  const known = scored ? null : probabilities(doc);
   const hidden = Math.max(0, tokens.length - SHOWN);
   const starts = startsOf(tokens, textOf(doc));
   const rows = tokens.slice(hidden).map((t, i) => {
     const text = pieceText(t.piece);
-    const logprob = known.get(starts[hidden + i] + ":" + text);
+    const logprob = scored ? scores[hidden + i].logprob ?? undefined : known.get(starts[hidden + i] + ":" + text);
     return el("tr", {}, el("td", {}, String(hidden + i)), el("td", { className: "piece" }, ...visible(text)), el("td", {}, String(t.id)),
       el("td", {}, logprob === undefined ? "" : percent(Math.exp(logprob))), el("td", {}, logprob === undefined ? "" : bits(logprob).toFixed(1)));
   });
@@ -30,28 +37,32 @@ export function drawTokens(panel, doc, tokens, context, error) {
     el("thead", {}, el("tr", {}, ...["#", "piece", "id", "probability", "bits"].map((h) => el("th", { scope: "col" }, h)))), el("tbody", {}, ...rows)));
 }
 
-/** Where each token begins in the text. The first may only mark the start; it is no part of the text then. */
+const encoder = new TextEncoder();
+const lengthOf = (text) => encoder.encode(text).length;
+
+/**
+ * Where each token begins in the text, in bytes of UTF-8. Tokens end where the text ends; in front there may be more than the
+ * text: a token that marks the start, a space that the tokenizer puts there. It lies before the text then.
+ */
 export function startsOf(tokens, text) {
-  const pieces = tokens.map((t) => pieceText(t.piece));
-  let at = pieces.length && !text.startsWith(pieces[0]) ? -pieces[0].length : 0;
-  return pieces.map((piece) => (at += piece.length) - piece.length);
+  const lengths = tokens.map(({ piece }) => (typeof piece === "string" ? lengthOf(piece) : piece.length));
+  let at = lengthOf(text) - lengths.reduce((sum, length) => sum + length, 0);
+  return lengths.map((length) => (at += length) - length);
 }
 
 /** A piece is text, or bytes where it is part of a character. */
-function pieceText(piece) {
-  return typeof piece === "string" ? piece : piece.map((b) => "\\x" + b.toString(16).padStart(2, "0")).join("");
-}
+const pieceText = (piece) => (typeof piece === "string" ? piece : bytesOf(piece));
 
-function probabilities(doc) {
+/** The logprobs with which the model drew what stands on the page, by place in bytes and text. */
+export function probabilities(doc) {
   const known = new Map();
   let at = 0;
   for (const node of pathTo(doc)) {
-    let inner = at;
     for (const t of node.tokens ?? []) {
-      if (t.logprob !== null) known.set(inner + ":" + t.text, t.logprob);
-      inner += t.text.length;
+      if (t.logprob !== null && !node.moved) known.set(at + ":" + t.text, t.logprob);
+      at += lengthOf(t.text);
     }
-    at += node.text.length;
+    if (!node.tokens) at += lengthOf(node.text);
   }
   return known;
 }

@@ -15,8 +15,8 @@ export function drawTree(panel, doc, shelf, act) {
   const marked = Object.values(doc.nodes).filter((n) => n.bookmark);
   const file = el("input", { type: "file", accept: "application/json,.json", hidden: true, onchange: (e) => e.target.files[0] && act.importTree(e.target.files[0]) });
   // Name and tags are written in: they stay while everything around them is drawn anew.
-  parts ??= { top: el("div"), about: about(act), rest: el("div") };
-  if (!panel.contains(parts.top)) panel.replaceChildren(parts.top, parts.about.element, parts.rest);
+  parts ??= { top: el("div"), about: about(act), marked: el("div"), tree: el("ul", { className: "tree", role: "tree", "aria-label": "Branches" }), rest: el("div") };
+  if (!panel.contains(parts.top)) panel.replaceChildren(parts.top, parts.about.element, parts.marked, parts.tree, parts.rest);
   parts.about.show(shelf.open);
   fill(parts.top,
     el("h2", {}, "Branches"),
@@ -25,11 +25,12 @@ export function drawTree(panel, doc, shelf, act) {
       el("button", { type: "button", className: "small", onclick: act.exportTree }, "Export"),
       el("button", { type: "button", className: "small", onclick: () => file.click() }, "Import"), file,
       el("button", { type: "button", className: "small", onclick: act.newPage }, "New page")));
-  fill(parts.rest,
+  fill(parts.marked,
     marked.length ? el("h3", {}, "Bookmarks") : null,
     marked.length ? el("ul", { className: "tree" }, ...marked.map((n) => el("li", {}, el("div", { className: "node" }, goButton(n, act))))) : null,
-    el("h3", {}, "Tree"),
-    el("ul", { className: "tree", role: "tree", "aria-label": "Branches" }, branch(doc, rootOf(doc), onPath, act)),
+    el("h3", {}, "Tree"));
+  put(parts.tree, branch(doc, rootOf(doc), onPath, act));
+  fill(parts.rest,
     shelf.isLoaded ? null : el("p", { className: "hint" }, "Pages from before come as soon as this browser’s storage has opened."),
     ...otherPages(shelf, act));
 }
@@ -69,7 +70,7 @@ function otherPages(shelf, act) {
     tags.length ? el("div", { className: "row tags" }, ...tags.map((tag) => el("button", { type: "button", className: "small", "aria-pressed": String(tag === chosenTag), onclick: () => choose(tag) }, tag))) : null,
     el("ul", { className: "tree pages" }, ...shown.map((page) => el("li", {}, el("div", { className: "node" },
       el("button", { type: "button", className: "go", onclick: () => act.turnTo(page.key) }, label(nameOf(page)), ...page.tags.map((tag) => el("span", { className: "tag" }, tag))),
-      el("button", { type: "button", className: "quiet small act", title: "Throw this page away", "aria-label": "Throw away " + nameOf(page), onclick: () => act.removePage(page.key) }, "✂")))))];
+      el("button", { type: "button", className: "quiet small act", title: "Throw this page away", "aria-label": "Throw away " + nameOf(page), onclick: () => act.removePage(page.key) }, "×")))))];
 }
 
 const rootOf = (doc) => pathTo(doc)[0];
@@ -83,32 +84,45 @@ function goButton(node, act) {
   return el("button", { type: "button", className: "go" + (node.by === "model" ? " model-text" : ""), title: (node.model ? node.model + ": " : "") + node.text.slice(0, 400), onclick: () => act.go(node.id) }, label(node.text));
 }
 
-/** A node with what hangs on it. A chain without forks stays at one indentation. */
+/** A node with what hangs on it: items of a list. A chain without forks stays at one indentation. */
 function branch(doc, node, onPath, act) {
-  const items = [];
+  const all = [];
   for (let at = node; at; ) {
     const children = childrenOf(doc, at.id);
-    const item = el("li", { role: "treeitem", className: (onPath.has(at.id) ? "on-path" : "") + (doc.leaf === at.id ? " leaf" : ""), "aria-selected": String(doc.leaf === at.id) },
-      el("div", { className: "node" }, goButton(at, act), actions(at, act)));
-    items.push(item);
-    if (children.length === 1) {
-      at = children[0];
-      continue;
+    const item = itemOf(at, act);
+    const isLeaf = doc.leaf === at.id;
+    const name = (onPath.has(at.id) ? "on-path" : "") + (isLeaf ? " leaf" : "");
+    if (item.className !== name) item.className = name;
+    if (item.ariaSelected !== String(isLeaf)) item.ariaSelected = String(isLeaf);
+    if (children.length > 1) {
+      if (item.children.length === 1) item.append(el("ul", { role: "group" }));
+      put(item.lastChild, children.flatMap((child) => branch(doc, child, onPath, act)));
+    } else if (item.children.length > 1) {
+      item.lastChild.remove();
     }
-    if (children.length > 1) item.append(el("ul", { role: "group" }, ...children.flatMap((child) => branchItems(doc, child, onPath, act))));
-    at = null;
+    all.push(item);
+    at = children.length === 1 ? children[0] : null;
   }
-  return items.length === 1 ? items[0] : fragment(items);
+  return all;
 }
 
-function branchItems(doc, node, onPath, act) {
-  return [branch(doc, node, onPath, act)];
+/** Items by their nodes, which never change: of a large tree, most are there from the drawing before. */
+const items = new WeakMap();
+
+function itemOf(node, act) {
+  if (!items.has(node)) items.set(node, el("li", { role: "treeitem" }, el("div", { className: "node" }, goButton(node, act), actions(node, act))));
+  return items.get(node);
 }
 
-function fragment(items) {
-  const made = document.createDocumentFragment();
-  made.append(...items);
-  return made;
+/** Puts elements into a list; those that are in their place are not touched. */
+function put(list, wanted) {
+  const keep = new Set(wanted);
+  for (const child of [...list.children]) if (!keep.has(child)) child.remove();
+  let next = list.firstElementChild;
+  for (const element of wanted) {
+    if (element === next) next = next.nextElementSibling;
+    else list.insertBefore(element, next);
+  }
 }
 
 function actions(node, act) {

@@ -31,17 +31,18 @@ const SLIDERS = [
  * presets that hold a prompt too.
  */
 export function sampling({ onChange, text, onText }) {
-  let values = settings.read("sampling", DEFAULTS);
+  let kept = settings.read("sampling", DEFAULTS);
   const own = settings.read("presets", { list: [] }).list;
 
   function set(changes) {
-    values = { ...values, ...changes };
-    settings.write("sampling", values);
+    kept = { ...kept, ...changes };
+    settings.write("sampling", kept);
     onChange();
   }
 
-  /** The body of a request, beside the prompt. */
-  function request() {
+  /** The body of a request, beside the prompt; `other` are settings for this one that are not kept. */
+  function request(other = {}) {
+    const values = { ...kept, ...other };
     const stops = values.stopOn ? values.stop.split("\n").filter((s) => s !== "").map((s) => s.replaceAll("\\n", "\n")) : [];
     const body = {
       max_tokens: values.maxTokens, n: values.samples, temperature: values.temperature, top_p: values.topP, n_probs: 12,
@@ -59,8 +60,8 @@ export function sampling({ onChange, text, onText }) {
   }
 
   /** The same for another server's model: what OpenAI's interface has, and nothing else. */
-  function requestFor(peer) {
-    const { max_tokens, n, temperature, top_p, presence_penalty, frequency_penalty, seed, stop } = request();
+  function requestFor(peer, other) {
+    const { max_tokens, n, temperature, top_p, presence_penalty, frequency_penalty, seed, stop } = request(other);
     return { model: peer.id, max_tokens, n, temperature, top_p, presence_penalty, frequency_penalty, seed, stop, ...(peer.chat ? {} : { logprobs: 5 }) };
   }
 
@@ -85,39 +86,49 @@ export function sampling({ onChange, text, onText }) {
         if (name.value.trim() === "") return name.focus();
         const prompt = withText.checked ? text() : "";
         own.push({ name: name.value.trim(), text: prompt ? "your own, with its text" : "your own", prompt,
-          values: Object.fromEntries([...SLIDERS.map(([key]) => key), "stop", "stopOn", "maxTokens"].map((key) => [key, values[key]])) });
+          values: Object.fromEntries([...SLIDERS.map(([key]) => key), "stop", "stopOn", "maxTokens"].map((key) => [key, kept[key]])) });
         settings.write("presets", { list: own });
         draw(panel);
       },
     }, "Save as preset");
+    const wrongSeed = el("p", { className: "status error", hidden: true }, `A seed is a whole number from 0 to ${Number.MAX_SAFE_INTEGER}.`);
+    const seed = (event) => {
+      const text = event.target.value.trim();
+      const right = text === "" || (/^\d+$/.test(text) && Number.isSafeInteger(Number(text)));
+      if (right) set({ seed: text });
+      // What cannot be sent is said while it stands there, and does not stay.
+      else if (event.type === "change") event.target.value = kept.seed;
+      wrongSeed.hidden = right;
+    };
     panel.replaceChildren(
       el("h2", {}, "Sampling"), el("p", { className: "hint" }, "How a token is drawn from the distribution. The panel ‘Next token’ shows what each control does to it."),
       presets, el("div", { className: "row", style: "margin:.5rem 0" }, name, save, el("label", { className: "row" }, withText, "with the text")),
       ...SLIDERS.map((slider) => sliderRow(slider)),
       el("h3", {}, "Seed"),
       el("div", { className: "row" }, el("input", {
-        type: "number", min: 0, step: 1, value: values.seed, placeholder: "a new one each time", "aria-label": "Seed", style: "width:12rem",
-        oninput: (e) => set({ seed: e.target.value }),
-      })),
+        type: "text", inputMode: "numeric", value: kept.seed, placeholder: "a new one each time", "aria-label": "Seed", style: "width:12rem", oninput: seed, onchange: seed,
+      })), wrongSeed,
       el("h3", {}, "Stop"),
-      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.stopOn, onchange: (e) => set({ stopOn: e.target.checked }) }), "stop at these strings (one a line, \\n for a line break)"),
-      el("textarea", { className: "area", "aria-label": "Stop strings", rows: 3, value: values.stop, oninput: (e) => set({ stop: e.target.value }) }),
-      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.ignoreEos, onchange: (e) => set({ ignoreEos: e.target.checked }) }), "go on past the end of a document"),
-      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: values.heal, onchange: (e) => set({ heal: e.target.checked }) }), "heal the end of the text: where it stops inside a token, or with a space, its last token is drawn again"),
+      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: kept.stopOn, onchange: (e) => set({ stopOn: e.target.checked }) }), "stop at these strings (one a line, \\n for a line break)"),
+      el("textarea", { className: "area", "aria-label": "Stop strings", rows: 3, value: kept.stop, oninput: (e) => set({ stop: e.target.value }) }),
+      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: kept.ignoreEos, onchange: (e) => set({ ignoreEos: e.target.checked }) }), "go on past the end of a document"),
+      el("label", { className: "row line" }, el("input", { type: "checkbox", checked: kept.heal, onchange: (e) => set({ heal: e.target.checked }) }), "heal the end of the text: where it stops inside a token, or with a space, its last token is drawn again"),
     );
   }
 
   function sliderRow([key, label, min, max, step, title]) {
-    const number = el("input", { type: "number", min, max, step, value: values[key], "aria-label": label + ", number", onchange: (e) => change(e.target.value) });
-    const range = el("input", { type: "range", min, max, step, value: values[key], "aria-label": label, oninput: (e) => change(e.target.value) });
-    const change = (text) => {
-      const value = Math.min(max, Math.max(min, Number(text)));
+    const within = (text) => (text.trim() === "" ? NaN : Math.min(max, Math.max(min, Number(text))));
+    const change = (text, field) => {
+      const value = within(text);
       if (!Number.isFinite(value)) return;
-      number.value = range.value = value;
+      for (const other of [number, range]) if (other !== field) other.value = value;
       set({ [key]: value });
     };
+    const number = el("input", { type: "number", min, max, step, value: kept[key], "aria-label": label + ", number",
+      oninput: (e) => change(e.target.value, number), onchange: () => (number.value = kept[key]) });
+    const range = el("input", { type: "range", min, max, step, value: kept[key], "aria-label": label, oninput: (e) => change(e.target.value, range) });
     return el("div", { className: "slider", title }, el("span", {}, label), range, number);
   }
 
-  return { get values() { return values; }, set, request, requestFor, draw };
+  return { get values() { return kept; }, set, request, requestFor, draw };
 }

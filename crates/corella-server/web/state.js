@@ -1,21 +1,24 @@
 // The document: a tree of pieces of text, and where in it the reader stands. Plain data, never changed in place, so that
 // undo is a list of older documents and the page can be drawn from nothing else.
 //
-// node: { id, parent, by: "you" | "model", text, tokens, sampling, model, finish, seed, sample, bookmark }
-//   tokens of a model's node: [{ id, text, logprob, entropy, top: [{ id, text, logprob }] }], texts add up to node.text
+// node: { id, parent, by: "you" | "model", text, tokens, sampling, model, finish, seed, sample, bookmark, moved }
+//   tokens of a model's node: [{ id, text, logprob, entropy, top: [{ id, text, logprob, part }] }], texts add up to node.text
+//   moved: true where the tokens were drawn behind another text than the one that stands in front of them now
 // document: { nodes: { id: node }, leaf, next }   leaf: the node whose path from the root is the text on the page
+
+import { plainLines } from "./lines.js";
 
 /** A document that holds `text`, typed by the reader. */
 export function emptyDocument(text = "") {
-  const root = { id: 0, parent: null, by: "you", text, tokens: null, bookmark: false };
+  const root = { id: 0, parent: null, by: "you", text: plainLines(text), tokens: null, bookmark: false };
   return { nodes: { 0: root }, leaf: 0, next: 1 };
 }
 
 /** The nodes from the root to `id`, in order. */
 export function pathTo(doc, id = doc.leaf) {
   const path = [];
-  for (let node = doc.nodes[id]; node; node = doc.nodes[node.parent]) path.unshift(node);
-  return path;
+  for (let node = doc.nodes[id]; node; node = doc.nodes[node.parent]) path.push(node);
+  return path.reverse();
 }
 
 /** The text from the root to `id`. */
@@ -23,9 +26,22 @@ export function textOf(doc, id = doc.leaf) {
   return pathTo(doc, id).map((node) => node.text).join("");
 }
 
+/** Children by their parents, for each set of nodes that was asked about: nodes are never changed in place. */
+const families = new WeakMap();
+
 /** The nodes that continue `id`, the oldest first. */
 export function childrenOf(doc, id) {
-  return Object.values(doc.nodes).filter((node) => node.parent === id).sort((a, b) => a.id - b.id);
+  let family = families.get(doc.nodes);
+  if (!family) {
+    family = new Map();
+    // Keys that are whole numbers come in their order.
+    for (const node of Object.values(doc.nodes)) {
+      if (family.has(node.parent)) family.get(node.parent).push(node);
+      else family.set(node.parent, [node]);
+    }
+    families.set(doc.nodes, family);
+  }
+  return family.get(id) ?? [];
 }
 
 /** The node at which a reader arrives who goes down from `id` by the newest children. */
@@ -93,13 +109,15 @@ function splitTokens(tokens, at) {
 }
 
 /** Text in a model's node whose probability is not known. */
-const plainToken = (text) => ({ id: null, text, logprob: null, entropy: null, top: [] });
+export const plainToken = (text) => ({ id: null, text, logprob: null, entropy: null, top: [] });
 
 /**
- * The reader changed the text on the page to `text`. What was typed at the end of the reader's own last node stays in that
- * node; a change anywhere else starts a branch at the first character that differs, and the old text stays in the tree.
+ * The reader changed the text on the page to `written`. What was typed at the end of the reader's own last node stays in that
+ * node; a change anywhere else starts a branch at the first character that differs, and the old text stays in the tree. What
+ * the model wrote behind the change goes along with its tokens, marked as moved.
  */
-export function editText(doc, text) {
+export function editText(doc, written) {
+  const text = plainLines(written);
   const path = pathTo(doc);
   const old = path.map((n) => n.text).join("");
   if (text === old) return doc;
@@ -107,32 +125,76 @@ export function editText(doc, text) {
   while (same < old.length && same < text.length && old[same] === text[same]) same++;
   // A surrogate pair is one character.
   if (same > 0 && /[\ud800-\udbff]/.test(text[same - 1] ?? "")) same--;
+  const leaf = doc.nodes[doc.leaf];
+  const ownEnd = old.length - leaf.text.length;
+  if (leaf.by === "you" && same >= ownEnd && childrenOf(doc, leaf.id).length === 0) return changeNode(doc, leaf.id, { text: text.slice(ownEnd) });
+  const kept = keptTail(path, old, text, same);
+  same = Math.min(same, text.length - kept.length, old.length - kept.length);
   let start = 0;
   for (const node of path) {
     const end = start + node.text.length;
-    const last = node.id === doc.leaf;
-    if (same < end || last) {
-      const free = last && node.by === "you" && childrenOf(doc, node.id).length === 0;
-      if (free) return changeNode(doc, node.id, { text: text.slice(start) });
-      return branchAt(doc, node, same - start, text.slice(same));
+    if (same < end || node === leaf) {
+      const branch = branchAt(doc, node, same - start, text.slice(same, text.length - kept.length));
+      return kept.nodes.reduce((made, fields) => addNode(made, made.leaf, fields), branch);
     }
     start = end;
   }
   return doc;
 }
 
+/**
+ * What may be kept of the end of the page when its text becomes another one from character `same` on: { nodes, length }, the
+ * pieces from the first whole token of the model's on that stands behind the change, and how many characters they have. A
+ * space can belong to what stands before the change or to the token behind it: the token gets it.
+ */
+function keptTail(path, old, text, same) {
+  const most = Math.min(old.length, text.length);
+  let equal = 0;
+  while (equal < most && old[old.length - 1 - equal] === text[text.length - 1 - equal]) equal++;
+  const from = old.length - equal;
+  const earlier = Math.max(0, old.length - text.length);
+  const isKept = (at, token) => at >= from && at - earlier > same - token.text.length;
+  const nodes = [];
+  let start = 0;
+  for (const node of path) {
+    let at = start;
+    start += node.text.length;
+    if (node.by === "you") {
+      if (nodes.length) nodes.push({ text: node.text });
+      continue;
+    }
+    const tokens = node.tokens.filter((token) => isKept((at += token.text.length) - token.text.length, token));
+    const kept = tokens.map((token) => token.text).join("");
+    if (kept !== "") nodes.push({ by: "model", text: kept, tokens, model: node.model, sampling: node.sampling, moved: true });
+  }
+  const all = nodes.map((node) => node.text).join("");
+  // A full stop or a line break that both texts end with is no text of the model's.
+  return /[\p{L}\p{N}]/u.test(all) ? { nodes, length: all.length } : { nodes: [], length: 0 };
+}
+
 /** A branch of the reader's own, `at` characters into `node`. */
 function branchAt(doc, node, at, text) {
-  if (at <= 0 && node.parent !== null) return addNode(doc, node.parent, { text });
+  const put = (made, parent) => (text === "" ? { ...made, leaf: parent } : addNode(made, parent, { text }));
+  if (at <= 0 && node.parent !== null) return put(doc, node.parent);
   if (at <= 0) {
     // A new beginning: the old one stays as another child of an empty root.
     const moved = { ...node, id: doc.next, parent: node.id };
     const nodes = { ...doc.nodes, [node.id]: { ...node, by: "you", text: "", tokens: null }, [moved.id]: moved };
     for (const child of childrenOf(doc, node.id)) nodes[child.id] = { ...child, parent: moved.id };
-    return addNode({ ...doc, nodes, next: doc.next + 1 }, node.id, { text });
+    return put({ ...doc, nodes, next: doc.next + 1 }, node.id);
   }
-  const [cut] = splitNode(doc, node.id, at);
-  return text === "" ? { ...cut, leaf: node.id } : addNode(cut, node.id, { text });
+  return put(splitNode(doc, node.id, at)[0], node.id);
+}
+
+/**
+ * The document with the branches that undo has taken away and redo would bring again, `undone` the nearest first: what is
+ * written next stands beside them. A reader stays where they are.
+ */
+export function withUndone(doc, undone) {
+  const text = textOf(doc);
+  const holdsAll = (later) => Object.keys(doc.nodes).every((id) => later.nodes[id]) && textOf(later, doc.leaf) === text;
+  const later = undone.findLast(holdsAll);
+  return later ? { ...later, leaf: doc.leaf } : doc;
 }
 
 /** Goes on from another token than the one that was drawn: cuts before token `index` of `id` and starts a sibling. */
@@ -155,7 +217,9 @@ export function prune(doc, id) {
 }
 
 function below(doc, id) {
-  return [id, ...childrenOf(doc, id).flatMap((child) => below(doc, child.id))];
+  const found = [id];
+  for (let i = 0; i < found.length; i++) for (const child of childrenOf(doc, found[i])) found.push(child.id);
+  return found;
 }
 
 /** The next or previous sibling of the branch the reader is in; the nearest fork above counts. */
@@ -169,56 +233,4 @@ export function sibling(doc, step) {
     }
   }
   return doc;
-}
-
-const FORMAT = "corella-tree-1";
-
-/** The document as text, for a file; `about` is what else to say of it (name, tags, model). */
-export function exportDocument(doc, about) {
-  return JSON.stringify({ format: FORMAT, ...about, leaf: doc.leaf, nodes: Object.values(doc.nodes) }, null, 1);
-}
-
-/**
- * Reads what {@link exportDocument} wrote: { doc, name, tags }. Throws a sentence for the reader if the file is something
- * else.
- */
-export function importDocument(text) {
-  let data;
-  try {
-    data = JSON.parse(text);
-  } catch {
-    throw new Error("This file is not JSON.");
-  }
-  if (data?.format !== FORMAT || !Array.isArray(data.nodes)) throw new Error("This file is not a tree saved by Corella.");
-  const nodes = {};
-  for (const n of data.nodes) {
-    if (!Number.isSafeInteger(n.id) || n.id < 0 || typeof n.text !== "string" || nodes[n.id]) {
-      throw new Error("The tree has a node without a proper number or text.");
-    }
-    const tokens = n.by === "model" && Array.isArray(n.tokens) ? n.tokens.map(tokenOf) : null;
-    nodes[n.id] = { id: n.id, parent: n.parent ?? null, by: n.by === "model" ? "model" : "you", text: n.text, tokens,
-      sampling: n.sampling ?? null, model: typeof n.model === "string" ? n.model : null, finish: n.finish ?? null, seed: n.seed ?? null, sample: n.sample ?? null, bookmark: n.bookmark === true };
-    if (nodes[n.id].by === "model" && !tokens) nodes[n.id].tokens = [plainToken(n.text)];
-  }
-  const roots = Object.values(nodes).filter((n) => n.parent === null);
-  if (roots.length !== 1) throw new Error("A tree has one root; this file has " + roots.length + ".");
-  for (const node of Object.values(nodes)) checkAncestry(nodes, node);
-  const leaf = nodes[data.leaf] ? data.leaf : roots[0].id;
-  const tags = Array.isArray(data.tags) ? data.tags.filter((tag) => typeof tag === "string") : [];
-  const doc = { nodes, leaf, next: Math.max(...Object.keys(nodes).map(Number)) + 1 };
-  return { doc, name: typeof data.name === "string" ? data.name : "", tags };
-}
-
-function tokenOf(t) {
-  const number = (x) => (typeof x === "number" && Number.isFinite(x) ? x : null);
-  const top = Array.isArray(t?.top) ? t.top.map((a) => ({ id: number(a?.id), text: String(a?.text ?? ""), logprob: number(a?.logprob) ?? -99 })) : [];
-  return { id: number(t?.id), text: String(t?.text ?? ""), logprob: number(t?.logprob), entropy: number(t?.entropy), top };
-}
-
-function checkAncestry(nodes, node) {
-  const seen = new Set();
-  for (let at = node; at.parent !== null; at = nodes[at.parent]) {
-    if (seen.has(at.id) || !nodes[at.parent]) throw new Error("Node " + node.id + " does not hang on the root.");
-    seen.add(at.id);
-  }
 }

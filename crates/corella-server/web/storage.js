@@ -1,8 +1,14 @@
 // What the browser keeps: the document, its past and the settings. IndexedDB, because a tree with probabilities outgrows
 // localStorage. One write at a time; the newest state of each key wins; a page that cannot store says so once.
 
+import { leaveNote, otherNotes, ownNote, takeBack } from "./rescue.js";
+
 const NAME = "corella";
 const STORE = "pages";
+
+/** Copies that take longer than this are followed by a rest, of at most so long, in ms. */
+const COSTS = 8;
+const MOST_REST = 1000;
 
 function open() {
   return new Promise((resolve, reject) => {
@@ -16,12 +22,13 @@ function open() {
 /**
  * A place that remembers values by their keys. What a page saves is written only after `release()`, so that it can read
  * before; until the database has confirmed it, a reload carries it over. `onError(message)` is told once if nothing can be
- * written.
+ * written. Other tabs are told of the keys that this one has written, and `onOthers(keys)` hears of theirs.
  */
 export function place(onError) {
   const database = open();
   /** What the database has not confirmed yet. */
-  const unsaved = new Map(rescued());
+  const unsaved = new Map(ownNote());
+  const tabs = typeof BroadcastChannel === "function" ? new BroadcastChannel(NAME) : null;
   let writing = false;
   let held = true;
   let told = false;
@@ -32,29 +39,50 @@ export function place(onError) {
     if (held || writing || unsaved.size === 0) return;
     writing = true;
     let written = false;
+    let took = 0;
     const changes = [...unsaved];
     try {
       const db = await database;
       await new Promise((resolve, reject) => {
         const transaction = db.transaction(STORE, "readwrite");
         const store = transaction.objectStore(STORE);
+        const begun = performance.now();
         for (const [key, value] of changes) value === null ? store.delete(key) : store.put(value, key);
+        took = performance.now() - begun;
         transaction.oncomplete = resolve;
         transaction.onerror = transaction.onabort = () => reject(transaction.error);
       });
       for (const [key, value] of changes) if (unsaved.get(key) === value) unsaved.delete(key);
       written = takes = true;
+      tabs?.postMessage(changes.map(([key]) => key));
     } catch (error) {
       if (!told) onError("This browser does not keep the page: " + (error?.message ?? error) + ". Export it before you leave.");
       told = true;
     }
+    // Values are copied while the page stands still: of its time, large ones get a fifth.
+    if (took > COSTS) await new Promise((done) => setTimeout(done, Math.min(MOST_REST, 4 * took)));
     writing = false;
     // After a failure the next change tries again.
     if (written) write();
   }
 
+  /** What `ask(store)` finds in the database; null if there is none. */
+  async function read(ask) {
+    try {
+      const db = await database;
+      return await new Promise((resolve, reject) => {
+        const request = ask(db.transaction(STORE).objectStore(STORE));
+        request.onsuccess = () => resolve(request.result ?? null);
+        request.onerror = () => reject(request.error);
+      });
+    } catch {
+      return null;
+    }
+  }
+
   // Whoever leaves does not wait for the database: what it has not confirmed is handed to the next page.
-  addEventListener("pagehide", () => rescue([...unsaved], takes));
+  addEventListener("pagehide", () => leaveNote([...unsaved], takes));
+  addEventListener("pageshow", (event) => event.persisted && takeBack());
 
   return {
     /** Lets what was saved go to the database. */
@@ -66,54 +94,24 @@ export function place(onError) {
     waiting: (key) => unsaved.get(key) ?? null,
     save(key, value) {
       unsaved.set(key, value);
-      write();
+      // What is saved together is written together.
+      queueMicrotask(write);
     },
     remove(key) {
       this.save(key, null);
     },
-    async load(key) {
-      if (unsaved.has(key)) return unsaved.get(key);
-      try {
-        const db = await database;
-        return await new Promise((resolve, reject) => {
-          const request = db.transaction(STORE).objectStore(STORE).get(key);
-          request.onsuccess = () => resolve(request.result ?? null);
-          request.onerror = () => reject(request.error);
-        });
-      } catch {
-        return null;
-      }
+    load: async (key) => (unsaved.has(key) ? unsaved.get(key) : read((store) => store.get(key))),
+    /** All values whose keys begin with `prefix`, in the order of their keys. */
+    async all(prefix) {
+      const range = () => IDBKeyRange.bound(prefix, prefix + "\uffff");
+      const [keys, values] = await Promise.all([read((store) => store.getAllKeys(range())), read((store) => store.getAll(range()))]);
+      const found = new Map((keys ?? []).map((key, i) => [key, values?.[i] ?? null]));
+      for (const [key, value] of unsaved) if (key.startsWith(prefix)) found.set(key, value);
+      return [...found.values()].filter((value) => value !== null);
     },
+    others: otherNotes,
+    onOthers: (listen) => tabs?.addEventListener("message", (event) => listen(event.data)),
   };
-}
-
-const RESCUE = "unsaved";
-
-/** `elsewhere`: whether the database has all but the last moments of it. */
-function rescue(changes, elsewhere) {
-  // The lists of alternatives are most of a tree: where there is nothing else and no room, the text goes without them.
-  const withoutAlternatives = (key, value) => (key === "top" ? [] : value);
-  for (const only of elsewhere ? [null] : [null, withoutAlternatives]) {
-    try {
-      // A page that comes back as it was has left an older note.
-      localStorage.removeItem(RESCUE);
-      if (changes.length) localStorage.setItem(RESCUE, JSON.stringify(changes, only));
-      return;
-    } catch {
-      // Too long for this place, or forbidden.
-    }
-  }
-}
-
-/** What the page before could not save. */
-function rescued() {
-  try {
-    const changes = JSON.parse(localStorage.getItem(RESCUE) ?? "[]");
-    localStorage.removeItem(RESCUE);
-    return changes;
-  } catch {
-    return [];
-  }
 }
 
 /** Settings, small and synchronous. */
@@ -130,6 +128,24 @@ export const settings = {
       localStorage.setItem(key, JSON.stringify(value));
     } catch {
       // Full or forbidden: settings last as long as the page.
+    }
+  },
+};
+
+/** The page that this tab had open before a reload; every tab has its own. */
+export const tabsPage = {
+  get() {
+    try {
+      return sessionStorage.getItem("corella-page");
+    } catch {
+      return null;
+    }
+  },
+  set(key) {
+    try {
+      sessionStorage.setItem("corella-page", key);
+    } catch {
+      // Forbidden: then a reload opens what was open last.
     }
   },
 };
