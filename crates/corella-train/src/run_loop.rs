@@ -323,7 +323,17 @@ impl<'a> Session<'a> {
         let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
         let (val_loss, standing) = (self.val_loss, self.standing.clone());
         let usage = self.run.device.usage(&self.run.plan.cost, seconds);
-        Ok(Outcome { step: self.done, finished, checkpoint, val_loss, best, standing, tokens: self.loader.tokens(), seconds, usage })
+        Ok(Outcome {
+            step: self.done,
+            finished,
+            checkpoint,
+            val_loss,
+            best,
+            standing,
+            tokens: self.loader.tokens(),
+            seconds,
+            usage,
+        })
     }
 
     /// Completes what an update reports by what the session knows: times, utilisation, the share of the data.

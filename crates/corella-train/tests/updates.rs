@@ -17,7 +17,7 @@ use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::{Dataset, Order};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::{
-    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, Run, RunPlan, Sample, Schedule, StepReport,
+    CommandPlan, CostPlan, DataPlan, Device, Hooks, ModelPlan, OutputPlan, Run, RunPlan, Sample, Schedule, StepReport,
     TrainError, TrainPlan, train,
 };
 use serde::Deserialize;
@@ -61,7 +61,7 @@ impl Hooks for Watch {
     fn on_step(&mut self, report: &StepReport) {
         self.there.push((report.step, steps_in(&self.checkpoints)));
     }
-    fn sample(&mut self, _: u64, _: &mut dyn TextModel) -> Vec<Sample> {
+    fn sample(&mut self, _: u64, _: &mut dyn TextModel, _: &AtomicBool) -> Vec<Sample> {
         Vec::new()
     }
     fn on_checkpoint(&mut self, _: &Path) {}
@@ -124,6 +124,7 @@ fn run_of<C: Network + Exchange>(weights: &Weights<C>, dir: &Path, tokens: Vec<u
         files: Box::new(KeptAs { config, special: SpecialIds::default() }),
         data: Dataset::from_parts(tokenizer, tokens, val),
         resume: false,
+        device: Device::default(),
         environment: [].into(),
         reference: None,
     }

@@ -6,7 +6,6 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use corella_ops::WeightFormat;
-use serde::Deserialize;
 
 use super::encode::encode_ordered;
 use super::{Exchange, each_part};

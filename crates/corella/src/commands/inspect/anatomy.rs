@@ -9,7 +9,7 @@ use corella_model::{AnyModel, gpt2, llama};
 use corella_ops::WeightFormat;
 use serde::Serialize;
 
-use super::files::{FileRow, files_of, file_lines};
+use super::files::{FileRow, file_lines, files_of};
 use crate::shape::ModelShape;
 
 /// Bits that a parameter keeps of what was read: about 3.6, measured on models of GPT's kind (Morris et al. 2025, arXiv
@@ -164,7 +164,8 @@ impl Anatomy {
         let article = if self.kind == "instruct" { "an" } else { "a" };
         let mut lines = vec![format!("{}: {article} {} {} model", self.path.display(), self.kind, self.family)];
         if self.files.is_empty() {
-            lines.push("files      none: the published shape, in the number format of the published weights".to_owned());
+            lines
+                .push("files      none: the published shape, in the number format of the published weights".to_owned());
         } else {
             lines.extend(file_lines(&self.files, all));
         }

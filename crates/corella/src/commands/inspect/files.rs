@@ -45,7 +45,10 @@ pub fn files_of(at: &Path) -> Vec<FileRow> {
             let beside = at.parent().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
             let entries = beside.and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
             let others = entries.map(|entry| entry.path()).filter(|path| path.file_name() != at.file_name());
-            row(at).into_iter().chain(others.filter(|path| same_model(at, path)).filter_map(|path| row(&path))).collect()
+            row(at)
+                .into_iter()
+                .chain(others.filter(|path| same_model(at, path)).filter_map(|path| row(&path)))
+                .collect()
         }
     };
     files.sort_by(|a, b| a.name.cmp(&b.name));
