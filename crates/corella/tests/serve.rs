@@ -218,6 +218,15 @@ fn a_model_is_found_by_its_name_and_no_two_have_one() {
 }
 
 #[test]
+fn a_folder_is_offered_by_its_whole_name() {
+    let folder = Folder::new("serve-name");
+    let path = folder.join("Tiny-3.1-8B");
+    std::os::unix::fs::symlink(model(), &path).expect("linked");
+    let server = Server::of(&path.display().to_string(), &[]);
+    assert_eq!(json(&server.get("/v1/models").body)["data"][0]["id"], "Tiny-3.1-8B");
+}
+
+#[test]
 fn a_chat_is_a_transcript_and_says_so() {
     let server = Server::start(&[]);
     let body = json!({"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 8, "seed": 1});
@@ -403,6 +412,25 @@ fn a_model_that_cannot_be_loaded_ends_the_server_with_the_reason() {
     child.stderr.take().expect("stderr").read_to_string(&mut error).expect("text");
     assert_eq!(status.code(), Some(1), "{error}");
     assert!(error.contains("bad.gguf"), "{error}");
+}
+
+/// More than the system keeps for a connection: the server is still writing when it is told to stop.
+#[test]
+fn a_server_told_to_stop_writes_a_long_answer_to_its_end() {
+    let mut server = Server::start(&["--drain-seconds", "120"]);
+    let body = json!({"content": "The quick fox. ".repeat(100_000), "with_pieces": true}).to_string();
+    let head = format!("POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut stream = server.open();
+    stream.write_all(head.as_bytes()).expect("sent");
+    let mut bytes = vec![0; 512];
+    stream.read_exact(&mut bytes).expect("it has begun");
+    signal(&server.child, "TERM");
+    std::thread::sleep(Duration::from_secs(1));
+    stream.read_to_end(&mut bytes).expect("it ends");
+    let text = String::from_utf8(bytes).expect("text");
+    let (head, sent) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(sent.len() > 10 << 20 && head.contains(&format!("content-length: {}", sent.len())), "{head}");
+    assert!(server.child.wait().expect("ended").success());
 }
 
 #[test]

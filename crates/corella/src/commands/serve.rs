@@ -138,7 +138,9 @@ impl Settings {
 
     /// The name under which the model is offered.
     fn served_name(&self) -> String {
-        let file = || self.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        // A folder's name has no ending, whatever dots are in it.
+        let name = || if self.model.is_file() { self.model.file_stem() } else { self.model.file_name() };
+        let file = || name().unwrap_or_default().to_string_lossy().into_owned();
         self.name.clone().unwrap_or_else(file)
     }
 
