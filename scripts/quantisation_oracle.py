@@ -119,7 +119,7 @@ def main():
                 params.ftype, params.nthread = ftype, 2
                 assert llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), params) == 0
             held = formats(path)
-            kind = name.removesuffix("_M")
+            kind = name if name in BY_TENSOR else name.removesuffix("_M")
             assert held[kind], f"{name}: {held}"  # The mixes of the K formats are llama.cpp's own.
             theirs, ids, greedy, rows = llama_cpp_nll(path, text.read_bytes(), context)
             count = len(ids)
