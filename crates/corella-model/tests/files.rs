@@ -1,7 +1,10 @@
 //! Files of every kind bring back the weights that were written into them, in every number format that is written.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
+use common::Folder;
 use corella_model::exchange::{Exchange, gguf, hugging_face};
 use corella_model::formats::gguf::{NewTensor, Shards, Value, create, open};
 use corella_model::formats::{Cause, Encoding, safetensors};
@@ -9,28 +12,6 @@ use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Weights, save_llmc};
 use corella_model::llama::{LlamaConfig, LlamaShape, LlamaWeights, Rope, RopeScaling};
 use corella_model::{Checkpoint, ModelError, SpecialIds, Weights};
 use corella_ops::WeightFormat;
-
-/// A folder of its own that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("corella-files-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn gpt2() -> Gpt2Weights {
     Weights::random(&Gpt2Config::new(131, 3, 2, 32, 20).expect("valid"), 11)

@@ -1,8 +1,11 @@
 //! Files as other programs write them: what stands in them beside or instead of what is written here is computed as those
 //! programs compute it, said, or refused.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
+use common::Folder;
 use corella_model::exchange::{gguf, hugging_face};
 use corella_model::formats::gguf::{NewTensor as GgufTensor, Value, create, open};
 use corella_model::formats::safetensors::{NewTensor, SafeTensors, create as create_safetensors};
@@ -13,28 +16,6 @@ use corella_model::params::ModelConfig;
 use corella_model::{AnyModel, ModelError, SpecialIds, Weights};
 use corella_ops::WeightFormat;
 use serde_json::{Value as Json, json};
-
-/// A folder of its own that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("corella-others-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Heads of four numbers, so of two rotary pairs: with the base 10,000 they turn by 1 and by 1/100 per position.
 fn llama(tied: bool) -> LlamaWeights {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::server::{Answer, Server, model, text};
-use common::{CORELLA, Folder, done, json, signal, tiny_run};
+use common::{CORELLA, Folder, done, end_of, json, signal, tiny_run};
 use serde_json::{Value, json};
 
 #[test]
@@ -400,14 +400,7 @@ fn a_model_that_cannot_be_loaded_ends_the_server_with_the_reason() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let end = Instant::now() + Duration::from_secs(60);
-    let status = loop {
-        match child.try_wait().expect("a status") {
-            Some(status) => break status,
-            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
-            None => break child.kill().and_then(|()| child.wait()).expect("killed"),
-        }
-    };
+    let status = end_of(&mut child, "it goes on without a model");
     let mut error = String::new();
     child.stderr.take().expect("stderr").read_to_string(&mut error).expect("text");
     assert_eq!(status.code(), Some(1), "{error}");
@@ -443,14 +436,7 @@ fn a_server_told_to_stop_while_it_loads_does_not_wait_for_the_model() {
     let (mut server, lines) = Server::beside(&["serve", &folder.0.display().to_string(), "--port", "0", "--json"]);
     assert_eq!(server.get("/health").status, 503);
     signal(&server.child, "TERM");
-    let end = Instant::now() + Duration::from_secs(60);
-    let status = loop {
-        if let Some(status) = server.child.try_wait().expect("a state") {
-            break status;
-        }
-        assert!(Instant::now() < end, "it waits for the model");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let status = end_of(&mut server.child, "it waits for the model");
     assert!(status.success(), "{status}");
     assert_eq!(lines.count(), 0, "it is not ready");
 }
@@ -673,14 +659,7 @@ fn a_silent_peer_does_not_keep_the_server_from_ending() {
     stays.write_all(head.as_bytes()).expect("sent");
     let asked = silent.accept().expect("it asks the peer");
     signal(&server.child, "TERM");
-    let end = Instant::now() + Duration::from_secs(60);
-    let status = loop {
-        if let Some(status) = server.child.try_wait().expect("a state") {
-            break status;
-        }
-        assert!(Instant::now() < end, "it waits for the peer");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let status = end_of(&mut server.child, "it waits for the peer");
     assert!(status.success(), "{status}");
     drop((stays, asked));
 }

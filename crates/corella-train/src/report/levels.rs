@@ -18,9 +18,6 @@ struct Level {
     data: Vec<String>,
     #[serde(default)]
     vocab_size: usize,
-    /// How it was measured.
-    #[allow(dead_code)] // For those who read the file.
-    source: String,
 }
 
 /// What a level is a value of.

@@ -124,6 +124,21 @@ pub fn wait_for(child: &mut Child, what: &str, mut condition: impl FnMut() -> bo
     }
 }
 
+/// Waits for the end of a program that is to end by itself; `why` it may not have ended.
+pub fn end_of(child: &mut Child, why: &str) -> std::process::ExitStatus {
+    let begin = std::time::Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a state") {
+            return status;
+        }
+        if begin.elapsed().as_secs() >= 60 {
+            let _ = child.kill();
+            panic!("{why}");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// `step`, `loss`, `norm` and `val_loss` of every line of a run's log, as text: equal only if equal to the bit.
 pub fn losses(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("log.jsonl")).expect("a log");
