@@ -1,5 +1,5 @@
 // Operations that look at each element alone. A thread takes packets of eight, blockDim·gridDim packets apart.
-#include "common.cuh"
+#include "gelu.cuh"
 
 #define FOR_PACKETS(i, len)                                                                       \
     for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * PACKET, step = (u64)gridDim.x * blockDim.x * PACKET; \
@@ -25,22 +25,6 @@ extern "C" __global__ void add(Array out, Array a, Array b, u64 len) {
     }
 }
 
-#define ROOT_2_OVER_PI 0.7978845608028654f
-#define CUBE 0.044715f
-
-// ½(1 + tanh(√(2/π)(x + 0.044715x³))), which is 1/(1 + e^−2u): GELU is x times it.
-__device__ __forceinline__ float gate(float x) {
-    const float u = ROOT_2_OVER_PI * (x + CUBE * x * x * x);
-    return __fdividef(1.0f, 1.0f + exp2_fast(-2.0f * LOG2_E * u));
-}
-
-// GELU's slope, from the gate at x.
-__device__ __forceinline__ float gelu_slope(float x, float g) {
-    const float bend = g * (1.0f - g);
-    // Far out the bend is 0, and x² may be what no f32 holds.
-    return g + (bend == 0.0f ? 0.0f : 2.0f * x * bend * ROOT_2_OVER_PI * (1.0f + 3.0f * CUBE * x * x));
-}
-
 // out = gelu(x).
 extern "C" __global__ void gelu(Array out, Array x, u64 len) {
     FOR_PACKETS(i, len) {
@@ -64,22 +48,6 @@ extern "C" __global__ void gelu_grad(Array dx, Array x, u64 len) {
             d.x[k] *= gelu_slope(v.x[k], gate(v.x[k]));
         }
         store8(dx, i, len, d);
-    }
-}
-
-// The same, and act = gelu(x), which backward needs again.
-extern "C" __global__ void gelu_back(Array dx, Array act, Array x, u64 len) {
-    FOR_PACKETS(i, len) {
-        const Raw raw_v = load8_raw(x, i, len), raw_d = load8_raw(dx, i, len);
-        Packet v = widen(x, raw_v), d = widen(dx, raw_d);
-#pragma unroll
-        for (int k = 0; k < PACKET; k++) {
-            const float g = gate(v.x[k]);
-            d.x[k] *= gelu_slope(v.x[k], g);
-            v.x[k] *= g;
-        }
-        store8(dx, i, len, d);
-        store8(act, i, len, v);
     }
 }
 

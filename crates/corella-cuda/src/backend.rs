@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use corella_ops::cpu::Cpu;
 use corella_ops::shapes::{self, Length};
 use corella_ops::{
-    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, OpsError,
-    OpsTrain, ParamPart,
+    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, Normed,
+    OpsError, OpsTrain, ParamPart,
 };
 
 use crate::array::{Array, Buf, from_bytes, to_bytes};
+use crate::beside::Left;
 use crate::driver::{Address, Driver, Launch, Memory};
 use crate::error::CudaError;
+use crate::geometry;
 use crate::ids::Ids;
 use crate::paper::Paper;
 use crate::param::Param;
@@ -30,6 +32,7 @@ pub struct Cuda {
     /// How often scratch memory has moved.
     moves: AtomicU64,
     spare: Arc<Spare>,
+    left: Left,
     sampler: Arc<Cpu>,
     batch_invariant: bool,
     records: bool,
@@ -76,6 +79,7 @@ impl Cuda {
             scratch: Mutex::default(),
             moves: AtomicU64::new(0),
             spare: Arc::default(),
+            left: Left::default(),
             sampler,
             batch_invariant: false,
             records: true,
@@ -143,12 +147,18 @@ impl Cuda {
         &*self.driver
     }
 
+    /// What the last operation left for the next one.
+    pub(crate) fn left(&self) -> &Left {
+        &self.left
+    }
+
     /// Starts a kernel with the arguments of its signature, in their order; an empty grid starts none.
     #[track_caller]
     pub(crate) fn run(&self, entry: &str, shape: Launch, arguments: &[&dyn Argument]) {
         if shape.grid.contains(&0) {
             return;
         }
+        self.left.forget();
         let pointers: Vec<*const c_void> = arguments.iter().map(|argument| argument.pointer()).collect();
         // SAFETY: each caller passes what the kernel's signature names, which the tests on the emulated card call in every
         // operation, with memory that `Buf`, `Param`, `Ids` and `scratch` keep, and whose length `corella_ops::shapes` has checked.
@@ -186,6 +196,8 @@ impl OpsTrain for Cuda {
     }
 
     fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Buf, OpsError> {
+        // It may lie where another array was.
+        self.left.forget();
         let bytes = len * dtype.bytes();
         let memory = Memory::zeros(&self.driver, bytes).map_err(no_memory(bytes as u64, what))?;
         Ok(Buf { memory, len, dtype })
@@ -202,6 +214,7 @@ impl OpsTrain for Cuda {
 
     fn write(&self, buf: &mut Buf, values: &[f32]) {
         shapes::elements("write", &[buf], values.len());
+        self.left.forget();
         done(self.driver.upload(buf.memory.at, &to_bytes(values, buf.dtype)));
     }
 
@@ -214,6 +227,7 @@ impl OpsTrain for Cuda {
 
     fn clear(&self, buf: &mut Buf, len: usize) {
         shapes::elements("clear", &[buf], len);
+        self.left.forget();
         done(self.driver.clear(buf.memory.at, buf.dtype.bytes() * len));
     }
 
@@ -356,6 +370,27 @@ impl OpsTrain for Cuda {
     fn matmul_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, dims: MatmulDims) {
         shapes::matmul(&[x], &[out, residual], w, Some(b), dims);
         self.linear_residual(out, residual, x, w, b, dims);
+    }
+
+    fn matmul_residual_layernorm(
+        &self,
+        sum: &mut Buf,
+        out: Normed<'_, Buf>,
+        residual: &Buf,
+        x: &Buf,
+        linear: (&Param, &Param),
+        norm: (&Param, &Param),
+        dims: MatmulDims,
+        eps: f32,
+    ) {
+        let d = NormDims { n: dims.n, c: dims.oc, eps };
+        let Some(shape) = geometry::norm_packets(d.n, d.c) else {
+            self.matmul_residual(sum, residual, x, linear.0, linear.1, dims);
+            return self.layernorm(out.out, out.mean, out.rstd, sum, norm.0, norm.1, d);
+        };
+        shapes::matmul(&[x], &[sum, residual], linear.0, Some(linear.1), dims);
+        shapes::norm("layernorm", &[sum, out.out], &[out.mean, out.rstd], &[norm.0, norm.1], d);
+        self.linear_residual_norm(shape, sum, out, residual, x, linear, norm, dims, eps);
     }
 
     fn rope(&self, qkv: &mut Buf, table: &Buf, dims: AttentionDims) {

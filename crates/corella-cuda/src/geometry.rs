@@ -14,8 +14,10 @@ const WARP: usize = 32;
 const MOST_BLOCKS: usize = 4096;
 /// Most blocks along y.
 const MOST_Y: usize = 65_535;
-/// Rows that a block of column sums adds up.
+/// Rows that a block of column sums adds up at least.
 pub const CHUNK_ROWS: usize = 64;
+/// Most chunks of them, which one block adds up for eight columns.
+const MOST_CHUNKS: usize = 256;
 /// Columns of such a block.
 const CHUNK_COLUMNS: usize = WARP * PACKET;
 /// Numbers whose squares a block adds up.
@@ -56,6 +58,47 @@ pub fn norm_rows(n: usize, c: usize) -> (Launch, bool) {
     (if wide { block_per_row(n) } else { warp_per_row(n) }, wide)
 }
 
+/// Longest row of whose packets a block has a thread for each.
+const PACKETS_ROW: usize = THREADS as usize * PACKET;
+/// Longest one of which norm_packets_grad takes four at a time.
+const FOUR_ROWS: usize = 1024;
+
+/// Threads of a block with one for each packet of rows of `c`; none where a warp takes a row as well, or the row is too long or
+/// ends within a packet.
+fn packet_threads(c: usize) -> Option<u32> {
+    let fits = c > WARP * PACKET && c <= PACKETS_ROW && c.is_multiple_of(PACKET);
+    fits.then(|| (c / PACKET).next_multiple_of(WARP) as u32)
+}
+
+/// A block for each four of `n` rows of `c` (FORWARD_ROWS of norm_packets.cu), where a thread takes a packet.
+pub fn norm_packets(n: usize, c: usize) -> Option<Launch> {
+    packet_threads(c).map(|threads| launch(n.div_ceil(4), 1, threads))
+}
+
+/// The way back through such a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketsGrad {
+    /// A block for each chunk.
+    pub launch: Launch,
+    /// Rows of a chunk.
+    pub chunk: usize,
+    /// Chunks.
+    pub chunks: usize,
+    /// Whether a block takes four rows at a time, else two.
+    pub fours: bool,
+}
+
+/// A block for each chunk of `n` rows of `c`, where a thread takes a packet.
+pub fn norm_packets_grad(n: usize, c: usize) -> Option<PacketsGrad> {
+    // Enough blocks for the processors of a large card, and few sums to add up behind them.
+    const MOST_CHUNKS: usize = 512;
+    const ROWS: usize = 32;
+    let threads = packet_threads(c)?;
+    let chunk = n.div_ceil(MOST_CHUNKS).next_multiple_of(4).max(ROWS);
+    let chunks = n.div_ceil(chunk);
+    Some(PacketsGrad { launch: launch(chunks, 1, threads), chunk, chunks, fours: c <= FOUR_ROWS })
+}
+
 /// A block for each of `n` rows.
 pub fn block_per_row(n: usize) -> Launch {
     launch(n, 1, THREADS)
@@ -77,19 +120,18 @@ pub fn columns(c: usize, n: usize) -> Launch {
 
 /// Sums of `n` rows of `c` columns by chunks: the launch, and the number of chunks.
 pub fn column_chunks(n: usize, c: usize) -> (Launch, usize) {
-    // Long arrays take longer chunks, so that there are at most as many as a grid can have.
     let chunks = n.div_ceil(chunk_rows(n));
     (launch(c.div_ceil(CHUNK_COLUMNS), chunks, THREADS), chunks)
 }
 
-/// The sums of the chunks, of `c` columns: a block for each 16.
-pub fn chunk_sums(c: usize) -> Launch {
-    launch(c.div_ceil(16), 1, THREADS)
+/// The sums of the chunks, of `c` columns, in `arrays` arrays: a block for each 8 (GROUP_COLUMNS of columns.cu).
+pub fn chunk_sums(c: usize, arrays: usize) -> Launch {
+    launch(c.div_ceil(8), arrays, THREADS)
 }
 
 /// Rows of a chunk.
 pub fn chunk_rows(n: usize) -> usize {
-    CHUNK_ROWS.max(n.div_ceil(MOST_Y))
+    CHUNK_ROWS.max(n.div_ceil(MOST_CHUNKS))
 }
 
 /// So many blocks.
@@ -126,13 +168,24 @@ mod tests {
         assert_eq!(column_chunks(65, 769).0.grid, [4, 2, 1]);
         let rows = 100_000_000;
         let (launch, chunks) = column_chunks(rows, 8);
-        assert!(chunks <= MOST_Y && launch.grid[1] as usize == chunks && chunks * chunk_rows(rows) >= rows);
+        assert!(chunks <= MOST_CHUNKS && launch.grid[1] as usize == chunks && chunks * chunk_rows(rows) >= rows);
     }
 
     #[test]
     fn rows_of_norms_are_taken_by_their_length() {
         assert_eq!(norm_rows(7, 1024), (warp_per_row(7), false));
         assert_eq!(norm_rows(1, 1025), (block_per_row(1), true));
+    }
+
+    #[test]
+    fn rows_with_a_thread_for_each_packet() {
+        assert_eq!([256, 2056, 770].map(|c| norm_packets(8, c)), [None; 3]);
+        assert_eq!(norm_packets(9, 768), Some(Launch { grid: [3, 1, 1], block: 96, shared: 0 }));
+        assert_eq!(norm_packets(1, 1600).map(|l| l.block), Some(224));
+        let of = |n, c| norm_packets_grad(n, c).map(|g| (g.launch.grid[0], g.chunk, g.chunks, g.fours));
+        assert_eq!(of(65_536, 768), Some((512, 128, 512, true)));
+        assert_eq!(of(33, 1600), Some((2, 32, 2, false)));
+        assert_eq!(of(16_385, 768), Some((456, 36, 456, true)));
     }
 
     #[test]

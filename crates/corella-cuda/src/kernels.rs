@@ -22,10 +22,11 @@ pub const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_10
 pub const CLASSIFIER_DECLARES: usize = 128;
 
 /// What files include: names and texts.
-pub const HEADERS: [(&str, &str); 6] = [
+pub const HEADERS: [(&str, &str); 7] = [
     ("common.cuh", include_str!("../kernels/common.cuh")),
     ("tensor.cuh", include_str!("../kernels/tensor.cuh")),
     ("warpgroup.cuh", include_str!("../kernels/warpgroup.cuh")),
+    ("gelu.cuh", include_str!("../kernels/gelu.cuh")),
     ("softmax.cuh", include_str!("../kernels/softmax.cuh")),
     ("paged.cuh", include_str!("../kernels/paged.cuh")),
     ("weights.cuh", include_str!("../kernels/weights.cuh")),
@@ -61,10 +62,11 @@ macro_rules! sources {
 }
 
 sources! {
-    "elementwise.cu" ["cast", "add", "gelu", "gelu_grad", "gelu_back", "bias_gelu", "bias_residual", "swiglu", "swiglu_grad"]
+    "elementwise.cu" ["cast", "add", "gelu", "gelu_grad", "bias_gelu", "bias_residual", "swiglu", "swiglu_grad"]
     "encoder.cu" ["encoder", "embedding_grad", "position_grad"]
+    "norm_packets.cu" ["norm_packets", "norm_packets_grad_4", "norm_packets_grad_2"]
     "norm.cu" ["norm_rows", "norm_rows_wide", "norm_grad", "norm_grad_wide"]
-    "columns.cu" ["column_sums", "norm_column_sums", "add_chunks"]
+    "columns.cu" ["column_sums", "gelu_back", "norm_column_sums", "add_chunks"]
     "rope.cu" ["rope"]
     "classifier.cu" ["classifier", "classifier_held"]
     "optimizer.cu" ["square_sums", "total", "adamw"]

@@ -1,13 +1,17 @@
 //! Lookups, norms, rotary positions and what looks at each element alone.
 
-use corella_ops::{AttentionDims, EncoderDims, GluDims, NormDims};
+use corella_ops::{AttentionDims, Dtype, EncoderDims, GluDims, NormDims};
 
 use crate::array::{Array, Buf};
 use crate::backend::{Argument, Cuda, done};
+use crate::beside::Beside;
 use crate::driver::Address;
 use crate::geometry::{self, chunk_rows, column_chunks};
 use crate::ids::Ids;
 use crate::param::{GradPlace, Param};
+
+/// Scratch memory of a gradient in the format of products.
+pub(crate) const LOW_GRADIENT: &str = "gradient of a product";
 
 impl Cuda {
     /// out[n,:] = wte[ids[n],:] (+ wpe[pos0 + n % t,:]).   out: (B·T,C).
@@ -56,6 +60,12 @@ impl Cuda {
         let (sum, b) = added.map_or((Array::NONE, Array::NONE), |(sum, b)| (sum.array(), b.array()));
         let (n, c) = (d.n as u64, d.c as u64);
         let (rstd, w, out, a) = (rstd.f32(), w.value(), out.array(), a.array());
+        if let Some(shape) = geometry::norm_packets(d.n, d.c) {
+            let no_bias: Address = 0;
+            let arguments: [&dyn Argument; 12] =
+                [&out, &mean, &rstd, &sum, &a, &b, &no_bias, &w, &bias, &n, &c, &d.eps];
+            return self.run("norm_packets", shape, &arguments);
+        }
         let arguments: [&dyn Argument; 11] = [&out, &mean, &rstd, &sum, &a, &b, &w, &bias, &n, &c, &d.eps];
         let (shape, wide) = geometry::norm_rows(d.n, d.c);
         self.run(if wide { "norm_rows_wide" } else { "norm_rows" }, shape, &arguments);
@@ -83,35 +93,68 @@ impl Cuda {
         };
         let (dx, dout, x) = (dx.f32(), dout.array(), x.array());
         let (rstd, n, c) = (rstd.f32(), d.n as u64, d.c as u64);
+        if let Some(g) = geometry::norm_packets_grad(d.n, d.c) {
+            let entry = if g.fours { "norm_packets_grad_4" } else { "norm_packets_grad_2" };
+            let arrays = if bias.is_some() { 3 } else { 1 };
+            let partial = self.scratch("column sums of a norm", 4 * arrays * g.chunks * d.c);
+            let dtype = w.dtype();
+            let image = if dtype == Dtype::F32 { 0 } else { self.scratch(LOW_GRADIENT, len * dtype.bytes()) };
+            let arguments: [&dyn Argument; 11] =
+                [&dx, &image, &partial, &dout, &x, &w.value(), &mean, &rstd, &n, &c, &(g.chunk as u32)];
+            self.run(entry, g.launch, &arguments);
+            let sums = bias.is_some().then(|| (partial + (8 * g.chunks * d.c) as u64, g.chunks));
+            self.add_chunks(w.grad_whole(), bias.map(Param::grad_whole), partial, g.chunks, d.c);
+            let image = (image != 0).then_some((dtype, image));
+            return self.left().leave(Beside { of: dx, n: d.n, c: d.c, image, sums });
+        }
         let arguments: [&dyn Argument; 8] = [&dx, &dout, &x, &w.value(), &mean, &rstd, &n, &c];
         let (shape, wide) = geometry::norm_rows(d.n, d.c);
         self.run(if wide { "norm_grad_wide" } else { "norm_grad" }, shape, &arguments);
 
         let (shape, chunks) = column_chunks(d.n, d.c);
-        let dw = self.scratch("column sums of weights", 4 * chunks * d.c);
-        let db = if bias.is_some() { self.scratch("column sums of biases", 4 * chunks * d.c) } else { 0 };
+        let arrays = if bias.is_some() { 2 } else { 1 };
+        let dw = self.scratch("column sums of a norm", 4 * arrays * chunks * d.c);
+        let db = if bias.is_some() { dw + (4 * chunks * d.c) as u64 } else { 0 };
         let chunk = chunk_rows(d.n) as u32;
         let arguments: [&dyn Argument; 9] = [&dw, &db, &dout, &x, &mean, &rstd, &n, &c, &chunk];
         self.run("norm_column_sums", shape, &arguments);
-        self.add_chunks(w.grad_whole(), dw, chunks, d.c);
-        if let Some(b) = bias {
-            self.add_chunks(b.grad_whole(), db, chunks, d.c);
-        }
+        self.add_chunks(w.grad_whole(), bias.map(Param::grad_whole), dw, chunks, d.c);
     }
 
-    /// to (=, +=) Σ_n x[n,:].
+    /// to (=, +=) Σ_n x[n,:], from the sums that are there, or from x.
     #[track_caller]
-    pub(crate) fn column_sums(&self, to: GradPlace, x: &Buf, n: usize, c: usize) {
+    pub(crate) fn column_sums(&self, to: GradPlace, sums: Option<(Address, usize)>, x: &Buf, n: usize, c: usize) {
+        if let Some((partial, chunks)) = sums {
+            return self.add_chunks(to, None, partial, chunks, c);
+        }
         let (shape, chunks) = column_chunks(n, c);
         let partial = self.scratch("column sums of biases", 4 * chunks * c);
         let arguments: [&dyn Argument; 5] = [&partial, &x.array(), &(n as u64), &(c as u64), &(chunk_rows(n) as u32)];
         self.run("column_sums", shape, &arguments);
-        self.add_chunks(to, partial, chunks, c);
+        self.add_chunks(to, None, partial, chunks, c);
     }
 
-    fn add_chunks(&self, to: GradPlace, partial: Address, chunks: usize, c: usize) {
-        let arguments: [&dyn Argument; 5] = [&to.at, &partial, &(chunks as u32), &(c as u64), &u32::from(to.adds)];
-        self.run("add_chunks", geometry::chunk_sums(c), &arguments);
+    /// Gradients from the sums of their chunks (chunks,c), the second's behind the first's.
+    fn add_chunks(&self, first: GradPlace, second: Option<GradPlace>, partial: Address, chunks: usize, c: usize) {
+        let arrays = if second.is_some() { 2 } else { 1 };
+        let second = second.unwrap_or(first);
+        let [first_adds, second_adds] = [first, second].map(|to| u32::from(to.adds));
+        let arguments: [&dyn Argument; 7] =
+            [&first.at, &first_adds, &second.at, &second_adds, &partial, &(chunks as u32), &(c as u64)];
+        self.run("add_chunks", geometry::chunk_sums(c, arrays), &arguments);
+    }
+
+    /// dx ← gelu'(pre)·dx and act = gelu(pre), all (N,C), with the sums of dx over its rows left for the bias that pre had.
+    #[track_caller]
+    pub(crate) fn gelu_back(&self, dx: &mut Buf, act: &mut Buf, pre: &Buf, n: usize, c: usize) -> Beside {
+        let (shape, chunks) = column_chunks(n, c);
+        let partial = self.scratch("column sums of activations", 4 * chunks * c);
+        let of = dx.memory.at;
+        let (dx, act, pre) = (dx.array(), act.array(), pre.array());
+        let (rows, columns, chunk) = (n as u64, c as u64, chunk_rows(n) as u32);
+        let arguments: [&dyn Argument; 7] = [&dx, &act, &pre, &partial, &rows, &columns, &chunk];
+        self.run("gelu_back", shape, &arguments);
+        Beside { of, n, c, image: None, sums: Some((partial, chunks)) }
     }
 
     /// Turns the heads of q and k by the table's angles, or back where `sign` is −1.

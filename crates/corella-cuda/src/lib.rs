@@ -7,6 +7,7 @@
 mod array;
 mod attention;
 mod backend;
+mod beside;
 mod cache;
 mod card;
 mod classifier;

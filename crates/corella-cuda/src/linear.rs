@@ -1,11 +1,13 @@
 //! Matrix products: by the library of the card's maker where it takes the shape, else by a kernel of our own.
 
-use corella_ops::{Dtype, MatmulDims};
+use corella_ops::{Dtype, MatmulDims, Normed};
 
 use crate::array::{Array, Buf};
 use crate::backend::{Argument, Cuda, done};
-use crate::driver::{Address, Finish, Operand, Product};
+use crate::beside::Beside;
+use crate::driver::{Address, Finish, Launch, Operand, Product};
 use crate::geometry;
+use crate::layers::LOW_GRADIENT;
 use crate::param::Param;
 
 /// A matrix as a kernel takes it, `struct Operand` of kernels/product.cu.
@@ -40,6 +42,7 @@ impl Cuda {
     /// Computes a product.
     #[track_caller]
     pub(crate) fn product(&self, p: &Product) {
+        self.left().forget();
         // SAFETY: the callers take the addresses from arrays whose lengths `corella_ops::shapes` has checked.
         if p.m == 0 || p.n == 0 || done(unsafe { self.driver().library_product(p) }) {
             return;
@@ -93,16 +96,48 @@ impl Cuda {
         self.run("bias_gelu", geometry::elements(len), &arguments);
     }
 
-    /// out = residual + x·wᵀ + b, with the product in the format of the weights, as PyTorch's autocast has it.
+    /// out = residual + x·wᵀ + b.
     #[track_caller]
     pub(crate) fn linear_residual(&self, out: &mut Buf, residual: &Buf, x: &Buf, w: &Param, b: &Param, d: MatmulDims) {
+        let (y, dtype) = self.projected(out, x, w, d);
+        let len = d.n * d.oc;
+        let (y, bias, c) = (Array::new(y, dtype), b.value(), d.oc as u64);
+        let arguments: [&dyn Argument; 6] = [&out.array(), &residual.array(), &y, &bias, &c, &(len as u64)];
+        self.run("bias_residual", geometry::elements(len), &arguments);
+    }
+
+    /// sum = residual + x·wᵀ + b, out = layernorm(sum): bias, addition and norm in one pass, for rows that `norm_packets` takes.
+    #[track_caller]
+    pub(crate) fn linear_residual_norm(
+        &self,
+        shape: Launch,
+        sum: &mut Buf,
+        out: Normed<'_, Buf>,
+        residual: &Buf,
+        x: &Buf,
+        linear: (&Param, &Param),
+        norm: (&Param, &Param),
+        d: MatmulDims,
+        eps: f32,
+    ) {
+        let (y, dtype) = self.projected(sum, x, linear.0, d);
+        let y = Array::new(y, dtype);
+        let (n, c) = (d.n as u64, d.oc as u64);
+        let (to, mean, rstd, sum, residual) =
+            (out.out.array(), out.mean.f32(), out.rstd.f32(), sum.array(), residual.array());
+        let (b, w, bias) = (linear.1.value(), norm.0.value(), norm.1.value());
+        let arguments: [&dyn Argument; 12] = [&to, &mean, &rstd, &sum, &residual, &y, &b, &w, &bias, &n, &c, &eps];
+        self.run("norm_packets", shape, &arguments);
+    }
+
+    /// x·wᵀ in the format of the weights, as PyTorch's autocast has it: in `out` where that has it too.
+    #[track_caller]
+    fn projected(&self, out: &mut Buf, x: &Buf, w: &Param, d: MatmulDims) -> (Address, Dtype) {
         let (len, dtype) = (d.n * d.oc, w.dtype());
         let in_place = out.dtype == dtype;
         let y = if in_place { out.memory.at } else { self.scratch("result of a product", len * dtype.bytes()) };
         self.forward((y, dtype), x, w, Finish::Plain, d);
-        let (y, bias, c) = (Array::new(y, dtype), b.value(), d.oc as u64);
-        let arguments: [&dyn Argument; 6] = [&out.array(), &residual.array(), &y, &bias, &c, &(len as u64)];
-        self.run("bias_residual", geometry::elements(len), &arguments);
+        (y, dtype)
     }
 
     /// dx = dout·w; dw += doutᵀ·x; db += Σ_n dout.
@@ -117,8 +152,9 @@ impl Cuda {
         d: MatmulDims,
     ) {
         if d.n > 0 {
-            let low = self.input_grad(dx, w, dout, d);
-            self.weight_grad(w, b, low, dout, x, d);
+            let left = self.left().of(dout, d.n, d.oc);
+            let low = self.input_grad(dx, w, dout, left, d);
+            self.weight_grad(w, b, low, dout, left, x, d);
         }
     }
 
@@ -135,18 +171,19 @@ impl Cuda {
         d: MatmulDims,
     ) {
         if d.n > 0 {
-            let low = self.input_grad(dpre, w, dout, d);
-            let len = d.n * d.c;
-            let arguments: [&dyn Argument; 4] = [&dpre.array(), &act.array(), &pre.array(), &(len as u64)];
-            self.run("gelu_back", geometry::elements(len), &arguments);
-            self.weight_grad(w, Some(b), low, dout, act, d);
+            let left = self.left().of(dout, d.n, d.oc);
+            let low = self.input_grad(dpre, w, dout, left, d);
+            let beside = self.gelu_back(dpre, act, pre, d.n, d.c);
+            self.weight_grad(w, Some(b), low, dout, left, act, d);
+            self.left().leave(beside);
         }
     }
 
     /// dx = dout·w; returns dout in the format of the weights.
     #[track_caller]
-    fn input_grad(&self, dx: &mut Buf, w: &Param, dout: &Buf, d: MatmulDims) -> Address {
-        let low = self.cast(dout, d.n * d.oc, w.dtype(), "gradient of a product");
+    fn input_grad(&self, dx: &mut Buf, w: &Param, dout: &Buf, left: Option<Beside>, d: MatmulDims) -> Address {
+        let image = left.and_then(|left| left.image).filter(|image| image.0 == w.dtype());
+        let low = image.map_or_else(|| self.cast(dout, d.n * d.oc, w.dtype(), LOW_GRADIENT), |image| image.1);
         self.product(&Product {
             m: d.n,
             n: d.c,
@@ -164,7 +201,16 @@ impl Cuda {
 
     /// dw += doutᵀ·x, from dout in the format of the weights; db += Σ_n dout.
     #[track_caller]
-    fn weight_grad(&self, w: &mut Param, b: Option<&mut Param>, low: Address, dout: &Buf, x: &Buf, d: MatmulDims) {
+    fn weight_grad(
+        &self,
+        w: &mut Param,
+        b: Option<&mut Param>,
+        low: Address,
+        dout: &Buf,
+        left: Option<Beside>,
+        x: &Buf,
+        d: MatmulDims,
+    ) {
         let dtype = w.dtype();
         let x = self.cast(x, d.n * d.c, dtype, "input of a product");
         let grad = w.grad_whole();
@@ -181,7 +227,7 @@ impl Cuda {
             finish: if grad.adds { Finish::Add } else { Finish::Plain },
         });
         if let Some(b) = b {
-            self.column_sums(b.grad_whole(), dout, d.n, d.oc);
+            self.column_sums(b.grad_whole(), left.and_then(|left| left.sums), dout, d.n, d.oc);
         }
     }
 }

@@ -200,6 +200,17 @@ pub struct GluDims {
     pub f: usize,
 }
 
+/// Where a layernorm's results go.
+#[derive(Debug)]
+pub struct Normed<'a, Buf> {
+    /// (N,C).
+    pub out: &'a mut Buf,
+    /// (N).
+    pub mean: &'a mut Buf,
+    /// (N).
+    pub rstd: &'a mut Buf,
+}
+
 /// Shape of the classifier: the output head, softmax and cross-entropy in one.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassifierDims {
@@ -465,6 +476,26 @@ pub trait OpsTrain: Send + Sync + 'static {
     ) {
         self.matmul(out, x, w, Some(b), dims);
         self.accumulate(out, residual, dims.n * dims.oc);
+    }
+
+    /// sum = residual + x·wᵀ + b, out = layernorm(sum): a projection back into the residual stream, and the norm that follows.
+    /// sum, out, residual: (N,OC)  x: (N,C).   WRITES sum, out, mean, rstd. The default body is the composition, and the oracle of a
+    /// fused one.
+    #[track_caller]
+    fn matmul_residual_layernorm(
+        &self,
+        sum: &mut Self::Buf,
+        out: Normed<'_, Self::Buf>,
+        residual: &Self::Buf,
+        x: &Self::Buf,
+        linear: (&Self::Param, &Self::Param),
+        norm: (&Self::Param, &Self::Param),
+        dims: MatmulDims,
+        eps: f32,
+    ) {
+        self.matmul_residual(sum, residual, x, linear.0, linear.1, dims);
+        let d = NormDims { n: dims.n, c: dims.oc, eps };
+        self.layernorm(out.out, out.mean, out.rstd, sum, norm.0, norm.1, d);
     }
 
     /// out += x over the first `len` elements.   ADDS to out (which may be bf16 here).

@@ -4,7 +4,7 @@ use corella_ops::{EncoderDims, OpsTrain};
 
 use super::activations::{ActivationGrads, Activations, BlockActs};
 use super::config::Gpt2Config;
-use super::forward::{Shape, forward_block};
+use super::forward::{Shape, first_norm, forward_block};
 use super::params::{Tensor, WTE, at, last_norm};
 
 /// From the gradient of the last norm's output, in `d.narrow`, to the gradients of every parameter, which are added to.
@@ -28,6 +28,7 @@ pub fn backward<B: OpsTrain>(
         let x = &acts.residual[layer];
         let block = &mut acts.blocks[if recompute { 0 } else { layer }];
         if recompute {
+            first_norm(ops, p, layer, x, block, s);
             forward_block(ops, p, layer, x, block, &mut acts.fch_gelu, s);
         }
         backward_block(ops, p, layer, x, block, &mut acts.fch_gelu, d, s);

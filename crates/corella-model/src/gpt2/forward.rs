@@ -1,6 +1,6 @@
 //! The forward pass: what a GPT-2 computes, call by call.
 
-use corella_ops::{AttentionDims, EncoderDims, MatmulDims, NormDims, OpsTrain};
+use corella_ops::{AttentionDims, EncoderDims, MatmulDims, NormDims, Normed, OpsTrain};
 
 use super::activations::{Activations, BlockActs};
 use super::config::Gpt2Config;
@@ -57,19 +57,44 @@ pub fn forward<B: OpsTrain>(
 ) {
     let dims = EncoderDims { b: s.b, t: s.t, c: s.c, v: config.vocab_size(), pos0: 0 };
     ops.encoder(&mut acts.residual[0], ids, &p[WTE], &p[WPE], dims);
+    first_norm(ops, p, 0, &acts.residual[0], &mut acts.blocks[0], s);
     for layer in 0..config.n_layer() {
         let (before, after) = acts.residual.split_at_mut(layer + 1);
         let kept = acts.blocks.len();
-        let block = &mut acts.blocks[layer % kept];
-        forward_block(ops, p, layer, &before[layer], block, &mut acts.fch_gelu, s);
-        let (w, b) = (&p[at(layer, Tensor::FcProjW)], &p[at(layer, Tensor::FcProjB)]);
-        ops.matmul_residual(&mut after[0], &block.residual2, &acts.fch_gelu, w, b, s.linear(4 * s.c, s.c));
+        forward_block(ops, p, layer, &before[layer], &mut acts.blocks[layer % kept], &mut acts.fch_gelu, s);
+        // The last projection adds to the stream; the norm that follows is the next block's first, or the last one.
+        let linear = (&p[at(layer, Tensor::FcProjW)], &p[at(layer, Tensor::FcProjB)]);
+        let (residual2, next) = stream_and_next_norm(&mut acts.blocks, layer);
+        let (out, norm) = match next.filter(|_| layer + 1 < config.n_layer()) {
+            Some(next) => (next, at(layer + 1, Tensor::Ln1W)),
+            None => {
+                (Normed { out: &mut acts.lnf, mean: &mut acts.lnf_mean, rstd: &mut acts.lnf_rstd }, last_norm(config))
+            }
+        };
+        let (x, norm, dims) = (&acts.fch_gelu, (&p[norm], &p[norm + 1]), s.linear(4 * s.c, s.c));
+        ops.matmul_residual_layernorm(&mut after[0], out, residual2, x, linear, norm, dims, EPS);
     }
-    let (last, norm) = (&acts.residual[config.n_layer()], last_norm(config));
-    ops.layernorm(&mut acts.lnf, &mut acts.lnf_mean, &mut acts.lnf_rstd, last, &p[norm], &p[norm + 1], s.norm());
 }
 
-/// One block from its input `x` to `fch_gelu`, which the last projection then adds to the stream.
+/// The stream within block `layer`, and where the first norm of the one that follows goes: into the same activations where all blocks
+/// use them in turn, into none behind the last.
+fn stream_and_next_norm<Buf>(blocks: &mut [BlockActs<Buf>], layer: usize) -> (&Buf, Option<Normed<'_, Buf>>) {
+    if let [block] = blocks {
+        let next = Normed { out: &mut block.ln1, mean: &mut block.ln1_mean, rstd: &mut block.ln1_rstd };
+        return (&block.residual2, Some(next));
+    }
+    let (front, back) = blocks.split_at_mut(layer + 1);
+    let next = back.first_mut().map(|a| Normed { out: &mut a.ln1, mean: &mut a.ln1_mean, rstd: &mut a.ln1_rstd });
+    (&front[layer].residual2, next)
+}
+
+/// The norm of a block's input `x`.
+pub fn first_norm<B: OpsTrain>(ops: &B, p: &[B::Param], layer: usize, x: &B::Buf, a: &mut BlockActs<B::Buf>, s: Shape) {
+    let (w, b) = (&p[at(layer, Tensor::Ln1W)], &p[at(layer, Tensor::Ln1B)]);
+    ops.layernorm(&mut a.ln1, &mut a.ln1_mean, &mut a.ln1_rstd, x, w, b, s.norm());
+}
+
+/// One block from its input `x`, whose norm is in `a`, to `fch_gelu`, which the last projection then adds to the stream.
 pub fn forward_block<B: OpsTrain>(
     ops: &B,
     p: &[B::Param],
@@ -82,10 +107,10 @@ pub fn forward_block<B: OpsTrain>(
     use Tensor::*;
     let w = |which| &p[at(layer, which)];
     let c = s.c;
-    ops.layernorm(&mut a.ln1, &mut a.ln1_mean, &mut a.ln1_rstd, x, w(Ln1W), w(Ln1B), s.norm());
     ops.matmul(&mut a.qkv, &a.ln1, w(QkvW), Some(w(QkvB)), s.linear(c, 3 * c));
     ops.attention(&mut a.atty, &mut a.lse, &a.qkv, s.attention());
-    ops.matmul_residual(&mut a.residual2, x, &a.atty, w(AttProjW), w(AttProjB), s.linear(c, c));
-    ops.layernorm(&mut a.ln2, &mut a.ln2_mean, &mut a.ln2_rstd, &a.residual2, w(Ln2W), w(Ln2B), s.norm());
+    let ln2 = Normed { out: &mut a.ln2, mean: &mut a.ln2_mean, rstd: &mut a.ln2_rstd };
+    let (linear, norm) = ((w(AttProjW), w(AttProjB)), (w(Ln2W), w(Ln2B)));
+    ops.matmul_residual_layernorm(&mut a.residual2, ln2, x, &a.atty, linear, norm, s.linear(c, c), EPS);
     ops.matmul_gelu(fch_gelu, &mut a.fch, &a.ln2, w(FcW), w(FcB), s.linear(c, 4 * c));
 }

@@ -1,7 +1,7 @@
 //! Cases of the layers without attention.
 
 use super::{Arrays, Case, On, Outputs};
-use crate::contract::{ClassifierDims, EncoderDims, MatmulDims, NormDims, OpsError, OpsTrain, ParamPart};
+use crate::contract::{ClassifierDims, EncoderDims, MatmulDims, NormDims, Normed, OpsError, OpsTrain, ParamPart};
 
 pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
@@ -9,12 +9,28 @@ pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
         let d = EncoderDims { b, t, c, v, pos0 };
         cases.push(Case::new(format!("encoder {b}×{t}×{c}"), move |ops: &On<B>| encoder(ops, d)));
     }
-    for (n, c) in
-        [(0, 8), (1, 1), (1, 8), (7, 63), (3, 1023), (3, 17), (5, 64), (33, 385), (130, 48), (3, 1600), (2, 8209)]
-    {
+    for (n, c) in [
+        (0, 8),
+        (1, 1),
+        (1, 8),
+        (7, 63),
+        (3, 1023),
+        (3, 17),
+        (5, 64),
+        (33, 385),
+        (130, 48),
+        (131, 264),
+        (3, 1600),
+        (2, 8209),
+    ] {
         let d = NormDims { n, c, eps: 1e-5 };
         cases.push(Case::new(format!("layernorm {n}×{c}"), move |ops: &On<B>| layernorm(ops, d)));
         cases.push(Case::new(format!("residual_layernorm {n}×{c}"), move |ops: &On<B>| residual_layernorm(ops, d)));
+    }
+    for (n, c) in [(0, 8), (3, 17), (70, 48), (131, 264), (5, 1600)] {
+        let d = NormDims { n, c, eps: 1e-5 };
+        cases.push(Case::new(format!("stream {n}×{c}"), move |ops: &On<B>| stream(ops, d)));
+        cases.push(Case::new(format!("stream back {n}×{c}"), move |ops: &On<B>| stream_back(ops, d)));
     }
     for (n, c, oc) in [
         (0, 4, 3),
@@ -121,6 +137,81 @@ fn residual_layernorm<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, 
     let (mut sum, mut out, mut mean, mut rstd) = (a.unset(len)?, a.unset(len)?, a.unset_f32(d.n)?, a.unset_f32(d.n)?);
     ops.residual_layernorm(&mut sum, &mut out, &mut mean, &mut rstd, &x, &y, (&w, &b), d);
     Ok(vec![("sum", a.read(&sum, len)), ("out", a.read(&out, len)), ("rstd", a.read(&rstd, d.n))])
+}
+
+/// A projection into the residual stream and the norm behind it, from inner rows of width 8.
+fn stream<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, d.c + 1);
+    let (len, inner) = (d.n * d.c, MatmulDims { n: d.n, c: 8, oc: d.c });
+    let (residual, x) = (a.numbers_f32(len)?, a.numbers(d.n * inner.c)?);
+    let (w, b, norm_w, norm_b) = (a.param(d.c, inner.c)?, a.param(1, d.c)?, a.param(1, d.c)?, a.param(1, d.c)?);
+    let (mut sum, mut out, mut mean, mut rstd) =
+        (a.unset_f32(len)?, a.unset(len)?, a.unset_f32(d.n)?, a.unset_f32(d.n)?);
+    let normed = Normed { out: &mut out, mean: &mut mean, rstd: &mut rstd };
+    ops.matmul_residual_layernorm(&mut sum, normed, &residual, &x, (&w, &b), (&norm_w, &norm_b), inner, d.eps);
+    Ok(vec![
+        ("sum", a.read(&sum, len)),
+        ("out", a.read(&out, len)),
+        ("mean", a.read(&mean, d.n)),
+        ("rstd", a.read(&rstd, d.n)),
+    ])
+}
+
+/// The way back through the stream: a norm's gradient is added to the stream's, from which the layers before take theirs, once right
+/// behind it and once after something else was written.
+fn stream_back<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, d.c + 2);
+    let (len, wide) = (d.n * d.c, 16);
+    let (mut norm_w, mut norm_b, x) = (a.param(1, d.c)?, a.param(1, d.c)?, a.numbers_f32(len)?);
+    let (mut normed, mut mean, mut rstd) = (a.unset(len)?, a.unset_f32(d.n)?, a.unset_f32(d.n)?);
+    let (dnormed, mut dx) = (a.numbers(len)?, a.numbers_f32(len)?);
+    ops.layernorm(&mut normed, &mut mean, &mut rstd, &x, &norm_w, &norm_b, d);
+
+    // Into the MLP: its second half, then its first.
+    let (second, first) = (MatmulDims { n: d.n, c: wide, oc: d.c }, MatmulDims { n: d.n, c: d.c, oc: wide });
+    let (mut w2, mut b2, pre) = (a.param(d.c, wide)?, a.param(1, d.c)?, a.numbers(d.n * wide)?);
+    let (mut w1, mut b1, ln) = (a.param(wide, d.c)?, a.param(1, wide)?, a.numbers(len)?);
+    let (mut dpre, mut act, mut dln) = (a.unset(d.n * wide)?, a.unset(d.n * wide)?, a.unset(len)?);
+    ops.layernorm_grad(&mut dx, &mut norm_w, &mut norm_b, &dnormed, &x, &mean, &rstd, d);
+    ops.gelu_matmul_grad(&mut dpre, &mut act, &mut w2, &mut b2, &dx, &pre, second);
+    ops.matmul_grad(&mut dln, &mut w1, Some(&mut b1), &dpre, &ln, first);
+
+    // Into a projection of the same width.
+    let square = MatmulDims { n: d.n, c: d.c, oc: d.c };
+    let (mut w, mut b, y) = (a.param(d.c, d.c)?, a.param(1, d.c)?, a.numbers(len)?);
+    let mut dy = a.unset(len)?;
+    ops.layernorm_grad(&mut dx, &mut norm_w, &mut norm_b, &dnormed, &x, &mean, &rstd, d);
+    ops.matmul_grad(&mut dy, &mut w, Some(&mut b), &dx, &y, square);
+    // The stream changes behind the norm: what the norm knew of it is true no more.
+    let (mut dz, mut w_z, mut b_z) = (a.unset(len)?, a.param(d.c, d.c)?, a.param(1, d.c)?);
+    ops.layernorm_grad(&mut dx, &mut norm_w, &mut norm_b, &dnormed, &x, &mean, &rstd, d);
+    ops.accumulate(&mut dx, &y, len);
+    ops.matmul_grad(&mut dz, &mut w_z, Some(&mut b_z), &dx, &y, square);
+    let (mut w_0, mut b_0) = (a.param(d.c, d.c)?, a.param(1, d.c)?);
+    ops.layernorm_grad(&mut dx, &mut norm_w, &mut norm_b, &dnormed, &x, &mean, &rstd, d);
+    let stream = a.read(&dx, len);
+    ops.clear(&mut dx, len);
+    ops.matmul_grad(&mut dy, &mut w_0, Some(&mut b_0), &dx, &y, square);
+
+    Ok(vec![
+        ("dx", stream),
+        ("norm dw", a.part(&norm_w, ParamPart::Grad, d.c)),
+        ("norm db", a.part(&norm_b, ParamPart::Grad, d.c)),
+        ("dpre", a.read(&dpre, d.n * wide)),
+        ("act", a.read(&act, d.n * wide)),
+        ("second dw", a.part(&w2, ParamPart::Grad, d.c * wide)),
+        ("second db", a.part(&b2, ParamPart::Grad, d.c)),
+        ("dln", a.read(&dln, len)),
+        ("first dw", a.part(&w1, ParamPart::Grad, d.c * wide)),
+        ("first db", a.part(&b1, ParamPart::Grad, wide)),
+        ("dw", a.part(&w, ParamPart::Grad, d.c * d.c)),
+        ("db", a.part(&b, ParamPart::Grad, d.c)),
+        ("dz", a.read(&dz, len)),
+        ("db after accumulate", a.part(&b_z, ParamPart::Grad, d.c)),
+        ("dx of zeros", a.read(&dy, len)),
+        ("dw of zeros", a.part(&w_0, ParamPart::Grad, d.c * d.c)),
+        ("db of zeros", a.part(&b_0, ParamPart::Grad, d.c)),
+    ])
 }
 
 fn matmul<B: OpsTrain>(ops: &On<B>, d: MatmulDims, bias: bool) -> Result<Outputs, OpsError> {
