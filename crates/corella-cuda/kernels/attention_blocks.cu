@@ -14,6 +14,13 @@ constexpr int THREADS = 128;
 constexpr int SIDE = 64;
 constexpr int NT = SIDE / 8;
 
+// Blocks that share a processor, where the registers that this leaves are enough. Other cards do not run these kernels.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+#define TOGETHER(blocks) __launch_bounds__(THREADS, blocks)
+#else
+#define TOGETHER(blocks) __launch_bounds__(THREADS, 2)
+#endif
+
 struct Heads {
     int t, nh, nkv;
 };
@@ -37,9 +44,38 @@ struct Place {
           out_width((u64)h.nh * HS), base(qkv + (u64)blockIdx.z * h.t * width) {}
 };
 
+// to[column] = factor · Σ of the block's rows before `valid`, for the bias that the columns had. `tile` is 1 KB of shared memory that
+// nobody reads any more; the next use needs a barrier before it.
+__device__ __forceinline__ void sum_rows(float* to, const float (&x)[HS / 8][4], float factor, const Place& p, int valid,
+                                         float (*tile)[HS]) {
+#pragma unroll
+    for (int n = 0; n < HS / 8; n++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float sum = p.row + p.lane / 4 < valid ? x[n][i] : 0.0f;
+            sum += p.row + p.lane / 4 + 8 < valid ? x[n][2 + i] : 0.0f;
+            sum += shuffle_xor(sum, 4);
+            sum += shuffle_xor(sum, 8);
+            sum += shuffle_xor(sum, 16);
+            if (p.lane < 4) {
+                tile[threadIdx.x / WARP][8 * n + p.lane * 2 + i] = sum;
+            }
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x < HS) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int warp = 0; warp < THREADS / WARP; warp++) {
+            sum += tile[warp][threadIdx.x];
+        }
+        to[threadIdx.x] = sum * factor;
+    }
+}
+
 // Grid: (⌈T / 64⌉, NH, B). The tiles with most keys begin first. Dynamic shared memory: tiles of 64 × 64: q, two of keys, two of
 // values.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_blocks(bf16* out, float* lse, const bf16* qkv, Heads h) {
+extern "C" __global__ void TOGETHER(5) attention_blocks(bf16* out, float* lse, const bf16* qkv, Heads h) {
     DYNAMIC_SHARED_AT(shared, TILE_PLACE);
     const Tile<HS> q{(bf16*)shared};
     const Stages<HS, SIDE> k{q.data + SIDE * HS}, v{k.data + 2 * SIDE * HS};
@@ -103,9 +139,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_blocks(bf16* 
     }
 }
 
-// dq = scale · Σ_s p·(dout·v_s − delta)·k_s.  Grid as above. Dynamic shared memory: q, dout, two tiles of keys, two of values.
+// dq = scale · Σ_s p·(dout·v_s − delta)·k_s, and of each block the sums of its rows, column by column: (B·⌈T / 64⌉, (NH+2·NKV)·64).
+// Grid as above. Dynamic shared memory: q, dout, two tiles of keys, two of values.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    attention_blocks_grad_queries(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta, Heads h) {
+    attention_blocks_grad_queries(bf16* dqkv, float* row_sums, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
+                                  Heads h) {
     DYNAMIC_SHARED_AT(shared, TILE_PLACE);
     const Tile<HS> q{(bf16*)shared}, d{q.data + SIDE * HS};
     const Stages<HS, SIDE> k{d.data + SIDE * HS}, v{k.data + 2 * SIDE * HS};
@@ -180,13 +218,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             store_pair(to + 8 * n, sums[0][n][2 * half] * scale, sums[0][n][2 * half + 1] * scale);
         }
     }
+    float* const mine = row_sums + ((u64)p.b * gridDim.x + p.first / SIDE) * p.width;
+    sum_rows(mine + p.head * HS, sums[0], scale, p, h.t - p.first, (float (*)[HS])shared);
 }
 
 // Transposed, as in attention.cu: pᵀ and dscoreᵀ have a row for each key.
-// dv = Σ p·dout, dk = scale · Σ p·(dout·v − delta)·q.  Grid: (⌈T / 64⌉, NKV, B). Dynamic shared memory: keys, values, two tiles of q, two of
+// dv = Σ p·dout, dk = scale · Σ p·(dout·v − delta)·q, and the sums of rows as above.  Grid: (⌈T / 64⌉, NKV, B). Dynamic shared memory: keys, values, two tiles of q, two of
 // dout, and for both tiles in flight their queries' lse, scaled, and delta.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attention_blocks_grad_keys(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta, Heads h) {
+extern "C" __global__ void TOGETHER(3)
+    attention_blocks_grad_keys(bf16* dqkv, float* row_sums, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
+                               Heads h) {
     DYNAMIC_SHARED_AT(shared, TILE_PLACE);
     const Tile<HS> k{(bf16*)shared}, v{k.data + SIDE * HS};
     const Stages<HS, SIDE> q{v.data + SIDE * HS}, d{q.data + 2 * SIDE * HS};
@@ -271,4 +312,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             store_pair(to + (u64)h.nkv * HS + 8 * n, dv[0][n][2 * half], dv[0][n][2 * half + 1]);
         }
     }
+    float* const mine = row_sums + ((u64)p.b * gridDim.x + p.first / SIDE) * p.width + key_at;
+    sum_rows(mine, dk[0], scale, p, h.t - p.first, (float (*)[HS])shared);
+    sum_rows(mine + h.nkv * HS, dv[0], 1.0f, p, h.t - p.first, (float (*)[HS])shared + THREADS / WARP);
 }

@@ -4,6 +4,7 @@ use corella_ops::{AttentionDims, Dtype};
 
 use crate::array::{Array, Buf};
 use crate::backend::{Argument, Cuda};
+use crate::beside::Beside;
 use crate::driver::{Address, Launch};
 
 /// As `struct Heads` of kernels/attention.cu.
@@ -55,13 +56,16 @@ struct Tiles {
     entry: &'static str,
     block: usize,
     tile: usize,
+    /// Whether the gradients leave the sums of each block's rows.
+    sums: bool,
 }
 
 /// The kernels of a head size: forward, gradient of queries, gradient of keys and values; where the warps of a block multiply
 /// together, those of kernels/attention_blocks.cu.
 fn tensor_kernels(hs: usize, by_blocks: bool) -> Option<[Tiles; 3]> {
+    let sums = hs == 64 && by_blocks;
     let kernels = |[forward, queries, keys]: [(&'static str, usize, usize); 3]| {
-        [forward, queries, keys].map(|(entry, block, tile)| Tiles { entry, block, tile })
+        [forward, queries, keys].map(|(entry, block, tile)| Tiles { entry, block, tile, sums })
     };
     match hs {
         64 if by_blocks => Some(kernels([
@@ -156,9 +160,20 @@ impl Cuda {
         let low = [dqkv.dtype, dout.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
         if let Some([_, queries, keys]) = tensor_kernels(d.hs, self.driver().multiplies_by_blocks()).filter(|_| low) {
             let (dqkv, dout, qkv, heads) = (dqkv.memory.at, dout.memory.at, qkv.memory.at, heads(d));
-            let arguments: [&dyn Argument; 6] = [&dqkv, &dout, &qkv, &lse, &delta, &heads];
-            self.run(queries.entry, queries.launch(d, d.nh, 2, 0), &arguments);
-            self.run(keys.entry, keys.launch(d, d.nkv, 2, 16), &arguments);
+            let (of_queries, of_keys) = (queries.launch(d, d.nh, 2, 0), keys.launch(d, d.nkv, 2, 16));
+            if queries.sums && keys.sums {
+                let chunks = d.b * d.t.div_ceil(queries.block);
+                let sums = self.scratch("column sums of queries, keys and values", 4 * chunks * d.qkv());
+                let arguments: [&dyn Argument; 7] = [&dqkv, &sums, &dout, &qkv, &lse, &delta, &heads];
+                self.run(queries.entry, of_queries, &arguments);
+                self.run(keys.entry, of_keys, &arguments);
+                let sums = Some((sums, chunks));
+                self.left().leave(Beside { of: dqkv, n: rows, c: d.qkv(), image: None, sums });
+            } else {
+                let arguments: [&dyn Argument; 6] = [&dqkv, &dout, &qkv, &lse, &delta, &heads];
+                self.run(queries.entry, of_queries, &arguments);
+                self.run(keys.entry, of_keys, &arguments);
+            }
         } else {
             let ([q, k, v], [dq, dk, dv]) = (parts(qkv, d), parts(dqkv, d));
             let (dout, heads) = (whole(dout, d), plain_heads(d));

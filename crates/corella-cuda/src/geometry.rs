@@ -91,12 +91,13 @@ pub struct PacketsGrad {
 /// A block for each chunk of `n` rows of `c`, where a thread takes a packet.
 pub fn norm_packets_grad(n: usize, c: usize) -> Option<PacketsGrad> {
     // Enough blocks for the processors of a large card, and few sums to add up behind them.
-    const MOST_CHUNKS: usize = 512;
+    const MOST_CHUNKS: [usize; 2] = [256, 384];
     const ROWS: usize = 32;
     let threads = packet_threads(c)?;
-    let chunk = n.div_ceil(MOST_CHUNKS).next_multiple_of(4).max(ROWS);
+    let fours = c <= FOUR_ROWS;
+    let chunk = n.div_ceil(MOST_CHUNKS[usize::from(fours)]).next_multiple_of(4).max(ROWS);
     let chunks = n.div_ceil(chunk);
-    Some(PacketsGrad { launch: launch(chunks, 1, threads), chunk, chunks, fours: c <= FOUR_ROWS })
+    Some(PacketsGrad { launch: launch(chunks, 1, threads), chunk, chunks, fours })
 }
 
 /// A block for each of `n` rows.
@@ -183,9 +184,9 @@ mod tests {
         assert_eq!(norm_packets(9, 768), Some(Launch { grid: [3, 1, 1], block: 96, shared: 0 }));
         assert_eq!(norm_packets(1, 1600).map(|l| l.block), Some(224));
         let of = |n, c| norm_packets_grad(n, c).map(|g| (g.launch.grid[0], g.chunk, g.chunks, g.fours));
-        assert_eq!(of(65_536, 768), Some((512, 128, 512, true)));
+        assert_eq!(of(65_536, 768), Some((382, 172, 382, true)));
         assert_eq!(of(33, 1600), Some((2, 32, 2, false)));
-        assert_eq!(of(16_385, 768), Some((456, 36, 456, true)));
+        assert_eq!(of(16_385, 768), Some((373, 44, 373, true)));
     }
 
     #[test]

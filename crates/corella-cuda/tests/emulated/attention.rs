@@ -135,9 +135,18 @@ fn on_tensor_cores(d: AttentionDims, inputs: &Inputs, by_blocks: bool, backwards
     launch!(fast, forward.0, shape, backwards, out.at, lse.at, qkv.at, heads).expect("forward");
     let delta = delta(plain, d, &dout, &out, 1, backwards);
     let shape = (grid(queries.1, d.nh), 128, bytes(2, queries.1, queries.2));
-    launch!(fast, queries.0, shape, backwards, dqkv.at, dout.at, qkv.at, lse.at, delta.at, heads).expect("dq");
+    let grads = |entry, shape, what| {
+        if by_blocks {
+            let sums = fast.f32(&vec![f32::NAN; d.b * d.t.div_ceil(64) * d.qkv()]);
+            launch!(fast, entry, shape, backwards, dqkv.at, sums.at, dout.at, qkv.at, lse.at, delta.at, heads)
+                .expect(what);
+        } else {
+            launch!(fast, entry, shape, backwards, dqkv.at, dout.at, qkv.at, lse.at, delta.at, heads).expect(what);
+        }
+    };
+    grads(queries.0, shape, "dq");
     let shape = (grid(keys.1, d.nkv), 128, bytes(2, keys.1, keys.2) + 16 * keys.2 as usize);
-    launch!(fast, keys.0, shape, backwards, dqkv.at, dout.at, qkv.at, lse.at, delta.at, heads).expect("dk, dv");
+    grads(keys.0, shape, "dk, dv");
     Some([out.read_bf16(), lse.read_f32(), dqkv.read_bf16()])
 }
 

@@ -1,7 +1,7 @@
 //! Cases of attention.
 
 use super::{Arrays, Case, On, Outputs};
-use crate::contract::{AttentionDims, OpsError, OpsInfer, OpsTrain};
+use crate::contract::{AttentionDims, MatmulDims, OpsError, OpsInfer, OpsTrain, ParamPart};
 
 pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
     let mut cases = Vec::new();
@@ -16,6 +16,7 @@ pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
         (2, 33, 6, 2, 16),
         (1, 389, 4, 2, 24),
         (1, 70, 4, 2, 128),
+        (2, 130, 2, 1, 64),
     ] {
         let d = AttentionDims { b, t, nh, nkv, hs };
         cases.push(Case::new(format!("attention {b}×{t}, {nh} to {nkv} heads of {hs}"), move |ops: &On<B>| {
@@ -35,14 +36,25 @@ pub fn cached_cases<B: OpsInfer>() -> Vec<Case<B>> {
     cases
 }
 
+/// Attention there and back, and back into the projection to queries, keys and values, from rows of width 4.
 fn attention<B: OpsTrain>(ops: &On<B>, d: AttentionDims) -> Result<Outputs, OpsError> {
     let mut a = Arrays::new(ops, d.t);
     let (rows, c, width) = (d.b * d.t, d.c(), d.qkv());
     let (qkv, dout) = (a.numbers(rows * width)?, a.numbers(rows * c)?);
     let (mut out, mut lse, mut dqkv) = (a.unset(rows * c)?, a.unset_f32(rows * d.nh)?, a.unset(rows * width)?);
     ops.attention(&mut out, &mut lse, &qkv, d);
+    let projection = MatmulDims { n: rows, c: 4, oc: width };
+    let (mut w, mut b) = (a.param(width, projection.c)?, a.param(1, width)?);
+    let (x, mut dx) = (a.numbers(rows * projection.c)?, a.unset(rows * projection.c)?);
     ops.attention_grad(&mut dqkv, &dout, &out, &qkv, &lse, d);
-    Ok(vec![("out", a.read(&out, rows * c)), ("lse", a.read(&lse, rows * d.nh)), ("dqkv", a.read(&dqkv, rows * width))])
+    ops.matmul_grad(&mut dx, &mut w, Some(&mut b), &dqkv, &x, projection);
+    Ok(vec![
+        ("out", a.read(&out, rows * c)),
+        ("lse", a.read(&lse, rows * d.nh)),
+        ("dqkv", a.read(&dqkv, rows * width)),
+        ("dw of qkv", a.part(&w, ParamPart::Grad, width * projection.c)),
+        ("db of qkv", a.part(&b, ParamPart::Grad, width)),
+    ])
 }
 
 /// Three pieces, one after the other.
