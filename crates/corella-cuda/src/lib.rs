@@ -13,6 +13,7 @@ mod classifier;
 mod context;
 mod driver;
 mod error;
+mod event;
 mod geometry;
 mod ids;
 mod infer;
