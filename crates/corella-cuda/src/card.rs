@@ -9,7 +9,7 @@ use cudarc::driver::sys::{
     self, CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstreamCaptureMode,
 };
 
-use crate::cache;
+use crate::compiled::compiled;
 use crate::context::{Context, Pinned};
 use crate::driver::{Address, Driver, Launch, Product};
 use crate::error::CudaError;
@@ -192,7 +192,7 @@ impl Drop for Card {
 fn kernels(architecture: &str) -> Result<Kernels, CudaError> {
     let compiler = Compiler::load()?;
     // All at once: one after the other they take half a minute, the first time.
-    let cubins = in_parallel(SOURCES, |source| cache::compiled(compiler, source, architecture));
+    let cubins = in_parallel(SOURCES, |source| compiled(compiler, source, architecture));
     let mut kernels = Kernels::default();
     for (source, cubin) in SOURCES.iter().zip(cubins) {
         let cubin = cubin?;

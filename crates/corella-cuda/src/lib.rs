@@ -10,6 +10,7 @@ mod backend;
 mod cache;
 mod card;
 mod classifier;
+mod compiled;
 mod context;
 mod driver;
 mod error;
