@@ -95,7 +95,10 @@ pub struct TestFolder(pub PathBuf);
 #[cfg(test)]
 impl TestFolder {
     pub fn new(name: &str) -> TestFolder {
-        TestFolder(std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id())))
+        let folder = std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id()));
+        // What an earlier process of this number may have left.
+        let _ = fs::remove_dir_all(&folder);
+        TestFolder(folder)
     }
 }
 

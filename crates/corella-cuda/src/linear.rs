@@ -73,6 +73,7 @@ impl Cuda {
             a: rows(x),
             b: rows(w.operand()),
             finish,
+            measured: true,
         });
     }
 
@@ -158,6 +159,7 @@ impl Cuda {
             a: rows(low),
             b: columns(w.operand()),
             finish: Finish::Plain,
+            measured: true,
         });
         low
     }
@@ -179,6 +181,7 @@ impl Cuda {
             a: columns(low),
             b: columns(x),
             finish: if grad.adds { Finish::Add } else { Finish::Plain },
+            measured: true,
         });
         if let Some(b) = b {
             self.column_sums(b.grad_whole(), dout, d.n, d.oc);

@@ -30,6 +30,12 @@ impl Handle {
         check("cublasLtCreate", unsafe { sys::cublasLtCreate(&mut handle) })?;
         Ok(Handle(handle))
     }
+
+    /// The library's version.
+    pub fn version(&self) -> usize {
+        // SAFETY: the library is loaded; it expects nothing.
+        unsafe { sys::cublasLtGetVersion() }
+    }
 }
 
 impl Drop for Handle {
@@ -140,5 +146,27 @@ impl Preference {
         };
         check("cublasLtMatmulPreferenceSetAttribute", set)?;
         Ok(made)
+    }
+}
+
+/// A product's descriptors.
+pub struct Described {
+    /// What is computed.
+    pub operation: Operation,
+    /// Of our b, our a and the result, in the library's order.
+    layouts: [Layout; 3],
+}
+
+impl Described {
+    pub fn new(p: &Product) -> Result<Described, CudaError> {
+        let (operation, call) = (Operation::new(p)?, Call::of(p));
+        let layouts =
+            [Layout::new(p.dtype, call.b)?, Layout::new(p.dtype, call.a)?, Layout::new(p.out_dtype, call.out)?];
+        Ok(Described { operation, layouts })
+    }
+
+    /// Names of the three layouts.
+    pub fn layouts(&self) -> [cublasLtMatrixLayout_t; 3] {
+        self.layouts.each_ref().map(|layout| layout.0)
     }
 }
