@@ -1,13 +1,11 @@
-//! Compiled kernels on disk: a file for each source, compiler and card, named by a hash of all that it depends on.
+//! Files that cost time to make, kept for the next start: compiled kernels, choices of algorithms. Each ends with a hash of its
+//! content, and its name appears when it is whole.
 
 use std::fs;
 use std::hash::Hasher;
-use std::io::Write;
-use std::path::PathBuf;
-
-use crate::error::CudaError;
-use crate::kernels::{HEADERS, Source};
-use crate::nvrtc::Compiler;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Environment variable that names the folder; empty for none.
 pub const FOLDER_VARIABLE: &str = "CORELLA_KERNEL_CACHE";
@@ -27,7 +25,8 @@ impl Hasher for Fnv {
     }
 }
 
-fn hash(parts: &[&[u8]]) -> u64 {
+/// A hash of what a file depends on, for its name.
+pub fn hash(parts: &[&[u8]]) -> u64 {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     for part in parts {
         hasher.write(&(part.len() as u64).to_le_bytes());
@@ -37,7 +36,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
 }
 
 /// `$CORELLA_KERNEL_CACHE`, or `corella/kernels` in the user's folder for caches.
-fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
         return (!folder.is_empty()).then(|| PathBuf::from(folder));
     }
@@ -46,57 +45,107 @@ fn folder() -> Option<PathBuf> {
     Some(caches.join("corella").join("kernels"))
 }
 
-/// A file's machine code: as it was compiled before, or now. A cache that cannot be read or written costs time only.
-pub fn compiled(compiler: Compiler, source: &Source, architecture: &str) -> Result<Vec<u8>, CudaError> {
-    let version = format!("{}.{}", compiler.version.0, compiler.version.1);
-    let mut parts: Vec<&[u8]> = vec![source.text.as_bytes(), version.as_bytes(), architecture.as_bytes()];
-    parts.extend(HEADERS.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]));
-    let name = format!("{}-{architecture}-{:016x}.cubin", source.name, hash(&parts));
-    let path = folder().map(|folder| folder.join(name));
-    if let Some(cubin) = path.as_ref().and_then(|path| unwrap(fs::read(path).ok()?)) {
-        return Ok(cubin);
-    }
-    let cubin = compiler.compile(source, architecture)?.cubin;
-    if let Some(path) = path {
-        // Whoever starts at the same time writes the same; the name appears when the file is whole.
-        let _ = keep(&path, &cubin);
-    }
-    Ok(cubin)
-}
-
-/// The content of a file whose hash is right.
-fn unwrap(mut file: Vec<u8>) -> Option<Vec<u8>> {
+/// The content of a file that is there, whole and undamaged.
+pub fn read(path: &Path) -> Option<Vec<u8>> {
+    let mut file = fs::read(path).ok()?;
     let at = file.len().checked_sub(8)?;
     let stated = file.split_off(at);
     (hash(&[&file]).to_le_bytes() == stated[..]).then_some(file)
 }
 
-fn keep(path: &std::path::Path, cubin: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder)?;
-    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = fs::File::create(&unfinished)?;
-    file.write_all(cubin)?;
-    file.write_all(&hash(&[cubin]).to_le_bytes())?;
-    drop(file);
-    fs::rename(&unfinished, path)
+/// Keeps a content under a name, in the place of what may be there.
+pub fn keep(path: &Path, content: &[u8]) -> io::Result<()> {
+    fs::rename(unfinished(path, content)?, path)
+}
+
+/// Keeps a content unless the name has one that is usable: of those who start at the same time the first one's stays. Returns
+/// what is kept.
+pub fn keep_first(path: &Path, content: Vec<u8>, usable: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
+    let unfinished = unfinished(path, &content)?;
+    // Unlike a renamed file, a linked one takes nobody's place. Not every file system has links.
+    let linked = fs::hard_link(&unfinished, path).is_ok();
+    let there = if linked { None } else { read(path).filter(|there| usable(there)) };
+    if linked || there.is_some() {
+        fs::remove_file(&unfinished)?;
+    } else {
+        fs::rename(&unfinished, path)?;
+    }
+    Ok(there.unwrap_or(content))
+}
+
+/// A whole file beside `path`, of a name that nobody else writes to.
+fn unfinished(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let unfinished = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
+    let write = || {
+        let mut file = fs::File::create(&unfinished)?;
+        file.write_all(content)?;
+        file.write_all(&hash(&[content]).to_le_bytes())
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
+    Ok(unfinished)
+}
+
+/// A folder for one test, removed at its end.
+#[cfg(test)]
+pub struct TestFolder(pub PathBuf);
+
+#[cfg(test)]
+impl TestFolder {
+    pub fn new(name: &str) -> TestFolder {
+        let folder = std::env::temp_dir().join(format!("corella-{name}-{}", std::process::id()));
+        // What an earlier process of this number may have left.
+        let _ = fs::remove_dir_all(&folder);
+        TestFolder(folder)
+    }
+}
+
+#[cfg(test)]
+impl Drop for TestFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{hash, keep, unwrap};
+    use super::*;
 
     #[test]
     fn a_damaged_or_cut_file_is_not_used() {
-        let path = std::env::temp_dir().join(format!("corella-kernel-{}", std::process::id()));
+        let folder = TestFolder::new("damaged");
+        let path = folder.0.join("a").join("kernel.cubin");
+        assert_eq!(read(&path), None);
         keep(&path, b"machine code").expect("a file");
-        let mut file = std::fs::read(&path).expect("the file");
-        std::fs::remove_file(&path).expect("the file");
-        assert_eq!(unwrap(file.clone()).as_deref(), Some(&b"machine code"[..]));
-        assert_eq!(unwrap(file[..file.len() - 1].to_vec()), None);
-        assert_eq!(unwrap(Vec::new()), None);
+        assert_eq!(read(&path).as_deref(), Some(&b"machine code"[..]));
+        let mut file = fs::read(&path).expect("the file");
+        let with = |file: &[u8]| {
+            fs::write(&path, file).expect("the file");
+            read(&path)
+        };
+        assert_eq!(with(&file[..file.len() - 1]), None);
+        assert_eq!(with(&[]), None);
         file[3] ^= 1;
-        assert_eq!(unwrap(file), None);
+        assert_eq!(with(&file), None);
+        keep(&path, b"other code").expect("a file");
+        assert_eq!(read(&path).as_deref(), Some(&b"other code"[..]));
+    }
+
+    #[test]
+    fn the_first_file_stays_unless_it_is_of_no_use() {
+        let folder = TestFolder::new("first");
+        let path = folder.0.join("choice");
+        let first = |content: &[u8]| keep_first(&path, content.to_vec(), |there| there != b"useless").expect("a file");
+        assert_eq!(first(b"useless"), b"useless");
+        assert_eq!(first(b"one"), b"one");
+        assert_eq!(first(b"two"), b"one");
+        assert_eq!(read(&path).as_deref(), Some(&b"one"[..]));
+        fs::write(&path, b"damaged").expect("the file");
+        assert_eq!(first(b"three"), b"three");
+        assert_eq!(read(&path).as_deref(), Some(&b"three"[..]));
+        assert_eq!(fs::read_dir(&folder.0).expect("the folder").count(), 1, "nothing unfinished stays");
     }
 
     #[test]

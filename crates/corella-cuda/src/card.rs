@@ -9,7 +9,7 @@ use cudarc::driver::sys::{
     self, CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstreamCaptureMode,
 };
 
-use crate::cache;
+use crate::compiled::compiled;
 use crate::context::{Context, Pinned};
 use crate::driver::{Address, Driver, Launch, Product};
 use crate::error::CudaError;
@@ -161,9 +161,10 @@ impl Card {
         CUBLASLT.load()?;
         let context = Context::new(info.device)?;
         let kernels = kernels(&info.architecture())?;
-        let matrices = MatrixLibrary::new(context.stream)?;
+        let name = format!("{} {}", info.name, info.architecture());
+        let matrices = MatrixLibrary::new(context.stream, &name)?;
         let staging = Pinned::new(context.stream).ok().map(|pinned| Mutex::new(Staging::new(pinned)));
-        let (name, times) = (format!("{} {}", info.name, info.architecture()), Times::wanted(context.stream));
+        let times = Times::wanted(context.stream);
         let (multiplies_by_blocks, total_memory) = (info.capability == HOPPER, info.total_memory);
         Ok(Card { name, multiplies_by_blocks, total_memory, matrices, kernels, staging, times, context })
     }
@@ -192,7 +193,7 @@ impl Drop for Card {
 fn kernels(architecture: &str) -> Result<Kernels, CudaError> {
     let compiler = Compiler::load()?;
     // All at once: one after the other they take half a minute, the first time.
-    let cubins = in_parallel(SOURCES, |source| cache::compiled(compiler, source, architecture));
+    let cubins = in_parallel(SOURCES, |source| compiled(compiler, source, architecture));
     let mut kernels = Kernels::default();
     for (source, cubin) in SOURCES.iter().zip(cubins) {
         let cubin = cubin?;
@@ -337,11 +338,7 @@ impl Driver for Card {
     unsafe fn library_product(&self, product: &Product) -> Result<bool, CudaError> {
         self.context.bind()?;
         // SAFETY: the caller's promise.
-        let start = || unsafe { self.matrices.product(product) };
-        match &self.times {
-            Some(times) => times.around(|| times::product(product), start),
-            None => start(),
-        }
+        unsafe { self.matrices.product(product, self.times.as_ref()) }
     }
 
     fn begin_recording(&self) -> Result<bool, CudaError> {

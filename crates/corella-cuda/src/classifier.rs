@@ -76,6 +76,7 @@ impl Cuda {
             a: Operand { at: chunk.x, transposed: false },
             b: Operand { at: wte.operand(), transposed: false },
             finish: Finish::Plain,
+            measured: true,
         });
         let logits = Array::new(chunk.logits, dtype);
         let (v, ld) = (d.v as u64, width as u64);
@@ -119,6 +120,7 @@ impl Cuda {
                 a: Operand { at: chunk.logits, transposed: false },
                 b: Operand { at: wte.operand(), transposed: true },
                 finish: Finish::Plain,
+                measured: true,
             });
             dx += (chunk.n * d.c * dx_dtype.bytes()) as u64;
             let grad = wte.grad_whole();
@@ -133,6 +135,7 @@ impl Cuda {
                 a: Operand { at: chunk.logits, transposed: true },
                 b: Operand { at: chunk.x, transposed: true },
                 finish: if grad.adds { Finish::Add } else { Finish::Plain },
+                measured: true,
             });
         }
     }

@@ -133,6 +133,10 @@ pub struct Product {
     pub b: Operand,
     /// What follows the sums.
     pub finish: Finish,
+    /// Whether the library's algorithm is chosen by measuring several the first time, instead of by its own estimate: for
+    /// products of few shapes that come often. It is no part of what is computed (the order of the sums may differ); only cards
+    /// heed it.
+    pub measured: bool,
 }
 
 impl Product {

@@ -119,7 +119,9 @@ pub static CUBLASLT: Library = Library {
     symbols: &[
         "cublasLtCreate",
         "cublasLtDestroy",
+        "cublasLtGetVersion",
         "cublasLtMatmul",
+        "cublasLtMatmulAlgoCheck",
         "cublasLtMatmulAlgoGetHeuristic",
         "cublasLtMatmulDescCreate",
         "cublasLtMatmulDescDestroy",

@@ -76,6 +76,7 @@ impl Cuda {
             a: rows(x),
             b: rows(w.operand()),
             finish,
+            measured: true,
         });
     }
 
@@ -195,6 +196,7 @@ impl Cuda {
             a: rows(low),
             b: columns(w.operand()),
             finish: Finish::Plain,
+            measured: true,
         });
         low
     }
@@ -225,6 +227,7 @@ impl Cuda {
             a: columns(low),
             b: columns(x),
             finish: if grad.adds { Finish::Add } else { Finish::Plain },
+            measured: true,
         });
         if let Some(b) = b {
             self.column_sums(b.grad_whole(), left.and_then(|left| left.sums), dout, d.n, d.oc);

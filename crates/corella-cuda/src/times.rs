@@ -2,20 +2,17 @@
 //! when the card is given back a table goes to the standard error.
 
 use std::collections::HashMap;
-use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-use cudarc::driver::sys::{self, CUevent, CUstream};
+use cudarc::driver::sys::CUstream;
 
-use crate::card::check;
 use crate::driver::{Launch, Product};
 use crate::error::CudaError;
+use crate::event::{Event, NEEDED};
 use crate::library::DRIVER;
 
 /// The variable that asks for the table.
 pub(crate) const VARIABLE: &str = "CORELLA_KERNEL_TIMES";
-/// What it needs of the driver: since CUDA 12.8.
-const NEEDED: [&str; 1] = ["cuEventElapsedTime_v2"];
 /// Pairs of events that are kept until they are read.
 const MOST_PENDING: usize = 8192;
 
@@ -27,9 +24,9 @@ pub(crate) struct Times {
 
 #[derive(Default)]
 struct State {
-    pending: Vec<(String, [CUevent; 2])>,
+    pending: Vec<(String, [Event; 2])>,
     /// Events that can be used again.
-    free: Vec<CUevent>,
+    free: Vec<Event>,
     /// Milliseconds and calls.
     sums: HashMap<String, (f64, usize)>,
 }
@@ -78,44 +75,21 @@ impl Times {
 
 impl State {
     /// An event behind everything that the stream was given.
-    fn record(&mut self, stream: CUstream) -> Result<CUevent, CudaError> {
-        let event = match self.free.pop() {
-            Some(event) => event,
-            None => {
-                let mut event = ptr::null_mut();
-                // SAFETY: the place is valid.
-                check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, 0) })?;
-                event
-            }
-        };
-        // SAFETY: event and stream are valid.
-        check("cuEventRecord", unsafe { sys::cuEventRecord(event, stream) })?;
+    fn record(&mut self, stream: CUstream) -> Result<Event, CudaError> {
+        let event = self.free.pop().map_or_else(Event::new, Ok)?;
+        event.record(stream)?;
         Ok(event)
     }
 
     /// Waits for the last event, and adds up.
     fn settle(&mut self) -> Result<(), CudaError> {
         for (name, [from, to]) in std::mem::take(&mut self.pending) {
-            let mut ms = 0.0;
-            // SAFETY: both events were recorded, and the place is valid.
-            check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(to) })?;
-            // SAFETY: as above.
-            check("cuEventElapsedTime_v2", unsafe { sys::cuEventElapsedTime_v2(&mut ms, from, to) })?;
+            let ms = to.since(&from)?;
             let sum = self.sums.entry(name).or_default();
             *sum = (sum.0 + f64::from(ms), sum.1 + 1);
             self.free.extend([from, to]);
         }
         Ok(())
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        let pending = self.pending.iter().flat_map(|(_, events)| events);
-        for event in self.free.iter().chain(pending) {
-            // SAFETY: made by `record`, given back once. Where that fails, the card is lost.
-            let _ = unsafe { sys::cuEventDestroy_v2(*event) };
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The suite on a real card, where there is one.
 
+mod measured;
 mod suite;
 
 use corella_cuda::{Card, Cuda, CudaError};
@@ -7,9 +8,9 @@ use corella_model::gpt2::Gpt2Config;
 use corella_model::llama::LlamaConfig;
 
 /// The first card, or `None` with a message where CUDA or a card is missing.
-fn card() -> Option<Cuda> {
+fn bare_card() -> Option<Card> {
     match Card::open(0) {
-        Ok(card) => Some(Cuda::new(card, suite::cpu())),
+        Ok(card) => Some(card),
         // A card with a library that fails is no reason to pass.
         Err(error @ (CudaError::Missing { .. } | CudaError::NoCard { .. })) => {
             println!("skipped: no CUDA device ({error})");
@@ -23,10 +24,23 @@ fn card() -> Option<Cuda> {
     }
 }
 
+/// The backend on it.
+fn card() -> Option<Cuda> {
+    Some(Cuda::new(bare_card()?, suite::cpu()))
+}
+
 #[test]
 fn every_operation_agrees_with_the_reference() {
     if let Some(ops) = card() {
         suite::operations(&ops);
+    }
+}
+
+#[test]
+fn measured_products_are_products() {
+    // The second finds the choices of the first.
+    for card in [bare_card(), bare_card()].into_iter().flatten() {
+        measured::measured_products_are_products(&card).expect("a card that works");
     }
 }
 

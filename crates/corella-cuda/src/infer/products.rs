@@ -220,6 +220,7 @@ impl Cuda {
                 a: Operand { at: x.memory.at, transposed: false },
                 b: Operand { at: weights, transposed: false },
                 finish: if direct && store == Store::Add { Finish::Add } else { Finish::Plain },
+                measured: false,
             });
             if !direct {
                 let part = |array, first, width| Part { array, first: first as u64, width: width as u64 };

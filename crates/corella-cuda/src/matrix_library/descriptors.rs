@@ -7,7 +7,8 @@ use corella_ops::Dtype;
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulDesc_t,
     cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreference_t,
-    cublasLtMatmulPreferenceAttributes_t as Preferred, cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType_t,
+    cublasLtMatmulPreferenceAttributes_t as Preferred, cublasLtMatrixLayout_t, cublasLtReductionScheme_t,
+    cublasStatus_t, cudaDataType_t,
 };
 
 use super::{Call, Columns};
@@ -29,6 +30,12 @@ impl Handle {
         // SAFETY: the library is loaded, the place is valid.
         check("cublasLtCreate", unsafe { sys::cublasLtCreate(&mut handle) })?;
         Ok(Handle(handle))
+    }
+
+    /// The library's version.
+    pub fn version(&self) -> usize {
+        // SAFETY: the library is loaded; it expects nothing.
+        unsafe { sys::cublasLtGetVersion() }
     }
 }
 
@@ -133,12 +140,44 @@ impl Preference {
         // SAFETY: the place is valid.
         check("cublasLtMatmulPreferenceCreate", unsafe { sys::cublasLtMatmulPreferenceCreate(&mut made) })?;
         let made = Preference(made);
-        let (key, bytes) = (Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace as u64);
-        // SAFETY: the attribute is a u64.
-        let set = unsafe {
-            sys::cublasLtMatmulPreferenceSetAttribute(made.0, key, ptr::from_ref(&bytes).cast(), size_of::<u64>())
-        };
-        check("cublasLtMatmulPreferenceSetAttribute", set)?;
+        made.set(Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &(workspace as u64))?;
         Ok(made)
+    }
+
+    /// Of the algorithms that cut sums into parts only those that put the parts aside in f32 and add them up in one order: none
+    /// that adds them in the result itself, in its format.
+    pub fn part_sums_aside(&self) -> Result<(), CudaError> {
+        let schemes = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        self.set(Preferred::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes)
+    }
+
+    fn set<T>(&self, attribute: Preferred, value: &T) -> Result<(), CudaError> {
+        // SAFETY: each caller passes the type that the manual gives for the attribute; it is copied.
+        let status = unsafe {
+            sys::cublasLtMatmulPreferenceSetAttribute(self.0, attribute, ptr::from_ref(value).cast(), size_of::<T>())
+        };
+        check("cublasLtMatmulPreferenceSetAttribute", status)
+    }
+}
+
+/// A product's descriptors.
+pub struct Described {
+    /// What is computed.
+    pub operation: Operation,
+    /// Of our b, our a and the result, in the library's order.
+    layouts: [Layout; 3],
+}
+
+impl Described {
+    pub fn new(p: &Product) -> Result<Described, CudaError> {
+        let (operation, call) = (Operation::new(p)?, Call::of(p));
+        let layouts =
+            [Layout::new(p.dtype, call.b)?, Layout::new(p.dtype, call.a)?, Layout::new(p.out_dtype, call.out)?];
+        Ok(Described { operation, layouts })
+    }
+
+    /// Names of the three layouts.
+    pub fn layouts(&self) -> [cublasLtMatrixLayout_t; 3] {
+        self.layouts.each_ref().map(|layout| layout.0)
     }
 }

@@ -1,20 +1,28 @@
 //! cuBLASLt through its raw interface: the plan of each product (descriptors and algorithm) is made once and kept.
 
+mod attempts;
+mod choice;
 mod descriptors;
+mod key;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use corella_ops::Dtype;
-use cudarc::cublaslt::sys::{self, cublasLtMatmulAlgo_t, cublasLtMatmulHeuristicResult_t, cublasStatus_t};
+use cudarc::cublaslt::sys::{self, cublasLtMatmulAlgo_t};
 use cudarc::driver::sys::{self as driver, CUstream};
 
-use self::descriptors::{Handle, Layout, Operation, Preference, check};
+use self::attempts::Attempts;
+use self::choice::{Algorithm, Choices};
+use self::descriptors::{Described, Handle, Preference, check};
+use self::key::Key;
 use crate::card;
 use crate::driver::{Address, Finish, Product};
 use crate::error::CudaError;
+use crate::times::{self, Times};
 
 /// Bytes that algorithms may use beside their operands: what NVIDIA recommends for Hopper.
 pub(crate) const WORKSPACE: usize = 32 << 20;
@@ -25,41 +33,6 @@ const ALIGNMENT: usize = 8;
 pub(crate) const PLACE: Address = 256;
 /// The same for a bias: a vector load.
 const BIAS_PLACE: Address = 16;
-
-/// What a plan depends on: the product without its addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    m: usize,
-    n: usize,
-    k: usize,
-    out_stride: usize,
-    bf16: bool,
-    out_bf16: bool,
-    a_transposed: bool,
-    b_transposed: bool,
-    finish: u8,
-}
-
-impl Key {
-    fn of(p: &Product) -> Key {
-        let finish = match p.finish {
-            Finish::Plain => 0,
-            Finish::Add => 1,
-            Finish::Bias(_) => 2,
-        };
-        Key {
-            m: p.m,
-            n: p.n,
-            k: p.k,
-            out_stride: p.out_stride,
-            bf16: p.dtype == Dtype::Bf16,
-            out_bf16: p.out_dtype == Dtype::Bf16,
-            a_transposed: p.a.transposed,
-            b_transposed: p.b.transposed,
-            finish,
-        }
-    }
-}
 
 /// A matrix as the library counts: element (i, j) stands at i + j·stride.
 #[derive(Clone, Copy, Debug)]
@@ -99,12 +72,10 @@ impl Call {
     }
 }
 
-/// A product's descriptors and algorithm.
+/// How a product is computed.
 struct Plan {
-    operation: Operation,
-    /// Of our b, our a and the result, in the library's order.
-    layouts: [Layout; 3],
-    algorithm: cublasLtMatmulAlgo_t,
+    described: Described,
+    algorithm: Algorithm,
 }
 
 /// Memory that algorithms use, on the card.
@@ -135,39 +106,84 @@ pub(crate) struct MatrixLibrary {
     handle: Handle,
     stream: CUstream,
     workspace: Workspace,
+    choices: Choices,
 }
 
 impl MatrixLibrary {
-    /// The card's context must be current.
-    pub fn new(stream: CUstream) -> Result<MatrixLibrary, CudaError> {
-        Ok(MatrixLibrary { plans: Mutex::default(), handle: Handle::new()?, stream, workspace: Workspace::new()? })
+    /// For a card, by name and architecture, whose context must be current.
+    pub fn new(stream: CUstream, card: &str) -> Result<MatrixLibrary, CudaError> {
+        let (handle, workspace) = (Handle::new()?, Workspace::new()?);
+        Ok(MatrixLibrary {
+            plans: Mutex::default(),
+            choices: Choices::new(card, handle.version()),
+            handle,
+            stream,
+            workspace,
+        })
     }
 
-    /// Computes a product; false where the library does not take it.
+    /// Computes a product, and takes its time if that is asked for; false where the library does not take it.
     ///
     /// # Safety
     /// As [`crate::Driver::library_product`].
-    pub unsafe fn product(&self, p: &Product) -> Result<bool, CudaError> {
+    pub unsafe fn product(&self, p: &Product, times: Option<&Times>) -> Result<bool, CudaError> {
         if !suits(p) {
             return Ok(false);
         }
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = match plans.entry(Key::of(p)) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.plan(p)?),
+        let mut key = Key::of(p);
+        key.measured = key.measured && (plans.contains_key(&key) || Attempts::are_possible(self.stream));
+        let plan = match plans.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            // SAFETY: the caller's promise.
+            Entry::Vacant(entry) => entry.insert(unsafe { self.plan(p, &key) }?),
         };
         let Some(plan) = plan else { return Ok(false) };
-        plan.operation.point(p)?;
+        plan.described.operation.point(p)?;
+        // SAFETY: the caller's promise; the plan was made for this product.
+        let start = || unsafe { self.start(p, &plan.described, &plan.algorithm) };
+        match times {
+            Some(times) => times.around(|| times::product(p), start)?,
+            None => start()?,
+        }
+        Ok(true)
+    }
+
+    /// Descriptors, and an algorithm: the library's first choice, which depends on the shape and the card only, or the one that
+    /// was measured and kept (choice.rs). So a plan gives the same bits from run to run.
+    ///
+    /// # Safety
+    /// As [`crate::Driver::library_product`]: measuring computes the product, unless it adds to its result.
+    unsafe fn plan(&self, p: &Product, key: &Key) -> Result<Option<Plan>, CudaError> {
+        let described = Described::new(p)?;
+        let preference = Preference::new(WORKSPACE)?;
+        if key.measured {
+            // A measurement sees speed only: what is faster because it rounds more, or in no certain order, is no candidate.
+            preference.part_sums_aside()?;
+        }
+        // SAFETY: the caller's promise; the descriptors are those of the product.
+        let attempts = unsafe { Attempts::new(self, p, &described, &preference) };
+        let algorithm = self.choices.algorithm(key, &attempts);
+        Ok(algorithm.map(|algorithm| Plan { described, algorithm }))
+    }
+
+    /// Queues a product.
+    ///
+    /// # Safety
+    /// As [`crate::Driver::library_product`]; the descriptors are those of the product, with its addresses, and the library
+    /// named the algorithm for them, or accepted it.
+    unsafe fn start(&self, p: &Product, described: &Described, algorithm: &Algorithm) -> Result<(), CudaError> {
         let (one, zero) = (1.0f32, 0.0f32);
         let beta = if p.finish == Finish::Add { &one } else { &zero };
         let pointer = |at: Address| at as *mut c_void;
-        let [b, a, out] = plan.layouts.each_ref().map(|layout| layout.0);
-        // SAFETY: descriptors and algorithm belong to this plan, the addresses hold arrays of its shape (the caller's promise),
+        let [b, a, out] = described.layouts();
+        let algorithm = cublasLtMatmulAlgo_t { data: *algorithm };
+        // SAFETY: descriptors and algorithm belong to this product, the addresses hold arrays of its shape (the caller's promise),
         // and the workspace has the size that the algorithm was chosen for. Its users follow each other on one stream.
         let status = unsafe {
             sys::cublasLtMatmul(
                 self.handle.0,
-                plan.operation.0,
+                described.operation.0,
                 ptr::from_ref(&one).cast(),
                 pointer(p.b.at),
                 b,
@@ -178,54 +194,15 @@ impl MatrixLibrary {
                 out,
                 pointer(p.out),
                 out,
-                &plan.algorithm,
+                &algorithm,
                 pointer(self.workspace.0),
                 WORKSPACE,
                 self.stream.cast(),
             )
         };
-        check("cublasLtMatmul", status)?;
-        Ok(true)
-    }
-
-    /// Descriptors and the library's first choice of algorithm. The choice depends on the shape and the card only, so a plan
-    /// gives the same bits from run to run.
-    fn plan(&self, p: &Product) -> Result<Option<Plan>, CudaError> {
-        let (operation, call) = (Operation::new(p)?, Call::of(p));
-        let layouts =
-            [Layout::new(p.dtype, call.b)?, Layout::new(p.dtype, call.a)?, Layout::new(p.out_dtype, call.out)?];
-        let preference = Preference::new(WORKSPACE)?;
-        let [b, a, out] = layouts.each_ref().map(|layout| layout.0);
-        let (mut found, mut count) = (NO_RESULT, 0);
-        // SAFETY: all descriptors are valid; there is room for one result.
-        let status = unsafe {
-            sys::cublasLtMatmulAlgoGetHeuristic(
-                self.handle.0,
-                operation.0,
-                b,
-                a,
-                out,
-                out,
-                preference.0,
-                1,
-                &mut found,
-                &mut count,
-            )
-        };
-        let usable = status == cublasStatus_t::CUBLAS_STATUS_SUCCESS
-            && count > 0
-            && found.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS;
-        Ok(usable.then_some(Plan { operation, layouts, algorithm: found.algo }))
+        check("cublasLtMatmul", status)
     }
 }
-
-const NO_RESULT: cublasLtMatmulHeuristicResult_t = cublasLtMatmulHeuristicResult_t {
-    algo: cublasLtMatmulAlgo_t { data: [0; 8] },
-    workspaceSize: 0,
-    state: cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED,
-    wavesCount: 0.0,
-    reserved: [0; 4],
-};
 
 /// Whether the library has fast algorithms for a product: aligned rows, and what follows the sums in one format.
 fn suits(p: &Product) -> bool {
@@ -245,11 +222,12 @@ mod tests {
     use super::*;
     use crate::driver::{Bias, Operand};
 
-    fn product(m: usize, n: usize, k: usize, a: bool, b: bool) -> Product {
+    /// Of bf16 throughout, not measured.
+    pub fn product(m: usize, n: usize, k: usize, a: bool, b: bool) -> Product {
         let operand = |transposed| Operand { at: 256, transposed };
         let dtype = Dtype::Bf16;
         let (a, b, finish) = (operand(a), operand(b), Finish::Plain);
-        Product { m, n, k, dtype, out_dtype: dtype, out: 512, out_stride: n, a, b, finish }
+        Product { m, n, k, dtype, out_dtype: dtype, out: 512, out_stride: n, a, b, finish, measured: false }
     }
 
     /// What the library's manual says of its operands, computed on the host, is the product that was asked for.
