@@ -16,6 +16,7 @@ use crate::array::{Array, Buf, from_bytes, to_bytes};
 use crate::driver::{Address, Driver, Launch, Memory};
 use crate::error::CudaError;
 use crate::ids::Ids;
+use crate::infer::Angles;
 use crate::paper::Paper;
 use crate::param::Param;
 use crate::spare::Spare;
@@ -30,6 +31,7 @@ pub struct Cuda {
     /// How often scratch memory has moved.
     moves: AtomicU64,
     spare: Arc<Spare>,
+    angles: Angles,
     sampler: Arc<Cpu>,
     batch_invariant: bool,
     records: bool,
@@ -76,6 +78,7 @@ impl Cuda {
             scratch: Mutex::default(),
             moves: AtomicU64::new(0),
             spare: Arc::default(),
+            angles: Angles::default(),
             sampler,
             batch_invariant: false,
             records: true,
@@ -124,6 +127,11 @@ impl Cuda {
     /// Memory of steps that have ended.
     pub(crate) fn spare(&self) -> &Arc<Spare> {
         &self.spare
+    }
+
+    /// Rotary angles of positions that steps have had.
+    pub(crate) fn angles(&self) -> &Angles {
+        &self.angles
     }
 
     /// Changes whenever scratch memory that recorded launches may name has been released.

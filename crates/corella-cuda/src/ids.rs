@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use corella_ops::shapes::Length;
 
+use crate::array::word_bytes;
 use crate::driver::{Driver, Memory};
 use crate::error::CudaError;
 
@@ -45,8 +46,7 @@ impl Ids {
         assert!(4 * values.len() <= self.ids.bytes, "more ids than there is room for");
         let (order, starts) = grouped(values);
         for (memory, numbers) in [(&self.ids, values), (&self.order, &order), (&self.starts, &starts)] {
-            let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-            driver.upload(memory.at, &bytes)?;
+            driver.upload(memory.at, &word_bytes(numbers))?;
         }
         self.groups = starts.len() - 1;
         self.len = values.len();
