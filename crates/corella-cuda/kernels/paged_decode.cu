@@ -1,6 +1,7 @@
 // Attention of single rows over the paged cache. The positions of a sequence are cut into stretches of 256 at absolute places;
 // a block takes one stretch for all query heads of a key head, so that each key is read once, and a second kernel puts the
-// stretches together in ascending order. So a row's bits depend on its own sequence alone.
+// stretches together in ascending order. Where no row sees more than one there is nothing to put together, and the first kernel
+// writes the result itself, with the same bits. So a row's bits depend on its own sequence alone.
 //
 // Bound by memory: 2·NKV·HS·2 bytes a position and layer. Llama 8B at 2,048 positions: 8.4 MB a layer, 2.5 µs on an H100,
 // 268 MB or 80 µs a token; the FMAs, 4·NH·HS a position, are a tenth of what the card can do meanwhile.
@@ -15,19 +16,27 @@ __device__ __forceinline__ float* partial_at(float* partial, u64 listed, int hea
 }
 
 // Dynamic shared memory: q (HEADS,HSP), weights (HEADS,256), sums (THREADS·8·HEADS) in f32.
+// out: (N,NH·HS), written where there is no `partial`, and the grid has one stretch then.
 // Grid: (rows listed, NKV·passes, stretches): a pass takes HEADS query heads of the group.
 template <int KIND, int HEADS>
-__device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, Batch batch, const u32* list, QueryHeads h) {
+__device__ __forceinline__ void decode(Array out, float* partial, Pages pages, Array qkv, Batch batch, const u32* list,
+                                       QueryHeads h) {
     const int group = h.nh / h.nkv, passes = (group + HEADS - 1) / HEADS;
     const int kv_head = blockIdx.y / passes, first_head = kv_head * group + blockIdx.y % passes * HEADS;
     const int heads = min(HEADS, (kv_head + 1) * group - first_head);
     const u64 row = list[blockIdx.x];
     const int position = batch.positions[row], first = blockIdx.z * STRETCH;
+    const int tid = threadIdx.x;
     if (first > position) {
+        if (!partial) {
+            for (int i = tid; i < heads * h.hs; i += THREADS) {
+                store(out, (row * h.nh + first_head) * h.hs + i, 0.0f);
+            }
+        }
         return;
     }
     const u32 sequence = batch.sequences[row];
-    const int count = min(STRETCH, position + 1 - first), pieces = pages.hsp / 8, tid = threadIdx.x;
+    const int count = min(STRETCH, position + 1 - first), pieces = pages.hsp / 8;
     DYNAMIC_SHARED(shared);
     float* const q = (float*)shared;
     float* const weights = q + HEADS * pages.hsp;
@@ -35,6 +44,7 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
     const float scale = rsqrtf((float)h.hs);
     // Where each position lies, found once: the loops below then have several loads on their way.
     __shared__ u64 spots[STRETCH];
+    __shared__ float totals[HEADS];
     for (int s = tid; s < count; s += THREADS) {
         spots[s] = head_first(pages, page_of(batch, pages, sequence, first + s), kv_head) + (first + s) % pages.page_len;
     }
@@ -93,6 +103,9 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
         }
         total = warp_sum(total);
         if (tid % WARP == 0) {
+            totals[head] = total;
+        }
+        if (tid % WARP == 0 && partial) {
             float* const to = partial_at(partial, blockIdx.x, first_head + head, blockIdx.z, h, gridDim.z);
             to[h.hs] = top;
             to[h.hs + 1] = total;
@@ -141,14 +154,18 @@ __device__ __forceinline__ void decode(float* partial, Pages pages, Array qkv, B
         for (int l = 0; l < lines; l++) {
             sum += sums[(l * HEADS + head) * pages.hsp + d];
         }
-        partial_at(partial, blockIdx.x, first_head + head, blockIdx.z, h, gridDim.z)[d] = sum;
+        if (partial) {
+            partial_at(partial, blockIdx.x, first_head + head, blockIdx.z, h, gridDim.z)[d] = sum;
+        } else {
+            store(out, (row * h.nh + first_head + head) * h.hs + d, sum / totals[head]);
+        }
     }
 }
 
 #define DECODE(name, KIND, HEADS)                                                                                        \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                                \
-        name(float* partial, Pages pages, Array qkv, Batch batch, const u32* list, QueryHeads h) {                       \
-        decode<KIND, HEADS>(partial, pages, qkv, batch, list, h);                                                        \
+        name(Array out, float* partial, Pages pages, Array qkv, Batch batch, const u32* list, QueryHeads h) {            \
+        decode<KIND, HEADS>(out, partial, pages, qkv, batch, list, h);                                                   \
     }
 DECODE(paged_decode_f16_1, KV_F16, 1)
 DECODE(paged_decode_f16_4, KV_F16, 4)

@@ -6,7 +6,7 @@ use super::batch::{Batch, LINES, STRETCH};
 use super::pages::{KvPages, padded_head};
 use crate::array::Buf;
 use crate::backend::{Argument, Cuda};
-use crate::driver::Launch;
+use crate::driver::{Address, Launch};
 
 /// Threads of a block of every kernel here.
 const BLOCK: usize = 128;
@@ -86,14 +86,20 @@ impl Cuda {
             self.run(&entry, prefill(d, division.chunks), &[&to, &cache, &from, &plan, &chunks, &heads]);
         }
         let (entry, stretches) = (format!("paged_decode_{kind}_{}", heads_together(group)), division.stretches);
+        let single = |partial: Address, list: Address, count: usize| {
+            let shape = decode(d, count, stretches);
+            self.run(&entry, shape, &[&out.array(), &partial, &cache, &qkv.array(), &plan, &list, &heads]);
+        };
+        if stretches == 1 {
+            return single(0, division.list, division.singles);
+        }
         let row_bytes = 4 * d.nh * stretches * (d.hs + 2);
         let most = (MOST_PARTIAL / row_bytes.max(1)).max(1);
         for first in (0..division.singles).step_by(most) {
             let count = most.min(division.singles - first);
             let partial = self.scratch("stretches of attention", count * row_bytes);
             let list = division.list + 4 * first as u64;
-            let shape = decode(d, count, stretches);
-            self.run(&entry, shape, &[&partial, &cache, &qkv.array(), &plan, &list, &heads]);
+            single(partial, list, count);
             let arguments: [&dyn Argument; 7] =
                 [&out.array(), &partial, &plan, &list, &heads, &(count as u32), &(stretches as u32)];
             self.run("paged_combine", warps(count * d.nh), &arguments);
