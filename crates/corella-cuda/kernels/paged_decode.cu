@@ -9,6 +9,13 @@
 
 #define THREADS 128
 
+// Loads of the cache that a thread has on their way at once. A step of one sequence has a block for each key head, so a block's
+// time is that of its loads one after the other: a head of 128 is read in one go, a stretch's values in two.
+template <int HEADS>
+struct Loads {
+    static constexpr int COUNT = HEADS > 4 ? 8 : 16;
+};
+
 // What a stretch gives for a query head: Σ exp(score − largest) times values (HS), its largest score, and Σ exp(score − largest).
 // partial: (rows listed, NH, stretches, HS + 2).
 __device__ __forceinline__ float* partial_at(float* partial, u64 listed, int head, int stretch, QueryHeads h, int stretches) {
@@ -21,6 +28,7 @@ __device__ __forceinline__ float* partial_at(float* partial, u64 listed, int hea
 template <int KIND, int HEADS>
 __device__ __forceinline__ void decode(Array out, float* partial, Pages pages, Array qkv, Batch batch, const u32* list,
                                        QueryHeads h) {
+    constexpr int LOADS = Loads<HEADS>::COUNT;
     const int group = h.nh / h.nkv, passes = (group + HEADS - 1) / HEADS;
     const int kv_head = blockIdx.y / passes, first_head = kv_head * group + blockIdx.y % passes * HEADS;
     const int heads = min(HEADS, (kv_head + 1) * group - first_head);
@@ -64,15 +72,27 @@ __device__ __forceinline__ void decode(Array out, float* partial, Pages pages, A
         if (s < count) {
             const int place = (first + s) % pages.page_len;
             const u64 at = spots[s] - place;
-#pragma unroll 4
-            for (int piece = 0; piece < pieces; piece++) {
-                const Packet key = cached8<KIND>(pages.k, at * pages.hsp + ((u64)piece * pages.page_len + place) * 8);
+#pragma unroll 1
+            for (int first_piece = 0; first_piece < pieces; first_piece += LOADS) {
+                CachedRaw keys[LOADS];
 #pragma unroll
-                for (int head = 0; head < HEADS; head++) {
-                    const Packet query = load8(q + head * pages.hsp + piece * 8);
+                for (int j = 0; j < LOADS; j++) {
+                    // Those behind the last repeat it, and are not used.
+                    const int piece = min(first_piece + j, pieces - 1);
+                    keys[j] = cached_raw<KIND>(pages.k, at * pages.hsp + ((u64)piece * pages.page_len + place) * 8);
+                }
 #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        scores[head] += query.x[i] * key.x[i];
+                for (int j = 0; j < LOADS; j++) {
+                    if (first_piece + j < pieces) {
+                        const Packet key = cached_numbers<KIND>(keys[j]);
+#pragma unroll
+                        for (int head = 0; head < HEADS; head++) {
+                            const Packet query = load8(q + head * pages.hsp + (first_piece + j) * 8);
+#pragma unroll
+                            for (int i = 0; i < 8; i++) {
+                                scores[head] += query.x[i] * key.x[i];
+                            }
+                        }
                     }
                 }
             }
@@ -123,17 +143,29 @@ __device__ __forceinline__ void decode(Array out, float* partial, Pages pages, A
                 own[head][i] = 0.0f;
             }
         }
-#pragma unroll 4
-        for (int s = line; s < count; s += lines) {
-            const u64 at = spots[s];
-            const Packet value = cached8<KIND>(pages.v, at * pages.hsp + piece * 8);
-            const float factor = KIND == KV_Q8 ? pages.v_scales[at] : 1.0f;
+#pragma unroll 1
+        for (int s0 = line; s0 < count; s0 += LOADS * lines) {
+            CachedRaw values[LOADS];
+            float factors[LOADS];
 #pragma unroll
-            for (int head = 0; head < HEADS; head++) {
-                const float weight = weights[head * STRETCH + s] * factor;
+            for (int j = 0; j < LOADS; j++) {
+                const u64 at = spots[min(s0 + j * lines, count - 1)];
+                values[j] = cached_raw<KIND>(pages.v, at * pages.hsp + piece * 8);
+                factors[j] = KIND == KV_Q8 ? pages.v_scales[at] : 1.0f;
+            }
 #pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    own[head][i] += weight * value.x[i];
+            for (int j = 0; j < LOADS; j++) {
+                const int s = s0 + j * lines;
+                if (s < count) {
+                    const Packet value = cached_numbers<KIND>(values[j]);
+#pragma unroll
+                    for (int head = 0; head < HEADS; head++) {
+                        const float weight = weights[head * STRETCH + s] * factors[j];
+#pragma unroll
+                        for (int i = 0; i < 8; i++) {
+                            own[head][i] += weight * value.x[i];
+                        }
+                    }
                 }
             }
         }
