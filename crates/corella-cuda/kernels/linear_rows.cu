@@ -13,6 +13,7 @@
 // x: (N,C) in f32 or bf16. Grid: (⌈Σ rows / 4⌉, ⌈N / ROWS⌉).
 template <class Form, int ROWS>
 __device__ __forceinline__ void rows_of_floats(Array out, Array x, const Layers& l, u32 total, u32 n) {
+    take_turn();
     const u32 column = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (column >= total) {
         return;
@@ -76,6 +77,7 @@ struct Rounded {
 
 // A warp for each 32 numbers: scale max |x| / 127, codes to nearest even. c is a multiple of 32. Grid: ⌈N·C/32 / 4⌉.
 extern "C" __global__ void round_rows(signed char* codes, float* scales, Array x, u64 blocks) {
+    take_turn();
     const u64 block = (u64)blockIdx.x * WARPS + threadIdx.x / WARP;
     if (block >= blocks) {
         return;
@@ -99,6 +101,7 @@ __device__ __forceinline__ int dot16(uint4 a, uint4 b, int sum) {
 // Q8_0: a lane takes 16 codes.
 template <int ROWS>
 __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers& l, u32 total, u32 n) {
+    take_turn();
     const u32 column = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (column >= total) {
         return;
@@ -153,6 +156,7 @@ __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers
 // Q4_K: a lane takes 16 bytes, halves of two stretches of 32 weights: scale·Σ code·x − minimum·Σ x for each.
 template <int ROWS>
 __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layers& l, u32 total, u32 n) {
+    take_turn();
     const u32 column = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (column >= total) {
         return;

@@ -32,9 +32,21 @@ __device__ __forceinline__ void decode(Array out, float* partial, Pages pages, A
     const int group = h.nh / h.nkv, passes = (group + HEADS - 1) / HEADS;
     const int kv_head = blockIdx.y / passes, first_head = kv_head * group + blockIdx.y % passes * HEADS;
     const int heads = min(HEADS, (kv_head + 1) * group - first_head);
+    let_next_kernel_start();
     const u64 row = list[blockIdx.x];
     const int position = batch.positions[row], first = blockIdx.z * STRETCH;
-    const int tid = threadIdx.x;
+    const int count = min(STRETCH, position + 1 - first), pieces = pages.hsp / 8, tid = threadIdx.x;
+    // Where each position lies, found once: the loops below then have several loads on their way. No kernel writes what is read here.
+    __shared__ u64 spots[STRETCH];
+    __shared__ float totals[HEADS];
+    if (first <= position) {
+        const u32 sequence = batch.sequences[row];
+        for (int s = tid; s < count; s += THREADS) {
+            const u32 page = page_of(batch, pages, sequence, first + s);
+            spots[s] = head_first(pages, page, kv_head) + (first + s) % pages.page_len;
+        }
+    }
+    wait_for_kernels_before();
     if (first > position) {
         if (!partial) {
             for (int i = tid; i < heads * h.hs; i += THREADS) {
@@ -43,19 +55,11 @@ __device__ __forceinline__ void decode(Array out, float* partial, Pages pages, A
         }
         return;
     }
-    const u32 sequence = batch.sequences[row];
-    const int count = min(STRETCH, position + 1 - first), pieces = pages.hsp / 8;
     DYNAMIC_SHARED(shared);
     float* const q = (float*)shared;
     float* const weights = q + HEADS * pages.hsp;
     float* const sums = weights + HEADS * STRETCH;
     const float scale = rsqrtf((float)h.hs);
-    // Where each position lies, found once: the loops below then have several loads on their way.
-    __shared__ u64 spots[STRETCH];
-    __shared__ float totals[HEADS];
-    for (int s = tid; s < count; s += THREADS) {
-        spots[s] = head_first(pages, page_of(batch, pages, sequence, first + s), kv_head) + (first + s) % pages.page_len;
-    }
     for (int i = tid; i < HEADS * pages.hsp; i += THREADS) {
         const int head = i / pages.hsp, d = i % pages.hsp;
         const bool valid = head < heads && d < h.hs;
@@ -213,6 +217,7 @@ DECODE(paged_decode_q8_8, KV_Q8, 8)
 // out: (N,NH·HS). Grid: ⌈count·NH / 4⌉, blocks of four warps.
 extern "C" __global__ void paged_combine(Array out, float* partial, Batch batch, const u32* list, QueryHeads h, u32 count,
                                          int stretches) {
+    take_turn();
     const u64 task = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (task >= (u64)count * h.nh) {
         return;

@@ -68,18 +68,19 @@ impl Cuda {
         let (kind, group) = (dims.kind.name(), d.nh / d.nkv);
         let (cache, plan) = (pages.argument(), batch.argument());
         let heads = QueryHeads { nh: d.nh as i32, nkv: d.nkv as i32, hs: d.hs as i32 };
-        self.run(
-            &format!("kv_write_{kind}"),
-            warps(n * 2 * d.nkv),
-            &[&cache, &qkv.array(), &plan, &heads, &(n as u32)],
-        );
         let together = out.dtype == Dtype::Bf16
             && qkv.dtype == Dtype::Bf16
             && matches!(d.hs, 64 | 128)
             && dims.kind != KvKind::Q8
             && group <= 64
             && !self.batch_invariant();
+        // Before any kernel of the layer: those of attention read it while the ones before them may still run.
         let division = batch.division(self.shared_driver(), group, together);
+        self.run(
+            &format!("kv_write_{kind}"),
+            warps(n * 2 * d.nkv),
+            &[&cache, &qkv.array(), &plan, &heads, &(n as u32)],
+        );
         if division.chunks > 0 {
             let entry = format!("paged_prefill_{kind}_{}", d.hs);
             let (to, from, chunks) = (out.memory.at, qkv.memory.at, division.chunk_list());

@@ -82,3 +82,18 @@ fn races_are_noticed_where_they_are_watched_for() {
         assert_eq!(found.err(), None, "{fine}");
     }
 }
+
+/// A kernel that waits for those before it must be in the table, wait in all threads, and touch no activations before.
+#[test]
+fn a_kernel_that_waits_too_late_or_is_not_in_the_table_is_noticed() {
+    for (body, message) in [
+        ("take_turn(); store(Array{x, 0, 0}, threadIdx.x & 7, 1);", "its threads wait"),
+        ("if (threadIdx.x < 32) wait_for_kernels_before();", "some of its threads wait"),
+        ("const float y = load(Array{x, 0, 0}, 1); take_turn(); x[0] = y;", "activations are touched before"),
+        ("store(Array{x, 0, 0}, 1, 0); take_turn();", "activations are touched before"),
+    ] {
+        let Some(outcome) = outcome(body, Watch::Nothing) else { return };
+        let error = outcome.expect_err(body);
+        assert!(error.contains(message), "{body}: {error}");
+    }
+}
