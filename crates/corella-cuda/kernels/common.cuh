@@ -132,6 +132,8 @@ __device__ __forceinline__ u32 permute(u32 a, u32 b, u32 selector) {
 // too soon. Nobody waits for a thread that cannot run: a kernel is started early only when all blocks of the one before have called
 // `let_next_kernel_start` or ended, so all of those have their place.
 //
+// Behind its wait a kernel reads what other kernels wrote by ordinary loads only: `stream` and `fetch` below may be moved across it.
+//
 // On older cards, and where a kernel is started plainly, both return at once.
 __device__ __forceinline__ void let_next_kernel_start() {
 #if !defined(CORELLA_EMULATED) && __CUDA_ARCH__ >= 900
@@ -245,6 +247,47 @@ __device__ __forceinline__ u32 fetch2(const u16* p) {
 }
 #endif
 
+// Reads of weights ahead of their use, also before `wait_for_kernels_before`: ordinary loads, as the compiler of machine code moves those
+// above (.nc) behind the wait.
+#ifdef CORELLA_EMULATED
+__device__ __forceinline__ Sixteen ahead16(const void* p) {
+    return *(const Sixteen*)p;
+}
+__device__ __forceinline__ uint2 ahead8(const void* p) {
+    return *(const uint2*)p;
+}
+__device__ __forceinline__ u32 ahead4(const void* p) {
+    return *(const u32*)p;
+}
+__device__ __forceinline__ u32 ahead2(const u16* p) {
+    return *p;
+}
+#else
+__device__ __forceinline__ Sixteen ahead16(const void* p) {
+    Sixteen v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x[0]), "=r"(v.x[1]), "=r"(v.x[2]), "=r"(v.x[3])
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
+__device__ __forceinline__ uint2 ahead8(const void* p) {
+    uint2 v;
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
+    return v;
+}
+__device__ __forceinline__ u32 ahead4(const void* p) {
+    u32 v;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+__device__ __forceinline__ u32 ahead2(const u16* p) {
+    u16 v;
+    asm volatile("ld.global.u16 %0, [%1];" : "=h"(v) : "l"(p) : "memory");
+    return v;
+}
+#endif
+
 __device__ __forceinline__ Packet load8(const float* p) {
     Packet out;
     const Sixteen a = ((const Sixteen*)p)[0], b = ((const Sixteen*)p)[1];
@@ -256,15 +299,18 @@ __device__ __forceinline__ Packet load8(const float* p) {
     return out;
 }
 
-__device__ __forceinline__ Packet load8(const bf16* p) {
+__device__ __forceinline__ Packet packet_of_bf16(Sixteen raw) {
     Packet out;
-    const Sixteen a = *(const Sixteen*)p;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        out.x[2 * i] = bits_to_float(a.x[i] << 16);
-        out.x[2 * i + 1] = bits_to_float(a.x[i] & 0xffff0000u);
+        out.x[2 * i] = bits_to_float(raw.x[i] << 16);
+        out.x[2 * i + 1] = bits_to_float(raw.x[i] & 0xffff0000u);
     }
     return out;
+}
+
+__device__ __forceinline__ Packet load8(const bf16* p) {
+    return packet_of_bf16(*(const Sixteen*)p);
 }
 
 __device__ __forceinline__ void store8(float* p, Packet v) {
