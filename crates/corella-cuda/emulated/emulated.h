@@ -163,6 +163,11 @@ static inline void warp_barrier_of(int line) {
     ballot(0xffffffffu, 1, line);
 }
 
+/// All of it must be there, though nothing is read.
+static inline void brings_near(const void* from, unsigned bytes) {
+    if (((uintptr_t)from | bytes) % 16) fail("bytes to be brought near that are not aligned to 16");
+    for (unsigned i = 0; i < bytes; i += 16) (void)*((const volatile char*)from + i);
+}
 static inline void at_activations() { threads[current].touched = true; }
 static inline void waits_for_kernels_before() {
     if (threads[current].touched) fail("activations are touched before the kernels before have ended");

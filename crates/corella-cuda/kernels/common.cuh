@@ -288,6 +288,16 @@ __device__ __forceinline__ u32 ahead2(const u16* p) {
 }
 #endif
 
+// Asks for bytes, a multiple of 16 at a multiple of 16, to be brought into the card's large cache (L2). Nothing waits for them, and what
+// other kernels write there meanwhile is seen as ever: this may stand before `wait_for_kernels_before` whatever it asks for.
+__device__ __forceinline__ void bring_near(const void* from, u32 bytes) {
+#ifdef CORELLA_EMULATED
+    emulated::brings_near(from, bytes);
+#elif __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
 __device__ __forceinline__ Packet load8(const float* p) {
     Packet out;
     const Sixteen a = ((const Sixteen*)p)[0], b = ((const Sixteen*)p)[1];

@@ -25,6 +25,17 @@ __device__ __forceinline__ Own own_row(const Layers& l, u32 total) {
     return own;
 }
 
+// Bytes of the first rows of a launch that are asked for before the kernels before have ended, beyond what registers hold: what
+// arrives while a small kernel runs. All of an L2 could be filled, and then be emptied again by what comes after.
+#define NEAR (16 << 20)
+
+// Asks for the weights of a warp's row from byte `from` on.
+__device__ __forceinline__ void bring_row_near(const Weight& w, const Own& own, u32 row_bytes, u32 from) {
+    if (threadIdx.x % WARP == 0 && own.there && from < row_bytes && (u64)own.column * row_bytes < NEAR) {
+        bring_near((const u8*)w.data + (u64)own.row * row_bytes + from, row_bytes - from);
+    }
+}
+
 // Whole steps of a row with one row of x, whose packets are X's: `ahead` holds the weights of the first step, and each step fetches
 // those of the next. Adds to `sum`, moves `i` on.
 template <class Form, class X>
@@ -78,6 +89,10 @@ __device__ __forceinline__ void rows_of_floats(Array out, Array x, const Layers&
         for (int j = 0; j < AHEAD; j++) {
             ahead[j] = Form::ahead(w, row, i + j * 8 * WARP);
         }
+    }
+    // Not of f32, whose first steps take all registers.
+    if (ROWS == 1 && Form::BYTES < 4) {
+        bring_row_near(w, own, (u32)w.cols * Form::BYTES, AHEAD * 8 * WARP * Form::BYTES);
     }
     wait_for_kernels_before();
     if (!own.there) {
@@ -178,6 +193,9 @@ __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers
             fetch(j, i);
         }
     }
+    if (ROWS == 1) {
+        bring_row_near(w, own, (u32)w.cols, AHEAD * 16 * WARP);
+    }
     wait_for_kernels_before();
     if (!own.there) {
         return;
@@ -256,6 +274,9 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
         for (int j = 0; j < AHEAD; j++) {
             fetch(j, lane / 8 + j * step);
         }
+    }
+    if (ROWS == 1) {
+        bring_row_near(w, own, blocks * 144, AHEAD * (WARP / 8) * 144);
     }
     wait_for_kernels_before();
     if (!own.there) {

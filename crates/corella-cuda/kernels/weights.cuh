@@ -16,6 +16,8 @@ struct Weight {
 // Each form gives eight neighbours of a row, from a column on that is a multiple of 8: at once (`eight`), or first as they lie in
 // memory (`ahead`), by reads that may stand before what the kernel waits for, and then as numbers.
 struct InF32 {
+    // Of a number.
+    static constexpr u32 BYTES = 4;
     struct Raw {
         Sixteen low, high;
     };
@@ -45,6 +47,7 @@ struct InF32 {
 };
 
 struct InHalf {
+    static constexpr u32 BYTES = 2;
     typedef Sixteen Raw;
     static __device__ __forceinline__ const u16* at(const Weight& w, u64 row, u64 column) {
         return (const u16*)w.data + row * w.cols + column;
@@ -67,6 +70,7 @@ struct InHalf {
 };
 
 struct InBrain {
+    static constexpr u32 BYTES = 2;
     typedef Sixteen Raw;
     static __device__ __forceinline__ const bf16* at(const Weight& w, u64 row, u64 column) {
         return (const bf16*)w.data + row * w.cols + column;
@@ -144,6 +148,7 @@ struct Blocks4 {
 
 // Every other quantised format, unpacked when it was loaded: scale·code − minimum.
 struct Wide {
+    static constexpr u32 BYTES = 1;
     struct Raw {
         uint2 codes;
         float scale, minimum;

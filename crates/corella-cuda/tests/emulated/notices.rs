@@ -21,6 +21,8 @@ fn mistakes_are_noticed() {
         ("*(float4*)(x + 1) = make_float4(1, 2, 3, 4);", "misaligned"),
         ("if (threadIdx.x < 32) __syncthreads();", "a barrier that some threads never reach"),
         ("if (threadIdx.x < 32) {\n__syncthreads();\n} else {\n__syncthreads();\n}", "different barriers"),
+        ("bring_near(x + 1, 16);", "not aligned"),
+        ("bring_near(x, 8192);", "outside every array"),
         ("if (threadIdx.x != 5) x[0] = warp_sum(1);", "some lanes never reach"),
         ("DYNAMIC_SHARED(s); copy16_async(s, x, true); copies_end();", "asynchronous copies"),
     ] {
