@@ -44,6 +44,15 @@ __device__ __forceinline__ void decode(Array out, float* partial, Pages pages, A
         for (int s = tid; s < count; s += THREADS) {
             const u32 page = page_of(batch, pages, sequence, first + s);
             spots[s] = head_first(pages, page, kv_head) + (first + s) % pages.page_len;
+            // The first position of each page asks for the head's keys and values on it.
+            if (s == 0 || (first + s) % pages.page_len == 0) {
+                const u32 bytes = pages.page_len * pages.hsp * (KIND == KV_Q8 ? 1 : 2);
+                if (bytes % 16 == 0) {
+                    const u64 at = head_first(pages, page, kv_head) / pages.page_len * bytes;
+                    bring_near((const u8*)pages.k + at, bytes);
+                    bring_near((const u8*)pages.v + at, bytes);
+                }
+            }
         }
     }
     wait_for_kernels_before();
