@@ -6,7 +6,8 @@
 // Noticed: barriers and warp operations that not all threads reach, or reach at different lines; reads and writes outside
 // device memory and dynamic shared memory (pages that may not be touched lie behind both); misaligned vectors and indices
 // outside arrays of fixed size (traps of the compiler); shared memory that is read before it is written (it begins as NaN);
-// asynchronous copies that are not waited for (they arrive as late as they may); most races, as results that differ between
+// asynchronous copies that are not waited for (they arrive as late as they may); activations that are touched before a kernel has
+// waited for those before it; most races, as results that differ between
 // orders of threads and blocks; and, with CORELLA_RACES, those in shared memory (races.h).
 #pragma once
 
@@ -75,6 +76,8 @@ struct Thread {
     int groups;
     /// Waits at a barrier of the warp, not only for what its lanes show each other.
     bool at_barrier;
+    /// It has waited for the kernels before; it has touched activations.
+    bool waited, touched;
     std::vector<Copy> copies;
 };
 
@@ -92,6 +95,8 @@ static size_t dynamic_bytes;
 static const char* kernel_name;
 static void (*body)(void**);
 static void** arguments;
+/// Threads of the launch that have waited for the kernels before, and those that have not.
+static size_t waiting, not_waiting;
 
 [[noreturn]] static inline void fail(const char* format, ...) {
     char what[256];
@@ -158,10 +163,22 @@ static inline void warp_barrier_of(int line) {
     ballot(0xffffffffu, 1, line);
 }
 
+/// All of it must be there, though nothing is read.
+static inline void brings_near(const void* from, unsigned bytes) {
+    if (((uintptr_t)from | bytes) % 16) fail("bytes to be brought near that are not aligned to 16");
+    for (unsigned i = 0; i < bytes; i += 16) (void)*((const volatile char*)from + i);
+}
+static inline void at_activations() { threads[current].touched = true; }
+static inline void waits_for_kernels_before() {
+    if (threads[current].touched) fail("activations are touched before the kernels before have ended");
+    threads[current].waited = true;
+}
+
 static void enter() {
     body(arguments);
     Thread& self = threads[current];
     if (!self.copies.empty()) fail("ends before its asynchronous copies do");
+    (self.waited ? waiting : not_waiting)++;
     self.state = State::Done;
     switch_fiber(self.fiber, scheduler);
     abort();
@@ -216,7 +233,7 @@ static inline void run_block(size_t shared, bool backwards) {
     for (int i = 0; i < count; i++) {
         threads[i].state = State::Ready;
         threads[i].parity = threads[i].groups = threads[i].line = 0;
-        threads[i].at_barrier = false;
+        threads[i].at_barrier = threads[i].waited = threads[i].touched = false;
         threads[i].copies.clear();
         start_fiber(threads[i].fiber, enter);
     }

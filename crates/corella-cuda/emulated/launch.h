@@ -45,6 +45,12 @@ EXPORT int emulated_parameters(const char* name, size_t* sizes) {
     return kernel ? kernel->sizes(sizes) : -1;
 }
 
+/// Of the last launch: 1 if all threads waited for the kernels before, 0 if none did, -1 if some did.
+EXPORT int emulated_waits() {
+    using namespace emulated;
+    return waiting ? not_waiting ? -1 : 1 : 0;
+}
+
 /// Runs a kernel; null, or what went wrong. Not to be called twice at the same time.
 EXPORT const char* emulated_launch(const char* name, const unsigned* grid, const unsigned* block, size_t shared,
                                    void** parameters, int backwards) {
@@ -60,6 +66,7 @@ EXPORT const char* emulated_launch(const char* name, const unsigned* grid, const
     arguments = parameters;
     dynamic_shared = guarded(shared);
     dynamic_bytes = shared;
+    waiting = not_waiting = 0;
     const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     struct sigaction ours, before[5];
     memset(&ours, 0, sizeof ours);

@@ -5,6 +5,8 @@
 // - Entry points are `extern "C" __global__ void name(...)`, listed with their file in src/kernels.rs.
 // - Inline PTX and warp shuffles stand in small functions here, each with a twin for the host where CORELLA_EMULATED is set:
 //   emulated.h then stands for the CUDA built-ins and runs the same text on the processor, a fiber per CUDA thread.
+// - Kernels that the table calls `early` are started while those before them still run, and say themselves when they need them to
+//   have ended: see `wait_for_kernels_before`.
 // - No atomic additions of floats: every sum has one order, which depends on the shape only.
 #pragma once
 
@@ -115,6 +117,51 @@ __device__ __forceinline__ u32 permute(u32 a, u32 b, u32 selector) {
 #endif
 }
 
+// ---- kernels that are started early ----------------------------------------------------------------------------------
+
+// From Hopper on a kernel can be started while the one before it still runs (programmatic dependent launch), and not only when its
+// last block has ended and what it wrote is visible: that is some microseconds for each of the small kernels of a step. src/kernels.rs
+// names the kernels that are started so, and each of their threads calls `wait_for_kernels_before`. Before that it reads nothing that a
+// kernel may have written, and writes nothing at all: weights are written by no kernel of inference, nor are the words of a batch, which
+// are copied to the card before the step's first kernel. What a kernel of training may write, such as a norm's weights, counts as
+// written.
+//
+// Why that is enough: the wait returns when the kernel before has completed, with what it wrote visible. That one completed after its
+// own wait had returned, so the one before it had completed too, and so on to the last kernel that was not started early, or the
+// last copy, which start after everything and which everything starts after. Every thread of every such kernel waits, so none completes
+// too soon. Nobody waits for a thread that cannot run: a kernel is started early only when all blocks of the one before have called
+// `let_next_kernel_start` or ended, so all of those have their place.
+//
+// Behind its wait a kernel reads what other kernels wrote by ordinary loads only: `stream` and `fetch` below may be moved across it.
+//
+// On older cards, and where a kernel is started plainly, both return at once.
+__device__ __forceinline__ void let_next_kernel_start() {
+#if !defined(CORELLA_EMULATED) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+__device__ __forceinline__ void wait_for_kernels_before() {
+#ifdef CORELLA_EMULATED
+    emulated::waits_for_kernels_before();
+#elif __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// How an early kernel begins that does nothing before the others have ended.
+__device__ __forceinline__ void take_turn() {
+    let_next_kernel_start();
+    wait_for_kernels_before();
+}
+
+// Activations are read or written here: so late that a kernel that waits has waited, which the emulated card looks after.
+__device__ __forceinline__ void at_activations() {
+#ifdef CORELLA_EMULATED
+    emulated::at_activations();
+#endif
+}
+
 // ---- arrays ----------------------------------------------------------------------------------------------------------
 
 // An array of activations in f32 or bf16, as the host passes it (src/array.rs has the same layout).
@@ -125,10 +172,12 @@ struct Array {
 };
 
 __device__ __forceinline__ float load(Array a, u64 i) {
+    at_activations();
     return a.is_bf16 ? to_float(((const bf16*)a.data)[i]) : ((const float*)a.data)[i];
 }
 
 __device__ __forceinline__ void store(Array a, u64 i, float x) {
+    at_activations();
     if (a.is_bf16) {
         ((bf16*)a.data)[i] = to_bf16(x);
     } else {
@@ -198,6 +247,57 @@ __device__ __forceinline__ u32 fetch2(const u16* p) {
 }
 #endif
 
+// Reads of weights ahead of their use, also before `wait_for_kernels_before`: ordinary loads, as the compiler of machine code moves those
+// above (.nc) behind the wait.
+#ifdef CORELLA_EMULATED
+__device__ __forceinline__ Sixteen ahead16(const void* p) {
+    return *(const Sixteen*)p;
+}
+__device__ __forceinline__ uint2 ahead8(const void* p) {
+    return *(const uint2*)p;
+}
+__device__ __forceinline__ u32 ahead4(const void* p) {
+    return *(const u32*)p;
+}
+__device__ __forceinline__ u32 ahead2(const u16* p) {
+    return *p;
+}
+#else
+__device__ __forceinline__ Sixteen ahead16(const void* p) {
+    Sixteen v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x[0]), "=r"(v.x[1]), "=r"(v.x[2]), "=r"(v.x[3])
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
+__device__ __forceinline__ uint2 ahead8(const void* p) {
+    uint2 v;
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
+    return v;
+}
+__device__ __forceinline__ u32 ahead4(const void* p) {
+    u32 v;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+__device__ __forceinline__ u32 ahead2(const u16* p) {
+    u16 v;
+    asm volatile("ld.global.u16 %0, [%1];" : "=h"(v) : "l"(p) : "memory");
+    return v;
+}
+#endif
+
+// Asks for bytes, a multiple of 16 at a multiple of 16, to be brought into the card's large cache (L2). Nothing waits for them, and what
+// other kernels write there meanwhile is seen as ever: this may stand before `wait_for_kernels_before` whatever it asks for.
+__device__ __forceinline__ void bring_near(const void* from, u32 bytes) {
+#ifdef CORELLA_EMULATED
+    emulated::brings_near(from, bytes);
+#elif __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
 __device__ __forceinline__ Packet load8(const float* p) {
     Packet out;
     const Sixteen a = ((const Sixteen*)p)[0], b = ((const Sixteen*)p)[1];
@@ -209,15 +309,18 @@ __device__ __forceinline__ Packet load8(const float* p) {
     return out;
 }
 
-__device__ __forceinline__ Packet load8(const bf16* p) {
+__device__ __forceinline__ Packet packet_of_bf16(Sixteen raw) {
     Packet out;
-    const Sixteen a = *(const Sixteen*)p;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        out.x[2 * i] = bits_to_float(a.x[i] << 16);
-        out.x[2 * i + 1] = bits_to_float(a.x[i] & 0xffff0000u);
+        out.x[2 * i] = bits_to_float(raw.x[i] << 16);
+        out.x[2 * i + 1] = bits_to_float(raw.x[i] & 0xffff0000u);
     }
     return out;
+}
+
+__device__ __forceinline__ Packet load8(const bf16* p) {
+    return packet_of_bf16(*(const Sixteen*)p);
 }
 
 __device__ __forceinline__ void store8(float* p, Packet v) {
@@ -243,6 +346,7 @@ __device__ __forceinline__ void store8(bf16* p, Packet v) {
 // Elements i .. i + 8 of an array; those from `end` on are 0. Whole packets at multiples of eight move at once: arrays begin
 // at multiples of 256 bytes.
 __device__ __forceinline__ Packet load8(Array a, u64 i, u64 end) {
+    at_activations();
     if (i % PACKET == 0 && i + PACKET <= end) {
         return a.is_bf16 ? load8((const bf16*)a.data + i) : load8((const float*)a.data + i);
     }
@@ -262,6 +366,7 @@ struct Raw {
 
 // As load8, still to be widened.
 __device__ __forceinline__ Raw load8_raw(Array a, u64 i, u64 end) {
+    at_activations();
     Raw out = {};
     if (i % PACKET == 0 && i + PACKET <= end) {
         const Sixteen* from = a.is_bf16 ? (const Sixteen*)((const bf16*)a.data + i) : (const Sixteen*)((const float*)a.data + i);
@@ -304,6 +409,7 @@ __device__ __forceinline__ Packet widen(Array a, Raw raw) {
 
 // Writes elements i .. i + 8 as far as they lie before `end`.
 __device__ __forceinline__ void store8(Array a, u64 i, u64 end, Packet v) {
+    at_activations();
     if (i % PACKET == 0 && i + PACKET <= end) {
         if (a.is_bf16) {
             store8((bf16*)a.data + i, v);

@@ -27,6 +27,7 @@ extern "C" __global__ void add(Array out, Array a, Array b, u64 len) {
 
 // out = gelu(x).
 extern "C" __global__ void gelu(Array out, Array x, u64 len) {
+    take_turn();
     FOR_PACKETS(i, len) {
         Packet v = load8(x, i, len);
 #pragma unroll
@@ -106,6 +107,7 @@ __device__ __forceinline__ float logistic(float x) {
 
 // out = silu(gate) · up.   out: (N,F)  gate_up: (N,2F). Rows are gridDim.y, gridDim.y … apart.
 extern "C" __global__ void swiglu(Array out, Array gate_up, u64 n, u64 f) {
+    take_turn();
     for (u64 row = blockIdx.y; row < n; row += gridDim.y) {
         FOR_PACKETS(i, f) {
             const u64 gate_end = 2 * row * f + f;

@@ -10,15 +10,68 @@
 // Steps of one row whose weights are on their way at once.
 #define AHEAD 4
 
+// Which row of which layer a warp takes; `there` where there is one.
+struct Own {
+    u32 column, row;
+    int layer;
+    bool there;
+};
+
+__device__ __forceinline__ Own own_row(const Layers& l, u32 total) {
+    Own own = {blockIdx.x * WARPS + threadIdx.x / WARP, 0, 0, false};
+    own.there = own.column < total;
+    own.row = own.there ? own.column : 0;
+    own.layer = layer_of(l, own.row);
+    return own;
+}
+
+// Bytes of the first rows of a launch that are asked for before the kernels before have ended, beyond what registers hold: what
+// arrives while a small kernel runs. All of an L2 could be filled, and then be emptied again by what comes after.
+#define NEAR (16 << 20)
+
+// Asks for the weights of a warp's row from byte `from` on.
+__device__ __forceinline__ void bring_row_near(const Weight& w, const Own& own, u32 row_bytes, u32 from) {
+    if (threadIdx.x % WARP == 0 && own.there && from < row_bytes && (u64)own.column * row_bytes < NEAR) {
+        bring_near((const u8*)w.data + (u64)own.row * row_bytes + from, row_bytes - from);
+    }
+}
+
+// Whole steps of a row with one row of x, whose packets are X's: `ahead` holds the weights of the first step, and each step fetches
+// those of the next. Adds to `sum`, moves `i` on.
+template <class Form, class X>
+__device__ __forceinline__ void whole_steps(const Weight& w, u32 row, const void* x, u64 x_first, typename Form::Raw (&ahead)[AHEAD],
+                                            u64& i, float& sum) {
+    const u64 step = AHEAD * 8 * WARP, last = (AHEAD - 1) * 8 * WARP;
+    at_activations();
+#pragma unroll 1
+    for (; i + last < w.cols; i += step) {
+        typename X::Raw b[AHEAD];
+#pragma unroll
+        for (int j = 0; j < AHEAD; j++) {
+            b[j] = X::of(x, x_first + i + j * 8 * WARP);
+        }
+        const bool more = i + step + last < w.cols;
+#pragma unroll
+        for (int j = 0; j < AHEAD; j++) {
+            const Packet weights = Form::numbers(ahead[j]), numbers = X::numbers(b[j]);
+            if (more) {
+                ahead[j] = Form::ahead(w, row, i + step + j * 8 * WARP);
+            }
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                sum += weights.x[k] * numbers.x[k];
+            }
+        }
+    }
+}
+
 // x: (N,C) in f32 or bf16. Grid: (⌈Σ rows / 4⌉, ⌈N / ROWS⌉).
 template <class Form, int ROWS>
 __device__ __forceinline__ void rows_of_floats(Array out, Array x, const Layers& l, u32 total, u32 n) {
-    const u32 column = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (column >= total) {
-        return;
-    }
-    u32 row = column;
-    const int layer = layer_of(l, row);
+    let_next_kernel_start();
+    const Own own = own_row(l, total);
+    const u32 column = own.column, row = own.row, lane = threadIdx.x % WARP;
+    const int layer = own.layer;
     const Weight& w = l.w[layer];
     const u32 first = blockIdx.y * ROWS;
     float sums[ROWS];
@@ -26,23 +79,31 @@ __device__ __forceinline__ void rows_of_floats(Array out, Array x, const Layers&
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
+    // Several loads of the weights on their way at once: a row is short, and waiting for one after the other would bound. The first
+    // are on their way while the kernels before still run. Rows of x in whole packets only.
     u64 i = lane * 8;
-    if (ROWS == 1) {
-        // Several loads of the weights on their way at once: a row is short, and waiting for one after the other would bound.
-        for (; i + (AHEAD - 1) * 8 * WARP < w.cols; i += AHEAD * 8 * WARP) {
-            Packet a[AHEAD], b[AHEAD];
+    const bool whole = ROWS == 1 && l.c % PACKET == 0 && i + (AHEAD - 1) * 8 * WARP < w.cols;
+    typename Form::Raw ahead[AHEAD] = {};
+    if (whole && own.there) {
 #pragma unroll
-            for (int j = 0; j < AHEAD; j++) {
-                a[j] = Form::eight(w, row, i + j * 8 * WARP);
-                b[j] = load8(x, first * l.c + i + j * 8 * WARP, first * l.c + l.c);
-            }
-#pragma unroll
-            for (int j = 0; j < AHEAD; j++) {
-#pragma unroll
-                for (int k = 0; k < 8; k++) {
-                    sums[0] += a[j].x[k] * b[j].x[k];
-                }
-            }
+        for (int j = 0; j < AHEAD; j++) {
+            ahead[j] = Form::ahead(w, row, i + j * 8 * WARP);
+        }
+    }
+    // Not of f32, whose first steps take all registers.
+    if (ROWS == 1 && Form::BYTES < 4) {
+        bring_row_near(w, own, (u32)w.cols * Form::BYTES, AHEAD * 8 * WARP * Form::BYTES);
+    }
+    wait_for_kernels_before();
+    if (!own.there) {
+        return;
+    }
+    if (whole) {
+        const u64 x_first = (u64)first * l.c;
+        if (x.is_bf16) {
+            whole_steps<Form, InBrain>(w, row, x.data, x_first, ahead, i, sums[0]);
+        } else {
+            whole_steps<Form, InF32>(w, row, x.data, x_first, ahead, i, sums[0]);
         }
     }
 #pragma unroll 1
@@ -76,6 +137,7 @@ struct Rounded {
 
 // A warp for each 32 numbers: scale max |x| / 127, codes to nearest even. c is a multiple of 32. Grid: ⌈N·C/32 / 4⌉.
 extern "C" __global__ void round_rows(signed char* codes, float* scales, Array x, u64 blocks) {
+    take_turn();
     const u64 block = (u64)blockIdx.x * WARPS + threadIdx.x / WARP;
     if (block >= blocks) {
         return;
@@ -89,6 +151,10 @@ extern "C" __global__ void round_rows(signed char* codes, float* scales, Array x
     }
 }
 
+__device__ __forceinline__ uint4 as_uint4(Sixteen v) {
+    return make_uint4(v.x[0], v.x[1], v.x[2], v.x[3]);
+}
+
 __device__ __forceinline__ int dot16(uint4 a, uint4 b, int sum) {
     sum = dot4((int)a.x, (int)b.x, sum);
     sum = dot4((int)a.y, (int)b.y, sum);
@@ -99,12 +165,10 @@ __device__ __forceinline__ int dot16(uint4 a, uint4 b, int sum) {
 // Q8_0: a lane takes 16 codes.
 template <int ROWS>
 __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers& l, u32 total, u32 n) {
-    const u32 column = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (column >= total) {
-        return;
-    }
-    u32 row = column;
-    const int layer = layer_of(l, row);
+    let_next_kernel_start();
+    const Own own = own_row(l, total);
+    const u32 column = own.column, row = own.row, lane = threadIdx.x % WARP;
+    const int layer = own.layer;
     const Weight& w = l.w[layer];
     const u32 first = blockIdx.y * ROWS;
     float sums[ROWS];
@@ -112,21 +176,49 @@ __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
+    // As in rows_of_floats.
     u64 i = lane * 16;
-    if (ROWS == 1) {
-        for (; i + (AHEAD - 1) * 16 * WARP < w.cols; i += AHEAD * 16 * WARP) {
-            uint4 codes[AHEAD];
-            u16 d[AHEAD];
+    const u64 step = AHEAD * 16 * WARP;
+    const auto whole = [&](u64 from) { return from + (AHEAD - 1) * 16 * WARP < w.cols; };
+    Sixteen codes_ahead[AHEAD] = {};
+    u32 scales_ahead[AHEAD] = {};
+    const auto fetch = [&](int j, u64 from) {
+        const u64 at = row * w.cols + from + j * 16 * WARP;
+        codes_ahead[j] = ahead16((const u8*)w.data + at);
+        scales_ahead[j] = ahead2((const u16*)w.scales + at / 32);
+    };
+    if (ROWS == 1 && own.there && whole(i)) {
 #pragma unroll
-            for (int j = 0; j < AHEAD; j++) {
-                const u64 at = row * w.cols + i + j * 16 * WARP;
-                codes[j] = *(const uint4*)((const u8*)w.data + at);
-                d[j] = ((const u16*)w.scales)[at / 32];
-            }
+        for (int j = 0; j < AHEAD; j++) {
+            fetch(j, i);
+        }
+    }
+    if (ROWS == 1) {
+        bring_row_near(w, own, (u32)w.cols, AHEAD * 16 * WARP);
+    }
+    wait_for_kernels_before();
+    if (!own.there) {
+        return;
+    }
+    if (ROWS == 1) {
+        for (; whole(i); i += step) {
+            uint4 bytes[AHEAD];
+            float scales[AHEAD];
 #pragma unroll
             for (int j = 0; j < AHEAD; j++) {
                 const u64 from = first * w.cols + i + j * 16 * WARP;
-                sums[0] += half_to_float(d[j]) * x.scales[from / 32] * (float)dot16(codes[j], *(const uint4*)(x.codes + from), 0);
+                bytes[j] = *(const uint4*)(x.codes + from);
+                scales[j] = x.scales[from / 32];
+            }
+            const bool more = whole(i + step);
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                const uint4 codes = as_uint4(codes_ahead[j]);
+                const float d = half_to_float((u16)scales_ahead[j]);
+                if (more) {
+                    fetch(j, i + step);
+                }
+                sums[0] += d * scales[j] * (float)dot16(codes, bytes[j], 0);
             }
         }
     }
@@ -150,15 +242,14 @@ __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers
     }
 }
 
-// Q4_K: a lane takes 16 bytes, halves of two stretches of 32 weights: scale·Σ code·x − minimum·Σ x for each.
+// Q4_K: a lane takes 16 bytes, halves of two stretches of 32 weights: scale·Σ code·x − minimum·Σ x for each. Eight lanes share a
+// block, so that a warp has four of them at a time.
 template <int ROWS>
 __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layers& l, u32 total, u32 n) {
-    const u32 column = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (column >= total) {
-        return;
-    }
-    u32 row = column;
-    const int layer = layer_of(l, row);
+    let_next_kernel_start();
+    const Own own = own_row(l, total);
+    const u32 column = own.column, row = own.row, lane = threadIdx.x % WARP;
+    const int layer = own.layer;
     const Weight& w = l.w[layer];
     const u32 first = blockIdx.y * ROWS;
     const uint4 ones = make_uint4(0x01010101u, 0x01010101u, 0x01010101u, 0x01010101u);
@@ -167,10 +258,31 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
+    // Blocks on their way, as in rows_of_floats; slot j takes every AHEAD-th of the lane's.
     const u32 piece = lane % 8;
-    for (u64 block = lane / 8; block < w.cols / 256; block += WARP / 8) {
-        const u8* const at = Blocks4::block(w, row, block * 256);
-        const uint4 head = *(const uint4*)at, raw = *(const uint4*)(at + 16 + piece * 16);
+    const u32 blocks = w.cols / 256, step = WARP / 8;
+    Sixteen heads_ahead[AHEAD] = {}, codes_ahead[AHEAD] = {};
+    const auto fetch = [&](int j, u32 block) {
+        if (block < blocks) {
+            const u8* const at = Blocks4::block(w, row, (u64)block * 256);
+            heads_ahead[j] = ahead16(at);
+            codes_ahead[j] = ahead16(at + 16 + piece * 16);
+        }
+    };
+    if (ROWS == 1 && own.there) {
+#pragma unroll
+        for (int j = 0; j < AHEAD; j++) {
+            fetch(j, lane / 8 + j * step);
+        }
+    }
+    if (ROWS == 1) {
+        bring_row_near(w, own, blocks * 144, AHEAD * (WARP / 8) * 144);
+    }
+    wait_for_kernels_before();
+    if (!own.there) {
+        return;
+    }
+    const auto use = [&](u32 block, uint4 head, uint4 raw) {
         // The lower halves, then the upper ones: each is done with all rows before the next is unpacked.
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -179,7 +291,7 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
                                            raw.z >> shift & 0x0f0f0f0fu, raw.w >> shift & 0x0f0f0f0fu);
             float scale, minimum;
             stretch_of_q4k(head, piece / 2 * 2 + half, scale, minimum);
-            const u64 inside = block * 256 + piece / 2 * 64 + 32 * half + piece % 2 * 16;
+            const u32 inside = block * 256 + piece / 2 * 64 + 32 * half + piece % 2 * 16;
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 const u64 from = (u64)min(first + r, n - 1) * w.cols + inside;
@@ -188,6 +300,25 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
                 sums[r] += x.scales[from / 32] * (product - minimum * part);
             }
         }
+    };
+    u32 block = lane / 8;
+    if (ROWS == 1) {
+#pragma unroll 1
+        for (; block < blocks; block += AHEAD * step) {
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                const uint4 head = as_uint4(heads_ahead[j]), raw = as_uint4(codes_ahead[j]);
+                fetch(j, block + (j + AHEAD) * step);
+                if (block + j * step < blocks) {
+                    use(block + j * step, head, raw);
+                }
+            }
+        }
+    }
+#pragma unroll 1
+    for (; block < blocks; block += step) {
+        const u8* const at = Blocks4::block(w, row, (u64)block * 256);
+        use(block, *(const uint4*)at, *(const uint4*)(at + 16 + piece * 16));
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {

@@ -147,6 +147,7 @@ __device__ __forceinline__ void norm_row(const Rows& r, u64 row, u32 lane, float
 // Without bias: the root mean square takes the place of the deviation (rmsnorm), and mean is not written.
 extern "C" __global__ void norm_rows(Array out, float* mean, float* rstd, Array sum, Array a, Array b, const float* w,
                                      const float* bias, u64 n, u64 c, float eps) {
+    take_turn();
     const u64 row = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (row < n) {
         norm_row<WARP>(Rows{out, mean, rstd, sum, a, b, w, bias, (u32)c, eps}, row, threadIdx.x % WARP, nullptr);
@@ -156,6 +157,7 @@ extern "C" __global__ void norm_rows(Array out, float* mean, float* rstd, Array 
 // The same for rows that a block takes.
 extern "C" __global__ void norm_rows_wide(Array out, float* mean, float* rstd, Array sum, Array a, Array b, const float* w,
                                           const float* bias, u64 n, u64 c, float eps) {
+    take_turn();
     __shared__ float scratch[2][BLOCK / WARP];
     norm_row<BLOCK>(Rows{out, mean, rstd, sum, a, b, w, bias, (u32)c, eps}, blockIdx.x, threadIdx.x, scratch);
 }

@@ -41,6 +41,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     norm_packets(Array out, float* mean, float* rstd, Array sum, Array a, Array b, const float* b_bias, const float* w,
                  const float* bias, u64 n, u64 c, float eps) {
     __shared__ float scratch[2][MOST_WARPS][FORWARD_ROWS];
+    take_turn();
     const u32 column = threadIdx.x * PACKET;
     const u64 first = (u64)blockIdx.x * FORWARD_ROWS;
     const bool mine = column < c;

@@ -41,27 +41,39 @@ __device__ __forceinline__ u32 page_of(const Batch& b, const Pages& p, u32 seque
     return b.tables[(u64)sequence * b.table_len + position / p.page_len];
 }
 
-// Eight cached numbers from element `at` on (a multiple of 8), without their scale.
+// Eight cached numbers as they lie in memory: of KV_Q8 two words, of the other kinds four. Loads that follow each other are all
+// under way before the first is widened.
+struct CachedRaw {
+    u32 x[4];
+};
+
+// Those from element `at` on (a multiple of 8).
 template <int KIND>
-__device__ __forceinline__ Packet cached8(const void* data, u64 at) {
+__device__ __forceinline__ CachedRaw cached_raw(const void* data, u64 at) {
+    if (KIND == KV_Q8) {
+        const uint2 raw = *(const uint2*)((const u8*)data + at);
+        return CachedRaw{{raw.x, raw.y, 0, 0}};
+    }
+    const Sixteen raw = *(const Sixteen*)((const u16*)data + at);
+    return CachedRaw{{raw.x[0], raw.x[1], raw.x[2], raw.x[3]}};
+}
+
+// As numbers, without their scale.
+template <int KIND>
+__device__ __forceinline__ Packet cached_numbers(CachedRaw raw) {
     Packet out;
-    if (KIND == KV_BF16) {
-        return load8((const bf16*)data + at);
-    }
-    if (KIND == KV_F16) {
-        const Sixteen raw = *(const Sixteen*)((const u16*)data + at);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            out.x[2 * i] = half_to_float((u16)raw.x[i]);
-            out.x[2 * i + 1] = half_to_float((u16)(raw.x[i] >> 16));
-        }
-        return out;
-    }
-    const uint2 raw = *(const uint2*)((const u8*)data + at);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        out.x[i] = (float)(signed char)(raw.x >> 8 * i);
-        out.x[4 + i] = (float)(signed char)(raw.y >> 8 * i);
+        if (KIND == KV_BF16) {
+            out.x[2 * i] = bits_to_float(raw.x[i] << 16);
+            out.x[2 * i + 1] = bits_to_float(raw.x[i] & 0xffff0000u);
+        } else if (KIND == KV_F16) {
+            out.x[2 * i] = half_to_float((u16)raw.x[i]);
+            out.x[2 * i + 1] = half_to_float((u16)(raw.x[i] >> 16));
+        } else {
+            out.x[i] = (float)(signed char)(raw.x[0] >> 8 * i);
+            out.x[4 + i] = (float)(signed char)(raw.x[1] >> 8 * i);
+        }
     }
     return out;
 }

@@ -7,6 +7,7 @@
 // else neighbours: (2i, 2i + 1).   qkv: (N,width). Grid: (⌈heads·pairs / 128⌉, N).
 extern "C" __global__ void rope_rows(Array qkv, const float* angles, u64 width, int heads, int hs, int pairs, int halves,
                                      u32 rows) {
+    take_turn();
     const int task = blockIdx.x * blockDim.x + threadIdx.x;
     if (task >= heads * pairs) {
         return;
@@ -53,6 +54,7 @@ extern "C" __global__ void copy_part(Part to, Part from, u32 rows, u64 c, u32 ad
 // A warp rounds a head of keys or values of a row to the cache's type and writes it to its position. Q8: scale max |x| / 127.
 template <int KIND>
 __device__ __forceinline__ void write_head(Pages pages, Array qkv, Batch batch, QueryHeads h, u32 rows) {
+    take_turn();
     const u64 task = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     const int lane = threadIdx.x % WARP;
     if (task >= (u64)rows * 2 * h.nkv) {

@@ -13,16 +13,49 @@ struct Weight {
     u32 rows, sub;
 };
 
-// Each form gives eight neighbours of a row, from a column on that is a multiple of 8.
+// Each form gives eight neighbours of a row, from a column on that is a multiple of 8: at once (`eight`), or first as they lie in
+// memory (`ahead`), by reads that may stand before what the kernel waits for, and then as numbers.
 struct InF32 {
+    // Of a number.
+    static constexpr u32 BYTES = 4;
+    struct Raw {
+        Sixteen low, high;
+    };
+    static __device__ __forceinline__ const float* at(const Weight& w, u64 row, u64 column) {
+        return (const float*)w.data + row * w.cols + column;
+    }
+    static __device__ __forceinline__ Raw ahead(const Weight& w, u64 row, u64 column) {
+        return Raw{ahead16(at(w, row, column)), ahead16(at(w, row, column) + 4)};
+    }
+    static __device__ __forceinline__ Packet numbers(const Raw& raw) {
+        Packet out;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            out.x[i] = bits_to_float(raw.low.x[i]);
+            out.x[4 + i] = bits_to_float(raw.high.x[i]);
+        }
+        return out;
+    }
     static __device__ __forceinline__ Packet eight(const Weight& w, u64 row, u64 column) {
-        return load8((const float*)w.data + row * w.cols + column);
+        return load8(at(w, row, column));
+    }
+    // Eight neighbours of an array of this format, from element i on.
+    static __device__ __forceinline__ Raw of(const void* data, u64 i) {
+        const Sixteen* const from = (const Sixteen*)((const float*)data + i);
+        return Raw{from[0], from[1]};
     }
 };
 
 struct InHalf {
-    static __device__ __forceinline__ Packet eight(const Weight& w, u64 row, u64 column) {
-        const Sixteen raw = *(const Sixteen*)((const u16*)w.data + row * w.cols + column);
+    static constexpr u32 BYTES = 2;
+    typedef Sixteen Raw;
+    static __device__ __forceinline__ const u16* at(const Weight& w, u64 row, u64 column) {
+        return (const u16*)w.data + row * w.cols + column;
+    }
+    static __device__ __forceinline__ Raw ahead(const Weight& w, u64 row, u64 column) {
+        return ahead16(at(w, row, column));
+    }
+    static __device__ __forceinline__ Packet numbers(const Raw& raw) {
         Packet out;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -31,11 +64,28 @@ struct InHalf {
         }
         return out;
     }
+    static __device__ __forceinline__ Packet eight(const Weight& w, u64 row, u64 column) {
+        return numbers(*(const Sixteen*)at(w, row, column));
+    }
 };
 
 struct InBrain {
+    static constexpr u32 BYTES = 2;
+    typedef Sixteen Raw;
+    static __device__ __forceinline__ const bf16* at(const Weight& w, u64 row, u64 column) {
+        return (const bf16*)w.data + row * w.cols + column;
+    }
+    static __device__ __forceinline__ Raw ahead(const Weight& w, u64 row, u64 column) {
+        return ahead16(at(w, row, column));
+    }
+    static __device__ __forceinline__ Packet numbers(const Raw& raw) {
+        return packet_of_bf16(raw);
+    }
     static __device__ __forceinline__ Packet eight(const Weight& w, u64 row, u64 column) {
-        return load8((const bf16*)w.data + row * w.cols + column);
+        return load8(at(w, row, column));
+    }
+    static __device__ __forceinline__ Raw of(const void* data, u64 i) {
+        return *(const Sixteen*)((const bf16*)data + i);
     }
 };
 
@@ -98,6 +148,24 @@ struct Blocks4 {
 
 // Every other quantised format, unpacked when it was loaded: scale·code − minimum.
 struct Wide {
+    static constexpr u32 BYTES = 1;
+    struct Raw {
+        uint2 codes;
+        float scale, minimum;
+    };
+    static __device__ __forceinline__ Raw ahead(const Weight& w, u64 row, u64 column) {
+        const u64 at = row * w.cols + column, stretch = at / w.sub;
+        const u32 scale = ahead4((const float*)w.scales + stretch), minimum = ahead4(w.mins + stretch);
+        return Raw{ahead8((const u8*)w.data + at), bits_to_float(scale), bits_to_float(minimum)};
+    }
+    static __device__ __forceinline__ Packet numbers(const Raw& raw) {
+        Packet out = signed_bytes(raw.codes);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            out.x[i] = raw.scale * out.x[i] - raw.minimum;
+        }
+        return out;
+    }
     static __device__ __forceinline__ Packet eight(const Weight& w, u64 row, u64 column) {
         const u64 at = row * w.cols + column;
         Packet out = signed_bytes(*(const uint2*)((const u8*)w.data + at));

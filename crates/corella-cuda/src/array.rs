@@ -62,6 +62,15 @@ impl Buf {
     }
 }
 
+/// Words as they lie in the card's memory.
+pub(crate) fn word_bytes(words: &[u32]) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * words.len()];
+    for (b, word) in bytes.chunks_exact_mut(4).zip(words) {
+        b.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
 /// Numbers as bytes of a format, rounded to nearest even.
 pub(crate) fn to_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
     let mut bytes = vec![0; values.len() * dtype.bytes()];

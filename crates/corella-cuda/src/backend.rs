@@ -18,6 +18,7 @@ use crate::driver::{Address, Driver, Launch, Memory};
 use crate::error::CudaError;
 use crate::geometry;
 use crate::ids::Ids;
+use crate::infer::Angles;
 use crate::paper::Paper;
 use crate::param::Param;
 use crate::spare::Spare;
@@ -33,6 +34,7 @@ pub struct Cuda {
     moves: AtomicU64,
     spare: Arc<Spare>,
     left: Left,
+    angles: Angles,
     sampler: Arc<Cpu>,
     batch_invariant: bool,
     records: bool,
@@ -80,6 +82,7 @@ impl Cuda {
             moves: AtomicU64::new(0),
             spare: Arc::default(),
             left: Left::default(),
+            angles: Angles::default(),
             sampler,
             batch_invariant: false,
             records: true,
@@ -128,6 +131,11 @@ impl Cuda {
     /// Memory of steps that have ended.
     pub(crate) fn spare(&self) -> &Arc<Spare> {
         &self.spare
+    }
+
+    /// Rotary angles of positions that steps have had.
+    pub(crate) fn angles(&self) -> &Angles {
+        &self.angles
     }
 
     /// Changes whenever scratch memory that recorded launches may name has been released.

@@ -1,4 +1,7 @@
 //! An NVIDIA card: its context, one stream, its compiled kernels.
+//!
+//! Two variables of the environment change how kernels are started: `CORELLA_PLAIN_LAUNCHES=1` starts each after everything before it,
+//! also where the card could start it earlier (launching.rs), and `CORELLA_KERNEL_TIMES=1` also takes their times (times.rs).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
@@ -6,7 +9,7 @@ use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{
-    self, CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstreamCaptureMode,
+    self, CUdevice_attribute, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstreamCaptureMode,
 };
 
 use crate::compiled::compiled;
@@ -14,6 +17,7 @@ use crate::context::{Context, Pinned};
 use crate::driver::{Address, Driver, Launch, Product};
 use crate::error::CudaError;
 use crate::kernels::SOURCES;
+use crate::launching::{Kernel, Launches};
 use crate::library::{CUBLASLT, DRIVER};
 use crate::matrix_library::MatrixLibrary;
 use crate::nvrtc::Compiler;
@@ -124,6 +128,7 @@ pub struct Card {
     kernels: Kernels,
     /// None where the system locks no pages: then the driver copies through pages of its own, and the host waits.
     staging: Option<Mutex<Staging<Pinned>>>,
+    launches: Launches,
     /// Where the user asks for them.
     times: Option<Times>,
     context: Context,
@@ -133,7 +138,7 @@ pub struct Card {
 #[derive(Default)]
 struct Kernels {
     modules: Vec<CUmodule>,
-    functions: HashMap<&'static str, CUfunction>,
+    functions: HashMap<&'static str, Kernel>,
 }
 
 impl Drop for Kernels {
@@ -165,8 +170,9 @@ impl Card {
         let matrices = MatrixLibrary::new(context.stream, &name)?;
         let staging = Pinned::new(context.stream).ok().map(|pinned| Mutex::new(Staging::new(pinned)));
         let times = Times::wanted(context.stream);
+        let launches = Launches::new(context.stream, info.capability, times.is_some());
         let (multiplies_by_blocks, total_memory) = (info.capability == HOPPER, info.total_memory);
-        Ok(Card { name, multiplies_by_blocks, total_memory, matrices, kernels, staging, times, context })
+        Ok(Card { name, multiplies_by_blocks, total_memory, matrices, kernels, staging, launches, times, context })
     }
 
     /// Free and total bytes of its memory.
@@ -216,7 +222,8 @@ fn kernels(architecture: &str) -> Result<Kernels, CudaError> {
                 let set = unsafe { sys::cuFuncSetAttribute(function, attribute, MOST_SHARED - declared) };
                 check("cuFuncSetAttribute", set)?;
             }
-            kernels.functions.insert(*entry, function);
+            let early = source.early.contains(entry);
+            kernels.functions.insert(*entry, Kernel { function, early });
         }
     }
     Ok(kernels)
@@ -306,29 +313,11 @@ impl Driver for Card {
 
     unsafe fn launch(&self, entry: &str, shape: Launch, arguments: &[*const c_void]) -> Result<(), CudaError> {
         self.context.bind()?;
-        let function =
+        let kernel =
             *self.kernels.functions.get(entry).ok_or_else(|| CudaError::NoKernel { entry: entry.to_owned() })?;
-        let [x, y, z] = shape.grid;
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(|p| p.cast_mut()).collect();
-        let mut start = || {
-            // SAFETY: the function is loaded; the caller's arguments fit it and live until this returns, which copies them.
-            let launched = unsafe {
-                sys::cuLaunchKernel(
-                    function,
-                    x,
-                    y,
-                    z,
-                    shape.block,
-                    1,
-                    1,
-                    shape.shared,
-                    self.context.stream,
-                    pointers.as_mut_ptr(),
-                    ptr::null_mut(),
-                )
-            };
-            check("cuLaunchKernel", launched)
-        };
+        // SAFETY: the kernel is loaded, its context bound; the caller's arguments fit it and live until this returns.
+        let mut start = || unsafe { self.launches.start(kernel, shape, &mut pointers) };
         match &self.times {
             Some(times) => times.around(|| times::kernel(entry, shape), start),
             None => start(),
@@ -359,6 +348,7 @@ impl Driver for Card {
         // SAFETY: the place is valid; the stream is recorded by this thread.
         let ended = unsafe { sys::cuStreamEndCapture(self.context.stream, &mut graph) };
         if ended != CUresult::CUDA_SUCCESS || graph.is_null() {
+            self.launches.become_plain();
             return Ok(None);
         }
         let mut ready: CUgraphExec = ptr::null_mut();
@@ -366,7 +356,11 @@ impl Driver for Card {
         let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut ready, graph, 0) };
         // SAFETY: what was made of the graph does not need it; it is given back once.
         check("cuGraphDestroy", unsafe { sys::cuGraphDestroy(graph) })?;
-        Ok((made == CUresult::CUDA_SUCCESS).then_some(ready as u64))
+        if made != CUresult::CUDA_SUCCESS {
+            self.launches.become_plain();
+            return Ok(None);
+        }
+        Ok(Some(ready as u64))
     }
 
     unsafe fn replay(&self, recording: u64) -> Result<(), CudaError> {

@@ -52,7 +52,7 @@ impl Cuda {
         let rows = chunk_rows(self.chunk_logits(), width).min(d.n.max(1));
         let x = self.cast(x, d.n * d.c, dtype, "input of a product");
         let logits = self.scratch("logits", rows * width * dtype.bytes());
-        let (losses, targets) = (losses.f32(), targets.ids.at);
+        let (losses, targets) = (losses.f32(), targets.at());
         (0..d.n).step_by(rows).map(move |first| Chunk {
             n: rows.min(d.n - first),
             logits,

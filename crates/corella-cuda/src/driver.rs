@@ -60,7 +60,8 @@ pub trait Driver: Send + Sync + 'static {
     /// From now on kernels, products and clearing are kept instead of run, until [`Driver::end_recording`]; nothing else can be
     /// asked for meanwhile, from any thread. False where the driver keeps nothing.
     fn begin_recording(&self) -> Result<bool, CudaError>;
-    /// Ends the recording and gives it a number, or none where some of it could not be kept; nothing of it has run.
+    /// Ends the recording and gives it a number, or none where some of it could not be kept; nothing of it has run. The next one may be
+    /// kept even so: a card then starts kernels in a plainer way.
     fn end_recording(&self) -> Result<Option<u64>, CudaError>;
     /// Starts what was recorded, with the same arguments.
     ///

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use corella_ops::shapes::Length;
 
-use crate::driver::{Driver, Memory};
+use crate::array::word_bytes;
+use crate::driver::{Address, Driver, Memory};
 use crate::error::CudaError;
 
-/// Token ids, and the same rows sorted by id, so that one thread adds up all rows of a token, in their order.
+/// Token ids, and the same rows sorted by id, so that one thread adds up all rows of a token, in their order. All of it goes over in
+/// one copy: a step of decoding would feel three.
 #[derive(Debug)]
 pub struct Ids {
-    pub(crate) ids: Memory,
-    /// Rows sorted by id, then by number.
-    pub(crate) order: Memory,
-    /// Where the rows of each different id begin in `order`, and where the last end.
-    pub(crate) starts: Memory,
+    /// The ids that were written last (len); the rows sorted by id, then by number (len); where the rows of each different id begin
+    /// among those, and where the last end (groups + 1).
+    words: Memory,
+    /// Ids that there is room for.
+    room: usize,
     /// Different ids.
     pub(crate) groups: usize,
     /// Ids that were written last.
@@ -29,28 +31,31 @@ impl Length for Ids {
 
 impl Ids {
     pub(crate) fn new(driver: &Arc<dyn Driver>, len: usize) -> Result<Ids, CudaError> {
-        let mut ids = Ids {
-            ids: Memory::zeros(driver, 4 * len)?,
-            order: Memory::zeros(driver, 4 * len)?,
-            starts: Memory::zeros(driver, 4 * (len + 1))?,
-            groups: 0,
-            len: 0,
-        };
+        let words = Memory::zeros(driver, 4 * (3 * len + 1))?;
+        let mut ids = Ids { words, room: len, groups: 0, len: 0 };
         ids.write(&**driver, &vec![0; len])?;
         Ok(ids)
     }
 
     #[track_caller]
     pub(crate) fn write(&mut self, driver: &dyn Driver, values: &[u32]) -> Result<(), CudaError> {
-        assert!(4 * values.len() <= self.ids.bytes, "more ids than there is room for");
+        assert!(values.len() <= self.room, "more ids than there is room for");
         let (order, starts) = grouped(values);
-        for (memory, numbers) in [(&self.ids, values), (&self.order, &order), (&self.starts, &starts)] {
-            let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-            driver.upload(memory.at, &bytes)?;
-        }
+        driver.upload(self.words.at, &word_bytes(&[values, &order, &starts].concat()))?;
         self.groups = starts.len() - 1;
         self.len = values.len();
         Ok(())
+    }
+
+    /// Where the ids lie: always at the same place.
+    pub(crate) fn at(&self) -> Address {
+        self.words.at
+    }
+
+    /// Where the order of the rows lies, and where each id's rows begin in it.
+    pub(crate) fn order(&self) -> [Address; 2] {
+        let bytes = 4 * self.len as u64;
+        [self.words.at + bytes, self.words.at + 2 * bytes]
     }
 }
 

@@ -9,6 +9,9 @@ pub struct Source {
     pub text: &'static str,
     /// Its `extern "C" __global__` functions.
     pub entries: &'static [&'static str],
+    /// Those of them that may be started while the kernels before them still run (see kernels/common.cuh): they wait by themselves.
+    /// That they do is checked on the emulated card, in every launch.
+    pub early: &'static [&'static str],
     /// Whether launches add shared memory to what the kernels declare.
     pub dynamic_shared: bool,
 }
@@ -50,22 +53,23 @@ const fn contains(text: &str, word: &str) -> bool {
 }
 
 macro_rules! sources {
-    ($($name:literal [$($entry:literal),* $(,)?])*) => {
+    ($($name:literal [$($entry:literal),* $(,)?] $(early [$($early:literal),* $(,)?])?)*) => {
         /// All files.
         pub const SOURCES: &[Source] = &[$(Source {
             name: $name,
             text: include_str!(concat!("../kernels/", $name)),
-            entries: &[$($entry),*],
+            entries: &[$($entry,)* $($($early,)*)?],
+            early: &[$($($early),*)?],
             dynamic_shared: contains(include_str!(concat!("../kernels/", $name)), "DYNAMIC_SHARED"),
         }),*];
     };
 }
 
 sources! {
-    "elementwise.cu" ["cast", "add", "gelu", "gelu_grad", "bias_gelu", "bias_residual", "swiglu", "swiglu_grad"]
+    "elementwise.cu" ["cast", "add", "gelu_grad", "bias_gelu", "bias_residual", "swiglu_grad"] early ["gelu", "swiglu"]
     "encoder.cu" ["encoder", "embedding_grad", "position_grad"]
-    "norm_packets.cu" ["norm_packets", "norm_packets_grad_4", "norm_packets_grad_2"]
-    "norm.cu" ["norm_rows", "norm_rows_wide", "norm_grad", "norm_grad_wide"]
+    "norm_packets.cu" ["norm_packets_grad_4", "norm_packets_grad_2"] early ["norm_packets"]
+    "norm.cu" ["norm_grad", "norm_grad_wide"] early ["norm_rows", "norm_rows_wide"]
     "columns.cu" ["column_sums", "gelu_back", "norm_column_sums", "add_chunks"]
     "rope.cu" ["rope"]
     "classifier.cu" ["classifier", "classifier_held"]
@@ -81,8 +85,8 @@ sources! {
         "attention_plain", "attention_delta", "attention_delta_packets", "attention_plain_grad_queries",
         "attention_plain_grad_keys",
     ]
-    "paged_write.cu" ["rope_rows", "select_rows", "copy_part", "kv_write_f16", "kv_write_bf16", "kv_write_q8"]
-    "paged_decode.cu" [
+    "paged_write.cu" ["select_rows", "copy_part"] early ["rope_rows", "kv_write_f16", "kv_write_bf16", "kv_write_q8"]
+    "paged_decode.cu" [] early [
         "paged_decode_f16_1", "paged_decode_f16_4", "paged_decode_f16_8", "paged_decode_bf16_1", "paged_decode_bf16_4",
         "paged_decode_bf16_8", "paged_decode_q8_1", "paged_decode_q8_4", "paged_decode_q8_8", "paged_combine",
     ]
@@ -90,7 +94,7 @@ sources! {
         "paged_prefill_f16_64", "paged_prefill_f16_128", "paged_prefill_bf16_64", "paged_prefill_bf16_128",
     ]
     "draw.cu" ["draw_prepare", "draw_weights", "draw_select"]
-    "linear_rows.cu" [
+    "linear_rows.cu" [] early [
         "round_rows", "linear_f32_1", "linear_f32_8", "linear_f16_1", "linear_f16_8", "linear_bf16_1", "linear_bf16_8",
         "linear_wide_1", "linear_wide_8", "linear_q8_1", "linear_q8_8", "linear_q4k_1", "linear_q4k_8",
     ]

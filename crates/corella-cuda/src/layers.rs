@@ -20,7 +20,7 @@ impl Cuda {
         let n = d.b * d.t;
         let positions = wpe.map_or(0, Param::value);
         let (t, c, pos0) = (d.t as u32, d.c as u64, d.pos0 as u32);
-        let arguments: [&dyn Argument; 7] = [&out.array(), &ids.ids.at, &wte.value(), &positions, &t, &c, &pos0];
+        let arguments: [&dyn Argument; 7] = [&out.array(), &ids.at(), &wte.value(), &positions, &t, &c, &pos0];
         self.run("encoder", geometry::block_per_row(n), &arguments);
     }
 
@@ -30,7 +30,7 @@ impl Cuda {
         assert_eq!(n, ids.len, "ids and rows of their gradients");
         let dwte = done(wte.grad_part(self.driver()));
         let groups = ids.groups as u32;
-        let (ids_at, order, starts) = (ids.ids.at, ids.order.at, ids.starts.at);
+        let (ids_at, [order, starts]) = (ids.at(), ids.order());
         let arguments: [&dyn Argument; 7] = [&dwte, &dout.array(), &ids_at, &order, &starts, &groups, &(c as u64)];
         self.run("embedding_grad", geometry::columns(c, ids.groups), &arguments);
     }

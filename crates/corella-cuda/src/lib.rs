@@ -20,6 +20,7 @@ mod geometry;
 mod ids;
 mod infer;
 pub mod kernels;
+mod launching;
 mod layers;
 pub mod library;
 mod linear;

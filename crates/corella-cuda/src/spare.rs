@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::array::word_bytes;
 use crate::driver::{Address, Driver, Memory};
 use crate::error::CudaError;
 
@@ -26,7 +27,7 @@ impl Lent {
     /// Memory for `words`, which are written to it: of its size always the first that is there, so that one step after another
     /// finds the same address.
     pub fn holding(spare: &Arc<Spare>, driver: &Arc<dyn Driver>, words: &[u32]) -> Result<Lent, CudaError> {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes = word_bytes(words);
         let size = bytes.len().next_power_of_two().max(LEAST);
         let known = {
             let mut spare = spare.0.lock().unwrap_or_else(PoisonError::into_inner);

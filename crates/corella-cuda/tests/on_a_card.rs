@@ -75,6 +75,7 @@ fn every_operation_of_inference_agrees_with_the_reference() {
     if let Some(ops) = card() {
         suite::inference::operations(&ops);
         suite::inference::a_copied_page_is_read_like_the_first(&ops);
+        suite::inference::one_stretch_has_the_bits_of_several(&ops);
         suite::inference::products(&ops.with_batch_invariance());
     }
 }

@@ -6,7 +6,7 @@ use corella_ops::{BatchPlan, HeadDims, RopePairs, RowAt};
 
 use super::products::elements_of_rows;
 use super::recorded;
-use crate::array::Buf;
+use crate::array::{Buf, word_bytes};
 use crate::backend::{Argument, Cuda, done};
 use crate::driver::{Address, Driver, Launch};
 use crate::error::CudaError;
@@ -140,11 +140,7 @@ impl Batch {
         let tables = if n > plan.rows.len() { n } else { plan.tables.len() };
         words.resize(3 * n + tables * table_len, 0);
         let angles_at = words.len();
-        let angle = |row: &RowAt, f: &f32| f64::from(row.position as f32 * f);
-        for row in plan.rows {
-            words.extend(plan.frequencies.iter().map(|f| (angle(row, f).cos() as f32).to_bits()));
-            words.extend(plan.frequencies.iter().map(|f| (angle(row, f).sin() as f32).to_bits()));
-        }
+        ops.angles().append(&mut words, plan.rows, plan.frequencies);
         let pairs = plan.frequencies.len();
         words.resize(angles_at + n * 2 * pairs, 0);
         let words = Lent::holding(ops.spare(), ops.shared_driver(), &words)?;
@@ -221,8 +217,7 @@ impl Cuda {
     #[track_caller]
     pub(crate) fn select(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {
         let list = self.scratch("rows that are wanted", 4 * rows.len());
-        let bytes: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-        done(self.driver().upload(list, &bytes));
+        done(self.driver().upload(list, &word_bytes(rows)));
         let (out, count) = (out.array(), rows.len() as u32);
         self.run("select_rows", elements_of_rows(rows.len(), c), &[&out, &x.array(), &list, &count, &(c as u64)]);
     }

@@ -1,5 +1,6 @@
 //! The inference half of the contract on a card.
 
+mod angles;
 mod batch;
 mod cached;
 mod draw;
@@ -9,6 +10,7 @@ mod products;
 mod recorded;
 mod weight;
 
+pub(crate) use angles::Angles;
 pub use batch::Batch;
 pub use cached::Kv;
 pub use pages::KvPages;

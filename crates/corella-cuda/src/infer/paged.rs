@@ -6,7 +6,7 @@ use super::batch::{Batch, LINES, STRETCH};
 use super::pages::{KvPages, padded_head};
 use crate::array::Buf;
 use crate::backend::{Argument, Cuda};
-use crate::driver::Launch;
+use crate::driver::{Address, Launch};
 
 /// Threads of a block of every kernel here.
 const BLOCK: usize = 128;
@@ -68,32 +68,39 @@ impl Cuda {
         let (kind, group) = (dims.kind.name(), d.nh / d.nkv);
         let (cache, plan) = (pages.argument(), batch.argument());
         let heads = QueryHeads { nh: d.nh as i32, nkv: d.nkv as i32, hs: d.hs as i32 };
-        self.run(
-            &format!("kv_write_{kind}"),
-            warps(n * 2 * d.nkv),
-            &[&cache, &qkv.array(), &plan, &heads, &(n as u32)],
-        );
         let together = out.dtype == Dtype::Bf16
             && qkv.dtype == Dtype::Bf16
             && matches!(d.hs, 64 | 128)
             && dims.kind != KvKind::Q8
             && group <= 64
             && !self.batch_invariant();
+        // Before any kernel of the layer: those of attention read it while the ones before them may still run.
         let division = batch.division(self.shared_driver(), group, together);
+        self.run(
+            &format!("kv_write_{kind}"),
+            warps(n * 2 * d.nkv),
+            &[&cache, &qkv.array(), &plan, &heads, &(n as u32)],
+        );
         if division.chunks > 0 {
             let entry = format!("paged_prefill_{kind}_{}", d.hs);
             let (to, from, chunks) = (out.memory.at, qkv.memory.at, division.chunk_list());
             self.run(&entry, prefill(d, division.chunks), &[&to, &cache, &from, &plan, &chunks, &heads]);
         }
         let (entry, stretches) = (format!("paged_decode_{kind}_{}", heads_together(group)), division.stretches);
+        let single = |partial: Address, list: Address, count: usize| {
+            let shape = decode(d, count, stretches);
+            self.run(&entry, shape, &[&out.array(), &partial, &cache, &qkv.array(), &plan, &list, &heads]);
+        };
+        if stretches == 1 {
+            return single(0, division.list, division.singles);
+        }
         let row_bytes = 4 * d.nh * stretches * (d.hs + 2);
         let most = (MOST_PARTIAL / row_bytes.max(1)).max(1);
         for first in (0..division.singles).step_by(most) {
             let count = most.min(division.singles - first);
             let partial = self.scratch("stretches of attention", count * row_bytes);
             let list = division.list + 4 * first as u64;
-            let shape = decode(d, count, stretches);
-            self.run(&entry, shape, &[&partial, &cache, &qkv.array(), &plan, &list, &heads]);
+            single(partial, list, count);
             let arguments: [&dyn Argument; 7] =
                 [&out.array(), &partial, &plan, &list, &heads, &(count as u32), &(stretches as u32)];
             self.run("paged_combine", warps(count * d.nh), &arguments);

@@ -119,7 +119,7 @@ impl Cuda {
             Form::Q4K => "lookup_q4k",
             Form::Wide => "lookup_wide",
         };
-        let ids = ids.map_or(0, |ids| ids.ids.at);
+        let ids = ids.map_or(0, |ids| ids.at());
         let add = u32::from(store == Store::Add);
         let shape = grid(w.cols.div_ceil(8 * 64), n, 64, 0);
         self.run(entry, shape, &[&out, &ids, &w.argument(), &(w.cols as u64), &add, &(n as u32)]);

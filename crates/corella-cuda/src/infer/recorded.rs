@@ -21,9 +21,12 @@ pub struct Recorded {
     steps: HashMap<Shape, Step>,
     /// How often scratch memory had moved when they were recorded.
     moves: u64,
-    /// The driver could not record one of them.
-    refused: bool,
+    /// How often the driver could not keep one of them.
+    refused: u8,
 }
+
+/// After so many recordings that could not be kept no more are made: the driver has a second way of starting kernels.
+const MOST_REFUSED: u8 = 2;
 
 #[derive(Debug)]
 enum Step {
@@ -46,17 +49,19 @@ impl Cuda {
             // SAFETY: buffers, weights and pages live as long as the model, whose recordings these are; the batch is at the
             // address that the shape names; and scratch memory has not moved since.
             Some(Step::Kept(recording)) => done(unsafe { recording.replay() }),
-            Some(Step::Seen) if !recorded.refused => match done(Recording::new(self.shared_driver(), work)) {
-                Some(recording) => {
-                    // SAFETY: as above.
-                    done(unsafe { recording.replay() });
-                    recorded.steps.insert(shape, Step::Kept(recording));
+            Some(Step::Seen) if recorded.refused < MOST_REFUSED => {
+                match done(Recording::new(self.shared_driver(), work)) {
+                    Some(recording) => {
+                        // SAFETY: as above.
+                        done(unsafe { recording.replay() });
+                        recorded.steps.insert(shape, Step::Kept(recording));
+                    }
+                    None => {
+                        recorded.refused += 1;
+                        work();
+                    }
                 }
-                None => {
-                    recorded.refused = true;
-                    work();
-                }
-            },
+            }
             Some(Step::Seen) => work(),
             None => {
                 work();

@@ -52,6 +52,7 @@ fn every_operation_of_inference_agrees_with_the_reference() {
     if let Some(ops) = card(false) {
         suite::inference::operations(&ops);
         suite::inference::a_copied_page_is_read_like_the_first(&ops);
+        suite::inference::one_stretch_has_the_bits_of_several(&ops);
         suite::inference::products(&ops.with_batch_invariance());
     }
 }
@@ -93,15 +94,22 @@ fn recorded_steps_change_no_bit() {
         return;
     }
     let replays = Arc::new(AtomicUsize::new(0));
-    let on = |records| {
+    let on = |records, refuses| {
         let mut card = EmulatedCard::new(false).expect("the compiler was there");
         card.records = records;
+        card.refuses = AtomicUsize::new(refuses);
         card.replays = replays.clone();
         Cuda::new(card, suite::cpu())
     };
-    suite::recorded::recorded_steps_change_no_bit(|| on(true), || on(false));
+    suite::recorded::recorded_steps_change_no_bit(|| on(true, 0), || on(false, 0));
     // Of the steps of single tokens all but the first of each shape.
-    assert!(replays.load(Ordering::Relaxed) >= 16, "{replays:?}");
+    let all = replays.swap(0, Ordering::Relaxed);
+    assert!(all >= 16, "{all}");
+    // A recording that is not kept is tried once more, for each of the two models, and no third time.
+    suite::recorded::recorded_steps_change_no_bit(|| on(true, 1), || on(false, 0));
+    assert_eq!(replays.swap(0, Ordering::Relaxed), all - 2);
+    suite::recorded::recorded_steps_change_no_bit(|| on(true, 2), || on(false, 0));
+    assert_eq!(replays.load(Ordering::Relaxed), 0);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct EmulatedCard {
     pub replays: Arc<AtomicUsize>,
     /// Whether it records, as newer drivers do.
     pub records: bool,
+    /// How many recordings it cannot keep before it keeps one.
+    pub refuses: AtomicUsize,
     /// Whether it has what Hopper has: products of the warps of a block together.
     pub by_blocks: bool,
     /// Kernels that have run.
@@ -69,6 +71,7 @@ impl EmulatedCard {
             recordings: Mutex::default(),
             replays: Arc::default(),
             records: true,
+            refuses: AtomicUsize::new(0),
             by_blocks: false,
             launched: Arc::default(),
         })
@@ -197,6 +200,10 @@ impl Driver for EmulatedCard {
         recordings.made += 1;
         let number = recordings.made;
         let open = recordings.open.take().expect("a recording that was begun");
+        let fewer = |left: usize| left.checked_sub(1);
+        if self.refuses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok() {
+            return Ok(None);
+        }
         recordings.kept.insert(number, open);
         Ok(Some(number))
     }

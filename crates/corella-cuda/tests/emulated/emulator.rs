@@ -35,6 +35,7 @@ const FLAGS: [&str; 10] = [
 type Launch =
     unsafe extern "C" fn(*const c_char, *const u32, *const u32, usize, *const *const c_void, c_int) -> *const c_char;
 type Parameters = unsafe extern "C" fn(*const c_char, *mut usize) -> c_int;
+type Waits = unsafe extern "C" fn() -> c_int;
 type Alloc = unsafe extern "C" fn(usize) -> *mut c_void;
 type Free = unsafe extern "C" fn(*mut c_void, usize);
 
@@ -164,7 +165,16 @@ impl Kernels {
                 arguments.as_ptr(),
                 c_int::from(backwards),
             );
-            if error.is_null() { Ok(()) } else { Err(CStr::from_ptr(error).to_string_lossy().into_owned()) }
+            if !error.is_null() {
+                return Err(CStr::from_ptr(error).to_string_lossy().into_owned());
+            }
+            let waits = self.library.get::<Waits>(b"emulated_waits").expect("the emulator's interface")();
+            let early = SOURCES.iter().any(|source| source.early.contains(&name));
+            if waits == c_int::from(early) {
+                return Ok(());
+            }
+            let how_many = ["some of its threads wait", "no thread waits", "its threads wait"][(waits + 1) as usize];
+            Err(format!("{name}: {how_many} for the kernels before, and the table says: early {early}"))
         }
     }
 

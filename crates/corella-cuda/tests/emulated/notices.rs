@@ -21,6 +21,8 @@ fn mistakes_are_noticed() {
         ("*(float4*)(x + 1) = make_float4(1, 2, 3, 4);", "misaligned"),
         ("if (threadIdx.x < 32) __syncthreads();", "a barrier that some threads never reach"),
         ("if (threadIdx.x < 32) {\n__syncthreads();\n} else {\n__syncthreads();\n}", "different barriers"),
+        ("bring_near(x + 1, 16);", "not aligned"),
+        ("bring_near(x, 8192);", "outside every array"),
         ("if (threadIdx.x != 5) x[0] = warp_sum(1);", "some lanes never reach"),
         ("DYNAMIC_SHARED(s); copy16_async(s, x, true); copies_end();", "asynchronous copies"),
     ] {
@@ -80,5 +82,20 @@ fn races_are_noticed_where_they_are_watched_for() {
         assert!(error.contains("a race"), "{race}: {error}");
         let found = outcome(&format!("{shared}{fine}"), Watch::Races).expect("the compiler was there");
         assert_eq!(found.err(), None, "{fine}");
+    }
+}
+
+/// A kernel that waits for those before it must be in the table, wait in all threads, and touch no activations before.
+#[test]
+fn a_kernel_that_waits_too_late_or_is_not_in_the_table_is_noticed() {
+    for (body, message) in [
+        ("take_turn(); store(Array{x, 0, 0}, threadIdx.x & 7, 1);", "its threads wait"),
+        ("if (threadIdx.x < 32) wait_for_kernels_before();", "some of its threads wait"),
+        ("const float y = load(Array{x, 0, 0}, 1); take_turn(); x[0] = y;", "activations are touched before"),
+        ("store(Array{x, 0, 0}, 1, 0); take_turn();", "activations are touched before"),
+    ] {
+        let Some(outcome) = outcome(body, Watch::Nothing) else { return };
+        let error = outcome.expect_err(body);
+        assert!(error.contains(message), "{body}: {error}");
     }
 }

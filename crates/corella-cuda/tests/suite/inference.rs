@@ -201,3 +201,44 @@ pub fn a_copied_page_is_read_like_the_first(ops: &Cuda) {
         assert_eq!(step(&mut pages, 2, 1, &next), step(&mut pages, 0, 1, &next), "{}", kind.name());
     }
 }
+
+/// A row that sees one stretch of positions has the same bits in a step where another row sees several, which takes a second kernel;
+/// rows of padding come out as zeros either way.
+pub fn one_stretch_has_the_bits_of_several(ops: &Cuda) {
+    for (kind, nh, nkv, hs) in
+        [(KvKind::F16, 4, 1, 128), (KvKind::Bf16, 2, 2, 20), (KvKind::Q8, 5, 1, 24), (KvKind::F16, 8, 1, 64)]
+    {
+        let (d, page_len) = (HeadDims { nh, nkv, hs }, 32);
+        let dims = KvPagesDims { pages: 12, page_len, nkv, hs, kind };
+        let mut pages = ops.kv_pages(dims).expect("memory");
+        let tables: [&[u32]; 3] = [&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], &[10], &[11]];
+        let mut random = Random::new(hs as u64);
+        let row = |sequence, position| RowAt { sequence, position };
+        let before: Vec<RowAt> =
+            (0..270).map(|p| row(0, p)).chain((0..20).map(|p| row(1, p))).chain((0..5).map(|p| row(2, p))).collect();
+        let batch =
+            ops.batch(BatchPlan { rows: &before, tables: &tables, page_len, frequencies: &[] }).expect("memory");
+        let x = bf16(ops, &random.normals(before.len() * d.qkv()));
+        let mut out = bf16(ops, &vec![f32::NAN; before.len() * nh * hs]);
+        ops.attention_paged(&mut out, &mut pages, &x, &batch, d);
+        let rows = [row(1, 20), row(2, 5), row(0, 270)];
+        let tokens = random.normals(4 * d.qkv());
+        let mut step = |listed: &[usize]| {
+            let rows: Vec<RowAt> = listed.iter().map(|i| rows[*i]).collect();
+            let n = ops.decode_rows(rows.len());
+            let plan = BatchPlan { rows: &rows, tables: &tables, page_len, frequencies: &[] };
+            let batch = ops.decode_batch(plan).expect("memory");
+            let qkv = listed.iter().chain(&[3; 4]).take(n);
+            let qkv: Vec<f32> = qkv.flat_map(|i| tokens[i * d.qkv()..][..d.qkv()].to_vec()).collect();
+            let (x, mut out) = (bf16(ops, &qkv), ops.buf(n * nh * hs, Dtype::F32, "out").expect("memory"));
+            ops.write(&mut out, &vec![f32::NAN; n * nh * hs]);
+            ops.attention_paged(&mut out, &mut pages, &x, &batch, d);
+            read(ops, &out, n * nh * hs)
+        };
+        let (short, long) = (step(&[0, 1]), step(&[0, 1, 2]));
+        assert!(short.iter().all(|x| x.is_finite()) && short.iter().any(|x| *x != 0.0), "{kind:?} {d:?}");
+        assert_eq!(short, long[..short.len()], "{kind:?} {d:?}");
+        assert_eq!(step(&[0]), short[..nh * hs], "{kind:?} {d:?}");
+        assert!(long[3 * nh * hs..].iter().all(|x| *x == 0.0), "{kind:?} {d:?}");
+    }
+}
