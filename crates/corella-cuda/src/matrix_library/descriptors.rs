@@ -7,8 +7,7 @@ use corella_ops::Dtype;
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulDesc_t,
     cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreference_t,
-    cublasLtMatmulPreferenceAttributes_t as Preferred, cublasLtMatrixLayout_t, cublasLtReductionScheme_t,
-    cublasStatus_t, cudaDataType_t,
+    cublasLtMatmulPreferenceAttributes_t as Preferred, cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType_t,
 };
 
 use super::{Call, Columns};
@@ -140,23 +139,13 @@ impl Preference {
         // SAFETY: the place is valid.
         check("cublasLtMatmulPreferenceCreate", unsafe { sys::cublasLtMatmulPreferenceCreate(&mut made) })?;
         let made = Preference(made);
-        made.set(Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &(workspace as u64))?;
-        Ok(made)
-    }
-
-    /// Of the algorithms that cut sums into parts only those that put the parts aside in f32 and add them up in one order: none
-    /// that adds them in the result itself, in its format.
-    pub fn part_sums_aside(&self) -> Result<(), CudaError> {
-        let schemes = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
-        self.set(Preferred::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes)
-    }
-
-    fn set<T>(&self, attribute: Preferred, value: &T) -> Result<(), CudaError> {
-        // SAFETY: each caller passes the type that the manual gives for the attribute; it is copied.
-        let status = unsafe {
-            sys::cublasLtMatmulPreferenceSetAttribute(self.0, attribute, ptr::from_ref(value).cast(), size_of::<T>())
+        let (key, bytes) = (Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace as u64);
+        // SAFETY: the attribute is a u64.
+        let set = unsafe {
+            sys::cublasLtMatmulPreferenceSetAttribute(made.0, key, ptr::from_ref(&bytes).cast(), size_of::<u64>())
         };
-        check("cublasLtMatmulPreferenceSetAttribute", status)
+        check("cublasLtMatmulPreferenceSetAttribute", set)?;
+        Ok(made)
     }
 }
 

@@ -157,10 +157,6 @@ impl MatrixLibrary {
     unsafe fn plan(&self, p: &Product, key: &Key) -> Result<Option<Plan>, CudaError> {
         let described = Described::new(p)?;
         let preference = Preference::new(WORKSPACE)?;
-        if key.measured {
-            // A measurement sees speed only: what is faster because it rounds more, or in no certain order, is no candidate.
-            preference.part_sums_aside()?;
-        }
         // SAFETY: the caller's promise; the descriptors are those of the product.
         let attempts = unsafe { Attempts::new(self, p, &described, &preference) };
         let algorithm = self.choices.algorithm(key, &attempts);
