@@ -10,21 +10,30 @@
 // Sums over the block of COUNT numbers, the same bits in every thread. `scratch` may be used again after the next __syncthreads.
 template <int COUNT>
 __device__ __forceinline__ void sum_over_block(float (&x)[COUNT], float (*scratch)[COUNT]) {
+    // All sums go on together: one shuffle after another would wait for each.
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        x[i] = warp_sum(x[i]);
-        if (threadIdx.x % WARP == 0) {
+    for (int mask = WARP / 2; mask > 0; mask /= 2) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            x[i] += shuffle_xor(x[i], mask);
+        }
+    }
+    if (threadIdx.x % WARP == 0) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
             scratch[threadIdx.x / WARP][i] = x[i];
         }
     }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
-        float sum = 0.0f;
-        for (u32 warp = 0; warp < blockDim.x / WARP; warp++) {
-            sum += scratch[warp][i];
+        x[i] = scratch[0][i];
+    }
+    for (u32 warp = 1; warp < blockDim.x / WARP; warp++) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            x[i] += scratch[warp][i];
         }
-        x[i] = sum;
     }
 }
 
@@ -32,11 +41,11 @@ __device__ __forceinline__ Packet packet_of(const float* p, u32 column, bool min
     return p && mine ? load8(p + column) : Packet{};
 }
 
-#define FORWARD_ROWS 4
+#define FORWARD_ROWS 2
 
 // out = (x − mean)·rstd·w + bias with x = a, or x = sum = a + (b + b_bias) where b is given, rounded to sum's format.
 // out, a, b, sum: (N,C)  mean, rstd: (N)  w, bias, b_bias: (C), C a multiple of 8. Without bias: the root mean square takes the place of
-// the deviation (rmsnorm), and mean is not written. Grid: ⌈N / 4⌉, a thread for each packet of a row.
+// the deviation (rmsnorm), and mean is not written. Grid: ⌈N / 2⌉, a thread for each packet of a row.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     norm_packets(Array out, float* mean, float* rstd, Array sum, Array a, Array b, const float* b_bias, const float* w,
                  const float* bias, u64 n, u64 c, float eps) {
@@ -111,60 +120,64 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     }
 }
 
+#define BACK_ROWS 2
+
 // dx += rstd·(g − mean(g) − x̂·mean(g·x̂)) with g = dout·w and x̂ = (x − mean)·rstd; for rmsnorm mean is null and mean(g) left out.
 // Beside it, of the chunk's rows: partial[0] = Σ dout·x̂ and, where mean is given, partial[1] = Σ dout and partial[2] = Σ dx as it is
-// now; and dx as it is now in bf16, where `image` is given.   dx: (N,C) in f32  partial: (3 or 1, chunks, C)  image: (N,C).
-// Grid: chunks, a thread for each packet of a row.
-template <int ROWS>
-__device__ __forceinline__ void grad(float* dx, bf16* image, float* partial, Array dout, Array x, const float* w, const float* mean,
-                                     const float* rstd, u64 n, u64 c, u32 chunk) {
+// now; and dx as it is now in bf16, where `image` is given.   dx, x: (N,C) in f32  dout: (N,C) in bf16  partial: (3 or 1, chunks, C)
+// image: (N,C).   Grid: chunks, a thread for each packet of a row.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2)
+    norm_packets_grad(float* dx, bf16* image, float* partial, const bf16* dout, const float* x, const float* w, const float* mean,
+                      const float* rstd, u64 n, u64 c, u32 chunk) {
     // Two, so that the rows that follow need not wait until the last ones' sums are read.
-    __shared__ float scratch[2][MOST_WARPS][2 * ROWS];
+    __shared__ float scratch[2][MOST_WARPS][2 * BACK_ROWS];
     const u32 column = threadIdx.x * PACKET;
     const u64 first = (u64)blockIdx.x * chunk, last = first + chunk < n ? first + chunk : n;
     const bool mine = column < c;
+    const float of_row = 1.0f / (float)c;
     const Packet scale = packet_of(w, column, mine);
     Packet dw = {}, db = {}, sum = {};
     u32 turn = 0;
-    for (u64 row = first; row < last; row += ROWS, turn ^= 1) {
+    for (u64 row = first; row < last; row += BACK_ROWS, turn ^= 1) {
         const auto here = [&](int j) { return mine && row + j < last; };
-        Raw raw_d[ROWS] = {}, raw_x[ROWS] = {};
-        Packet now[ROWS] = {};
-        float m[ROWS] = {}, r[ROWS] = {};
+        Sixteen raw[BACK_ROWS] = {};
+        Packet v[BACK_ROWS] = {}, now[BACK_ROWS] = {};
+        float m[BACK_ROWS] = {}, r[BACK_ROWS] = {};
 #pragma unroll
-        for (int j = 0; j < ROWS; j++) {
-            const u64 at = (row + j) * c;
+        for (int j = 0; j < BACK_ROWS; j++) {
+            const u64 at = (row + j) * c + column;
             if (here(j)) {
-                raw_d[j] = load8_raw(dout, at + column, at + c);
-                raw_x[j] = load8_raw(x, at + column, at + c);
-                now[j] = load8(dx + at + column);
+                raw[j] = *(const Sixteen*)(dout + at);
+                v[j] = load8(x + at);
+                now[j] = load8(dx + at);
                 m[j] = mean ? mean[row + j] : 0.0f;
                 r[j] = rstd[row + j];
             }
         }
         // Σ g, then Σ g·x̂, of each row.
-        float sums[2 * ROWS] = {};
+        float sums[2 * BACK_ROWS] = {};
 #pragma unroll
-        for (int j = 0; j < ROWS; j++) {
-            const Packet d = widen(dout, raw_d[j]), v = widen(x, raw_x[j]);
+        for (int j = 0; j < BACK_ROWS; j++) {
+            const Packet d = packet_of_bf16(raw[j]);
 #pragma unroll
             for (int k = 0; k < PACKET; k++) {
-                const float normed = (v.x[k] - m[j]) * r[j];
-                dw.x[k] += d.x[k] * normed;
+                v[j].x[k] = (v[j].x[k] - m[j]) * r[j];
+                dw.x[k] += d.x[k] * v[j].x[k];
                 db.x[k] += d.x[k];
-                sums[j] += d.x[k] * scale.x[k];
-                sums[ROWS + j] += d.x[k] * scale.x[k] * normed;
+                const float g = d.x[k] * scale.x[k];
+                sums[j] += g;
+                sums[BACK_ROWS + j] += g * v[j].x[k];
             }
         }
         sum_over_block(sums, scratch[turn]);
 #pragma unroll
-        for (int j = 0; j < ROWS; j++) {
+        for (int j = 0; j < BACK_ROWS; j++) {
             if (here(j)) {
-                const Packet d = widen(dout, raw_d[j]), v = widen(x, raw_x[j]);
-                const float g_mean = mean ? sums[j] / (float)c : 0.0f, gx_mean = sums[ROWS + j] / (float)c;
+                const Packet d = packet_of_bf16(raw[j]);
+                const float g_mean = mean ? sums[j] * of_row : 0.0f, gx_mean = sums[BACK_ROWS + j] * of_row;
 #pragma unroll
                 for (int k = 0; k < PACKET; k++) {
-                    now[j].x[k] += r[j] * (d.x[k] * scale.x[k] - g_mean - (v.x[k] - m[j]) * r[j] * gx_mean);
+                    now[j].x[k] += r[j] * (d.x[k] * scale.x[k] - g_mean - v[j].x[k] * gx_mean);
                     sum.x[k] += now[j].x[k];
                 }
                 const u64 at = (row + j) * c + column;
@@ -184,13 +197,3 @@ __device__ __forceinline__ void grad(float* dx, bf16* image, float* partial, Arr
         }
     }
 }
-
-#define GRAD(ROWS)                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(MOST_THREADS)                                                                 \
-        norm_packets_grad_##ROWS(float* dx, bf16* image, float* partial, Array dout, Array x, const float* w, const float* mean, \
-                                 const float* rstd, u64 n, u64 c, u32 chunk) {                                                 \
-        grad<ROWS>(dx, image, partial, dout, x, w, mean, rstd, n, c, chunk);                                                   \
-    }
-GRAD(4)
-// Rows of more than 1024: so many threads leave fewer registers.
-GRAD(2)

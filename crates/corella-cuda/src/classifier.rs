@@ -23,9 +23,15 @@ pub(crate) fn chunk_logits(memory: u64) -> usize {
     if memory >= MUCH_MEMORY { LARGE_CHUNK_LOGITS } else { CHUNK_LOGITS }
 }
 
-/// Rows of a chunk, from the most logits that it has and their width.
-fn chunk_rows(logits: usize, width: usize) -> usize {
+/// Most rows of a chunk, from the most logits that it has and their width.
+fn most_rows(logits: usize, width: usize) -> usize {
     (logits / width / CHUNK_ROWS * CHUNK_ROWS).max(CHUNK_ROWS)
+}
+
+/// Rows of a chunk of `n`: as many in each, but for the multiple.
+fn chunk_rows(n: usize, most: usize) -> usize {
+    let n = n.max(1);
+    n.div_ceil(n.div_ceil(most)).next_multiple_of(CHUNK_ROWS).min(n)
 }
 
 /// A chunk's logits, and what they come from.
@@ -49,7 +55,7 @@ impl Cuda {
         d: ClassifierDims,
     ) -> impl Iterator<Item = Chunk> + use<> {
         let (width, dtype) = (wte.padded_rows, wte.dtype());
-        let rows = chunk_rows(self.chunk_logits(), width).min(d.n.max(1));
+        let rows = chunk_rows(d.n, most_rows(self.chunk_logits(), width));
         let x = self.cast(x, d.n * d.c, dtype, "input of a product");
         let logits = self.scratch("logits", rows * width * dtype.bytes());
         let (losses, targets) = (losses.f32(), targets.at());
@@ -143,20 +149,31 @@ impl Cuda {
 
 #[cfg(test)]
 mod tests {
-    use super::{chunk_logits, chunk_rows};
+    use super::{chunk_logits, chunk_rows, most_rows};
 
     #[test]
     fn large_cards_take_larger_chunks() {
-        assert_eq!(chunk_rows(chunk_logits(80_000_000_000), 50_304), 5248);
-        assert_eq!(chunk_rows(chunk_logits(24 << 30), 50_304), 1280);
+        assert_eq!(most_rows(chunk_logits(80_000_000_000), 50_304), 5248);
+        assert_eq!(most_rows(chunk_logits(24 << 30), 50_304), 1280);
     }
 
     #[test]
     fn chunks_are_large_enough_for_products_and_small_enough_for_memory() {
-        let chunk_rows = |width| chunk_rows(chunk_logits(0), width);
-        assert_eq!(chunk_rows(50_304), 1280);
-        assert_eq!(chunk_rows(128_256), 512);
-        assert_eq!(chunk_rows(64), 1 << 20);
-        assert_eq!(chunk_rows(1 << 30), 128);
+        let most_rows = |width| most_rows(chunk_logits(0), width);
+        assert_eq!(most_rows(50_304), 1280);
+        assert_eq!(most_rows(128_256), 512);
+        assert_eq!(most_rows(64), 1 << 20);
+        assert_eq!(most_rows(1 << 30), 128);
+    }
+
+    #[test]
+    fn the_last_chunk_is_no_remnant() {
+        assert_eq!(
+            chunk_rows(65_536, 5248),
+            5120,
+            "twelve of them and one of 4096, not twelve of 5248 and one of 2560"
+        );
+        assert_eq!(chunk_rows(16_384, 5248), 4096);
+        assert_eq!([0, 1, 300].map(|n| chunk_rows(n, 1280)), [1, 1, 300]);
     }
 }

@@ -60,9 +60,6 @@ pub fn norm_rows(n: usize, c: usize) -> (Launch, bool) {
 
 /// Longest row of whose packets a block has a thread for each.
 const PACKETS_ROW: usize = THREADS as usize * PACKET;
-/// Longest one of which norm_packets_grad takes four at a time.
-const FOUR_ROWS: usize = 1024;
-
 /// Threads of a block with one for each packet of rows of `c`; none where a warp takes a row as well, or the row is too long or
 /// ends within a packet.
 fn packet_threads(c: usize) -> Option<u32> {
@@ -70,9 +67,9 @@ fn packet_threads(c: usize) -> Option<u32> {
     fits.then(|| (c / PACKET).next_multiple_of(WARP) as u32)
 }
 
-/// A block for each four of `n` rows of `c` (FORWARD_ROWS of norm_packets.cu), where a thread takes a packet.
+/// A block for each two of `n` rows of `c` (FORWARD_ROWS of norm_packets.cu), where a thread takes a packet.
 pub fn norm_packets(n: usize, c: usize) -> Option<Launch> {
-    packet_threads(c).map(|threads| launch(n.div_ceil(4), 1, threads))
+    packet_threads(c).map(|threads| launch(n.div_ceil(2), 1, threads))
 }
 
 /// The way back through such a norm.
@@ -84,20 +81,19 @@ pub struct PacketsGrad {
     pub chunk: usize,
     /// Chunks.
     pub chunks: usize,
-    /// Whether a block takes four rows at a time, else two.
-    pub fours: bool,
 }
 
 /// A block for each chunk of `n` rows of `c`, where a thread takes a packet.
 pub fn norm_packets_grad(n: usize, c: usize) -> Option<PacketsGrad> {
-    // Enough blocks for the processors of a large card, and few sums to add up behind them.
-    const MOST_CHUNKS: [usize; 2] = [256, 384];
+    // All blocks at once on the processors of a large card, each of which holds 16 warps of this kernel.
+    const PROCESSORS: usize = 128;
+    const WARPS: usize = 16;
     const ROWS: usize = 32;
     let threads = packet_threads(c)?;
-    let fours = c <= FOUR_ROWS;
-    let chunk = n.div_ceil(MOST_CHUNKS[usize::from(fours)]).next_multiple_of(4).max(ROWS);
+    let most = PROCESSORS * (WARPS / (threads as usize / WARP));
+    let chunk = n.div_ceil(most).next_multiple_of(2).max(ROWS);
     let chunks = n.div_ceil(chunk);
-    Some(PacketsGrad { launch: launch(chunks, 1, threads), chunk, chunks, fours })
+    Some(PacketsGrad { launch: launch(chunks, 1, threads), chunk, chunks })
 }
 
 /// A block for each of `n` rows.
@@ -181,12 +177,12 @@ mod tests {
     #[test]
     fn rows_with_a_thread_for_each_packet() {
         assert_eq!([256, 2056, 770].map(|c| norm_packets(8, c)), [None; 3]);
-        assert_eq!(norm_packets(9, 768), Some(Launch { grid: [3, 1, 1], block: 96, shared: 0 }));
+        assert_eq!(norm_packets(9, 768), Some(Launch { grid: [5, 1, 1], block: 96, shared: 0 }));
         assert_eq!(norm_packets(1, 1600).map(|l| l.block), Some(224));
-        let of = |n, c| norm_packets_grad(n, c).map(|g| (g.launch.grid[0], g.chunk, g.chunks, g.fours));
-        assert_eq!(of(65_536, 768), Some((382, 172, 382, true)));
-        assert_eq!(of(33, 1600), Some((2, 32, 2, false)));
-        assert_eq!(of(16_385, 768), Some((373, 44, 373, true)));
+        let of = |n, c| norm_packets_grad(n, c).map(|g| (g.launch.grid[0], g.chunk, g.chunks));
+        assert_eq!(of(65_536, 768), Some((631, 104, 631)));
+        assert_eq!(of(33, 1600), Some((2, 32, 2)));
+        assert_eq!(of(16_385, 768), Some((513, 32, 513)));
     }
 
     #[test]

@@ -68,7 +68,7 @@ macro_rules! sources {
 sources! {
     "elementwise.cu" ["cast", "add", "gelu_grad", "bias_gelu", "bias_residual", "swiglu_grad"] early ["gelu", "swiglu"]
     "encoder.cu" ["encoder", "embedding_grad", "position_grad"]
-    "norm_packets.cu" ["norm_packets_grad_4", "norm_packets_grad_2"] early ["norm_packets"]
+    "norm_packets.cu" ["norm_packets_grad"] early ["norm_packets"]
     "norm.cu" ["norm_grad", "norm_grad_wide"] early ["norm_rows", "norm_rows_wide"]
     "columns.cu" ["column_sums", "gelu_back", "norm_column_sums", "add_chunks"]
     "rope.cu" ["rope"]

@@ -91,17 +91,18 @@ impl Cuda {
             Some((b, mean)) => (Some(b), mean.f32()),
             None => (None, 0),
         };
+        let (formats, dout_at, x_at) = ((dout.dtype, x.dtype), dout.memory.at, x.memory.at);
         let (dx, dout, x) = (dx.f32(), dout.array(), x.array());
         let (rstd, n, c) = (rstd.f32(), d.n as u64, d.c as u64);
-        if let Some(g) = geometry::norm_packets_grad(d.n, d.c) {
-            let entry = if g.fours { "norm_packets_grad_4" } else { "norm_packets_grad_2" };
+        let low = formats == (Dtype::Bf16, Dtype::F32);
+        if let Some(g) = geometry::norm_packets_grad(d.n, d.c).filter(|_| low) {
             let arrays = if bias.is_some() { 3 } else { 1 };
             let partial = self.scratch("column sums of a norm", 4 * arrays * g.chunks * d.c);
             let dtype = w.dtype();
             let image = if dtype == Dtype::F32 { 0 } else { self.scratch(LOW_GRADIENT, len * dtype.bytes()) };
             let arguments: [&dyn Argument; 11] =
-                [&dx, &image, &partial, &dout, &x, &w.value(), &mean, &rstd, &n, &c, &(g.chunk as u32)];
-            self.run(entry, g.launch, &arguments);
+                [&dx, &image, &partial, &dout_at, &x_at, &w.value(), &mean, &rstd, &n, &c, &(g.chunk as u32)];
+            self.run("norm_packets_grad", g.launch, &arguments);
             let sums = bias.is_some().then(|| (partial + (8 * g.chunks * d.c) as u64, g.chunks));
             self.add_chunks(w.grad_whole(), bias.map(Param::grad_whole), partial, g.chunks, d.c);
             let image = (image != 0).then_some((dtype, image));
