@@ -143,11 +143,19 @@ __device__ __forceinline__ void norm_row(const Rows& r, u64 row, u32 lane, float
     }
 }
 
+// How norm_rows begins: with the weights, which come last, on their way. They may be what a kernel before still writes.
+__device__ __forceinline__ void take_turn_with(const float* w, u64 c) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        bring_near(w, (u32)c / 4 * 16);
+    }
+    take_turn();
+}
+
 // out = (x − mean)·rstd·w + bias with x = a, or x = sum = a + b where b is given.   out, a, b, sum: (N,C)  mean, rstd: (N).
 // Without bias: the root mean square takes the place of the deviation (rmsnorm), and mean is not written.
 extern "C" __global__ void norm_rows(Array out, float* mean, float* rstd, Array sum, Array a, Array b, const float* w,
                                      const float* bias, u64 n, u64 c, float eps) {
-    take_turn();
+    take_turn_with(w, c);
     const u64 row = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (row < n) {
         norm_row<WARP>(Rows{out, mean, rstd, sum, a, b, w, bias, (u32)c, eps}, row, threadIdx.x % WARP, nullptr);
@@ -157,7 +165,7 @@ extern "C" __global__ void norm_rows(Array out, float* mean, float* rstd, Array 
 // The same for rows that a block takes.
 extern "C" __global__ void norm_rows_wide(Array out, float* mean, float* rstd, Array sum, Array a, Array b, const float* w,
                                           const float* bias, u64 n, u64 c, float eps) {
-    take_turn();
+    take_turn_with(w, c);
     __shared__ float scratch[2][BLOCK / WARP];
     norm_row<BLOCK>(Rows{out, mean, rstd, sum, a, b, w, bias, (u32)c, eps}, blockIdx.x, threadIdx.x, scratch);
 }

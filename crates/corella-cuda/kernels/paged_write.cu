@@ -7,14 +7,19 @@
 // else neighbours: (2i, 2i + 1).   qkv: (N,width). Grid: (⌈heads·pairs / 128⌉, N).
 extern "C" __global__ void rope_rows(Array qkv, const float* angles, u64 width, int heads, int hs, int pairs, int halves,
                                      u32 rows) {
-    take_turn();
-    const int task = blockIdx.x * blockDim.x + threadIdx.x;
+    let_next_kernel_start();
+    const int task = blockIdx.x * blockDim.x + threadIdx.x, head = task / pairs, i = task % pairs;
+    // The angles, and below the pages, are words of the batch, which no kernel writes.
+    float cosine = angles[(u64)blockIdx.y * 2 * pairs + i], sine = angles[((u64)blockIdx.y * 2 + 1) * pairs + i];
+    wait_for_kernels_before();
     if (task >= heads * pairs) {
         return;
     }
-    const int head = task / pairs, i = task % pairs;
     for (u64 row = blockIdx.y; row < rows; row += gridDim.y) {
-        const float cosine = angles[row * 2 * pairs + i], sine = angles[(row * 2 + 1) * pairs + i];
+        if (row != blockIdx.y) {
+            cosine = angles[row * 2 * pairs + i];
+            sine = angles[(row * 2 + 1) * pairs + i];
+        }
         const u64 first = row * width + head * hs + (halves ? i : 2 * i), second = first + (halves ? pairs : 1);
         const float x = load(qkv, first), y = load(qkv, second);
         store(qkv, first, x * cosine - y * sine);
@@ -54,18 +59,16 @@ extern "C" __global__ void copy_part(Part to, Part from, u32 rows, u64 c, u32 ad
 // A warp rounds a head of keys or values of a row to the cache's type and writes it to its position. Q8: scale max |x| / 127.
 template <int KIND>
 __device__ __forceinline__ void write_head(Pages pages, Array qkv, Batch batch, QueryHeads h, u32 rows) {
-    take_turn();
+    let_next_kernel_start();
     const u64 task = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     const int lane = threadIdx.x % WARP;
-    if (task >= (u64)rows * 2 * h.nkv) {
-        return;
-    }
     const u64 row = task / (2 * h.nkv);
-    const int head = task % h.nkv, is_value = task / h.nkv % 2, position = batch.positions[row];
+    const int head = task % h.nkv, is_value = task / h.nkv % 2, position = row < rows ? batch.positions[row] : -1;
+    const u32 page = position < 0 ? 0 : page_of(batch, pages, batch.sequences[row], position);
+    wait_for_kernels_before();
     if (position < 0) {
         return;
     }
-    const u32 page = page_of(batch, pages, batch.sequences[row], position);
     const int place = position % pages.page_len;
     const u64 first = head_first(pages, page, head);
     const u64 from = row * (u64)(h.nh + 2 * h.nkv) * h.hs + (u64)(h.nh + is_value * h.nkv + head) * h.hs;

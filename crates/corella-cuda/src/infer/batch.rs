@@ -6,7 +6,7 @@ use corella_ops::{BatchPlan, HeadDims, RopePairs, RowAt};
 
 use super::products::elements_of_rows;
 use super::recorded;
-use crate::array::{Buf, word_bytes};
+use crate::array::Buf;
 use crate::backend::{Argument, Cuda, done};
 use crate::driver::{Address, Driver, Launch};
 use crate::error::CudaError;
@@ -216,8 +216,9 @@ impl Cuda {
     /// out[i,:] = x[rows[i],:].
     #[track_caller]
     pub(crate) fn select(&self, out: &mut Buf, x: &Buf, rows: &[u32], c: usize) {
-        let list = self.scratch("rows that are wanted", 4 * rows.len());
-        done(self.driver().upload(list, &word_bytes(rows)));
+        // No scratch memory: that is released where it must grow, and with it go all recordings.
+        let words = done(Lent::holding(self.spare(), self.shared_driver(), rows));
+        let list = words.at();
         let (out, count) = (out.array(), rows.len() as u32);
         self.run("select_rows", elements_of_rows(rows.len(), c), &[&out, &x.array(), &list, &count, &(c as u64)]);
     }

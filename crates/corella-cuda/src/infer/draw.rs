@@ -66,12 +66,13 @@ impl Cuda {
         let edits_at = 4 * words.len() as u64;
         words.extend(edits);
         let plan = done(Lent::holding(self.spare(), self.shared_driver(), &words));
-        let (drawn, tops) = (self.scratch("drawn tokens", 4 * draws.len()), self.scratch("tops", 4 * draws.len()));
+        // In few sizes: where scratch memory grows, the card is waited for and all recordings go.
+        let (drawn, tops) = (self.scratch("drawn tokens", 4 * MOST_DRAWS), self.scratch("tops", 4 * MOST_DRAWS));
         let (plan, edits, logits, width) = (plan.at(), plan.at() + edits_at, logits.f32(), v as u64);
         let each = |blocks: usize| Launch { grid: [blocks as u32, 1, 1], block: THREADS, shared: 0 };
         self.run("draw_prepare", each(draws.len()), &[&drawn, &tops, &logits, &plan, &edits, &width]);
         if draws.iter().any(|(_, draw)| draw.temperature != 0.0) {
-            let weights = self.scratch("weights of tokens", 8 * draws.len() * v);
+            let weights = self.scratch("weights of tokens", 8 * draws.len().next_power_of_two() * v);
             let all = Launch { grid: [v.div_ceil(256).min(512) as u32, draws.len() as u32, 1], block: 256, shared: 0 };
             self.run("draw_weights", all, &[&weights, &logits, &tops, &plan, &width]);
             self.run("draw_select", each(draws.len()), &[&drawn, &logits, &weights, &tops, &plan, &width]);
