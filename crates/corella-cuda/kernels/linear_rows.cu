@@ -9,6 +9,8 @@
 #define WARPS 4
 // Steps of one row whose weights are on their way at once.
 #define AHEAD 4
+// The same of blocks of Q4_K: arithmetic bounds those, and warps that have fewer registers are more.
+#define BLOCKS_AHEAD 1
 
 // Which row of which layer a warp takes; `there` where there is one.
 struct Own {
@@ -258,10 +260,10 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
     for (int r = 0; r < ROWS; r++) {
         sums[r] = 0.0f;
     }
-    // Blocks on their way, as in rows_of_floats; slot j takes every AHEAD-th of the lane's.
+    // Blocks on their way, as in rows_of_floats; slot j takes every BLOCKS_AHEAD-th of the lane's.
     const u32 piece = lane % 8;
     const u32 blocks = w.cols / 256, step = WARP / 8;
-    Sixteen heads_ahead[AHEAD] = {}, codes_ahead[AHEAD] = {};
+    Sixteen heads_ahead[BLOCKS_AHEAD] = {}, codes_ahead[BLOCKS_AHEAD] = {};
     const auto fetch = [&](int j, u32 block) {
         if (block < blocks) {
             const u8* const at = Blocks4::block(w, row, (u64)block * 256);
@@ -271,12 +273,12 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
     };
     if (ROWS == 1 && own.there) {
 #pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
+        for (int j = 0; j < BLOCKS_AHEAD; j++) {
             fetch(j, lane / 8 + j * step);
         }
     }
     if (ROWS == 1) {
-        bring_row_near(w, own, blocks * 144, AHEAD * (WARP / 8) * 144);
+        bring_row_near(w, own, blocks * 144, BLOCKS_AHEAD * (WARP / 8) * 144);
     }
     wait_for_kernels_before();
     if (!own.there) {
@@ -304,11 +306,11 @@ __device__ __forceinline__ void rows_of_blocks(Array out, Rounded x, const Layer
     u32 block = lane / 8;
     if (ROWS == 1) {
 #pragma unroll 1
-        for (; block < blocks; block += AHEAD * step) {
+        for (; block < blocks; block += BLOCKS_AHEAD * step) {
 #pragma unroll
-            for (int j = 0; j < AHEAD; j++) {
+            for (int j = 0; j < BLOCKS_AHEAD; j++) {
                 const uint4 head = as_uint4(heads_ahead[j]), raw = as_uint4(codes_ahead[j]);
-                fetch(j, block + (j + AHEAD) * step);
+                fetch(j, block + (j + BLOCKS_AHEAD) * step);
                 if (block + j * step < blocks) {
                     use(block + j * step, head, raw);
                 }
