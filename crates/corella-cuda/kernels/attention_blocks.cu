@@ -140,11 +140,13 @@ extern "C" __global__ void TOGETHER(5) attention_blocks(bf16* out, float* lse, c
 }
 
 // dq = scale · Σ_s p·(dout·v_s − delta)·k_s, and of each block the sums of its rows, column by column: (B·⌈T / 64⌉, (NH+2·NKV)·64).
+// Writes delta = Σ dout·out of each query and head as well, which the keys want next.
 // Grid as above. Dynamic shared memory: q, dout, two tiles of keys, two of values.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    attention_blocks_grad_queries(bf16* dqkv, float* row_sums, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
-                                  Heads h) {
+    attention_blocks_grad_queries(bf16* dqkv, float* row_sums, float* delta, const bf16* dout, const bf16* out, const bf16* qkv,
+                                  const float* lse, Heads h) {
     DYNAMIC_SHARED_AT(shared, TILE_PLACE);
+    __shared__ float means[SIDE];
     const Tile<HS> q{(bf16*)shared}, d{q.data + SIDE * HS};
     const Stages<HS, SIDE> k{d.data + SIDE * HS}, v{k.data + 2 * SIDE * HS};
     const Place p(qkv, h, (gridDim.x - 1 - blockIdx.x) * SIDE, true);
@@ -157,6 +159,31 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     v[0].fill<SIDE, THREADS>(values, p.width, h.t);
     copies_end();
 
+    // Two threads for each query, with half of its head each.
+    {
+        const int query = p.first + threadIdx.x / 2;
+        float sum = 0.0f;
+        if (query < h.t) {
+            const u64 at = ((u64)p.b * h.t + query) * p.out_width + p.head * HS + threadIdx.x % 2 * (HS / 2);
+#pragma unroll
+            for (int i = 0; i < HS / 2; i += PACKET) {
+                const Packet x = load8(dout + at + i), y = load8(out + at + i);
+#pragma unroll
+                for (int j = 0; j < PACKET; j++) {
+                    sum += x.x[j] * y.x[j];
+                }
+            }
+        }
+        sum += shuffle_xor(sum, 1);
+        if (threadIdx.x % 2 == 0) {
+            means[threadIdx.x / 2] = sum;
+            if (query < h.t) {
+                delta[((u64)p.b * h.nh + p.head) * h.t + query] = sum;
+            }
+        }
+    }
+    __syncthreads();
+
     const float scale = rsqrtf((float)HS);
     float sums[1][HS / 8][4], log_sum[2], mean[2];
     clear(sums);
@@ -166,7 +193,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const u64 at = ((u64)p.b * h.nh + p.head) * h.t + query;
         // p = 0 behind the last query.
         log_sum[half] = query < h.t ? lse[at] * LOG2_E : INF;
-        mean[half] = query < h.t ? delta[at] : 0.0f;
+        mean[half] = means[p.row + p.lane / 4 + 8 * half];
     }
     for (int tile = 0; tile < tiles; tile++) {
         if (tile + 1 < tiles) {

@@ -56,7 +56,7 @@ struct Tiles {
     entry: &'static str,
     block: usize,
     tile: usize,
-    /// Whether the gradients leave the sums of each block's rows.
+    /// Whether the gradients leave the sums of each block's rows, and those of queries delta, as in attention_blocks.cu.
     sums: bool,
 }
 
@@ -151,29 +151,31 @@ impl Cuda {
         let rows = d.b * d.t;
         let lse: Address = lse.f32();
         let delta: Address = self.scratch("attention's delta", 4 * rows * d.nh);
+        let low = [dqkv.dtype, dout.dtype, out.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
+        let kernels = tensor_kernels(d.hs, self.driver().multiplies_by_blocks()).filter(|_| low);
+        if let Some([_, queries, keys]) = kernels.filter(|[_, queries, keys]| queries.sums && keys.sums) {
+            let chunks = d.b * d.t.div_ceil(queries.block);
+            let sums = self.scratch("column sums of queries, keys and values", 4 * chunks * d.qkv());
+            let (dqkv, dout, out, qkv, heads) =
+                (dqkv.memory.at, dout.memory.at, out.memory.at, qkv.memory.at, heads(d));
+            let arguments: [&dyn Argument; 8] = [&dqkv, &sums, &delta, &dout, &out, &qkv, &lse, &heads];
+            self.run(queries.entry, queries.launch(d, d.nh, 2, 0), &arguments);
+            let arguments: [&dyn Argument; 7] = [&dqkv, &sums, &dout, &qkv, &lse, &delta, &heads];
+            self.run(keys.entry, keys.launch(d, d.nkv, 2, 16), &arguments);
+            let sums = Some((sums, chunks));
+            return self.left().leave(Beside { of: dqkv, n: rows, c: d.qkv(), image: None, sums });
+        }
         if let Some(shape) = packets_launch(d) {
             self.run("attention_delta_packets", shape, &[&delta, &dout.array(), &out.array(), &plain_heads(d)]);
         } else {
             let arguments: [&dyn Argument; 4] = [&delta, &whole(dout, d), &whole(out, d), &plain_heads(d)];
             self.run("attention_delta", plain_launch(d, d.nh), &arguments);
         }
-        let low = [dqkv.dtype, dout.dtype, qkv.dtype].iter().all(|dtype| *dtype == Dtype::Bf16);
-        if let Some([_, queries, keys]) = tensor_kernels(d.hs, self.driver().multiplies_by_blocks()).filter(|_| low) {
+        if let Some([_, queries, keys]) = kernels {
             let (dqkv, dout, qkv, heads) = (dqkv.memory.at, dout.memory.at, qkv.memory.at, heads(d));
-            let (of_queries, of_keys) = (queries.launch(d, d.nh, 2, 0), keys.launch(d, d.nkv, 2, 16));
-            if queries.sums && keys.sums {
-                let chunks = d.b * d.t.div_ceil(queries.block);
-                let sums = self.scratch("column sums of queries, keys and values", 4 * chunks * d.qkv());
-                let arguments: [&dyn Argument; 7] = [&dqkv, &sums, &dout, &qkv, &lse, &delta, &heads];
-                self.run(queries.entry, of_queries, &arguments);
-                self.run(keys.entry, of_keys, &arguments);
-                let sums = Some((sums, chunks));
-                self.left().leave(Beside { of: dqkv, n: rows, c: d.qkv(), image: None, sums });
-            } else {
-                let arguments: [&dyn Argument; 6] = [&dqkv, &dout, &qkv, &lse, &delta, &heads];
-                self.run(queries.entry, of_queries, &arguments);
-                self.run(keys.entry, of_keys, &arguments);
-            }
+            let arguments: [&dyn Argument; 6] = [&dqkv, &dout, &qkv, &lse, &delta, &heads];
+            self.run(queries.entry, queries.launch(d, d.nh, 2, 0), &arguments);
+            self.run(keys.entry, keys.launch(d, d.nkv, 2, 16), &arguments);
         } else {
             let ([q, k, v], [dq, dk, dv]) = (parts(qkv, d), parts(dqkv, d));
             let (dout, heads) = (whole(dout, d), plain_heads(d));

@@ -133,20 +133,21 @@ fn on_tensor_cores(d: AttentionDims, inputs: &Inputs, by_blocks: bool, backwards
     let bytes = |held: u32, block: u32, tile: u32| ((held * block + 4 * tile) as usize) * d.hs * 2;
     let shape = (grid(forward.1, d.nh), 128, bytes(1, forward.1, forward.2));
     launch!(fast, forward.0, shape, backwards, out.at, lse.at, qkv.at, heads).expect("forward");
-    let delta = delta(plain, d, &dout, &out, 1, backwards);
-    let shape = (grid(queries.1, d.nh), 128, bytes(2, queries.1, queries.2));
-    let grads = |entry, shape, what| {
-        if by_blocks {
-            let sums = fast.f32(&vec![f32::NAN; d.b * d.t.div_ceil(64) * d.qkv()]);
-            launch!(fast, entry, shape, backwards, dqkv.at, sums.at, dout.at, qkv.at, lse.at, delta.at, heads)
-                .expect(what);
-        } else {
-            launch!(fast, entry, shape, backwards, dqkv.at, dout.at, qkv.at, lse.at, delta.at, heads).expect(what);
-        }
-    };
-    grads(queries.0, shape, "dq");
-    let shape = (grid(keys.1, d.nkv), 128, bytes(2, keys.1, keys.2) + 16 * keys.2 as usize);
-    grads(keys.0, shape, "dk, dv");
+    let of_queries = (grid(queries.1, d.nh), 128, bytes(2, queries.1, queries.2));
+    let of_keys = (grid(keys.1, d.nkv), 128, bytes(2, keys.1, keys.2) + 16 * keys.2 as usize);
+    let (queries, keys) = (queries.0, keys.0);
+    if by_blocks {
+        let sums = fast.f32(&vec![f32::NAN; d.b * d.t.div_ceil(64) * d.qkv()]);
+        let delta = fast.f32(&vec![f32::NAN; d.b * d.nh * d.t]);
+        let [dqkv, sums, delta, dout, out, qkv, lse] = [&dqkv, &sums, &delta, &dout, &out, &qkv, &lse].map(|m| m.at);
+        launch!(fast, queries, of_queries, backwards, dqkv, sums, delta, dout, out, qkv, lse, heads).expect("dq");
+        launch!(fast, keys, of_keys, backwards, dqkv, sums, dout, qkv, lse, delta, heads).expect("dk, dv");
+    } else {
+        let delta = delta(plain, d, &dout, &out, 1, backwards);
+        let [dqkv, dout, qkv, lse, delta] = [&dqkv, &dout, &qkv, &lse, &delta].map(|m| m.at);
+        launch!(fast, queries, of_queries, backwards, dqkv, dout, qkv, lse, delta, heads).expect("dq");
+        launch!(fast, keys, of_keys, backwards, dqkv, dout, qkv, lse, delta, heads).expect("dk, dv");
+    }
     Some([out.read_bf16(), lse.read_f32(), dqkv.read_bf16()])
 }
 
