@@ -6,6 +6,7 @@ mod clock;
 mod commands;
 pub mod console;
 mod device;
+mod differences;
 mod error;
 pub mod estimate;
 mod folder;

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::console::warn;
 use crate::device::{Device, Usage};
+use crate::differences::differences;
 use crate::folder::RunFolder;
 use crate::heartbeat::{self, Heartbeat, RunState};
 use crate::log::{Event, JsonLines, Sample};
@@ -189,7 +190,9 @@ impl<'a> Session<'a> {
                 let what = "there are as many tokens, but not the same".to_owned();
                 return Err(DataError::OtherData(what).into());
             }
-            warn_of_differences(&found.state, run, hooks);
+            for difference in differences(&found.state, &run.plan, &run.model.backend_name()) {
+                hooks.on_trouble(&difference);
+            }
             let state = found.state;
             (done, seconds, val_loss) = (state.step, state.seconds, state.val_loss);
             spikes = state.spikes.filter(|s| s.is_of_size(run.plan.train.spike_window)).unwrap_or(spikes);
@@ -616,20 +619,5 @@ impl<'a> Session<'a> {
         self.beat(state, true);
         self.report(true);
         self.commands.wait();
-    }
-}
-
-/// Says what makes a resumed run differ from one that was not interrupted.
-fn warn_of_differences(state: &State, run: &Run, hooks: &mut dyn Hooks) {
-    let now = run.model.backend_name();
-    if state.backend != now {
-        hooks.on_trouble(&format!(
-            "the run began on {} and goes on on {now}: the order of additions differs, so losses will not be equal to the bit",
-            state.backend
-        ));
-    }
-    let batch = |plan: &RunPlan| (plan.train.batch_tokens, plan.train.micro_batch);
-    if batch(&state.plan) != batch(&run.plan) {
-        hooks.on_trouble("the batch differs from the checkpoint's plan: losses will not be equal to the bit");
     }
 }

@@ -93,6 +93,29 @@ fn a_run_goes_on_by_its_folder_or_its_plan_alone() {
 }
 
 #[test]
+fn a_run_goes_on_in_the_micro_batch_it_was_settled_on_and_says_what_else_differs() {
+    let folder = Folder::new("settled");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let with = |flags: &[&'static str]| {
+        let common =
+            "--n-layer 1 --n-head 1 --n-embd 32 --seq-len 32 --batch-tokens 256 --warmup-steps 0 --sample-every 0";
+        let words = common.split(' ').map(str::to_owned);
+        let args = ["train", "--data", &data, "--out", &run].map(str::to_owned).into_iter().chain(words);
+        let args: Vec<String> = args.chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
+        let output = corella(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{message}");
+        message
+    };
+    with(&["--steps", "2", "--micro-batch", "2", "--lr", "0.001"]);
+    let said = with(&["--steps", "4", "--micro-batch", "auto", "--lr", "0.001", "--resume"]);
+    assert!(!said.contains("the batch differs") && !said.contains("other rules"), "{said}");
+    let said = with(&["--steps", "5", "--micro-batch", "4", "--lr", "0.002", "--schedule", "linear", "--resume"]);
+    assert!(said.contains("the batch differs"), "{said}");
+    assert!(said.contains("lr was 0.001 and is 0.002, schedule was cosine and is linear"), "{said}");
+}
+
+#[test]
 fn a_run_goes_on_without_the_model_that_it_started_from_and_with_moved_data() {
     let folder = Folder::new("gone");
     let (data, first) = (folder.data().display().to_string(), folder.join("first").display().to_string());

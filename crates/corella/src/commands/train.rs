@@ -178,7 +178,13 @@ pub fn build(
     quiet: bool,
 ) -> Result<Run> {
     let config = ModelShape::of(&plan.model)?;
-    settle_micro_batch(plan, memory_budget(memory, device.available()), |plan, b| device.memory(plan, &config, b))?;
+    let budget = memory_budget(memory, device.available());
+    if resume && plan.train.micro_batch == 0 {
+        plan.train.micro_batch = settled_before(plan, &dir)?
+            .filter(|b| device.memory(plan, &config, *b).is_ok_and(|m| budget.is_none_or(|most| m.total <= most)))
+            .unwrap_or(0);
+    }
+    settle_micro_batch(plan, budget, |plan, b| device.memory(plan, &config, b))?;
     plan.check()?;
     let memory = device.memory(plan, &config, plan.train.micro_batch)?;
     check_memory(memory.total, device.available())?;
@@ -208,6 +214,13 @@ pub fn build(
     };
     let (plan, environment) = (plan.clone(), environment());
     Ok(Run { plan, dir, model, files, data, resume, device: facts, environment, reference })
+}
+
+/// The micro-batch that a run of this shape was settled on when its checkpoint was written: another one adds up in another order.
+fn settled_before(plan: &RunPlan, dir: &Path) -> Result<Option<usize>> {
+    let of = |plan: &RunPlan| (plan.train.batch_tokens, plan.model.seq_len);
+    let newest = corella_train::checkpoint::latest(&dir.join("checkpoints"))?;
+    Ok(newest.filter(|found| of(&found.state.plan) == of(plan)).map(|found| found.state.plan.train.micro_batch))
 }
 
 /// The model with its first weights, and how it is kept in checkpoints.
