@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use corella_model::{BatchPlan, Draw, PlanError, StepLimits, StepModel, StepOut, Threads};
 use proptest::prelude::*;
 
-use super::{Cancelled, Scheduler};
+use super::{Cancelled, Scheduler, Sink};
 use crate::completion::Completion;
-use crate::event::{FinishReason, TokenLogProb};
+use crate::event::{Event, FinishReason, TokenLogProb};
 use crate::metrics::{Metrics, Place};
 use crate::pages::CacheScope;
 use crate::request::{Request, RequestLimits, RequestParams};
@@ -40,12 +40,14 @@ struct PageModel {
     /// Whether it draws where it can, as a device does, and what it drew.
     draws: bool,
     drawn: Vec<u32>,
+    /// Whether it refuses the next step, as a device does that has an error.
+    refuses: bool,
 }
 
 impl PageModel {
     fn new(limits: StepLimits) -> PageModel {
         let pages = vec![vec![None; limits.page_tokens]; limits.pages];
-        PageModel { limits, pages, logits: Vec::new(), fed: 0, draws: false, drawn: Vec::new() }
+        PageModel { limits, pages, logits: Vec::new(), fed: 0, draws: false, drawn: Vec::new(), refuses: false }
     }
 }
 
@@ -64,6 +66,9 @@ impl StepModel for PageModel {
 
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
         self.limits.check(plan)?;
+        if std::mem::take(&mut self.refuses) {
+            return Err(PlanError::Backend("out of memory".to_owned()));
+        }
         let size = self.limits.page_tokens;
         let mut rows = Vec::new();
         let mut at = 0;
@@ -194,19 +199,24 @@ impl Rig {
     }
 
     fn add(&mut self, params: &RequestParams) -> (Shared, Cancelled) {
-        let limits = RequestLimits::default();
-        let request = Request::new(params.clone(), &self.model.limits, &[], &limits).expect("valid");
         let shared = Shared::default();
-        let (kept, cancelled) = (shared.clone(), Cancelled::default());
-        let place = Place::alone(&self.metrics);
+        let kept = shared.clone();
         let sink = move |event| {
             let mut result = kept.lock().expect("unpoisoned");
             let ended = result.0.add(event);
             result.1 |= ended;
             true
         };
-        self.scheduler.add(Arc::new(request), Box::new(sink), cancelled.clone(), place);
+        let cancelled = self.add_to(params, Box::new(sink));
         (shared, cancelled)
+    }
+
+    fn add_to(&mut self, params: &RequestParams, sink: Sink) -> Cancelled {
+        let limits = RequestLimits::default();
+        let request = Request::new(params.clone(), &self.model.limits, &[], &limits).expect("valid");
+        let (place, cancelled) = (Place::alone(&self.metrics), Cancelled::default());
+        self.scheduler.add(Arc::new(request), sink, cancelled.clone(), place);
+        cancelled
     }
 
     fn step(&mut self) {
@@ -483,4 +493,44 @@ fn the_likeliest_samples_are_returned_first() {
     let (best, _) = rig.add(&RequestParams { n: 2, best_of: Some(6), ..all });
     rig.run();
     assert_eq!(best.lock().expect("unpoisoned").0.choices, choices);
+}
+
+#[test]
+fn who_is_in_a_step_that_fails_is_told_and_the_others_go_on() {
+    let mut rig = Rig::new(limits(64, 4, 64), 3);
+    let refused = |rig: &mut Rig| {
+        rig.model.refuses = true;
+        rig.step();
+    };
+    // What each is told, and how many wait when it hears of it: its own place is free by then.
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for i in 0..3 {
+        let (told, metrics) = (told.clone(), rig.metrics.clone());
+        let sink = move |event| {
+            told.lock().expect("unpoisoned").push((i, event, metrics.queued.get()));
+            true
+        };
+        rig.add_to(&plain(vec![i, 2, 3, 4, 5], 6), Box::new(sink));
+    }
+    let waiting = plain(vec![3, 2, 3, 4, 5], 6);
+    let (result, _) = rig.add(&waiting);
+    refused(&mut rig);
+    let failed = |i: u32, queued: u64| (i, Event::Failed("out of memory".to_owned()), queued);
+    assert_eq!(*told.lock().expect("unpoisoned"), [failed(0, 3), failed(1, 2), failed(2, 1)]);
+    assert_eq!((rig.metrics.failed.get(), rig.metrics.queued.get(), rig.metrics.pages_held.get()), (3, 1, 0));
+    rig.run();
+    check(&waiting, &result.lock().expect("unpoisoned").0);
+    // In the middle of an output.
+    let params = plain(vec![7, 2, 3, 4, 5], 6);
+    let (result, _) = rig.add(&params);
+    rig.step();
+    rig.step();
+    refused(&mut rig);
+    assert_eq!(result.lock().expect("unpoisoned").0.error.as_deref(), Some("out of memory"));
+    assert!(rig.scheduler.idle());
+    assert_eq!((rig.metrics.failed.get(), rig.metrics.pages_held.get(), rig.metrics.completed.get()), (4, 0, 1));
+    let (result, _) = rig.add(&params);
+    rig.run();
+    check(&params, &result.lock().expect("unpoisoned").0);
+    assert_eq!((rig.metrics.failed.get(), rig.metrics.completed.get()), (4, 2));
 }
