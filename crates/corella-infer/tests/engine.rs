@@ -1,35 +1,22 @@
 //! The engine on real models: the same bytes alone or among others, and everything given back at the end.
 
+mod common;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
+use common::{cpu, letters, options};
 use corella_infer::{
     CacheScope, Completion, Engine, EngineOptions, Event, FinishReason, RequestError, RequestParams, SampleParams,
-    Sink, SubmitError, TokenBytes, complete,
+    Sink, SubmitError, complete,
 };
-use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Infer, Gpt2Weights};
+use corella_model::StepModel;
+use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Infer};
 use corella_model::llama::{LlamaCheckpoint, LlamaInfer};
-use corella_model::{KvKind, StepModel, StepOptions};
-use corella_ops::cpu::{Cpu, CpuOptions};
-
-fn cpu() -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(3), ..CpuOptions::default() }).expect("a processor")
-}
-
-/// A letter for each token, so that stop strings have something to find.
-fn letters() -> TokenBytes {
-    Arc::new(|_, id| vec![b'a' + (id % 26) as u8])
-}
-
-fn options(context_len: usize, kv_tokens: usize) -> StepOptions {
-    StepOptions { context_len, kv_tokens, kv_kind: KvKind::F16, max_seqs: 8, max_batch_tokens: 48, max_logit_rows: 40 }
-}
 
 /// A GPT-2 of a context of 120 tokens, with pages for hardly more than two sequences of that length.
 fn gpt2(kv_tokens: usize) -> Box<dyn StepModel> {
-    let weights = Gpt2Weights::random(&Gpt2Config::new(60, 2, 2, 32, 120).expect("a shape"), 5);
-    Box::new(Gpt2Infer::new(cpu(), &weights, options(120, kv_tokens)).expect("fits"))
+    Box::new(common::gpt2(kv_tokens))
 }
 
 /// A trained Llama with grouped queries, where it is there.
@@ -245,6 +232,38 @@ fn requests_that_cannot_be_served_are_refused_with_both_numbers() {
     assert!(cut.clipped() && cut.max_tokens() == 117);
 }
 
+/// The model has rows for 60 tokens, of which the tokenizer knows 50.
+#[test]
+fn tokens_that_the_tokenizer_does_not_know_are_neither_taken_nor_drawn() {
+    let options = EngineOptions { vocab_size: Some(50), ..EngineOptions::default() };
+    let engine = Engine::start(gpt2(256), letters(), options).expect("a thread");
+    let handle = engine.handle();
+    assert_eq!(handle.model().vocab_size, 50);
+    // Hardly any token is likelier than another: ten of sixty would be drawn sooner or later.
+    let sample = SampleParams { temperature: 100.0, ..SampleParams::default() };
+    let ok = RequestParams { prompt: vec![1, 2, 49], n: 10, max_tokens: 100, sample, ..RequestParams::default() };
+    let found = handle.complete(handle.check(ok.clone()).expect("valid")).expect("room");
+    let drawn: Vec<u32> = found.choices.iter().flat_map(|choice| &choice.tokens).map(|token| token.id).collect();
+    assert_eq!(drawn.len(), 1000);
+    assert_eq!(drawn.iter().max(), Some(&49));
+    let bias = |id: u32| SampleParams { logit_bias: vec![(id, 100.0)], ..SampleParams::default() };
+    handle.check(RequestParams { sample: bias(49), stop_ids: vec![49], ..ok.clone() }).expect("the last one known");
+    for (params, what, id) in [
+        (RequestParams { prompt: vec![1, 55], ..ok.clone() }, "prompt", 55),
+        (RequestParams { stop_ids: vec![50], ..ok.clone() }, "stop token", 50),
+        (RequestParams { sample: bias(50), ..ok.clone() }, "logit_bias", 50),
+    ] {
+        assert_eq!(handle.check(params).expect_err("unknown"), RequestError::BadToken { what, id, vocab_size: 50 });
+    }
+    // Log-probabilities are those among the known tokens: together they are 1.
+    let scored = RequestParams { logprobs: Some(50), prompt_logprobs: Some(50), n: 1, max_tokens: 2, ..ok };
+    let found = handle.complete(handle.check(scored).expect("valid")).expect("room");
+    for token in found.prompt[1..].iter().chain(&found.choices[0].tokens) {
+        let total: f64 = token.top.iter().map(|(_, log_prob)| f64::from(*log_prob).exp()).sum();
+        assert!((total - 1.0).abs() < 1e-5, "{total}");
+    }
+}
+
 #[test]
 fn a_full_queue_is_an_answer_and_a_drained_engine_finishes_its_work() {
     let options = EngineOptions { max_running: 1, max_queue: 2, ..EngineOptions::default() };
@@ -273,7 +292,6 @@ fn a_full_queue_is_an_answer_and_a_drained_engine_finishes_its_work() {
     }
 }
 
-/// One place to wait would never be free for five at once.
 #[test]
 fn hidden_tokens_are_drawn_and_add_no_text() {
     let engine = engine(gpt2(256));
@@ -290,6 +308,7 @@ fn hidden_tokens_are_drawn_and_add_no_text() {
     assert!(!expected.is_empty() && expected.len() < all.text.len(), "{expected}");
 }
 
+/// One place to wait would never be free for forty at once.
 #[test]
 fn requests_that_are_handed_in_together_wait_in_one_place() {
     let options = EngineOptions { max_running: 1, max_queue: 1, ..EngineOptions::default() };

@@ -173,6 +173,75 @@ fn draws_follow_the_probabilities_that_the_filters_leave() {
     chi_square(&SampleParams { temperature: 0.0, ..plain }, &logits, &share(&p[..1]), 1e-9);
 }
 
+/// Ids that may be drawn.
+fn kept(logits: &[f32], params: SampleParams) -> Vec<usize> {
+    let mut sampler = Sampler::default();
+    let distribution = sampler.distribution(logits, &Sampling::new(params, logits.len()).expect("valid"));
+    (0..logits.len()).filter(|id| distribution.log_prob(*id as u32) > f32::NEG_INFINITY).collect()
+}
+
+#[test]
+fn a_min_p_of_one_keeps_the_likeliest_and_what_is_as_likely() {
+    for top_k in [None, Some(3)] {
+        let params = SampleParams { min_p: Some(1.0), top_k, ..SampleParams::default() };
+        assert_eq!(kept(&[0.0, 3.0, 1.0, 2.0], params.clone()), [1], "top-k {top_k:?}");
+        assert_eq!(kept(&[0.0, 3.0, 1.0, 3.0], params.clone()), [1, 3], "top-k {top_k:?}");
+        let sampling = Sampling::new(params, 4).expect("valid");
+        assert_eq!(Sampler::default().distribution(&[0.0, 3.0, 1.0, 2.0], &sampling).pick(u64::MAX), 1);
+    }
+}
+
+/// So many tokens that a cut does not list them all. The upper half of the ids is twice as likely as the lower: all together
+/// weigh 3072 times as much as one of the upper.
+#[test]
+fn cuts_among_thousands_of_equal_tokens_are_where_the_sums_say() {
+    let equal = [0.25f32; 4096];
+    let halves: Vec<f32> = (0..4096).map(|id| if id < 2048 { 0.0 } else { std::f32::consts::LN_2 }).collect();
+    let top_p = |p: f32| SampleParams { top_p: Some(p), ..SampleParams::default() };
+    // So many of the lower half, and of the upper.
+    let ids = |lower: usize, upper: usize| (0..lower).chain(2048..2048 + upper).collect::<Vec<_>>();
+    assert_eq!(kept(&equal, top_p(0.5)), ids(2048, 0));
+    assert_eq!(kept(&equal, top_p(0.75)), ids(2048, 1024));
+    // 0.4999 · 3072 = 1535.7; 0.7499 · 3072 = 2048 + 255.7, of tokens that weigh a half each.
+    assert_eq!(kept(&halves, top_p(0.4999)), ids(0, 1536));
+    assert_eq!(kept(&halves, top_p(0.7499)), ids(512, 2048));
+    // Of the 3072 likeliest, which weigh 2048 + 512: 0.8999 · 2560 = 2048 + 255.7.
+    let both = SampleParams { top_k: Some(3072), ..top_p(0.8999) };
+    assert_eq!(kept(&halves, both), ids(512, 2048));
+    let both = SampleParams { top_k: Some(3072), ..top_p(0.5) };
+    assert_eq!(kept(&equal, both), ids(1536, 0));
+    // The surprise of the likelier, ln 3072, is closer to the entropy, ln 3072 + ⅓ ln 2; all that are as close stay.
+    let typical = SampleParams { typical_p: Some(0.1), ..SampleParams::default() };
+    assert_eq!(kept(&halves, typical.clone()), ids(0, 2048));
+    assert_eq!(kept(&halves, SampleParams { top_k: Some(3072), ..typical }), ids(0, 2048));
+}
+
+#[test]
+fn the_entropy_is_that_of_what_temperature_and_filters_leave() {
+    let p = [0.4, 0.25, 0.2, 0.1, 0.05f64];
+    let logits: Vec<f32> = p.iter().map(|p| p.ln() as f32).collect();
+    for (temperature, top_k, left) in [(1.0, None, 5), (0.5, None, 5), (2.0, None, 5), (0.5, Some(3), 3)] {
+        let weights = p[..left].iter().map(|p| p.powf(1.0 / f64::from(temperature)));
+        let total: f64 = weights.clone().sum();
+        let expected: f64 = weights.map(|w| -w / total * (w / total).ln()).sum();
+        let sampling = Sampling::new(SampleParams { temperature, top_k, ..SampleParams::default() }, 5).expect("valid");
+        let found = f64::from(Sampler::default().distribution(&logits, &sampling).entropy());
+        assert!((found - expected).abs() < 1e-6, "temperature {temperature}, top-k {top_k:?}: {found}, not {expected}");
+    }
+}
+
+/// Of 2^16 tokens that are equally likely, a draw takes the one of its 16 highest random bits. Those were computed from the
+/// formula with Python's whole numbers: a seed gives the same text in every version.
+#[test]
+fn draws_are_those_of_the_published_hash() {
+    let logits = vec![1.5; 1 << 16];
+    let mut sampler = Sampler::default();
+    let distribution = sampler.distribution(&logits, &Sampling::plain());
+    for (seed, sample, position, expected) in [(0, 0, 0, 0x2382), (1, 2, 3, 0x3657), (u64::MAX, 7, 100_000, 0x0c35)] {
+        assert_eq!(distribution.draw(seed, sample, position), expected, "seed {seed}");
+    }
+}
+
 #[test]
 fn draws_over_a_large_vocabulary_are_fair_to_every_part_of_it() {
     const V: usize = 128_256;

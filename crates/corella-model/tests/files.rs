@@ -10,6 +10,7 @@ use corella_model::formats::gguf::{NewTensor, Shards, Value, create, open};
 use corella_model::formats::{Cause, Encoding, safetensors};
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Weights, save_llmc};
 use corella_model::llama::{LlamaConfig, LlamaShape, LlamaWeights, Rope, RopeScaling};
+use corella_model::params::ModelConfig;
 use corella_model::{Checkpoint, ModelError, SpecialIds, Weights};
 use corella_ops::WeightFormat;
 
@@ -118,6 +119,47 @@ fn a_tensor_that_is_written_in_several_pieces_survives() {
     let file = safetensors::SafeTensors::open(&path).expect("a header");
     for name in ["m", "v"] {
         assert!(file.read_f32(name, &[values.len()]).expect("there") == values, "{name}");
+    }
+}
+
+#[test]
+fn turned_matrices_of_several_pieces_lie_as_they_should() {
+    // Hugging Face's Conv1D keeps (inputs, outputs), memory (outputs, inputs); pieces of 1 MiB end within these matrices.
+    const C: usize = 320;
+    let value = |input: usize, output: usize| (input * 2048 + output) as f32;
+    let matrices =
+        [("attn.c_attn", [C, 3 * C]), ("attn.c_proj", [C, C]), ("mlp.c_fc", [C, 4 * C]), ("mlp.c_proj", [4 * C, C])];
+    let vectors = ["ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"];
+    let mut table: Vec<(String, Vec<usize>)> =
+        vec![("wte.weight".into(), vec![3, C]), ("wpe.weight".into(), vec![2, C])];
+    table.extend(vectors.map(|name| (format!("h.0.{name}"), vec![C])));
+    for (name, shape) in matrices {
+        table.push((format!("h.0.{name}.weight"), shape.to_vec()));
+        table.push((format!("h.0.{name}.bias"), vec![shape[1]]));
+    }
+    table.extend(["ln_f.weight", "ln_f.bias"].map(|name| (name.to_owned(), vec![C])));
+    let new = |(name, shape): &(String, Vec<usize>)| safetensors::NewTensor {
+        name: name.clone(),
+        shape: shape.clone(),
+        encoding: Encoding::F32,
+    };
+    let folder = Folder::new("turned");
+    let json = r#"{"model_type": "gpt2", "vocab_size": 3, "n_layer": 1, "n_head": 5, "n_embd": 320, "n_positions": 2}"#;
+    std::fs::write(folder.path("config.json"), json).expect("written");
+    let path = folder.path("model.safetensors");
+    let mut out = safetensors::create(&path, &table.iter().map(new).collect::<Vec<_>>()).expect("created");
+    for (_, shape) in &table {
+        let cols = *shape.last().expect("a dimension");
+        let numbers = (0..shape.iter().product()).map(|i: usize| value(i / cols, i % cols));
+        out.f32_tensor(&numbers.collect::<Vec<f32>>()).expect("written");
+    }
+    out.finish().expect("whole");
+    let found = Weights::read(&Gpt2Checkpoint::open(&folder.0).expect("a folder")).expect("readable");
+    for (name, [inputs, outputs]) in matrices {
+        let name = format!("h.0.{name}.weight");
+        let row = found.config.table().iter().position(|spec| spec.name == name).expect("in the table");
+        let expected: Vec<f32> = (0..outputs * inputs).map(|i| value(i % inputs, i / inputs)).collect();
+        assert!(found.tensors[row] == expected, "{name}");
     }
 }
 

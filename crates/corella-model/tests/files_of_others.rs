@@ -42,12 +42,29 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 
 /// The GGUF of a Llama with further keys (in place of those of the same name) and F32 vectors.
 fn llama_gguf(folder: &Folder, keys: &[(&str, Value)], vectors: &[(&str, &[f32])]) -> PathBuf {
+    changed_gguf(
+        folder,
+        &llama(true),
+        |metadata| {
+            metadata.retain(|(key, _)| keys.iter().all(|(k, _)| k != key));
+            metadata.extend(keys.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+        },
+        vectors,
+    )
+}
+
+/// The GGUF of a Llama with other keys and further F32 vectors.
+fn changed_gguf(
+    folder: &Folder,
+    weights: &LlamaWeights,
+    change: impl FnOnce(&mut Vec<(String, Value)>),
+    vectors: &[(&str, &[f32])],
+) -> PathBuf {
     let (plain, path) = (folder.path("plain.gguf"), folder.path("m.gguf"));
-    gguf::save(&llama(true), "m", Vec::new(), WeightFormat::F32, &plain).expect("written");
+    gguf::save(weights, "m", Vec::new(), WeightFormat::F32, &plain).expect("written");
     let (file, header) = open(&plain).expect("a right file");
     let mut metadata = header.metadata.clone();
-    metadata.retain(|(key, _)| keys.iter().all(|(k, _)| k != key));
-    metadata.extend(keys.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+    change(&mut metadata);
     let table = |t: &corella_model::formats::gguf::TensorInfo| (t.name.clone(), t.dims.clone());
     let new = |(name, dims): (String, Vec<u64>)| GgufTensor { name, dims, encoding: Encoding::F32 };
     let more = vectors.iter().map(|(name, values)| ((*name).to_owned(), vec![values.len() as u64]));
@@ -105,6 +122,28 @@ fn rotary_factors_of_a_gguf_are_those_of_llama_cpp() {
             assert!(said.contains(key), "{said}");
         }
     }
+}
+
+#[test]
+fn keys_that_a_gguf_lacks_have_the_values_of_llama_cpp() {
+    let folder = Folder::new("absent-keys");
+    let every_head = LlamaShape { n_kv_head: 2, ..LlamaShape::clone(&llama(true).config) };
+    let weights: LlamaWeights = Weights::random(&LlamaConfig::new(every_head).expect("valid"), 3);
+    let absent = [
+        "llama.attention.head_count_kv",
+        "llama.attention.key_length",
+        "llama.attention.value_length",
+        "llama.rope.dimension_count",
+        "llama.rope.freq_base",
+        "llama.vocab_size",
+    ];
+    let remove = |keys: &mut Vec<(String, Value)>| {
+        let before = keys.len();
+        keys.retain(|(key, _)| !absent.contains(&key.as_str()));
+        assert_eq!(keys.len(), before - absent.len());
+    };
+    let found = LlamaCheckpoint::open(&changed_gguf(&folder, &weights, remove, &[])).expect("a right file");
+    assert_eq!(found.config, weights.config);
 }
 
 #[test]

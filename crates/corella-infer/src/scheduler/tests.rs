@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use corella_model::{BatchPlan, Draw, PlanError, StepLimits, StepModel, StepOut, Threads};
 use proptest::prelude::*;
 
-use super::{Cancelled, Scheduler};
+use super::{Cancelled, Scheduler, Sink};
 use crate::completion::Completion;
-use crate::event::{FinishReason, TokenLogProb};
+use crate::event::{Event, FinishReason, TokenLogProb};
 use crate::metrics::{Metrics, Place};
 use crate::pages::CacheScope;
-use crate::request::{Request, RequestLimits, RequestParams};
+use crate::request::{LogProbStage, Request, RequestLimits, RequestParams};
 use crate::sampler::{History, SampleParams, Sampler, Sampling};
 use crate::sequence::TokenBytes;
 
@@ -40,12 +40,14 @@ struct PageModel {
     /// Whether it draws where it can, as a device does, and what it drew.
     draws: bool,
     drawn: Vec<u32>,
+    /// Whether it refuses the next step, as a device does that has an error.
+    refuses: bool,
 }
 
 impl PageModel {
     fn new(limits: StepLimits) -> PageModel {
         let pages = vec![vec![None; limits.page_tokens]; limits.pages];
-        PageModel { limits, pages, logits: Vec::new(), fed: 0, draws: false, drawn: Vec::new() }
+        PageModel { limits, pages, logits: Vec::new(), fed: 0, draws: false, drawn: Vec::new(), refuses: false }
     }
 }
 
@@ -64,6 +66,9 @@ impl StepModel for PageModel {
 
     fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
         self.limits.check(plan)?;
+        if std::mem::take(&mut self.refuses) {
+            return Err(PlanError::Backend("out of memory".to_owned()));
+        }
         let size = self.limits.page_tokens;
         let mut rows = Vec::new();
         let mut at = 0;
@@ -110,17 +115,22 @@ fn bytes_of(id: u32) -> Vec<u8> {
 fn expected(params: &RequestParams, room: usize) -> Completion {
     let sampling = Sampling::new(params.sample.clone(), V).expect("valid");
     let (mut sampler, mut plain) = (Sampler::default(), Sampler::default());
-    let mut scored = |logits: &[f32], id: u32, n: Option<usize>| {
-        let mut raw = plain.distribution(logits, &Sampling::plain());
+    let mut scored = |logits: &[f32], sampling: &Sampling, id: u32, n: Option<usize>| {
+        let mut found = plain.distribution(logits, sampling);
         TokenLogProb {
             id,
-            logprob: n.map(|_| raw.log_prob(id)),
-            entropy: n.map(|_| raw.entropy()),
-            top: n.map(|n| raw.top(n)).unwrap_or_default(),
+            logprob: n.map(|_| found.log_prob(id)),
+            entropy: n.map(|_| found.entropy()),
+            top: n.map(|n| found.top(n)).unwrap_or_default(),
         }
     };
+    let raw = Sampling::plain();
     let mut completion = Completion::default();
-    for sample in 0..params.n {
+    let samples = params.best_of.unwrap_or(params.n);
+    // Means of the raw log-probabilities of all that was drawn, stop tokens too.
+    let mut ranks = Vec::new();
+    for sample in 0..samples {
+        let mut sum = 0.0;
         let mut tokens = params.prompt.clone();
         let mut history = History::new(&sampling, &tokens);
         let mut choice = crate::completion::Choice::default();
@@ -144,13 +154,17 @@ fn expected(params: &RequestParams, room: usize) -> Completion {
                 tokens.len() as u64,
             );
             choice.drawn += 1;
+            sum += f64::from(scored(&logits, &raw, id, Some(0)).logprob.expect("asked for"));
             if owed.is_none() && params.stop_ids.contains(&id) {
                 choice.reason = Some(FinishReason::StopToken(id));
                 break;
             }
             tokens.push(id);
             history.push(id);
-            choice.tokens.push(scored(&logits, id, params.logprobs));
+            choice.tokens.push(match params.logprob_stage {
+                LogProbStage::Raw => scored(&logits, &raw, id, params.logprobs),
+                LogProbStage::Filtered => scored(&adjusted, &sampling, id, params.logprobs),
+            });
             if owed.is_some() {
                 continue;
             }
@@ -164,13 +178,18 @@ fn expected(params: &RequestParams, room: usize) -> Completion {
                 choice.reason = Some(FinishReason::StopString(stop.clone()));
             }
         }
-        completion.choices.push(choice);
+        completion.usage.completion_tokens += choice.drawn;
+        ranks.push((sum / choice.drawn.max(1) as f64, choice));
     }
+    if samples > params.n {
+        ranks.sort_by(|a, b| b.0.total_cmp(&a.0));
+    }
+    completion.choices = ranks.into_iter().map(|(_, choice)| choice).take(params.n).collect();
     if let Some(n) = params.prompt_logprobs {
         completion.prompt.push(TokenLogProb { id: params.prompt[0], ..TokenLogProb::default() });
         for at in 1..params.prompt.len() {
             let logits = logits_behind(params.prompt[..at].iter().copied());
-            completion.prompt.push(scored(&logits, params.prompt[at], Some(n)));
+            completion.prompt.push(scored(&logits, &raw, params.prompt[at], Some(n)));
         }
     }
     completion
@@ -194,19 +213,24 @@ impl Rig {
     }
 
     fn add(&mut self, params: &RequestParams) -> (Shared, Cancelled) {
-        let limits = RequestLimits::default();
-        let request = Request::new(params.clone(), &self.model.limits, &[], &limits).expect("valid");
         let shared = Shared::default();
-        let (kept, cancelled) = (shared.clone(), Cancelled::default());
-        let place = Place::alone(&self.metrics);
+        let kept = shared.clone();
         let sink = move |event| {
             let mut result = kept.lock().expect("unpoisoned");
             let ended = result.0.add(event);
             result.1 |= ended;
             true
         };
-        self.scheduler.add(Arc::new(request), Box::new(sink), cancelled.clone(), place);
+        let cancelled = self.add_to(params, Box::new(sink));
         (shared, cancelled)
+    }
+
+    fn add_to(&mut self, params: &RequestParams, sink: Sink) -> Cancelled {
+        let limits = RequestLimits::default();
+        let request = Request::new(params.clone(), &self.model.limits, &[], &limits).expect("valid");
+        let (place, cancelled) = (Place::alone(&self.metrics), Cancelled::default());
+        self.scheduler.add(Arc::new(request), sink, cancelled.clone(), place);
+        cancelled
     }
 
     fn step(&mut self) {
@@ -248,8 +272,8 @@ fn check(params: &RequestParams, found: &Completion) {
     assert_eq!(found.error, None);
     assert_eq!(found.choices, expected.choices, "{params:?}");
     assert_eq!(found.prompt, expected.prompt, "{params:?}");
-    let drawn: usize = expected.choices.iter().map(|c| c.drawn).sum();
-    assert_eq!((found.usage.completion_tokens, found.usage.prompt_tokens), (drawn, params.prompt.len()));
+    let usage = (expected.usage.completion_tokens, params.prompt.len());
+    assert_eq!((found.usage.completion_tokens, found.usage.prompt_tokens), usage);
 }
 
 fn request() -> impl Strategy<Value = RequestParams> {
@@ -259,33 +283,50 @@ fn request() -> impl Strategy<Value = RequestParams> {
         prompt.extend(end);
         prompt
     });
-    let sample =
-        (prop_oneof![Just(0.0f32), Just(1.0), Just(0.7)], prop::option::of(0.3f32..1.0), any::<u64>(), 0..4u32)
-            .prop_map(|(temperature, top_p, seed, kind)| SampleParams {
-                temperature,
-                top_p,
-                seed,
-                repetition_penalty: if kind == 1 { 1.3 } else { 1.0 },
-                frequency_penalty: if kind == 2 { 0.5 } else { 0.0 },
-                logit_bias: if kind == 3 { vec![(5, 1.5)] } else { vec![] },
-                ..SampleParams::default()
-            });
+    let filters = (
+        prop::option::of(0.3f32..1.0),
+        prop::option::weighted(0.3, 1usize..V + 2),
+        prop::option::weighted(0.3, 0.01f32..0.6),
+        prop::option::weighted(0.2, 0.2f32..1.0),
+    );
+    let sample = (prop_oneof![Just(0.0f32), Just(1.0), Just(0.7)], filters, any::<u64>(), 0..5u32).prop_map(
+        |(temperature, (top_p, top_k, min_p, typical_p), seed, kind)| SampleParams {
+            temperature,
+            top_p,
+            top_k,
+            min_p,
+            typical_p,
+            seed,
+            repetition_penalty: if kind == 1 { 1.3 } else { 1.0 },
+            frequency_penalty: if kind == 2 { 0.5 } else { 0.0 },
+            logit_bias: match kind {
+                3 => vec![(5, 1.5)],
+                // Both are added.
+                4 => vec![(5, 3.0), (5, -1.5)],
+                _ => vec![],
+            },
+            ..SampleParams::default()
+        },
+    );
     let ends = (prop::collection::vec("[a-l]{1,2}", 0..2), prop::option::of(0..V as u32), 0usize..6);
-    let reports = (prop::option::of(0usize..3), prop::option::of(0usize..3), 0usize..6, any::<bool>());
+    let reports = (prop::option::of(0usize..3), prop::option::of(0usize..3), 0usize..6, any::<bool>(), any::<bool>());
+    // How many more are drawn than returned.
+    let n = (1usize..4, prop::option::weighted(0.2, 0usize..4));
     // Most prompts owe nothing.
     let first = (any::<u64>(), prop_oneof![Just(String::new()), Just(String::new()), "[a-l]{1,2}"]);
-    (prompt, 1usize..4, 0usize..14, sample, ends, reports, first).prop_map(
+    (prompt, n, 0usize..14, sample, ends, reports, first).prop_map(
         |(
             prompt,
-            n,
+            (n, more),
             max_tokens,
             sample,
             (stop, stop_id, min),
-            (logprobs, prompt_logprobs, lookup, salted),
+            (logprobs, prompt_logprobs, lookup, salted, filtered),
             (first, owed),
         )| {
             RequestParams {
                 n,
+                best_of: more.map(|more| n + more),
                 max_tokens,
                 min_tokens: min.min(max_tokens),
                 sample,
@@ -293,6 +334,7 @@ fn request() -> impl Strategy<Value = RequestParams> {
                 stop,
                 stop_ids: stop_id.into_iter().collect(),
                 logprobs,
+                logprob_stage: if filtered { LogProbStage::Filtered } else { LogProbStage::Raw },
                 prompt_logprobs,
                 lookup,
                 scope: if salted { CacheScope::salted("a") } else { CacheScope::default() },
@@ -469,18 +511,139 @@ fn when_pages_run_out_the_youngest_gives_way_and_nothing_is_lost() {
 
 #[test]
 fn the_likeliest_samples_are_returned_first() {
-    let mut rig = Rig::new(limits(64, 4, 64), 4);
-    let all = RequestParams { n: 6, logprobs: Some(0), ..plain(vec![3, 1, 4, 1, 5], 8) };
-    let (every, _) = rig.add(&all);
-    rig.run();
-    let mut choices = every.lock().expect("unpoisoned").0.choices.clone();
-    let mean = |choice: &crate::completion::Choice| {
-        let total: f64 = choice.tokens.iter().filter_map(|t| t.logprob).map(f64::from).sum();
-        total / choice.tokens.len() as f64
+    // By the model's own log-probabilities, whatever the draws are from, whatever is reported, and whoever draws.
+    let plainly = SampleParams::default();
+    let mut kinds = vec![
+        plainly.clone(),
+        SampleParams { top_k: Some(6), ..plainly.clone() },
+        SampleParams { min_p: Some(0.2), ..plainly.clone() },
+        SampleParams { typical_p: Some(0.7), ..plainly.clone() },
+    ];
+    // What is likely among the few that are left is not always likely among all.
+    kinds.extend((0..8).map(|seed| SampleParams { temperature: 3.0, top_p: Some(0.8), seed, ..plainly.clone() }));
+    for (sample, model_draws) in kinds.iter().flat_map(|sample| [(sample, true), (sample, false)]) {
+        let mut rig = Rig::new(limits(64, 4, 64), 4);
+        rig.model.draws = model_draws;
+        let all = RequestParams { n: 6, logprobs: Some(0), sample: sample.clone(), ..plain(vec![3, 1, 4, 1, 5], 8) };
+        let (every, _) = rig.add(&all);
+        rig.run();
+        check(&all, &every.lock().expect("unpoisoned").0);
+        let mut choices = every.lock().expect("unpoisoned").0.choices.clone();
+        let mean = |choice: &crate::completion::Choice| {
+            let total: f64 = choice.tokens.iter().filter_map(|t| t.logprob).map(f64::from).sum();
+            total / choice.tokens.len() as f64
+        };
+        choices.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+        choices.truncate(2);
+        for (logprobs, logprob_stage) in
+            [(Some(0), LogProbStage::Raw), (Some(0), LogProbStage::Filtered), (None, LogProbStage::Raw)]
+        {
+            let (best, _) = rig.add(&RequestParams { n: 2, best_of: Some(6), logprobs, logprob_stage, ..all.clone() });
+            rig.run();
+            let best = &best.lock().expect("unpoisoned").0.choices;
+            let texts =
+                |choices: &[crate::completion::Choice]| choices.iter().map(|c| c.text.clone()).collect::<Vec<_>>();
+            assert_eq!(texts(best), texts(&choices), "{logprobs:?} {logprob_stage:?}");
+            if logprobs.is_some() && logprob_stage == LogProbStage::Raw {
+                assert_eq!(*best, choices);
+            }
+        }
+    }
+}
+
+/// A stop token is forbidden before the minimum and allowed from there on, where the border lies among proposals too.
+#[test]
+fn the_minimum_of_tokens_counts_every_proposal_that_the_model_draws_behind() {
+    let mut accepted = 0;
+    for min_tokens in 0..14 {
+        for stop in 0..V as u32 {
+            let mut rig = Rig::new(limits(64, 4, 32), 8);
+            rig.model.draws = true;
+            let sample = SampleParams { temperature: 0.0, ..SampleParams::default() };
+            let prompt = (0..30).map(|i| i % 10).collect();
+            let params = RequestParams { lookup: 8, min_tokens, stop_ids: vec![stop], sample, ..plain(prompt, 14) };
+            let (result, _) = rig.add(&params);
+            rig.run();
+            let result = result.lock().expect("unpoisoned");
+            check(&params, &result.0);
+            accepted += result.0.usage.accepted_tokens;
+        }
+    }
+    assert!(accepted > 0, "without proposals nothing was tested");
+}
+
+/// What a penalty takes behind a proposal depends on whether the proposal was right.
+#[test]
+fn penalties_behind_proposals_are_those_of_what_was_drawn() {
+    let mut accepted = 0;
+    for (penalty, seed) in
+        [-2.0, -1.0, 0.5, 2.0].into_iter().flat_map(|penalty| (0..8).map(move |seed| (penalty, seed)))
+    {
+        let mut rig = Rig::new(limits(64, 4, 32), 8);
+        rig.model.draws = true;
+        let sample = SampleParams { frequency_penalty: penalty, seed, ..SampleParams::default() };
+        let params = RequestParams { lookup: 8, sample, ..plain((0..30).map(|i| i % 10).collect(), 30) };
+        let (result, _) = rig.add(&params);
+        rig.run();
+        let result = result.lock().expect("unpoisoned");
+        check(&params, &result.0);
+        accepted += result.0.usage.accepted_tokens;
+    }
+    assert!(accepted > 0, "without proposals nothing was tested");
+}
+
+/// Rows of logits behind those that the tokenizer knows are no tokens, whoever draws.
+#[test]
+fn logits_that_fill_up_are_never_drawn_from() {
+    for draws in [true, false] {
+        let mut rig = Rig::new(limits(64, 4, 64), 8);
+        rig.scheduler.known_tokens = 7;
+        rig.model.draws = draws;
+        let sample = SampleParams { temperature: 100.0, ..SampleParams::default() };
+        let (result, _) = rig.add(&RequestParams { n: 6, sample, ..plain(vec![1, 2, 3], 50) });
+        rig.run();
+        let choices = &result.lock().expect("unpoisoned").0.choices;
+        let largest = choices.iter().flat_map(|choice| &choice.tokens).map(|token| token.id).max();
+        assert_eq!(largest, Some(6));
+    }
+}
+
+#[test]
+fn who_is_in_a_step_that_fails_is_told_and_the_others_go_on() {
+    let mut rig = Rig::new(limits(64, 4, 64), 3);
+    let refused = |rig: &mut Rig| {
+        rig.model.refuses = true;
+        rig.step();
     };
-    choices.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
-    choices.truncate(2);
-    let (best, _) = rig.add(&RequestParams { n: 2, best_of: Some(6), ..all });
+    // What each is told, and how many wait when it hears of it: its own place is free by then.
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for i in 0..3 {
+        let (told, metrics) = (told.clone(), rig.metrics.clone());
+        let sink = move |event| {
+            told.lock().expect("unpoisoned").push((i, event, metrics.queued.get()));
+            true
+        };
+        rig.add_to(&plain(vec![i, 2, 3, 4, 5], 6), Box::new(sink));
+    }
+    let waiting = plain(vec![3, 2, 3, 4, 5], 6);
+    let (result, _) = rig.add(&waiting);
+    refused(&mut rig);
+    let failed = |i: u32, queued: u64| (i, Event::Failed("out of memory".to_owned()), queued);
+    assert_eq!(*told.lock().expect("unpoisoned"), [failed(0, 3), failed(1, 2), failed(2, 1)]);
+    assert_eq!((rig.metrics.failed.get(), rig.metrics.queued.get(), rig.metrics.pages_held.get()), (3, 1, 0));
     rig.run();
-    assert_eq!(best.lock().expect("unpoisoned").0.choices, choices);
+    check(&waiting, &result.lock().expect("unpoisoned").0);
+    // In the middle of an output.
+    let params = plain(vec![7, 2, 3, 4, 5], 6);
+    let (result, _) = rig.add(&params);
+    rig.step();
+    rig.step();
+    refused(&mut rig);
+    assert_eq!(result.lock().expect("unpoisoned").0.error.as_deref(), Some("out of memory"));
+    assert!(rig.scheduler.idle());
+    assert_eq!((rig.metrics.failed.get(), rig.metrics.pages_held.get(), rig.metrics.completed.get()), (4, 0, 1));
+    let (result, _) = rig.add(&params);
+    rig.run();
+    check(&params, &result.lock().expect("unpoisoned").0);
+    assert_eq!((rig.metrics.failed.get(), rig.metrics.completed.get()), (4, 2));
 }

@@ -199,6 +199,25 @@ mod tests {
         for theta in [0.0, 1.0, -1.0, f64::NAN, f64::INFINITY] {
             refused("rope_theta", &|s| s.rope.theta = theta);
         }
+        for factor in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            refused("rope factor", &|s| s.rope.scaling = RopeScaling::Linear { factor });
+        }
+        for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let numbers = [8.0, 1.0, 4.0, 8192.0];
+            for (at, field) in ["rope_scaling", "rope_scaling", "high_freq_factor", "rope_scaling"].iter().enumerate() {
+                let mut numbers = numbers;
+                numbers[at] = wrong;
+                let [factor, low_freq_factor, high_freq_factor, original_context] = numbers;
+                let scaling = RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context };
+                refused(field, &|s| s.rope.scaling = scaling.clone());
+            }
+        }
+        // Equal factors leave nothing to mix over: the rule would divide by 0.
+        refused("high_freq_factor", &|s| {
+            let (factor, original_context) = (8.0, 8192.0);
+            s.rope.scaling =
+                RopeScaling::Llama3 { factor, low_freq_factor: 4.0, high_freq_factor: 4.0, original_context };
+        });
         for divisors in [vec![], vec![1.0; 31], vec![0.0; 32], vec![f32::NAN; 32]] {
             refused("rope_freqs", &|s| s.rope.scaling = RopeScaling::Divisors(divisors.clone()));
         }

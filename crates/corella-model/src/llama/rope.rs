@@ -182,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn a_linear_factor_divides_every_frequency() {
+        let rope = Rope { theta: 10_000.0, scaling: RopeScaling::Linear { factor: 8.0 } };
+        let expected = [0.125, 0.0125, 0.00125, 0.000125];
+        let found = rope.frequencies(8);
+        let close = found.iter().zip(expected).all(|(a, b): (&f32, f32)| (a / b - 1.0).abs() < 1e-6);
+        assert!(close && found.len() == 4, "{found:?}");
+        assert_eq!(rope.divisors(8), None);
+    }
+
+    #[test]
     fn divisors_of_another_rule_have_no_regimes() {
         let mut divisors = llama3(8.0).divisors(128).expect("scaled");
         divisors[30] *= 1.01;

@@ -49,6 +49,7 @@ fn l16_config_json() {
         ("model_type", json!("mamba"), "Unsupported"),
         ("hidden_act", json!("relu"), "Unsupported"),
         ("attention_bias", json!(true), "Unsupported"),
+        ("mlp_bias", json!(true), "Unsupported"),
         ("hidden_size", json!(-8), "BadJson"),
         ("hidden_size", json!(1e300), "BadJson"),
         ("hidden_size", json!("8"), "BadJson"),
