@@ -3,12 +3,13 @@
 mod common;
 
 use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use common::{cpu, letters, options};
 use corella_infer::{
-    CacheScope, Completion, Engine, EngineOptions, Event, FinishReason, RequestError, RequestParams, SampleParams,
-    Sink, SubmitError, complete,
+    CacheScope, Completion, Engine, EngineHandle, EngineOptions, Event, FinishReason, Request, RequestError,
+    RequestParams, SampleParams, Sink, SubmitError, Ticket, complete,
 };
 use corella_model::StepModel;
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Infer};
@@ -292,6 +293,79 @@ fn a_full_queue_is_an_answer_and_a_drained_engine_finishes_its_work() {
     }
 }
 
+/// Hands in a request at whose first event the engine's thread stops, until what is returned is dropped.
+fn hold(handle: &EngineHandle, request: Request) -> (Ticket, Sender<()>) {
+    let (begun, has_begun) = channel();
+    let (release, released) = channel::<()>();
+    let mut held = false;
+    let sink: Sink = Box::new(move |_| {
+        if !held {
+            held = true;
+            begun.send(()).expect("somebody waits for it");
+            // Ends when the other side is dropped.
+            assert!(released.recv().is_err());
+        }
+        true
+    });
+    let ticket = handle.submit(request, sink).expect("room in the queue");
+    has_begun.recv().expect("it begins");
+    (ticket, release)
+}
+
+/// An engine that serves one continuation at a time and lets two requests wait.
+fn narrow_engine() -> Engine {
+    let options = EngineOptions { max_running: 1, max_queue: 2, ..EngineOptions::default() };
+    Engine::start(gpt2(256), letters(), options).expect("a thread")
+}
+
+fn of_ten_tokens(handle: &EngineHandle) -> Request {
+    let params = RequestParams { prompt: vec![1, 2, 3], max_tokens: 10, ..RequestParams::default() };
+    handle.check(params).expect("valid")
+}
+
+#[test]
+fn as_many_requests_wait_as_may_wait_and_no_more() {
+    let engine = narrow_engine();
+    let handle = engine.handle();
+    let held = hold(&handle, of_ten_tokens(&handle));
+    let waiting: Vec<_> = (0..2).map(|_| handle.stream(of_ten_tokens(&handle)).expect("room in the queue")).collect();
+    let refused = handle.stream(of_ten_tokens(&handle)).expect_err("no room in the queue");
+    assert_eq!(refused, SubmitError::QueueFull { waiting: 2 });
+    drop(held.1);
+    for (_ticket, events) in waiting {
+        assert_eq!(Completion::collect(events).choices[0].tokens.len(), 10);
+    }
+}
+
+#[test]
+fn a_closed_engine_takes_nothing_while_it_works_on() {
+    let engine = narrow_engine();
+    let handle = engine.handle();
+    let held = hold(&handle, of_ten_tokens(&handle));
+    let (_ticket, waits) = handle.stream(of_ten_tokens(&handle)).expect("room in the queue");
+    handle.close();
+    let refused = handle.submit(of_ten_tokens(&handle), Box::new(|_| true)).expect_err("closed");
+    assert_eq!(refused, SubmitError::Closed);
+    drop(held.1);
+    assert_eq!(Completion::collect(waits).choices[0].tokens.len(), 10);
+    engine.drain();
+    assert_eq!((handle.metrics().requests, handle.metrics().completed), (2, 2));
+}
+
+#[test]
+fn a_request_whose_ticket_is_dropped_while_it_waits_is_never_computed() {
+    let engine = narrow_engine();
+    let handle = engine.handle();
+    let held = hold(&handle, of_ten_tokens(&handle));
+    // Its sink would take all events.
+    drop(handle.submit(of_ten_tokens(&handle), Box::new(|_| true)).expect("room in the queue"));
+    drop(held.1);
+    engine.drain();
+    let metrics = handle.metrics();
+    assert_eq!((metrics.requests, metrics.completed, metrics.cancelled), (2, 1, 1));
+    assert_eq!(metrics.drawn_tokens, 10);
+}
+
 #[test]
 fn hidden_tokens_are_drawn_and_add_no_text() {
     let engine = engine(gpt2(256));
@@ -314,7 +388,7 @@ fn requests_that_are_handed_in_together_wait_in_one_place() {
     let options = EngineOptions { max_running: 1, max_queue: 1, ..EngineOptions::default() };
     let engine = Engine::start(gpt2(256), letters(), options).expect("a thread");
     let handle = engine.handle();
-    let (sender, events) = std::sync::mpsc::channel();
+    let (sender, events) = channel();
     let batch = (0..40).map(|_| {
         let params = RequestParams { prompt: vec![1, 2, 3], max_tokens: 20, ..RequestParams::default() };
         let sender = sender.clone();

@@ -1,5 +1,8 @@
 //! The scheduler on a model that checks every page it reads, against a loop that has no pages at all.
 
+mod ends;
+mod fairness;
+
 use std::sync::{Arc, Mutex};
 
 use corella_model::{BatchPlan, Draw, PlanError, StepLimits, StepModel, StepOut, Threads};
@@ -200,6 +203,8 @@ struct Rig {
     scheduler: Scheduler,
     model: PageModel,
     metrics: Arc<Metrics>,
+    /// The model's own end-of-text tokens.
+    eos: Vec<u32>,
 }
 
 type Shared = Arc<Mutex<(Completion, bool)>>;
@@ -209,7 +214,7 @@ impl Rig {
         let metrics = Arc::new(Metrics::default());
         let bytes: TokenBytes = Arc::new(|_, id| bytes_of(id));
         let scheduler = Scheduler::new(limits, V, max_running, bytes, metrics.clone());
-        Rig { scheduler, model: PageModel::new(limits), metrics }
+        Rig { scheduler, model: PageModel::new(limits), metrics, eos: Vec::new() }
     }
 
     fn add(&mut self, params: &RequestParams) -> (Shared, Cancelled) {
@@ -227,7 +232,7 @@ impl Rig {
 
     fn add_to(&mut self, params: &RequestParams, sink: Sink) -> Cancelled {
         let limits = RequestLimits::default();
-        let request = Request::new(params.clone(), &self.model.limits, &[], &limits).expect("valid");
+        let request = Request::new(params.clone(), &self.model.limits, &self.eos, &limits).expect("valid");
         let (place, cancelled) = (Place::alone(&self.metrics), Cancelled::default());
         self.scheduler.add(Arc::new(request), sink, cancelled.clone(), place);
         cancelled

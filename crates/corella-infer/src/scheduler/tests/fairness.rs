@@ -1,0 +1,91 @@
+//! Who gets places and pages, and when.
+
+use super::*;
+
+fn ended(result: &Shared) -> bool {
+    result.lock().expect("unpoisoned").1
+}
+
+#[test]
+fn many_samples_of_one_request_do_not_keep_another_waiting() {
+    let mut rig = Rig::new(limits(64, 4, 32), 2);
+    let (many, _) = rig.add(&RequestParams { n: 8, ..plain(vec![1, 2, 3], 5) });
+    rig.step();
+    let (single, _) = rig.add(&plain(vec![4, 5, 6], 5));
+    while !ended(&single) {
+        rig.step();
+    }
+    // The first two samples had both places when the single request came.
+    let choices = many.lock().expect("unpoisoned").0.choices.iter().filter(|choice| choice.reason.is_some()).count();
+    assert!(choices <= 3, "{choices} of the samples had ended");
+    rig.run();
+}
+
+#[test]
+fn samples_leave_pages_to_requests_that_wait() {
+    let mut rig = Rig::new(limits(15, 4, 64), 8);
+    // Eight pages until its second token.
+    rig.add(&plain((0..30).map(|i| i % 12).collect(), 2));
+    rig.step();
+    // Two pages of seven, and one more for each further sample; the next request needs seven for itself.
+    rig.add(&RequestParams { n: 6, ..plain(vec![7; 6], 20) });
+    let (waits, _) = rig.add(&plain((0..28).map(|i| i * 5 % 12).collect(), 1));
+    rig.step();
+    assert_eq!(rig.metrics.completed.get(), 1, "the first request is done");
+    assert!(!ended(&waits), "there were no pages for it");
+    rig.step();
+    assert!(ended(&waits), "the pages of the first request are its own");
+    rig.run();
+}
+
+#[test]
+fn half_of_a_step_is_left_for_prompts() {
+    let mut rig = Rig::new(limits(64, 4, 8), 8);
+    let results: Vec<Shared> = (0..6).map(|i| rig.add(&plain(vec![i, 2, 3], 20)).0).collect();
+    let mut most = 0;
+    while !rig.scheduler.idle() {
+        rig.step();
+        most = most.max(rig.metrics.running.get());
+    }
+    assert_eq!(most, 4);
+    assert!(results.iter().all(ended));
+}
+
+#[test]
+fn requests_that_fit_only_one_after_another_do_not_push_each_other_out() {
+    let mut rig = Rig::new(limits(15, 4, 64), 4);
+    // Eight pages each.
+    for i in 0..3 {
+        rig.add(&plain((0..30).map(|k| (k * 5 + i) % 12).collect(), 2));
+    }
+    rig.run();
+    assert_eq!((rig.metrics.completed.get(), rig.metrics.preemptions.get()), (3, 0));
+}
+
+#[test]
+fn the_beginnings_of_texts_stay_known_longest() {
+    let mut rig = Rig::new(limits(10, 4, 64), 4);
+    let mut run = |prompt: Vec<u32>| {
+        let before = rig.model.fed;
+        let (result, _) = rig.add(&plain(prompt, 1));
+        rig.run();
+        let cached = result.lock().expect("unpoisoned").0.usage.cached_tokens;
+        (rig.model.fed - before, cached)
+    };
+    let long: Vec<u32> = (0..32).map(|i| i % 11).collect();
+    assert_eq!(run(long.clone()), (32, 0));
+    // Four pages: two were never used, the others are the last two of the eight.
+    assert_eq!(run(vec![11; 14]), (14, 0));
+    assert_eq!(run(long), (8, 24));
+}
+
+#[test]
+fn tokens_count_as_cached_only_where_a_prompt_is_first_read() {
+    let mut rig = Rig::new(limits(64, 4, 64), 1);
+    let (result, _) = rig.add(&RequestParams { n: 3, ..plain((0..38).map(|i| i % 11).collect(), 3) });
+    rig.run();
+    // The other samples wait for the place, then find nine of ten pages: each reads two tokens and its first own one, and
+    // its second.
+    assert_eq!(rig.model.fed, 38 + 2 + 2 * (3 + 1));
+    assert_eq!((result.lock().expect("unpoisoned").0.usage.cached_tokens, rig.metrics.cached_tokens.get()), (0, 0));
+}

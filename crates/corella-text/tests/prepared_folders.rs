@@ -1,0 +1,158 @@
+//! What a prepared folder, or one in the making, must not be mistaken for: another plan's work, another process's, another
+//! vocabulary's, files from elsewhere.
+
+mod preparing;
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use corella_text::data::filters::FilterOptions;
+use corella_text::data::readers::SourceFile;
+use corella_text::data::{
+    DataError, Dataset, DatasetInfo, PrepareOptions, Problem, Report, Vocabulary, Watch, prepare, read_index,
+};
+use corella_text::tokenizer::{Tokenizer, TrainOptions};
+use preparing::{Folder, Witness, contents, options};
+
+fn text(i: usize) -> String {
+    let words: Vec<String> = (0..40).map(|k| format!("word{}", (i * 7919 + k * k * 31) % 997)).collect();
+    words.join(" ")
+}
+
+fn lines(documents: usize) -> String {
+    (0..documents).map(|i| format!("{}\n", serde_json::json!({ "text": text(i) }))).collect()
+}
+
+fn run(file: &SourceFile, out: &Path, options: &PrepareOptions) -> Result<(DatasetInfo, Report), DataError> {
+    let vocabulary = Vocabulary::Trained { size: 300, sample_bytes: 20_000 };
+    prepare(std::slice::from_ref(file), &vocabulary, out, options, &mut Witness::default())
+}
+
+#[test]
+fn work_that_another_plan_left_behind_is_not_taken_up() {
+    let folder = Folder::new("other-plan");
+    let file = folder.file("a.jsonl", lines(30));
+    let (out, fresh) = (folder.0.join("out"), folder.0.join("fresh"));
+    // Reads everything, keeps nothing, and so does not come to its end.
+    let filters = FilterOptions { min_bytes: 100_000, ..FilterOptions::default() };
+    run(&file, &out, &PrepareOptions { filters, ..options() }).expect_err("nothing is left");
+    assert!(out.join(".prepare/progress.json").exists(), "it would go on from here");
+    let (_, report) = run(&file, &out, &options()).expect("prepared");
+    assert_eq!((report.kept.documents, report.dropped.len()), (30, 0));
+    run(&file, &fresh, &options()).expect("prepared");
+    assert!(contents(&out) == contents(&fresh));
+}
+
+#[test]
+fn two_processes_do_not_work_in_one_folder() {
+    let folder = Folder::new("in-use");
+    let file = folder.file("a.jsonl", lines(5));
+    let out = folder.0.join("out");
+    fs::create_dir_all(out.join(".prepare")).expect("made");
+    let lock = File::create(out.join(".prepare/lock")).expect("made");
+    lock.try_lock().expect("nobody has it");
+    let refused = run(&file, &out, &options()).expect_err("in use").to_string();
+    assert!(refused.contains("in use by another process"), "{refused}");
+    assert_eq!(contents(&out).len(), 1, "nothing was written beside the other's folder");
+    drop(lock);
+    run(&file, &out, &options()).expect("prepared");
+}
+
+/// Makes the source another one when it has been read once.
+struct Meddler<'a>(&'a Path, String);
+
+impl Watch for Meddler<'_> {
+    fn surveyed(&mut self, _: u64, _: u64) {}
+    fn file_done(&mut self, _: u64) {}
+    fn problem(&mut self, _: &Problem) {}
+    fn begins_tokens(&mut self, _: &Report) {
+        fs::write(self.0, &self.1).expect("written");
+    }
+    fn tokenised(&mut self, _: u64, _: u64) {}
+    fn goes_on(&mut self, _: u64) {}
+}
+
+#[test]
+fn sources_that_become_shorter_or_longer_meanwhile_are_noticed() {
+    let folder = Folder::new("meddled");
+    for documents in [19, 21] {
+        let file = folder.file("a.jsonl", lines(20));
+        let out = folder.0.join(format!("out-{documents}"));
+        let mut meddler = Meddler(&file.path, lines(documents));
+        let vocabulary = Vocabulary::Given(Tokenizer::gpt2());
+        let refused = prepare(std::slice::from_ref(&file), &vocabulary, &out, &options(), &mut meddler);
+        let said = refused.expect_err("other documents").to_string();
+        assert!(said.contains("the sources changed while they were prepared"), "{said}");
+        assert!(!out.join("dataset.json").exists());
+    }
+}
+
+#[test]
+fn a_folder_with_another_tokenizer_is_refused() {
+    let folder = Folder::new("other-tokenizer");
+    let file = folder.file("a.jsonl", lines(20));
+    let out = folder.0.join("out");
+    let (info, _) = run(&file, &out, &options()).expect("prepared");
+    let own = Dataset::open(&out).expect("a data set").tokenizer;
+    // Of the same size, with other merges.
+    let words: String = (0..2000).map(|i| format!("number{} ", i * i % 997)).collect();
+    let other = Tokenizer::train([&words[..]], info.vocab_size, TrainOptions::default()).expect("trained");
+    assert_eq!(other.vocab_size(), info.vocab_size);
+    fs::write(out.join("tokenizer.json"), other.to_json()).expect("written");
+    let said = Dataset::open(&out).expect_err("other ids").to_string();
+    assert!(said.contains("tokenizer.json is not the one that the shards were made with"), "{said}");
+    fs::write(out.join("tokenizer.json"), own.to_json()).expect("written");
+    Dataset::open(&out).expect("a data set");
+}
+
+#[test]
+fn shards_outside_the_folder_are_refused() {
+    let folder = Folder::new("outside");
+    let file = folder.file("a.jsonl", lines(20));
+    let out = folder.0.join("out");
+    let (info, _) = run(&file, &out, &options()).expect("prepared");
+    let shard = &info.shards.iter().find(|(name, _)| name.starts_with("train_")).expect("a shard").0;
+    // The right file is where the name leads.
+    fs::create_dir(out.join("train_x")).expect("made");
+    fs::rename(out.join(shard), folder.0.join("moved.bin")).expect("moved");
+    let path = out.join("dataset.json");
+    let text = fs::read_to_string(&path).expect("readable");
+    let away = text.replace(&format!("\"{shard}\""), "\"train_x/../../moved.bin\"");
+    assert_ne!(away, text);
+    fs::write(&path, away).expect("written");
+    let said = Dataset::open(&out).expect_err("elsewhere").to_string();
+    assert!(said.contains("is not a plain file name"), "{said}");
+}
+
+#[test]
+fn an_index_whose_documents_do_not_follow_each_other_is_refused() {
+    let folder = Folder::new("unordered");
+    let file = folder.file("a.jsonl", lines(20));
+    let out = folder.0.join("out");
+    let (info, _) = run(&file, &out, &options()).expect("prepared");
+    let path = out.join(&info.indexes[0].0);
+    let right = fs::read(&path).expect("an index");
+    let tokens = u64::from_le_bytes(right[24..32].try_into().expect("eight bytes"));
+    let entries = read_index(&path, tokens).expect("an index");
+    assert!(entries.len() > 2);
+    // A header of 64 bytes with the checksum at 32, and entries of 40.
+    let read = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = right.clone();
+        change(&mut bytes[64..]);
+        let crc = crc32fast::hash(&bytes[64..]);
+        bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+        fs::write(&path, bytes).expect("written");
+        read_index(&path, tokens).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&|_| {}).expect("as it was"), entries);
+    let says = format!("the documents' places do not ascend below {tokens}");
+    let swapped = read(&|body| body[..80].rotate_left(40)).expect_err("the second before the first");
+    assert!(swapped.contains(&says), "{swapped}");
+    let twice = read(&|body| body.copy_within(40..80, 0)).expect_err("the second twice");
+    assert!(twice.contains(&says), "{twice}");
+    let behind = read(&|body| {
+        let last = body.len() - 40;
+        body[last..last + 8].copy_from_slice(&tokens.to_le_bytes());
+    });
+    assert!(behind.expect_err("behind the last token").contains(&says));
+}
