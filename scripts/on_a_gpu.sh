@@ -15,8 +15,8 @@
 # (on all cores, once; $CORELLA_KERNEL_CACHE keeps them), and weights are random ones made on the spot. Without PyTorch:
 # scripts/cuda_venv.sh nvidia-cublas.
 #
-# On one H200 with 16 cores: doctor 1 s, tests 23 s, GPT-2 124M 8 s for ours, Llama 8B 15 s in each of bf16, Q8_0 and Q4_K, GPT-2
-# 1558M 15 s; PyTorch compiles for a minute or two; memory and race checker may take 90 s each, and come last.
+# On one H200 with 16 cores: doctor 1 s, tests 29 s (the first compiles the kernels), GPT-2 124M 13 s for ours, PyTorch 51 s, Llama 8B
+# 17 s in each of bf16, Q8_0 and Q4_K, GPT-2 1558M 32 s; memory and race checker may take 90 s each, and come last.
 # CORELLA_KERNEL_TIMES=1 before a `corella bench … --device cuda` says how long each kernel takes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
