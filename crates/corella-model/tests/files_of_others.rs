@@ -2,6 +2,8 @@
 //! programs compute it, said, or refused.
 
 mod common;
+#[path = "common/llama.rs"]
+mod small;
 
 use std::path::{Path, PathBuf};
 
@@ -16,25 +18,7 @@ use corella_model::params::ModelConfig;
 use corella_model::{AnyModel, ModelError, SpecialIds, Weights};
 use corella_ops::WeightFormat;
 use serde_json::{Value as Json, json};
-
-/// Heads of four numbers, so of two rotary pairs: with the base 10,000 they turn by 1 and by 1/100 per position.
-fn llama(tied: bool) -> LlamaWeights {
-    let rope = Rope { theta: 10_000.0, scaling: RopeScaling::None };
-    let shape = LlamaShape {
-        vocab_size: 11,
-        n_layer: 1,
-        n_head: 2,
-        n_kv_head: 1,
-        head_size: 4,
-        n_embd: 8,
-        n_ff: 12,
-        context_len: 16,
-        norm_eps: 1e-5,
-        tied,
-        rope,
-    };
-    Weights::random(&LlamaConfig::new(shape).expect("valid"), 3)
-}
+use small::llama;
 
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()

@@ -1,6 +1,8 @@
 //! GGUF files in detail: keys and formats as llama.cpp writes and expects them.
 
 mod common;
+#[path = "common/llama.rs"]
+mod small;
 
 use std::path::{Path, PathBuf};
 
@@ -9,36 +11,19 @@ use corella_model::exchange::gguf;
 use corella_model::formats::Encoding;
 use corella_model::formats::gguf::{Gguf, NewTensor, Value, create, open};
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Config, Gpt2Weights};
-use corella_model::llama::{LlamaCheckpoint, LlamaConfig, LlamaShape, LlamaWeights, Rope, RopeScaling};
+use corella_model::llama::{LlamaCheckpoint, LlamaWeights};
 use corella_model::{Checkpoint, SpecialIds, Weights};
 use corella_ops::WeightFormat;
+use small::llama;
 
 fn gpt2() -> Gpt2Weights {
     Weights::random(&Gpt2Config::new(40, 1, 2, 32, 20).expect("valid"), 11)
 }
 
-fn llama() -> LlamaWeights {
-    let rope = Rope { theta: 10_000.0, scaling: RopeScaling::None };
-    let shape = LlamaShape {
-        vocab_size: 11,
-        n_layer: 1,
-        n_head: 2,
-        n_kv_head: 1,
-        head_size: 4,
-        n_embd: 8,
-        n_ff: 12,
-        context_len: 16,
-        norm_eps: 1e-5,
-        tied: true,
-        rope,
-    };
-    Weights::random(&LlamaConfig::new(shape).expect("valid"), 3)
-}
-
 /// The GGUF of the Llama in F32, with its header changed.
 fn changed(folder: &Folder, change: impl FnOnce(&mut Gguf)) -> PathBuf {
     let (plain, path) = (folder.path("plain.gguf"), folder.path("m.gguf"));
-    gguf::save(&llama(), "m", Vec::new(), WeightFormat::F32, &plain).expect("written");
+    gguf::save(&llama(true), "m", Vec::new(), WeightFormat::F32, &plain).expect("written");
     let (file, mut header) = open(&plain).expect("a right file");
     change(&mut header);
     let new = |t: &corella_model::formats::gguf::TensorInfo| NewTensor {
@@ -116,7 +101,7 @@ fn dimensions_of_one_behind_the_others_say_nothing() {
         }
     });
     let found = LlamaCheckpoint::open(&path).expect("a model");
-    assert!(LlamaWeights::read(&found).expect("readable") == llama());
+    assert!(LlamaWeights::read(&found).expect("readable") == llama(true));
 }
 
 #[test]
