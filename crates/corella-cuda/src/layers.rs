@@ -71,7 +71,8 @@ impl Cuda {
         self.run(if wide { "norm_rows_wide" } else { "norm_rows" }, shape, &arguments);
     }
 
-    /// Gradients of the above without the sum.   ADDS to dx, dw and, where given, db.
+    /// Gradients of the above without the sum.   ADDS to dx, dw and, where given, db. Where one kernel does it all, dx in the format of
+    /// products and the sums of its rows are left for the next operation.
     #[track_caller]
     pub(crate) fn norm_grad(
         &self,

@@ -4,7 +4,7 @@
 mod preparing;
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use corella_text::data::filters::FilterOptions;
 use corella_text::data::readers::SourceFile;
@@ -26,6 +26,13 @@ fn lines(documents: usize) -> String {
 fn run(file: &SourceFile, out: &Path, options: &PrepareOptions) -> Result<(DatasetInfo, Report), DataError> {
     let vocabulary = Vocabulary::Trained { size: 300, sample_bytes: 20_000 };
     prepare(std::slice::from_ref(file), &vocabulary, out, options, &mut Witness::default())
+}
+
+/// A prepared folder in another one, and what its dataset.json says.
+fn prepared(folder: &Folder) -> (PathBuf, DatasetInfo) {
+    let (file, out) = (folder.file("a.jsonl", lines(20)), folder.0.join("out"));
+    let (info, _) = run(&file, &out, &options()).expect("prepared");
+    (out, info)
 }
 
 #[test]
@@ -90,9 +97,7 @@ fn sources_that_become_shorter_or_longer_meanwhile_are_noticed() {
 #[test]
 fn a_folder_with_another_tokenizer_is_refused() {
     let folder = Folder::new("other-tokenizer");
-    let file = folder.file("a.jsonl", lines(20));
-    let out = folder.0.join("out");
-    let (info, _) = run(&file, &out, &options()).expect("prepared");
+    let (out, info) = prepared(&folder);
     let own = Dataset::open(&out).expect("a data set").tokenizer;
     // Of the same size, with other merges.
     let words: String = (0..2000).map(|i| format!("number{} ", i * i % 997)).collect();
@@ -108,9 +113,7 @@ fn a_folder_with_another_tokenizer_is_refused() {
 #[test]
 fn shards_outside_the_folder_are_refused() {
     let folder = Folder::new("outside");
-    let file = folder.file("a.jsonl", lines(20));
-    let out = folder.0.join("out");
-    let (info, _) = run(&file, &out, &options()).expect("prepared");
+    let (out, info) = prepared(&folder);
     let shard = &info.shards.iter().find(|(name, _)| name.starts_with("train_")).expect("a shard").0;
     // The right file is where the name leads.
     fs::create_dir(out.join("train_x")).expect("made");
@@ -127,9 +130,7 @@ fn shards_outside_the_folder_are_refused() {
 #[test]
 fn an_index_whose_documents_do_not_follow_each_other_is_refused() {
     let folder = Folder::new("unordered");
-    let file = folder.file("a.jsonl", lines(20));
-    let out = folder.0.join("out");
-    let (info, _) = run(&file, &out, &options()).expect("prepared");
+    let (out, info) = prepared(&folder);
     let path = out.join(&info.indexes[0].0);
     let right = fs::read(&path).expect("an index");
     let tokens = u64::from_le_bytes(right[24..32].try_into().expect("eight bytes"));
