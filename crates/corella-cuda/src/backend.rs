@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use corella_ops::cpu::Cpu;
 use corella_ops::shapes::{self, Length};
 use corella_ops::{
-    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, Normed,
-    OpsError, OpsTrain, ParamPart,
+    AdamW, AttentionDims, Choices, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims,
+    Normed, OpsError, OpsTrain, ParamPart,
 };
 
 use crate::array::{Array, Buf, from_bytes, to_bytes};
@@ -201,6 +201,14 @@ impl OpsTrain for Cuda {
     fn name(&self) -> String {
         let order = if self.batch_invariant { " batch-invariant" } else { "" };
         format!("cuda {}{order}", self.driver.name())
+    }
+
+    fn choices(&self) -> Choices {
+        self.driver.choices()
+    }
+
+    fn take_choices(&self, choices: &Choices) {
+        self.driver.take_choices(choices);
     }
 
     fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Buf, OpsError> {

@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
+use corella_ops::Choices;
 use cudarc::driver::sys::{
     self, CUdevice_attribute, CUfunction_attribute, CUgraphExec, CUmodule, CUresult, CUstreamCaptureMode,
 };
@@ -328,6 +329,14 @@ impl Driver for Card {
         self.context.bind()?;
         // SAFETY: the caller's promise.
         unsafe { self.matrices.product(product, self.times.as_ref()) }
+    }
+
+    fn choices(&self) -> Choices {
+        self.matrices.choices()
+    }
+
+    fn take_choices(&self, choices: &Choices) {
+        self.matrices.take_choices(choices);
     }
 
     fn begin_recording(&self) -> Result<bool, CudaError> {

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use corella_ops::Dtype;
+use corella_ops::{Choices, Dtype};
 
 use crate::error::CudaError;
 
@@ -57,6 +57,12 @@ pub trait Driver: Send + Sync + 'static {
     /// # Safety
     /// The addresses of the product hold arrays of the sizes that it states.
     unsafe fn library_product(&self, product: &Product) -> Result<bool, CudaError>;
+    /// See [`corella_ops::OpsTrain::choices`]; none where the driver measures nothing.
+    fn choices(&self) -> Choices {
+        Choices::new()
+    }
+    /// See [`corella_ops::OpsTrain::take_choices`].
+    fn take_choices(&self, _choices: &Choices) {}
     /// From now on kernels, products and clearing are kept instead of run, until [`Driver::end_recording`]; nothing else can be
     /// asked for meanwhile, from any thread. False where the driver keeps nothing.
     fn begin_recording(&self) -> Result<bool, CudaError>;

@@ -30,5 +30,5 @@ pub use source::{Source, Weights, Zeros};
 pub use special_ids::SpecialIds;
 pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut, Threads};
 pub use step_options::{KvKind, StepOptions};
-pub use text_model::{AdamW, BatchShape, Dtype, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};
+pub use text_model::{AdamW, BatchShape, Choices, Dtype, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};
 pub use training::{Network, Training};

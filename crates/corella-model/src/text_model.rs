@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-pub use corella_ops::{AdamW, Dtype, ParamPart};
+pub use corella_ops::{AdamW, Choices, Dtype, ParamPart};
 
 use crate::ModelError;
 
@@ -35,6 +35,10 @@ pub trait TrainModel: Send + Sync {
     fn batch_shape(&self) -> BatchShape;
     /// Device, kernel path and number format, recorded with the results.
     fn backend_name(&self) -> String;
+    /// See [`OpsTrain::choices`](corella_ops::OpsTrain::choices).
+    fn choices(&self) -> Choices;
+    /// See [`OpsTrain::take_choices`](corella_ops::OpsTrain::take_choices).
+    fn take_choices(&mut self, choices: &Choices);
     /// Forward and backward of one micro-batch (B·T inputs and targets): gradients += scale · d(mean loss).
     /// Returns the mean loss, in nats per token.
     fn forward_backward(&mut self, inputs: &[u32], targets: &[u32], scale: f32) -> f64;

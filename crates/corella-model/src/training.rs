@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use corella_ops::{AdamW, ClassifierDims, Dtype, OpsError, OpsInfer, OpsTrain, ParamPart};
+use corella_ops::{AdamW, Choices, ClassifierDims, Dtype, OpsError, OpsInfer, OpsTrain, ParamPart};
 
 use crate::ModelError;
 use crate::memory::Recompute;
@@ -150,6 +150,14 @@ impl<B: OpsTrain, C: Network> TrainModel for Training<B, C> {
 
     fn backend_name(&self) -> String {
         format!("{} {}", self.ops.name(), self.dtype.name())
+    }
+
+    fn choices(&self) -> Choices {
+        self.ops.choices()
+    }
+
+    fn take_choices(&mut self, choices: &Choices) {
+        self.ops.take_choices(choices);
     }
 
     fn forward_backward(&mut self, inputs: &[u32], targets: &[u32], scale: f32) -> f64 {

@@ -14,6 +14,7 @@
 //! Two rules make results repeatable: a sum over the inner dimension runs in one order that depends on the shape
 //! only, never on the number of rows or threads; and no operation reads memory that its caller did not write.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -63,6 +64,9 @@ pub enum OpsError {
         block: usize,
     },
 }
+
+/// See [`OpsTrain::choices`].
+pub type Choices = BTreeMap<String, String>;
 
 /// A number format in memory. Sums are formed in f32, whatever the format of what is added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -271,6 +275,15 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// Name of device and kernel path, e.g. `cpu avx2`, recorded with every result.
     fn name(&self) -> String;
+
+    /// What this backend has chosen by measuring, by the name of each choice, none where it measures nothing: a run that goes on
+    /// with [`OpsTrain::take_choices`] adds up in the same order.
+    fn choices(&self) -> Choices {
+        Choices::new()
+    }
+
+    /// Takes choices over from an earlier run, before the first operation. Those of another machine are left aside.
+    fn take_choices(&self, _choices: &Choices) {}
 
     // ---- memory -------------------------------------------------------------------------------------------------
     /// `len` zeros.

@@ -18,8 +18,8 @@ pub mod reference;
 pub mod shapes;
 
 pub use contract::{
-    AdamW, AttentionDims, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims, Normed,
-    OpsError, OpsTrain, ParamPart, rope_table,
+    AdamW, AttentionDims, Choices, ClassifierDims, Dtype, EmbeddingDims, EncoderDims, GluDims, MatmulDims, NormDims,
+    Normed, OpsError, OpsTrain, ParamPart, rope_table,
 };
 pub use contract_infer::{
     BatchPlan, HeadDims, KvKind, KvPagesDims, Linear, OpsInfer, ReadRows, RopePairs, RowAt, Store,

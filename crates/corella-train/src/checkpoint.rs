@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use corella_model::formats::safetensors::{self, NewTensor, SafeTensors};
 use corella_model::formats::{Encoding, FormatError};
-use corella_model::{ModelError, ModelFiles, ParamPart, TrainModel};
+use corella_model::{Choices, ModelError, ModelFiles, ParamPart, TrainModel};
 use corella_text::data::{DataError, LoaderState};
 use corella_text::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,9 @@ pub struct State {
     pub plan: RunPlan,
     /// Device and kernel path: another one may round differently.
     pub backend: String,
+    /// What the backend chose by measuring; absent in states of earlier versions.
+    #[serde(default)]
+    pub choices: Choices,
     /// The model's configuration.
     pub model: String,
     /// Windows of the spike detector.

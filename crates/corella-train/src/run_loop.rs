@@ -183,6 +183,7 @@ impl<'a> Session<'a> {
         }
         let (mut done, mut seconds, mut val_loss, mut saved) = (0, 0.0, None, None);
         if let Some(found) = newest {
+            run.model.take_choices(&found.state.choices);
             checkpoint::restore(&found, &mut *run.model, &*run.files)?;
             loader.restore(&found.state.loader)?;
             checkpoint::check_tokenizer(&found, &run.data.tokenizer)?;
@@ -520,6 +521,7 @@ impl<'a> Session<'a> {
             loader: self.loader.state(),
             plan: self.run.plan.clone(),
             backend: self.run.model.backend_name(),
+            choices: self.run.model.choices(),
             model: self.run.files.describe(),
             spikes: Some(self.spikes.clone()),
             seconds: self.clock.elapsed(),

@@ -2,14 +2,17 @@
 //! candidates that it names, so large products that come again and again are tried.
 //!
 //! Algorithms add up in different orders, and a measurement may end either way where two are close. So a choice is kept: in this
-//! process, where every backend takes the same, and on disk, where every later one finds it. The same bits come from run to run
-//! as long as the file is there: on another card, with another version of the library, or after the folder was emptied, a
-//! product is measured anew, and a run that is resumed or repeated there may differ in the last bits. A choice that cannot be
-//! kept is not used: without a folder, or one that can be written, the library's first choice is taken every time.
+//! process, where every backend takes the same; on disk, where every later one finds it; and in a run's checkpoints, whose
+//! choices come before those on disk. The same bits come from run to run as long as the file is there: on another card, with
+//! another version of the library, or after the folder was emptied, a product is measured anew, and a run that is repeated
+//! there may differ in the last bits; one that is resumed may on another card or with another library only. A choice that
+//! cannot be kept is not used: without a folder, or one that can be written, the library's first choice is taken every time.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
+
+use corella_ops::Choices;
 
 use super::key::Key;
 use crate::cache;
@@ -41,41 +44,70 @@ type Known = Mutex<HashMap<String, Algorithm>>;
 /// Choices of this process, of all cards.
 static KNOWN: LazyLock<Known> = LazyLock::new(Known::default);
 
-/// The choices for one kind of card and version of the library.
-pub struct Choices {
+/// Chooses for one kind of card and version of the library.
+pub struct Chooser {
     machine: String,
     /// None where nothing can be kept.
     folder: Option<PathBuf>,
     known: &'static Known,
 }
 
-impl Choices {
+impl Chooser {
     /// For a card, by name and architecture, and a version of the library.
-    pub fn new(card: &str, version: usize) -> Choices {
-        Choices { machine: format!("{card}, cuBLASLt {version}"), folder: cache::folder(), known: &KNOWN }
+    pub fn new(card: &str, version: usize) -> Chooser {
+        Chooser { machine: format!("{card}, cuBLASLt {version}"), folder: cache::folder(), known: &KNOWN }
     }
 
     /// The algorithm for a product: the kept one, or the fastest, which is kept; the first choice for those that are not
     /// measured. A product that adds to its result, which trying would change, takes what was chosen for the one that replaces
     /// it, and the first choice where that did not come before. None where the library has none.
     pub fn algorithm(&self, key: &Key, trials: &impl Trials) -> Option<Algorithm> {
-        let Some(folder) = self.folder.as_ref().filter(|_| key.measured) else {
+        if !key.measured {
             return trials.candidates(1).first().copied();
-        };
+        }
         let name = self.name(key);
-        if let Some(found) = self.find(folder, &name, trials) {
+        if let Some(found) = self.find(&name, trials) {
             return Some(found);
         }
-        let candidates = trials.candidates(CANDIDATES);
+        let candidates = trials.candidates(if self.folder.is_some() { CANDIDATES } else { 1 });
         let first = *candidates.first()?;
-        let chosen = if key.adds() {
-            let plain = self.name(&key.plain());
-            // The first choice is kept too, so that it stays when the other is measured later.
-            self.find(folder, &plain, trials).or(Some(first))
-        } else {
-            fastest(&candidates, |candidate| trials.time(candidate))
-        };
-        Some(chosen.and_then(|chosen| self.keep(folder, &name, &chosen, trials)).unwrap_or(first))
+        let kept = self.folder.as_deref().and_then(|folder| {
+            let chosen = if key.adds() {
+                let plain = self.name(&key.plain());
+                // The first choice is kept too, so that it stays when the other is measured later.
+                self.find(&plain, trials).or(Some(first))
+            } else {
+                fastest(&candidates, |candidate| trials.time(candidate))
+            };
+            self.keep(folder, &name, &chosen?, trials)
+        });
+        // The first choice, too, is what a run goes on with.
+        Some(kept.unwrap_or_else(|| self.remember(&name, first, trials)))
+    }
+
+    /// Choices of this process, as a checkpoint holds them: the words of an algorithm as hexadecimal digits, by the card, the
+    /// library and the product.
+    pub fn choices(&self) -> Choices {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = known.iter().filter(|(name, _)| self.owns(name));
+        own.map(|(name, algorithm)| (name.clone(), algorithm.map(|word| format!("{word:016x}")).join(" "))).collect()
+    }
+
+    /// Takes choices of a run that goes on, in the place of what is known or on disk.
+    pub fn take(&self, choices: &Choices) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, words) in choices.iter().filter(|(name, _)| self.owns(name)) {
+            let words: Result<Vec<u64>, _> = words.split(' ').map(|word| u64::from_str_radix(word, 16)).collect();
+            // What is not eight numbers is measured anew, as what is not there.
+            if let Some(algorithm) = words.ok().and_then(|words| Algorithm::try_from(words).ok()) {
+                known.insert(name.clone(), algorithm);
+            }
+        }
+    }
+
+    /// Whether a choice is one for this card and library.
+    fn owns(&self, name: &str) -> bool {
+        name.strip_prefix(&self.machine).is_some_and(|rest| rest.starts_with(", "))
     }
 
     fn name(&self, key: &Key) -> String {
@@ -83,12 +115,13 @@ impl Choices {
     }
 
     /// A choice that was made before, in this process or another.
-    fn find(&self, folder: &Path, name: &str, trials: &impl Trials) -> Option<Algorithm> {
+    fn find(&self, name: &str, trials: &impl Trials) -> Option<Algorithm> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
         if let Some(known) = known.filter(|known| trials.accepts(known)) {
             return Some(known);
         }
-        let found = unpack(name, &cache::read(&path(folder, name))?).filter(|found| trials.accepts(found))?;
+        let found =
+            unpack(name, &cache::read(&path(self.folder.as_deref()?, name))?).filter(|found| trials.accepts(found))?;
         Some(self.remember(name, found, trials))
     }
 
@@ -188,9 +221,9 @@ mod tests {
     }
 
     /// A process of its own: nothing known but what the folder keeps.
-    fn process(folder: Option<&TestFolder>, machine: (&str, usize)) -> Choices {
+    fn process(folder: Option<&TestFolder>, machine: (&str, usize)) -> Chooser {
         let known = Box::leak(Box::default());
-        Choices { folder: folder.map(|folder| folder.0.clone()), known, ..Choices::new(machine.0, machine.1) }
+        Chooser { folder: folder.map(|folder| folder.0.clone()), known, ..Chooser::new(machine.0, machine.1) }
     }
 
     const MACHINE: (&str, usize) = ("NVIDIA H200 sm_90", 130_100);
@@ -335,6 +368,48 @@ mod tests {
         assert_eq!(here.algorithm(&plain, &trials), Some(named(2)));
         let refuses = Card { refused: Some(named(2)), ..card(&[3.0, 2.0, 1.0]) };
         assert_eq!(here.algorithm(&adds, &refuses), Some(named(0)));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_takes_its_choices_wherever_it_goes_on() {
+        let folder = TestFolder::new("choices-taken");
+        let (key, adds) = (Key::of(&large()), Key::of(&Product { finish: Finish::Add, ..large() }));
+        let began = process(Some(&folder), MACHINE);
+        assert_eq!(began.algorithm(&key, &card(&[3.0, 1.0, 2.0])), Some(named(1)));
+        assert_eq!(began.algorithm(&adds, &card(&[9.0])), Some(named(1)));
+        let saved = began.choices();
+        assert_eq!(saved.len(), 2);
+        // Where another one is on disk, where nothing is, and where nothing can be kept.
+        let other = TestFolder::new("choices-taken-other");
+        assert_eq!(process(Some(&other), MACHINE).algorithm(&key, &card(&[1.0, 9.0])), Some(named(0)));
+        let none = TestFolder::new("choices-taken-none");
+        for folder in [Some(&other), Some(&none), None] {
+            let (goes_on, trials) = (process(folder, MACHINE), card(&[1.0, 9.0]));
+            goes_on.take(&saved);
+            assert_eq!(goes_on.algorithm(&key, &trials), Some(named(1)));
+            assert_eq!(goes_on.algorithm(&adds, &trials), Some(named(1)));
+            assert_eq!((trials.tries.get(), goes_on.choices()), (0, saved.clone()));
+        }
+        // A run that took the first choice, as nothing could be kept, goes on with it where something can.
+        let bare = process(None, MACHINE);
+        assert_eq!(bare.algorithm(&key, &card(&[9.0, 1.0])), Some(named(0)));
+        let goes_on = process(Some(&none), MACHINE);
+        goes_on.take(&bare.choices());
+        assert_eq!(goes_on.algorithm(&key, &card(&[9.0, 1.0])), Some(named(0)));
+        // Another machine, a library that refuses them, and what is no algorithm.
+        let elsewhere = process(Some(&none), ("NVIDIA H200 sm_90", 130_101));
+        elsewhere.take(&saved);
+        assert!(elsewhere.choices().is_empty());
+        let refuses = Card { refused: Some(named(1)), ..card(&[1.0, 9.0]) };
+        let goes_on = process(Some(&none), MACHINE);
+        goes_on.take(&saved);
+        assert_eq!(goes_on.algorithm(&key, &refuses), Some(named(0)));
+        let name = began.name(&key);
+        for words in ["", "1 2 3", "x 2 3 4 5 6 7 8", "1 2 3 4 5 6 7 8 9", "1 2 3 4 5 6 7 fffffffffffffffff"] {
+            let goes_on = process(None, MACHINE);
+            goes_on.take(&Choices::from([(name.clone(), words.to_owned())]));
+            assert!(goes_on.choices().is_empty(), "{words}");
+        }
     }
 
     #[test]

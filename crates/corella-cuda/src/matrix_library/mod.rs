@@ -11,12 +11,12 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-use corella_ops::Dtype;
+use corella_ops::{Choices, Dtype};
 use cudarc::cublaslt::sys::{self, cublasLtMatmulAlgo_t};
 use cudarc::driver::sys::{self as driver, CUstream};
 
 use self::attempts::Attempts;
-use self::choice::{Algorithm, Choices};
+use self::choice::{Algorithm, Chooser};
 use self::descriptors::{Described, Handle, Preference, check};
 use self::key::Key;
 use crate::card;
@@ -106,7 +106,7 @@ pub(crate) struct MatrixLibrary {
     handle: Handle,
     stream: CUstream,
     workspace: Workspace,
-    choices: Choices,
+    chooser: Chooser,
 }
 
 impl MatrixLibrary {
@@ -115,7 +115,7 @@ impl MatrixLibrary {
         let (handle, workspace) = (Handle::new()?, Workspace::new()?);
         Ok(MatrixLibrary {
             plans: Mutex::default(),
-            choices: Choices::new(card, handle.version()),
+            chooser: Chooser::new(card, handle.version()),
             handle,
             stream,
             workspace,
@@ -149,6 +149,16 @@ impl MatrixLibrary {
         Ok(true)
     }
 
+    /// See [`corella_ops::OpsTrain::choices`].
+    pub fn choices(&self) -> Choices {
+        self.chooser.choices()
+    }
+
+    /// See [`corella_ops::OpsTrain::take_choices`].
+    pub fn take_choices(&self, choices: &Choices) {
+        self.chooser.take(choices);
+    }
+
     /// Descriptors, and an algorithm: the library's first choice, which depends on the shape and the card only, or the one that
     /// was measured and kept (choice.rs). So a plan gives the same bits from run to run.
     ///
@@ -159,7 +169,7 @@ impl MatrixLibrary {
         let preference = Preference::new(WORKSPACE)?;
         // SAFETY: the caller's promise; the descriptors are those of the product.
         let attempts = unsafe { Attempts::new(self, p, &described, &preference) };
-        let algorithm = self.choices.algorithm(key, &attempts);
+        let algorithm = self.chooser.algorithm(key, &attempts);
         Ok(algorithm.map(|algorithm| Plan { described, algorithm }))
     }
 
