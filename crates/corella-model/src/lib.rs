@@ -16,6 +16,7 @@ mod source;
 mod special_ids;
 pub mod step;
 pub mod step_options;
+mod stepping;
 pub mod text_model;
 mod training;
 
@@ -30,5 +31,6 @@ pub use source::{Source, Weights, Zeros};
 pub use special_ids::SpecialIds;
 pub use step::{BatchPlan, PlanError, SeqPlan, StepLimits, StepModel, StepOut, Threads};
 pub use step_options::{KvKind, StepOptions};
+pub use stepping::{Layers, Stepping};
 pub use text_model::{AdamW, BatchShape, Choices, Dtype, ModelFiles, ParamInfo, ParamPart, TextModel, TrainModel};
 pub use training::{Network, Training};

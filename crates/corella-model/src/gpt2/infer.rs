@@ -1,8 +1,6 @@
 //! Generation of many sequences: what a GPT-2 computes in a step, call by call, over a paged KV cache.
 
-use std::sync::Arc;
-
-use corella_ops::{BatchPlan as RowPlan, Dtype, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, Store};
+use corella_ops::{Dtype, HeadDims, Linear, NormDims, OpsError, OpsInfer, Store};
 
 use super::config::Gpt2Config;
 use super::forward::EPS;
@@ -10,8 +8,8 @@ use super::params::{Tensor, WPE, WTE, at, last_norm};
 use crate::ModelError;
 use crate::params::ModelConfig;
 use crate::source::{Source, load_part, load_vector};
-use crate::step::{BatchPlan, PlanError, Results, StepLimits, StepModel, StepOut, padded};
-use crate::step_options::{PAGE_TOKENS, StepOptions};
+use crate::step::StepLimits;
+use crate::stepping::{Layers, Stepping};
 
 /// Weight and bias (C) of a norm.
 struct Norm<B: OpsInfer> {
@@ -125,59 +123,47 @@ impl<B: OpsInfer> Buffers<B> {
 }
 
 /// A GPT-2 that continues many sequences.
-pub struct Gpt2Infer<B: OpsInfer> {
-    ops: Arc<B>,
-    limits: StepLimits,
-    name: String,
-    layers: Layers<B>,
-    recorded: B::Recorded,
-    results: Results,
-}
+pub type Gpt2Infer<B> = Stepping<B, Gpt2Layers<B>>;
 
 /// The network with what a step reads and writes.
-struct Layers<B: OpsInfer> {
+pub struct Gpt2Layers<B: OpsInfer> {
     config: Gpt2Config,
     weights: Weights<B>,
-    /// For each layer its keys and values.
-    pages: Vec<B::KvPages>,
     buffers: Buffers<B>,
 }
 
-impl<B: OpsInfer> Gpt2Infer<B> {
-    /// Loads the weights and allocates everything that steps need.
-    pub fn new(
-        ops: impl Into<Arc<B>>,
-        source: &dyn Source<Gpt2Config>,
-        options: StepOptions,
-    ) -> Result<Self, ModelError> {
-        let (ops, config) = (ops.into(), source.config().clone());
-        let (nh, hs) = (config.n_head(), config.head_size());
-        let token_bytes = config.kv_token_bytes(options.kv_kind);
-        let limits = options.limits(config.seq_len(), config.vocab_size(), token_bytes)?;
-        let weights = Weights::load(&*ops, source)?;
-        let dims = KvPagesDims { pages: limits.pages, page_len: PAGE_TOKENS, nkv: nh, hs, kind: options.kv_kind };
-        let pages = (0..config.n_layer()).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
-        let mut buffers = Buffers::new(&*ops, &config, limits)?;
-        Ok(Gpt2Infer {
-            name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
-            results: Results::new(&*ops, &mut buffers.logits, &limits),
-            layers: Layers { config, weights, pages, buffers },
-            recorded: B::Recorded::default(),
-            limits,
-            ops,
-        })
-    }
-}
+impl<B: OpsInfer> Layers<B> for Gpt2Layers<B> {
+    type Config = Gpt2Config;
 
-impl<B: OpsInfer> Layers<B> {
-    /// The blocks, for the N tokens of a plan.
-    fn blocks(&mut self, ops: &B, n: usize, batch: &B::Batch) {
+    fn load(ops: &B, source: &dyn Source<Gpt2Config>, limits: StepLimits) -> Result<Self, ModelError> {
+        let (config, weights) = (source.config().clone(), Weights::load(ops, source)?);
+        Ok(Gpt2Layers { buffers: Buffers::new(ops, &config, limits)?, weights, config })
+    }
+
+    fn heads(config: &Gpt2Config) -> HeadDims {
+        HeadDims { nh: config.n_head(), nkv: config.n_head(), hs: config.head_size() }
+    }
+
+    fn count(config: &Gpt2Config) -> usize {
+        config.n_layer()
+    }
+
+    fn frequencies(_: &Gpt2Config) -> Vec<f32> {
+        Vec::new()
+    }
+
+    fn feed(&mut self, ops: &B, ids: &[u32], positions: &[u32]) {
+        ops.write_ids(&mut self.buffers.ids, ids);
+        ops.write_ids(&mut self.buffers.positions, positions);
+    }
+
+    fn blocks(&mut self, ops: &B, n: usize, pages: &mut [B::KvPages], batch: &B::Batch) {
         let (w, b, c) = (&self.weights, &mut self.buffers, self.config.n_embd());
         let norm = NormDims { n, c, eps: EPS };
-        let heads = HeadDims { nh: self.config.n_head(), nkv: self.config.n_head(), hs: self.config.head_size() };
+        let heads = Self::heads(&self.config);
         ops.lookup(&mut b.x, &b.ids, &w.wte, n, Store::Write);
         ops.lookup(&mut b.x, &b.positions, &w.wpe, n, Store::Add);
-        for (block, pages) in w.blocks.iter().zip(&mut self.pages) {
+        for (block, pages) in w.blocks.iter().zip(pages) {
             ops.layernorm(&mut b.norm, &mut b.mean, &mut b.rstd, &b.x, &block.ln1.w, &block.ln1.b, norm);
             ops.linear(&mut b.qkv, &b.norm, n, &block.qkv.linear(), Store::Write);
             ops.attention_paged(&mut b.attention, pages, &b.qkv, batch, heads);
@@ -189,7 +175,6 @@ impl<B: OpsInfer> Layers<B> {
         }
     }
 
-    /// Last norm and output head of `n` rows: those that are listed, or the first ones.
     fn head(&mut self, ops: &B, n: usize, rows: Option<&[u32]>) {
         let (w, b, c) = (&self.weights, &mut self.buffers, self.config.n_embd());
         let x = match rows {
@@ -204,51 +189,7 @@ impl<B: OpsInfer> Layers<B> {
         let head = [Linear { w: w.head.as_ref().unwrap_or(&w.wte), bias: None }];
         ops.linear(&mut b.logits, &b.norm, n, &head, Store::Write);
     }
-}
-
-impl<B: OpsInfer> StepModel for Gpt2Infer<B> {
-    fn limits(&self) -> StepLimits {
-        self.limits
-    }
-
-    fn backend_name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn draws(&self) -> bool {
-        self.results.draws
-    }
-
-    fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
-        self.limits.check(plan)?;
-        let (ops, layers, wanted) = (&*self.ops, &mut self.layers, plan.wanted_len());
-        let (rows, tables) = (plan.rows(), plan.tables());
-        let row_plan = RowPlan { rows: &rows, tables: &tables, page_len: PAGE_TOKENS, frequencies: &[] };
-        let positions: Vec<u32> = rows.iter().map(|row| row.position).collect();
-        if plan.is_decode() {
-            let n = ops.decode_rows(wanted);
-            let batch = ops.decode_batch(row_plan)?;
-            ops.write_ids(&mut layers.buffers.ids, &padded(&plan.tokens, n));
-            ops.write_ids(&mut layers.buffers.positions, &padded(&positions, n));
-            ops.repeat(&mut self.recorded, &batch, &mut || {
-                layers.blocks(ops, n, &batch);
-                layers.head(ops, n, None);
-            });
-        } else {
-            let batch = ops.batch(row_plan)?;
-            ops.write_ids(&mut layers.buffers.ids, &plan.tokens);
-            ops.write_ids(&mut layers.buffers.positions, &positions);
-            layers.blocks(ops, rows.len(), &batch);
-            if wanted > 0 {
-                layers.head(ops, wanted, Some(&plan.wanted()));
-            }
-        }
-        self.results.take(ops, &mut layers.buffers.logits, plan, self.limits.vocab_size)
-    }
-
-    fn copy_page(&mut self, from: u32, to: u32) {
-        for pages in &mut self.layers.pages {
-            self.ops.copy_page(pages, from, to);
-        }
+    fn logits(&mut self) -> &mut B::Buf {
+        &mut self.buffers.logits
     }
 }

@@ -1,18 +1,14 @@
 //! Generation: what a Llama computes in a step, call by call, over packed weights and a paged KV cache.
 
-use std::sync::Arc;
-
-use corella_ops::{
-    BatchPlan as RowPlan, Dtype, GluDims, HeadDims, KvPagesDims, Linear, NormDims, OpsError, OpsInfer, RopePairs, Store,
-};
+use corella_ops::{Dtype, GluDims, HeadDims, Linear, NormDims, OpsError, OpsInfer, RopePairs, Store};
 
 use super::config::LlamaConfig;
 use super::params::{Block, EMBEDDING, at, last_norm};
 use crate::ModelError;
 use crate::params::ModelConfig;
 use crate::source::{Source, load_part, load_vector};
-use crate::step::{BatchPlan, PlanError, Results, StepLimits, StepModel, StepOut, padded};
-use crate::step_options::{PAGE_TOKENS, StepOptions};
+use crate::step::StepLimits;
+use crate::stepping::{Layers, Stepping};
 
 /// The weights of a block.
 struct BlockWeights<B: OpsInfer> {
@@ -106,58 +102,10 @@ impl<B: OpsInfer> Buffers<B> {
     }
 }
 
-/// A Llama that only generates.
-pub struct LlamaInfer<B: OpsInfer> {
-    ops: Arc<B>,
-    limits: StepLimits,
-    name: String,
-    /// Radians per position of each rotary pair.
-    frequencies: Vec<f32>,
-    layers: Layers<B>,
-    recorded: B::Recorded,
-    results: Results,
-}
-
-/// The network with what a step reads and writes.
-struct Layers<B: OpsInfer> {
-    config: LlamaConfig,
-    weights: Weights<B>,
-    /// For each layer its keys and values.
-    pages: Vec<B::KvPages>,
-    buffers: Buffers<B>,
-}
+/// A Llama that continues many sequences.
+pub type LlamaInfer<B> = Stepping<B, LlamaLayers<B>>;
 
 impl<B: OpsInfer> LlamaInfer<B> {
-    /// Loads the weights and allocates everything that steps need.
-    pub fn new(
-        ops: impl Into<Arc<B>>,
-        source: &dyn Source<LlamaConfig>,
-        options: StepOptions,
-    ) -> Result<Self, ModelError> {
-        let (ops, config) = (ops.into(), source.config().clone());
-        let token_bytes = config.kv_token_bytes(options.kv_kind);
-        let limits = options.limits(config.context_len, config.vocab_size, token_bytes)?;
-        let weights = Weights::load(&*ops, source)?;
-        let dims = KvPagesDims {
-            pages: limits.pages,
-            page_len: PAGE_TOKENS,
-            nkv: config.n_kv_head,
-            hs: config.head_size,
-            kind: options.kv_kind,
-        };
-        let pages = (0..config.n_layer).map(|_| ops.kv_pages(dims)).collect::<Result<_, _>>()?;
-        let mut buffers = Buffers::new(&*ops, &config, limits)?;
-        Ok(LlamaInfer {
-            name: format!("{} kv {}", ops.name(), options.kv_kind.name()),
-            frequencies: config.rope.frequencies(config.head_size),
-            results: Results::new(&*ops, &mut buffers.logits, &limits),
-            layers: Layers { config, weights, pages, buffers },
-            recorded: B::Recorded::default(),
-            limits,
-            ops,
-        })
-    }
-
     /// Bytes of the packed matrices.
     pub fn weight_bytes(&self) -> u64 {
         let w = &self.layers.weights;
@@ -166,14 +114,44 @@ impl<B: OpsInfer> LlamaInfer<B> {
     }
 }
 
-impl<B: OpsInfer> Layers<B> {
-    /// The blocks, for the N tokens of a plan.
-    fn blocks(&mut self, ops: &B, n: usize, batch: &B::Batch) {
+/// The network with what a step reads and writes.
+pub struct LlamaLayers<B: OpsInfer> {
+    config: LlamaConfig,
+    weights: Weights<B>,
+    buffers: Buffers<B>,
+}
+
+impl<B: OpsInfer> Layers<B> for LlamaLayers<B> {
+    type Config = LlamaConfig;
+
+    fn load(ops: &B, source: &dyn Source<LlamaConfig>, limits: StepLimits) -> Result<Self, ModelError> {
+        let (config, weights) = (source.config().clone(), Weights::load(ops, source)?);
+        Ok(LlamaLayers { buffers: Buffers::new(ops, &config, limits)?, weights, config })
+    }
+
+    fn heads(config: &LlamaConfig) -> HeadDims {
+        HeadDims { nh: config.n_head, nkv: config.n_kv_head, hs: config.head_size }
+    }
+
+    fn count(config: &LlamaConfig) -> usize {
+        config.n_layer
+    }
+
+    fn frequencies(config: &LlamaConfig) -> Vec<f32> {
+        config.rope.frequencies(config.head_size)
+    }
+
+    /// Positions come with the plan of the rows, whose queries and keys are turned by them.
+    fn feed(&mut self, ops: &B, ids: &[u32], _positions: &[u32]) {
+        ops.write_ids(&mut self.buffers.ids, ids);
+    }
+
+    fn blocks(&mut self, ops: &B, n: usize, pages: &mut [B::KvPages], batch: &B::Batch) {
         let (b, config) = (&mut self.buffers, &self.config);
         let norm = NormDims { n, c: config.n_embd, eps: config.norm_eps };
-        let heads = HeadDims { nh: config.n_head, nkv: config.n_kv_head, hs: config.head_size };
+        let heads = Self::heads(config);
         ops.lookup(&mut b.x, &b.ids, &self.weights.embedding, n, Store::Write);
-        for (w, pages) in self.weights.blocks.iter().zip(&mut self.pages) {
+        for (w, pages) in self.weights.blocks.iter().zip(pages) {
             ops.rmsnorm(&mut b.norm, &mut b.rstd, &b.x, &w.attention_norm, norm);
             let qkv: Vec<_> = w.qkv.iter().map(linear::<B>).collect();
             ops.linear(&mut b.qkv, &b.norm, n, &qkv, Store::Write);
@@ -188,7 +166,6 @@ impl<B: OpsInfer> Layers<B> {
         }
     }
 
-    /// Last norm and output head of `n` rows: those that are listed, or the first ones.
     fn head(&mut self, ops: &B, n: usize, rows: Option<&[u32]>) {
         let (b, config) = (&mut self.buffers, &self.config);
         let norm = NormDims { n, c: config.n_embd, eps: config.norm_eps };
@@ -203,48 +180,7 @@ impl<B: OpsInfer> Layers<B> {
         let w = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         ops.linear(&mut b.logits, &b.norm, n, &[linear::<B>(w)], Store::Write);
     }
-}
-
-impl<B: OpsInfer> StepModel for LlamaInfer<B> {
-    fn limits(&self) -> StepLimits {
-        self.limits
-    }
-
-    fn backend_name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn draws(&self) -> bool {
-        self.results.draws
-    }
-
-    fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
-        self.limits.check(plan)?;
-        let (ops, layers, wanted) = (&*self.ops, &mut self.layers, plan.wanted_len());
-        let (rows, tables) = (plan.rows(), plan.tables());
-        let row_plan = RowPlan { rows: &rows, tables: &tables, page_len: PAGE_TOKENS, frequencies: &self.frequencies };
-        if plan.is_decode() {
-            let n = ops.decode_rows(wanted);
-            let batch = ops.decode_batch(row_plan)?;
-            ops.write_ids(&mut layers.buffers.ids, &padded(&plan.tokens, n));
-            ops.repeat(&mut self.recorded, &batch, &mut || {
-                layers.blocks(ops, n, &batch);
-                layers.head(ops, n, None);
-            });
-        } else {
-            let batch = ops.batch(row_plan)?;
-            ops.write_ids(&mut layers.buffers.ids, &plan.tokens);
-            layers.blocks(ops, rows.len(), &batch);
-            if wanted > 0 {
-                layers.head(ops, wanted, Some(&plan.wanted()));
-            }
-        }
-        self.results.take(ops, &mut layers.buffers.logits, plan, self.limits.vocab_size)
-    }
-
-    fn copy_page(&mut self, from: u32, to: u32) {
-        for pages in &mut self.layers.pages {
-            self.ops.copy_page(pages, from, to);
-        }
+    fn logits(&mut self) -> &mut B::Buf {
+        &mut self.buffers.logits
     }
 }
