@@ -202,6 +202,7 @@ __device__ __forceinline__ void rows_of_bytes(Array out, Rounded x, const Layers
     if (!own.there) {
         return;
     }
+    at_activations();
     if (ROWS == 1) {
         for (; whole(i); i += step) {
             uint4 bytes[AHEAD];

@@ -50,6 +50,7 @@ struct CachedRaw {
 // Those from element `at` on (a multiple of 8).
 template <int KIND>
 __device__ __forceinline__ CachedRaw cached_raw(const void* data, u64 at) {
+    at_activations();
     if (KIND == KV_Q8) {
         const uint2 raw = *(const uint2*)((const u8*)data + at);
         return CachedRaw{{raw.x, raw.y, 0, 0}};

@@ -19,6 +19,7 @@ struct Loads {
 // What a stretch gives for a query head: Σ exp(score − largest) times values (HS), its largest score, and Σ exp(score − largest).
 // partial: (rows listed, NH, stretches, HS + 2).
 __device__ __forceinline__ float* partial_at(float* partial, u64 listed, int head, int stretch, QueryHeads h, int stretches) {
+    at_activations();
     return partial + ((listed * h.nh + head) * stretches + stretch) * (h.hs + 2);
 }
 

@@ -63,9 +63,13 @@ pub(crate) fn done<T>(result: Result<T, CudaError>) -> T {
     result.unwrap_or_else(|error| panic!("the card failed: {error}"))
 }
 
-/// An allocation's failure as the contract states it.
+/// An allocation's failure as the contract states it. It may also be the first call that hears of a failure before it: then the
+/// card is lost.
 pub(crate) fn no_memory(bytes: u64, what: &str) -> impl FnOnce(CudaError) -> OpsError {
-    move |_| OpsError::OutOfMemory { device: "cuda", bytes, what: what.to_owned() }
+    move |error| match error.is_out_of_memory() {
+        true => OpsError::OutOfMemory { device: "cuda", bytes, what: what.to_owned() },
+        false => done(Err(error)),
+    }
 }
 
 impl Cuda {
@@ -97,7 +101,7 @@ impl Cuda {
 
     /// The same backend on paper, and the paper.
     pub fn on_paper(&self) -> (Cuda, Paper) {
-        let paper = Paper::default();
+        let paper = Paper::like(&*self.driver);
         let copy = Cuda::on(Arc::new(paper.clone()), self.sampler.clone());
         let (batch_invariant, chunk_logits) = (self.batch_invariant, self.chunk_logits);
         (Cuda { on_paper: true, batch_invariant, chunk_logits, ..copy }, paper)

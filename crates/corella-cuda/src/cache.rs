@@ -2,7 +2,7 @@
 //! content, and its name appears when it is whole.
 
 use std::fs;
-use std::hash::Hasher;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,21 +66,26 @@ pub fn keep_first(path: &Path, content: Vec<u8>, usable: impl Fn(&[u8]) -> bool)
     let linked = fs::hard_link(&unfinished, path).is_ok();
     let there = if linked { None } else { read(path).filter(|there| usable(there)) };
     if linked || there.is_some() {
-        fs::remove_file(&unfinished)?;
-    } else {
-        fs::rename(&unfinished, path)?;
+        // One that stays is in nobody's way.
+        let _ = fs::remove_file(&unfinished);
+        return Ok(there.unwrap_or(content));
     }
-    Ok(there.unwrap_or(content))
+    fs::rename(&unfinished, path)?;
+    // Where another did the same meanwhile, the last one's is there for all.
+    Ok(read(path).filter(|there| usable(there)).unwrap_or(content))
 }
 
-/// A whole file beside `path`, of a name that nobody else writes to.
+/// A whole file beside `path`, of a name that nobody else writes to: other machines, too, may share the folder, and containers the
+/// numbers of their processes.
 fn unfinished(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     fs::create_dir_all(path.parent().unwrap_or(path))?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let unfinished = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
+    // Keys of the hash are the process's own.
+    let process = RandomState::new().hash_one(std::process::id());
+    let unfinished = path.with_extension(format!("{process:016x}-{number}.tmp"));
     let write = || {
-        let mut file = fs::File::create(&unfinished)?;
+        let mut file = fs::File::create_new(&unfinished)?;
         file.write_all(content)?;
         file.write_all(&hash(&[content]).to_le_bytes())
     };

@@ -60,3 +60,10 @@ pub enum CudaError {
         entry: String,
     },
 }
+
+impl CudaError {
+    /// Whether the card has no room for what was asked for, and is well otherwise.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, CudaError::Call { why, .. } if why == "CUDA_ERROR_OUT_OF_MEMORY")
+    }
+}

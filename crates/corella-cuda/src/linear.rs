@@ -155,7 +155,10 @@ impl Cuda {
         if d.n > 0 {
             let left = self.left().of(dout, d.n, d.oc);
             let low = self.input_grad(dx, w, dout, left, d);
-            self.weight_grad(w, b, low, dout, left, x, d);
+            self.weight_grad(w, low, x, d);
+            if let Some(b) = b {
+                self.column_sums(b.grad_whole(), left.and_then(|left| left.sums), dout, d.n, d.oc);
+            }
         }
     }
 
@@ -174,8 +177,10 @@ impl Cuda {
         if d.n > 0 {
             let left = self.left().of(dout, d.n, d.oc);
             let low = self.input_grad(dpre, w, dout, left, d);
+            // First the bias: what was left of `dout` may be a GELU's sums, too, and those of `dpre` take their place.
+            self.column_sums(b.grad_whole(), left.and_then(|left| left.sums), dout, d.n, d.oc);
             let beside = self.gelu_back(dpre, act, pre, d.n, d.c);
-            self.weight_grad(w, Some(b), low, dout, left, act, d);
+            self.weight_grad(w, low, act, d);
             self.left().leave(beside);
         }
     }
@@ -201,18 +206,9 @@ impl Cuda {
         low
     }
 
-    /// dw += doutᵀ·x, from dout in the format of the weights; db += Σ_n dout.
+    /// dw += doutᵀ·x, from dout in the format of the weights.
     #[track_caller]
-    fn weight_grad(
-        &self,
-        w: &mut Param,
-        b: Option<&mut Param>,
-        low: Address,
-        dout: &Buf,
-        left: Option<Beside>,
-        x: &Buf,
-        d: MatmulDims,
-    ) {
+    fn weight_grad(&self, w: &mut Param, low: Address, x: &Buf, d: MatmulDims) {
         let dtype = w.dtype();
         let x = self.cast(x, d.n * d.c, dtype, "input of a product");
         let grad = w.grad_whole();
@@ -229,8 +225,5 @@ impl Cuda {
             finish: if grad.adds { Finish::Add } else { Finish::Plain },
             measured: true,
         });
-        if let Some(b) = b {
-            self.column_sums(b.grad_whole(), left.and_then(|left| left.sums), dout, d.n, d.oc);
-        }
     }
 }

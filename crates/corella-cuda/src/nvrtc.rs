@@ -43,6 +43,12 @@ impl Drop for Program {
     }
 }
 
+/// What the compiler is told for a card, named as in `sm_80`. Hopper's `wgmma` is of what no later card runs, hence `sm_90a`.
+pub fn options(architecture: &str) -> [String; 2] {
+    let target = if architecture == "sm_90" { "sm_90a" } else { architecture };
+    [format!("--gpu-architecture={target}"), "--ptxas-options=-v".to_owned()]
+}
+
 impl Compiler {
     /// Loads NVRTC.
     pub fn load() -> Result<Compiler, CudaError> {
@@ -53,14 +59,13 @@ impl Compiler {
         Ok(Compiler { version: (major, minor) })
     }
 
-    /// Compiles a file for a card, named as in `sm_80`. Hopper's `wgmma` is of what no later card runs, hence `sm_90a`.
+    /// Compiles a file for a card, named as in `sm_80`.
     pub fn compile(self, source: &Source, architecture: &str) -> Result<Compiled, CudaError> {
         let text = |s: &str| CString::new(s).expect("kernels and names hold no zero byte");
         let (program_text, name) = (text(source.text), text(source.name));
         let headers = HEADERS.map(|(name, body)| (text(name), text(body)));
         let (names, texts) = (headers.each_ref().map(|h| h.0.as_ptr()), headers.each_ref().map(|h| h.1.as_ptr()));
-        let target = if architecture == "sm_90" { "sm_90a" } else { architecture };
-        let options = [text(&format!("--gpu-architecture={target}")), text("--ptxas-options=-v")];
+        let options = options(architecture).map(|option| text(&option));
         let option_pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         let mut program = ptr::null_mut();
         // SAFETY: every string outlives the call and ends with a zero byte; both lists have one for each header.

@@ -22,7 +22,10 @@ const SMALL: u64 = 512;
 
 /// A card on paper; copies count together.
 #[derive(Clone, Debug, Default)]
-pub struct Paper(Arc<Counts>);
+pub struct Paper {
+    counts: Arc<Counts>,
+    multiplies_by_blocks: bool,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -38,9 +41,14 @@ fn taken(bytes: usize) -> u64 {
 }
 
 impl Paper {
+    /// One on which the kernels of `driver` would run.
+    pub(crate) fn like(driver: &dyn Driver) -> Paper {
+        Paper { multiplies_by_blocks: driver.multiplies_by_blocks(), ..Paper::default() }
+    }
+
     /// The most bytes that were taken at once, without [`BESIDE`].
     pub fn most(&self) -> u64 {
-        self.0.most.load(Ordering::Relaxed)
+        self.counts.most.load(Ordering::Relaxed)
     }
 }
 
@@ -49,20 +57,24 @@ impl Driver for Paper {
         "paper"
     }
 
+    fn multiplies_by_blocks(&self) -> bool {
+        self.multiplies_by_blocks
+    }
+
     fn total_memory(&self) -> u64 {
         0
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, CudaError> {
         let bytes = taken(bytes);
-        let used = self.0.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.0.most.fetch_max(used, Ordering::Relaxed);
+        let used = self.counts.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.counts.most.fetch_max(used, Ordering::Relaxed);
         // No address is 0, which is none, and all are at multiples of 512.
-        Ok(PAGE + self.0.next.fetch_add(bytes, Ordering::Relaxed))
+        Ok(PAGE + self.counts.next.fetch_add(bytes, Ordering::Relaxed))
     }
 
     fn release(&self, _at: Address, bytes: usize) {
-        self.0.used.fetch_sub(taken(bytes), Ordering::Relaxed);
+        self.counts.used.fetch_sub(taken(bytes), Ordering::Relaxed);
     }
 
     fn upload(&self, _to: Address, _bytes: &[u8]) -> Result<(), CudaError> {

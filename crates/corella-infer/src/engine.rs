@@ -1,9 +1,10 @@
 //! The engine: one thread that owns the model, and handles through which any thread hands requests in.
 
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use corella_model::{StepLimits, StepModel};
@@ -69,8 +70,16 @@ struct Shared {
     options: EngineOptions,
     metrics: Arc<Metrics>,
     closed: AtomicBool,
+    /// The thread panicked, or what to do when it does.
+    failure: Mutex<Failure>,
     /// The requests under way are given up.
     stop: AtomicBool,
+}
+
+/// What becomes of a panic on the engine's thread.
+enum Failure {
+    Awaited(Option<Box<dyn FnOnce() + Send>>),
+    Happened,
 }
 
 /// A running engine. Dropping it gives up what is under way and waits for its thread.
@@ -104,20 +113,42 @@ impl Engine {
             options,
             metrics: metrics.clone(),
             closed: AtomicBool::new(false),
+            failure: Mutex::new(Failure::Awaited(None)),
             stop: AtomicBool::new(false),
         });
         let scheduler = Scheduler::new(limits, known, shared.options.max_running, bytes, metrics);
         let (commands, inbox) = channel();
         let seen = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || work(model, scheduler, &inbox, &seen))?;
+        let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+            // What was under way is dropped with the scheduler: its callers lose their channels.
+            if catch_unwind(AssertUnwindSafe(|| work(model, scheduler, &inbox, &seen))).is_err() {
+                seen.fail();
+            }
+        })?;
         Ok(Engine { handle: EngineHandle { commands, shared }, thread: Some(thread) })
     }
 
     /// A handle for another thread.
     pub fn handle(&self) -> EngineHandle {
         self.handle.clone()
+    }
+
+    /// Calls `action`, in place of the one before, when the engine fails: its thread panicked, because a card was lost, say. It
+    /// takes no more requests then.
+    pub fn when_it_fails(&self, action: impl FnOnce() + Send + 'static) {
+        let mut failure = self.handle.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *failure {
+            Failure::Awaited(awaited) => *awaited = Some(Box::new(action)),
+            Failure::Happened => {
+                drop(failure);
+                action();
+            }
+        }
+    }
+
+    /// Whether it has failed.
+    pub fn has_failed(&self) -> bool {
+        matches!(*self.handle.shared.failure.lock().unwrap_or_else(PoisonError::into_inner), Failure::Happened)
     }
 
     /// Takes no more requests, finishes those that it has, and ends.
@@ -128,7 +159,7 @@ impl Engine {
 
     fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
-            // A panic of the engine has been printed; its callers have lost their channels.
+            // A panic of the engine has been printed.
             let _ = thread.join();
         }
     }
@@ -139,6 +170,19 @@ impl Drop for Engine {
         self.handle.shared.stop.store(true, Ordering::Relaxed);
         self.handle.close();
         self.join();
+    }
+}
+
+impl Shared {
+    fn fail(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let before = {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *failure, Failure::Happened)
+        };
+        if let Failure::Awaited(Some(action)) = before {
+            action();
+        }
     }
 }
 

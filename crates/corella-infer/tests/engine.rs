@@ -11,9 +11,9 @@ use corella_infer::{
     CacheScope, Completion, Engine, EngineHandle, EngineOptions, Event, FinishReason, Request, RequestError,
     RequestParams, SampleParams, Sink, SubmitError, Ticket, complete,
 };
-use corella_model::StepModel;
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Infer};
 use corella_model::llama::{LlamaCheckpoint, LlamaInfer};
+use corella_model::{BatchPlan, PlanError, StepLimits, StepModel, StepOut};
 
 /// A GPT-2 of a context of 120 tokens, with pages for hardly more than two sequences of that length.
 fn gpt2(kv_tokens: usize) -> Box<dyn StepModel> {
@@ -30,6 +30,51 @@ fn llama(kv_tokens: usize) -> Option<Box<dyn StepModel>> {
     }
     let checkpoint = LlamaCheckpoint::open(&path).expect("a checkpoint");
     Some(Box::new(LlamaInfer::new(cpu(), &checkpoint, options(120, kv_tokens)).expect("fits")))
+}
+
+/// A model whose device is lost at the third step.
+struct Lost {
+    model: Box<dyn StepModel>,
+    steps: usize,
+}
+
+impl StepModel for Lost {
+    fn limits(&self) -> StepLimits {
+        self.model.limits()
+    }
+
+    fn backend_name(&self) -> String {
+        self.model.backend_name()
+    }
+
+    fn step(&mut self, plan: &BatchPlan) -> Result<StepOut<'_>, PlanError> {
+        self.steps += 1;
+        assert!(self.steps < 3, "the card failed (as this test wants)");
+        self.model.step(plan)
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) {
+        self.model.copy_page(from, to);
+    }
+}
+
+#[test]
+fn an_engine_whose_device_is_lost_says_so_and_takes_nothing_more() {
+    let engine = engine(Box::new(Lost { model: gpt2(300), steps: 0 }));
+    let (told, failed) = channel();
+    engine.when_it_fails(move || told.send(()).expect("somebody waits"));
+    let handle = engine.handle();
+    let ask = || handle.check(RequestParams { prompt: vec![1, 2], max_tokens: 8, ..RequestParams::default() });
+    let (_ticket, events) = handle.stream(ask().expect("fits")).expect("taken");
+    failed.recv_timeout(Duration::from_secs(60)).expect("told");
+    assert!(engine.has_failed());
+    let ends = |event: &Event| matches!(event, Event::Done { .. });
+    assert!(!events.iter().any(|event| ends(&event)), "the stream ends without an end of its own");
+    assert!(matches!(handle.submit(ask().expect("fits"), Box::new(|_| true)), Err(SubmitError::Closed)));
+    // Whoever asks later is told at once.
+    let (told, failed) = channel();
+    engine.when_it_fails(move || told.send(()).expect("somebody waits"));
+    failed.try_recv().expect("told");
 }
 
 fn engine(model: Box<dyn StepModel>) -> Engine {

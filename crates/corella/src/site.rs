@@ -216,11 +216,13 @@ impl Site {
             Ok(News::Stop) | Err(_) => return self.stop(),
         };
         // What is loaded stays until the server has ended: the engine stops when it is dropped.
-        let _engine = match outcome {
+        let engine = match outcome {
             Ok((engine, served)) => {
                 self.app.loading(Loading::Busy { what: "preparing the playground".to_owned(), share: None });
                 let extras = Extras { peers: settings.peers().to_vec(), ..playground::extras(settings.model()) };
                 self.app.ready(served, extras);
+                let shutdown = self.shutdown.clone();
+                engine.when_it_fails(move || shutdown.now());
                 if !settings.json() {
                     println!("ready");
                 }
@@ -236,7 +238,12 @@ impl Site {
                 None
             }
         };
-        ended(self.server, self.ways_out)
+        ended(self.server, self.ways_out)?;
+        if engine.is_some_and(|engine| engine.has_failed()) {
+            // What has no engine any more would answer that it is well: whoever started it is to know, and start it again.
+            return Err(Failure::new("the engine failed, for the reason above").hint("start the server again"));
+        }
+        Ok(())
     }
 
     /// Ends the site.

@@ -42,15 +42,16 @@ impl<'a> Attempts<'a> {
         Attempts { library, product, described, preference }
     }
 
-    /// Whether times can be taken: the driver can tell them, and what the stream is given runs instead of being recorded.
-    pub fn are_possible(stream: CUstream) -> bool {
-        if !DRIVER.has(&event::NEEDED) || !DRIVER.has(&NEEDED) {
+    /// Whether what the stream is given is recorded instead of being run.
+    pub fn would_be_recorded(stream: CUstream) -> bool {
+        // A driver that cannot tell measures nothing either.
+        if !DRIVER.has(&NEEDED) {
             return false;
         }
         let mut status = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
         // SAFETY: stream and place are valid.
         let asked = card::check("cuStreamIsCapturing", unsafe { driver::cuStreamIsCapturing(stream, &mut status) });
-        asked.is_ok() && status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE
+        asked.is_err() || status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE
     }
 
     /// Queues the product once; whether the library took it.
@@ -104,6 +105,10 @@ impl Trials for Attempts<'_> {
             )
         };
         status == cublasStatus_t::CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE
+    }
+
+    fn takes_time(&self) -> bool {
+        DRIVER.has(&event::NEEDED) && DRIVER.has(&NEEDED)
     }
 
     fn time(&self, algorithm: &Algorithm) -> Option<[f32; RUNS]> {

@@ -6,7 +6,8 @@
 //! choices come before those on disk. The same bits come from run to run as long as the file is there: on another card, with
 //! another version of the library, or after the folder was emptied, a product is measured anew, and a run that is repeated
 //! there may differ in the last bits; one that is resumed may on another card or with another library only. A choice that
-//! cannot be kept is not used: without a folder, or one that can be written, the library's first choice is taken every time.
+//! cannot be kept is not used: without a folder, or one that can be written, the library's first choice is taken every time,
+//! as it is where the driver cannot take times.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub trait Trials {
     fn candidates(&self, count: usize) -> Vec<Algorithm>;
     /// Whether the library takes an algorithm for this product and with the memory that there is.
     fn accepts(&self, algorithm: &Algorithm) -> bool;
+    /// Whether times can be taken.
+    fn takes_time(&self) -> bool;
     /// How long each of several runs takes, or none where it does not run. Called only for products that replace their result.
     fn time(&self, algorithm: &Algorithm) -> Option<[f32; RUNS]>;
 }
@@ -69,9 +72,10 @@ impl Chooser {
         if let Some(found) = self.find(&name, trials) {
             return Some(found);
         }
-        let candidates = trials.candidates(if self.folder.is_some() { CANDIDATES } else { 1 });
+        let folder = self.folder.as_deref().filter(|_| trials.takes_time());
+        let candidates = trials.candidates(if folder.is_some() { CANDIDATES } else { 1 });
         let first = *candidates.first()?;
-        let kept = self.folder.as_deref().and_then(|folder| {
+        let kept = folder.and_then(|folder| {
             let chosen = if key.adds() {
                 let plain = self.name(&key.plain());
                 // The first choice is kept too, so that it stays when the other is measured later.
@@ -194,6 +198,7 @@ mod tests {
     struct Card {
         times: Vec<Option<[f32; RUNS]>>,
         refused: Option<Algorithm>,
+        clock: bool,
         tries: Cell<usize>,
     }
 
@@ -202,7 +207,12 @@ mod tests {
     }
 
     fn card(times: &[f32]) -> Card {
-        Card { times: times.iter().map(|t| Some([*t; RUNS])).collect(), refused: None, tries: Cell::new(0) }
+        Card {
+            times: times.iter().map(|t| Some([*t; RUNS])).collect(),
+            refused: None,
+            clock: true,
+            tries: Cell::new(0),
+        }
     }
 
     impl Trials for Card {
@@ -212,6 +222,10 @@ mod tests {
 
         fn accepts(&self, algorithm: &Algorithm) -> bool {
             self.refused != Some(*algorithm)
+        }
+
+        fn takes_time(&self) -> bool {
+            self.clock
         }
 
         fn time(&self, algorithm: &Algorithm) -> Option<[f32; RUNS]> {
@@ -396,6 +410,10 @@ mod tests {
         let goes_on = process(Some(&none), MACHINE);
         goes_on.take(&bare.choices());
         assert_eq!(goes_on.algorithm(&key, &card(&[9.0, 1.0])), Some(named(0)));
+        // As does one that began where no times could be taken.
+        let (clockless, untimed) = (process(Some(&none), MACHINE), Card { clock: false, ..card(&[9.0, 1.0]) });
+        assert_eq!(clockless.algorithm(&key, &untimed), Some(named(0)));
+        assert_eq!((untimed.tries.get(), clockless.choices()), (0, bare.choices()));
         // Another machine, a library that refuses them, and what is no algorithm.
         let elsewhere = process(Some(&none), ("NVIDIA H200 sm_90", 130_101));
         elsewhere.take(&saved);

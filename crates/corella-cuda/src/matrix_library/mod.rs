@@ -132,7 +132,7 @@ impl MatrixLibrary {
         }
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = Key::of(p);
-        key.measured = key.measured && (plans.contains_key(&key) || Attempts::are_possible(self.stream));
+        key.measured = key.measured && (plans.contains_key(&key) || !Attempts::would_be_recorded(self.stream));
         let plan = match plans.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             // SAFETY: the caller's promise.

@@ -31,6 +31,7 @@ pub fn cases<B: OpsTrain>() -> Vec<Case<B>> {
         let d = NormDims { n, c, eps: 1e-5 };
         cases.push(Case::new(format!("stream {n}×{c}"), move |ops: &On<B>| stream(ops, d)));
         cases.push(Case::new(format!("stream back {n}×{c}"), move |ops: &On<B>| stream_back(ops, d)));
+        cases.push(Case::new(format!("back through two GELUs {n}×{c}"), move |ops: &On<B>| two_gelus_back(ops, d)));
     }
     for (n, c, oc) in [
         (0, 4, 3),
@@ -266,6 +267,26 @@ fn matmul_residual<B: OpsTrain>(ops: &On<B>, d: MatmulDims) -> Result<Outputs, O
         ("act", a.read(&act, d.n * d.c)),
         ("dw", a.part(&w, ParamPart::Grad, d.oc * d.c)),
         ("db", a.part(&b, ParamPart::Grad, d.oc)),
+    ])
+}
+
+/// Back through two layers behind a GELU each, the first of which is the wider one.
+fn two_gelus_back<B: OpsTrain>(ops: &On<B>, d: NormDims) -> Result<Outputs, OpsError> {
+    let mut a = Arrays::new(ops, d.c + 4);
+    let wide = 2 * d.c;
+    let (second, first) = (MatmulDims { n: d.n, c: d.c, oc: 8 }, MatmulDims { n: d.n, c: wide, oc: d.c });
+    let (mut w2, mut b2, pre2) = (a.param(8, d.c)?, a.param(1, 8)?, a.numbers(d.n * d.c)?);
+    let (mut w1, mut b1, pre1) = (a.param(d.c, wide)?, a.param(1, d.c)?, a.numbers(d.n * wide)?);
+    let (dout, mut dpre2, mut act2) = (a.numbers(d.n * 8)?, a.unset(d.n * d.c)?, a.unset(d.n * d.c)?);
+    let (mut dpre1, mut act1) = (a.unset(d.n * wide)?, a.unset(d.n * wide)?);
+    ops.gelu_matmul_grad(&mut dpre2, &mut act2, &mut w2, &mut b2, &dout, &pre2, second);
+    ops.gelu_matmul_grad(&mut dpre1, &mut act1, &mut w1, &mut b1, &dpre2, &pre1, first);
+    Ok(vec![
+        ("dpre2", a.read(&dpre2, d.n * d.c)),
+        ("dpre1", a.read(&dpre1, d.n * wide)),
+        ("db2", a.part(&b2, ParamPart::Grad, 8)),
+        ("dw1", a.part(&w1, ParamPart::Grad, d.c * wide)),
+        ("db1", a.part(&b1, ParamPart::Grad, d.c)),
     ])
 }
 
