@@ -118,7 +118,7 @@ impl Device {
 pub enum Command {
     /// The lesson, live and offline: a random network learns the tiny internet; then each phenomenon is measured
     Tour(TourArgs),
-    /// Train a GPT-2 from random weights, or from a model
+    /// Train a GPT-2 or a Llama from random weights, or from a model
     Train(Box<TrainArgs>),
     /// Continue a text
     Generate(GenerateArgs),
@@ -156,8 +156,8 @@ pub struct TourArgs {
     /// Tokens to train on, in millions; the default is all that the corpus has
     #[arg(long, default_value_t = 3.9)]
     pub million_tokens: f64,
-    /// Number format of activations and products: f32, or bf16 with f32 masters [default: bf16 where the processor has
-    /// instructions for it, else f32]
+    /// Number format of activations and products: f32, or bf16 with f32 masters [default: bf16 where the processor multiplies
+    /// it faster, else f32; with --resume that of the run]
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,
     /// Go on from the last checkpoint of an earlier tour

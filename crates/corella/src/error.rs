@@ -95,7 +95,7 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
                 "lower --lr or lengthen --warmup-steps, and begin again; --checkpoint-every N keeps weights to go back to",
             ),
             TrainError::Plan { .. } => Some(
-                "`corella train --help` names every flag; the run files in runs/ show every key, and flags win over them",
+                "`corella train --help` names every flag and docs/run-files.md every key; run.toml in a run's folder has them all",
             ),
             _ => None,
         };
