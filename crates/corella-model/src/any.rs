@@ -17,6 +17,7 @@ use crate::gpt2::Gpt2Config;
 use crate::llama::LlamaConfig;
 use crate::params::ModelConfig;
 use crate::place::Place;
+use crate::role::Role;
 use crate::special_ids::SpecialIds;
 
 /// Llama 3's end of a message and end of a turn.
@@ -74,12 +75,17 @@ impl AnyModel {
         self.config().2
     }
 
-    /// For each tensor of the files, in the order of the parameter table: its block, if it belongs to one, and its place.
-    pub fn tensors(&self) -> Vec<(Option<usize>, &Place)> {
-        fn of<C: ModelConfig>(checkpoint: &Checkpoint<C>) -> Vec<(Option<usize>, &Place)> {
+    /// For each tensor of the files, in the order of the parameter table: its block, if it belongs to one, what it is for, and
+    /// its place.
+    pub fn tensors(&self) -> Vec<(Option<usize>, Role, &Place)> {
+        fn of<C: ModelConfig>(checkpoint: &Checkpoint<C>) -> Vec<(Option<usize>, Role, &Place)> {
             let table = checkpoint.config.table();
             let rows = table.iter().zip(&checkpoint.places);
-            rows.flat_map(|(spec, places)| places.iter().map(|place| (spec.layer, place))).collect()
+            rows.flat_map(|(spec, places)| {
+                let parts = spec.parts.iter().zip(places);
+                parts.map(|(part, place)| (spec.layer, C::role(part.tensor), place))
+            })
+            .collect()
         }
         match self {
             AnyModel::Gpt2(checkpoint) => of(checkpoint),

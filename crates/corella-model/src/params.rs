@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use corella_ops::KvKind;
 
+use crate::role::Role;
 use crate::text_model::ParamInfo;
 
 /// How a row starts before training.
@@ -101,6 +102,8 @@ pub trait ModelConfig: Clone + Debug + PartialEq + Send + Sync + 'static {
 
     /// The parameter table, in its one order.
     fn table(&self) -> Vec<ParamSpec<Self::Tensor>>;
+    /// What a tensor is for.
+    fn role(tensor: Self::Tensor) -> Role;
     /// Row of the output head: that of the token embedding where both are one.
     fn head(&self) -> usize;
     /// V, the tokens that can be predicted.

@@ -47,6 +47,8 @@ pub struct Extras {
     pub tracer: Option<Box<dyn trace::Tracer>>,
     /// Models of other servers.
     pub peers: Vec<Peer>,
+    /// What the model is made of, in the shape of `corella inspect --json`.
+    pub anatomy: Option<Value>,
 }
 
 /// Everything that routes share.
@@ -63,7 +65,7 @@ pub struct App {
     pub transcript: Transcript,
     /// The run folder whose log is shown live.
     pub run: Option<PathBuf>,
-    /// Demos, tracer.
+    /// Demos, tracer, anatomy.
     pub extras: OnceLock<Extras>,
 }
 
@@ -137,13 +139,14 @@ impl App {
 }
 
 /// Every path that needs the key, if there is one, in the order of the documentation.
-pub const ROUTES: [(&str, &str); 12] = [
+pub const ROUTES: [(&str, &str); 13] = [
     ("post", "/v1/completions"),
     ("post", "/v1/chat/completions"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("post", "/tokenize"),
     ("post", "/detokenize"),
+    ("get", "/corella/anatomy"),
     ("get", "/corella/demos"),
     ("get", "/corella/run"),
     ("get", "/corella/transcript"),
@@ -162,6 +165,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*model}", get(monitor::model))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
+        .route("/corella/anatomy", get(playground::anatomy))
         .route("/corella/demos", get(playground::demos))
         .route("/corella/run", get(live::run))
         .route("/corella/transcript", get(chat::transcript))
@@ -310,7 +314,9 @@ mod tests {
     async fn while_the_model_loads_everything_says_503_and_how_far_it_is() {
         let app = app();
         app.loading(Loading::Busy { what: "loading the model".to_owned(), share: Some(0.25) });
-        for (method, path) in [("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/completions")] {
+        for (method, path) in
+            [("GET", "/health"), ("GET", "/v1/models"), ("GET", "/corella/anatomy"), ("POST", "/v1/completions")]
+        {
             let (status, wait, body) = answer(&app, method, path, Body::from("{}")).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             assert_eq!(wait, Some(HeaderValue::from_static("1")), "{path}");

@@ -20,8 +20,9 @@ use crate::error::ApiError;
 const SHELL: &str = include_str!("../web/shell.html");
 const STYLE: &str = include_str!("../web/style.css");
 /// Name, title, script and body of every page.
-const PAGES: [(&str, &str, &str, &str); 2] = [
+const PAGES: [(&str, &str, &str, &str); 3] = [
     ("index.html", "Corella playground", "main.js", include_str!("../web/index.html")),
+    ("anatomy.html", "Corella anatomy", "anatomy.js", include_str!("../web/anatomy.html")),
     ("run.html", "Corella run", "run.js", include_str!("../web/run.html")),
 ];
 
@@ -34,6 +35,11 @@ macro_rules! files {
 
 files! {
     "icon.svg": "image/svg+xml",
+    "anatomy.js": "text/javascript; charset=utf-8",
+    "anatomy_picture.js": "text/javascript; charset=utf-8",
+    "anatomy_stack.js": "text/javascript; charset=utf-8",
+    "anatomy_steps.js": "text/javascript; charset=utf-8",
+    "anatomy_words.js": "text/javascript; charset=utf-8",
     "api.js": "text/javascript; charset=utf-8",
     "card.js": "text/javascript; charset=utf-8",
     "chart.js": "text/javascript; charset=utf-8",
@@ -133,6 +139,12 @@ pub async fn demos(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError>
     app.served()?;
     let own = app.extras.get().and_then(|e| e.demos.clone());
     Ok(Json(json!({"demos": own.unwrap_or_else(demos::general)})))
+}
+
+/// What the loaded model is made of, as the binary has said it; null where it has not.
+pub async fn anatomy(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    app.served()?;
+    Ok(Json(app.extras.get().and_then(|extras| extras.anatomy.as_ref())).into_response())
 }
 
 #[cfg(test)]

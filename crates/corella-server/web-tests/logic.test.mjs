@@ -29,6 +29,9 @@ const { figures } = await module("figures.js");
 const { merged, places, timeline } = await module("timeline.js");
 const { pages } = await module("pages.js");
 const { niceTicks } = await module("chart.js");
+const words = await module("anatomy_words.js");
+const { stack } = await module("anatomy_stack.js");
+const { steps } = await module("anatomy_steps.js");
 
 const token = (text, logprob = -1) => ({ id: 1, text, logprob, entropy: null, top: [{ id: 1, text, logprob }, { id: 2, text: "X", logprob: -2 }] });
 
@@ -558,4 +561,68 @@ test("a transcript is taken apart and goes on by turns", async () => {
   assert.equal(parts.description, "A helpful one.");
   assert.equal(parts.whole("$& $$?"), "A helpful one.\nHuman: Hi\nAssistant: Hello\nHuman: $& $$?\nAssistant:");
   assert.equal(parts.behind(parts.description, "$'?"), "A helpful one.\nHuman: $'?\nAssistant:");
+});
+
+const GPT2 = { family: "gpt2", config: { n_layer: 12, n_head: 12, head_size: 64, n_embd: 768, n_ff: 3072, context: 1024, vocab_size: 50257, tied: true } };
+const LLAMA = { family: "llama", config: { n_layer: 32, n_head: 32, n_kv_head: 8, head_size: 128, n_embd: 4096, n_ff: 14336, context: 131072, vocab_size: 128256, rope_theta: 500000, tied: false } };
+/** The sizes of a shape without the marks between thousands, which differ by the reader's language. */
+const plain = (text) => text.replace(/(?<=\d)\D(?=\d{3})/g, "");
+
+test("the steps of a GPT-2 and of a Llama are those that its family computes, with its sizes", () => {
+  const shapes = (model) => Object.values(steps(model)).map((list) => list.map((step) => plain(step.shape)));
+  assert.deepEqual(shapes(GPT2), [
+    ["(B, T)", "(B, T, 768)"],
+    ["(B, T, 768)", "(B, T, 2304)", "(B, 12, T, T)", "(B, T, 768)", "(B, T, 768)", "(B, T, 768)", "(B, T, 3072)", "(B, T, 3072)", "(B, T, 768)"],
+    ["(B, T, 768)", "(B, T, 50257)", "(B, T, 50257)"],
+  ]);
+  assert.deepEqual(shapes(LLAMA), [
+    ["(B, T)", "(B, T, 4096)"],
+    ["(B, T, 4096)", "(B, T, 4096 + 2 · 1024)", "(B, T, 4096 + 1024)", "(B, 32, T, T)", "(B, T, 4096)", "(B, T, 4096)", "(B, T, 4096)", "(B, T, 2 · 14336)", "(B, T, 14336)", "(B, T, 4096)"],
+    ["(B, T, 4096)", "(B, T, 128256)", "(B, T, 128256)"],
+  ]);
+  const said = (model) => plain(JSON.stringify(steps(model)));
+  for (const part of ["LayerNorm", "wpe", "GELU", "12 heads of 64", "√64", "each row of wte again"]) assert.ok(said(GPT2).includes(part), part);
+  for (const part of ["RMSNorm", "Rotary", "base 500000", "8 of keys and values, each for 4 of queries", "SwiGLU", "each row of the head"]) assert.ok(said(LLAMA).includes(part), part);
+  assert.ok(!said(LLAMA).includes("LayerNorm") && !said(GPT2).includes("RMSNorm"));
+});
+
+test("sizes and shares of a model are written as inspect writes them", () => {
+  assert.deepEqual([999, 1000, 990_208, 497_759_232, 811_706_777_600, 66e12].map(words.bytes), ["999 bytes", "1.0 kB", "990.2 kB", "497.8 MB", "811.71 GB", "66.0 TB"]);
+  assert.deepEqual([words.share(1, 3), words.share(1, 400), words.share(1, 1e6), words.share(0, 5), words.share(5, 5)], ["33.3 %", "0.25 %", "< 0.01 %", "0.00 %", "100.0 %"]);
+  const llama = { ...LLAMA, parameters: 8_030_261_248, parameter_bytes: 4_912_897_280, bits_per_parameter: 4.8943, formats: [{ dtype: "Q4_K" }, { dtype: "Q6_K" }] };
+  assert.deepEqual(words.sizes(llama).map(([name, value]) => `${plain(value)} ${name}`), [
+    "8030261248 parameters", "32 layers", "32 heads of 128, 8 of keys and values", "4096 width", "131072 tokens of context", "128256 tokens of vocabulary",
+    "Q4_K, Q6_K number formats", "4.91 GB 4.89 bits a number",
+  ]);
+  assert.equal(words.lead({ family: "gpt2", kind: "base", code_lines: 215, parameter_bytes: 497_759_232 }), " is a base GPT-2 model: 215 lines of code and 497.8 MB of numbers.");
+  assert.match(words.lead({ family: "llama", kind: "instruct", code_lines: 208, parameter_bytes: 1e9 }), /^ is an instruct Llama model/);
+});
+
+test("the zip is told where the text is known, and else only what can be kept", () => {
+  const model = { parameter_bytes: 811_706_777_600, capacity_bytes: 182_634_024_960, bits_kept: 3.6, corpus: { bytes: 66e12, source: "as published", comparison: ["1 to 81.3", "most is blurred"] } };
+  assert.deepEqual(words.zip(model), ["66.0 TB of text (as published); 1 to 81.3; most is blurred.", "About 182.63 GB can be learnt by heart, at 3.6 bits per parameter (arXiv 2505.24832)."]);
+  assert.deepEqual(words.zipBars(model), [["the text", 66e12], ["the numbers", 811_706_777_600], ["capacity", 182_634_024_960]]);
+  const [capacity, unknown] = words.zip({ ...model, corpus: null });
+  assert.ok(capacity.includes("182.63 GB") && unknown.includes("not known"));
+  assert.equal(words.zipBars({ ...model, corpus: null }).length, 2);
+});
+
+test("the stack has every tensor once, folds the middle of many layers, and a shared head is not counted", () => {
+  const layers = (n) => Array.from({ length: n }, () => ({ parameters: 10, parts: [{ part: "attention", parameters: 10 }] }));
+  const tensor = (layer, role, part, parameters) => ({ layer, role, part, parameters });
+  const model = (n, tied) => ({ layers: layers(n), config: { tied }, tensors: [tensor(null, "token_embedding", "embedding", 30), tensor(null, "position_embedding", "embedding", 4),
+    ...layers(n).flatMap((_, i) => [tensor(i, "qkv", "attention", 7), tensor(i, "attention_output", "attention", 3)]), tensor(null, "final_norm", "norm", 2),
+    ...(tied ? [] : [tensor(null, "head", "head", 30)])] });
+  const names = (rows) => rows.map((row) => row.name.replace(/:.*/, ""));
+  const all = (rows) => rows.flatMap((row) => (row.folded ? all(row.folded) : row.tensors));
+  const small = stack(model(2, true));
+  assert.deepEqual(names(small), ["Embedding", "Layer 0", "Layer 1", "Final norm", "Head"]);
+  assert.deepEqual(small.map((row) => row.parameters), [34, 10, 10, 2, 30]);
+  assert.deepEqual(small.map((row) => row.shared ?? false), [false, false, false, false, true]);
+  assert.equal(stack(model(16, true)).length, 16 + 3);
+  const large = stack(model(126, false));
+  assert.deepEqual(names(large), ["Embedding", "Layer 0", "Layer 1", "Layer 2", "Layers 3 to 124", "Layer 125", "Final norm", "Head"]);
+  assert.match(plain(large[4].name), /: 122 more, 1220 numbers$/);
+  for (const n of [2, 126]) assert.deepEqual(all(stack(model(n, n > 16))), model(n, n > 16).tensors);
+  assert.deepEqual(large.at(-1).tensors.map((own) => own.role), ["head"]);
 });

@@ -427,6 +427,79 @@ test("a run in progress is followed live, and the playground says so until there
   assert.match(await page.textContent("#plan"), /steps = 100000/);
 });
 
+/** What the page ‘Anatomy’ has drawn, and the document that it is drawn from. */
+const anatomy = (page) => page.evaluate(async () => {
+  const plain = (text) => Number(text.replace(/\D/g, ""));
+  const pieces = (bar) => [...bar.querySelectorAll(".piece")].map((piece) => ({ part: piece.classList[1], width: piece.getBoundingClientRect().width, shared: piece.classList.contains("shared") }));
+  const text = (selector) => document.querySelector(selector).textContent;
+  return {
+    model: await (await fetch("/corella/anatomy")).json(),
+    lead: text("#lead"), zip: text("#zip"), way: text("#way"), figures: [...document.querySelectorAll("#figures b")].map((b) => b.textContent),
+    whole: pieces(document.querySelector("#parts .scale")), width: document.querySelector("#parts .scale").clientWidth,
+    rows: [...document.querySelectorAll("#stack > .layer")].map((row) => ({
+      name: row.querySelector(".name").textContent, pieces: pieces(row.querySelector(".scale")), width: row.querySelector(".scale").clientWidth,
+      tensors: [...row.querySelectorAll("tbody tr")].map((tr) => ({ name: tr.querySelector("code").textContent, purpose: tr.querySelector("small").textContent,
+        shape: tr.children[1].textContent.split("×").map(plain), dtype: tr.children[2].textContent, parameters: plain(tr.children[3].textContent) })),
+    })),
+  };
+});
+
+/** Pieces of a bar have the widths that their numbers have to the whole; nothing is too small to be seen. */
+function toScale(pieces, rows, whole, width) {
+  assert.deepEqual(pieces.map((piece) => piece.part), rows.map((row) => row.part));
+  for (const [i, piece] of pieces.entries()) {
+    const expected = Math.max(2, (width * rows[i].parameters) / whole);
+    assert.ok(Math.abs(piece.width - expected) < 1, `${piece.part}: ${piece.width} instead of ${expected}`);
+  }
+}
+
+test("the anatomy shows the numbers of the served model to scale, and each of its tensors", { skip }, async () => {
+  for (const [at, family, way, tied] of [[url, "gpt2", ["LayerNorm", "wpe", "GELU"], true], [llama, "llama", ["RMSNorm", "Rotary", "SwiGLU"], true]]) {
+    if (!at) continue;
+    const page = await open({ at });
+    const asked = [];
+    page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+    const loaded = await page.evaluate(() => performance.getEntriesByType("resource").map((entry) => new URL(entry.name).pathname));
+    assert.ok(!loaded.some((path) => path.includes("anatomy")), "nothing of it is loaded before it is opened");
+    await page.click("nav a[href='anatomy.html']");
+    await page.waitForSelector("#anatomy:not([hidden])");
+    assert.equal(asked.filter((path) => path === "/corella/anatomy").length, 1);
+    const { model, rows, ...shown } = await anatomy(page);
+    assert.equal(model.family, family);
+    assert.ok(shown.lead.includes(`${model.code_lines} lines of code`), shown.lead);
+    assert.equal(Number(shown.figures[0].replace(/\D/g, "")), model.parameters);
+    assert.ok(shown.zip.includes("3.6 bits per parameter"));
+    for (const part of way) assert.ok(shown.way.includes(part), part);
+    toScale(shown.whole, model.parts, model.parameters, shown.width);
+    // Every tensor stands in one row of the stack, with its sizes and what it does.
+    const tensors = rows.flatMap((row) => row.tensors);
+    assert.deepEqual(tensors.map(({ purpose, ...tensor }) => tensor), ["embedding", ...model.layers.keys(), "norm", "head"]
+      .flatMap((place) => model.tensors.filter((tensor) => (tensor.layer ?? tensor.part) === place)).map(({ name, shape, dtype, parameters }) => ({ name, shape, dtype, parameters })));
+    assert.ok(tensors.every((tensor) => tensor.purpose !== ""));
+    const [embedding, first] = rows;
+    const largest = Math.max(...model.layers.map((layer) => layer.parameters), model.parts[0].parameters);
+    toScale(embedding.pieces, [model.parts[0]], largest, embedding.width);
+    toScale(first.pieces, model.layers[0].parts, largest, first.width);
+    assert.equal(model.config.tied, tied);
+    const head = rows.at(-1);
+    assert.ok(head.name === "Head" && head.pieces[0].shared && head.tensors.length === 0, "a head that is the embedding is not counted again");
+    // The keys: to the first row, open it, on to the next one.
+    await page.focus("#stack summary");
+    await page.keyboard.press("Enter");
+    await page.locator("#stack table").first().waitFor();
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    assert.deepEqual(await page.evaluate(() => [...document.querySelectorAll("#stack > details")].map((row) => row.open)), [true, true, ...model.layers.slice(1).map(() => false), false]);
+    const selected = await page.evaluate(() => {
+      getSelection().selectAllChildren(document.querySelector("#stack table"));
+      return getSelection().toString();
+    });
+    assert.ok(selected.includes(model.tensors[0].name), "the names can be selected");
+    await page.click("nav a[href='./']");
+    await page.waitForSelector("#dot.up");
+  }
+});
+
 test("every view fits three widths (with SHOTS in both themes)", { skip }, async () => {
   for (const dark of shots ? [false, true] : [false]) {
     for (const width of [390, 820, 1440]) {
@@ -467,6 +540,11 @@ test("every view fits three widths (with SHOTS in both themes)", { skip }, async
       await page.goto((live ?? url) + "/run.html");
       await page.waitForSelector("#loss polyline");
       await shoot("run");
+      await page.goto(url + "/anatomy.html");
+      await page.waitForSelector("#anatomy:not([hidden])");
+      await page.locator("#stack summary").nth(1).click();
+      assert.ok(await page.evaluate(() => document.querySelector("main").scrollWidth <= document.querySelector("main").clientWidth), `anatomy at ${width}`);
+      await shoot("anatomy");
     }
   }
 });
@@ -495,6 +573,10 @@ test("nothing that axe finds wrong, in any panel, light and dark", { skip }, asy
     await page.goto((live ?? url) + "/run.html");
     await page.waitForSelector("#loss polyline");
     await check("run");
+    await page.goto(url + "/anatomy.html");
+    await page.waitForSelector("#anatomy:not([hidden])");
+    await page.locator("#stack summary").nth(1).click();
+    await check("anatomy");
   }
   assert.deepEqual(wrong, []);
 });

@@ -1,7 +1,7 @@
 //! A MODEL argument: found and looked at first, loaded when it is known how much room is needed.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use corella_infer::TokenBytes;
@@ -27,6 +27,7 @@ const NAME_IT: &str = "name the tokenizer with --tokenizer FILE";
 /// A model's files, and the tokenizer that goes with them.
 pub struct Opened {
     files: AnyModel,
+    at: PathBuf,
     tokenizer: Option<Tokenizer>,
 }
 
@@ -39,7 +40,7 @@ pub fn open(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
         None => own_tokenizer(&files, &at)?,
     };
     tokenizer.padding_in(files.vocab_size())?;
-    Ok(Opened { files, tokenizer: Some(tokenizer) })
+    Ok(Opened { files, at, tokenizer: Some(tokenizer) })
 }
 
 /// The same for token ids, which need no tokenizer: where there is none, tokens are shown as their numbers.
@@ -55,7 +56,7 @@ pub fn open_for_ids(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
     if let Err(why) = &tokenizer {
         eprintln!("note: tokens are shown as numbers: {why}");
     }
-    Ok(Opened { files, tokenizer: tokenizer.ok() })
+    Ok(Opened { files, at, tokenizer: tokenizer.ok() })
 }
 
 /// The tokenizer inside or beside the weights found at `at`; where there is no file of one, that of a GPT-2 with the published
@@ -92,6 +93,11 @@ pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
 }
 
 impl Opened {
+    /// What is open, and where it was found.
+    pub fn files(&self) -> (&AnyModel, &Path) {
+        (&self.files, &self.at)
+    }
+
     /// Turns text into the model's ids and back.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         self.tokenizer.clone().ok_or_else(|| Failure::new("the model carries no tokenizer").hint(NAME_IT))

@@ -24,7 +24,7 @@ pub fn extras(model: &Path) -> Extras {
     Extras {
         demos: tiny.then(|| demos(plan.train.seed, &measured.unwrap_or(Value::Null))),
         tracer: tracer.map(|tracer| Box::new(tracer) as Box<dyn Tracer>),
-        peers: Vec::new(),
+        ..Extras::default()
     }
 }
 

@@ -9,11 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Args;
-use corella_infer::Engine;
-use corella_server::{Access, App, Extras, ListenOptions, Loading, ServeError, Served, Shutdown, Transcript};
+use corella_server::{Access, App, Extras, ListenOptions, Loading, ServeError, Shutdown, Transcript};
 use serde_json::json;
 
-use crate::commands::serve::{Settings, load};
+use crate::commands::serve::{Loaded, Settings, load};
 use crate::error::{Failure, Result};
 use crate::playground;
 use crate::signals::on_stop;
@@ -217,9 +216,10 @@ impl Site {
         };
         // What is loaded stays until the server has ended: the engine stops when it is dropped.
         let engine = match outcome {
-            Ok((engine, served)) => {
+            Ok(Loaded { engine, served, anatomy }) => {
                 self.app.loading(Loading::Busy { what: "preparing the playground".to_owned(), share: None });
-                let extras = Extras { peers: settings.peers().to_vec(), ..playground::extras(settings.model()) };
+                let (anatomy, peers) = (Some(anatomy), settings.peers().to_vec());
+                let extras = Extras { anatomy, peers, ..playground::extras(settings.model()) };
                 self.app.ready(served, extras);
                 let shutdown = self.shutdown.clone();
                 engine.when_it_fails(move || shutdown.now());
@@ -255,7 +255,7 @@ impl Site {
 
 /// What ends the time of loading.
 enum News {
-    Loaded(Box<Result<(Engine, Served)>>),
+    Loaded(Box<Result<Loaded>>),
     Stop,
 }
 

@@ -98,6 +98,65 @@ fn published_shapes_are_inspected_without_their_files() {
     assert!(stderr(&corella(&["inspect", "gpt2-9b"])).contains("does not exist"));
 }
 
+/// The sizes of a document's parts, blocks or formats by name, as `inspect` adds them up.
+fn sums<'a>(rows: &'a Value, name: &str) -> Vec<(&'a str, u64, u64)> {
+    let number = |row: &Value, field: &str| row[field].as_u64().expect("a number");
+    let rows = rows.as_array().expect("rows").iter();
+    rows.map(|row| (row[name].as_str().unwrap_or(""), number(row, "parameters"), number(row, "bytes"))).collect()
+}
+
+/// Expected counts are worked out from the published shapes: C 768, 12 layers, 1,024 positions; C 16,384, 126 layers, F 53,248.
+#[test]
+fn the_parts_of_a_model_add_up_to_it_and_a_tied_head_is_counted_once() {
+    let gpt2 = json(&done(&["inspect", "gpt2-124m", "--json"]));
+    let four = |name, parameters: u64| (name, parameters, 4 * parameters);
+    let attention = 12 * (768 * 2304 + 2304 + 768 * 768 + 768);
+    let feed_forward = 12 * (768 * 3072 + 3072 + 3072 * 768 + 768);
+    let parts = [
+        four("embedding", (50_257 + 1024) * 768),
+        four("attention", attention),
+        four("feed_forward", feed_forward),
+        four("norm", (2 * 12 + 1) * 2 * 768),
+    ];
+    assert_eq!(sums(&gpt2["parts"], "part"), parts);
+    assert_eq!(parts.iter().map(|part| part.1).sum::<u64>(), gpt2["parameters"]);
+    assert_eq!(sums(&gpt2["layers"], ""), [four("", (attention + feed_forward) / 12 + 4 * 768); 12]);
+    assert_eq!(sums(&gpt2["formats"], "dtype"), [four("F32", 124_439_808)]);
+    assert_eq!((&gpt2["bits_per_parameter"], &gpt2["config"]["n_ff"]), (&32.0.into(), &3072.into()));
+
+    let llama = json(&done(&["inspect", "llama-3.1-405b", "--json"]));
+    let two = |name, parameters: u64| (name, parameters, 2 * parameters);
+    let (embedding, c) = (128_256 * 16_384, 16_384);
+    let parts = [
+        two("embedding", embedding),
+        two("attention", 126 * (2 * c * c + 2 * 1024 * c)),
+        two("feed_forward", 126 * 3 * 53_248 * c),
+        two("norm", (2 * 126 + 1) * c),
+        two("head", embedding),
+    ];
+    assert_eq!(sums(&llama["parts"], "part"), parts);
+    let said = |part: &str| {
+        let lines = llama["corpus"]["comparison"].as_array().expect("sentences");
+        lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains(part)))
+    };
+    assert!(said("811.71 GB of parameters: 1 to 81.3") && said("0.277 %"), "{}", llama["corpus"]);
+
+    // Whatever the file calls a tensor, what it is for is said in the same words.
+    let folder = Folder::new("roles");
+    let file = folder.join("m.gguf").display().to_string();
+    done(&["convert", &fixture("llama/model"), &file, "--dtype", "f32"]);
+    let block = |model: &str| -> Vec<(String, String, Value)> {
+        let model = json(&done(&["inspect", model, "--json"]));
+        let own = model["tensors"].as_array().expect("tensors").iter().filter(|t| t["layer"] == 1);
+        own.map(|t| (t["role"].to_string(), t["part"].to_string(), t["shape"].clone())).collect()
+    };
+    let roles: Vec<String> = block(&file).into_iter().map(|(role, ..)| role).collect();
+    let expected =
+        ["attention_norm", "query", "key", "value", "attention_output", "feed_forward_norm", "gate", "up", "down"];
+    assert_eq!(roles, expected.map(|role| format!("\"{role}\"")));
+    assert_eq!(block(&file), block(&fixture("llama/model")));
+}
+
 /// Writes the tensors of a GGUF that `wanted` takes by their number, with other keys, and says the size of the file.
 fn part_of(whole: &Path, keys: &[(String, gguf::Value)], wanted: impl Fn(usize) -> bool, path: &Path) -> u64 {
     let (file, header) = gguf::open(whole).expect("a right file");

@@ -264,7 +264,15 @@ fn unknown_models_paths_and_methods_are_named() {
 #[test]
 fn a_key_opens_everything_but_health_which_is_open() {
     let server = Server::start(&["--api-key", "secret"]);
-    for path in ["/v1/models", "/metrics", "/openapi.json", "/corella/demos", "/corella/run", "/corella/transcript"] {
+    for path in [
+        "/v1/models",
+        "/metrics",
+        "/openapi.json",
+        "/corella/anatomy",
+        "/corella/demos",
+        "/corella/run",
+        "/corella/transcript",
+    ] {
         assert_eq!(server.get(path).status, 401, "{path}");
         assert_eq!(server.with(path, "authorization: Bearer secret\r\n").status, 200, "{path}");
     }
@@ -488,6 +496,16 @@ fn the_playground_is_one_page_without_other_servers() {
 }
 
 #[test]
+fn what_the_model_is_made_of_is_told_as_inspect_prints_it() {
+    let server = Server::start(&[]);
+    let answer = server.get("/corella/anatomy");
+    assert_eq!(json(&answer.body), json(&done(&["inspect", model(), "--json"])));
+    let foreign = server.raw(b"GET /corella/anatomy HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
+    assert_eq!(foreign.status, 403);
+    assert!(server.get("/anatomy.html").body.contains("anatomy.js"));
+}
+
+#[test]
 fn a_run_in_progress_is_shown_live_and_ends_when_it_is_told_to() {
     let folder = Folder::new("live");
     let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
@@ -511,6 +529,7 @@ fn a_run_in_progress_is_shown_live_and_ends_when_it_is_told_to() {
     assert_eq!(health.status, 503);
     assert!(health.error()["message"].as_str().is_some_and(|m| m.contains("training, update ")), "{}", health.body);
     assert_eq!(server.post("/v1/completions", &json!({"prompt": "The"})).status, 503);
+    assert_eq!(server.get("/corella/anatomy").status, 503, "there is no model yet");
     assert!(server.get("/").body.contains("Corella") && server.get("/run.html").body.contains("Loss"));
     let since = seen["log"].as_array().and_then(|log| log.last()).expect("a row")["step"].clone();
     let news = json(&server.get(&format!("/corella/run?since={since}")).body);

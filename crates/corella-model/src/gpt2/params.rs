@@ -4,6 +4,7 @@ use corella_ops::KvKind;
 
 use super::config::Gpt2Config;
 use crate::params::{Init, ModelConfig, ParamSpec};
+use crate::role::Role;
 
 /// What a tensor is; the first sixteen stand in the order of llm.c's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +125,28 @@ impl ModelConfig for Gpt2Config {
             table.push(matrix(None, Head, v, c, normal));
         }
         table
+    }
+
+    fn role(tensor: Tensor) -> Role {
+        match tensor {
+            Tensor::Wte => Role::TokenEmbedding,
+            Tensor::Wpe => Role::PositionEmbedding,
+            Tensor::Ln1W => Role::AttentionNorm,
+            Tensor::Ln1B => Role::AttentionNormBias,
+            Tensor::QkvW => Role::Qkv,
+            Tensor::QkvB => Role::QkvBias,
+            Tensor::AttProjW => Role::AttentionOutput,
+            Tensor::AttProjB => Role::AttentionOutputBias,
+            Tensor::Ln2W => Role::FeedForwardNorm,
+            Tensor::Ln2B => Role::FeedForwardNormBias,
+            Tensor::FcW => Role::Up,
+            Tensor::FcB => Role::UpBias,
+            Tensor::FcProjW => Role::Down,
+            Tensor::FcProjB => Role::DownBias,
+            Tensor::LnFW => Role::FinalNorm,
+            Tensor::LnFB => Role::FinalNormBias,
+            Tensor::Head => Role::Head,
+        }
     }
 
     fn head(&self) -> usize {

@@ -5,6 +5,7 @@ use corella_ops::KvKind;
 
 use super::config::LlamaConfig;
 use crate::params::{Init, ModelConfig, ParamSpec};
+use crate::role::Role;
 
 /// What a tensor of a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +102,23 @@ impl ModelConfig for LlamaConfig {
             table.push(matrix(None, "lm_head.weight".to_owned(), &[(Tensor::Head, v)], c, normal));
         }
         table
+    }
+
+    fn role(tensor: Tensor) -> Role {
+        match tensor {
+            Tensor::Embedding => Role::TokenEmbedding,
+            Tensor::AttentionNorm => Role::AttentionNorm,
+            Tensor::Q => Role::Query,
+            Tensor::K => Role::Key,
+            Tensor::V => Role::Value,
+            Tensor::O => Role::AttentionOutput,
+            Tensor::FeedForwardNorm => Role::FeedForwardNorm,
+            Tensor::Gate => Role::Gate,
+            Tensor::Up => Role::Up,
+            Tensor::Down => Role::Down,
+            Tensor::Norm => Role::FinalNorm,
+            Tensor::Head => Role::Head,
+        }
     }
 
     fn head(&self) -> usize {

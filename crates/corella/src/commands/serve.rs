@@ -6,9 +6,10 @@ use clap::Args;
 use corella_infer::{Engine, EngineOptions, RequestLimits};
 use corella_model::{KvKind, StepOptions};
 use corella_server::{Peer, Served, Transcript};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{Common, Device, KvType};
+use crate::commands::inspect;
 use crate::error::{Failure, Result};
 use crate::inputs::model_folder;
 use crate::loading::Progress;
@@ -209,8 +210,18 @@ fn kv_tokens(settings: &Settings, sizes: Sizes, context_len: usize) -> usize {
     positions
 }
 
+/// A model that answers.
+pub struct Loaded {
+    /// It computes as long as this lives.
+    pub engine: Engine,
+    /// The server's side of it.
+    pub served: Served,
+    /// What it is made of, as `inspect --json` prints it.
+    pub anatomy: Value,
+}
+
 /// Loads the model and starts its engine; `progress` is told the share of the weights that has been read.
-pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<(Engine, Served)> {
+pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<Loaded> {
     let opened = model::open(&settings.model, settings.tokenizer.as_deref())?;
     let tokenizer = opened.tokenizer()?;
     let (whole, base, eos) = (opened.context_len(), !opened.is_instruct(), opened.eos());
@@ -236,10 +247,12 @@ pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<(Engine, Ser
         vocab_size: Some(tokenizer.vocab_size()),
     };
     let bytes = opened.token_bytes();
+    let (files, at) = opened.files();
+    let anatomy = inspect::document_of(files, at, &settings.model)?;
     let engine =
         Engine::start(opened.load_watched(&settings.common, step, settings.invariance, progress)?, bytes, options)?;
     let path = &settings.model;
     let facts = json!({"path": path.display().to_string(), "model_context": whole, "kv_tokens": step.kv_tokens});
     let served = Served::new(settings.served_name(), engine.handle(), tokenizer, base, facts);
-    Ok((engine, served))
+    Ok(Loaded { engine, served, anatomy })
 }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use corella_model::exchange::Exchange;
 use corella_model::params::ParamSpec;
 use corella_model::place::Place;
-use corella_model::{AnyModel, gpt2, llama};
+use corella_model::{AnyModel, ModelPart, Role, gpt2, llama};
 use corella_ops::WeightFormat;
 use serde::Serialize;
 
 use super::files::{FileRow, file_lines, files_of};
+use super::sums::{FormatRow, LayerRow, PartRow, formats, layers, parts};
 use crate::shape::ModelShape;
 
 /// Bits that a parameter keeps of what was read: about 3.6, measured on models of GPT's kind (Morris et al. 2025, arXiv
@@ -31,13 +32,16 @@ pub struct TensorRow {
     pub parameters: usize,
     /// Bytes.
     pub bytes: u64,
-    /// Block that it belongs to.
-    #[serde(skip)]
-    layer: Option<usize>,
+    /// Block that it belongs to; none of what stands before and behind the blocks.
+    pub layer: Option<usize>,
+    /// What it is for.
+    pub role: Role,
+    /// The part of the model that it belongs to.
+    pub part: ModelPart,
 }
 
 impl TensorRow {
-    fn of((layer, place): (Option<usize>, &Place)) -> Self {
+    fn of((layer, role, place): (Option<usize>, Role, &Place)) -> Self {
         TensorRow {
             name: place.name.clone(),
             // A single row is a vector: no matrix has fewer rows than the model is wide.
@@ -46,6 +50,8 @@ impl TensorRow {
             parameters: place.rows * place.cols,
             bytes: place.bytes(),
             layer,
+            role,
+            part: role.part(),
         }
     }
 }
@@ -57,6 +63,7 @@ fn rows_of<C: Exchange>(config: &C, format: WeightFormat) -> Vec<TensorRow> {
     let row = |(spec, part): (&ParamSpec<C::Tensor>, usize)| {
         let (shape, tensor) = (spec.part_shape(part), spec.parts[part].tensor);
         let parameters = shape.iter().product();
+        let role = C::role(tensor);
         let mut names = config.hugging_face_names(tensor, spec.layer).into_iter();
         TensorRow {
             name: names.next().unwrap_or_else(|| spec.name.clone()),
@@ -65,6 +72,8 @@ fn rows_of<C: Exchange>(config: &C, format: WeightFormat) -> Vec<TensorRow> {
             parameters,
             bytes: (parameters * format.block_bytes()) as u64,
             layer: spec.layer,
+            role,
+            part: role.part(),
         }
     };
     parts.map(row).collect()
@@ -89,8 +98,12 @@ pub struct Anatomy {
     pub parameters: usize,
     /// Bytes of these numbers.
     pub parameter_bytes: u64,
+    /// Bits that each takes, on average.
+    pub bits_per_parameter: f64,
     /// Bytes that so many parameters can learn by heart, about.
     pub capacity_bytes: u64,
+    /// Bits of a parameter that learn by heart.
+    pub bits_kept: f64,
     /// Why others state another size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
@@ -98,6 +111,12 @@ pub struct Anatomy {
     pub kv_bytes_per_token: u64,
     /// Name and value of every dimension.
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// How large its parts are.
+    pub parts: Vec<PartRow>,
+    /// How large its blocks are.
+    pub layers: Vec<LayerRow>,
+    /// The formats that its numbers are stored in.
+    pub formats: Vec<FormatRow>,
     /// The list of parameters.
     pub tensors: Vec<TensorRow>,
 }
@@ -126,7 +145,8 @@ impl Anatomy {
         let (family, config, kv, source) = match shape {
             ModelShape::Gpt2(c) => {
                 let config = serde_json::json!({"vocab_size": c.vocab_size(), "n_layer": c.n_layer(),
-                    "n_head": c.n_head(), "n_embd": c.n_embd(), "context": c.seq_len(), "tied": c.tied()});
+                    "n_head": c.n_head(), "head_size": c.head_size(), "n_embd": c.n_embd(), "n_ff": 4 * c.n_embd(),
+                    "context": c.seq_len(), "tied": c.tied()});
                 ("gpt2", config, 2 * 2 * c.n_layer() * c.n_embd(), gpt2::FORWARD_SOURCE)
             }
             ModelShape::Llama(c) => {
@@ -138,6 +158,7 @@ impl Anatomy {
             }
         };
         let (parameters, files) = (shape.parameter_count(), files_of(at));
+        let parameter_bytes = tensors.iter().map(|t| t.bytes).sum();
         Anatomy {
             family,
             kind,
@@ -146,20 +167,24 @@ impl Anatomy {
             files,
             code_lines: code_lines(source),
             parameters,
-            parameter_bytes: tensors.iter().map(|t| t.bytes).sum(),
+            parameter_bytes,
+            bits_per_parameter: parameter_bytes as f64 * 8.0 / parameters as f64,
             capacity_bytes: (parameters as f64 * BITS_KEPT / 8.0) as u64,
+            bits_kept: BITS_KEPT,
             note: (family == "gpt2" && LARGEST_GPT2.contains(&parameters)).then_some(
                 "rounded it is 1.6 billion; its makers call it 1.5B, after the 1,542 million of their paper, which were counted wrongly",
             ),
             kv_bytes_per_token: kv as u64,
             config: config.as_object().cloned().unwrap_or_default(),
+            parts: parts(&tensors),
+            layers: layers(&tensors),
+            formats: formats(&tensors),
             tensors,
         }
     }
 
     /// The lines to print; of the blocks only the first unless `all`.
     pub fn lines(&self, all: bool) -> Vec<String> {
-        let per = self.parameter_bytes as f64 * 8.0 / self.parameters as f64;
         let config: Vec<String> = self.config.iter().map(|(k, v)| format!("{k} {v}")).collect();
         let article = if self.kind == "instruct" { "an" } else { "a" };
         let mut lines = vec![format!("{}: {article} {} {} model", self.path.display(), self.kind, self.family)];
@@ -170,7 +195,12 @@ impl Anatomy {
             lines.extend(file_lines(&self.files, all));
         }
         lines.push(format!("code       {} lines compute the forward pass", self.code_lines));
-        lines.push(format!("parameters {} ({}, {per:.2} bits each)", self.parameters, bytes(self.parameter_bytes)));
+        lines.push(format!(
+            "parameters {} ({}, {:.2} bits each)",
+            self.parameters,
+            bytes(self.parameter_bytes),
+            self.bits_per_parameter
+        ));
         lines.extend(self.note.map(|note| format!("           {note}")));
         lines.push(format!(
             "capacity   about {} can be learnt by heart, at {BITS_KEPT} bits per parameter (arXiv 2505.24832)",
@@ -185,9 +215,9 @@ impl Anatomy {
             let shape = format!("{:?}", t.shape);
             format!("{:<44} {shape:>20} {:>5} {:>14} {share:>6.2} %", t.name, t.dtype, t.parameters)
         }));
-        let layers = self.tensors.iter().filter_map(|t| t.layer).max().map_or(0, |l| l + 1);
+        let layers = self.layers.len();
         if !all && layers > 1 {
-            let inside = self.tensors.iter().filter(|t| t.layer.is_some()).map(|t| t.parameters).sum::<usize>();
+            let inside = self.layers.iter().map(|layer| layer.sum.parameters).sum::<usize>();
             let share = 100.0 * inside as f64 / self.parameters as f64;
             lines.push(format!(
                 "… and so on: {layers} blocks with {inside} parameters, {share:.2} % (--all prints every tensor)"

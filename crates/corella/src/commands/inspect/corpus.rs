@@ -25,17 +25,22 @@ pub struct Corpus {
     pub bytes: u64,
     /// Where the figure is from.
     pub source: String,
+    /// What its size and that of the model say about each other, in sentences.
+    pub comparison: Vec<String>,
 }
 
 impl Corpus {
     /// The figure that was given, the size of the text of a run, or that of the published models.
     pub fn of(path: &Path, model: &Anatomy, given: Option<u64>) -> Option<Self> {
-        let corpus = |bytes: u64, source: &str| Some(Corpus { bytes, source: source.to_owned() });
+        let corpus = |bytes: u64, source: &str| {
+            let comparison = comparison(bytes, model.parameter_bytes, model.capacity_bytes);
+            Some(Corpus { bytes, source: source.to_owned(), comparison })
+        };
         if let Some(bytes) = given {
             return corpus(bytes, "as given");
         }
         if let Some((bytes, name)) = run_text(path) {
-            return Some(Corpus { bytes, source: format!("the size of {name}, which this run trains on") });
+            return corpus(bytes, &format!("the size of {name}, which this run trains on"));
         }
         // A run trains on what its plan says, whatever its shape.
         if path.join("run.toml").is_file() {
@@ -54,39 +59,33 @@ impl Corpus {
     }
 
     /// The lines of the comparison.
-    pub fn lines(&self, model: &Anatomy) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let title = format!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source);
-        let comparison = self.comparison(model.parameter_bytes, model.capacity_bytes);
-        let mut lines = vec![String::new(), title];
-        for line in comparison {
-            lines.push(format!("             {line}"));
-        }
-        lines
+        let comparison = self.comparison.iter().map(|line| format!("             {line}"));
+        [String::new(), title].into_iter().chain(comparison).collect()
     }
+}
 
-    /// What the sizes say about each other.
-    fn comparison(&self, parameters: u64, capacity: u64) -> Vec<String> {
-        let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
-        let mut lines = Vec::new();
-        let (to_one, times) = (ratio(self.bytes, parameters), ratio(parameters, self.bytes));
-        if to_one >= 1.0 {
-            lines.push(format!("{} of parameters: 1 to {to_one:.1}", bytes(parameters)));
-        } else {
-            lines.push(format!("{} of parameters, {times:.1} times as large: no zip at all", bytes(parameters)));
-        }
-        if to_one > 5.0 {
-            let far = "far less than any archive that gives every byte back, so most of it is forgotten or blurred";
-            lines.push(far.to_owned());
-        }
-        if capacity >= self.bytes {
-            lines.push(
-                "its capacity is the whole text and more: read often enough, it can be learnt by heart".to_owned(),
-            );
-        } else {
-            lines.push(format!("its capacity is {:.3} % of these bytes", 100.0 * ratio(capacity, self.bytes)));
-        }
-        lines
+/// What the bytes of a text, of parameters and of what these can keep say about each other.
+fn comparison(text: u64, parameters: u64, capacity: u64) -> Vec<String> {
+    let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
+    let mut lines = Vec::new();
+    let (to_one, times) = (ratio(text, parameters), ratio(parameters, text));
+    if to_one >= 1.0 {
+        lines.push(format!("{} of parameters: 1 to {to_one:.1}", bytes(parameters)));
+    } else {
+        lines.push(format!("{} of parameters, {times:.1} times as large: no zip at all", bytes(parameters)));
     }
+    if to_one > 5.0 {
+        let far = "far less than any archive that gives every byte back, so most of it is forgotten or blurred";
+        lines.push(far.to_owned());
+    }
+    if capacity >= text {
+        lines.push("its capacity is the whole text and more: read often enough, it can be learnt by heart".to_owned());
+    } else {
+        lines.push(format!("its capacity is {:.3} % of these bytes", 100.0 * ratio(capacity, text)));
+    }
+    lines
 }
 
 /// Bytes and name of the text that a run folder names in its plan.
@@ -103,9 +102,7 @@ mod tests {
 
     #[test]
     fn parameters_that_are_larger_than_the_text_are_said_to_be() {
-        let lines = |text, parameters, capacity| {
-            Corpus { bytes: text, source: String::new() }.comparison(parameters, capacity).join("; ")
-        };
+        let lines = |text, parameters, capacity| comparison(text, parameters, capacity).join("; ");
         let small = lines(200_000, 15_000_000, 1_700_000);
         assert!(small.contains("15.0 MB of parameters, 75.0 times as large") && small.contains("by heart"), "{small}");
         let llama = lines(66_000_000_000_000, 811_706_777_600, 182_634_024_960);

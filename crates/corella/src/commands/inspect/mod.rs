@@ -3,9 +3,13 @@
 mod anatomy;
 mod corpus;
 mod files;
+mod sums;
 
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use corella_model::AnyModel;
+use serde_json::Value;
 
 use crate::cli::Common;
 use crate::error::Result;
@@ -43,11 +47,22 @@ pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
     };
     let corpus = Corpus::of(&args.model, &anatomy, args.corpus_bytes);
     if common.json {
-        let mut document = serde_json::to_value(&anatomy)?;
-        document["corpus"] = serde_json::to_value(&corpus)?;
-        return deliver(document);
+        return deliver(document(&anatomy, corpus.as_ref())?);
     }
     let mut lines = anatomy.lines(args.all);
-    lines.extend(corpus.into_iter().flat_map(|corpus| corpus.lines(&anatomy)));
+    lines.extend(corpus.into_iter().flat_map(|corpus| corpus.lines()));
     deliver(lines.join("\n"))
+}
+
+/// What `--json` prints.
+fn document(anatomy: &Anatomy, corpus: Option<&Corpus>) -> serde_json::Result<Value> {
+    let mut document = serde_json::to_value(anatomy)?;
+    document["corpus"] = serde_json::to_value(corpus)?;
+    Ok(document)
+}
+
+/// The same for a model that is open: `named` is the MODEL argument, `at` where its files were found.
+pub fn document_of(model: &AnyModel, at: &Path, named: &Path) -> serde_json::Result<Value> {
+    let anatomy = Anatomy::of(model, at);
+    document(&anatomy, Corpus::of(named, &anatomy, None).as_ref())
 }
