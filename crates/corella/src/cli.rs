@@ -180,16 +180,17 @@ const SITE: &str = "127.0.0.1:8080";
 pub struct TrainArgs {
     /// A run file (.toml), or text to train on: a file or a folder
     pub source: Option<PathBuf>,
-    /// gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, gpt2-custom, llama-3.2-1b, llama-3.1-8b … or llama-custom
+    /// gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, gpt2-custom, llama-3.2-1b, llama-3.1-8b … or llama-custom [default:
+    /// gpt2-custom]
     #[arg(long)]
     pub model: Option<String>,
-    /// Layers (custom models)
+    /// Layers (custom models) [default: 4]
     #[arg(long)]
     pub n_layer: Option<usize>,
-    /// Heads (custom models)
+    /// Heads (custom models) [default: 4]
     #[arg(long)]
     pub n_head: Option<usize>,
-    /// Width (custom models)
+    /// Width (custom models) [default: 256]
     #[arg(long)]
     pub n_embd: Option<usize>,
     /// Heads of keys and values (llama-custom) [default: as many as heads]
@@ -198,19 +199,19 @@ pub struct TrainArgs {
     /// Width of the feed-forward layer (llama-custom) [default: 8/3 of the width]
     #[arg(long)]
     pub n_ff: Option<usize>,
-    /// Context length T
+    /// Context length T [default: 256, or the published model's]
     #[arg(long)]
     pub seq_len: Option<usize>,
-    /// Size of the vocabulary to train on the text
+    /// Size of the vocabulary to train on the text [default: 2048]
     #[arg(long)]
     pub vocab_size: Option<usize>,
-    /// `gpt2`, `own` (trained on the text), or a tokenizer.json
+    /// `gpt2`, `own` (trained on the text), or a tokenizer.json [default: own; gpt2 with a published GPT-2]
     #[arg(long)]
     pub tokenizer: Option<String>,
     /// A prepared folder, a text file or folder, or `tiny-internet`
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Folder of the run
+    /// Folder of the run [default: out/ and the name of the run file or text]
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Go on from the last checkpoint in --out
@@ -219,16 +220,17 @@ pub struct TrainArgs {
     /// Start from the weights of this model instead of random ones
     #[arg(long)]
     pub init_from: Option<PathBuf>,
-    /// Updates to make
+    /// Updates to make [default: 1000]
     #[arg(long, conflicts_with = "tokens")]
     pub steps: Option<u64>,
     /// Tokens to train on, instead of --steps, e.g. 300e9 or 33.55B
     #[arg(long, value_parser = count)]
     pub tokens: Option<u64>,
-    /// Tokens per update
+    /// Tokens per update [default: one micro-batch]
     #[arg(long)]
     pub batch_tokens: Option<usize>,
-    /// Sequences per forward and backward pass, or `auto`: as many as fit into the memory
+    /// Sequences per forward and backward pass, or `auto`: as many as fit into the memory [default: 8, or 4
+    /// with a published model]
     #[arg(long, value_parser = |text: &str| corella_train::parse_micro_batch(text))]
     pub micro_batch: Option<usize>,
     /// Memory that `--micro-batch auto` may fill, for example 8GiB [default: 80 % of what is free]
@@ -240,16 +242,16 @@ pub struct TrainArgs {
     /// Watts of the whole machine, for the bill
     #[arg(long)]
     pub watts: Option<f64>,
-    /// Peak learning rate
+    /// Peak learning rate [default: 2e-3, or 6e-4 with a run file or a published model]
     #[arg(long)]
     pub lr: Option<f64>,
-    /// Updates until the peak
+    /// Updates until the peak [default: 40, or all of a shorter run]
     #[arg(long)]
     pub warmup_steps: Option<u64>,
-    /// cosine, linear, constant or wsd
+    /// cosine, linear, constant or wsd (constant, then a linear decay over the last fifth) [default: cosine]
     #[arg(long)]
     pub schedule: Option<String>,
-    /// Number format of activations and products: f32, or bf16 with f32 masters
+    /// Number format of activations and products: f32, or bf16 with f32 masters [default: f32]
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,
     /// Compute activations again in the backward pass instead of keeping them (--recompute=false against a run file)
@@ -264,10 +266,10 @@ pub struct TrainArgs {
     /// Updates that a spike is compared with [default: 128]
     #[arg(long)]
     pub spike_window: Option<usize>,
-    /// Updates between checkpoints
+    /// Updates between checkpoints; 0: one at the end [default: 250]
     #[arg(long)]
     pub checkpoint_every: Option<u64>,
-    /// Newest checkpoints to keep, beside the best
+    /// Newest checkpoints to keep, beside the best [default: 2]
     #[arg(long)]
     pub keep: Option<usize>,
     /// Shell command that is started after each checkpoint (CORELLA_CHECKPOINT is its folder)
@@ -276,16 +278,16 @@ pub struct TrainArgs {
     /// Shell command that is run when a checkpoint fails or the run ends by an error (CORELLA_ERROR says which)
     #[arg(long)]
     pub on_failure: Option<String>,
-    /// Updates between samples
+    /// Updates between samples; 0: none [default: 100]
     #[arg(long)]
     pub sample_every: Option<u64>,
     /// Text that the samples continue (may be given several times)
     #[arg(long)]
     pub sample_prompt: Vec<String>,
-    /// Updates between measurements of the validation loss
+    /// Updates between measurements of the validation loss; 0: none [default: 100]
     #[arg(long)]
     pub val_every: Option<u64>,
-    /// Tokens of the validation loss
+    /// Tokens of the validation loss [default: 50000]
     #[arg(long)]
     pub val_tokens: Option<usize>,
     /// Updates between evaluations on the tasks of --eval

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Folder, corella, done, json, stderr, tiny_run};
+use common::{CORELLA, Folder, corella, done, json, stderr, tiny_run};
 
 /// Runs and expects this exit code, these words and a hint.
 fn refused(args: &[&str], code: i32, words: &str) {
@@ -229,4 +229,32 @@ fn a_model_that_went_through_gguf_fits_its_data() {
     done(&["prepare", &source, "--vocab-size", "270", "--out", &other]);
     let args = ["train", "--data", &other, "--out", &other, "--init-from", &gguf, "--steps", "1"];
     refused(&[&args[..], &["--micro-batch", "2"]].concat(), 1, "another tokenizer than that of the model");
+}
+
+#[test]
+fn a_run_never_settles_among_the_data_that_it_reads() {
+    let folder = Folder::new("contradicted-out");
+    let data = folder.data();
+    let name = data.file_name().expect("a name").to_string_lossy().into_owned();
+    // As `prepare --out out/NAME` leaves it, and as it says how to go on.
+    std::fs::create_dir(folder.join("out")).expect("a folder");
+    let (within, run) = (format!("out/{name}"), format!("out/{name}-run"));
+    std::fs::rename(&data, folder.join(&within)).expect("moved");
+    let train = |more: &[&str]| {
+        let mut args = tiny_run(&within, &run, "1");
+        let out = args.iter().position(|arg| *arg == "--out").expect("a flag");
+        args.drain(out..out + 2);
+        let output = std::process::Command::new(CORELLA).args(args).args(more).current_dir(folder.join("")).output();
+        output.expect("started")
+    };
+    let refusal = train(&["--out", &within]);
+    assert_eq!(refusal.status.code(), Some(2), "{}", stderr(&refusal));
+    assert!(stderr(&refusal).contains("a folder of its own") && stderr(&refusal).contains("hint: name another one"));
+    let output = train(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(folder.join(&run).join("run.toml").is_file() && !folder.join(&within).join("run.toml").exists());
+    // What an earlier version wrote there does not make them less of data.
+    std::fs::write(folder.join(&within).join("run.toml"), "").expect("written");
+    let output = train(&["--out", "out/another"]);
+    assert!(output.status.success(), "{}", stderr(&output));
 }

@@ -49,12 +49,19 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
     let source = data.cloned().or_else(|| from_file.as_ref().map(|p| PathBuf::from(&p.data.path))).unwrap_or_default();
     let dir = args.out.clone().or_else(|| own_folder(args)).unwrap_or_else(|| {
         let stem = args.source.as_deref().unwrap_or(&source).file_stem().unwrap_or("run".as_ref());
-        Path::new("out").join(stem)
+        let dir = Path::new("out").join(stem);
+        // Data may have been prepared into a folder of that name: a run beside them has its own.
+        if holds_data(&dir) { Path::new("out").join(format!("{}-run", stem.to_string_lossy())) } else { dir }
     });
     let mut plan = from_file.unwrap_or_else(|| defaults(args, common));
     plan.data.path = source.display().to_string();
     let first_vocabulary = override_plan(&mut plan, args, common, &dir)?;
     Ok(Wanted { plan, source, dir, from_file: is_from_file, first_vocabulary })
+}
+
+/// Whether a folder is prepared data.
+pub fn holds_data(dir: &Path) -> bool {
+    dir.join("dataset.json").is_file()
 }
 
 fn read_plan(path: &Path) -> Result<RunPlan> {

@@ -43,9 +43,12 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     let world = World::new(WORLD_SEED);
     let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: TINY_PAGES });
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
-    let faster = if processor(common)?.multiplies_bf16() { Dtype::Bf16 } else { Dtype::F32 };
     let mut plan = plan(args, common, data.tokenizer.vocab_size());
-    plan.train.dtype = args.dtype.unwrap_or(faster);
+    plan.train.dtype = match args.dtype.or_else(|| earlier_dtype(args)) {
+        Some(dtype) => dtype,
+        None if processor(common)?.multiplies_bf16() => Dtype::Bf16,
+        None => Dtype::F32,
+    };
     if !common.json {
         println!(
             "A network of random numbers reads {} pages of an invented internet, a few at a time.",
@@ -101,8 +104,16 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     }
     let Some(site) = site else { return Ok(()) };
     drop(model);
-    site.announce(common.json, &[("or in the playground, each effect one click away", "")]);
+    if !common.json {
+        site.announce(false, &[("or in the playground, each effect one click away", "")]);
+    }
     site.serve(&Settings::of_run(&args.out, common))
+}
+
+/// The number format of the tour that goes on: another one would give other losses.
+fn earlier_dtype(args: &TourArgs) -> Option<Dtype> {
+    let file = args.resume.then(|| std::fs::read_to_string(args.out.join("run.toml")).ok())??;
+    RunPlan::from_toml(&file).ok().map(|plan| plan.train.dtype)
 }
 
 /// The site of the tour: where it is asked for, and for somebody who sits at a terminal.
