@@ -70,7 +70,7 @@ fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
             batch_tokens: 64,
             micro_batch: 2,
             lr: 1e-2,
-            warmup_steps: 4,
+            warmup_steps: Some(4),
             dtype,
             ..TrainPlan::default()
         },

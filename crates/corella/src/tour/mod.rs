@@ -134,7 +134,6 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
             batch_tokens: BATCH * SEQ_LEN,
             micro_batch: BATCH,
             lr: 2e-3,
-            warmup_steps: 40.min(steps),
             schedule: Schedule::Wsd,
             final_lr_fraction: 0.03,
             decay_fraction: 0.4,
