@@ -10,6 +10,9 @@ use std::process::{Child, Command, Output, Stdio};
 /// The program that cargo built for this test.
 pub const CORELLA: &str = env!("CARGO_BIN_EXE_corella");
 
+/// Exit code of a run that a signal stopped.
+pub const STOPPED: i32 = 130;
+
 /// A folder that goes with the test.
 pub struct Folder(pub PathBuf);
 
