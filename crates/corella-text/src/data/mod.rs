@@ -31,7 +31,7 @@ pub use prepare::{
     is_token_file, prepare, prepare_documents, prepare_tokens, tokens_of,
 };
 pub use shard::{read_shard, write_shard};
-pub use token_stream::TokenStream;
+pub use token_stream::{Checksum, TokenStream};
 
 use crate::tokenizer::TokenizerError;
 
