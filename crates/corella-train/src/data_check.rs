@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corella_text::data::{Checksum, DataError, Dataset};
 
@@ -58,17 +58,19 @@ impl DataCheck {
         }
     }
 
-    /// Waits until everything was read, or until `stop` is raised.
-    pub fn wait(&mut self, stop: &AtomicBool) -> Result<(), TrainError> {
+    /// Waits until everything was read, or until `stop` is raised; `false` where that takes longer than `at_most`.
+    pub fn wait(&mut self, at_most: Duration, stop: &AtomicBool) -> Result<bool, TrainError> {
+        let begin = Instant::now();
         while let Some(found) = &self.found {
             match found.recv_timeout(LOOK) {
-                Ok(found) => return self.settle(found),
-                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::SeqCst) => return Ok(()),
+                Ok(found) => self.settle(found)?,
+                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::SeqCst) => return Ok(true),
+                Err(RecvTimeoutError::Timeout) if begin.elapsed() >= at_most => return Ok(false),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.panicked(),
+                Err(RecvTimeoutError::Disconnected) => self.panicked()?,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn settle(&mut self, found: Found) -> Result<(), TrainError> {

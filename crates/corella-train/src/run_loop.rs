@@ -180,7 +180,7 @@ impl Session<'_> {
                 self.write_samples()?;
             }
             if due(out.checkpoint_every, self.done) && self.done < steps {
-                self.check.wait(self.stop)?;
+                self.await_data()?;
                 self.save_or_wait()?;
             }
         }
@@ -192,7 +192,7 @@ impl Session<'_> {
         let steps = self.run.plan.train.steps;
         let (stopped, last) = (self.done < steps, self.saved.clone());
         if last.as_ref().is_none_or(|(at, _)| *at != self.done) {
-            self.check.wait(self.stop)?;
+            self.await_data()?;
         }
         let checkpoint = match last {
             Some((at, path)) if at == self.done => path,

@@ -243,7 +243,7 @@ pub struct TrainArgs {
     /// Peak learning rate
     #[arg(long)]
     pub lr: Option<f64>,
-    /// Updates until the peak
+    /// Updates until the peak [default: 40, or all of a shorter run]
     #[arg(long)]
     pub warmup_steps: Option<u64>,
     /// cosine, linear, constant or wsd

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::Session;
 use crate::TrainError;
@@ -38,6 +39,15 @@ impl Session<'_> {
             None => validation_loss(&mut *self.run.model, &self.run.data.train, 0, &AtomicBool::new(false))?,
         };
         Ok(loss.is_none_or(f64::is_finite))
+    }
+
+    /// Lets no checkpoint depend on data that may be damaged: waits until they are read through, or for who asks to stop.
+    pub(super) fn await_data(&mut self) -> Result<(), TrainError> {
+        if !self.check.wait(Duration::from_secs(1), self.stop)? {
+            self.trouble("the first checkpoint waits until all data are read through");
+            self.check.wait(Duration::MAX, self.stop)?;
+        }
+        Ok(())
     }
 
     /// Writes a checkpoint, if the weights are worth one; a failure ends the run only if it is one of several in a row.
