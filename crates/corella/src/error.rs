@@ -112,6 +112,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             TrainError::Data(DataError::OtherData(_)) => {
                 Some("name the data that the run began with (its run.toml), or choose another folder with --out")
             }
+            TrainError::Data(DataError::Damaged { .. }) => Some(
+                "bring a copy of the file back, or prepare the data again; --resume goes on from the last checkpoint",
+            ),
             TrainError::Diverged { last: Some(_), .. } => {
                 Some("lower --lr or lengthen --warmup-steps, and go on from the last checkpoint with --resume")
             }

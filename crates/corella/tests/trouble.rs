@@ -175,6 +175,21 @@ fn a_folder_that_may_not_be_written_is_named() {
 }
 
 #[test]
+fn a_damaged_shard_is_named_and_nothing_is_trained_on_it() {
+    let folder = Folder::new("damaged-shard");
+    let (data, run) = (folder.data(), folder.join("run"));
+    let shard = data.join("train_000000.bin");
+    let mut bytes = fs::read(&shard).expect("a shard");
+    // Two tokens that change places are as many, and all in the vocabulary.
+    let places = (1024..bytes.len() - 4).step_by(2);
+    let at = places.into_iter().find(|i| bytes[*i..i + 2] != bytes[i + 2..i + 4]).expect("unlike tokens");
+    bytes[at..at + 4].rotate_left(2);
+    fs::write(&shard, bytes).expect("written");
+    refused(&tiny_run(&text(&data), &text(&run), "5"), &["train_000000.bin: damaged", "bring a copy"]);
+    assert!(fs::read_dir(run.join("checkpoints")).into_iter().flatten().next().is_none(), "no checkpoint");
+}
+
+#[test]
 fn a_folder_that_vanishes_is_made_anew_and_what_was_in_it_stays_whole() {
     let folder = Folder::new("vanished");
     let (data, run, moved) = (text(&folder.data()), folder.join("run"), folder.join("moved"));

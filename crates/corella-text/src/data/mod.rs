@@ -54,6 +54,16 @@ pub enum DataError {
         /// Field, what was found, what is allowed.
         what: String,
     },
+    /// A shard is not as it was written.
+    #[error("{}: damaged: its checksum is {found:08x}, dataset.json says {noted:08x}", path.display())]
+    Damaged {
+        /// The shard.
+        path: PathBuf,
+        /// CRC-32 of the file.
+        found: u32,
+        /// That of the file as it was written.
+        noted: u32,
+    },
     /// Not enough tokens.
     #[error(
         "{tokens} tokens do not fill one sequence of {seq_len} and its target; give more text, a smaller vocabulary (--vocab-size) or a shorter sequence (--seq-len)"

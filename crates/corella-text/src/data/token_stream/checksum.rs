@@ -119,12 +119,7 @@ impl Shard {
         whole.combine(&tokens);
         let found = whole.finalize();
         match self.noted.filter(|noted| *noted != found) {
-            Some(noted) => {
-                let why = format!(
-                    "damaged: its checksum is {found:08x}, dataset.json says {noted:08x}; bring a copy back, or prepare it again"
-                );
-                Err(DataError::bad(&self.path, why))
-            }
+            Some(noted) => Err(DataError::Damaged { path: self.path.clone(), found, noted }),
             None => Ok(Some(tokens.finalize())),
         }
     }
