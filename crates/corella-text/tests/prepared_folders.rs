@@ -5,11 +5,13 @@ mod preparing;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use corella_text::data::filters::FilterOptions;
 use corella_text::data::readers::SourceFile;
 use corella_text::data::{
-    DataError, Dataset, DatasetInfo, PrepareOptions, Problem, Report, Vocabulary, Watch, prepare, read_index,
+    DataError, Dataset, DatasetInfo, PrepareOptions, Problem, Report, TokenStream, Vocabulary, Watch, prepare,
+    read_index, write_shard,
 };
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use preparing::{Folder, Witness, contents, options};
@@ -156,4 +158,70 @@ fn an_index_whose_documents_do_not_follow_each_other_is_refused() {
         body[last..last + 8].copy_from_slice(&tokens.to_le_bytes());
     });
     assert!(behind.expect_err("behind the last token").contains(&says));
+}
+
+/// CRC-32 of the tokens' bytes, so many each.
+fn checksum_of(tokens: &[u32], width: usize) -> u32 {
+    crc32fast::hash(&tokens.iter().flat_map(|t| t.to_le_bytes()[..width].to_vec()).collect::<Vec<u8>>())
+}
+
+#[test]
+fn all_tokens_have_one_checksum_in_memory_in_prepared_shards_and_in_files_of_others() {
+    let folder = Folder::new("checksums");
+    let (file, out) = (folder.file("a.jsonl", lines(20)), folder.0.join("out"));
+    let (info, _) = run(&file, &out, &PrepareOptions { shard_tokens: 700, ..options() }).expect("prepared");
+    let goes_on = AtomicBool::new(false);
+    let Dataset { train, .. } = Dataset::open(&out).expect("a data set");
+    assert!(train.shards().len() > 1, "{:?}", info.shards);
+    let tokens = train.to_vec().expect("tokens");
+    let known = train.checksum().expect("noted by prepare");
+    assert_eq!((known.width, known.crc), (2, checksum_of(&tokens, 2)));
+    assert_eq!(train.read_through(&goes_on).expect("whole"), Some(known));
+    assert_eq!(TokenStream::in_memory(tokens.clone()).checksum(), Some(known));
+
+    // nanoGPT's file of bare tokens has nothing noted, and the same tokens.
+    let bare = folder.file("train.bin", tokens.iter().flat_map(|t| (*t as u16).to_le_bytes()).collect::<Vec<u8>>());
+    let bare = TokenStream::open(&[bare.path], info.vocab_size).expect("tokens");
+    assert_eq!((bare.checksum(), bare.read_through(&goes_on).expect("readable")), (None, Some(known)));
+    assert_eq!(bare.read_through(&AtomicBool::new(true)).expect("not wrong"), None, "told to stop");
+
+    // Tokens of four bytes, in two shards.
+    let (first, second) = (folder.0.join("a.bin"), folder.0.join("b.bin"));
+    let parts: [&[u32]; 2] = [&[1, 70_000, 128_255], &[2, 65_536]];
+    let mut noted = Vec::new();
+    for (path, tokens) in [first, second].into_iter().zip(parts) {
+        let crc = write_shard(&path, tokens, 128_256).expect("written");
+        noted.push((path, crc));
+    }
+    let wide = TokenStream::open_noted(&noted, 128_256).expect("shards");
+    let known = wide.checksum().expect("noted");
+    assert_eq!((known.width, known.crc), (4, checksum_of(&parts.concat(), 4)));
+    assert_eq!(wide.read_through(&goes_on).expect("whole"), Some(known));
+    assert_eq!(TokenStream::in_memory(parts.concat()).checksum(), Some(known));
+}
+
+#[test]
+fn a_damaged_shard_is_named_when_it_is_read_through() {
+    let folder = Folder::new("damaged-shard");
+    let (out, info) = prepared(&folder);
+    let goes_on = AtomicBool::new(false);
+    for (shard, noted) in &info.shards {
+        let path = out.join(shard);
+        let right = fs::read(&path).expect("a shard");
+        // The first word of the header that means nothing, the first token, the last: all others stay in the vocabulary.
+        for at in [12, 1024, right.len() - 2] {
+            let mut bytes = right.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).expect("written");
+            let data = Dataset::open(&out).expect("the sizes are right");
+            let part = if shard.starts_with("train_") { &data.train } else { &data.val };
+            let said = part.read_through(&goes_on).expect_err("damaged").to_string();
+            let found = crc32fast::hash(&bytes);
+            let expected = format!("damaged: its checksum is {found:08x}, dataset.json says {noted:08x}");
+            assert!(said.contains(&path.display().to_string()) && said.contains(&expected), "{said}");
+        }
+        fs::write(&path, right).expect("written");
+    }
+    let data = Dataset::open(&out).expect("a data set");
+    assert!(data.train.read_through(&goes_on).is_ok() && data.val.read_through(&goes_on).is_ok());
 }

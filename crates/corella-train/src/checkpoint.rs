@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use corella_model::formats::safetensors::{self, NewTensor, SafeTensors};
 use corella_model::formats::{Encoding, FormatError};
 use corella_model::{Choices, ModelError, ModelFiles, ParamPart, TrainModel};
-use corella_text::data::{DataError, LoaderState};
+use corella_text::data::{Checksum, DataError, LoaderState};
 use corella_text::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,9 @@ pub struct State {
     /// [`corella_text::data::TokenStream::mark`] of the tokens to train on; absent in states of earlier versions.
     #[serde(default)]
     pub data: Option<u32>,
+    /// That of all tokens to train on, where it was known when the checkpoint was written.
+    #[serde(default)]
+    pub checksum: Option<Checksum>,
     /// CRC-32 of every other file.
     #[serde(default)]
     pub files: BTreeMap<String, u32>,

@@ -91,4 +91,9 @@ impl TrainError {
         let path = path.to_path_buf();
         move |source| TrainError::Io { path, source }
     }
+
+    /// Of data that are as long as those that a run began with.
+    pub(crate) fn other_tokens() -> TrainError {
+        DataError::OtherData("there are as many tokens, but not the same".to_owned()).into()
+    }
 }

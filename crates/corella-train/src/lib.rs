@@ -5,6 +5,7 @@ pub mod checkpoint;
 mod clock;
 mod commands;
 pub mod console;
+mod data_check;
 mod device;
 mod differences;
 mod error;

@@ -93,8 +93,9 @@ pub struct TrainPlan {
     pub micro_batch: usize,
     /// Peak learning rate.
     pub lr: f64,
-    /// Updates until the peak.
-    pub warmup_steps: u64,
+    /// Updates until the peak; absent for the usual number, see [`TrainPlan::warmup`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
     /// How the rate falls.
     pub schedule: Schedule,
     /// Last rate as a fraction of the peak.
@@ -128,6 +129,16 @@ pub struct TrainPlan {
     /// Model that the weights start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
+}
+
+/// Updates until the peak where a plan does not say.
+const WARMUP_STEPS: u64 = 40;
+
+impl TrainPlan {
+    /// Updates until the peak: what the plan says, else the usual number or, in a shorter run, all of it.
+    pub fn warmup(&self) -> u64 {
+        self.warmup_steps.unwrap_or(WARMUP_STEPS.min(self.steps))
+    }
 }
 
 /// A number of sequences, or `auto` as 0.
@@ -169,7 +180,7 @@ impl Default for TrainPlan {
             batch_tokens: 0,
             micro_batch: 8,
             lr: 6e-4,
-            warmup_steps: 40,
+            warmup_steps: None,
             schedule: Schedule::Cosine,
             final_lr_fraction: 0.1,
             decay_fraction: 0.2,
@@ -311,7 +322,7 @@ impl RunPlan {
             ("weight_decay", t.weight_decay.is_finite() && t.weight_decay >= 0.0, "must be 0 or more"),
             ("final_lr_fraction", (0.0..=1.0).contains(&t.final_lr_fraction), "must be from 0 to 1"),
             ("decay_fraction", t.decay_fraction > 0.0 && t.decay_fraction <= 1.0, "must be above 0 and at most 1"),
-            ("warmup_steps", t.warmup_steps <= t.steps, "must not exceed steps"),
+            ("warmup_steps", t.warmup() <= t.steps, "must not exceed steps"),
             ("spike_z_loss", t.spike_z_loss >= 0.0, "must be 0 or more"),
             ("spike_z_norm", t.spike_z_norm >= 0.0, "must be 0 or more"),
             ("spike_window", t.spike_window <= 1 << 20, "must be at most 1048576"),
@@ -341,7 +352,7 @@ mod tests {
             let t = &plan.train;
             let found = (t.steps, t.batch_tokens, t.micro_batch, t.lr, t.final_lr_fraction, plan.output.sample_tokens);
             assert_eq!(found, expected, "{}", plan.model.name);
-            assert_eq!((t.warmup_steps, t.schedule, t.weight_decay, t.clip), (700, Schedule::Cosine, 0.1, 1.0));
+            assert_eq!((t.warmup_steps, t.schedule, t.weight_decay, t.clip), (Some(700), Schedule::Cosine, 0.1, 1.0));
             assert_eq!((t.beta1, t.beta2, t.eps), (0.9, 0.95, 1e-8));
             // Off in all four; what is not finite is left out all the same.
             assert_eq!((t.spike_z_loss, t.spike_z_norm), (0.0, 0.0), "{}", plan.model.name);

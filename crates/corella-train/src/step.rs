@@ -120,7 +120,7 @@ pub fn step(
     let norm = model.grad_norm();
     let verdict = spikes.judge(loss, norm, plan.spike_limits());
     let (steps, floor, decay) = (train.steps, train.final_lr_fraction, train.decay_fraction);
-    let lr = learning_rate(train.schedule, done, steps, train.lr, train.warmup_steps, floor, decay);
+    let lr = learning_rate(train.schedule, done, steps, train.lr, train.warmup(), floor, decay);
     if verdict.skip.is_none() {
         // As PyTorch clips: the factor's denominator carries 1e-6.
         let grad_scale = (train.clip / (norm + 1e-6)).min(1.0) as f32;

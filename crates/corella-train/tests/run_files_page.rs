@@ -19,7 +19,7 @@ fn whole() -> RunPlan {
             vocab_size: 2048,
         },
         data: DataPlan { path: "my.txt".into(), tokenizer: "own".into(), order: Default::default() },
-        train: TrainPlan { init_from: Some("model".into()), ..TrainPlan::default() },
+        train: TrainPlan { warmup_steps: Some(40), init_from: Some("model".into()), ..TrainPlan::default() },
         output: OutputPlan::default(),
         commands: CommandPlan { on_checkpoint: Some("a".into()), on_failure: Some("b".into()) },
         cost: CostPlan { price_per_hour: Some(1.0), watts: Some(1.0) },

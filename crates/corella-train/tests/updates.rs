@@ -100,7 +100,7 @@ fn run_of<C: Network + Exchange>(weights: &Weights<C>, dir: &Path, tokens: Vec<u
             batch_tokens: TOKENS,
             micro_batch: SHAPE.b,
             lr: 3e-3,
-            warmup_steps: 2,
+            warmup_steps: Some(2),
             schedule: Schedule::Cosine,
             final_lr_fraction: 0.1,
             weight_decay: 0.1,

@@ -11,12 +11,22 @@ use corella_ops::OpsError;
 use corella_text::data::DataError;
 use corella_train::TrainError;
 
+use crate::signals::STOPPED;
+
 /// What ends the program early.
 #[derive(Debug)]
 pub struct Failure {
     message: String,
     hint: Option<String>,
-    usage: bool,
+    kind: Kind,
+}
+
+/// Why the program ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Failed,
+    Usage,
+    Stopped,
 }
 
 /// The result of every command.
@@ -25,12 +35,22 @@ pub type Result<T> = std::result::Result<T, Failure>;
 impl Failure {
     /// Something failed while running (exit code 1).
     pub fn new(message: impl fmt::Display) -> Self {
-        Failure { message: message.to_string(), hint: None, usage: false }
+        Failure { message: message.to_string(), hint: None, kind: Kind::Failed }
     }
 
     /// What was asked for makes no sense (exit code 2).
     pub fn usage(message: impl fmt::Display) -> Self {
-        Failure { usage: true, ..Failure::new(message) }
+        Failure { kind: Kind::Usage, ..Failure::new(message) }
+    }
+
+    /// A signal asked to stop before the work was done: what builds on it must not go on (exit code 130).
+    pub fn stopped() -> Self {
+        Failure { kind: Kind::Stopped, ..Failure::new("stopped before it was done") }
+    }
+
+    /// Whether it is no failure, but what somebody asked for.
+    pub fn is_stop(&self) -> bool {
+        self.kind == Kind::Stopped
     }
 
     /// Adds what to do about it.
@@ -39,9 +59,13 @@ impl Failure {
         self
     }
 
-    /// 1 for a failure, 2 for a usage error.
+    /// 1 for a failure, 2 for a usage error, [`STOPPED`] after a signal.
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(if self.usage { 2 } else { 1 })
+        ExitCode::from(match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Stopped => STOPPED,
+        })
     }
 }
 
@@ -88,6 +112,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             TrainError::Data(DataError::OtherData(_)) => {
                 Some("name the data that the run began with (its run.toml), or choose another folder with --out")
             }
+            TrainError::Data(DataError::Damaged { .. }) => Some(
+                "bring a copy of the file back, or prepare the data again; --resume goes on from the last checkpoint",
+            ),
             TrainError::Diverged { last: Some(_), .. } => {
                 Some("lower --lr or lengthen --warmup-steps, and go on from the last checkpoint with --resume")
             }

@@ -1,6 +1,7 @@
 //! The `corella` program: train GPT-2 from random weights, and continue text with what came out.
 //!
-//! This crate parses what the user typed, calls the libraries, and prints. Exit codes: 0 done, 1 failed, 2 usage.
+//! This crate parses what the user typed, calls the libraries, and prints. Exit codes: 0 done, 1 failed, 2 usage,
+//! 130 stopped by a signal before it was done.
 
 #[macro_use]
 mod output;
@@ -55,7 +56,10 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Whoever stopped it was told what is there when it was stopped.
+            if !failure.is_stop() {
+                eprintln!("{failure}");
+            }
             failure.exit_code()
         }
     }

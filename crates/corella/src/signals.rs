@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM ask a long job to stop at the next safe point; a second Ctrl-C ends it at once.
+//! Ctrl-C and SIGTERM ask a long job to stop at the next safe point; a second one ends it at once.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,8 @@ use corella_train::heartbeat;
 
 use crate::error::{Failure, Result};
 
+/// Exit code of a program that a signal ended before it was done: that of Ctrl-C in shells, for every signal.
+pub const STOPPED: u8 = 130;
 /// How long a machine that is about to be taken away usually waits.
 const NOTICE: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,11 @@ pub fn on_stop(action: impl FnMut() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
+/// Ends the program here and now.
+pub fn end_at_once() -> ! {
+    std::process::exit(STOPPED.into())
+}
+
 /// A flag that the first signal raises for the training run in `run`. If no checkpoint is written in time, the reason is
 /// printed.
 pub fn stop_flag(run: &Path) -> Result<Arc<AtomicBool>> {
@@ -39,9 +46,11 @@ pub fn stop_flag(run: &Path) -> Result<Arc<AtomicBool>> {
     let run = run.to_path_buf();
     on_stop(move || {
         if raised.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+            end_at_once();
         }
-        eprintln!("stopping after this micro-batch: writing a checkpoint (again: stop at once)");
+        eprintln!(
+            "stopping after this micro-batch with a checkpoint (again: at once, without the updates since the last one)"
+        );
         let run = run.clone();
         std::thread::spawn(move || {
             std::thread::sleep(NOTICE);

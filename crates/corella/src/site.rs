@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::commands::serve::{Loaded, Settings, load};
 use crate::error::{Failure, Result};
 use crate::playground;
-use crate::signals::on_stop;
+use crate::signals::{end_at_once, on_stop};
 
 /// Where a site is if nothing is said.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -193,7 +193,7 @@ impl Site {
         on_stop(move || {
             signals += 1;
             if signals > 1 {
-                std::process::exit(130);
+                end_at_once();
             }
             eprintln!("finishing what is under way (again: stop at once)");
             shutdown.now();

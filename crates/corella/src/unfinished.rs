@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use corella_model::ModelError;
 
 use crate::error::{Failure, Result};
-use crate::signals::on_stop;
+use crate::signals::{end_at_once, on_stop};
 
 /// A hidden folder beside an output, in which the output is written. It goes with this value, and when the program is asked to
 /// stop: what was begun leaves nothing behind, and may be begun again.
@@ -30,7 +30,7 @@ impl Unfinished {
         let gone = folder.clone();
         on_stop(move || {
             let _ = fs::remove_dir_all(&gone);
-            std::process::exit(130);
+            end_at_once();
         })?;
         Ok(Unfinished { folder, name: name.to_owned() })
     }

@@ -162,7 +162,7 @@ fn a_run_file_that_contradicts_itself_its_data_or_its_first_model_is_refused() {
         (&[("n_head = 2", "n_head = 2\nn_kv_head = 1")], "n_kv_head is of a Llama, but the model is gpt2-custom"),
         (&[("vocab_size = 280", "vocab_size = 1024")], "vocab_size = 1024, but"),
         (&[("tokenizer = \"own\"", "tokenizer = \"gpt2\"")], "tokenizer = gpt2, but"),
-        (&[("warmup_steps = 2", "warmup_steps = 1000")], "warmup_steps is 1000, but the run has only 3 steps"),
+        (&[("warmup_steps = 1", "warmup_steps = 1000")], "warmup_steps is 1000, but the run has only 3 steps"),
         (&[init, ("n_layer = 1", "n_layer = 4")], "n_layer is 4, but the model to start from has another"),
         (&[init, ("n_embd = 16", "n_embd = 64")], "n_embd is 64, but the model to start from has another"),
         (&[init, ("vocab_size = 280", "vocab_size = 999")], "vocab_size is 999, but the model to start from"),
@@ -227,7 +227,8 @@ fn a_model_that_went_through_gguf_fits_its_data() {
     std::fs::write(folder.join("other.txt"), "a quick red fox saw seven geese. ".repeat(900)).expect("written");
     let (source, other) = (folder.join("other.txt").display().to_string(), folder.join("other").display().to_string());
     done(&["prepare", &source, "--vocab-size", "270", "--out", &other]);
-    let args = ["train", "--data", &other, "--out", &other, "--init-from", &gguf, "--steps", "1"];
+    let out = folder.join("mixed").display().to_string();
+    let args = ["train", "--data", &other, "--out", &out, "--init-from", &gguf, "--steps", "1"];
     refused(&[&args[..], &["--micro-batch", "2"]].concat(), 1, "another tokenizer than that of the model");
 }
 
@@ -257,4 +258,45 @@ fn a_run_never_settles_among_the_data_that_it_reads() {
     std::fs::write(folder.join(&within).join("run.toml"), "").expect("written");
     let output = train(&["--out", "out/another"]);
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn a_warm_up_that_is_written_is_obeyed_or_refused_and_an_unwritten_one_is_as_long_as_a_short_run_allows() {
+    let folder = Folder::new("warm-up");
+    let data = folder.data().display().to_string();
+    let run = |out: &str, flags: &[&str]| {
+        let out = folder.join(out).display().to_string();
+        let fixed = "--n-layer 1 --n-head 2 --n-embd 16 --seq-len 16 --micro-batch 2 --sample-every 0 --val-every 0 --threads 1";
+        let args = ["train", "--data", &data, "--out", &out].into_iter().chain(fixed.split(' '));
+        args.chain(flags.iter().copied()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let rates = |out: &str| {
+        let log = std::fs::read_to_string(folder.join(out).join("log.jsonl")).expect("a log");
+        log.lines().map(|line| json(line)["lr"].as_f64().expect("a rate")).collect::<Vec<_>>()
+    };
+    let strs = |args: &[String]| done(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let refuse = |args: &[String], words: &str| refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), 2, words);
+
+    // The usual 40 is too long for four updates: the peak comes with the last of them.
+    strs(&run("short", &["--steps", "4", "--lr", "0.4"]));
+    assert_eq!(rates("short"), [0.1, 0.2, 0.30000000000000004, 0.4]);
+    assert!(std::fs::read_to_string(folder.join("short/run.toml")).expect("a plan").contains("warmup_steps = 4\n"));
+
+    // The same number, written.
+    let words = "warmup_steps is 40, but the run has only 4 steps";
+    refuse(&run("flag", &["--steps", "4", "--warmup-steps", "40"]), words);
+    strs(&run("long", &["--steps", "50", "--lr", "0.4", "--warmup-steps", "40"]));
+    let plan = folder.join("long/run.toml").display().to_string();
+    let out = folder.join("file").display().to_string();
+    refused(&["train", &plan, "--out", &out, "--steps", "4"], 2, words);
+    let text = std::fs::read_to_string(&plan).expect("a plan").replace("steps = 50\n", "steps = 4\n");
+    std::fs::write(folder.join("my.toml"), &text).expect("written");
+    let file = folder.join("my.toml").display().to_string();
+    refused(&["train", &file, "--out", &out], 2, words);
+    assert!(!folder.join("file/run.toml").exists() && !folder.join("flag/run.toml").exists(), "nothing is recorded");
+
+    // A run file that does not write it.
+    std::fs::write(&file, text.replace("warmup_steps = 40\n", "")).expect("written");
+    done(&["train", &file, "--out", &out]);
+    assert_eq!(rates("file"), rates("short"));
 }

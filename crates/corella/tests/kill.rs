@@ -3,11 +3,12 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{CORELLA, Folder, done, logged, losses, signal, small_run, start, tiny_run, wait_for};
+use common::{CORELLA, Folder, STOPPED, done, end_of, logged, losses, signal, small_run, start, tiny_run, wait_for};
 use serde_json::Value;
 
 /// Kills; the moments are drawn with a fixed seed, but what the process is doing then differs from machine to machine.
@@ -97,7 +98,7 @@ fn sigterm_writes_a_checkpoint_and_the_run_goes_on_from_it() {
     wait_for(&mut child, "ten updates", || logged(&stopped) >= 11);
     signal(&child, "TERM");
     let status = child.wait().expect("ended");
-    assert!(status.success(), "{status}");
+    assert_eq!(status.code(), Some(STOPPED), "it is not finished");
     // The first line is the validation before the first update.
     let made = losses(&stopped).len() - 1;
     assert!(checkpoint_names(&stopped).contains(&format!("step-{made:08}")), "{:?}", checkpoint_names(&stopped));
@@ -119,7 +120,7 @@ fn a_run_whose_terminal_is_gone_goes_on_and_a_hangup_leaves_a_checkpoint() {
     let seen = logged(&run);
     wait_for(&mut child, "updates without a reader", || logged(&run) > seen + 20);
     signal(&child, "HUP");
-    assert!(child.wait().expect("ended").success());
+    assert_eq!(child.wait().expect("ended").code(), Some(STOPPED));
     let made = losses(&run).len() - 1;
     assert!(checkpoint_names(&run).contains(&format!("step-{made:08}")), "{:?}", checkpoint_names(&run));
 }
@@ -149,7 +150,7 @@ fn the_heartbeat_is_whole_whenever_it_is_read_and_goes_on() {
     // At 36 dollars an hour, a cent a second.
     assert!((number("dollars") - 0.01 * number("elapsed_seconds")).abs() < 1e-9, "{beat}");
     signal(&child, "TERM");
-    assert!(child.wait().expect("ended").success());
+    assert_eq!(child.wait().expect("ended").code(), Some(STOPPED));
     assert_eq!(read()["state"], "stopped");
 }
 
@@ -166,7 +167,7 @@ fn sigterm_in_an_update_of_minutes_is_answered_at_once_and_the_update_is_made_ag
     std::thread::sleep(Duration::from_millis(100));
     signal(&child, "TERM");
     let asked = Instant::now();
-    assert!(child.wait().expect("ended").success());
+    assert_eq!(child.wait().expect("ended").code(), Some(STOPPED));
     assert!(asked.elapsed() < Duration::from_secs(20), "a machine that is taken away waits 30 seconds");
     assert_eq!(checkpoint_names(&stopped), ["step-00000000"]);
     // The run's plan holds unless something else is asked for.
@@ -193,8 +194,56 @@ fn sigterm_in_an_evaluation_of_minutes_leaves_a_checkpoint_at_once() {
     wait_for(&mut child, "an evaluation", || state().contains(r#""state":"evaluating""#));
     signal(&child, "TERM");
     let asked = Instant::now();
-    assert!(child.wait().expect("ended").success());
+    assert_eq!(child.wait().expect("ended").code(), Some(STOPPED));
     assert!(asked.elapsed() < Duration::from_secs(20), "a machine that is taken away waits 30 seconds");
     assert_eq!(checkpoint_names(&run), ["step-00000001"]);
     assert!(!losses(&run).is_empty() && state().contains(r#""state":"stopped""#));
+}
+
+#[test]
+fn what_a_stopped_run_was_to_be_followed_by_is_not_begun() {
+    let folder = Folder::new("chain");
+    let (data, out) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let once = "if [ $CORELLA_STEP = 3 ]; then kill -TERM $PPID; fi";
+    // The run stops itself after its first checkpoint; the shell goes on with what follows `&&` after a code of 0 alone.
+    let train = [tiny_run(&data, &out, "1000000000"), vec!["--on-checkpoint", once]].concat();
+    let script = r#""$@" && echo followed"#;
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-c", script, "sh", CORELLA]).args(train).output().expect("a shell");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("stopped after") && printed.contains("and --resume"), "{printed}");
+    assert!(!printed.contains("followed"), "{printed}");
+    assert_eq!(output.status.code(), Some(STOPPED));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("error"), "nothing went wrong");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_run_within_a_micro_batch_and_the_last_checkpoint_stays() {
+    let folder = Folder::new("twice");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run"));
+    let out = run.display().to_string();
+    let flags =
+        "--n-layer 4 --n-head 4 --n-embd 256 --seq-len 128 --recompute --val-every 0 --sample-every 0 --threads 1";
+    let run_of = |steps: &'static str, more: &[&'static str]| {
+        let args = ["train", "--data", &data, "--out", &out, "--steps", steps].into_iter().chain(flags.split(' '));
+        args.chain(more.iter().copied()).map(str::to_owned).collect::<Vec<String>>()
+    };
+    let status = Command::new(CORELLA).args(run_of("1", &["--micro-batch", "1"])).stdout(Stdio::null()).status();
+    assert!(status.expect("starts").success());
+    // 16,384 tokens at once: more than a second on a fast core.
+    let mut command = Command::new(CORELLA);
+    command.args(run_of("1000", &["--resume", "--micro-batch", "128", "--batch-tokens", "16384"]));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let said = BufReader::new(child.stderr.take().expect("a pipe"));
+    let events = || std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
+    wait_for(&mut child, "the update", || events().contains("resumed"));
+    std::thread::sleep(Duration::from_millis(100));
+    signal(&child, "INT");
+    let mut lines = said.lines().map(|line| line.expect("text"));
+    let answer = lines.find(|line| line.contains("stopping after this micro-batch")).expect("an answer");
+    assert!(answer.contains("again: at once"), "{answer}");
+    signal(&child, "INT");
+    assert_eq!(end_of(&mut child, "it goes on").code(), Some(STOPPED));
+    assert!(!events().contains("stopped"), "it did not wait for the micro-batch: {}", events());
+    assert_eq!(checkpoint_names(&run), ["step-00000001"]);
 }

@@ -535,7 +535,7 @@ fn a_run_in_progress_is_shown_live_and_ends_when_it_is_told_to() {
     let news = json(&server.get(&format!("/corella/run?since={since}")).body);
     assert!(news["log"].as_array().expect("rows").iter().all(|row| row["step"].as_u64() > since.as_u64()));
     signal(&server.child, "TERM");
-    assert!(server.child.wait().expect("ended").success());
+    assert_eq!(server.child.wait().expect("ended").code(), Some(common::STOPPED));
     let last = reader.join().expect("a reader").expect("a line").expect("text");
     assert_eq!(json(&last)["state"], "stopped");
 }

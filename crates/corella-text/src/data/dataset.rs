@@ -17,7 +17,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a folder written by [`super::prepare`]. The sizes of the shards must be those that `dataset.json` says.
+    /// Opens a folder written by [`super::prepare`]. The sizes of the shards must be those that `dataset.json` says; whether
+    /// their content is what was written is known when all of it was read: [`TokenStream::read_through`].
     pub fn open(dir: &Path) -> Result<Dataset, DataError> {
         let path = dir.join("dataset.json");
         let text = std::fs::read_to_string(&path).map_err(DataError::io(&path))?;
@@ -28,13 +29,13 @@ impl Dataset {
         }
         let part = |name: &str, tokens: u64| -> Result<TokenStream, DataError> {
             let mut shards = Vec::new();
-            for (shard, _) in info.shards.iter().filter(|(shard, _)| shard.starts_with(name)) {
+            for (shard, crc) in info.shards.iter().filter(|(shard, _)| shard.starts_with(name)) {
                 if Path::new(shard).file_name() != Some(shard.as_ref()) {
                     return Err(DataError::bad(&path, format!("shard {shard} is not a plain file name")));
                 }
-                shards.push(dir.join(shard));
+                shards.push((dir.join(shard), *crc));
             }
-            let part = TokenStream::open(&shards, info.vocab_size)?;
+            let part = TokenStream::open_noted(&shards, info.vocab_size)?;
             if part.len() != tokens {
                 let found = part.len();
                 let what =

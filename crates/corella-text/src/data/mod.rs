@@ -31,7 +31,7 @@ pub use prepare::{
     is_token_file, prepare, prepare_documents, prepare_tokens, tokens_of,
 };
 pub use shard::{read_shard, write_shard};
-pub use token_stream::TokenStream;
+pub use token_stream::{Checksum, TokenStream};
 
 use crate::tokenizer::TokenizerError;
 
@@ -53,6 +53,16 @@ pub enum DataError {
         path: PathBuf,
         /// Field, what was found, what is allowed.
         what: String,
+    },
+    /// A shard is not as it was written.
+    #[error("{}: damaged: its checksum is {found:08x}, dataset.json says {noted:08x}", path.display())]
+    Damaged {
+        /// The shard.
+        path: PathBuf,
+        /// CRC-32 of the file.
+        found: u32,
+        /// That of the file as it was written.
+        noted: u32,
     },
     /// Not enough tokens.
     #[error(

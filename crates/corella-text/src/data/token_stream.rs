@@ -1,5 +1,9 @@
 //! Tokens in their order, in memory or in files that are read where they are needed: data may be larger than memory.
 
+mod checksum;
+
+pub use checksum::Checksum;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +43,8 @@ struct Shard {
     width: usize,
     /// Bytes in front of the first token.
     header: u64,
+    /// CRC-32 of the whole file that was noted when it was written.
+    noted: Option<u32>,
 }
 
 impl TokenStream {
@@ -52,9 +58,18 @@ impl TokenStream {
     /// The headers are compared with the files' sizes now; that the tokens are inside the vocabulary is checked whenever
     /// some are read.
     pub fn open(paths: &[PathBuf], vocab_size: usize) -> Result<TokenStream, DataError> {
+        TokenStream::open_with(paths, vocab_size, |_| None)
+    }
+
+    /// `noted` is the checksum that is known of each file.
+    fn open_with(
+        paths: &[PathBuf],
+        vocab_size: usize,
+        noted: impl Fn(usize) -> Option<u32>,
+    ) -> Result<TokenStream, DataError> {
         let (mut shards, mut first) = (Vec::new(), 0);
-        for path in paths {
-            let shard = Shard::open(path, first)?;
+        for (i, path) in paths.iter().enumerate() {
+            let shard = Shard { noted: noted(i), ..Shard::open(path, first)? };
             first += shard.tokens;
             shards.push(shard);
         }
@@ -172,14 +187,14 @@ impl Shard {
             if size % 2 != 0 {
                 return Err(DataError::bad(&path, format!("{size} bytes are no whole number of 16-bit tokens")));
             }
-            return Ok(Shard { path, file, first, tokens: size / 2, width: 2, header: 0 });
+            return Ok(Shard { path, file, first, tokens: size / 2, width: 2, header: 0, noted: None });
         };
         let tokens = u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]]));
         if size != HEADER as u64 + tokens * width as u64 {
             let why = format!("{size} bytes, but the header says {tokens} tokens of {width} behind {HEADER} bytes");
             return Err(DataError::bad(&path, why));
         }
-        Ok(Shard { path, file, first, tokens, width, header: HEADER as u64 })
+        Ok(Shard { path, file, first, tokens, width, header: HEADER as u64, noted: None })
     }
 
     fn read(&self, start: u64, out: &mut [u32], vocab_size: usize) -> Result<(), DataError> {

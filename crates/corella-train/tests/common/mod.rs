@@ -1,5 +1,7 @@
 //! What the tests of runs share: folders that go with a test, and the lines of their files.
 
+pub mod small_run;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;

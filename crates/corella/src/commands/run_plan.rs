@@ -42,9 +42,6 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
         Some(path) => Some(read_plan(path)?),
         None => own_plan(args, data.is_some())?,
     };
-    if let Some(plan) = &from_file {
-        check_warmup(plan, args)?;
-    }
     let is_from_file = from_file.is_some();
     let source = data.cloned().or_else(|| from_file.as_ref().map(|p| PathBuf::from(&p.data.path))).unwrap_or_default();
     let dir = args.out.clone().or_else(|| own_folder(args)).unwrap_or_else(|| {
@@ -88,15 +85,15 @@ fn own_plan(args: &TrainArgs, data_named: bool) -> Result<Option<RunPlan>> {
     }
 }
 
-/// Refuses a run file that contradicts itself. The warm-up of a plan that does not name one is as long as its run allows.
-fn check_warmup(plan: &RunPlan, args: &TrainArgs) -> Result<()> {
-    let (warmup, steps) = (plan.train.warmup_steps, plan.train.steps);
-    let by_flags = args.warmup_steps.is_some() || args.steps.is_some() || args.tokens.is_some();
-    if by_flags || warmup <= steps || warmup == TrainPlan::default().warmup_steps {
-        return Ok(());
+/// Settles the warm-up. One that is written, in a flag or a run file, is longer than the run only by mistake.
+fn settle_warmup(train: &mut TrainPlan) -> Result<()> {
+    let (warmup, steps) = (train.warmup(), train.steps);
+    if warmup > steps {
+        return Err(Failure::usage(format!("warmup_steps is {warmup}, but the run has only {steps} steps"))
+            .hint("give a shorter warm-up (--warmup-steps, or warmup_steps in the run file) or more steps"));
     }
-    Err(Failure::usage(format!("warmup_steps is {warmup}, but the run has only {steps} steps"))
-        .hint("lower warmup_steps or raise steps in the run file, or give --warmup-steps or --steps"))
+    train.warmup_steps = Some(warmup);
+    Ok(())
 }
 
 /// The folder of the run that goes on, where its plan is named.
@@ -178,7 +175,7 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Pa
     set(&mut plan.train.micro_batch, &args.micro_batch);
     set(&mut plan.train.dtype, &args.dtype);
     set(&mut plan.train.lr, &args.lr);
-    set(&mut plan.train.warmup_steps, &args.warmup_steps);
+    plan.train.warmup_steps = args.warmup_steps.or(plan.train.warmup_steps);
     set(&mut plan.train.spike_z_loss, &args.spike_z_loss);
     set(&mut plan.train.spike_z_norm, &args.spike_z_norm);
     set(&mut plan.train.spike_window, &args.spike_window);
@@ -251,7 +248,7 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Pa
     if let Some(tokens) = args.tokens {
         plan.train.steps = tokens.div_ceil(plan.train.batch_tokens as u64);
     }
-    plan.train.warmup_steps = plan.train.warmup_steps.min(plan.train.steps);
+    settle_warmup(&mut plan.train)?;
     Ok(first_vocabulary)
 }
 

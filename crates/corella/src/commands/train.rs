@@ -63,8 +63,9 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
             }
             site.serve(&Settings::of_run(&dir, common))
         }
-        Some(site) => site.stop(),
-        None => Ok(()),
+        Some(site) => site.stop().and(Err(Failure::stopped())),
+        None if outcome.finished => Ok(()),
+        None => Err(Failure::stopped()),
     }
 }
 

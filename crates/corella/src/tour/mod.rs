@@ -68,8 +68,12 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     let mut live = Live { console, losses: Vec::new(), quiet: common.json, steps: plan.train.steps };
     let outcome = corella_train::train(&mut run, &mut live, &stop)?;
     if !outcome.finished {
-        println!("stopped after {} steps; go on with: corella tour --resume", outcome.step);
-        return site.map_or(Ok(()), Site::stop);
+        if common.json {
+            println!("{}", serde_json::json!({"state": "stopped", "step": outcome.step}));
+        } else {
+            println!("stopped after {} steps; go on with: corella tour --resume", outcome.step);
+        }
+        return site.map_or(Ok(()), Site::stop).and(Err(Failure::stopped()));
     }
     if !common.json {
         print_standing(&outcome, run.reference.is_some());
@@ -145,7 +149,6 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
             batch_tokens: BATCH * SEQ_LEN,
             micro_batch: BATCH,
             lr: 2e-3,
-            warmup_steps: 40.min(steps),
             schedule: Schedule::Wsd,
             final_lr_fraction: 0.03,
             decay_fraction: 0.4,

@@ -10,6 +10,9 @@ use std::process::{Child, Command, Output, Stdio};
 /// The program that cargo built for this test.
 pub const CORELLA: &str = env!("CARGO_BIN_EXE_corella");
 
+/// Exit code of a run that a signal stopped.
+pub const STOPPED: i32 = 130;
+
 /// A folder that goes with the test.
 pub struct Folder(pub PathBuf);
 
@@ -95,7 +98,7 @@ pub fn done(args: &[&str]) -> String {
 
 /// Flags of a training run of `steps` updates that takes a second.
 pub fn small_run<'a>(source: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
-    let fixed = "--n-layer 2 --n-head 2 --n-embd 32 --seq-len 32 --vocab-size 300 --micro-batch 4 --checkpoint-every 3 --val-every 5 --sample-every 0 --warmup-steps 2";
+    let fixed = "--n-layer 2 --n-head 2 --n-embd 32 --seq-len 32 --vocab-size 300 --micro-batch 4 --checkpoint-every 3 --val-every 5 --sample-every 0 --warmup-steps 1";
     let mut args = vec!["train", source, "--out", out, "--steps", steps];
     args.extend(fixed.split(' '));
     args
@@ -103,7 +106,7 @@ pub fn small_run<'a>(source: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a s
 
 /// Flags of a training run on prepared data whose updates take a fraction of a millisecond; the learning rate is constant.
 pub fn tiny_run<'a>(data: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
-    let fixed = "--n-layer 1 --n-head 2 --n-embd 16 --seq-len 16 --micro-batch 2 --checkpoint-every 3 --val-every 5 --val-tokens 64 --sample-every 0 --warmup-steps 2 --schedule constant --threads 1";
+    let fixed = "--n-layer 1 --n-head 2 --n-embd 16 --seq-len 16 --micro-batch 2 --checkpoint-every 3 --val-every 5 --val-tokens 64 --sample-every 0 --warmup-steps 1 --schedule constant --threads 1";
     let mut args = vec!["train", "--data", data, "--out", out, "--steps", steps];
     args.extend(fixed.split(' '));
     args

@@ -1,0 +1,126 @@
+//! How a session begins: at the newest checkpoint, or at the start.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use corella_text::data::{Loader, LoaderOptions};
+
+use super::{Hooks, Run, Session};
+use crate::TrainError;
+use crate::checkpoint;
+use crate::clock::Clock;
+use crate::commands::Commands;
+use crate::data_check::DataCheck;
+use crate::differences::differences;
+use crate::folder::RunFolder;
+use crate::log::JsonLines;
+use crate::report;
+use crate::spikes::SpikeDetector;
+use crate::whole_file;
+
+impl<'a> Session<'a> {
+    /// Goes to the newest checkpoint, or to the start; writes run.toml and tokenizer.json.
+    pub(super) fn begin(
+        run: &'a mut Run,
+        folder: RunFolder,
+        hooks: &'a mut dyn Hooks,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, TrainError> {
+        let plan = &run.plan;
+        let checkpoints = run.dir.join("checkpoints");
+        checkpoint::clean(&checkpoints)?;
+        let options = LoaderOptions {
+            order: plan.data.order,
+            end_of_text: run.data.tokenizer.end_of_text(),
+            llm_c_batch: plan.train.micro_batch,
+            ..LoaderOptions::new(plan.model.seq_len, plan.train.seed)
+        };
+        let mut loader = Loader::new(run.data.train.clone(), options)?;
+        let data = run.data.train.mark()?;
+        let mut spikes = SpikeDetector::new(plan.train.spike_window);
+        let newest = checkpoint::latest(&checkpoints)?;
+        if !run.resume
+            && let Some(found) = newest
+        {
+            return Err(TrainError::NotEmpty { path: found.path });
+        }
+        let (mut done, mut seconds, mut val_loss, mut saved, mut checksum) = (0, 0.0, None, None, None);
+        if let Some(found) = newest {
+            run.model.take_choices(&found.state.choices);
+            checkpoint::restore(&found, &mut *run.model, &*run.files)?;
+            loader.restore(&found.state.loader)?;
+            checkpoint::check_tokenizer(&found, &run.data.tokenizer)?;
+            if found.state.data.is_some_and(|saved| saved != data) {
+                // Where a shard was damaged since, that is what there is to say.
+                run.data.train.read_through(stop)?;
+                return Err(TrainError::other_tokens());
+            }
+            for difference in differences(&found.state, &run.plan, &run.model.backend_name()) {
+                hooks.on_trouble(&difference);
+            }
+            let state = found.state;
+            (done, seconds, val_loss, checksum) = (state.step, state.seconds, state.val_loss, state.checksum);
+            spikes = state.spikes.filter(|s| s.is_of_size(run.plan.train.spike_window)).unwrap_or(spikes);
+            saved = Some((done, found.path));
+        }
+        let check = DataCheck::begin(&run.data, checksum)?;
+        let lines = |name: &str| JsonLines::open(&run.dir.join(name), (done > 0).then_some(done));
+        let (log, samples) = (lines("log.jsonl")?, lines("samples.jsonl")?);
+        let loss = log.last_of(done).and_then(|line| line["loss"].as_f64());
+        let parameters = run.model.params().iter().map(|p| p.shape.iter().product::<usize>()).sum();
+        // What happened stays on record, whatever is done again.
+        let events = JsonLines::open(&run.dir.join("events.jsonl"), Some(u64::MAX))?;
+        let mut session = Session {
+            commands: Commands::new(run.plan.commands.clone()),
+            clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+            began: Instant::now(),
+            first: done,
+            flops_per_token: run.plan.flops_per_token(parameters),
+            recent: VecDeque::new(),
+            mfu: None,
+            rating: val_loss,
+            standing: None,
+            run,
+            hooks,
+            stop,
+            folder,
+            loader,
+            data,
+            check,
+            spikes,
+            not_finite: 0,
+            log,
+            samples,
+            events,
+            board: None,
+            done,
+            loss,
+            val_loss,
+            saved,
+            prune: false,
+            failed_saves: 0,
+            trouble: None,
+            beat: None,
+            reported: None,
+        };
+        if let Err(error) = session.write_plan() {
+            // A run that goes on has all of it in its checkpoint.
+            if session.done == 0 {
+                return Err(error);
+            }
+            session.trouble(&error.to_string());
+        }
+        Ok(session)
+    }
+
+    pub(super) fn write_plan(&self) -> Result<(), TrainError> {
+        let put = |name: &str, text: &str| whole_file::replace(&self.run.dir.join(name), text);
+        put("run.toml", &self.run.plan.to_toml()?)?;
+        let mut environment = self.run.environment.clone();
+        environment.insert("computed on".to_owned(), self.run.model.backend_name());
+        put(report::ENVIRONMENT, &format!("{:#}\n", serde_json::json!(environment)))?;
+        put("tokenizer.json", &self.run.data.tokenizer.to_json())?;
+        put("tokenizer_config.json", &self.run.data.tokenizer.to_config_json())
+    }
+}

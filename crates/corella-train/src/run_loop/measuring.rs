@@ -1,0 +1,82 @@
+//! What is measured between updates: validation loss, its verdict, samples.
+
+use std::collections::BTreeMap;
+
+use super::Session;
+use crate::TrainError;
+use crate::heartbeat::RunState;
+use crate::report::Standing;
+use crate::validate::validation_loss;
+
+impl Session<'_> {
+    pub(super) fn validate(&mut self) -> Option<f64> {
+        self.beat(RunState::Validating, false);
+        let (model, val) = (&mut *self.run.model, &self.run.data.val);
+        self.rating = match validation_loss(model, val, self.run.plan.output.val_tokens, self.stop) {
+            Ok(loss) => loss,
+            Err(error) => {
+                self.trouble(&format!("{error}; training goes on without this validation loss"));
+                None
+            }
+        };
+        self.beat(RunState::Training, false);
+        self.val_loss = self.rating.or(self.val_loss);
+        self.rating
+    }
+
+    /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.
+    pub(super) fn judge(&mut self, loss: f64) -> Option<Standing> {
+        let standing = self.run.reference.as_ref()?.standing(self.loader.tokens() as f64, loss);
+        if let Some(now) = &standing
+            && self.standing.as_ref().is_none_or(|before| before.verdict != now.verdict)
+        {
+            self.event("track", &now.to_string());
+        }
+        self.standing = standing.clone().or(self.standing.take());
+        standing
+    }
+
+    /// Measures the validation loss that is due at a beginning, or that a signal cut short before it was in the log.
+    pub(super) fn catch_up_validation(&mut self) {
+        if let Some(loss) = self.rating {
+            self.judge(loss);
+        }
+        if self.log.last_of(self.done).is_some_and(|line| !line["val_loss"].is_null()) {
+            return;
+        }
+        let Some(loss) = self.rating.or_else(|| self.validate()) else { return };
+        self.judge(loss);
+        let mut line = self.log.last_of(self.done).cloned();
+        let written = match &mut line {
+            None => self.log.write(&serde_json::json!({"step": self.done, "val_loss": loss})),
+            Some(line) => {
+                line["val_loss"] = loss.into();
+                self.log.replace_last(line.take())
+            }
+        };
+        self.tolerate(written);
+    }
+
+    /// Scores of the weights as they are, by name.
+    pub(super) fn evaluate(&mut self) -> Result<BTreeMap<String, f64>, TrainError> {
+        self.beat(RunState::Evaluating, false);
+        let mut model = self.run.model.text_model()?;
+        let scores = self.hooks.evaluate(self.done, &mut *model, self.stop);
+        drop(model);
+        self.beat(RunState::Training, false);
+        Ok(scores)
+    }
+
+    pub(super) fn write_samples(&mut self) -> Result<(), TrainError> {
+        self.beat(RunState::Sampling, false);
+        let mut model = self.run.model.text_model()?;
+        let samples = self.hooks.sample(self.done, &mut *model, self.stop);
+        drop(model);
+        self.beat(RunState::Training, false);
+        for sample in samples {
+            let written = self.samples.write(&sample);
+            self.tolerate(written);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Checkpoints of a run: when one is worth its place, and what becomes of those before.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::Session;
+use crate::TrainError;
+use crate::checkpoint::{self, State};
+use crate::folder::RunFolder;
+use crate::heartbeat::RunState;
+use crate::log::JsonLines;
+use crate::validate::validation_loss;
+
+/// Checkpoints in a row that may fail: a disk that is full for an hour must not end a run of days.
+const FAILED_SAVES: u32 = 3;
+/// What is said where a checkpoint is due and none is written.
+pub(super) const UNSOUND: &str =
+    "no checkpoint is written while loss or gradient norm are no numbers; the ones before stay";
+
+impl Session<'_> {
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        self.run.dir.join("checkpoints")
+    }
+
+    /// Whether a checkpoint of the weights as they are is worth its place.
+    ///
+    /// The loss of an update is that of the weights before it, so an update that ruins them looks as good as any other:
+    /// only a loss measured afterwards tells. That is the validation loss where there is one, else the loss of the first
+    /// sequence to train on. While updates are left out because loss or norm is not finite, nothing is written.
+    pub(super) fn is_sound(&mut self) -> Result<bool, TrainError> {
+        if self.not_finite > 0 {
+            return Ok(false);
+        }
+        let loss = match self.rating {
+            Some(loss) => Some(loss),
+            // One sequence, whatever was asked to stop: it takes a fraction of what writing the checkpoint takes.
+            None => validation_loss(&mut *self.run.model, &self.run.data.train, 0, &AtomicBool::new(false))?,
+        };
+        Ok(loss.is_none_or(f64::is_finite))
+    }
+
+    /// Lets no checkpoint depend on data that may be damaged: waits until they are read through, or for who asks to stop.
+    pub(super) fn await_data(&mut self) -> Result<(), TrainError> {
+        if !self.check.wait(Duration::from_secs(1), self.stop)? {
+            self.trouble("the first checkpoint waits until all data are read through");
+            self.check.wait(Duration::MAX, self.stop)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint, if the weights are worth one; a failure ends the run only if it is one of several in a row.
+    pub(super) fn save_or_wait(&mut self) -> Result<(), TrainError> {
+        let saved = match self.is_sound() {
+            Ok(true) => self.save().map(|_| ()),
+            Ok(false) => {
+                self.trouble(UNSOUND);
+                return Ok(());
+            }
+            Err(error) => Err(error),
+        };
+        match saved {
+            Ok(()) => self.failed_saves = 0,
+            Err(error) => {
+                self.failed_saves += 1;
+                if self.failed_saves == FAILED_SAVES {
+                    return Err(error);
+                }
+                self.trouble(&format!("{error}; training goes on, the next checkpoint tries again"));
+                self.commands.failure(&self.run.dir, self.done, &error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn save(&mut self) -> Result<PathBuf, TrainError> {
+        self.beat(RunState::Saving, false);
+        if !self.folder.is_there() {
+            self.trouble(&format!("{} vanished while the run was going on; it is made anew", self.run.dir.display()));
+            self.folder = RunFolder::open(&self.run.dir)?;
+            self.write_plan()?;
+            let lines = |name: &str| JsonLines::open(&self.run.dir.join(name), Some(self.done));
+            (self.log, self.samples, self.events) =
+                (lines("log.jsonl")?, lines("samples.jsonl")?, lines("events.jsonl")?);
+        }
+        let state = State {
+            step: self.done,
+            loader: self.loader.state(),
+            plan: self.run.plan.clone(),
+            backend: self.run.model.backend_name(),
+            choices: self.run.model.choices(),
+            model: self.run.files.describe(),
+            spikes: Some(self.spikes.clone()),
+            seconds: self.clock.elapsed(),
+            val_loss: self.rating,
+            data: Some(self.data),
+            checksum: self.check.checksum(),
+            files: BTreeMap::new(),
+        };
+        let dir = self.checkpoints();
+        let (model, tokenizer) = (&*self.run.model, &self.run.data.tokenizer);
+        let path = checkpoint::save(&dir, model, &*self.run.files, tokenizer, state)?;
+        self.prune = true;
+        self.saved = Some((self.done, path.clone()));
+        self.event("checkpoint", &path.display().to_string());
+        self.hooks.on_checkpoint(&path);
+        self.commands.checkpoint(&self.run.dir, self.done, &path);
+        self.beat(RunState::Training, false);
+        Ok(path)
+    }
+
+    /// Removes the checkpoints beyond those to keep, once an update from the newest had a finite loss and norm, or the
+    /// run is at its end: a gradient may overflow where the loss does not, and then the ones before are needed.
+    pub(super) fn remove_old(&mut self) {
+        if self.prune && self.not_finite == 0 {
+            self.prune = false;
+            if let Err(error) = checkpoint::prune(&self.checkpoints(), self.run.plan.output.keep) {
+                self.trouble(&error.to_string());
+            }
+        }
+    }
+}
