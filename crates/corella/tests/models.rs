@@ -190,6 +190,22 @@ fn a_gpt2_survives_the_way_through_gguf_in_every_format() {
         stderr(&out).contains("tokenizer.ggml.pre")
     };
     assert!(warns(&silent) && !warns(&said));
+    // In a file of another family it is split as llama.cpp splits it, and the warning says what to do.
+    let encoded = |file: &str| {
+        let out = corella(&["tokenizer", "encode", "it's  12345", "--tokenizer", file, "--json"]);
+        (json(&String::from_utf8_lossy(&out.stdout))["ids"].clone(), stderr(&out))
+    };
+    let key = |key: &str, text: &str| (key.to_owned(), gguf::Value::String(text.to_owned()));
+    header.metadata.retain(|(key, _)| key != "general.architecture");
+    header.metadata.push(key("general.architecture", "llama"));
+    let llama = folder.join("llama.gguf");
+    part_of(&folder.join("f32.gguf"), &header.metadata, |_| true, &llama);
+    let (ids, warning) = encoded(&llama.display().to_string());
+    assert!(warning.contains("llama.cpp's default is taken") && warning.contains("hint: "), "{warning}");
+    header.metadata.push(key("tokenizer.ggml.pre", "default"));
+    part_of(&folder.join("f32.gguf"), &header.metadata, |_| true, &llama);
+    assert_eq!(encoded(&llama.display().to_string()), (ids.clone(), String::new()));
+    assert_ne!(ids, encoded(&said).0);
     // A folder cannot hold blocks; a quantised file becomes one of whole numbers again.
     let again = folder.join("again").display().to_string();
     done(&["convert", &folder.join("q8_0.gguf").display().to_string(), &again]);
