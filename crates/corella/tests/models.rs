@@ -204,8 +204,7 @@ fn a_gpt2_survives_the_way_through_gguf_in_every_format() {
     assert!(warning.contains("llama.cpp's default is taken") && warning.contains("hint: "), "{warning}");
     header.metadata.push(key("tokenizer.ggml.pre", "default"));
     part_of(&folder.join("f32.gguf"), &header.metadata, |_| true, &llama);
-    assert_eq!(encoded(&llama.display().to_string()), (ids.clone(), String::new()));
-    assert_ne!(ids, encoded(&said).0);
+    assert_eq!(encoded(&llama.display().to_string()), (ids, String::new()));
     // A folder cannot hold blocks; a quantised file becomes one of whole numbers again.
     let again = folder.join("again").display().to_string();
     done(&["convert", &folder.join("q8_0.gguf").display().to_string(), &again]);
