@@ -99,6 +99,35 @@ fn many_prompts_and_samples_come_back_in_their_places() {
 }
 
 #[test]
+fn tokens_of_a_prompt_are_shown_as_vllm_shows_them() {
+    let server = Server::start(&[]);
+    let ask = |count: usize| {
+        let asked = json!({"prompt": "The red fox", "max_tokens": 0, "return_token_ids": true, "prompt_logprobs": count, "logprobs": 100, "echo": true});
+        server.complete(asked)["choices"][0].clone()
+    };
+    let (own, wide) = (ask(0), ask(100));
+    let ids: Vec<String> = own["prompt_token_ids"].as_array().expect("a list").iter().map(Value::to_string).collect();
+    let lists = [&own, &wide].map(|choice| choice["prompt_logprobs"].as_array().expect("a list"));
+    assert!(ids.len() > 1 && lists.iter().all(|list| list.len() == ids.len() && list[0].is_null()));
+    for (at, id) in ids.iter().enumerate().skip(1) {
+        let [alone, many] = lists.map(|list| list[at].as_object().expect("a map from ids"));
+        // With 0 there is the token itself; every one has the same three fields.
+        assert_eq!(alone.keys().collect::<Vec<_>>(), [id]);
+        assert_eq!(alone[id], many[id]);
+        assert!(many.len() == 100 || many.len() == 101, "{}", many.len());
+        assert!(many.values().all(|one| one.as_object().is_some_and(|fields| fields.len() == 3)));
+        assert_eq!(alone[id]["decoded_token"], own["logprobs"]["tokens"][at]);
+        assert_eq!(alone[id]["logprob"], own["logprobs"]["token_logprobs"][at]);
+        // A rank is 1 and the number of tokens that are likelier.
+        let logprob = |one: &Value| one["logprob"].as_f64().expect("a number");
+        for one in many.values().filter(|one| one["rank"].as_u64() <= Some(100)) {
+            let likelier = many.values().filter(|other| logprob(other) > logprob(one)).count();
+            assert_eq!(one["rank"], json!(1 + likelier));
+        }
+    }
+}
+
+#[test]
 fn extensions_of_other_servers_work_under_their_names() {
     let server = Server::start(&[]);
     let answer = server.complete(json!({
@@ -111,7 +140,6 @@ fn extensions_of_other_servers_work_under_their_names() {
     assert_eq!(probabilities[0]["top_logprobs"].as_array().map(Vec::len), Some(3));
     let ids: Vec<_> = probabilities.iter().map(|p| p["id"].clone()).collect();
     assert_eq!(choice["token_ids"].as_array(), Some(&ids));
-    assert_eq!(choice["prompt_logprobs"].as_array().map(Vec::len), choice["prompt_token_ids"].as_array().map(Vec::len));
     assert!(answer["timings"]["predicted_n"] == json!(4));
     let asked = json!({"prompt": ["The", "The red"], "n": 2, "max_tokens": 2, "stream": true, "return_token_ids": true,
         "prompt_logprobs": 1, "ignore_eos": true});
@@ -122,8 +150,10 @@ fn extensions_of_other_servers_work_under_their_names() {
         for index in 2 * prompt..2 * prompt + 2 {
             let of_choice = events.iter().map(|e| &e["choices"][0]).filter(|c| c["index"] == json!(index));
             let ids: Vec<&Value> = of_choice.map(|c| &c["prompt_token_ids"]).filter(|ids| !ids.is_null()).collect();
-            let expected: Vec<Value> = scores.iter().map(|score| score["id"].clone()).collect();
-            assert_eq!(ids, [&json!(expected)], "once for choice {index}");
+            assert_eq!(ids.len(), 1, "once for choice {index}");
+            let ids = ids[0].as_array().expect("a list");
+            assert!(ids.len() == scores.len() && scores[0].is_null());
+            assert!(ids.iter().zip(scores).skip(1).all(|(id, score)| score.get(id.to_string()).is_some()));
         }
     }
     let stopped = server
