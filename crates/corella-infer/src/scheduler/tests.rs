@@ -23,7 +23,7 @@ use crate::sampler::{History, SampleParams, Sampler, Sampling};
 use crate::sequence::TokenBytes;
 
 use alone::expected;
-use page_model::{PageModel, V, bytes_of, draw_of, logits_behind};
+use page_model::{PageModel, V, bytes_of, logits_behind};
 use rig::{Rig, Shared, check, limits};
 
 fn plain(prompt: Vec<u32>, max_tokens: usize) -> RequestParams {
