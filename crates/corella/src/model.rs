@@ -77,7 +77,7 @@ pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
     if &head == b"GGUF" {
         let (_, header) = gguf::open(at)?;
         if let Some(tokenizer) = gguf_vocab::tokenizer(&header, at) {
-            return Ok(tokenizer.map_err(|why| Failure::new(format!("{}: {why}", at.display())).hint(NAME_IT))?);
+            return tokenizer.map_err(|why| Failure::new(format!("{}: {why}", at.display())).hint(NAME_IT));
         }
     } else if files.vocab_size() >= Tokenizer::gpt2().vocab_size() && matches!(files, AnyModel::Gpt2(_)) {
         return Ok(Tokenizer::gpt2());
