@@ -16,7 +16,7 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-from tokenizer_oracles import llama_cpp_oracles, oracles, save_hf
+from tokenizer_oracles import gguf_files, llama_cpp_oracles, oracles, save_hf
 
 PIECES = [" ", "  ", "\n", "\r\n", "\t", "a", "aa", "the", " The", "'s", "'LL", "'\u017f", "1", "12", "3456", ".", "...", "!?",
           "\u00e9", "e\u0301", "\u6f22\u5b57", "\U0001f469\u200d\U0001f467", "\u00a0", "\u3000", "\u2028", "<|endoftext|>", "</s>", "<0x41>",
@@ -82,9 +82,8 @@ def main():
             "tok512": ckpt / "stories260K/tok512.bin",
             "llama_spm": tok / "gguf/ggml-vocab-llama-spm.gguf",
             "llama_cpp_gpt2": tok / "gguf/ggml-vocab-gpt-2.gguf",
-            "llama_cpp_llama3": Path(folder) / "llama3.gguf",
             "llama_cpp_spm": tok / "gguf/ggml-vocab-llama-spm.gguf",
-        }
+        } | {name: path for name, _, _, path in gguf_files(Path(folder))}
         random_part = list(random_texts(seed, count))
         whole = list(corpora(data)) + list(runs())
         names = ", ".join(dict.fromkeys(name for name, _ in whole))

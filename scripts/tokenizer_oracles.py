@@ -112,36 +112,53 @@ def llama_cpp_vocab(path: Path):
     return lambda text: model.tokenize(text.encode(), add_bos=False, special=False)
 
 
-def save_llama3_gguf(data: Path, path: Path):
-    """Llama 3's vocabulary as GGUF metadata, from Hugging Face's form of it, by the package that llama.cpp publishes."""
+# Names of patterns (`tokenizer.ggml.pre`) that are compared with llama.cpp, each with the vocabulary that it is tried on.
+# An empty name is a file without the key.
+GGUF_NAMES = {
+    "gpt2": ["", "default", "gpt-2", "mellum", "a.x-4.0", "smollm", "starcoder", "refact", "minerva-7b", "smaug-bpe"],
+    "llama3": ["default", "llama-bpe", "falcon3", "pixtral", "midm-2.0", "smaug-bpe", "qwen2", "megrez"],
+}
+
+
+def save_gguf(tokenizer, pre: str, path: Path):
+    """A byte-level vocabulary of Hugging Face's library as GGUF metadata, by the package that llama.cpp publishes."""
     from gguf import GGUFWriter, TokenType
 
-    model = json.loads(hf_llama3(data).to_str())
+    model = json.loads(tokenizer.to_str())
     ids = model["model"]["vocab"] | {token["content"]: token["id"] for token in model["added_tokens"]}
     special = {token["content"] for token in model["added_tokens"]}
     tokens = sorted(ids, key=ids.get)
+    ends = [ids[token["content"]] for token in model["added_tokens"]]
     writer = GGUFWriter(str(path), "llama")
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("llama-bpe")
+    if pre:
+        writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens])
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in model["model"]["merges"]])
-    writer.add_bos_token_id(ids["<|begin_of_text|>"])
-    writer.add_eos_token_id(ids["<|end_of_text|>"])
+    writer.add_bos_token_id(ends[0])
+    writer.add_eos_token_id(ends[-1])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
+def gguf_files(folder: Path):
+    """Name of each comparison with a file that `save_hf` writes, its vocabulary, its pattern and its path."""
+    for vocab, names in GGUF_NAMES.items():
+        for pre in names:
+            name = f"llama_cpp_{vocab}_{pre or 'none'}"
+            yield name, vocab, pre, folder / f"{name}.gguf"
+
+
 def llama_cpp_oracles(data: Path, folder: Path):
-    """The same for llama.cpp, on GGUF files of `data` and on the one that `save_hf` wrote to `folder`."""
+    """The same for llama.cpp, on GGUF files of `data` and on those that `save_hf` wrote to `folder`."""
     gguf = data / "tokenizers/gguf"
     return {
         "llama_cpp_gpt2": llama_cpp_vocab(gguf / "ggml-vocab-gpt-2.gguf"),
-        "llama_cpp_llama3": llama_cpp_vocab(folder / "llama3.gguf"),
         "llama_cpp_spm": llama_cpp_vocab(gguf / "ggml-vocab-llama-spm.gguf"),
-    }
+    } | {name: llama_cpp_vocab(path) for name, _, _, path in gguf_files(folder)}
 
 
 def oracles(data: Path):
@@ -178,5 +195,7 @@ def save_hf(data: Path, folder: Path):
     hf_gpt2(data).save(str(folder / "gpt2.json"))
     hf_gpt2(data, single_digits=True).save(str(folder / "gpt2_digits.json"))
     hf_llama3(data).save(str(folder / "llama3.json"))
-    save_llama3_gguf(data, folder / "llama3.gguf")
+    vocabularies = {"gpt2": hf_gpt2(data), "llama3": hf_llama3(data)}
+    for _, vocab, pre, path in gguf_files(folder):
+        save_gguf(vocabularies[vocab], pre, path)
     return json.dumps([p.name for p in folder.iterdir()])

@@ -13,6 +13,8 @@ pub struct TokenLogProb {
     /// Entropy, in nats, of the distribution that the log-probability belongs to: how open the choice was. None where
     /// there is no log-probability.
     pub entropy: Option<f32>,
+    /// 1 and the number of tokens that are likelier there: of the tokens of a prompt whose log-probabilities were asked for.
+    pub rank: Option<usize>,
     /// The likeliest tokens there, in order, as many as were asked for.
     pub top: Vec<(u32, f32)>,
 }

@@ -72,8 +72,9 @@ export async function tokenize(text, signal) {
 
 /** What the model makes of each token of a text: [{ id, logprob }], null where nothing stands in front. */
 export async function score(text) {
-  const answer = await postJson("/v1/completions", { prompt: text, max_tokens: 0, prompt_logprobs: 0 });
-  return answer.choices[0].prompt_logprobs.map(({ id, logprob }) => ({ id, logprob }));
+  const answer = await postJson("/v1/completions", { prompt: text, max_tokens: 0, prompt_logprobs: 0, return_token_ids: true });
+  const { prompt_token_ids: ids, prompt_logprobs: found } = answer.choices[0];
+  return ids.map((id, i) => ({ id, logprob: found[i]?.[id].logprob ?? null }));
 }
 
 /**

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use common::{gguf, load, shared};
-use corella_text::tokenizer::Tokenizer;
+use corella_text::tokenizer::{GgufVocab, Tokenizer};
 
 /// Ids of every text of the fixture, and that decoding gives the text back where `lossless`.
 fn equal_to(name: &str, tokenizer: &Tokenizer, lossless: impl Fn(&str) -> bool) {
@@ -62,6 +62,58 @@ fn gpt2_with_single_digits_as_small_models_have_it() {
     json["pre_tokenizer"] = serde_json::json!({"type": "Sequence", "pretokenizers": [digits, byte_level]});
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).expect("a whole file");
     equal_to("hf_gpt2_digits", &tokenizer, always);
+}
+
+/// GPT-2's vocabulary as a GGUF file keeps it.
+fn gpt2_in_gguf(pre: Option<&str>) -> GgufVocab {
+    let json: serde_json::Value = serde_json::from_str(&Tokenizer::gpt2().to_json()).expect("JSON");
+    let ids = json["model"]["vocab"].as_object().expect("an object");
+    let mut tokens = vec![String::new(); ids.len()];
+    ids.iter().for_each(|(name, id)| tokens[id.as_u64().expect("a number") as usize].clone_from(name));
+    let merges: Vec<[String; 2]> = serde_json::from_value(json["model"]["merges"].clone()).expect("pairs");
+    GgufVocab {
+        model: "gpt2".to_owned(),
+        pre: pre.map(str::to_owned),
+        tokens,
+        merges: Some(merges.iter().map(|pair| pair.join(" ")).collect()),
+        eos: Some(50_256),
+        ..GgufVocab::default()
+    }
+}
+
+#[test]
+fn a_gguf_file_that_names_no_pattern_is_split_as_llama_cpp_splits_it() {
+    for pre in [Some("default"), None] {
+        let tokenizer = Tokenizer::from_gguf(&gpt2_in_gguf(pre)).expect("a whole vocabulary");
+        equal_to("llama_cpp_default", &tokenizer, always);
+        assert_eq!(tokenizer.gguf_pre(), Some("default"));
+        let again = Tokenizer::from_bytes(tokenizer.to_json().as_bytes()).expect("its own file");
+        equal_to("llama_cpp_default", &again, always);
+        assert_eq!(again.fingerprint(), tokenizer.fingerprint());
+        assert_ne!(again.fingerprint(), Tokenizer::gpt2().fingerprint());
+    }
+}
+
+#[test]
+fn names_that_llama_cpp_gives_to_one_pattern_give_the_same_ids() {
+    for (vectors, written, names) in [
+        ("gpt2", "gpt-2", &["gpt-2", "mellum", "a.x-4.0"][..]),
+        ("hf_gpt2_digits", "smollm", &["smollm", "starcoder", "refact", "minerva-7b"]),
+    ] {
+        for name in names {
+            let tokenizer = Tokenizer::from_gguf(&gpt2_in_gguf(Some(name))).expect("a whole vocabulary");
+            equal_to(vectors, &tokenizer, always);
+            assert_eq!(tokenizer.gguf_pre(), Some(written));
+        }
+    }
+    let kind = |name| Tokenizer::from_gguf(&gpt2_in_gguf(Some(name))).expect("a whole vocabulary").kind();
+    for name in ["llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0"] {
+        assert_eq!(kind(name), kind("llama-bpe"));
+    }
+    assert_eq!(kind("megrez"), kind("qwen2"));
+    assert_eq!(kind("llama-bpe").strip_prefix(&kind("smaug-bpe")), Some(", pieces that are tokens taken whole"));
+    let refused = Tokenizer::from_gguf(&gpt2_in_gguf(Some("tekken"))).expect_err("another pattern").to_string();
+    assert!(refused.starts_with("tokenizer.ggml.pre is tekken; the patterns of gpt-2, "), "{refused}");
 }
 
 #[test]

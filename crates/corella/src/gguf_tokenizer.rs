@@ -21,7 +21,6 @@ const END_OF_MESSAGE: &str = "<|eom_id|>";
 #[derive(Deserialize)]
 struct TokenizerFile {
     added_tokens: Vec<Added>,
-    pre_tokenizer: serde_json::Value,
     model: Model,
 }
 
@@ -35,7 +34,6 @@ struct Added {
 struct Model {
     vocab: HashMap<String, u32>,
     merges: Vec<(String, String)>,
-    byte_fallback: bool,
 }
 
 /// The keys `tokenizer.ggml.*` of a tokenizer for a model of `vocab_size` tokens, those behind the tokenizer's own unused.
@@ -46,14 +44,14 @@ pub fn metadata(tokenizer: &Tokenizer, special: &SpecialIds, vocab_size: usize) 
     if let Some(vocab) = tokenizer.to_gguf() {
         return Ok([with_scores(vocab, vocab_size), ends.keys()].concat());
     }
-    let file: TokenizerFile = serde_json::from_str(&tokenizer.to_json())?;
-    let Some(pre) = pre_name(&file.pre_tokenizer).filter(|_| !file.model.byte_fallback) else {
+    let Some(pre) = tokenizer.gguf_pre() else {
         return Err(Failure::new(format!(
             "a {} tokenizer cannot be written into a GGUF file: no scores give its merges",
             tokenizer.kind()
         ))
         .hint("convert from a GGUF file that carries it, or keep the tokenizer.json and name it with --tokenizer"));
     };
+    let file: TokenizerFile = serde_json::from_str(&tokenizer.to_json())?;
     let mut tokens: Vec<String> = (0..vocab_size).map(|id| format!("[PAD{id}]")).collect();
     let mut kinds = vec![UNUSED; vocab_size];
     for (name, id) in file.model.vocab {
@@ -150,24 +148,6 @@ fn with_scores(vocab: GgufVocab, vocab_size: usize) -> Vec<(String, Value)> {
         truth("add_space_prefix", add_space_prefix),
     ];
     keys.into_iter().flatten().map(|(name, value)| (format!("tokenizer.ggml.{name}"), value)).collect()
-}
-
-/// llama.cpp's name for the pattern that splits a text, of a byte-level tokenizer.
-fn pre_name(pre: &serde_json::Value) -> Option<&'static str> {
-    let steps = match pre["pretokenizers"].as_array() {
-        Some(steps) => steps.clone(),
-        None => vec![pre.clone()],
-    };
-    let has = |kind: &str| steps.iter().find(|step| step["type"] == kind);
-    has("ByteLevel")?;
-    if has("Digits").is_some() {
-        return Some("smollm");
-    }
-    match has("Split").and_then(|step| step["pattern"]["Regex"].as_str()) {
-        None => Some("gpt-2"),
-        Some(pattern) if pattern.contains(r"\p{N}{1,3}") => Some("llama-bpe"),
-        Some(_) => Some("qwen2"),
-    }
 }
 
 #[cfg(test)]

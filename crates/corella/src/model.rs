@@ -15,7 +15,7 @@ use corella_text::tokenizer::{Tokenizer, TokenizerError};
 use crate::cli::Common;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::gguf_vocab::gguf_vocab;
+use crate::gguf_vocab;
 use crate::inputs::{open_any, tokenizer_for};
 use crate::loading::{Progress, Watched};
 use crate::machine::available_memory;
@@ -77,14 +77,8 @@ pub fn own_tokenizer(files: &AnyModel, at: &Path) -> Result<Tokenizer> {
     })?;
     if &head == b"GGUF" {
         let (_, header) = gguf::open(at)?;
-        if let Some(vocab) = gguf_vocab(&header) {
-            if vocab.model == "gpt2" && vocab.pre.is_none() {
-                eprintln!(
-                    "warning: {} does not say how its text is split (tokenizer.ggml.pre); GPT-2's pattern is taken, and ids of another model may be wrong",
-                    at.display()
-                );
-            }
-            return Ok(Tokenizer::from_gguf(&vocab)?);
+        if let Some(tokenizer) = gguf_vocab::tokenizer(&header, at) {
+            return tokenizer.map_err(|why| Failure::new(format!("{}: {why}", at.display())).hint(NAME_IT));
         }
     } else if files.vocab_size() >= Tokenizer::gpt2().vocab_size() && matches!(files, AnyModel::Gpt2(_)) {
         return Ok(Tokenizer::gpt2());

@@ -8,7 +8,7 @@ use corella_model::formats::gguf;
 use corella_text::tokenizer::{Tokenizer, TokenizerError};
 
 use crate::error::{Failure, Result};
-use crate::gguf_vocab::gguf_vocab;
+use crate::gguf_vocab;
 
 /// Files that can be named where a tokenizer is asked for.
 pub const KINDS: &str = "name `gpt2`, a tokenizer.json, tiktoken ranks, vocab.bpe beside encoder.json, a SentencePiece .model, a llama2.c tokenizer .bin, a .gguf, or a model's folder";
@@ -24,9 +24,8 @@ pub fn load(name: &str) -> Result<Tokenizer> {
     }
     if is_gguf(path) {
         let (_, gguf) = gguf::open(path)?;
-        let vocab =
-            gguf_vocab(&gguf).ok_or_else(|| Failure::new(format!("{name} carries no vocabulary")).hint(KINDS))?;
-        let tokenizer = Tokenizer::from_gguf(&vocab);
+        let tokenizer = gguf_vocab::tokenizer(&gguf, path)
+            .ok_or_else(|| Failure::new(format!("{name} carries no vocabulary")).hint(KINDS))?;
         return tokenizer.map_err(|e| Failure::new(format!("{name}: {e}")).hint(KINDS));
     }
     Tokenizer::load(path).map_err(|error| {

@@ -79,7 +79,8 @@ fn s01_alternatives_of_many_tokens_are_refused_before_memory_is_taken() {
     let most = server.complete(json!({"prompt": prompts[..20], "prompt_logprobs": 100, "max_tokens": 0}));
     let last = &most["choices"][19]["prompt_logprobs"];
     assert_eq!(last.as_array().map(Vec::len), Some(250));
-    assert_eq!(last[249]["top_logprobs"].as_array().map(Vec::len), Some(100));
+    let alternatives = last[249].as_object().expect("a map from ids").len();
+    assert!(alternatives == 100 || alternatives == 101, "{alternatives}");
     #[cfg(target_os = "linux")]
     assert!(most_memory(&server) < before + (400 << 20), "{} bytes, then {}", before, most_memory(&server));
 }

@@ -15,6 +15,20 @@ fn text_goes_to_ids_and_back() {
 }
 
 #[test]
+fn a_text_may_begin_with_a_dash() {
+    let plain = done(&["tokenizer", "encode", "--", "- one"]);
+    assert_eq!(plain.trim(), "12 530");
+    assert_eq!(done(&["tokenizer", "encode", "- one"]), plain);
+    assert_eq!(done(&["tokenizer", "encode", "-1"]).trim(), "12 16");
+    // Flags are still flags, on either side of the text.
+    for args in [&["--bos", "- one", "--json"], &["- one", "--bos", "--json"]] {
+        let report: serde_json::Value =
+            serde_json::from_str(&done(&[&["tokenizer", "encode"], &args[..]].concat())).expect("JSON");
+        assert_eq!(report["ids"], serde_json::json!([50256, 12, 530]));
+    }
+}
+
+#[test]
 fn a_vocabulary_is_trained_and_shown() {
     let dir = Folder::new("tokenizer-command");
     let (text, out) = (dir.join("text.txt"), dir.join("own.json"));

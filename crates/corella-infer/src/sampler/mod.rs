@@ -271,6 +271,12 @@ impl Distribution<'_> {
         (scaled - (self.total as f64 / ONE as f64).ln()) as f32
     }
 
+    /// 1 and the number of tokens with a higher logit, filters aside.
+    pub fn rank(&self, id: u32) -> usize {
+        let own = self.logits[id as usize];
+        1 + self.logits.iter().filter(|logit| **logit > own).count()
+    }
+
     /// Entropy in nats: ln Z − Σ p (logit − max) / temperature, over the tokens that the filters left.
     pub fn entropy(&self) -> f32 {
         let total = self.total.max(1) as f64;

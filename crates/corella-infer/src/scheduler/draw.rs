@@ -144,14 +144,15 @@ impl Drawer {
         let rank = |id: u32| if ranks { f64::from(ranking.log_prob(id)) } else { 0.0 };
         ids.into_iter()
             .zip(log_probs)
-            .map(|(id, logprob)| (TokenLogProb { id, logprob, entropy, top: top.clone() }, rank(id)))
+            .map(|(id, logprob)| (TokenLogProb { id, logprob, entropy, rank: None, top: top.clone() }, rank(id)))
             .collect()
     }
 
-    /// The raw log-probability of `id` in a row of logits, with `n` alternatives.
+    /// The raw log-probability and the rank of `id` in a row of logits, with `n` alternatives.
     pub fn score(&mut self, logits: &[f32], id: u32, n: usize) -> TokenLogProb {
         let mut raw = self.raw.distribution(logits, &self.plain);
-        TokenLogProb { id, logprob: Some(raw.log_prob(id)), entropy: Some(raw.entropy()), top: raw.top(n) }
+        let (logprob, entropy, rank) = (Some(raw.log_prob(id)), Some(raw.entropy()), Some(raw.rank(id)));
+        TokenLogProb { id, logprob, entropy, rank, top: raw.top(n) }
     }
 }
 

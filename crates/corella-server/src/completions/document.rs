@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::error::ApiError;
@@ -63,9 +63,9 @@ pub struct Extra<'a> {
     /// The prompt that `prompt_logprobs` are of, in a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<usize>,
-    /// Log-probabilities of a prompt, in a stream.
+    /// vLLM's log-probabilities of a prompt, in a stream; null for its first token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt_logprobs: Option<Vec<Probabilities<'a>>>,
+    pub prompt_logprobs: Option<Vec<Option<PromptToken<'a>>>>,
 }
 
 /// An entry of `choices`.
@@ -101,9 +101,9 @@ pub struct CompletionEntry<'a> {
     /// vLLM's ids of the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Cow<'a, [u32]>>,
-    /// Log-probabilities of the prompt, in a whole answer.
+    /// vLLM's log-probabilities of the prompt, in a whole answer; null for its first token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt_logprobs: Option<Vec<Probabilities<'a>>>,
+    pub prompt_logprobs: Option<Vec<Option<PromptToken<'a>>>>,
 }
 
 impl CompletionEntry<'_> {
@@ -163,4 +163,25 @@ pub struct Probability<'a> {
     pub bytes: &'a [u8],
     /// ln of its probability.
     pub logprob: Option<f64>,
+}
+
+/// A token of a prompt with its alternatives, as vLLM has them: a map from ids, the token's own first.
+#[derive(Debug)]
+pub struct PromptToken<'a>(pub Vec<(u32, Ranked<'a>)>);
+
+impl Serialize for PromptToken<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(id, ranked)| (id, ranked)))
+    }
+}
+
+/// What a map from ids says of one.
+#[derive(Debug, Serialize)]
+pub struct Ranked<'a> {
+    /// ln of its probability.
+    pub logprob: f64,
+    /// 1 and the number of likelier tokens.
+    pub rank: usize,
+    /// Its text, with a mark for what is no whole character.
+    pub decoded_token: Cow<'a, str>,
 }

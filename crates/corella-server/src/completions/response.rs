@@ -6,7 +6,7 @@ use corella_infer::{FinishReason, TokenLogProb, Usage};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use super::document::{CompletionEntry, Lists, Probabilities, Probability};
+use super::document::{CompletionEntry, Lists, Probabilities, Probability, PromptToken, Ranked};
 use super::offsets::Offsets;
 use super::request::Show;
 
@@ -84,8 +84,29 @@ impl Choice {
     }
 }
 
-/// A token as llama.cpp's `completion_probabilities` and vLLM's `prompt_logprobs` show it.
-pub fn probabilities<'t>(t: &TokenLogProb, n: usize, tokenizer: &'t Tokenizer) -> Probabilities<'t> {
+/// The tokens of a prompt as vLLM's `prompt_logprobs` shows them, each with the `n` likeliest; none for the first.
+pub fn prompt_logprobs<'t>(
+    tokens: &[TokenLogProb],
+    n: usize,
+    tokenizer: &'t Tokenizer,
+) -> Vec<Option<PromptToken<'t>>> {
+    let ranked = |id: u32, logprob: f32, rank: usize| {
+        let decoded_token = String::from_utf8_lossy(tokenizer.token_bytes(id));
+        (id, Ranked { logprob: finite(logprob), rank, decoded_token })
+    };
+    let entries = |t: &TokenLogProb| {
+        let own = ranked(t.id, t.logprob?, t.rank?);
+        // Equally likely tokens have one rank.
+        let rank = |logprob: f32| 1 + t.top.iter().take_while(|(_, other)| *other > logprob).count();
+        let others = t.top.iter().take(n).filter(|(id, _)| *id != t.id);
+        let others = others.map(|(id, logprob)| ranked(*id, *logprob, rank(*logprob)));
+        Some(PromptToken(std::iter::once(own).chain(others).collect()))
+    };
+    tokens.iter().map(entries).collect()
+}
+
+/// A token as llama.cpp's `completion_probabilities` shows it.
+fn probabilities<'t>(t: &TokenLogProb, n: usize, tokenizer: &'t Tokenizer) -> Probabilities<'t> {
     let one = |id: u32, logprob: Option<f32>| {
         let bytes = tokenizer.token_bytes(id);
         Probability { id, token: String::from_utf8_lossy(bytes), bytes, logprob: logprob.map(finite) }

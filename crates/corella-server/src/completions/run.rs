@@ -12,7 +12,7 @@ use super::extent::Extent;
 use super::heal::{spelled, taken_back};
 use super::offsets::Offsets;
 use super::request::{CompletionCall, Prompt, Show};
-use super::response::{Choice, Stretch, probabilities, timings, usage};
+use super::response::{Choice, Stretch, prompt_logprobs, timings, usage};
 use crate::error::ApiError;
 use crate::served::Served;
 
@@ -225,7 +225,7 @@ impl Whole<'_> {
         written.prompt_logprobs = show
             .prompt_logprobs
             .zip(scores.as_ref())
-            .map(|(count, found)| found.iter().map(|t| probabilities(t, count, &served.tokenizer)).collect());
+            .map(|(count, found)| prompt_logprobs(found, count, &served.tokenizer));
         Entry::Completion(Box::new(written))
     }
 }

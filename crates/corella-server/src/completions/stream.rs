@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::document::{Document, Entry, Extra, Frame};
 use super::request::Show;
-use super::response::{Choice, Stretch, probabilities, timings, usage};
+use super::response::{Choice, Stretch, prompt_logprobs, timings, usage};
 use super::run::{Running, about, echo, frame};
 use crate::error::ApiError;
 use crate::served::Served;
@@ -112,7 +112,7 @@ impl From<ApiError> for Cut {
 impl Writer {
     /// A chunk about the whole.
     async fn note(&self, extra: Extra<'_>) -> Result<(), Cut> {
-        let size = extra.prompt_logprobs.as_ref().map_or(0, |list| list.iter().map(|t| 1 + t.top_logprobs.len()).sum());
+        let size = extra.prompt_logprobs.iter().flatten().flatten().map(|token| token.0.len()).sum();
         let write = || Document { frame: &self.frame, choices: Vec::new(), extra }.text();
         let text = self.served.aside.run(size, write).await??;
         self.event(text).await
@@ -197,7 +197,7 @@ async fn events(writer: &mut Writer, running: &mut Running) -> Result<Vec<Usage>
             }
             (p, Event::Prompt(found)) => {
                 if let Some(count) = writer.show.prompt_logprobs {
-                    let list = found.iter().map(|t| probabilities(t, count, &writer.served.tokenizer)).collect();
+                    let list = prompt_logprobs(&found, count, &writer.served.tokenizer);
                     let extra = Extra { prompt: Some(p), prompt_logprobs: Some(list), ..Extra::default() };
                     writer.note(extra).await?;
                 }

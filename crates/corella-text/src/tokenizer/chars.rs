@@ -74,3 +74,28 @@ pub fn run_end(text: &str, mut at: usize, run: Class) -> usize {
         }
     }
 }
+
+/// End of the white space that begins at `start`, and where its last character begins.
+pub fn space_run(text: &str, start: usize) -> (usize, usize) {
+    let end = run_end(text, start, Class::Space);
+    let last = text[start..end].chars().next_back().map_or(0, char::len_utf8);
+    (end, end - last)
+}
+
+/// `\p{P}`
+pub fn is_punctuation(c: char) -> bool {
+    use GeneralCategory::{
+        ClosePunctuation, ConnectorPunctuation, DashPunctuation, FinalPunctuation, InitialPunctuation, OpenPunctuation,
+        OtherPunctuation,
+    };
+    matches!(
+        get_general_category(c),
+        ClosePunctuation
+            | ConnectorPunctuation
+            | DashPunctuation
+            | FinalPunctuation
+            | InitialPunctuation
+            | OpenPunctuation
+            | OtherPunctuation
+    )
+}

@@ -6,6 +6,7 @@ mod cache;
 mod char_level;
 mod chars;
 mod chop;
+mod default_split;
 mod error;
 mod files;
 mod gpt2;
@@ -93,6 +94,15 @@ impl Tokenizer {
     /// for byte-level ones, which keep their merges there. Of several pairs that make one token the leftmost then goes first.
     pub fn to_gguf(&self) -> Option<GgufVocab> {
         files::to_gguf(&self.inner)
+    }
+
+    /// The name by which a GGUF file calls the pattern that splits a text (`tokenizer.ggml.pre`); `None` for tokenizers of
+    /// characters, which split none.
+    pub fn gguf_pre(&self) -> Option<&'static str> {
+        match &self.inner.level {
+            Level::Bytes(level) => Some(files::pre_of(level.split)),
+            Level::Chars(_) => None,
+        }
     }
 
     /// The Hugging Face tokenizer.json with the same ids.

@@ -1,6 +1,7 @@
 //! Splitting text into the pieces that BPE works on.
 
-use super::chars::{Class, class_at, run_end};
+use super::chars::{Class, class_at, run_end, space_run};
+use super::default_split;
 
 /// How a text is split before the merges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,33 +17,33 @@ pub enum Split {
         /// Most digits of a piece: 3, or 1 as Qwen has it.
         digits: u8,
     },
+    /// What llama.cpp takes where a file names no pattern: four of them one after the other, [`default_split::PATTERNS`].
+    LlamaCppDefault,
 }
 
 /// GPT-2's pattern (openai/gpt-2, `encoder.py`).
-#[cfg(test)]
 pub const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3's pattern (meta-llama/llama-models, `tokenizer.py`).
 pub const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// Llama 3's pattern with single digits (Qwen 2 and 2.5).
+const QWEN2_PATTERN: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 impl Split {
-    /// The split that a pattern asks for, where it is one that is computed here.
-    pub fn of_pattern(pattern: &str) -> Option<Split> {
-        match pattern {
-            LLAMA3_PATTERN => Some(Split::Llama3 { digits: 3 }),
-            // Qwen 2 and 2.5.
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+" => {
-                Some(Split::Llama3 { digits: 1 })
-            }
-            _ => None,
-        }
+    /// The split that patterns ask for, each applied to the pieces of those before, where it is one that is computed here.
+    pub fn of_patterns(patterns: &[&str]) -> Option<Split> {
+        let all = [Split::Llama3 { digits: 3 }, Split::Llama3 { digits: 1 }, Split::LlamaCppDefault];
+        all.into_iter().find(|split| split.patterns() == patterns)
     }
 
-    /// The pattern to write into a file, of those that are no pre-tokenizer of their own there.
-    pub fn pattern(self) -> Option<String> {
+    /// The patterns to write into a file, of those that are no pre-tokenizer of their own there.
+    pub fn patterns(self) -> &'static [&'static str] {
         match self {
-            Split::Gpt2 { .. } => None,
-            Split::Llama3 { digits: 1 } => Some(LLAMA3_PATTERN.replace("{1,3}", "")),
-            Split::Llama3 { .. } => Some(LLAMA3_PATTERN.to_owned()),
+            Split::Gpt2 { .. } => &[],
+            Split::Llama3 { digits: 1 } => &[QWEN2_PATTERN],
+            Split::Llama3 { .. } => &[LLAMA3_PATTERN],
+            Split::LlamaCppDefault => &default_split::PATTERNS,
         }
     }
 
@@ -67,6 +68,7 @@ impl Split {
         Some(match self {
             Split::Gpt2 { single_digits } => gpt2(text, start, first, single_digits),
             Split::Llama3 { digits } => llama3(text, start, first, digits),
+            Split::LlamaCppDefault => default_split::piece_end(text, start, first),
         })
     }
 }
@@ -160,13 +162,6 @@ fn contraction(bytes: &[u8], start: usize) -> Option<usize> {
 
 fn is_line_end(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
-}
-
-/// End of the white space that begins at `start`, and where its last character begins.
-fn space_run(text: &str, start: usize) -> (usize, usize) {
-    let end = run_end(text, start, Class::Space);
-    let last = text[start..end].chars().next_back().map_or(0, char::len_utf8);
-    (end, end - last)
 }
 
 #[cfg(test)]

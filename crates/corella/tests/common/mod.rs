@@ -1,6 +1,7 @@
 //! Runs the real program in a folder of its own.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub mod models;
 #[cfg(unix)]
 pub mod server;
 

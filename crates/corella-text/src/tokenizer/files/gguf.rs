@@ -3,11 +3,11 @@
 use super::super::byte_level::ByteLevel;
 use super::super::char_level::{Normalizer, Prefix};
 use super::super::error::FormatError;
-use super::super::pretokenize::Split;
 use super::super::special::{Roles, Specials};
 use super::super::vocab::Vocab;
 use super::super::{Level, Tokenizer};
 use super::byte_chars::ByteNames;
+use super::gguf_pre::split_of;
 use super::json_read::resolve_merges;
 use super::scored::{Kind, scored};
 
@@ -16,7 +16,7 @@ use super::scored::{Kind, scored};
 pub struct GgufVocab {
     /// `model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece-style BPE).
     pub model: String,
-    /// `pre`: which pattern splits the text, for `gpt2`.
+    /// `pre`: which pattern splits the text, for `gpt2`; llama.cpp's own where the key is absent.
     pub pre: Option<String>,
     /// `tokens`.
     pub tokens: Vec<String>,
@@ -102,21 +102,6 @@ pub fn from_gguf(gguf: &GgufVocab) -> Result<Tokenizer, FormatError> {
     };
     let roles = Roles { bos: gguf.bos, eos: gguf.eos, unk: gguf.unk, add_bos: gguf.add_bos };
     Tokenizer::new(vocab, level, gguf.named(CONTROL), gguf.named(USER_DEFINED), roles)
-}
-
-/// The pattern that a name stands for, and whether pieces that are tokens are taken whole.
-fn split_of(pre: Option<&str>) -> Result<(Split, bool), FormatError> {
-    match pre {
-        None | Some("gpt-2") => Ok((Split::Gpt2 { single_digits: false }, false)),
-        Some("smollm") => Ok((Split::Gpt2 { single_digits: true }, false)),
-        Some("llama-bpe" | "llama3" | "llama-v3") => Ok((Split::Llama3 { digits: 3 }, true)),
-        Some("qwen2") => Ok((Split::Llama3 { digits: 1 }, false)),
-        Some(other) => Err(FormatError::Unsupported {
-            part: "tokenizer.ggml.pre",
-            found: other.to_owned(),
-            allowed: "gpt-2, smollm, llama-bpe and qwen2 can be used",
-        }),
-    }
 }
 
 fn byte_level(gguf: &GgufVocab) -> Result<(Vocab, Level), FormatError> {

@@ -39,8 +39,9 @@ pub fn byte_level_split(normalizer: &Value, pre: &Value) -> Result<Option<Split>
         [first, _] if own_pattern && first["type"] == "Digits" && first["individual_digits"] == true => {
             Some(Split::Gpt2 { single_digits: true })
         }
-        [first, _] if !own_pattern && is_plain_split(first) => {
-            first["pattern"]["Regex"].as_str().and_then(Split::of_pattern)
+        [splits @ .., last] if !own_pattern && last == byte_level && splits.iter().all(|part| is_plain_split(part)) => {
+            let patterns: Option<Vec<&str>> = splits.iter().map(|part| part["pattern"]["Regex"].as_str()).collect();
+            patterns.and_then(|patterns| Split::of_patterns(&patterns))
         }
         _ => None,
     };

@@ -232,15 +232,17 @@ fn byte_level(use_regex: bool) -> Value {
 }
 
 fn byte_level_pre(level: &ByteLevel) -> Value {
-    let first = match (level.split, level.split.pattern()) {
-        (_, Some(pattern)) => {
-            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-        }
-        (Split::Gpt2 { single_digits: true }, None) => json!({"type": "Digits", "individual_digits": true}),
-        _ => return byte_level(true),
-    };
-    let own_pattern = level.split.pattern().is_none();
-    json!({"type": "Sequence", "pretokenizers": [first, byte_level(own_pattern)]})
+    let patterns = level.split.patterns();
+    let split =
+        |pattern| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let mut steps: Vec<Value> = patterns.iter().map(split).collect();
+    match level.split {
+        Split::Gpt2 { single_digits: true } => steps.push(json!({"type": "Digits", "individual_digits": true})),
+        Split::Gpt2 { single_digits: false } => return byte_level(true),
+        _ => {}
+    }
+    steps.push(byte_level(patterns.is_empty()));
+    json!({"type": "Sequence", "pretokenizers": steps})
 }
 
 /// Spaces in a row become one, those at the ends go, as SentencePiece's `remove_extra_whitespaces` does it.

@@ -2,6 +2,7 @@
 
 mod byte_chars;
 mod gguf;
+mod gguf_pre;
 mod gguf_write;
 mod gpt2_pair;
 mod json_read;
@@ -15,6 +16,7 @@ mod tiktoken;
 use std::path::{Path, PathBuf};
 
 pub use gguf::{GgufVocab, from_gguf};
+pub use gguf_pre::pre_of;
 pub use gguf_write::to_gguf;
 pub use json_write::{to_config_json, write_ids_json, write_json};
 pub use tiktoken::from_ranks;

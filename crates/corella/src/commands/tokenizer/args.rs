@@ -41,7 +41,7 @@ pub struct TokenizerTrainArgs {
 #[derive(Debug, Args)]
 pub struct EncodeArgs {
     /// The text [default: standard input]
-    #[arg(group = "input")]
+    #[arg(group = "input", allow_hyphen_values = true)]
     pub text: Option<String>,
     /// A file with the text (`-`: standard input)
     #[arg(long, group = "input")]

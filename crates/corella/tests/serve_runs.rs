@@ -1,0 +1,136 @@
+//! Runs behind a server, and models that cannot be loaded.
+#![cfg(unix)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::server::Server;
+use common::{CORELLA, Folder, end_of, json, signal, tiny_run};
+use serde_json::json;
+
+#[test]
+fn a_model_that_cannot_be_loaded_ends_the_server_with_the_reason() {
+    let folder = Folder::new("serve-bad");
+    let path = folder.join("bad.gguf");
+    std::fs::write(&path, b"GGUF\x03\0\0\0garbage").expect("written");
+    let mut child = Command::new(CORELLA)
+        .args(["serve", &path.display().to_string(), "--port", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let status = end_of(&mut child, "it goes on without a model");
+    let mut error = String::new();
+    child.stderr.take().expect("stderr").read_to_string(&mut error).expect("text");
+    assert_eq!(status.code(), Some(1), "{error}");
+    assert!(error.contains("bad.gguf"), "{error}");
+}
+
+#[test]
+fn a_run_whose_model_cannot_be_loaded_is_shown_by_a_server_that_says_why() {
+    let folder = Folder::new("serve-no-model");
+    std::fs::write(folder.join("run.toml"), "").expect("written");
+    let mut child = Command::new(CORELLA)
+        .args(["serve", &folder.0.display().to_string(), "--port", "0", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+    let server = Server { address: json(&line)["address"].as_str().expect("an address").to_owned(), child };
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = server.get("/health");
+        assert_eq!(answer.status, 503);
+        if answer.error()["message"].as_str().is_some_and(|m| m.contains("could not be loaded")) {
+            break;
+        }
+        assert!(Instant::now() < end, "{}", answer.body);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.get("/run.html").status, 200);
+}
+
+#[test]
+fn a_run_in_progress_is_shown_live_and_ends_when_it_is_told_to() {
+    let folder = Folder::new("live");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let mut args = tiny_run(&data, &run, "100000000");
+    args.extend(["--sample-every", "50", "--serve=127.0.0.1:0", "--json"]);
+    let (mut server, lines) = Server::beside(&args);
+    let reader = std::thread::spawn(move || lines.last());
+    let end = Instant::now() + Duration::from_secs(120);
+    let seen = loop {
+        let seen = json(&server.get("/corella/run").body);
+        let rows = |name: &str| seen[name].as_array().map_or(0, Vec::len);
+        if rows("log") > 60 && rows("samples") > 1 {
+            break seen;
+        }
+        assert!(Instant::now() < end, "{seen}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(seen["plan"].as_str().is_some_and(|plan| plan.contains("steps = 100000000")), "{}", seen["plan"]);
+    assert_eq!(seen["heartbeat"]["steps"], 100_000_000, "{}", seen["heartbeat"]);
+    let health = server.get("/health");
+    assert_eq!(health.status, 503);
+    assert!(health.error()["message"].as_str().is_some_and(|m| m.contains("training, update ")), "{}", health.body);
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "The"})).status, 503);
+    assert_eq!(server.get("/corella/anatomy").status, 503, "there is no model yet");
+    assert!(server.get("/").body.contains("Corella") && server.get("/run.html").body.contains("Loss"));
+    let since = seen["log"].as_array().and_then(|log| log.last()).expect("a row")["step"].clone();
+    let news = json(&server.get(&format!("/corella/run?since={since}")).body);
+    assert!(news["log"].as_array().expect("rows").iter().all(|row| row["step"].as_u64() > since.as_u64()));
+    signal(&server.child, "TERM");
+    assert_eq!(server.child.wait().expect("ended").code(), Some(common::STOPPED));
+    let last = reader.join().expect("a reader").expect("a line").expect("text");
+    assert_eq!(json(&last)["state"], "stopped");
+}
+
+#[test]
+fn a_run_that_ends_is_served_in_the_playground() {
+    let folder = Folder::new("served");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let mut args = tiny_run(&data, &run, "5");
+    args.extend(["--serve=127.0.0.1:0", "--json"]);
+    let (mut server, lines) = Server::beside(&args);
+    let reader = std::thread::spawn(move || lines.count());
+    server.ready(60);
+    let answer = server.complete(json!({"prompt": "The", "max_tokens": 4, "ignore_eos": true}));
+    assert_eq!(answer["usage"]["completion_tokens"], json!(4));
+    signal(&server.child, "TERM");
+    assert!(server.child.wait().expect("ended").success());
+    reader.join().expect("a reader");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("--serve={}", busy.local_addr().expect("an address"));
+    let again = folder.join("again").display().to_string();
+    let mut args = tiny_run(&data, &again, "5");
+    args.push(&address);
+    let output = common::corella(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(common::stderr(&output).contains("cannot listen"), "{}", common::stderr(&output));
+}
+
+/// The data are not there: the address is looked at first.
+#[test]
+fn the_address_of_a_run_is_checked_before_its_data_and_the_way_out_is_one_that_there_is() {
+    let train = |serve: &str| {
+        let folder = Folder::new("address");
+        let (data, out) = (folder.join("none.txt").display().to_string(), folder.join("run").display().to_string());
+        let args = ["train", &data, "--out", &out, serve];
+        let output = Command::new(CORELLA).args(args).env_remove("CORELLA_API_KEY").output().expect("it runs");
+        (output.status.code(), common::stderr(&output))
+    };
+    let (code, error) = train("--serve=0.0.0.0:0");
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("CORELLA_API_KEY") && !error.contains("--api-key"), "{error}");
+    assert!(!error.contains("--allow-exposed"), "{error}");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (code, error) = train(&format!("--serve={}", busy.local_addr().expect("an address")));
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("cannot listen") && error.contains("--serve="), "{error}");
+}
