@@ -261,7 +261,7 @@ fn s09_numbers_out_of_range_are_refused_and_extreme_seeds_work() {
 #[test]
 fn s10_a_client_that_leaves_frees_its_pages_and_its_text_stays_with_it() {
     let server = Server::start(&[]);
-    let body = json!({"prompt": PROMPT, "max_tokens": 200, "n": 60, "stream": true, "ignore_eos": true}).to_string();
+    let body = json!({"prompt": PROMPT, "max_tokens": 200, "n": 128, "stream": true, "ignore_eos": true}).to_string();
     let mut stream = server.open();
     let head =
         format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
