@@ -312,7 +312,7 @@ fn dtype_parser() -> impl TypedValueParser<Value = Dtype> {
 /// Flags of `generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// A run folder, a Hugging Face folder, or a model file
+    /// A run folder, a Hugging Face folder, a model file, or hf://owner/name
     pub model: PathBuf,
     /// The text to continue
     #[arg(short, long, group = "input", allow_hyphen_values = true)]

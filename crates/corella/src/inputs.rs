@@ -30,10 +30,10 @@ pub const VOCABULARY_BYTES: usize = 20_000_000;
 /// Refuses a card for a command that has nothing to compute there.
 pub fn no_card(common: &Common) -> Result<()> {
     match common.device {
-        Device::Cuda(number) => {
-            Err(Failure::new(format!("cuda:{number} cannot be used here: this command does not compute on a card"))
-                .hint("leave --device out, or give --device cpu; train, generate, serve and eval take --device cuda"))
-        }
+        Device::Cuda(number) => Err(Failure::new(format!(
+            "cuda:{number} cannot be used here: this command does not compute on a card"
+        ))
+        .hint("leave --device out, or give --device cpu; train, generate, serve, eval and bench take --device cuda")),
         _ => Ok(()),
     }
 }

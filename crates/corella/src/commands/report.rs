@@ -7,6 +7,7 @@ use corella_train::report::{self, Record, Summary, comparison, differences, stan
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
+use crate::inputs::no_card;
 
 /// Flags of `report`.
 #[derive(Debug, Args)]
@@ -21,6 +22,7 @@ pub struct ReportArgs {
 
 /// Runs the command.
 pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
+    no_card(common)?;
     let open = |dir: &PathBuf| {
         if !dir.join("run.toml").is_file() {
             return Err(Failure::new(format!("{} is not a run folder: it holds no run.toml", dir.display()))

@@ -21,7 +21,7 @@ use crate::site::{ListenArgs, Site};
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A run folder, a Hugging Face folder, or a model file
+    /// A run folder, a Hugging Face folder, a model file, or hf://owner/name
     pub model: PathBuf,
     /// How to listen
     #[command(flatten)]

@@ -52,7 +52,7 @@ enum TraceCommand {
     },
     /// How likely a model writes a text word for word, in windows of 50 tokens
     Memory {
-        /// A run folder, a Hugging Face folder, or a model file
+        /// A run folder, a Hugging Face folder, a model file, or hf://owner/name
         model: PathBuf,
         /// The text
         #[command(flatten)]

@@ -200,6 +200,9 @@ pub struct Bench {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
+    if args.only.is_some() && args.what != BenchWhat::Ops {
+        return Err(Failure::usage("--only chooses operations: it goes with `bench ops`").hint("leave it out"));
+    }
     if args.what == BenchWhat::Prepare {
         return prepare::run(args, common);
     }

@@ -16,7 +16,7 @@ use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts};
 use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::inputs::{
-    TINY_INTERNET, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, pages_as_documents, source_files, tokenizer_for,
+    TINY_INTERNET, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, no_card, pages_as_documents, source_files, tokenizer_for,
 };
 use crate::machine::peak_memory;
 pub use args::{PrepareArgs, bytes};
@@ -24,6 +24,7 @@ use console::Console;
 
 /// Runs the command.
 pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
+    no_card(common)?;
     let started = Instant::now();
     let threads =
         common.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);

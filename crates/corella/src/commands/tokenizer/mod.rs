@@ -10,9 +10,11 @@ pub use args::TokenizerCommand;
 
 use crate::cli::Common;
 use crate::error::Result;
+use crate::inputs::no_card;
 
 /// Runs the command.
 pub fn run(command: &TokenizerCommand, common: &Common) -> Result<()> {
+    no_card(common)?;
     match command {
         TokenizerCommand::Train(args) => train::run(args, common),
         TokenizerCommand::Encode(args) => encode::encode(args, common),
