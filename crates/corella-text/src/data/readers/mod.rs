@@ -124,6 +124,10 @@ impl<'a> Place<'a> {
             Format::Warc => warc::read(self, &mut reader),
             Format::Jsonl => jsonl::read(self, &mut reader),
             Format::Text => text::read(self, &mut reader),
+            Format::Raw(what) => {
+                self.report(ProblemKind::Raw, 0, 0, what)?;
+                text::read(self, &mut reader)
+            }
             Format::Zip | Format::Parquet => {
                 let what = "zip and Parquet files inside another container are not read: unpack it first";
                 self.report(ProblemKind::Unsupported, 0, 0, what)
