@@ -8,6 +8,7 @@ mod archive;
 mod compressed;
 mod detect;
 mod html;
+mod http;
 mod jsonl;
 mod lines;
 mod parquet;
