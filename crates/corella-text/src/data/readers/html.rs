@@ -161,10 +161,17 @@ struct Text {
 }
 
 impl Text {
+    /// A long text goes in pieces, so that there is no second whole one in memory.
     fn words(&mut self, raw: &str) {
-        if raw.is_empty() {
-            return;
+        let mut rest = raw;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece(rest));
+            self.piece(piece);
+            rest = after;
         }
+    }
+
+    fn piece(&mut self, raw: &str) {
         self.decoded.clear();
         decode_html_entities_to_string(raw, &mut self.decoded);
         let decoded = std::mem::take(&mut self.decoded);
@@ -203,9 +210,22 @@ impl Text {
         self.space = false;
     }
 
-    fn done(self) -> String {
-        self.out.trim().to_owned()
+    fn done(mut self) -> String {
+        self.out.truncate(self.out.trim_end().len());
+        let margin = self.out.len() - self.out.trim_start().len();
+        self.out.drain(..margin);
+        self.out
     }
+}
+
+/// Length of the piece of a text that is decoded at once: up to white space, which no entity holds, or to where one may begin.
+fn piece(text: &str) -> usize {
+    const MOST: usize = 1 << 16;
+    if text.len() <= MOST {
+        return text.len();
+    }
+    let head = &text[..text.floor_char_boundary(MOST)];
+    head.rfind(|c: char| c == '&' || c.is_ascii_whitespace()).filter(|at| *at > 0).unwrap_or(head.len())
 }
 
 #[cfg(test)]
@@ -230,6 +250,16 @@ mod tests {
             ("<div/>yes<script/>no</script>", "yes"),
         ] {
             assert_eq!(text_of(html), text, "{html}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_the_same_in_pieces() {
+        for unit in ["caf&eacute; &amp; 日本 ", "&#233;日本語", "日本語"] {
+            let (html, text) = (unit.repeat(20_000), unit.repeat(20_000));
+            let text = text.replace("&eacute;", "é").replace("&#233;", "é").replace("&amp;", "&");
+            assert_eq!(text_of(&html), text.trim(), "{unit}");
+            assert_eq!(text_of(&format!("<pre>{html}")), text.trim(), "{unit}");
         }
     }
 
