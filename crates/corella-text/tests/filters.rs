@@ -129,6 +129,55 @@ fn lines_of_the_page_are_cut_and_lines_of_the_text_stay() {
 }
 
 #[test]
+fn prose_with_the_words_of_pages_stays() {
+    let boilerplate = FilterOptions { boilerplate: true, ..FilterOptions::default() };
+    let prose = "It was the first such design in the region,\nShe baked a cookie for each of them.\n“Please log in,” he said, “and wait.”\nThe mill was powered by water.\nThe blog inspired him";
+    let judged = boilerplate.judge(prose);
+    assert_eq!((&*judged.text, judged.lines_cut), (prose, 0));
+    let page = "Sign in\nWe use cookies\nShare on Facebook\nRead more...\nSubscribe!\nRead our privacy policy.\nLOGIN/Register\n© 1999";
+    let judged = boilerplate.judge(page);
+    assert_eq!((&*judged.text, judged.lines_cut), ("Subscribe!", 7));
+}
+
+/// As datatrove's C4 filter has them: `\[\d*]|\[edit]|\[citation needed]`.
+#[test]
+fn citation_marks_are_cut_by_c4s_rules() {
+    let c4 = FilterOptions { c4: true, ..FilterOptions::default() };
+    let rest = "The second sentence stands right here. The third sentence stands here, too.";
+    let left = |line: &str| {
+        let text = format!("{line}\n{rest}");
+        let judged = c4.judge(&text);
+        assert_eq!((&judged.rejection, judged.lines_cut), (&None, 0), "{line}");
+        judged.text.strip_suffix(rest).map(|t| t.trim_end_matches('\n').to_owned())
+    };
+    for (line, expected) in [
+        ("The town[1] lies on[12][edit] a river[citation needed].[]", "The town lies on a river."),
+        (
+            "The list [1, 2] and [sic] and [[3]] and é[4 stay here.",
+            "The list [1, 2] and [sic] and [] and é[4 stay here.",
+        ),
+    ] {
+        assert_eq!(left(line).as_deref(), Some(expected));
+    }
+    assert_eq!(c4.cut("[[1]]").0, "");
+    assert!(matches!(FilterOptions::default().cut("a[1]").0, std::borrow::Cow::Borrowed("a[1]")));
+}
+
+/// datatrove's marks: a line that ends with a quote, a comma or a bracket has not ended.
+#[test]
+fn lines_end_with_the_marks_of_fineweb() {
+    let fineweb = FilterOptions { fineweb: true, ..FilterOptions::default() };
+    let lines =
+        |end: &str| (0..40).map(|i| format!("a line of a text that goes on and on {i}{end}\n")).collect::<String>();
+    for end in [".", "!", "?", "。", "？", "।", "؟", "።"] {
+        assert_eq!(verdict(&fineweb, &lines(end)), None, "{end}");
+    }
+    for end in ["", ",", ";", ":", ")", "”", "’", "\"", "'", "—"] {
+        assert_eq!(verdict(&fineweb, &lines(end)), Some(Rule::FinewebPunctuation), "{end}");
+    }
+}
+
+#[test]
 fn languages_are_known_by_their_codes() {
     assert!(known_language("eng").is_ok() && known_language("deu").is_ok());
     let unknown = known_language("en").expect_err("two letters").to_string();

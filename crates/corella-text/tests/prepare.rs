@@ -4,9 +4,10 @@
 mod preparing;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use corella_text::data::filters::{FilterOptions, Rule};
-use corella_text::data::readers::SourceFile;
+use corella_text::data::readers::{SourceFile, expand};
 use corella_text::data::{
     DataError, Dataset, DatasetInfo, PrepareOptions, ProblemKind, Report, Vocabulary, is_token_file, prepare,
     prepare_tokens, read_index, read_shard, write_shard,
@@ -242,6 +243,28 @@ fn files_of_tokens_become_a_prepared_folder() {
     let (other, small) = (folder.0.join("other"), Tokenizer::train(["a b"], 257, Default::default()).expect("trained"));
     let foreign = prepare_tokens(&files, &small, &other, 1000, false);
     assert!(foreign.is_err_and(|e| e.to_string().contains("vocabulary of 257")));
+}
+
+/// The folder itself, one below a folder of texts, and one that is not finished.
+#[test]
+fn what_prepare_wrote_is_no_text() {
+    let folder = Folder::new("own");
+    let file = folder.file("a.txt", text(1));
+    run(&[file], &folder, "out", &options()).expect("prepared");
+    std::fs::create_dir_all(folder.0.join("begun/.prepare")).expect("a folder");
+    std::fs::write(folder.0.join("begun/sources.txt"), "\"a.txt\"\n").expect("written");
+    // Somebody else's file of that name.
+    std::fs::create_dir(folder.0.join("other")).expect("a folder");
+    std::fs::write(folder.0.join("other/dataset.json"), "{\"text\": \"a text\"}").expect("written");
+    for source in ["", "*", "**/*"] {
+        let files = expand(&folder.0.join(source)).expect("files");
+        let names: Vec<_> = files.iter().map(|f| f.path.strip_prefix(&folder.0).expect("below").to_owned()).collect();
+        assert_eq!(names, [Path::new("a.txt"), Path::new("other/dataset.json")], "{source}");
+    }
+    for source in ["out", "begun"] {
+        let refused = expand(&folder.0.join(source));
+        assert!(matches!(refused, Err(DataError::Prepared { .. })), "{refused:?}");
+    }
 }
 
 #[test]

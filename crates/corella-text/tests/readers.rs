@@ -164,6 +164,108 @@ fn a_long_text_is_cut_at_line_ends_and_between_characters() {
     assert_eq!(texts(&with(json.as_bytes(), "a.jsonl", &options)).concat(), long);
 }
 
+/// A text as Python's `json.dumps` writes it: all but ASCII escaped.
+fn dumped(text: &str) -> String {
+    let escaped: String = text.encode_utf16().fold(String::new(), |out, unit| match u8::try_from(unit) {
+        Ok(b'\n') => out + "\\n",
+        Ok(byte) if byte.is_ascii() => out + &char::from(byte).to_string(),
+        _ => out + &format!("\\u{unit:04x}"),
+    });
+    format!("{{\"id\": 1, \"text\": \"{escaped}\", \"tags\": [\"text\", {{\"text\": 1}}]}}\n")
+}
+
+#[test]
+fn a_json_line_is_as_long_as_escapes_make_it_and_its_text_is_cut_like_others() {
+    let max = 300_000;
+    let options = ReadOptions { max_document: max, ..ReadOptions::default() };
+    let within = "Съешь же ещё этих мягких булок. ".repeat(max / 50);
+    let within = within[..within.floor_char_boundary(max)].trim();
+    assert!(within.len() > max - 60);
+    let line = dumped(within);
+    assert!(line.len() > 2 * max + (1 << 16));
+    let corpus = with(format!("{line}{{\"text\": \"next\"}}").as_bytes(), "a.jsonl", &options);
+    assert_eq!((texts(&corpus), kinds(&corpus)), (vec![within, "next"], vec![]));
+    // What a text file of the same text gives.
+    let long: String = (0..30_000).map(|i| format!("line {i}, 😀 and é\n")).collect();
+    let json = format!("{}\n{{\"text\": 1}}\n", serde_json::json!({"a": {"text": 1}, "text": long}));
+    let (json, plain) = (with(json.as_bytes(), "a.jsonl", &options), with(long.as_bytes(), "a.txt", &options));
+    assert!(plain.documents.len() > 1);
+    assert_eq!(texts(&json), texts(&plain));
+    assert_eq!(kinds(&json)[0], ProblemKind::Cut);
+    // Broken inside, or without a text: told, and nothing handed on.
+    for (broken, kind) in [
+        (line.replace("булок", "").replacen("\\u0421", "\\ud800", 1), ProblemKind::BadRecord),
+        (line.replace("]}\n", "}\n"), ProblemKind::BadRecord),
+        (line.replace("\"text\": \"", "\"other\": \""), ProblemKind::NoText),
+    ] {
+        let corpus = with(broken.as_bytes(), "a.jsonl", &options);
+        assert_eq!((texts(&corpus), kinds(&corpus)), (vec![], vec![kind]));
+    }
+}
+
+#[test]
+fn of_equal_keys_the_last_one_counts() {
+    let corpus =
+        bytes(b"{\"text\": \"a\", \"text\": \"b\"}\n{\"content\": \"c\", \"text\": \"d\", \"text\": 5}", "a.jsonl");
+    assert_eq!(texts(&corpus), ["b", "c"]);
+}
+
+#[test]
+fn a_window_beyond_the_memory_is_told_with_what_it_needs() {
+    let packed = |log: u32, frames: usize| {
+        let mut out = Vec::new();
+        for _ in 0..frames {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+            encoder.window_log(log).expect("a window");
+            encoder.write_all(b"some text").expect("written");
+            out.extend(encoder.finish().expect("finished"));
+        }
+        out
+    };
+    let options = ReadOptions { zstd_window_log: 22, ..ReadOptions::default() };
+    assert_eq!(texts(&with(&packed(22, 2), "a.txt.zst", &options)), ["some textsome text"]);
+    let refused = with(&packed(24, 1), "a.txt.zst", &options);
+    assert_eq!((texts(&refused), kinds(&refused)), (vec![], vec![ProblemKind::Unsupported]));
+    assert!(refused.problems[0].what.contains("16 MiB, which needs --memory 128MiB"), "{}", refused.problems[0]);
+    let later = with(&[packed(20, 1), packed(24, 1)].concat(), "a.txt.zst", &options);
+    assert_eq!((texts(&later), kinds(&later)), (vec!["some text"], vec![ProblemKind::Unsupported]));
+    assert!(later.problems[0].what.contains("--memory"), "{}", later.problems[0]);
+    // One segment: the content's size counts.
+    let whole = zstd::bulk::compress(&vec![b'x'; 3 << 20], 19).expect("compressed");
+    let refused = with(&whole, "a.txt.zst", &ReadOptions { zstd_window_log: 20, ..options });
+    assert!(refused.problems[0].what.contains("3 MiB, which needs --memory 32MiB"), "{}", refused.problems[0]);
+}
+
+#[test]
+fn lists_of_parquet_are_told_apart_from_columns() {
+    let place = Folder::new("lists");
+    let schema =
+        "message page { required group text (LIST) { repeated group list { required binary element (UTF8); } } }";
+    let schema = parse_message_type(schema).expect("a schema");
+    let mut file = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Default::default()).expect("a writer");
+    let mut group = file.next_row_group().expect("a row group");
+    let mut column = group.next_column().expect("a column").expect("the first");
+    let value = [ByteArray::from("a text")];
+    column.typed::<ByteArrayType>().write_batch(&value, Some(&[1]), Some(&[0])).expect("written");
+    column.close().expect("a column");
+    group.close().expect("a row group");
+    let path = place.file("a.parquet", &file.into_inner().expect("a file"));
+    for field in [None, Some("text".to_owned())] {
+        let corpus = read(&path, &ReadOptions { field, ..ReadOptions::default() });
+        assert_eq!(kinds(&corpus), [ProblemKind::NoText]);
+        assert!(corpus.problems[0].what.ends_with("outside lists and maps, which are not read"));
+    }
+}
+
+#[test]
+fn formats_taken_as_text_are_told() {
+    for name in ["a.html", "a.HTM", "a.xml", "a.csv", "a.tsv"] {
+        let corpus = bytes(b"a,b", name);
+        assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["a,b"], vec![ProblemKind::Raw]), "{name}");
+    }
+    assert!(kinds(&bytes(b"a,b", "a.txt")).is_empty());
+}
+
 #[test]
 fn the_text_field_is_the_one_named_or_the_first_of_the_usual_ones() {
     let line = b"{\"content\": \"c\", \"text\": 5, \"mine\": \"m\"}\n{\"content\": \"c\", \"text\": \"t\"}\n{\"x\": 1}\n[1]\n{\"text\"";
@@ -210,7 +312,7 @@ fn bombs_and_huge_records_cost_neither_memory_nor_time() {
     let bombs = kinds(&corpus).into_iter().filter(|k| *k != ProblemKind::Cut).collect::<Vec<_>>();
     assert_eq!((bombs, corpus.documents.len()), (vec![ProblemKind::Bomb], 0));
     // A line above the limit is passed over, the next one is read.
-    let line = format!("{{\"text\": \"{}\"}}\n{{\"text\": \"next\"}}\n", "x".repeat(3 << 20));
+    let line = format!("{{\"text\": \"{}\"}}\n{{\"text\": \"next\"}}\n", "x".repeat(7 << 20));
     let corpus = with(line.as_bytes(), "a.jsonl", &small);
     assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["next"], vec![ProblemKind::TooLarge]));
     // A WARC record that claims the world.
@@ -363,7 +465,8 @@ fn every_way_of_writing_byte_arrays_gives_the_same_texts() {
             group.close().expect("a row group");
             let path = place.file("a.parquet", &file.into_inner().expect("a file"));
             let corpus = read(&path, &ReadOptions::default());
-            assert_eq!(corpus.problems, [], "{version:?} {encoding:?}");
+            assert_eq!(kinds(&corpus), [ProblemKind::NoText], "{version:?} {encoding:?}");
+            assert!(corpus.problems[0].what.starts_with("334 rows"), "{}", corpus.problems[0]);
             assert_eq!(texts(&corpus), expected, "{version:?} {encoding:?}");
         }
     }

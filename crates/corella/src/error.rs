@@ -151,6 +151,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
         Some(DataError::Occupied { .. }) => {
             return Some("choose another folder with --out, or replace what is there with --overwrite");
         }
+        Some(DataError::Prepared { .. }) => {
+            return Some("name the texts that it was made of; `corella train --data` takes the folder itself");
+        }
         Some(DataError::Memory { .. }) => return Some("raise --memory or lower --max-document"),
         _ => {}
     }

@@ -217,6 +217,35 @@ fn models_of_the_hub_are_what_their_folders_are() {
     }
 }
 
+/// Pages as long as a record may be, and a text that fills a line of JSON: the readers hold these whole.
+#[cfg(target_os = "linux")]
+#[test]
+fn pages_and_lines_as_long_as_allowed_stay_below_the_ceiling() {
+    let folder = Folder::new("prepare-pages");
+    // Up to 4 MiB a document: three pages of Latin-1 that is 15.6 MB in UTF-8.
+    let page = format!("<p>{}", "caf\u{e9} ".repeat(2_600_000));
+    let latin: Vec<u8> = page.chars().map(|c| c as u8).collect();
+    let mut warc = Vec::new();
+    for _ in 0..3 {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=iso-8859-1\r\n\r\n";
+        let length = head.len() + latin.len();
+        warc.extend(format!("WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: {length}\r\n\r\n{head}").bytes());
+        warc.extend(&latin);
+        warc.extend(b"\r\n\r\n");
+    }
+    std::fs::write(folder.join("a.warc"), warc).expect("written");
+    let line = json_lines(24 << 20).replace("\"}\n{\"text\": \"", "\\n");
+    std::fs::write(folder.join("b.jsonl"), line).expect("written");
+    let (out, pattern) = (folder.join("out").display().to_string(), format!("{}/*.*", folder.0.display()));
+    let args = ["prepare", &pattern, "--out", &out, "--tokenizer", "gpt2", "--memory", "96MiB"];
+    let json = done(&[&args[..], &["--max-document", "4MiB", "--threads", "2", "--json"]].concat());
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let most = json["peak_memory_bytes"].as_u64().expect("Linux tells");
+    println!("peak {} MiB", most >> 20);
+    assert!(most <= 96 << 20, "{most} bytes at most");
+    assert_eq!(json["report"]["problems"]["cut"]["count"].as_u64(), Some(4), "{json}");
+}
+
 #[test]
 fn training_reads_what_prepare_reads() {
     let folder = Folder::new("train-readers");

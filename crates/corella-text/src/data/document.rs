@@ -56,12 +56,14 @@ pub enum ProblemKind {
     Unsupported,
     /// A text above the limit; it was cut into several documents at line ends.
     Cut,
+    /// A known format that was taken as plain text.
+    Raw,
 }
 
 impl ProblemKind {
     /// Whether nothing was lost or changed, so that even a strict reader goes on.
     pub fn harmless(self) -> bool {
-        self == ProblemKind::Cut
+        matches!(self, ProblemKind::Cut | ProblemKind::Raw)
     }
 }
 
@@ -78,6 +80,7 @@ impl fmt::Display for ProblemKind {
             ProblemKind::NotText => "not text",
             ProblemKind::Unsupported => "not supported",
             ProblemKind::Cut => "cut",
+            ProblemKind::Raw => "taken as plain text",
         })
     }
 }

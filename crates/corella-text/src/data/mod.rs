@@ -95,6 +95,12 @@ pub enum DataError {
         /// One of them.
         name: String,
     },
+    /// A folder of tokens was named where texts are read.
+    #[error("{} was written by `corella prepare`: it holds tokens, and no texts to read", path.display())]
+    Prepared {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A saved position belongs to other data.
     #[error("the saved position belongs to other data: {0}")]
     OtherData(String),

@@ -46,7 +46,7 @@ impl Signature {
 }
 
 /// The signature of a text. Words are runs of letters and digits, in lower case; a character of a script without spaces is a
-/// word by itself. A text shorter than a shingle is one shingle.
+/// word by itself. A text shorter than a shingle is one shingle; of one without words, all its characters are.
 pub fn signature(text: &str) -> Signature {
     let mut bins = [u32::MAX; BINS];
     let mut filled = [false; BINS];
@@ -67,6 +67,9 @@ pub fn signature(text: &str) -> Signature {
             put(&last, count);
         }
     });
+    if count == 0 {
+        last[0] = text.split_whitespace().fold(0, |h, piece| piece.chars().fold(h, |h, c| mix(h ^ u64::from(c))));
+    }
     if count < SHINGLE {
         put(&last, count);
     }
@@ -168,6 +171,8 @@ mod tests {
         assert_eq!(signature("The quick, brown fox jumps over!"), signature("the Quick brown fox; jumps over"));
         assert_eq!(signature("one").similarity(&signature("one")), 1.0);
         assert!(signature("one").similarity(&signature("two")) < 0.2);
+        assert_eq!(signature("* * *").similarity(&signature("***")), 1.0);
+        assert!(signature("* * *").similarity(&signature("--- ---")) < 0.2);
         assert_eq!(signature("日本語の文章です"), signature("日本語 の 文章です"));
     }
 }

@@ -1,7 +1,8 @@
 //! Lines that belong to a page and not to its text: navigation, consent, copyright, calls to share and to subscribe.
 //!
-//! Only short lines are cut, so that a sentence about cookies stays; and a short line from its third occurrence on, which
-//! is a heading or a button and not what the text says.
+//! Only short lines are cut, and those with words of everyday language only where they do not end as sentences do, so that a
+//! sentence about cookies stays; and a short line from its third occurrence on, which is a heading or a button and not what
+//! the text says.
 
 use rustc_hash::FxHashMap;
 
@@ -9,35 +10,42 @@ use rustc_hash::FxHashMap;
 const WORDS: usize = 12;
 /// Occurrences of a line that stay.
 const OCCURRENCES: u32 = 2;
-const PHRASES: [&str; 28] = [
+/// Marks that no text of its own has in a short line.
+const MARKS: [&str; 2] = ["©", "(c) 20"];
+/// Phrases that belong to pages, in lower case.
+const PHRASES: [&str; 12] = [
     "all rights reserved",
-    "©",
-    "(c) 20",
     "privacy policy",
     "terms of use",
     "terms of service",
     "terms and conditions",
-    "cookie",
-    "sign in",
-    "sign up",
-    "log in",
-    "login",
-    "subscribe",
-    "newsletter",
-    "share this",
-    "share on",
-    "follow us",
-    "click here",
-    "read more",
     "skip to content",
     "skip to main",
     "back to top",
     "leave a comment",
     "leave a reply",
     "add to cart",
+    "share this",
+];
+/// Phrases that sentences use, too.
+const EVERYDAY: [&str; 17] = [
+    "cookie",
+    "cookies",
+    "sign in",
+    "sign up",
+    "log in",
+    "login",
+    "subscribe",
+    "newsletter",
+    "newsletters",
+    "share on",
+    "follow us",
+    "click here",
+    "read more",
     "powered by",
     "javascript",
     "advertisement",
+    "advertisements",
 ];
 
 /// Which lines are cut.
@@ -53,10 +61,23 @@ pub(super) fn lines(text: &str) -> Vec<bool> {
             *count += 1;
             let lower = line.to_lowercase();
             *count > OCCURRENCES
-                || PHRASES.iter().any(|p| lower.contains(p))
+                || MARKS.iter().any(|m| lower.contains(m))
+                || PHRASES.iter().any(|p| has(&lower, p))
+                || (!is_sentence(line) && EVERYDAY.iter().any(|p| has(&lower, p)))
                 // A row of links.
                 || line.matches(" | ").count() >= 2
                 || line.matches(" » ").count() >= 2
         })
         .collect()
+}
+
+/// Whether a phrase stands in a text as whole words.
+fn has(text: &str, phrase: &str) -> bool {
+    text.match_indices(phrase).any(|(at, _)| {
+        !text[..at].ends_with(char::is_alphanumeric) && !text[at + phrase.len()..].starts_with(char::is_alphanumeric)
+    })
+}
+
+fn is_sentence(line: &str) -> bool {
+    line.trim_end_matches(['"', '\'', '”', '’', ')']).ends_with(['.', '!', '?']) && !line.ends_with("...")
 }

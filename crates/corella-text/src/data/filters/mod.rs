@@ -158,9 +158,10 @@ impl FilterOptions {
         Judgement { text: left, lines_cut, rejection }
     }
 
-    /// Takes out the lines that the rules for lines name: what is left, and how many they were.
+    /// Takes out the lines that the rules for lines name, and C4's citation marks: what is left, and how many lines they were.
     pub fn cut<'t>(&self, text: &'t str) -> (Cow<'t, str>, u32) {
-        let (mut left, mut lines_cut) = (Cow::Borrowed(text), 0);
+        let mut left = if self.c4 { c4::without_marks(text) } else { Cow::Borrowed(text) };
+        let mut lines_cut = 0;
         for (applies, is_cut) in [
             (self.boilerplate, boilerplate::lines as fn(&str) -> Vec<bool>),
             (self.c4, c4::lines as fn(&str) -> Vec<bool>),

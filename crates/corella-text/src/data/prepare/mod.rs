@@ -231,6 +231,13 @@ fn finish(
     Ok(info)
 }
 
+/// Whether a folder holds what [`prepare`] wrote, or is writing: there is no text to read in it.
+pub(in crate::data) fn is_own_folder(path: &Path) -> bool {
+    let info = fs::File::open(path.join(state::DATASET));
+    path.join(".prepare").is_dir()
+        || info.is_ok_and(|f| serde_json::from_reader::<_, DatasetInfo>(std::io::BufReader::new(f)).is_ok())
+}
+
 /// Everything that decides what is written: two runs with the same plan write the same bytes.
 fn plan(job: &Job<'_>, vocabulary: &Vocabulary, out: &Path) -> Result<String, DataError> {
     #[derive(Serialize)]

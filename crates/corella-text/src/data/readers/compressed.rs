@@ -24,6 +24,13 @@ pub(super) fn gzip(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
 
 /// Reads what is inside zstd.
 pub(super) fn zstd(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
+    let window = reader.fill_buf().ok().and_then(window).unwrap_or(0);
+    if window > 1 << place.options.zstd_window_log {
+        // An eighth of the memory, in powers of two, is what a window may take.
+        let (window_mib, needed) = (window.div_ceil(1 << 20), window.next_power_of_two() >> 17);
+        let what = format!("a window of {window_mib} MiB, which needs --memory {needed}MiB");
+        return place.report(ProblemKind::Unsupported, 0, 0, what);
+    }
     let (counted, read) = Counted::new(reader);
     let mut decoder = match zstd::stream::read::Decoder::new(counted) {
         Ok(decoder) => decoder,
@@ -33,6 +40,27 @@ pub(super) fn zstd(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
         return place.report(ProblemKind::Unsupported, 0, 0, e.to_string());
     }
     place.inside().stream(&mut BufReader::with_capacity(1 << 16, Guard::new(decoder, read)))
+}
+
+/// The window that the frame at the front asks for, in bytes (RFC 8878, 3.1.1.1); `None` where none begins there.
+fn window(head: &[u8]) -> Option<u64> {
+    let head = head.strip_prefix(b"\x28\xb5\x2f\xfd")?;
+    let (descriptor, rest) = head.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let (exponent, mantissa) = (rest.first()? >> 3, u64::from(rest.first()? & 7));
+        let base = 1u64 << (10 + exponent);
+        return Some(base + base / 8 * mantissa);
+    }
+    // One segment: the window is as large as the content.
+    let size = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
+    let bytes = size.get(..[1, 2, 4, 8][usize::from(descriptor >> 6)])?;
+    let number = bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+    Some(if bytes.len() == 2 { number + 256 } else { number })
+}
+
+/// Whether zstd refused a later frame because of its window.
+pub(super) fn is_window(error: &io::Error) -> bool {
+    error.to_string().contains("requires too much memory")
 }
 
 /// Counts what passes.

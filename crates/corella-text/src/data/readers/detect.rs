@@ -17,6 +17,8 @@ pub(super) enum Format {
     Warc,
     Jsonl,
     Text,
+    /// A known format that is read as if it were text.
+    Raw(&'static str),
     /// A known format that is not read.
     Unsupported(&'static str),
     /// No text.
@@ -46,8 +48,9 @@ pub(super) fn peek(reader: &mut dyn BufRead) -> io::Result<Vec<u8>> {
 
 /// The format by content; the name's ending where content does not decide.
 pub(super) fn detect(head: &[u8], name: &str, depth: usize) -> Format {
-    let unwrapped = if depth > 0 { name.trim_end_matches(".gz").trim_end_matches(".zst") } else { name };
-    let ending = unwrapped.rsplit('.').next().unwrap_or("").to_ascii_lowercase();
+    let name = name.to_ascii_lowercase();
+    let unwrapped = if depth > 0 { name.trim_end_matches(".gz").trim_end_matches(".zst") } else { &name[..] };
+    let ending = unwrapped.rsplit('.').next().unwrap_or("");
     match head {
         [] => return Format::Empty,
         [0x1f, 0x8b, ..] => return Format::Gzip,
@@ -70,14 +73,17 @@ pub(super) fn detect(head: &[u8], name: &str, depth: usize) -> Format {
         return Format::Binary("it holds zero bytes, which text does not");
     }
     let body = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    match &ending[..] {
+    match ending {
         "jsonl" | "ndjson" => Format::Jsonl,
         "json" if body.starts_with(b"[") => {
             Format::Unsupported("a JSON array is not read: write one object per line instead")
         }
         "json" => Format::Jsonl,
         "txt" | "md" | "text" => Format::Text,
-        _ if body.starts_with(b"{\"") => Format::Jsonl,
+        _ if body.strip_prefix(b"{").is_some_and(|b| b.trim_ascii_start().starts_with(b"\"")) => Format::Jsonl,
+        "html" | "htm" | "xhtml" => Format::Raw("HTML is taken as it is, tags included: extract its text first"),
+        "xml" => Format::Raw("XML is taken as it is, tags included: extract its text first"),
+        "csv" | "tsv" => Format::Raw("a table is taken as one text: write JSON lines or Parquet to read its rows"),
         _ => Format::Text,
     }
 }
@@ -91,6 +97,10 @@ mod tests {
         assert_eq!(detect(b"\x1f\x8b\x08", "a.txt", 0), Format::Gzip);
         assert_eq!(detect(b"{\"text\": 1}", "a", 0), Format::Jsonl);
         assert_eq!(detect(b"{\"text\": 1}", "a.txt", 0), Format::Text);
+        assert_eq!(detect(b"{ \t\"text\": 1}", "a", 0), Format::Jsonl);
+        assert_eq!(detect(b"{ text }", "a", 0), Format::Text);
+        assert_eq!(detect(b"no JSON", "A.JSONL.GZ", 1), Format::Jsonl);
+        assert!(matches!(detect(b"a,b\n1,2\n", "a.CSV.gz", 1), Format::Raw(_)));
         assert_eq!(detect(b"no JSON", "a.jsonl.gz", 1), Format::Jsonl);
         assert_eq!(detect(b"WARC/1.0\r\n", "a.txt", 0), Format::Warc);
         assert!(matches!(detect(b"\x7fELF\x02\x00", "a", 0), Format::Binary(_)));

@@ -5,33 +5,39 @@
 use html_escape::decode_html_entities_to_string;
 
 /// Elements whose content is not shown.
-const HIDDEN: [&str; 7] = ["script", "style", "noscript", "template", "svg", "iframe", "head"];
+const HIDDEN: [&str; 6] = ["script", "style", "noscript", "template", "iframe", "head"];
 /// Elements that flow with the text around them; all others stand on lines of their own.
 const INLINE: [&str; 30] = [
     "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins",
     "kbd", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
 ];
 
+/// Tags that do not end before the page does are looked for this often; later ones end at the next `>`, quoted or not.
+const UNENDED: u32 = 8;
+
 /// The text of a page.
 pub(super) fn text_of(html: &str) -> String {
-    let mut out = Text::default();
+    let (mut out, mut tags) = (Text::default(), Tags::default());
     let mut rest = html;
     while let Some(at) = memchr::memchr(b'<', rest.as_bytes()) {
         out.words(&rest[..at]);
         rest = &rest[at..];
-        rest = match tag(rest) {
-            Some(Tag { name, closing, after }) => {
-                let name = name.to_ascii_lowercase();
-                if !closing && name == "title" {
+        rest = match tags.read(rest) {
+            Some(tag) => {
+                let name = tag.name.to_ascii_lowercase();
+                let after = tag.after;
+                if !tag.closing && name == "title" {
                     // Its content is text even where it looks like tags.
                     let end = find_close(after, "title").unwrap_or(after.len());
                     out.words(&after[..end]);
                     out.line();
                     &after[end..]
-                } else if !closing && name != "head" && HIDDEN.contains(&&name[..]) {
+                } else if !tag.closing && name == "svg" {
+                    if tag.empty { after } else { tags.behind_svg(after) }
+                } else if !tag.closing && name != "head" && HIDDEN.contains(&&name[..]) {
                     &after[find_close(after, &name).unwrap_or(after.len())..]
                 } else {
-                    out.tag(&name, closing);
+                    out.tag(&name, tag.closing);
                     after
                 }
             }
@@ -51,33 +57,78 @@ pub(super) fn text_of(html: &str) -> String {
 struct Tag<'a> {
     name: &'a str,
     closing: bool,
+    /// It ends with `/>`, which counts for SVG only.
+    empty: bool,
     after: &'a str,
 }
 
-/// The tag that `text` begins with.
-fn tag(text: &str) -> Option<Tag<'_>> {
-    let body = text.strip_prefix('<')?;
-    let (closing, body) = body.strip_prefix('/').map_or((false, body), |b| (true, b));
-    let length = body.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'-').count();
-    if !body.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) {
-        return None;
-    }
-    // A quoted value may hold `>`.
-    let (mut quote, mut before) = (None, b' ');
-    for (i, byte) in body.bytes().enumerate().skip(length) {
-        match (quote, byte) {
-            (None, b'>') => return Some(Tag { name: &body[..length], closing, after: &body[i + 1..] }),
-            (None, b'"' | b'\'') if before == b'=' => quote = Some(byte),
-            (Some(q), _) if q == byte => quote = None,
-            _ => {}
+/// Reads tags from the front of a page to its end, in time that grows with the page: what was looked for up to the end of the
+/// page in vain is not looked for again behind every `<`.
+#[derive(Default)]
+struct Tags {
+    /// No `>` is left.
+    none_left: bool,
+    /// Tags that did not end.
+    unended: u32,
+}
+
+impl Tags {
+    /// The tag that `text` begins with.
+    fn read<'a>(&mut self, text: &'a str) -> Option<Tag<'a>> {
+        let body = text.strip_prefix('<')?;
+        let (closing, body) = body.strip_prefix('/').map_or((false, body), |b| (true, b));
+        if self.none_left || !body.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) {
+            return None;
         }
-        if !byte.is_ascii_whitespace() {
-            before = byte;
+        let length = body.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'-').count();
+        let tag = |end: usize| Tag {
+            name: &body[..length],
+            closing,
+            empty: body.as_bytes()[..end].ends_with(b"/"),
+            after: &body[end + 1..],
+        };
+        if self.unended < UNENDED {
+            // A quoted value may hold `>`.
+            let (mut quote, mut before) = (None, b' ');
+            for (i, byte) in body.bytes().enumerate().skip(length) {
+                match (quote, byte) {
+                    (None, b'>') => return Some(tag(i)),
+                    (None, b'"' | b'\'') if before == b'=' => quote = Some(byte),
+                    (Some(q), _) if q == byte => quote = None,
+                    _ => {}
+                }
+                if !byte.is_ascii_whitespace() {
+                    before = byte;
+                }
+            }
+            self.unended += 1;
         }
+        // An unclosed quote or tag: take it up to the next `>`, or leave it as text.
+        let end = memchr::memchr(b'>', body.as_bytes());
+        self.none_left = end.is_none();
+        end.map(tag)
     }
-    // An unclosed quote or tag: take it up to the next `>`, or leave it as text.
-    let end = memchr::memchr(b'>', body.as_bytes())?;
-    Some(Tag { name: &body[..length], closing, after: &body[end + 1..] })
+
+    /// What follows the end of an SVG picture, which may hold others.
+    fn behind_svg<'a>(&mut self, text: &'a str) -> &'a str {
+        let (mut rest, mut depth) = (text, 1usize);
+        while let Some(at) = memchr::memchr(b'<', rest.as_bytes()) {
+            rest = &rest[at..];
+            rest = match self.read(rest) {
+                Some(tag) => {
+                    if tag.name.eq_ignore_ascii_case("svg") {
+                        depth = if tag.closing { depth - 1 } else { depth + usize::from(!tag.empty) };
+                    }
+                    if depth == 0 {
+                        return tag.after;
+                    }
+                    tag.after
+                }
+                None => comment(rest).unwrap_or(&rest[1..]),
+            };
+        }
+        ""
+    }
 }
 
 /// What follows the comment, declaration or instruction that `text` begins with.
@@ -110,10 +161,17 @@ struct Text {
 }
 
 impl Text {
+    /// A long text goes in pieces, so that there is no second whole one in memory.
     fn words(&mut self, raw: &str) {
-        if raw.is_empty() {
-            return;
+        let mut rest = raw;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece(rest));
+            self.piece(piece);
+            rest = after;
         }
+    }
+
+    fn piece(&mut self, raw: &str) {
         self.decoded.clear();
         decode_html_entities_to_string(raw, &mut self.decoded);
         let decoded = std::mem::take(&mut self.decoded);
@@ -152,9 +210,22 @@ impl Text {
         self.space = false;
     }
 
-    fn done(self) -> String {
-        self.out.trim().to_owned()
+    fn done(mut self) -> String {
+        self.out.truncate(self.out.trim_end().len());
+        let margin = self.out.len() - self.out.trim_start().len();
+        self.out.drain(..margin);
+        self.out
     }
+}
+
+/// Length of the piece of a text that is decoded at once: up to white space, which no entity holds, or to where one may begin.
+fn piece(text: &str) -> usize {
+    const MOST: usize = 1 << 16;
+    if text.len() <= MOST {
+        return text.len();
+    }
+    let head = &text[..text.floor_char_boundary(MOST)];
+    head.rfind(|c: char| c == '&' || c.is_ascii_whitespace()).filter(|at| *at > 0).unwrap_or(head.len())
 }
 
 #[cfg(test)]
@@ -173,8 +244,33 @@ mod tests {
             ("<tr><td>1</td><td>2</td></tr><tr><td>3", "1 2\n3"),
             ("unclosed <a href='x", "unclosed <a href='x"),
             ("<ul><li>a<li>b</ul>", "a\nb"),
+            ("<p>a<svg width='1' />b<svg/>c", "abc"),
+            ("<svg><g><SVG viewBox='0'><text>no</text></SVG></g><!-- </svg> --><text>no</text></svg>yes", "yes"),
+            ("<svg><svg/><path d='M0'/></svg>yes<svg>no", "yes"),
+            ("<div/>yes<script/>no</script>", "yes"),
         ] {
             assert_eq!(text_of(html), text, "{html}");
         }
+    }
+
+    #[test]
+    fn a_long_text_is_the_same_in_pieces() {
+        for unit in ["caf&eacute; &amp; 日本 ", "&#233;日本語", "日本語"] {
+            let (html, text) = (unit.repeat(20_000), unit.repeat(20_000));
+            let text = text.replace("&eacute;", "é").replace("&#233;", "é").replace("&amp;", "&");
+            assert_eq!(text_of(&html), text.trim(), "{unit}");
+            assert_eq!(text_of(&format!("<pre>{html}")), text.trim(), "{unit}");
+        }
+    }
+
+    /// Each of these took time that grew with the square of the page: hours for these.
+    #[test]
+    fn tags_without_an_end_cost_no_more_than_the_page() {
+        let n = 1 << 20;
+        let open = "<a ".repeat(n);
+        assert_eq!(text_of(&open), open.trim());
+        // Every `>` stands in quotes, whichever tag one begins with.
+        assert!(text_of(&"<a =\">=\"".repeat(n)).len() < 10 * n);
+        assert_eq!(text_of(&format!("x<svg>{}", "<svg ".repeat(n))), "x");
     }
 }

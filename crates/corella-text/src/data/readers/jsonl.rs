@@ -7,13 +7,18 @@ use std::io::BufRead;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::lines::{Line, Lines};
-use super::{Place, ProblemKind, TEXT_FIELDS};
+use super::{Place, ProblemKind, TEXT_FIELDS, json_long};
 use crate::data::document::Flow;
+
+/// Bytes of a line for other fields than the text.
+const FIELDS: usize = 1 << 16;
 
 /// Reads the text field of each line.
 pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
     // Escapes make a text up to six times longer; other fields come on top.
-    let limit = place.options.max_document.saturating_mul(2).saturating_add(1 << 16);
+    let limit = place.options.max_document.saturating_mul(6).saturating_add(FIELDS);
+    // A longer line is not held a second and third time: its text is decoded piece by piece.
+    let long = place.options.max_document.saturating_add(FIELDS);
     let wanted = place.options.field.clone();
     let mut lines = Lines::new(reader, limit);
     let mut line = Vec::new();
@@ -26,7 +31,9 @@ pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
             }
             Ok(Line::Whole) => {
                 let body = if record == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
-                if !body.trim_ascii().is_empty() {
+                if body.len() > long {
+                    json_long::read(place, body, wanted.as_deref(), record, offset)?;
+                } else if !body.trim_ascii().is_empty() {
                     one(place, body, wanted.as_deref(), record, offset)?;
                 }
             }
@@ -41,14 +48,30 @@ fn one(place: &mut Place<'_>, line: &[u8], wanted: Option<&str>, record: u64, of
     let found = Field { wanted }.deserialize(&mut json).and_then(|found| json.end().map(|()| found));
     match found {
         Ok(Some(text)) => place.document(record, offset, text.into_owned()),
-        Ok(None) => {
-            let what = match wanted {
-                Some(field) => format!("no string in the field {field}"),
-                None => format!("no string in any of the fields {}; name it with --field", TEXT_FIELDS.join(", ")),
-            };
-            place.report(ProblemKind::NoText, record, offset, what)
-        }
-        Err(e) => place.report(ProblemKind::BadRecord, record, offset, format!("not a JSON object: {e}")),
+        Ok(None) => no_text(place, wanted, record, offset),
+        Err(e) => no_object(place, &e, record, offset),
+    }
+}
+
+/// Reports a line without a text.
+pub(super) fn no_text(place: &mut Place<'_>, wanted: Option<&str>, record: u64, offset: u64) -> Flow {
+    let what = match wanted {
+        Some(field) => format!("no string in the field {field}"),
+        None => format!("no string in any of the fields {}; name it with --field", TEXT_FIELDS.join(", ")),
+    };
+    place.report(ProblemKind::NoText, record, offset, what)
+}
+
+/// Reports a line that is no object.
+pub(super) fn no_object(place: &mut Place<'_>, error: &serde_json::Error, record: u64, offset: u64) -> Flow {
+    place.report(ProblemKind::BadRecord, record, offset, format!("not a JSON object: {error}"))
+}
+
+/// The best place of a key among the fields that may hold the text: the one wanted, else the usual ones in their order.
+pub(super) fn rank(key: &str, wanted: Option<&str>) -> Option<usize> {
+    match wanted {
+        Some(wanted) => (key == wanted).then_some(0),
+        None => TEXT_FIELDS.iter().position(|f| key == *f),
     }
 }
 
@@ -73,22 +96,17 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut best: (usize, Option<Cow<'de, str>>) = (usize::MAX, None);
+        // Of fields with the same key the last one counts, as in Python.
+        let mut found = [const { None }; TEXT_FIELDS.len()];
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let rank = match self.wanted {
-                Some(wanted) => (key == wanted).then_some(0),
-                None => TEXT_FIELDS.iter().position(|f| key == *f),
-            };
-            match rank {
-                Some(rank) if rank < best.0 => {
-                    if let Some(text) = map.next_value::<MaybeText<'de>>()?.0 {
-                        best = (rank, Some(text));
-                    }
+            match rank(&key, self.wanted) {
+                Some(rank) if found[..rank].iter().all(Option::is_none) => {
+                    found[rank] = map.next_value::<MaybeText<'de>>()?.0;
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(best.1)
+        Ok(found.into_iter().flatten().next())
     }
 }
 

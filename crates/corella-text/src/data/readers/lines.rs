@@ -71,6 +71,8 @@ impl<'a> Lines<'a> {
     /// Exactly `n` bytes, or fewer at the end of the stream.
     pub(super) fn take(&mut self, n: u64, into: &mut Vec<u8>) -> io::Result<()> {
         into.clear();
+        // A buffer that grew by doubling would take up to twice the memory. What is claimed but not there is never touched.
+        into.reserve_exact(usize::try_from(n).unwrap_or(0));
         let read = io::Read::read_to_end(&mut io::Read::take(&mut *self.reader, n), into);
         self.offset += into.len() as u64;
         read.map(|_| ())

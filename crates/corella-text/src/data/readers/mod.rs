@@ -8,6 +8,8 @@ mod archive;
 mod compressed;
 mod detect;
 mod html;
+mod http;
+mod json_long;
 mod jsonl;
 mod lines;
 mod parquet;
@@ -39,8 +41,7 @@ pub struct ReadOptions {
     pub separator: String,
     /// Longest document in bytes: a longer text is cut at line ends.
     pub max_document: usize,
-    /// Largest window of zstd, as a power of two, that may be allocated.
-    #[serde(skip, default)]
+    /// Largest window of zstd, as a power of two, that may be allocated. What needs a larger one is reported and left out.
     pub zstd_window_log: u32,
 }
 
@@ -124,6 +125,10 @@ impl<'a> Place<'a> {
             Format::Warc => warc::read(self, &mut reader),
             Format::Jsonl => jsonl::read(self, &mut reader),
             Format::Text => text::read(self, &mut reader),
+            Format::Raw(what) => {
+                self.report(ProblemKind::Raw, 0, 0, what)?;
+                text::read(self, &mut reader)
+            }
             Format::Zip | Format::Parquet => {
                 let what = "zip and Parquet files inside another container are not read: unpack it first";
                 self.report(ProblemKind::Unsupported, 0, 0, what)
@@ -145,6 +150,10 @@ impl<'a> Place<'a> {
     /// Reports an error of the stream itself.
     fn broken(&mut self, error: &std::io::Error, record: u64, offset: u64) -> Flow {
         use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        if compressed::is_window(error) {
+            let what = format!("a larger --memory is needed: {error}");
+            return self.report(ProblemKind::Unsupported, record, offset, what);
+        }
         let kind = match error.kind() {
             _ if compressed::is_bomb(error) => ProblemKind::Bomb,
             UnexpectedEof | InvalidData | InvalidInput | Other => ProblemKind::Damaged,

@@ -76,12 +76,14 @@ fn row_group(
         Err(what) => return place.report(ProblemKind::Damaged, row, group as u64, what),
     };
     let (mut levels, mut values) = (Vec::new(), Vec::new());
+    // Rows without a text, and the first of them.
+    let mut nulls: (u64, u64) = (0, 0);
     loop {
         levels.clear();
         values.clear();
         let read = guarded(|| rows.read_records(ROWS, Some(&mut levels), None, &mut values));
         let records = match read {
-            Ok((0, ..)) => return Flow::Continue(()),
+            Ok((0, ..)) => break,
             Ok((records, ..)) => records,
             Err(what) => return place.report(ProblemKind::Damaged, row, group as u64, what),
         };
@@ -89,10 +91,19 @@ fn row_group(
         for i in 0..records {
             // A required column has no levels; where a level is lower than the column's depth, the value is null.
             let text = if levels.get(i).is_none_or(|l| *l == present) { values.next() } else { None };
-            if let Some(text) = text {
-                place.bytes(row, group as u64, text.data().to_vec())?;
+            match text {
+                Some(text) => place.bytes(row, group as u64, text.data().to_vec())?,
+                None if nulls.0 == 0 => nulls = (1, row),
+                None => nulls.0 += 1,
             }
             row += 1;
+        }
+    }
+    match nulls {
+        (0, _) => Flow::Continue(()),
+        (count, first) => {
+            let what = format!("{count} rows of the row group hold no text (null); this is the first");
+            place.report(ProblemKind::NoText, first, group as u64, what)
         }
     }
 }
@@ -110,13 +121,17 @@ fn text_column(schema: &SchemaDescriptor, field: Option<&str>) -> std::result::R
                     || c.converted_type() == ConvertedType::UTF8)
         })
         .collect();
-    let names = || strings.iter().map(|(_, c)| c.path().string()).collect::<Vec<_>>().join(", ");
+    let names = || match strings.iter().map(|(_, c)| c.path().string()).collect::<Vec<_>>().join(", ") {
+        names if names.is_empty() => "there is none outside lists and maps, which are not read".to_owned(),
+        names => format!("there are: {names}"),
+    };
     match field {
-        Some(field) => named(field).ok_or_else(|| format!("no string column {field}; there are: {}", names())),
+        Some(field) => named(field).ok_or_else(|| format!("no string column {field}; {}", names())),
         None => match (TEXT_FIELDS.iter().find_map(|f| named(f)), &strings[..]) {
             (Some(column), _) => Ok(column),
             (None, [(column, _)]) => Ok(*column),
-            (None, _) => Err(format!("which column holds the text? name it with --field; there are: {}", names())),
+            (None, []) => Err(format!("no string column; {}", names())),
+            (None, _) => Err(format!("which column holds the text? name it with --field; {}", names())),
         },
     }
 }

@@ -1,9 +1,11 @@
 //! What the user names, turned into a list of files.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::super::DataError;
+use super::super::prepare::is_own_folder;
 
 /// A file to read, and how it is called in reports and indexes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -23,25 +25,92 @@ impl SourceFile {
 
 /// The files that a path, a folder or a pattern (`*`, `?`, `[…]`, `**`) stands for, in the order of their names.
 ///
-/// Hidden files below a folder are left out: version control and editors' leavings are not text of the user's. Links to
-/// folders below a folder are not followed, so there is no way in circles.
+/// Hidden files below a folder are left out: version control and editors' leavings are not text of the user's. So are folders
+/// that [`super::super::prepare`] wrote or is writing; one that is named itself is an error. Links to folders below a folder
+/// are not followed, so there is no way in circles.
 pub fn expand(source: &Path) -> Result<Vec<SourceFile>, DataError> {
     let mut paths = Vec::new();
     let pattern = source.to_string_lossy();
-    if source.exists() || !pattern.contains(['*', '?', '[']) {
+    if source.exists() || !has_signs(&pattern) {
+        if is_own_folder(source) {
+            return Err(DataError::Prepared { path: source.to_path_buf() });
+        }
         collect(source, &mut paths)?;
     } else {
-        let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-        let found = glob::glob_with(&pattern, options).map_err(|e| DataError::bad(source, e.to_string()))?;
-        for path in found {
-            let path = path.map_err(|e| DataError::Io { path: e.path().to_path_buf(), source: e.into() })?;
-            collect(&path, &mut paths)?;
-        }
+        // Errors are told of the whole pattern, with their places in it.
+        glob::Pattern::new(&pattern).map_err(|e| DataError::bad(source, e.to_string()))?;
+        let parts: Vec<Component<'_>> = source.components().collect();
+        matching(PathBuf::new(), &parts, source, &mut paths)?;
         if paths.is_empty() {
             return Err(DataError::bad(source, "no file matches"));
         }
     }
     Ok(paths.iter().map(|p| SourceFile::at(p)).collect())
+}
+
+fn has_signs(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+/// Collects what lies in `base` and fits the rest of a pattern. The crate's own search cannot be used: it panics at names that
+/// are not UTF-8. Here they are matched with the replacement character for what is none.
+fn matching(base: PathBuf, parts: &[Component<'_>], pattern: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let Some((part, rest)) = parts.split_first() else { return collect(&base, files) };
+    let text = part.as_os_str().to_string_lossy();
+    if !has_signs(&text) {
+        let next = base.join(part);
+        return if next.exists() { matching(next, rest, pattern, files) } else { Ok(()) };
+    }
+    let dir = if base.as_os_str().is_empty() { Path::new(".") } else { &base };
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    if text == "**" {
+        // As the last part it stands for everything below, which is collected once.
+        if rest.is_empty() {
+            return collect(dir, files);
+        }
+        // What fits without a folder, and what fits below each.
+        let mut found = Vec::new();
+        matching(base.clone(), rest, pattern, &mut found)?;
+        for name in entries(dir)?.iter().filter(|n| !is_hidden(n)) {
+            let next = base.join(name);
+            if fs::symlink_metadata(&next).is_ok_and(|m| m.is_dir()) && !is_own_folder(&next) {
+                matching(next, parts, pattern, &mut found)?;
+            }
+        }
+        found.sort();
+        found.dedup();
+        files.append(&mut found);
+        return Ok(());
+    }
+    let wanted = glob::Pattern::new(&text).map_err(|e| DataError::bad(pattern, e.to_string()))?;
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    for name in entries(dir)? {
+        let next = base.join(&name);
+        // A folder fits the middle of a pattern, a file its end.
+        if wanted.matches_with(&name.to_string_lossy(), options)
+            && (rest.is_empty() || next.is_dir())
+            && next.exists()
+            && !is_own_folder(&next)
+        {
+            matching(next, rest, pattern, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// The names in a folder, sorted.
+fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, DataError> {
+    let inside = fs::read_dir(dir).map_err(DataError::io(dir))?;
+    let mut names: Vec<_> =
+        inside.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>().map_err(DataError::io(dir))?;
+    names.sort();
+    Ok(names)
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
@@ -50,16 +119,62 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
         files.push(path.to_path_buf());
         return Ok(());
     }
-    let entries = fs::read_dir(path).map_err(DataError::io(path))?;
-    let mut inside: Vec<PathBuf> =
-        entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(DataError::io(path))?;
-    inside.sort();
-    inside.retain(|p| !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')));
-    for path in inside {
-        let link = fs::symlink_metadata(&path).map_err(DataError::io(&path))?.is_symlink();
-        if !(link && path.is_dir()) && path.exists() {
-            collect(&path, files)?;
+    for name in entries(path)?.iter().filter(|n| !is_hidden(n)) {
+        let inside = path.join(name);
+        let link = fs::symlink_metadata(&inside).map_err(DataError::io(&inside))?.is_symlink();
+        if !(link && inside.is_dir()) && inside.exists() && !is_own_folder(&inside) {
+            collect(&inside, files)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::expand;
+
+    #[test]
+    fn patterns_find_what_they_name() {
+        let dir = std::env::temp_dir().join(format!("corella-sources-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        for file in ["a.txt", "b.md", ".hidden.txt", "x/a.txt", "x/y/a.txt", "x/y/[1].txt", "x/.git/a.txt"] {
+            let path = dir.join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            fs::write(path, "text").expect("written");
+        }
+        let found = |pattern: &str| -> Vec<String> {
+            let files = expand(&dir.join(pattern)).map_err(|e| e.to_string()).unwrap_or_default();
+            let start = dir.display().to_string().len() + 1;
+            files.iter().map(|f| f.name[start..].to_owned()).collect()
+        };
+        assert_eq!(found("*.txt"), ["a.txt"]);
+        assert_eq!(found("?.[mt]*"), ["a.txt", "b.md"]);
+        assert_eq!(found("*/a.txt"), ["x/a.txt"]);
+        assert_eq!(found("**/a.txt"), ["a.txt", "x/a.txt", "x/y/a.txt"]);
+        assert_eq!(found("x/**"), ["x/a.txt", "x/y/[1].txt", "x/y/a.txt"]);
+        assert_eq!(found("x/y/[1].txt"), ["x/y/[1].txt"], "a name that is there is no pattern");
+        assert_eq!(found("*"), ["a.txt", "b.md", "x/a.txt", "x/y/[1].txt", "x/y/a.txt"]);
+        assert_eq!(found(".h*"), [".hidden.txt"]);
+        assert!(found("a.txt/*").is_empty() && found("*.none").is_empty() && found("a**").is_empty());
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    /// Names that are not UTF-8: file systems of Linux have them.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_are_not_utf_8_are_found() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = std::env::temp_dir().join(format!("corella-sources-raw-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("made");
+        fs::write(dir.join(std::ffi::OsStr::from_bytes(b"bad\xff\xfename.txt")), "text").expect("written");
+        for pattern in ["*", "bad*.txt", "bad??name.txt", "**/*"] {
+            let files = expand(&dir.join(pattern)).expect("found");
+            assert_eq!(files.len(), 1, "{pattern}");
+            assert_eq!(fs::read_to_string(&files[0].path).expect("read"), "text");
+        }
+        fs::remove_dir_all(&dir).expect("removed");
+    }
 }

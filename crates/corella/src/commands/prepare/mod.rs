@@ -47,7 +47,11 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let out = absolute(&args.out);
     files.retain(|f| !absolute(&f.path).starts_with(&out));
-    if files.iter().all(|f| is_token_file(&f.path)) && !files.is_empty() {
+    if files.is_empty() {
+        return Err(Failure::new("there is nothing to read: every source lies in --out, or is empty")
+            .hint("write into a folder beside the texts, not around them"));
+    }
+    if files.iter().all(|f| is_token_file(&f.path)) {
         args.check_tokens()?;
         let tokenizer = match &args.tokenizer[..] {
             "own" => {
