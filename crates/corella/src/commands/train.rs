@@ -21,7 +21,7 @@ use corella_train::report::judge;
 use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Usage};
 
 use crate::cli::{Common, TrainArgs};
-use crate::commands::eval::{load_task, task_scores};
+use crate::commands::eval::{load_tasks, task_scores};
 use crate::commands::plan::{check_memory, memory_budget, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::plan_fits;
 use crate::commands::run_plan::{first_model, wanted};
@@ -74,7 +74,7 @@ fn tasks(plan: &RunPlan) -> Result<Vec<(Task, Vec<Item>)>> {
     if out.eval_tasks.is_empty() {
         return Err(Failure::usage("--eval-every has nothing to evaluate").hint("name task files with --eval FILE"));
     }
-    out.eval_tasks.iter().map(|task| load_task(task, out.eval_limit)).collect()
+    load_tasks(&out.eval_tasks, out.eval_limit)
 }
 
 fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
