@@ -66,6 +66,32 @@ fn a_run_names_its_reference_curve_where_there_is_one() {
     assert!(!other.contains("reference curve: ") && other.contains("no reference curve for this model"), "{other}");
 }
 
+/// The items' texts, and the sums that `transformers` in f32 gives for every fortieth window, the token in front included.
+#[test]
+fn windows_of_a_text_are_as_likely_as_in_transformers() {
+    let expected = [
+        -103.27197095775313,
+        -97.06752621126532,
+        -100.61848389836551,
+        -100.32751131513496,
+        -116.11615587995485,
+        -111.95585343627984,
+        -114.48731926192333,
+        -82.79409046570929,
+    ];
+    let items = fs::read_to_string(fixture("items/lambada_openai.jsonl")).expect("items");
+    let texts: Vec<String> = items.lines().map(|l| json(l)["text"].as_str().expect("a text").to_owned()).collect();
+    let text = &texts.join(" ")[..900];
+    let found = json(&done(&["trace", "memory", &fixture("llama"), "-p", text, "--stride", "40", "--json"]));
+    let found: Vec<f64> =
+        found["windows"].as_array().expect("windows").iter().map(|w| w["log_p"].as_f64().expect("a number")).collect();
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        // Keys and values in half precision are off by up to 9e-4.
+        assert!((found - expected).abs() < 2e-5, "{found} here, {expected} there");
+    }
+}
+
 #[test]
 fn tasks_and_prepared_data_are_scored_after_and_during_training() {
     let folder = Folder::new("eval");

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use corella_eval::{Item, ItemScore, Shots, Task, TaskScore};
 use corella_eval::{negative_log_likelihood, read_items, score_item, summary};
-use corella_model::{KvKind, OneSequence, StepOptions, TextModel};
+use corella_model::{OneSequence, StepOptions, TextModel};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::cli::{Common, Device};
+use crate::cli::Common;
 use crate::error::{Failure, Result};
-use crate::inputs::read_text;
+use crate::inputs::{check_finished, read_text};
 use crate::model::{self, Invariance};
 use crate::output::deliver;
 
@@ -107,10 +107,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("a context of fewer than two tokens predicts nothing").hint("--context 2 or more"));
     }
     let rows = context.min(ROWS);
-    // Two choices may lie closer together than the rounding of keys and values to half precision.
-    let kv_kind = if common.device == Device::Cpu { KvKind::F32 } else { KvKind::F16 };
-    let one = StepOptions::one_sequence(context);
-    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, kv_kind, ..one };
+    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, ..model::to_score(context, common) };
     let step = model.load(common, options, Invariance::AsFast)?;
     let backend = step.backend_name();
     let mut model = OneSequence::new(step);
@@ -274,6 +271,7 @@ fn of_data(
     context: usize,
     limit: usize,
 ) -> Result<Surprise> {
+    check_finished(dir)?;
     let data = Dataset::open(dir)?;
     if data.tokenizer.fingerprint() != tokenizer.fingerprint() {
         return Err(Failure::new(format!("{} was prepared with another tokenizer than the model's", dir.display()))

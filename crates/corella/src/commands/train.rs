@@ -37,6 +37,7 @@ use crate::site::{self, Site};
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
+    one_process(|name| std::env::var(name).ok())?;
     // First of all: whether device and address are there is known at once, and the data may take a while.
     let device = TrainDevice::choose(common)?;
     args.serve.map(site::check).transpose()?;
@@ -63,6 +64,21 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         Some(site) => site.stop(),
         None => Ok(()),
     }
+}
+
+/// Refuses to be one of several processes: each would train the whole run, into the same folder. `variable` gives what a
+/// launcher has said.
+fn one_process(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    // Slurm's number of tasks of a job is there in a script that starts one process too; that of a step is not.
+    for name in ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        if let Some(processes) = variable(name).and_then(|value| value.trim().parse::<u64>().ok()).filter(|n| *n > 1) {
+            return Err(Failure::usage(format!(
+                "{name} is {processes}: this is one of {processes} processes, and a run has one only, on one card"
+            ))
+            .hint("start `corella train` once, without torchrun, mpirun or srun; runs over several cards are not built yet"));
+        }
+    }
+    Ok(())
 }
 
 /// The tasks to evaluate during training.
