@@ -221,17 +221,23 @@ fn task_file(text: &str) -> Result<(Task, &Path)> {
 }
 
 /// Scores of loaded tasks with the weights of a model, by name: what `--eval-every` logs. `None` where `stop` is raised
-/// before all are known.
+/// before all are known. With `warn` says which items cannot be judged.
 pub fn task_scores(
     model: &mut dyn TextModel,
     tokenizer: &Tokenizer,
     tasks: &[(Task, Vec<Item>)],
     stop: &AtomicBool,
+    warn: bool,
 ) -> Option<BTreeMap<String, f64>> {
     let mut scores = BTreeMap::new();
     for (task, items) in tasks {
         let mut score = |item| (!stop.load(Ordering::SeqCst)).then(|| score_item(model, tokenizer, item));
         let each: Vec<Option<ItemScore>> = items.iter().map(&mut score).collect::<Option<_>>()?;
+        let left_out = each.iter().filter(|score| score.is_none()).count();
+        if warn && left_out > 0 {
+            let (name, all) = (task.name(), each.len());
+            eprintln!("warning: {name}: {left_out} of {all} items cannot be judged with this model and are left out");
+        }
         let Some(found) = summary(*task, &each) else { continue };
         scores.insert(format!("{}/acc", task.name()), found.acc);
         scores.extend(found.acc_norm.map(|norm| (format!("{}/acc_norm", task.name()), norm)));

@@ -319,6 +319,8 @@ pub struct Console {
     quiet: bool,
     /// Tasks of `--eval-every`.
     tasks: Vec<(Task, Vec<Item>)>,
+    /// Whether items that cannot be judged were named: they are the same each time.
+    warned: bool,
     /// The site that shows the run.
     pub watched: Option<Arc<App>>,
 }
@@ -334,6 +336,7 @@ impl Console {
             flops_per_token: run.plan.flops_per_token(products),
             quiet,
             tasks: Vec::new(),
+            warned: false,
             watched: None,
         }
     }
@@ -379,7 +382,8 @@ impl Hooks for Console {
     }
 
     fn evaluate(&mut self, _step: u64, model: &mut dyn TextModel, stop: &AtomicBool) -> BTreeMap<String, f64> {
-        task_scores(model, &self.tokenizer, &self.tasks, stop).unwrap_or_default()
+        let warn = !std::mem::replace(&mut self.warned, true);
+        task_scores(model, &self.tokenizer, &self.tasks, stop, warn).unwrap_or_default()
     }
 
     fn on_checkpoint(&mut self, path: &Path) {
