@@ -36,10 +36,12 @@ class Model(HFLM):
 
 def local_task(name, task, file, shots_file=None):
     """lm-eval's task `task` under the name `name`, on a JSON-lines file in the form of its data set on the hub."""
-    files = f"    test: {file}\n" + (f"    shots: {shots_file}\n" if shots_file else "")
+    # Where the examples come from the items' own file, lm-eval leaves the item itself out.
+    own = str(shots_file) == str(file)
+    files = f"    test: {file}\n" + (f"    shots: {shots_file}\n" if shots_file and not own else "")
     text = (f"include: {Path(lm_eval.__file__).parent / 'tasks' / TEMPLATES[task]}\ntask: {name}\ntag: []\ndataset_path: json\n"
             f"dataset_name: null\ndataset_kwargs:\n  data_files:\n{files}"
-            f"training_split: null\nvalidation_split: null\ntest_split: test\nfewshot_split: {'shots' if shots_file else 'null'}\n")
+            f"training_split: null\nvalidation_split: null\ntest_split: test\nfewshot_split: {('test' if own else 'shots') if shots_file else 'null'}\n")
     if shots_file:
         text += "fewshot_config:\n  sampler: first_n\n"
     if task == "mmlu":

@@ -41,10 +41,10 @@ pub enum EvalError {
         path: PathBuf,
     },
     /// Too few examples to put in front of the items.
-    #[error("{}: {found} examples{}, and {wanted} are wanted", path.display(), of.as_ref().map(|of| format!(" that begin with {of:?}")).unwrap_or_default())]
+    #[error("{files}: {found} examples{} beside the item itself, and {wanted} are wanted", of.as_ref().map(|of| format!(" that begin with {of:?}")).unwrap_or_default())]
     FewShots {
-        /// The file.
-        path: PathBuf,
+        /// The files.
+        files: String,
         /// What they begin with, where examples are for items of one subject only.
         of: Option<String>,
         /// How many it holds.

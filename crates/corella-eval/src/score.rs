@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{Item, Pair, Question, Task};
 
-/// What the model says of a continuation.
+/// What the model says of a continuation that it can judge.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Likelihood {
     /// Natural log of its probability, given the context.
@@ -29,8 +29,10 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 /// Log-likelihood of a continuation, tokenised as lm-eval does: spaces at the end of the context go over to the
 /// continuation; the continuation's ids are those of the whole text behind as many ids as the context has by itself, and
 /// they stand behind those of the context by itself, even where a token of the whole text reaches over the border; an
-/// empty context is the token that starts a text; what is too long loses its beginning.
-pub fn log_likelihood(model: &mut dyn TextModel, tokenizer: &Tokenizer, pair: &Pair) -> Likelihood {
+/// empty context is the token that starts a text; what is too long loses its beginning. `None` where lm-eval refuses: where the
+/// tokenizer joins the continuation to the context's last token, so that no token is left to judge; where the context is spaces
+/// alone and no token stands in front; and where the continuation alone is longer than the model's context.
+pub fn log_likelihood(model: &mut dyn TextModel, tokenizer: &Tokenizer, pair: &Pair) -> Option<Likelihood> {
     let (context, spaces) = pair.context.split_at(pair.context.trim_end().len());
     let continuation = format!("{spaces}{}", pair.continuation);
     let (mut ids, start) = if pair.context.is_empty() {
@@ -42,15 +44,13 @@ pub fn log_likelihood(model: &mut dyn TextModel, tokenizer: &Tokenizer, pair: &P
         ids.extend(whole.into_iter().skip(start));
         (ids, start)
     };
-    let mut judged = ids.len() - start;
+    let judged = ids.len() - start;
+    if start == 0 || judged == 0 || judged > model.context_len() {
+        return None;
+    }
     let too_long = ids.len().saturating_sub(model.context_len() + 1);
     ids.drain(..too_long);
-    // The first token of all has nothing before it to be predicted from.
-    judged = judged.min(ids.len().saturating_sub(1));
     let mut found = Likelihood { log_prob: 0.0, greedy: true };
-    if judged == 0 {
-        return found;
-    }
     let first = ids.len() - judged;
     model.reset();
     model.feed_each(&ids[..ids.len() - 1], &mut |i, logits| {
@@ -60,7 +60,7 @@ pub fn log_likelihood(model: &mut dyn TextModel, tokenizer: &Tokenizer, pair: &P
             found.greedy &= logits.iter().position(|l| *l == top) == Some(target);
         }
     });
-    found
+    Some(found)
 }
 
 /// Negative log-likelihood, in nats, of every token after the first, given those before it: at least two tokens, of which
@@ -95,21 +95,22 @@ pub struct ItemScore {
     pub acc_norm: bool,
 }
 
-/// Scores an item.
-pub fn score_item(model: &mut dyn TextModel, tokenizer: &Tokenizer, item: &Item) -> ItemScore {
+/// Scores an item; `None` where one of its continuations cannot be judged.
+pub fn score_item(model: &mut dyn TextModel, tokenizer: &Tokenizer, item: &Item) -> Option<ItemScore> {
     let mut judge = |pair: &Pair| {
         let context = format!("{}{}", item.preamble, pair.context);
         log_likelihood(model, tokenizer, &Pair { context, continuation: pair.continuation.clone() })
     };
     match &item.question {
         Question::Cloze(pair) => {
-            let found = judge(pair);
-            ItemScore { log_probs: vec![found.log_prob], acc: found.greedy, acc_norm: found.greedy }
+            let found = judge(pair)?;
+            Some(ItemScore { log_probs: vec![found.log_prob], acc: found.greedy, acc_norm: found.greedy })
         }
         Question::Choice { pairs, lengths, gold } => {
-            let log_probs: Vec<f64> = pairs.iter().map(|pair| judge(pair).log_prob).collect();
+            let log_probs: Vec<f64> = pairs.iter().map(|pair| Some(judge(pair)?.log_prob)).collect::<Option<_>>()?;
             let normed: Vec<f64> = log_probs.iter().zip(lengths).map(|(p, n)| p / *n as f64).collect();
-            ItemScore { acc: first_largest(&log_probs) == *gold, acc_norm: first_largest(&normed) == *gold, log_probs }
+            let (acc, acc_norm) = (first_largest(&log_probs) == *gold, first_largest(&normed) == *gold);
+            Some(ItemScore { log_probs, acc, acc_norm })
         }
     }
 }
@@ -122,8 +123,10 @@ fn first_largest(values: &[f64]) -> usize {
 /// The scores of a task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskScore {
-    /// Items.
+    /// Items that were judged: what the means are over.
     pub items: usize,
+    /// Items that cannot be judged ([`score_item`]); they count nowhere.
+    pub left_out: usize,
     /// Share of right answers.
     pub acc: f64,
     /// Its standard error.
@@ -136,18 +139,23 @@ pub struct TaskScore {
     pub perplexity: Option<f64>,
 }
 
-/// Means over the items.
-pub fn summary(task: Task, scores: &[ItemScore]) -> TaskScore {
-    let n = scores.len().max(1) as f64;
+/// Means over the items that were judged; `None` where there is none.
+pub fn summary(task: Task, all: &[Option<ItemScore>]) -> Option<TaskScore> {
+    let scores: Vec<&ItemScore> = all.iter().flatten().collect();
+    if scores.is_empty() {
+        return None;
+    }
+    let n = scores.len() as f64;
     let share = |of: fn(&ItemScore) -> bool| scores.iter().filter(|s| of(s)).count() as f64 / n;
     let acc = share(|s| s.acc);
     let mean_log = scores.iter().filter_map(|s| s.log_probs.first()).sum::<f64>() / n;
-    TaskScore {
+    Some(TaskScore {
         items: scores.len(),
+        left_out: all.len() - scores.len(),
         acc,
         // Of a sample, as lm-eval has it.
         acc_stderr: (acc * (1.0 - acc) / (n - 1.0).max(1.0)).sqrt(),
         acc_norm: task.has_norm().then(|| share(|s| s.acc_norm)),
         perplexity: (task == Task::Lambada).then(|| (-mean_log).exp()),
-    }
+    })
 }

@@ -109,11 +109,7 @@ impl Task {
                     _ => text(line, "ctx")?.to_owned(),
                 };
                 let query = without_brackets(format!("{}: {context}", text(line, "activity_label")?));
-                let endings = texts(line, "endings")?;
-                if endings.iter().any(|ending| ending.trim().is_empty()) {
-                    return Err("an ending is empty".to_owned());
-                }
-                let endings = endings.into_iter().map(without_brackets).collect();
+                let endings = texts(line, "endings")?.into_iter().map(without_brackets).collect();
                 choice(&query, endings, number(line, "label")?)
             }
             Task::ArcEasy | Task::ArcChallenge => match line.get("query") {
@@ -151,6 +147,7 @@ impl Task {
                     Some(_) => text(line, "text")?.rsplit_once(' ').ok_or("text has one word only")?,
                     None => (text(line, "context")?, text(line, "continuation")?),
                 };
+                not_empty("the last word", word)?;
                 let pair = Pair { context: context.to_owned(), continuation: format!(" {word}") };
                 Ok(Item { preamble: String::new(), question: Question::Cloze(pair) })
             }
@@ -183,9 +180,15 @@ fn check_choices(choices: usize, gold: usize) -> Result<(), String> {
     }
 }
 
+/// Nothing is the likeliest of all continuations.
+fn not_empty(what: &str, continuation: &str) -> Result<(), String> {
+    if continuation.trim().is_empty() { Err(format!("{what} is empty")) } else { Ok(()) }
+}
+
 /// One context, several continuations.
 fn choice(context: &str, choices: Vec<String>, gold: usize) -> Result<Item, String> {
     check_choices(choices.len(), gold)?;
+    choices.iter().try_for_each(|choice| not_empty("a choice", choice))?;
     let lengths = choices.iter().map(|c| c.chars().count()).collect();
     let pair = |c: &String| Pair { context: context.to_owned(), continuation: format!(" {c}") };
     Ok(Item {
@@ -197,6 +200,7 @@ fn choice(context: &str, choices: Vec<String>, gold: usize) -> Result<Item, Stri
 /// Several contexts, one continuation.
 fn either(contexts: Vec<String>, target: &str, gold: usize) -> Result<Item, String> {
     check_choices(contexts.len(), gold)?;
+    not_empty("what follows the gap", target)?;
     let lengths = contexts.iter().map(|c| c.chars().count()).collect();
     let pair = |context| Pair { context, continuation: format!(" {target}") };
     Ok(Item {
@@ -265,7 +269,24 @@ mod tests {
         };
         assert!(parse(r#"["c", "d"]"#).is_ok());
         assert_eq!(parse(r#"["c"]"#), Err("1 to choose from; 2 are needed".to_owned()));
-        assert_eq!(parse(r#"["", "", "", " "]"#), Err("an ending is empty".to_owned()));
+        assert_eq!(parse(r#"["", "", "", " "]"#), Err("a choice is empty".to_owned()));
+        assert_eq!(parse(r#"["c", "[header]"]"#), Err("a choice is empty".to_owned()));
+    }
+
+    #[test]
+    fn nothing_is_no_continuation_in_any_task() {
+        let empty = [
+            (Task::ArcEasy, r#"{"query": "Question: Why?", "choices": ["", "a"], "gold": 1}"#),
+            (Task::ArcChallenge, r#"{"query": "Question: Why?", "choices": ["a", " "], "gold": 0}"#),
+            (Task::Piqa, r#"{"goal": "Why?", "sol1": "", "sol2": "because of it", "label": 0}"#),
+            (Task::WinoGrande, r#"{"sentence": "Ann lent it to _", "option1": "Bea", "option2": "Cy", "answer": "1"}"#),
+            (Task::Lambada, r#"{"text": "It was the last "}"#),
+            (Task::Lambada, r#"{"context": "It was the last", "continuation": " "}"#),
+        ];
+        for (task, line) in empty {
+            let error = task.item(&serde_json::from_str(line).expect("JSON")).expect_err(line);
+            assert!(error.ends_with("is empty"), "{}: {error}", task.name());
+        }
     }
 
     #[test]

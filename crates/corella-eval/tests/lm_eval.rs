@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use corella_eval::{ItemScore, Shots, Task, read_items, score_item, summary};
+use corella_eval::{ItemScore, Pair, Shots, Task, log_likelihood, read_items, score_item, summary};
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Exact};
 use corella_model::llama::{LlamaCheckpoint, LlamaInfer};
 use corella_model::{KvKind, OneSequence, StepOptions, TextModel};
@@ -57,22 +57,23 @@ fn compare(model: &mut dyn TextModel, folder: &str, golden: &str, bound: f64) ->
         let plain = name.trim_end_matches("_2_shot");
         let task = Task::from_name(plain).expect("a task");
         let path = fixture(&format!("items/{plain}.jsonl"));
-        let mut items = read_items(&path, task, 0).expect("items");
+        let mut items = read_items(&[&path], task, 0).expect("items");
         if plain != name {
-            let shots = Shots::read(&path, task, 2).expect("examples");
+            let shots = Shots::read(&[&path], &[&path], task, 2).expect("examples");
             items.iter_mut().try_for_each(|item| shots.put_before(item)).expect("enough examples");
         }
-        let ours: Vec<ItemScore> = items.iter().map(|item| score_item(&mut *model, &tokenizer, item)).collect();
+        let ours: Vec<_> = items.iter().map(|item| score_item(&mut *model, &tokenizer, item)).collect();
         assert_eq!(ours.len(), theirs.log_probs.len(), "{name}");
         for (number, (score, expected)) in ours.iter().zip(&theirs.log_probs).enumerate() {
-            assert_eq!(score.log_probs.len(), expected.len(), "{name} {number}");
-            for (a, b) in score.log_probs.iter().zip(expected) {
+            let found = score.as_ref().map_or(&[][..], |score: &ItemScore| &score.log_probs[..]);
+            assert_eq!(found.len(), expected.len(), "{name} {number}");
+            for (a, b) in found.iter().zip(expected) {
                 let error = (a - b).abs() / b.abs().max(1.0);
                 worst = worst.max(error);
                 assert!(error < bound, "{name} {number}: {a} here, {b} there");
             }
         }
-        let found = summary(task, &ours);
+        let found = summary(task, &ours).expect("judged items");
         assert_eq!((found.acc, found.acc_norm), (theirs.acc, theirs.acc_norm), "{name}");
         if let (Some(a), Some(b)) = (found.perplexity, theirs.perplexity) {
             assert!((a / b - 1.0).abs() < bound, "{name}: perplexity {a} here, {b} there");
@@ -82,23 +83,87 @@ fn compare(model: &mut dyn TextModel, folder: &str, golden: &str, bound: f64) ->
     tasks
 }
 
+/// lm-eval stops at such items with an assertion.
+#[test]
+fn what_cannot_be_judged_counts_nowhere() {
+    let checkpoint = Gpt2Checkpoint::open(&fixture("model")).expect("a model");
+    let mut model = Gpt2Exact::new(one_thread(), &checkpoint).expect("fits");
+    let tokenizer = Tokenizer::load(&fixture("model")).expect("a tokenizer");
+    let item = |good: &str| {
+        let line = serde_json::json!({"goal": "How do I stir soup?", "sol1": good, "sol2": "With a kite.", "label": 0});
+        Task::Piqa.item(&line).expect("an item")
+    };
+    // More tokens than the model's context of 64 holds.
+    let items = [item("With a spoon."), item(&"With a spoon. ".repeat(64))];
+    let scores: Vec<_> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
+    assert!(scores[0].is_some() && scores[1].is_none());
+    let found = summary(Task::Piqa, &scores).expect("one is judged");
+    let alone = summary(Task::Piqa, &scores[..1]).expect("one is judged");
+    assert_eq!((found.items, found.left_out, found.acc), (1, 1, alone.acc));
+    assert_eq!(summary(Task::Piqa, &scores[1..]), None);
+    // The tokenizer makes one token of the context's end and the continuation.
+    let (text, tokens) = ("to stir soup", |text: &str| tokenizer.encode(text).len());
+    let border = (1..text.len() - 1).find(|i| tokens(&text[..*i]) == tokens(&text[..i + 1])).expect("a longer token");
+    let pair = |context: &str, continuation: &str| Pair { context: context.into(), continuation: continuation.into() };
+    assert_eq!(log_likelihood(&mut model, &tokenizer, &pair(&text[..border], &text[border..border + 1])), None);
+    assert_eq!(log_likelihood(&mut model, &tokenizer, &pair("to stir", "")), None);
+    assert!(log_likelihood(&mut model, &tokenizer, &pair("to stir", " soup")).is_some());
+}
+
+#[test]
+fn examples_of_another_file_stay_even_if_they_are_the_item() {
+    let path = fixture("items/winogrande.jsonl");
+    let first = read_items(&[&path], Task::WinoGrande, 1).expect("items").remove(0);
+    let with = |of: &Path| {
+        let mut item = first.clone();
+        let shots = Shots::read(&[&path], &[of], Task::WinoGrande, 1).expect("examples");
+        shots.put_before(&mut item).expect("enough examples");
+        item.preamble
+    };
+    assert!(with(Path::new("other.jsonl")).starts_with("Bea lent") != with(&path).starts_with("Bea lent"));
+    assert!(with(&path).starts_with("Bea lent a"), "the second item: {}", with(&path));
+}
+
+#[test]
+fn a_limit_is_of_each_subject_and_files_of_a_task_are_joined() {
+    let path = std::env::temp_dir().join(format!("corella-subjects-{}.jsonl", std::process::id()));
+    let line = |subject: &str| {
+        let choices = ["a", "b", "c", "d"];
+        serde_json::json!({"question": "q", "subject": subject, "choices": choices, "answer": 0}).to_string()
+    };
+    // A mark of the byte order in front.
+    let lines = ["law", "law", "law", "art", "law", "art"].map(line).join("\n");
+    std::fs::write(&path, format!("\u{feff}{lines}")).expect("written");
+    let subjects = |paths: &[&Path], limit| -> Vec<bool> {
+        let items = read_items(paths, Task::Mmlu, limit).expect("items");
+        items.iter().map(|item| item.preamble.contains("about art")).collect()
+    };
+    assert_eq!(subjects(&[&path], 2), [false, false, true, true]);
+    assert_eq!(subjects(&[&path, &path], 5), [false, false, false, true, false, true, false, true, true]);
+    assert_eq!(subjects(&[&path, &path], 0).len(), 12);
+    std::fs::remove_file(&path).expect("removed");
+    let lambada = fixture("items/lambada_openai.jsonl");
+    assert_eq!(read_items(&[&lambada, &lambada], Task::Lambada, 11).expect("items").len(), 11);
+}
+
 #[test]
 fn too_few_examples_are_an_error_that_names_the_subject() {
     let path = fixture("items/mmlu.jsonl");
-    let mut item = read_items(&path, Task::Mmlu, 1).expect("items").remove(0);
-    let error = Shots::read(&path, Task::Mmlu, 9).expect("read").put_before(&mut item).expect_err("eight only");
-    let text = error.to_string();
-    assert!(text.contains("8 examples") && text.contains("household things") && text.contains("9 are"), "{text}");
+    let mut item = read_items(&[&path], Task::Mmlu, 1).expect("items").remove(0);
+    let shots = |count| Shots::read(&[&path], &[&path], Task::Mmlu, count).expect("read");
+    let text = shots(8).put_before(&mut item).expect_err("seven others only").to_string();
+    assert!(text.contains("7 examples") && text.contains("household things") && text.contains("8 are"), "{text}");
+    shots(7).put_before(&mut item).expect("seven others");
 }
 
 #[test]
 fn a_line_that_is_no_item_is_named() {
     let path = std::env::temp_dir().join(format!("corella-items-{}.jsonl", std::process::id()));
     std::fs::write(&path, "{\"context\": \"a\", \"continuation\": \"b\"}\n\n{\"context\": 3}\n").expect("written");
-    let error = read_items(&path, Task::Lambada, 0).expect_err("a bad line").to_string();
+    let error = read_items(&[&path], Task::Lambada, 0).expect_err("a bad line").to_string();
     assert!(error.contains("line 3") && error.contains("context"), "{error}");
-    assert_eq!(read_items(&path, Task::Lambada, 1).expect("the first is good").len(), 1);
+    assert_eq!(read_items(&[&path], Task::Lambada, 1).expect("the first is good").len(), 1);
     std::fs::write(&path, "").expect("written");
-    assert!(read_items(&path, Task::Lambada, 0).is_err(), "no items");
+    assert!(read_items(&[&path], Task::Lambada, 0).is_err(), "no items");
     std::fs::remove_file(&path).expect("removed");
 }

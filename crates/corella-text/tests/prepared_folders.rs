@@ -52,6 +52,66 @@ fn work_that_another_plan_left_behind_is_not_taken_up() {
     assert!(contents(&out) == contents(&fresh));
 }
 
+/// Copies the working folder when the survey is complete.
+struct Copyist<'a>(&'a Path, &'a Path);
+
+impl Watch for Copyist<'_> {
+    fn surveyed(&mut self, _: u64, _: u64) {}
+    fn file_done(&mut self, _: u64) {}
+    fn problem(&mut self, _: &Problem) {}
+    fn begins_tokens(&mut self, _: &Report) {
+        fs::create_dir_all(self.1).expect("made");
+        for name in ["plan.json", "progress.json", "survey.bin"] {
+            fs::copy(self.0.join(name), self.1.join(name)).expect("copied");
+        }
+    }
+    fn tokenised(&mut self, _: u64, _: u64) {}
+    fn goes_on(&mut self, _: u64) {}
+}
+
+#[test]
+fn killed_while_it_tidies_up_it_has_lost_nothing() {
+    let folder = Folder::new("tidying");
+    let file = folder.file("a.jsonl", lines(30));
+    let (out, kept) = (folder.0.join("out"), folder.0.join("kept"));
+    let work = out.join(".prepare");
+    let vocabulary = Vocabulary::Trained { size: 300, sample_bytes: 20_000 };
+    let mut copyist = Copyist(&work, &kept);
+    let (info, report) =
+        prepare(std::slice::from_ref(&file), &vocabulary, &out, &options(), &mut copyist).expect("prepared");
+    let finished = contents(&out);
+    assert!(!work.exists(), "a finished run leaves nothing behind");
+    let put_back = |names: &[&str]| {
+        fs::create_dir_all(&work).expect("made");
+        for name in names {
+            fs::copy(kept.join(name), work.join(name)).expect("copied");
+        }
+    };
+    // Everything is there but the survey.
+    put_back(&["plan.json", "progress.json"]);
+    assert_eq!(run(&file, &out, &options()).expect("it was finished"), (info.clone(), report));
+    assert!(contents(&out) == finished);
+    // Not finished, and the survey is shorter than what was noted.
+    put_back(&["plan.json", "progress.json", "survey.bin"]);
+    let survey = File::options().write(true).open(work.join("survey.bin")).expect("there");
+    survey.set_len(survey.metadata().expect("there").len() / 2).expect("cut");
+    fs::remove_file(out.join("dataset.json")).expect("removed");
+    assert_eq!(run(&file, &out, &options()).expect("surveyed again").0, info);
+    assert!(contents(&out) == finished);
+}
+
+#[test]
+fn something_is_always_left_to_train_on() {
+    let folder = Folder::new("all-val");
+    for documents in [2, 4, 30] {
+        let file = folder.file("a.jsonl", lines(documents));
+        let out = folder.0.join(format!("out-{documents}"));
+        let options = PrepareOptions { val_fraction: 0.999_999, ..options() };
+        let (info, _) = run(&file, &out, &options).expect("prepared");
+        assert_eq!((info.train.documents, info.val.documents), (1, documents as u64 - 1));
+    }
+}
+
 #[test]
 fn two_processes_do_not_work_in_one_folder() {
     let folder = Folder::new("in-use");

@@ -293,10 +293,10 @@ pub struct TrainArgs {
     /// Updates between evaluations on the tasks of --eval
     #[arg(long)]
     pub eval_every: Option<u64>,
-    /// A task to evaluate during training: a file, or TASK=FILE (may be given several times)
+    /// A task to evaluate during training: a file, or TASK=FILE (may be given several times; files of one task are joined)
     #[arg(long)]
     pub eval: Vec<String>,
-    /// Most items of each task [default: 200]
+    /// Most items of each task, of MMLU of each subject [default: 200]
     #[arg(long)]
     pub eval_limit: Option<usize>,
     /// Show the run live in the browser, then the playground with the trained model [without ADDRESS: 127.0.0.1:8080]

@@ -127,6 +127,7 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> 
         let corpus = Corpus::generate(&world, CorpusOptions { seed, documents: TINY_PAGES });
         return tiny_dataset(&world, &corpus, tokenizer, vocab_size);
     }
+    check_finished(source)?;
     if is_prepared(source) {
         return Ok(Dataset::open(source)?);
     }
@@ -146,6 +147,23 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> 
 /// Whether `corella prepare` wrote this folder.
 pub fn is_prepared(source: &Path) -> bool {
     source.join("dataset.json").is_file()
+}
+
+/// Refuses a folder that `corella prepare` has begun and not finished: what lies in it is a part of the data, or other files.
+pub fn check_finished(source: &Path) -> Result<()> {
+    let entries = || std::fs::read_dir(source).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let half_written = |name: std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.ends_with(".partial") && (name.starts_with("train_") || name.starts_with("val_"))
+    };
+    if is_prepared(source) || !(source.join(".prepare").is_dir() || entries().any(half_written)) {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{} is unfinished: `corella prepare` was interrupted or still works on it",
+        source.display()
+    ))
+    .hint("run the same `corella prepare` again; it goes on where it stopped"))
 }
 
 /// Whether this is a file of tokens (llm.c's or nanoGPT's), or a folder that holds such files and was not prepared here.

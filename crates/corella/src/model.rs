@@ -12,7 +12,7 @@ use corella_model::{AnyModel, KvKind, Source, StepModel, StepOptions};
 use corella_ops::OpsInfer;
 use corella_text::tokenizer::{Tokenizer, TokenizerError};
 
-use crate::cli::Common;
+use crate::cli::{Common, Device};
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::gguf_vocab;
@@ -229,4 +229,11 @@ pub fn load_on<B: OpsInfer>(
         Loadable::Gpt2(source) => Box::new(Gpt2Infer::new(ops, &Watched::new(&**source, progress), options)?),
         Loadable::Llama(source) => Box::new(LlamaInfer::new(ops, &Watched::new(&**source, progress), options)?),
     })
+}
+
+/// Options for a model whose log-probabilities are compared: two may lie closer together than the rounding of keys and values
+/// to half precision.
+pub fn to_score(context: usize, common: &Common) -> StepOptions {
+    let kv_kind = if common.device == Device::Cpu { KvKind::F32 } else { KvKind::F16 };
+    StepOptions { kv_kind, ..StepOptions::one_sequence(context) }
 }

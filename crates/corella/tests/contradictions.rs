@@ -300,3 +300,66 @@ fn a_warm_up_that_is_written_is_obeyed_or_refused_and_an_unwritten_one_is_as_lon
     done(&["train", &file, "--out", &out]);
     assert_eq!(rates("file"), rates("short"));
 }
+
+#[test]
+fn what_prepare_left_unfinished_is_not_trained_on() {
+    let folder = Folder::new("unfinished");
+    let (data, out) = (folder.data(), folder.join("run").display().to_string());
+    let name = data.display().to_string();
+    std::fs::remove_file(data.join("dataset.json")).expect("removed");
+    let kept = data.join("train_000000.bin");
+    std::fs::rename(&kept, data.join("train_000000.partial")).expect("renamed");
+    refused(&tiny_run(&name, &out, "1"), 1, "is unfinished");
+    refused(&["plan", "--data", &name], 1, "is unfinished");
+    // Some shards are complete.
+    std::fs::rename(data.join("train_000000.partial"), &kept).expect("renamed");
+    std::fs::create_dir(data.join(".prepare")).expect("made");
+    refused(&[&tiny_run(&name, &out, "1")[..], &["--tokenizer", "gpt2"]].concat(), 1, "is unfinished");
+}
+
+#[test]
+fn one_of_several_processes_does_not_train() {
+    let folder = Folder::new("ranks");
+    let (data, out) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    for name in ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        let run = |processes: &str| {
+            let mut command = std::process::Command::new(common::CORELLA);
+            command.args(tiny_run(&data, &out, "1")).env(name, processes);
+            command.output().expect("the program starts")
+        };
+        let message = stderr(&run("2"));
+        assert!(message.contains(&format!("{name} is 2")) && message.contains("hint:"), "{message}");
+        assert!(!folder.join("run").exists(), "nothing is written");
+        assert!(run("1").status.success(), "one process is alone");
+        std::fs::remove_dir_all(folder.join("run")).expect("removed");
+    }
+}
+
+#[test]
+fn numbers_that_make_no_bill_are_refused_and_epochs_are_told() {
+    let folder = Folder::new("bill");
+    let data = folder.data();
+    let name = data.display().to_string();
+    let plan = |flags: &[&'static str]| [&["plan", "--data", &name, "--gpu", "1xH100"][..], flags].concat();
+    refused(&plan(&["--price", "nan"]), 2, "NaN is no price");
+    refused(&plan(&["--price=-3"]), 2, "-3 is no price");
+    refused(&plan(&["--watts", "inf"]), 2, "inf is no power");
+    refused(&plan(&["--steps", "0"]), 2, "no steps");
+    let found = json(&done(&plan(&["--steps", "10", "--json"])));
+    let info = std::fs::read_to_string(data.join("dataset.json")).expect("there");
+    let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+    let there = info["train"]["tokens"].as_f64().expect("a number");
+    let (tokens, epochs) = (found["tokens"].as_f64().expect("a number"), found["epochs"].as_f64().expect("a number"));
+    assert!(found["data_tokens"].as_f64() == Some(there) && (epochs * there / tokens - 1.0).abs() < 1e-9, "{found}");
+    let late = corella(&plan(&["--steps", "3", "--warmup-steps", "9"]));
+    assert!(stderr(&late).contains("the warm-up is 3 instead of 9"), "{}", stderr(&late));
+}
+
+#[test]
+fn a_similarity_is_of_near_duplicates() {
+    let folder = Folder::new("similarity");
+    let (text, out) = (folder.text().display().to_string(), folder.join("out").display().to_string());
+    let prepare = |flags: &[&'static str]| [&["prepare", &text, "--out", &out][..], flags].concat();
+    refused(&prepare(&["--similarity", "0.8"]), 2, "--similarity is for texts");
+    refused(&prepare(&["--similarity", "3", "--duplicates", "near"]), 2, "not in 0.1 .. 1");
+}

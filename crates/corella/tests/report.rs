@@ -66,6 +66,32 @@ fn a_run_names_its_reference_curve_where_there_is_one() {
     assert!(!other.contains("reference curve: ") && other.contains("no reference curve for this model"), "{other}");
 }
 
+/// The items' texts, and the sums that `transformers` in f32 gives for every fortieth window, the token in front included.
+#[test]
+fn windows_of_a_text_are_as_likely_as_in_transformers() {
+    let expected = [
+        -103.27197095775313,
+        -97.06752621126532,
+        -100.61848389836551,
+        -100.32751131513496,
+        -116.11615587995485,
+        -111.95585343627984,
+        -114.48731926192333,
+        -82.79409046570929,
+    ];
+    let items = fs::read_to_string(fixture("items/lambada_openai.jsonl")).expect("items");
+    let texts: Vec<String> = items.lines().map(|l| json(l)["text"].as_str().expect("a text").to_owned()).collect();
+    let text = &texts.join(" ")[..900];
+    let found = json(&done(&["trace", "memory", &fixture("llama"), "-p", text, "--stride", "40", "--json"]));
+    let found: Vec<f64> =
+        found["windows"].as_array().expect("windows").iter().map(|w| w["log_p"].as_f64().expect("a number")).collect();
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        // Keys and values in half precision are off by up to 9e-4.
+        assert!((found - expected).abs() < 2e-5, "{found} here, {expected} there");
+    }
+}
+
 #[test]
 fn tasks_and_prepared_data_are_scored_after_and_during_training() {
     let folder = Folder::new("eval");
@@ -80,7 +106,12 @@ fn tasks_and_prepared_data_are_scored_after_and_during_training() {
     let run = folder.join("run").display().to_string();
     let flags =
         ["--eval-every", "5", "--eval", &task, "--eval-limit", "3", "--val-every", "10", "--val-tokens", "1000000"];
-    let printed = done(&[tiny_run(&data, &run, "10"), flags.to_vec()].concat());
+    // A context of 16 holds none of the answers.
+    let short = folder.join("short").display().to_string();
+    let said = stderr(&corella(&[tiny_run(&data, &short, "10"), flags.to_vec()].concat()));
+    assert_eq!(said.matches("warning: piqa: 3 of 3 items cannot be judged").count(), 1, "{said}");
+    let flags = [&flags[..], &["--seq-len", "64"]].concat();
+    let printed = done(&[tiny_run(&data, &run, "10"), flags].concat());
     assert!(printed.contains("piqa/acc"), "{printed}");
     let log = fs::read_to_string(folder.join("run/log.jsonl")).expect("a log");
     assert_eq!(log.matches("piqa/acc_norm").count(), 2, "{log}");

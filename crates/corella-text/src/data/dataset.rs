@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::prepare::is_to_validate_on;
 use super::{DataError, DatasetInfo, TokenStream};
 use crate::tokenizer::Tokenizer;
 
@@ -54,7 +55,7 @@ impl Dataset {
     }
 
     /// Files of tokens that were prepared elsewhere, used where they are: a llm.c shard or a nanoGPT file, or a folder of
-    /// them. Those with `val` in their names are to validate on; the others are taken in the order of their names.
+    /// them. Those with `val` or `test` as a word in their names are to validate on; the others are taken in the order of their names.
     pub fn open_token_files(path: &Path, tokenizer: Tokenizer) -> Result<Dataset, DataError> {
         let mut files = vec![path.to_path_buf()];
         if path.is_dir() {
@@ -66,8 +67,7 @@ impl Dataset {
         if files.is_empty() {
             return Err(DataError::bad(path, "holds no .bin files of tokens"));
         }
-        let is_val = |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().contains("val"));
-        let (val, train): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_val);
+        let (val, train): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|file| is_to_validate_on(file));
         let open = |files: &[PathBuf]| TokenStream::open(files, tokenizer.vocab_size());
         Ok(Dataset { train: open(&train)?, val: open(&val)?, tokenizer })
     }

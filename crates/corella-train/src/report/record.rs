@@ -117,8 +117,26 @@ impl Record {
     }
 }
 
-/// The lines of a file that can be read.
+/// The lines of a file that can be read; a byte that is not UTF-8 spoils no line but its own.
 fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_not_utf8_takes_no_other_with_it() {
+        let dir = std::env::temp_dir().join(format!("corella-record-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("made");
+        fs::write(dir.join("run.toml"), include_str!("../../../../runs/gpt2-124m.toml")).expect("written");
+        let log = b"{\"step\": 1, \"loss\": 3.5}\n\xff\xfe{\n{\"step\": 2, \"loss\": 2.5}\n{\"step\": 3, \"lo";
+        fs::write(dir.join("log.jsonl"), log).expect("written");
+        let record = Record::open(&dir).expect("a run");
+        let losses: Vec<_> = record.updates().map(|row| (row.step, row.loss)).collect();
+        assert_eq!(losses, [(1, Some(3.5)), (2, Some(2.5))]);
+        fs::remove_dir_all(&dir).expect("removed");
+    }
 }

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use corella_eval::{Item, ItemScore, Shots, Task, TaskScore};
 use corella_eval::{negative_log_likelihood, read_items, score_item, summary};
-use corella_model::{KvKind, OneSequence, StepOptions, TextModel};
+use corella_model::{OneSequence, StepOptions, TextModel};
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::cli::{Common, Device};
+use crate::cli::Common;
 use crate::error::{Failure, Result};
-use crate::inputs::read_text;
+use crate::inputs::{check_finished, read_text};
 use crate::model::{self, Invariance};
 use crate::output::deliver;
 
@@ -36,16 +36,17 @@ pub struct EvalArgs {
     #[arg(long)]
     pub data: Option<PathBuf>,
     /// Score a task: a file, or TASK=FILE where the file's name does not begin with the task's (may be given several
-    /// times): hellaswag, arc_easy, arc_challenge, piqa, winogrande, lambada_openai, mmlu
+    /// times; files of one task are joined): hellaswag, arc_easy, arc_challenge, piqa, winogrande, lambada_openai, mmlu
     #[arg(long)]
     pub task: Vec<String>,
     /// Put so many solved examples in front of each item of a task
     #[arg(long, default_value_t = 0, requires = "shots_from")]
     pub shots: usize,
-    /// Where they come from, in the form of --task: the first ones of the file, of MMLU those of the item's subject
+    /// Where they come from, in the form of --task: the first ones of the file, of MMLU those of the item's subject, without
+    /// the item itself
     #[arg(long, requires = "shots")]
     pub shots_from: Vec<String>,
-    /// Most items of a task, or tokens of --data (0: all)
+    /// Most items of a task (of each subject of MMLU), or tokens of --data (0: all)
     #[arg(long, default_value_t = 0)]
     pub limit: usize,
     /// Write the log-likelihoods of every item of the tasks to this file, as JSON lines
@@ -95,7 +96,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("--limit counts items of a task or tokens of --data; a --text is measured whole")
             .hint("leave --limit out, or cut the text"));
     }
-    let mut tasks = args.task.iter().map(|task| load_task(task, args.limit)).collect::<Result<Vec<_>>>()?;
+    let mut tasks = load_tasks(&args.task, args.limit)?;
     if args.shots > 0 {
         put_shots(&mut tasks, args)?;
     }
@@ -106,10 +107,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("a context of fewer than two tokens predicts nothing").hint("--context 2 or more"));
     }
     let rows = context.min(ROWS);
-    // Two choices may lie closer together than the rounding of keys and values to half precision.
-    let kv_kind = if common.device == Device::Cpu { KvKind::F32 } else { KvKind::F16 };
-    let one = StepOptions::one_sequence(context);
-    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, kv_kind, ..one };
+    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, ..model::to_score(context, common) };
     let step = model.load(common, options, Invariance::AsFast)?;
     let backend = step.backend_name();
     let mut model = OneSequence::new(step);
@@ -122,11 +120,11 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     let mut lines = Vec::new();
     let mut found = BTreeMap::new();
     for (task, items) in &tasks {
-        let scores: Vec<ItemScore> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
+        let scores: Vec<_> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
         for (number, score) in scores.iter().enumerate() {
             lines.push(serde_json::json!({"task": task.name(), "item": number, "score": score}).to_string());
         }
-        found.insert(task.name(), summary(*task, &scores));
+        found.insert(task.name(), summary(*task, &scores).ok_or_else(|| nothing_judged(*task))?);
     }
     if let Some(path) = &args.items {
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
@@ -150,29 +148,59 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         let norm = score.acc_norm.map(|norm| format!(", acc_norm {norm:.4}")).unwrap_or_default();
         let perplexity = score.perplexity.map(|p| format!(", perplexity {p:.2}")).unwrap_or_default();
         let (items, acc, error) = (score.items, score.acc, score.acc_stderr);
-        deliver(format_args!("{name:16} {items} items: acc {acc:.4} ± {error:.4}{norm}{perplexity}"))?;
+        let left_out = match score.left_out {
+            0 => String::new(),
+            n => format!("; {n} more cannot be judged with this model and are left out"),
+        };
+        deliver(format_args!("{name:16} {items} items: acc {acc:.4} ± {error:.4}{norm}{perplexity}{left_out}"))?;
     }
     Ok(())
 }
 
 /// Puts examples in front of the items of every task.
 fn put_shots(tasks: &mut [(Task, Vec<Item>)], args: &EvalArgs) -> Result<()> {
-    let files = args.shots_from.iter().map(|text| task_file(text)).collect::<Result<Vec<_>>>()?;
+    let (files, of_items) = (files_by_task(&args.shots_from)?, files_by_task(&args.task)?);
     for (task, items) in tasks {
-        let Some((_, path)) = files.iter().find(|(of, _)| of == task) else {
+        let of =
+            |files: &[(Task, Vec<PathBuf>)]| files.iter().find(|(of, _)| of == task).map(|(_, paths)| paths.clone());
+        let Some(paths) = of(&files) else {
             return Err(Failure::usage(format!("--shots-from names no file for {}", task.name()))
                 .hint(format!("--shots-from {}=FILE", task.name())));
         };
-        let shots = Shots::read(path, *task, args.shots)?;
+        let items_from = of(&of_items).unwrap_or_default();
+        let shots = Shots::read(&borrowed(&paths), &borrowed(&items_from), *task, args.shots)?;
         items.iter_mut().try_for_each(|item| shots.put_before(item))?;
     }
     Ok(())
 }
 
-/// `FILE` or `TASK=FILE`, and its first items (0: all).
-pub fn load_task(text: &str, limit: usize) -> Result<(Task, Vec<Item>)> {
-    let (task, path) = task_file(text)?;
-    Ok((task, read_items(path, task, limit)?))
+/// The tasks of several `FILE` or `TASK=FILE`, each with its first items (0: all).
+pub fn load_tasks(texts: &[String], limit: usize) -> Result<Vec<(Task, Vec<Item>)>> {
+    let load = |(task, paths): (Task, Vec<PathBuf>)| Ok((task, read_items(&borrowed(&paths), task, limit)?));
+    files_by_task(texts)?.into_iter().map(load).collect()
+}
+
+/// The files of each task, in the order in which they are named.
+fn files_by_task(texts: &[String]) -> Result<Vec<(Task, Vec<PathBuf>)>> {
+    let mut tasks: Vec<(Task, Vec<PathBuf>)> = Vec::new();
+    for text in texts {
+        let (task, path) = task_file(text)?;
+        match tasks.iter_mut().find(|(known, _)| *known == task) {
+            Some((_, paths)) => paths.push(path.to_path_buf()),
+            None => tasks.push((task, vec![path.to_path_buf()])),
+        }
+    }
+    Ok(tasks)
+}
+
+fn borrowed(paths: &[PathBuf]) -> Vec<&Path> {
+    paths.iter().map(PathBuf::as_path).collect()
+}
+
+fn nothing_judged(task: Task) -> Failure {
+    Failure::new(format!("{}: no item can be judged with this model", task.name())).hint(
+        "its tokenizer joins every continuation to the last token of its context, or the continuations are longer than its context",
+    )
 }
 
 /// The task and the path of `FILE` or `TASK=FILE`.
@@ -193,18 +221,24 @@ fn task_file(text: &str) -> Result<(Task, &Path)> {
 }
 
 /// Scores of loaded tasks with the weights of a model, by name: what `--eval-every` logs. `None` where `stop` is raised
-/// before all are known.
+/// before all are known. With `warn` says which items cannot be judged.
 pub fn task_scores(
     model: &mut dyn TextModel,
     tokenizer: &Tokenizer,
     tasks: &[(Task, Vec<Item>)],
     stop: &AtomicBool,
+    warn: bool,
 ) -> Option<BTreeMap<String, f64>> {
     let mut scores = BTreeMap::new();
     for (task, items) in tasks {
         let mut score = |item| (!stop.load(Ordering::SeqCst)).then(|| score_item(model, tokenizer, item));
-        let each: Vec<ItemScore> = items.iter().map(&mut score).collect::<Option<_>>()?;
-        let found = summary(*task, &each);
+        let each: Vec<Option<ItemScore>> = items.iter().map(&mut score).collect::<Option<_>>()?;
+        let left_out = each.iter().filter(|score| score.is_none()).count();
+        if warn && left_out > 0 {
+            let (name, all) = (task.name(), each.len());
+            eprintln!("warning: {name}: {left_out} of {all} items cannot be judged with this model and are left out");
+        }
+        let Some(found) = summary(*task, &each) else { continue };
         scores.insert(format!("{}/acc", task.name()), found.acc);
         scores.extend(found.acc_norm.map(|norm| (format!("{}/acc_norm", task.name()), norm)));
     }
@@ -243,6 +277,7 @@ fn of_data(
     context: usize,
     limit: usize,
 ) -> Result<Surprise> {
+    check_finished(dir)?;
     let data = Dataset::open(dir)?;
     if data.tokenizer.fingerprint() != tokenizer.fingerprint() {
         return Err(Failure::new(format!("{} was prepared with another tokenizer than the model's", dir.display()))

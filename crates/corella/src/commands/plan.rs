@@ -58,6 +58,10 @@ struct Document {
     flops_per_token: u64,
     flops: f64,
     tokens: u64,
+    /// Tokens of the prepared data that are to train on.
+    data_tokens: Option<u64>,
+    /// How often they are seen.
+    epochs: Option<f64>,
     tokens_per_step: u64,
     sequences_per_step: u64,
     steps: u64,
@@ -92,8 +96,11 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
     }
     let mut wanted = wanted(&args.train, common)?;
-    settle_vocabulary(&args.train, &mut wanted)?;
+    let data_tokens = settle_vocabulary(&args.train, &mut wanted)?;
     let mut plan = wanted.plan;
+    if plan.train.steps == 0 {
+        return Err(Failure::usage("a run of no steps costs nothing").hint("--steps 1 or more, or --tokens N"));
+    }
     let config = ModelShape::of(&plan.model)?;
     let work = workload(&plan, &config);
     let (machine, memory_available) = match &args.gpu {
@@ -144,6 +151,8 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         flops_per_token: work.flops_per_token(),
         flops: work.flops() as f64,
         tokens: work.tokens,
+        data_tokens,
+        epochs: data_tokens.map(|there| work.tokens as f64 / there.max(1) as f64),
         tokens_per_step: work.tokens_per_step,
         sequences_per_step: work.sequences_per_step,
         steps: plan.train.steps,
@@ -376,6 +385,9 @@ fn print(d: &Document) {
         "run: {} steps × {} tokens = {} tokens, {:.4e} FLOPs ({} = {} per token)",
         d.steps, d.tokens_per_step, d.tokens, d.flops, d.formula, d.flops_per_token
     );
+    if let (Some(there), Some(epochs)) = (d.data_tokens, d.epochs) {
+        println!("data: {there} tokens to train on, seen {epochs:.2} times");
+    }
     print!("micro-batch {}; ", d.micro_batch);
     print_memory(d.memory_bytes);
     match d.memory_available {

@@ -1,14 +1,12 @@
 //! A plan against its model and its data: what a run file says and the run does not have is refused as flags are.
 
-use std::path::Path;
-
 use corella_text::data::Dataset;
 use corella_train::ModelPlan;
 
 use super::run_plan::Wanted;
 use crate::cli::TrainArgs;
 use crate::error::{Failure, Result};
-use crate::inputs::is_prepared;
+use crate::inputs::{check_finished, is_prepared};
 use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
 
 /// Blocks, heads, width, heads of keys and values, width of the feed-forward layer.
@@ -103,12 +101,15 @@ fn another_vocabulary(what: String) -> Result<()> {
     ))
 }
 
-/// The vocabulary of a prepared folder in place of the plan's, before anything is trained on it.
-pub fn settle_vocabulary(args: &TrainArgs, wanted: &mut Wanted) -> Result<()> {
-    if is_prepared(Path::new(&wanted.source)) {
-        let there = Dataset::open(&wanted.source)?;
-        data(args, wanted, &there)?;
-        wanted.plan.model.vocab_size = there.tokenizer.vocab_size();
+/// The vocabulary of a prepared folder in place of the plan's, before anything is trained on it. Returns the tokens that
+/// there are to train on; `None` where the data are not prepared.
+pub fn settle_vocabulary(args: &TrainArgs, wanted: &mut Wanted) -> Result<Option<u64>> {
+    check_finished(&wanted.source)?;
+    if !is_prepared(&wanted.source) {
+        return Ok(None);
     }
-    Ok(())
+    let there = Dataset::open(&wanted.source)?;
+    data(args, wanted, &there)?;
+    wanted.plan.model.vocab_size = there.tokenizer.vocab_size();
+    Ok(Some(there.train.len()))
 }

@@ -196,6 +196,11 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Pa
     }
     let cost = &mut plan.cost;
     (cost.price_per_hour, cost.watts) = (args.price.or(cost.price_per_hour), args.watts.or(cost.watts));
+    for (what, value) in [("price (dollars an hour)", cost.price_per_hour), ("power (watts)", cost.watts)] {
+        if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
+            return Err(Failure::usage(format!("{value} is no {what}")).hint("0 or more, for example --price 2.5"));
+        }
+    }
     set(&mut plan.train.recompute, &args.recompute);
     set(&mut plan.train.seed, &common.seed);
     if !args.sample_prompt.is_empty() {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use corella_infer::{Engine, EngineOptions, RequestParams};
-use corella_model::StepOptions;
 use corella_server::{Place, Span, Tracer};
 use corella_text::tokenizer::Tokenizer;
 use corella_trace::{Index, SpanRules, TokenSpan, WINDOW, Window, extraction, spans, starts, window};
@@ -190,7 +189,7 @@ fn scores(path: &Path, text: &str, stride: usize, common: &Common) -> Result<(us
         return Err(Failure::usage(what).hint("only a model with a longer context can be asked"));
     }
     let bytes = opened.token_bytes();
-    let model = opened.load(common, StepOptions::one_sequence(length), Invariance::AsFast)?;
+    let model = opened.load(common, model::to_score(length, common), Invariance::AsFast)?;
     let engine = Engine::start(model, bytes, EngineOptions::default())?;
     let handle = engine.handle();
     let front: Vec<u32> = tokenizer.front().into_iter().collect();

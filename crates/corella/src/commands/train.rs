@@ -21,7 +21,7 @@ use corella_train::report::judge;
 use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Usage};
 
 use crate::cli::{Common, TrainArgs};
-use crate::commands::eval::{load_task, task_scores};
+use crate::commands::eval::{load_tasks, task_scores};
 use crate::commands::plan::{check_memory, memory_budget, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::plan_fits;
 use crate::commands::run_plan::{first_model, holds_data, wanted};
@@ -37,6 +37,7 @@ use crate::site::{self, Site};
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
+    one_process(|name| std::env::var(name).ok())?;
     // First of all: whether device and address are there is known at once, and the data may take a while.
     let device = TrainDevice::choose(common)?;
     args.serve.map(site::check).transpose()?;
@@ -69,6 +70,21 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     }
 }
 
+/// Refuses to be one of several processes: each would train the whole run, into the same folder. `variable` gives what a
+/// launcher has said.
+fn one_process(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    // Slurm's number of tasks of a job is there in a script that starts one process too; that of a step is not.
+    for name in ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        if let Some(processes) = variable(name).and_then(|value| value.trim().parse::<u64>().ok()).filter(|n| *n > 1) {
+            return Err(Failure::usage(format!(
+                "{name} is {processes}: this is one of {processes} processes, and a run has one only, on one card"
+            ))
+            .hint("start `corella train` once, without torchrun, mpirun or srun; runs over several cards are not built yet"));
+        }
+    }
+    Ok(())
+}
+
 /// The tasks to evaluate during training.
 fn tasks(plan: &RunPlan) -> Result<Vec<(Task, Vec<Item>)>> {
     let out = &plan.output;
@@ -78,7 +94,7 @@ fn tasks(plan: &RunPlan) -> Result<Vec<(Task, Vec<Item>)>> {
     if out.eval_tasks.is_empty() {
         return Err(Failure::usage("--eval-every has nothing to evaluate").hint("name task files with --eval FILE"));
     }
-    out.eval_tasks.iter().map(|task| load_task(task, out.eval_limit)).collect()
+    load_tasks(&out.eval_tasks, out.eval_limit)
 }
 
 fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
@@ -311,6 +327,8 @@ pub struct Console {
     quiet: bool,
     /// Tasks of `--eval-every`.
     tasks: Vec<(Task, Vec<Item>)>,
+    /// Whether items that cannot be judged were named: they are the same each time.
+    warned: bool,
     /// The site that shows the run.
     pub watched: Option<Arc<App>>,
 }
@@ -326,6 +344,7 @@ impl Console {
             flops_per_token: run.plan.flops_per_token(products),
             quiet,
             tasks: Vec::new(),
+            warned: false,
             watched: None,
         }
     }
@@ -371,7 +390,8 @@ impl Hooks for Console {
     }
 
     fn evaluate(&mut self, _step: u64, model: &mut dyn TextModel, stop: &AtomicBool) -> BTreeMap<String, f64> {
-        task_scores(model, &self.tokenizer, &self.tasks, stop).unwrap_or_default()
+        let warn = !std::mem::replace(&mut self.warned, true);
+        task_scores(model, &self.tokenizer, &self.tasks, stop, warn).unwrap_or_default()
     }
 
     fn on_checkpoint(&mut self, path: &Path) {

@@ -14,7 +14,8 @@ use crate::tokenizer::Tokenizer;
 
 /// The documents' tokens, each document behind an end-of-text token: (train, its size, val, its size).
 ///
-/// A single document is split in two; of several, those are for validation on whose hash the lot falls.
+/// A single document is split in two; of several, those are for validation on whose hash the lot falls, but never
+/// all.
 pub fn tokens_of(
     documents: &[Document],
     tokenizer: &Tokenizer,
@@ -36,8 +37,14 @@ pub fn tokens_of(
             put(1, val, tokenizer.encode(val));
         }
     } else {
-        for (document, ids) in documents.iter().zip(encode_all(documents, tokenizer)) {
-            put(usize::from(chosen(lot(document), val_fraction)), &document.text, ids);
+        let mut for_val: Vec<bool> = documents.iter().map(|document| chosen(lot(document), val_fraction)).collect();
+        // Where the lot falls on all, one is left to train on.
+        let highest = (0..documents.len()).max_by_key(|i| lot(&documents[*i]));
+        if let Some(highest) = highest.filter(|_| !for_val.contains(&false)) {
+            for_val[highest] = false;
+        }
+        for ((document, ids), for_val) in documents.iter().zip(encode_all(documents, tokenizer)).zip(for_val) {
+            put(usize::from(for_val), &document.text, ids);
         }
     }
     let [train, val] = parts;

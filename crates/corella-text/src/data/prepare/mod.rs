@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use in_memory::{prepare_documents, tokens_of};
 pub use report::{Dropped, Example, Problems, Report, Tally};
+pub(crate) use token_files::is_to_validate_on;
 pub use token_files::{is_token_file, prepare_tokens};
 
 use super::clean::{CleanOptions, clean};
@@ -183,6 +184,12 @@ pub fn prepare(
     let job = Job { files, options };
     fs::create_dir_all(out).map_err(DataError::io(out))?;
     let folder = Folder::open(out, &plan(&job, vocabulary, out)?, options.overwrite)?;
+    // Of another plan it would be gone by now: this one's work was done, but for its own folder.
+    if out.join(state::DATASET).is_file() {
+        let done = (read_json(&out.join(state::DATASET))?, read_json(&out.join("report.json"))?);
+        folder.remove()?;
+        return Ok(done);
+    }
     let mut survey = Survey::take(&job, &folder, watch)?;
     let found = if options.exact_duplicates || options.near_duplicates.is_some() {
         let documents = survey.documents;
@@ -205,9 +212,14 @@ pub fn prepare(
     let text = serde_json::to_string_pretty(&report).map_err(|e| DataError::bad(&path, e.to_string()))?;
     write_synced(&path, &text)?;
     let info = finish(out, &tokenizer, train, val)?;
-    survey.remove()?;
+    drop(survey);
     folder.remove()?;
     Ok((info, report))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    let text = fs::read_to_string(path).map_err(DataError::io(path))?;
+    serde_json::from_str(&text).map_err(|e| DataError::bad(path, e.to_string()))
 }
 
 /// Writes `dataset.json`.

@@ -28,6 +28,8 @@ pub(super) struct Fate {
     pub kept: u64,
     /// The one document to validate on where the lot falls on none.
     lowest: Option<u64>,
+    /// The one document to train on where the lot falls on all.
+    highest: Option<u64>,
     /// The whole corpus is one document, which is cut in two.
     split: bool,
 }
@@ -45,8 +47,9 @@ pub(super) enum Verdict {
 impl Fate {
     /// Decides over all documents of a survey, and counts them.
     pub(super) fn decide(job: &Job<'_>, survey: &Survey, found: Found, report: &mut Report) -> Result<Fate, DataError> {
-        let mut fate = Fate { found, kept: 0, lowest: None, split: false };
+        let mut fate = Fate { found, kept: 0, lowest: None, highest: None, split: false };
         let (mut records, mut chosen_any, mut lowest) = (survey.records()?, false, (u64::MAX, 0));
+        let (mut chosen_all, mut highest) = (true, (0, 0));
         let mut number = 0;
         while let Some(record) = records.next()? {
             report.read.add(u64::from(record.bytes_in));
@@ -56,7 +59,9 @@ impl Fate {
                     fate.kept += 1;
                     report.kept.add(u64::from(record.bytes_out));
                     report.lines_cut += u64::from(record.lines_cut);
-                    chosen_any |= chosen(record.lot(), job.options.val_fraction);
+                    let is_chosen = chosen(record.lot(), job.options.val_fraction);
+                    (chosen_any, chosen_all) = (chosen_any | is_chosen, chosen_all & is_chosen);
+                    highest = highest.max((record.lot(), number));
                     lowest = lowest.min((record.lot(), number));
                 }
             }
@@ -64,6 +69,7 @@ impl Fate {
         }
         fate.split = fate.kept == 1 && job.options.val_fraction > 0.0;
         fate.lowest = (fate.kept > 1 && !chosen_any && job.options.val_fraction > 0.0).then_some(lowest.1);
+        fate.highest = (fate.kept > 1 && chosen_all).then_some(highest.1);
         Ok(fate)
     }
 
@@ -79,6 +85,7 @@ impl Fate {
         match self.rule(number, record) {
             Some(rule) => Verdict::Dropped(rule),
             None if self.split => Verdict::Split,
+            None if self.highest == Some(number) => Verdict::Train,
             None if self.lowest == Some(number) || chosen(record.lot(), val_fraction) => Verdict::Val,
             None => Verdict::Train,
         }

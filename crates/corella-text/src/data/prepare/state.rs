@@ -87,14 +87,7 @@ impl Folder {
                 return Err(DataError::Occupied { path: out.to_path_buf(), name });
             }
             // The plan goes first: without it the rest counts for nothing.
-            for name in ["plan.json", "progress.json", "survey.bin"] {
-                match fs::remove_file(folder.file(name)) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(DataError::io(&folder.file(name))(e));
-                    }
-                    _ => {}
-                }
-            }
+            ["plan.json", "progress.json", "survey.bin"].iter().try_for_each(|name| folder.remove_file(name))?;
             clear(found)?;
             write_synced(&folder.file("plan.json"), plan)?;
         }
@@ -110,6 +103,14 @@ impl Folder {
     /// A file of the folder.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Removes a file of the folder that may be there.
+    fn remove_file(&self, name: &str) -> Result<(), DataError> {
+        match fs::remove_file(self.file(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(DataError::io(&self.file(name))(e)),
+            _ => Ok(()),
+        }
     }
 
     /// What was noted last.
@@ -131,8 +132,9 @@ impl Folder {
         write_synced(&path, &text)
     }
 
-    /// Removes the folder: the run is complete.
+    /// Removes the folder: the run is complete. The plan goes first: without it the rest counts for nothing.
     pub(super) fn remove(self) -> Result<(), DataError> {
+        self.remove_file("plan.json")?;
         fs::remove_dir_all(&self.path).map_err(DataError::io(&self.path))
     }
 }

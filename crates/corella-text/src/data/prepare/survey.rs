@@ -113,10 +113,15 @@ impl Survey {
         let signed = job.options.near_duplicates.is_some();
         let size = record_size(signed) as u64;
         let progress = folder.progress()?;
-        let (done, complete) = match progress.stage {
+        let (mut done, mut complete) = match progress.stage {
             Stage::Survey { documents } => (documents, false),
             Stage::Shards { documents, .. } => (documents, true),
         };
+        // Records that are gone would come back as zeros: documents that are kept, all with the same hash.
+        if fs::metadata(&path).map_or(0, |file| file.len()) < done * size {
+            (done, complete) = (0, false);
+            folder.note(&Progress { stage: Stage::Survey { documents: 0 } })?;
+        }
         let open = || -> std::io::Result<File> {
             let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
             file.set_len(done * size)?;
@@ -213,11 +218,6 @@ impl Survey {
             buffer: vec![0; record_size(self.signed)],
             left: self.documents,
         })
-    }
-
-    /// Removes the records: nothing needs them any more.
-    pub(super) fn remove(self) -> Result<(), DataError> {
-        fs::remove_file(&self.path).map_err(DataError::io(&self.path))
     }
 
     fn damaged(path: &Path) -> DataError {

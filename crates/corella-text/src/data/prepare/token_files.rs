@@ -25,7 +25,15 @@ pub fn is_token_file(path: &Path) -> bool {
     read && llm_c || path.extension().is_some_and(|e| e == "bin")
 }
 
-/// Writes a prepared folder of files of tokens. Those with `val` or `test` in their names are for validation. A document
+/// Whether the name of a file of tokens says that it is to validate on: one of its words is `val`, `valid`, `validation`,
+/// `eval` or `test`, also with a number behind (`medieval` and `latest` are other words).
+pub(crate) fn is_to_validate_on(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let mut words = name.split(|c: char| !c.is_alphanumeric()).map(|w| w.trim_end_matches(|c: char| c.is_numeric()));
+    words.any(|word| matches!(word, "val" | "valid" | "validation" | "eval" | "test"))
+}
+
+/// Writes a prepared folder of files of tokens. Those with `val` or `test` as a word in their names are for validation. A document
 /// begins at every end-of-text token. A data set that stands there is replaced only with `overwrite`, and the folder counts
 /// as finished again when all is written.
 pub fn prepare_tokens(
@@ -37,15 +45,11 @@ pub fn prepare_tokens(
 ) -> Result<DatasetInfo, DataError> {
     fs::create_dir_all(out).map_err(DataError::io(out))?;
     let folder = Folder::open_anew(out, overwrite)?;
-    let is_val = |file: &SourceFile| {
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        name.contains("val") || name.contains("test")
-    };
     let (mut sources, mut parts) = (String::new(), Vec::new());
     let mut source = 0u32;
     for part in ["train", "val"] {
         let mut writer = PartWriter::new(out, part, tokenizer.vocab_size(), shard_tokens, PartState::default())?;
-        for file in files.iter().filter(|f| is_val(f) == (part == "val")) {
+        for file in files.iter().filter(|f| is_to_validate_on(&f.path) == (part == "val")) {
             one_file(file, source, tokenizer, &mut writer)?;
             sources.push_str(&format!("{}\n", serde_json::Value::from(&file.name[..])));
             source += 1;
@@ -121,4 +125,22 @@ fn one_file(file: &SourceFile, source: u32, tokenizer: &Tokenizer, writer: &mut 
         }
     }
     put(&mut document, start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_not_letters_say_what_is_to_validate_on() {
+        let is_val = |name: &str| is_to_validate_on(Path::new(name));
+        for name in
+            ["val.bin", "tiny_shakespeare_val.bin", "fineweb-Validation-000001.bin", "a/test01.bin", "x.valid.bin"]
+        {
+            assert!(is_val(name), "{name}");
+        }
+        for name in ["medieval.bin", "latest.bin", "val/train.bin", "festivals_000000.bin", "contest.bin"] {
+            assert!(!is_val(name), "{name}");
+        }
+    }
 }

@@ -11,6 +11,8 @@ use crate::error::{Failure, Result};
 
 /// Share of the documents kept for validation, where none is given.
 const VAL_FRACTION: f64 = 0.05;
+/// From which similarity texts count as nearly the same, where none is given.
+const SIMILARITY: f64 = 0.7;
 
 /// Flags of `prepare`.
 #[derive(Debug, Args)]
@@ -64,9 +66,9 @@ pub struct PrepareArgs {
     /// Which texts that stand there again are dropped [default: exact]
     #[arg(long, value_enum)]
     pub duplicates: Option<Duplicates>,
-    /// Similarity (Jaccard, of five-word sequences) from which texts count as nearly the same
-    #[arg(long, default_value_t = 0.7)]
-    pub similarity: f64,
+    /// Similarity (Jaccard, of five-word sequences) from which texts count as nearly the same [default: 0.7]
+    #[arg(long)]
+    pub similarity: Option<f64>,
     /// Most tokens of a shard
     #[arg(long, default_value_t = 100_000_000, value_parser = shard_tokens)]
     pub shard_tokens: usize,
@@ -113,6 +115,7 @@ impl PrepareArgs {
             ("--filter", !self.filter.is_empty()),
             ("--language", !self.language.is_empty()),
             ("--duplicates", self.duplicates.is_some()),
+            ("--similarity", self.similarity.is_some()),
             ("--val-fraction", self.val_fraction.is_some()),
             ("--min-bytes", self.min_bytes > 0),
             ("--max-bytes", self.max_bytes.is_some()),
@@ -134,8 +137,14 @@ impl PrepareArgs {
             return Err(Failure::usage(format!("--val-fraction {val_fraction} is not in 0 .. 1"))
                 .hint("the part of the texts that is kept for validation, for example 0.01"));
         }
-        if !(0.1..=1.0).contains(&self.similarity) {
-            return Err(Failure::usage(format!("--similarity {} is not in 0.1 .. 1", self.similarity))
+        let duplicates = self.duplicates.unwrap_or(Duplicates::Exact);
+        if self.similarity.is_some() && duplicates != Duplicates::Near {
+            return Err(Failure::usage("--similarity is for texts that are nearly the same")
+                .hint("add --duplicates near, or leave --similarity out"));
+        }
+        let similarity = self.similarity.unwrap_or(SIMILARITY);
+        if !(0.1..=1.0).contains(&similarity) {
+            return Err(Failure::usage(format!("--similarity {similarity} is not in 0.1 .. 1"))
                 .hint("1 is equal; 0.7 to 0.8 are usual"));
         }
         if self.max_document < 1024 {
@@ -145,7 +154,6 @@ impl PrepareArgs {
         for code in &self.language {
             known_language(code).map_err(|e| Failure::usage(e.to_string()))?;
         }
-        let duplicates = self.duplicates.unwrap_or(Duplicates::Exact);
         let has = |set| self.filter.contains(&set) || self.filter.contains(&FilterSet::Web);
         Ok(PrepareOptions {
             read: ReadOptions {
@@ -167,7 +175,7 @@ impl PrepareArgs {
                 boilerplate: has(FilterSet::Boilerplate),
             },
             exact_duplicates: duplicates != Duplicates::Keep,
-            near_duplicates: (duplicates == Duplicates::Near).then_some(self.similarity),
+            near_duplicates: (duplicates == Duplicates::Near).then_some(similarity),
             val_fraction,
             shard_tokens: self.shard_tokens,
             strict: self.strict,
