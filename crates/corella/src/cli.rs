@@ -175,7 +175,7 @@ pub struct TourArgs {
 const SITE: &str = "127.0.0.1:8080";
 
 /// Flags of `train`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(args_override_self = true)]
 pub struct TrainArgs {
     /// A run file (.toml), or text to train on: a file or a folder

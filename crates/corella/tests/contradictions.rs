@@ -351,8 +351,24 @@ fn numbers_that_make_no_bill_are_refused_and_epochs_are_told() {
     let there = info["train"]["tokens"].as_f64().expect("a number");
     let (tokens, epochs) = (found["tokens"].as_f64().expect("a number"), found["epochs"].as_f64().expect("a number"));
     assert!(found["data_tokens"].as_f64() == Some(there) && (epochs * there / tokens - 1.0).abs() < 1e-9, "{found}");
-    let late = corella(&plan(&["--steps", "3", "--warmup-steps", "9"]));
-    assert!(stderr(&late).contains("the warm-up is 3 instead of 9"), "{}", stderr(&late));
+    refused(&plan(&["--steps", "3", "--warmup-steps", "9"]), 2, "warmup_steps is 9");
+    refused(&["plan", "gpt2-124m"], 1, "gpt2-124m does not exist");
+    refused(&["plan", "--data", "nosuch.txt"], 1, "nosuch.txt does not exist");
+    let run = folder.join("run").display().to_string();
+    done(&tiny_run(&name, &run, "2"));
+    let found = json(&done(&["plan", &run, "--gpu", "1xH100", "--json"]));
+    assert_eq!((&found["steps"], &found["tokens"]), (&2.into(), &64.into()), "that run's, not the usual one");
+}
+
+#[test]
+fn the_tiny_internet_takes_no_flags_of_texts_and_texts_none_of_its_own() {
+    let folder = Folder::new("tiny-flags");
+    let (text, out) = (folder.text().display().to_string(), folder.join("out").display().to_string());
+    for flags in [["--val-fraction", "0.5"], ["--filter", "web"], ["--field", "x"], ["--min-bytes", "9"]] {
+        refused(&[&["prepare", "tiny-internet", "--out", &out], &flags[..]].concat(), 2, "is for texts");
+    }
+    refused(&["prepare", &text, "--pages", "7", "--out", &out], 2, "--pages is for the tiny internet");
+    assert!(!folder.join("out").exists());
 }
 
 #[test]

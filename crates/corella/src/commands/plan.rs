@@ -1,6 +1,6 @@
 //! `corella plan`: what a run costs before it is made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use corella_model::memory::Recompute;
@@ -20,7 +20,7 @@ use crate::commands::plan_fits::settle_vocabulary;
 use crate::commands::run_plan::wanted;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::inputs::backend;
+use crate::inputs::{TINY_INTERNET, backend};
 use crate::machine::available_memory;
 use crate::shape::ModelShape;
 
@@ -95,8 +95,13 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     if args.train.source.is_none() && args.train.data.is_none() && args.train.model.is_none() {
         return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
     }
-    let mut wanted = wanted(&args.train, common)?;
-    let data_tokens = settle_vocabulary(&args.train, &mut wanted)?;
+    let train = of_run(&args.train);
+    for named in train.source.iter().chain(&train.data).filter(|named| !can_be_there(named)) {
+        return Err(Failure::new(format!("{} does not exist", named.display()))
+            .hint("give a run file, a run folder, a text or prepared data; a published shape is named with --model"));
+    }
+    let mut wanted = wanted(&train, common)?;
+    let data_tokens = settle_vocabulary(&train, &mut wanted)?;
     let mut plan = wanted.plan;
     if plan.train.steps == 0 {
         return Err(Failure::usage("a run of no steps costs nothing").hint("--steps 1 or more, or --tokens N"));
@@ -183,6 +188,19 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         print(&document);
     }
     Ok(())
+}
+
+/// The flags, with the run file of a run folder in its place.
+fn of_run(train: &TrainArgs) -> TrainArgs {
+    let file = train.source.as_ref().map(|source| source.join("run.toml")).filter(|file| file.is_file());
+    TrainArgs { source: file.or_else(|| train.source.clone()), ..train.clone() }
+}
+
+/// Whether a source is there, or elsewhere: a pattern, the hub's, the built-in one.
+fn can_be_there(source: &Path) -> bool {
+    let name = source.to_string_lossy();
+    let elsewhere = name.starts_with(corella_hub::PREFIX) || name == TINY_INTERNET || name.contains(['*', '?', '[']);
+    elsewhere || source.exists()
 }
 
 /// Dollars per hour of the whole machine, and where that is from.

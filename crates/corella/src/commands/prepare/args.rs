@@ -30,9 +30,9 @@ pub struct PrepareArgs {
     /// Share of the documents kept for validation [default: 0.05]
     #[arg(long)]
     pub val_fraction: Option<f64>,
-    /// Pages of the tiny internet
-    #[arg(long, default_value_t = crate::inputs::TINY_PAGES)]
-    pub pages: usize,
+    /// Pages of the tiny internet, beside its 1,533 planted ones and 1,000 for validation [default: 38900]
+    #[arg(long)]
+    pub pages: Option<usize>,
     /// Folder to write
     #[arg(long)]
     pub out: PathBuf,
@@ -109,8 +109,8 @@ pub enum Duplicates {
 }
 
 impl PrepareArgs {
-    /// Refuses flags about texts, of which files of tokens have none.
-    pub fn check_tokens(&self) -> Result<()> {
+    /// A flag about texts from outside that is given.
+    fn of_texts(&self) -> Option<&'static str> {
         let given = [
             ("--filter", !self.filter.is_empty()),
             ("--language", !self.language.is_empty()),
@@ -122,9 +122,27 @@ impl PrepareArgs {
             ("--nfc", self.nfc),
             ("--field", self.field.is_some()),
         ];
-        match given.iter().find(|(_, given)| *given) {
+        given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
+    }
+
+    /// Refuses what the tiny internet, which is generated, has no use for, or what only that has.
+    pub fn check_pages(&self, tiny_internet: bool) -> Result<()> {
+        match (self.of_texts(), self.pages) {
+            (Some(flag), _) if tiny_internet => {
+                Err(Failure::usage(format!("{flag} is for texts, and the tiny internet is generated"))
+                    .hint("leave it out; --pages says how much is generated"))
+            }
+            (_, Some(_)) if !tiny_internet => Err(Failure::usage("--pages is for the tiny internet")
+                .hint("leave it out, or prepare `tiny-internet` alone")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses flags about texts, of which files of tokens have none.
+    pub fn check_tokens(&self) -> Result<()> {
+        match self.of_texts() {
             None => Ok(()),
-            Some((flag, _)) => Err(Failure::usage(format!("{flag} is for texts, and these are files of tokens")).hint(
+            Some(flag) => Err(Failure::usage(format!("{flag} is for texts, and these are files of tokens")).hint(
                 "leave it out: tokens are taken as they are, and files with `val` or `test` in their names are for validation",
             )),
         }

@@ -16,7 +16,8 @@ use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts};
 use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::inputs::{
-    TINY_INTERNET, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, no_card, pages_as_documents, source_files, tokenizer_for,
+    TINY_INTERNET, TINY_PAGES, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, no_card, pages_as_documents, source_files,
+    tokenizer_for,
 };
 use crate::machine::peak_memory;
 pub use args::{PrepareArgs, bytes};
@@ -29,7 +30,9 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     let threads =
         common.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let options = args.options(threads)?;
-    if args.sources.iter().any(|s| s == Path::new(TINY_INTERNET)) {
+    let generated = args.sources.iter().any(|s| s == Path::new(TINY_INTERNET));
+    args.check_pages(generated)?;
+    if generated {
         return tiny_internet(args, common, started);
     }
     let mut files: Vec<SourceFile> = Vec::new();
@@ -80,7 +83,8 @@ fn tiny_internet(args: &PrepareArgs, common: &Common, started: Instant) -> Resul
             .hint("prepare the other texts into a folder of their own"));
     }
     let world = World::new(WORLD_SEED);
-    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: args.pages });
+    let corpus =
+        Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: args.pages.unwrap_or(TINY_PAGES) });
     let pages: Vec<Document> = pages_as_documents(&corpus).collect();
     let fresh: Vec<Document> = pages_as_documents(&fresh_pages(&world)).collect();
     let tokenizer = tokenizer_for(&args.tokenizer, args.vocab_size, &pages)?;
