@@ -1,13 +1,10 @@
 // The page ‘Anatomy’: asks once what the served model is made of, and draws it.
 
-import { askForKey, getJson, models } from "./api.js";
+import { again, getJson, models } from "./api.js";
 import { byId, el, fill } from "./dom.js";
 import { drawFacts, drawParts, drawStack, drawWay, drawZip } from "./anatomy_picture.js";
 import { dimensions, lead, sizes, symbols } from "./anatomy_words.js";
 import { setUpTheme } from "./theme.js";
-
-/** How long to wait until the server is asked again for a model that is still to come, in ms. */
-const PAUSE = 1500;
 
 const say = (message) => (byId("status").textContent = message);
 
@@ -28,22 +25,13 @@ function draw(name, model) {
   drawFacts(byId("config"), dimensions.config(model));
 }
 
-/** Asks until the server has a model. */
-async function ask() {
-  for (;;) {
-    try {
-      const [[served], model] = await Promise.all([models(), getJson("/corella/anatomy")]);
-      return model === null ? say("This server does not tell what its model is made of.") : draw(served.id, model);
-    } catch (error) {
-      say(error.message);
-      if (error.status === 401) {
-        if (!askForKey()) return;
-        continue;
-      }
-    }
-    await new Promise((done) => setTimeout(done, PAUSE));
-  }
+/** Shows the model, once the server has one. */
+async function show() {
+  const [[served], model] = await Promise.all([models(), getJson("/corella/anatomy")]);
+  if (model === null) say("This server does not tell what its model is made of.");
+  else draw(served.id, model);
+  return true;
 }
 
 setUpTheme(byId("theme"));
-ask();
+again(show, say);

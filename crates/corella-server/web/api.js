@@ -26,6 +26,25 @@ export function askForKey() {
   return Boolean(key);
 }
 
+/** Milliseconds between two attempts. */
+const PAUSE = 1500;
+
+/** Attempts something that asks the server, again and again, until it says that it is done; what fails is said, and a key asked for. */
+export async function again(attempt, say) {
+  for (;;) {
+    try {
+      if (await attempt()) return;
+    } catch (error) {
+      say(error.message);
+      if (error.status === 401) {
+        if (!askForKey()) return;
+        continue;
+      }
+    }
+    await new Promise((done) => setTimeout(done, PAUSE));
+  }
+}
+
 /** A text can be cut inside a character, and half of one cannot be sent. */
 const whole = (key, value) => (typeof value === "string" ? value.replace(/\p{Surrogate}/gu, "\ufffd") : value);
 

@@ -1,13 +1,12 @@
 // The live run: asks for what is new in the run folder and draws it.
 
-import { askForKey, getJson } from "./api.js";
+import { again, getJson } from "./api.js";
 import { lineChart } from "./chart.js";
 import { byId, el } from "./dom.js";
 import { figures } from "./figures.js";
 import { setUpTheme } from "./theme.js";
 import { merged, timeline } from "./timeline.js";
 
-const PAUSE = 1500;
 let log = [];
 let samples = [];
 let plan = "";
@@ -18,7 +17,10 @@ const steps = () => (/^steps\s*=\s*(\d+)/m.exec(plan) ?? [])[1];
 async function update() {
   const last = log.length ? log[log.length - 1].step : 0;
   const news = await getJson("/corella/run?since=" + last);
-  if (news === null) return say("This server does not follow a run.");
+  if (news === null) {
+    say("This server does not follow a run.");
+    return;
+  }
   // A row may be written again with more in it (a validation after the update): the newest counts.
   const byStep = new Map([...log, ...news.log].map((row) => [row.step, row]));
   log = [...byStep.values()].sort((a, b) => a.step - b.step);
@@ -47,20 +49,5 @@ function draw() {
 
 const say = (message) => (byId("status").textContent = message);
 
-async function follow() {
-  for (;;) {
-    try {
-      await update();
-    } catch (error) {
-      say(error.message);
-      if (error.status === 401) {
-        if (!askForKey()) return;
-        continue;
-      }
-    }
-    await new Promise((done) => setTimeout(done, PAUSE));
-  }
-}
-
 setUpTheme(byId("theme"));
-follow();
+again(update, say);

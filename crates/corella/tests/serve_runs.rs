@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,15 +34,7 @@ fn a_model_that_cannot_be_loaded_ends_the_server_with_the_reason() {
 fn a_run_whose_model_cannot_be_loaded_is_shown_by_a_server_that_says_why() {
     let folder = Folder::new("serve-no-model");
     std::fs::write(folder.join("run.toml"), "").expect("written");
-    let mut child = Command::new(CORELLA)
-        .args(["serve", &folder.0.display().to_string(), "--port", "0", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
-    let server = Server { address: json(&line)["address"].as_str().expect("an address").to_owned(), child };
+    let (server, _) = Server::beside(&["serve", &folder.0.display().to_string(), "--port", "0", "--json"]);
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = server.get("/health");

@@ -96,7 +96,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
     }
     let train = of_run(&args.train);
-    for named in train.source.iter().chain(&train.data).filter(|named| !can_be_there(named)) {
+    if let Some(named) = train.source.iter().chain(&train.data).find(|named| !can_be_there(named)) {
         return Err(Failure::new(format!("{} does not exist", named.display()))
             .hint("give a run file, a run folder, a text or prepared data; a published shape is named with --model"));
     }

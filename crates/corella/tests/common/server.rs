@@ -65,17 +65,8 @@ impl Server {
 
     /// A server of another model.
     pub fn of(model: &str, flags: &[&str]) -> Server {
-        let mut child = Command::new(CORELLA)
-            .args(["serve", model, "--port", "0", "--json", "--threads", "1"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
-        let address = json(&line)["address"].as_str().expect("an address").to_owned();
-        let server = Server { child, address };
+        let fixed = ["serve", model, "--port", "0", "--json", "--threads", "1"];
+        let (server, _) = Server::beside(&[&fixed[..], flags].concat());
         server.ready(60);
         server
     }
