@@ -46,9 +46,7 @@ fuzz_target!(|data: &[u8]| {
         0 => Tokenizer::from_bytes(data).ok(),
         1 => {
             let header = gguf::parse(data, data.len() as u64, Path::new("a.gguf")).ok();
-            header
-                .and_then(|header| gguf_vocab::gguf_vocab(&header))
-                .and_then(|vocab| Tokenizer::from_gguf(&vocab).ok())
+            header.and_then(|header| gguf_vocab::tokenizer(&header, Path::new("a.gguf"))).and_then(Result::ok)
         }
         2 => from_folder(&[("vocab.bpe", first), ("encoder.json", second)], "vocab.bpe"),
         3 => from_folder(&[("tokenizer_config.json", first), ("tokenizer.json", second)], ""),
