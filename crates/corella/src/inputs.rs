@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use corella_model::AnyModel;
 use corella_ops::cpu::{Cpu, CpuOptions};
-use corella_text::data::readers::{ReadOptions, SourceFile, expand};
+use corella_text::data::readers::{ReadOptions, SourceFile, expand, is_pattern};
 use corella_text::data::{Dataset, Document, Origin, TextCorpus, is_token_file, tokens_of};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
@@ -100,12 +100,19 @@ pub fn source_files(source: &Path, quiet: bool) -> Result<Vec<SourceFile>> {
             Failure::new("- (standard input) is no source of documents").hint("write the text into a file first")
         );
     }
-    if !source.exists() && !name.contains(['*', '?', '[']) {
+    if is_missing(source) {
         return Err(Failure::new(format!("{} does not exist", source.display())).hint(
             "give a file or a folder of text, JSON lines, Parquet or WARC (also packed), a folder written by `corella prepare`, hf://datasets/OWNER/NAME, or `tiny-internet`",
         ));
     }
     Ok(expand(source)?)
+}
+
+/// Whether a source is neither here nor elsewhere: no pattern, nothing of the hub, not the built-in one.
+pub fn is_missing(source: &Path) -> bool {
+    let name = source.to_string_lossy();
+    let elsewhere = name.starts_with(corella_hub::PREFIX) || name == TINY_INTERNET || is_pattern(&name);
+    !elsewhere && !source.exists()
 }
 
 /// Documents of a source, in any format that `corella prepare` reads.
@@ -232,7 +239,7 @@ pub fn open_any(path: &Path) -> Result<(AnyModel, PathBuf)> {
 fn no_model(dir: &Path) -> Failure {
     let failure =
         Failure::new(format!("{} is a folder, but no model: it has no config.json and no checkpoints", dir.display()));
-    if dir.join("dataset.json").is_file() {
+    if is_prepared(dir) {
         return failure.hint(format!("it holds tokens to train on: corella train --data {}", dir.display()));
     }
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());

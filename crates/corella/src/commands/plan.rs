@@ -1,6 +1,6 @@
 //! `corella plan`: what a run costs before it is made.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use corella_model::memory::Recompute;
@@ -20,7 +20,7 @@ use crate::commands::plan_fits::settle_vocabulary;
 use crate::commands::run_plan::wanted;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::inputs::{TINY_INTERNET, backend};
+use crate::inputs::{backend, is_missing};
 use crate::machine::available_memory;
 use crate::shape::ModelShape;
 
@@ -96,7 +96,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
     }
     let train = of_run(&args.train);
-    if let Some(named) = train.source.iter().chain(&train.data).find(|named| !can_be_there(named)) {
+    if let Some(named) = train.source.iter().chain(&train.data).find(|named| is_missing(named)) {
         return Err(Failure::new(format!("{} does not exist", named.display()))
             .hint("give a run file, a run folder, a text or prepared data; a published shape is named with --model"));
     }
@@ -194,13 +194,6 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
 fn of_run(train: &TrainArgs) -> TrainArgs {
     let file = train.source.as_ref().map(|source| source.join("run.toml")).filter(|file| file.is_file());
     TrainArgs { source: file.or_else(|| train.source.clone()), ..train.clone() }
-}
-
-/// Whether a source is there, or elsewhere: a pattern, the hub's, the built-in one.
-fn can_be_there(source: &Path) -> bool {
-    let name = source.to_string_lossy();
-    let elsewhere = name.starts_with(corella_hub::PREFIX) || name == TINY_INTERNET || name.contains(['*', '?', '[']);
-    elsewhere || source.exists()
 }
 
 /// Dollars per hour of the whole machine, and where that is from.

@@ -12,7 +12,7 @@ use corella_train::{CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunP
 use super::{plan_fits, shape_flags};
 use crate::cli::{Common, TrainArgs};
 use crate::error::{Failure, Result};
-use crate::inputs::open_any;
+use crate::inputs::{is_prepared, open_any};
 use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
 use crate::tokenizers::is_gguf;
 
@@ -48,17 +48,12 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
         let stem = args.source.as_deref().unwrap_or(&source).file_stem().unwrap_or("run".as_ref());
         let dir = Path::new("out").join(stem);
         // Data may have been prepared into a folder of that name: a run beside them has its own.
-        if holds_data(&dir) { Path::new("out").join(format!("{}-run", stem.to_string_lossy())) } else { dir }
+        if is_prepared(&dir) { Path::new("out").join(format!("{}-run", stem.to_string_lossy())) } else { dir }
     });
     let mut plan = from_file.unwrap_or_else(|| defaults(args, common));
     plan.data.path = source.display().to_string();
     let first_vocabulary = override_plan(&mut plan, args, common, &dir)?;
     Ok(Wanted { plan, source, dir, from_file: is_from_file, first_vocabulary })
-}
-
-/// Whether a folder is prepared data.
-pub fn holds_data(dir: &Path) -> bool {
-    dir.join("dataset.json").is_file()
 }
 
 fn read_plan(path: &Path) -> Result<RunPlan> {

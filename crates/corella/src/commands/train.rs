@@ -24,7 +24,7 @@ use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_tasks, task_scores};
 use crate::commands::plan::{check_memory, memory_budget, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::plan_fits;
-use crate::commands::run_plan::{first_model, holds_data, wanted};
+use crate::commands::run_plan::{first_model, wanted};
 use crate::commands::serve::Settings;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
@@ -152,11 +152,11 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
     if source.as_os_str().is_empty() {
         return Err(Failure::usage("nothing to train on").hint("corella train FILE.txt, or --data tiny-internet"));
     }
-    if holds_data(&dir) && !args.resume {
+    if is_prepared(&dir) && !args.resume {
         let message = format!("{} holds prepared data: a run needs a folder of its own", dir.display());
         return Err(Failure::usage(message).hint("name another one with --out"));
     }
-    if source.join("run.toml").is_file() && !holds_data(&source) {
+    if source.join("run.toml").is_file() && !is_prepared(&source) {
         return Err(Failure::usage(format!("{} is a run, not text to train on", source.display())).hint(format!(
             "go on with it: --out {0} --resume; start from its weights: --init-from {0}",
             source.display()

@@ -23,7 +23,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
-pub use sources::{SourceFile, expand};
+pub use sources::{SourceFile, expand, is_pattern};
 
 use super::document::{Document, Flow, Origin, Problem, ProblemKind, Sink};
 use crate::tokenizer::END_OF_TEXT;

@@ -31,7 +31,7 @@ impl SourceFile {
 pub fn expand(source: &Path) -> Result<Vec<SourceFile>, DataError> {
     let mut paths = Vec::new();
     let pattern = source.to_string_lossy();
-    if source.exists() || !has_signs(&pattern) {
+    if source.exists() || !is_pattern(&pattern) {
         if is_own_folder(source) {
             return Err(DataError::Prepared { path: source.to_path_buf() });
         }
@@ -48,7 +48,8 @@ pub fn expand(source: &Path) -> Result<Vec<SourceFile>, DataError> {
     Ok(paths.iter().map(|p| SourceFile::at(p)).collect())
 }
 
-fn has_signs(text: &str) -> bool {
+/// Whether a source is a pattern, of several files: it has one of its signs.
+pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
@@ -57,7 +58,7 @@ fn has_signs(text: &str) -> bool {
 fn matching(base: PathBuf, parts: &[Component<'_>], pattern: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let Some((part, rest)) = parts.split_first() else { return collect(&base, files) };
     let text = part.as_os_str().to_string_lossy();
-    if !has_signs(&text) {
+    if !is_pattern(&text) {
         let next = base.join(part);
         return if next.exists() { matching(next, rest, pattern, files) } else { Ok(()) };
     }
