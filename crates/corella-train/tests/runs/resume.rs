@@ -1,12 +1,10 @@
 //! A stopped run goes on as if it had not stopped; a damaged checkpoint is passed over; a second process is refused.
 
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::small_run::{Watch, go, go_in, heartbeat, log, run, state};
-use common::{folder, rows};
+use crate::common::small_run::{Watch, go, go_in, heartbeat, log, run, state};
+use crate::common::{folder, rows};
 use corella_model::{Dtype, TextModel};
 use corella_train::{Hooks, Sample, StepReport, TrainError, checkpoint, train};
 

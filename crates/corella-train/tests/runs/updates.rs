@@ -1,11 +1,9 @@
 //! What an update does to the weights, against PyTorch (fixtures/gpt2/make_run.py), and that one left out does nothing.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use common::{folder, rows};
+use crate::common::{folder, rows};
 use corella_model::exchange::{Exchange, KeptAs};
 use corella_model::formats::safetensors::SafeTensors;
 use corella_model::gpt2::Gpt2Config;

@@ -1,13 +1,11 @@
 //! A run goes on with the data that it began with, and trains on none that are damaged.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use common::folder;
-use common::small_run::{Watch, go, heartbeat, run};
+use crate::common::folder;
+use crate::common::small_run::{Watch, go, heartbeat, run};
 use corella_text::data::{Dataset, TokenStream, write_shard};
 use corella_text::tokenizer::Tokenizer;
 use corella_train::train;

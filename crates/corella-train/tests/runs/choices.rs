@@ -1,13 +1,11 @@
 //! What a backend chose by measuring goes into the checkpoints of a run, and back into the backend before it goes on.
 
-mod common;
-
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::folder;
-use common::small_run::{Watch, run, state};
+use crate::common::folder;
+use crate::common::small_run::{Watch, run, state};
 use corella_model::{AdamW, BatchShape, Choices, ModelError, ParamInfo, ParamPart, TextModel, TrainModel};
 use corella_train::{Run, train};
 

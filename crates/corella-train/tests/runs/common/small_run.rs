@@ -1,5 +1,4 @@
 //! A run of a few updates of a tiny GPT-2, and what it leaves behind.
-#![allow(dead_code)] // Each test file uses a part of it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,9 +1,7 @@
 //! What a run file can say.
 
-mod common;
-
-use common::folder;
-use common::small_run::run;
+use crate::common::folder;
+use crate::common::small_run::run;
 use corella_train::RunPlan;
 
 #[test]

@@ -1,12 +1,10 @@
 //! Updates that stand out are left out, and the windows that tell them go on with a run.
 
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use common::small_run::{Watch, log, run};
-use common::{folder, rows};
+use crate::common::small_run::{Watch, log, run};
+use crate::common::{folder, rows};
 use corella_text::data::{Dataset, Order};
 use corella_train::{OutputPlan, train};
 

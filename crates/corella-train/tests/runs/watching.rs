@@ -1,13 +1,11 @@
 //! What a run tells while it goes on: verdicts, heartbeat, log, ratings of its checkpoints.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use common::small_run::{Watch, go, heartbeat, run, state};
-use common::{folder, rows};
+use crate::common::small_run::{Watch, go, heartbeat, run, state};
+use crate::common::{folder, rows};
 use corella_model::TextModel;
 use corella_train::report::{Curve, Family, Shape};
 use corella_train::{Device, Hooks, Run, Sample, StepReport, train};
