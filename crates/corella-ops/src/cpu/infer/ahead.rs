@@ -2,19 +2,21 @@
 
 use super::super::vendor::is_amd;
 #[cfg(target_arch = "x86_64")]
-use super::layout::VECTOR;
+use super::kernel::{Step, layout};
+#[cfg(target_arch = "x86_64")]
+use super::layout::{BLOCK, UNIT, VECTOR};
 
 /// Where lines that come from memory, each read once, are best asked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The first-level cache: Intel's processors (docs/log.md).
+    /// The first-level cache: Intel's processors, and AMD's without AVX-512 (docs/log.md).
     First,
-    /// The second-level cache: AMD's read 15 to 25 % more that way.
+    /// The second-level cache: AMD's with AVX-512 read 15 to 25 % more that way.
     Second,
 }
 
 impl Level {
-    /// What suits this processor.
+    /// What suits this processor, if it has AVX-512.
     pub fn here() -> Level {
         if is_amd() { Level::Second } else { Level::First }
     }
@@ -83,4 +85,20 @@ pub fn ask(at: *const u8, bytes: usize) {
     (0..bytes).step_by(VECTOR).for_each(|line| second(at.wrapping_add(line)));
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (at, bytes);
+}
+
+/// Asks for quarter `j` of the lines of block `b` of what comes later: a few lines at a time, because a burst waits for itself.
+/// The number of lines is a constant: a call to compute it would spill all registers.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn ask_ahead<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, level: Level, b: usize, j: usize) {
+    let lines = const { layout(CODES, SCALES).unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) };
+    let quarter = j * lines / 4..(j + 1) * lines / 4;
+    let at = |i: usize| step.ahead.wrapping_add((b * lines + i) * VECTOR);
+    match level {
+        Level::First => quarter.for_each(|i| line(at(i))),
+        Level::Second => {
+            quarter.filter(|i| wanted(Level::Second, R, *i)).for_each(|i| second(at(i)));
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::scratch::Scratch;
 use super::activations::Activations;
 use super::ahead::Level;
-use super::kernel::{Integers, Share, Side, Step};
+use super::kernel::{Integers, Share, Side, Step, Two};
 use super::layout::{BLOCK, COLUMNS, Layout, UNIT, VECTOR};
 use super::output::{Output, Place};
 use super::tiles::{Shares, Tile, Tiles, Unit, cut};
@@ -86,12 +86,22 @@ pub fn few_rows(
     next: *const u8,
     output: &Output<'_>,
 ) {
-    let (most, units) = (kernels.rows(), numbers.x.units);
-    let tiles = cut(rows.len(), rows.len().div_ceil(most), most, |n| kernels.kernel(numbers.layout, n));
-    let mut sums = Scratch::new(rows.len() * COLUMNS);
-    let (layout, level) = (numbers.layout, Level::here());
-    for (i, columns) in pairs.iter().enumerate() {
-        let next = pairs.get(i + 1).map_or(next, |columns| columns.at(0));
+    let (layout, n) = (numbers.layout, rows.len());
+    let mut sums = Scratch::new(2 * n * COLUMNS);
+    let (mut left, mut next_two) = (pairs, pairs.split_at_checked(2));
+    while let (Some(two), Some((first, rest))) = (kernels.two(layout, n), next_two) {
+        two_pairs(two, first, rows.start, &mut sums);
+        for (columns, sums) in first.iter().zip(sums.chunks_exact_mut(n * COLUMNS)) {
+            layout.finish(sums);
+            output.store(&columns.place, rows.start, sums.as_chunks().0);
+        }
+        (left, next_two) = (rest, rest.split_at_checked(2));
+    }
+    let (most, units, level) = (kernels.rows(), numbers.x.units, Level::here());
+    let tiles = cut(n, n.div_ceil(most), most, |n| kernels.kernel(layout, n));
+    let sums = &mut sums[..n * COLUMNS];
+    for (i, columns) in left.iter().enumerate() {
+        let next = left.get(i + 1).map_or(next, |columns| columns.at(0));
         sums.fill(0.0);
         for u in 0..units {
             let w = Unit { w: columns.at(u), numbers: std::ptr::null() };
@@ -107,8 +117,25 @@ pub fn few_rows(
                 unsafe { kernel(&step) };
             }
         }
-        layout.finish(&mut sums);
+        layout.finish(sums);
         output.store(&columns.place, rows.start, sums.as_chunks().0);
+    }
+}
+
+/// Two pairs side by side for rows from `row` on: `sums` (2, rows, columns) get theirs.
+fn two_pairs(kernel: Two, pairs: &[Columns<'_>], row: usize, sums: &mut [f32]) {
+    let [first, second] = pairs else { return };
+    let n = sums.len() / (2 * COLUMNS);
+    sums.fill(0.0);
+    let (a, b) = sums.split_at_mut(n * COLUMNS);
+    for u in 0..first.numbers.x.units {
+        let unit = |columns: &Columns<'_>| Unit { w: columns.at(u), numbers: std::ptr::null() };
+        let mut steps = (first.step(unit(first), u, row, n, a), second.step(unit(second), u, row, n, b));
+        // Behind the last unit is the next pair, of the two or of those that come then.
+        (steps.0.ahead, steps.1.ahead) = (first.at(u + 1), second.at(u + 1));
+        // SAFETY: units of pairs of one layer (`new` compared them with the units of its rows), rows and sums as `step` checked; the
+        // path's features were detected.
+        unsafe { kernel(&steps.0, &steps.1) };
     }
 }
 
@@ -135,8 +162,8 @@ pub fn many_rows(
     let (layout, units) = (numbers.layout, numbers.x.units);
     // Rows are filled up to whole tiles, whose sums are not defined.
     let whole = rows.len().next_multiple_of(kind.whole());
-    let shares = kind.shares(layout, kind.count(whole));
-    let tiles = cut(whole, kind.count(whole), kind.most(), |n| kind.kernel(layout, n, shares.each));
+    let shares = kind.shares(layout, kind.count(layout, whole));
+    let tiles = cut(whole, kind.count(layout, whole), kind.most(layout), |n| kind.kernel(layout, n, shares.each));
     let mut sums = Scratch::new(at_once.min(pairs.len()) * whole * COLUMNS);
     let mut meeting = Meeting { kind, layout, tiles, shares, rows, output, space: Scratch::new(kind.space()) };
     kind.begin(layout);

@@ -93,6 +93,35 @@ impl Side {
 /// [`Side::LEN`] numbers, and 32 sums that nobody else uses. The processor has the path's features.
 pub type Kernel = unsafe fn(&Step);
 
+/// The same for the units of two pairs, which have as many blocks.
+///
+/// # Safety
+/// As of [`Kernel`], for both steps.
+pub type Two = unsafe fn(&Step, &Step);
+
+/// The shape `$shapes` of a module's kernel for each layout.
+macro_rules! layouts {
+    ($layout:expr, $shapes:ident, $module:ident) => {{
+        use Codes::*;
+        use Scales::*;
+        match ($layout.codes, $layout.scales) {
+            (Four, Halves { min: false }) => $shapes!($module, FOUR, HALVES),
+            (Four, Halves { min: true }) => $shapes!($module, FOUR, HALVES_MIN),
+            (Four, Integers { sub: 32, min: true }) => $shapes!($module, FOUR, INTEGERS_32_MIN),
+            (Four, Integers { min: true, .. }) => $shapes!($module, FOUR, INTEGERS_16_MIN),
+            (Four, Integers { min: false, .. }) => $shapes!($module, FOUR, INTEGERS_16),
+            (Table, Halves { .. }) => $shapes!($module, TABLE, HALVES),
+            (Table, Integers { .. }) => $shapes!($module, TABLE, INTEGERS_32),
+            (Five, Halves { min: false }) => $shapes!($module, FIVE, HALVES),
+            (Five, Halves { min: true }) => $shapes!($module, FIVE, HALVES_MIN),
+            (Five, Integers { .. }) => $shapes!($module, FIVE, INTEGERS_32_MIN),
+            (Six, _) => $shapes!($module, SIX, INTEGERS_16),
+            (Eight, Halves { .. }) => $shapes!($module, EIGHT, HALVES),
+            (Eight, Integers { .. }) => $shapes!($module, EIGHT, INTEGERS_16),
+        }
+    }};
+}
+
 /// Which integer kernels run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integers {
@@ -149,33 +178,31 @@ impl Integers {
                 }
             };
         }
-        macro_rules! layouts {
-            ($module:ident) => {{
-                use Codes::*;
-                use Scales::*;
-                match (layout.codes, layout.scales) {
-                    (Four, Halves { min: false }) => shapes!($module, FOUR, HALVES),
-                    (Four, Halves { min: true }) => shapes!($module, FOUR, HALVES_MIN),
-                    (Four, Integers { sub: 32, min: true }) => shapes!($module, FOUR, INTEGERS_32_MIN),
-                    (Four, Integers { min: true, .. }) => shapes!($module, FOUR, INTEGERS_16_MIN),
-                    (Four, Integers { min: false, .. }) => shapes!($module, FOUR, INTEGERS_16),
-                    (Table, Halves { .. }) => shapes!($module, TABLE, HALVES),
-                    (Table, Integers { .. }) => shapes!($module, TABLE, INTEGERS_32),
-                    (Five, Halves { min: false }) => shapes!($module, FIVE, HALVES),
-                    (Five, Halves { min: true }) => shapes!($module, FIVE, HALVES_MIN),
-                    (Five, Integers { .. }) => shapes!($module, FIVE, INTEGERS_32_MIN),
-                    (Six, _) => shapes!($module, SIX, INTEGERS_16),
-                    (Eight, Halves { .. }) => shapes!($module, EIGHT, HALVES),
-                    (Eight, Integers { .. }) => shapes!($module, EIGHT, INTEGERS_16),
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Integers::Avx2 => layouts!(layout, shapes, avx2),
+            #[cfg(target_arch = "x86_64")]
+            Integers::Vnni | Integers::Amx => layouts!(layout, shapes, vnni),
+            Integers::Portable => layouts!(layout, shapes, portable),
+        }
+    }
+
+    /// The kernel of a layout for `rows` rows and units of two pairs, where it is faster than one after the other.
+    pub fn two(self, layout: Layout, rows: usize) -> Option<Two> {
+        #[cfg(target_arch = "x86_64")]
+        macro_rules! shapes {
+            ($module:ident, $codes:expr, $scales:expr) => {
+                match rows {
+                    1 => Some(super::$module::two::<$codes, $scales, 1>),
+                    2 => Some(super::$module::two::<$codes, $scales, 2>),
+                    _ => None,
                 }
-            }};
+            };
         }
         match self {
             #[cfg(target_arch = "x86_64")]
-            Integers::Avx2 => layouts!(avx2),
-            #[cfg(target_arch = "x86_64")]
-            Integers::Vnni | Integers::Amx => layouts!(vnni),
-            Integers::Portable => layouts!(portable),
+            Integers::Avx2 => layouts!(layout, shapes, avx2),
+            _ => None,
         }
     }
 }

@@ -6,6 +6,8 @@ pub mod ahead;
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_block;
 mod batch;
 #[cfg(target_arch = "x86_64")]
 mod brain;

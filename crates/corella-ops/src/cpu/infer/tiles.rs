@@ -17,8 +17,9 @@ use super::vnni_block::ASKS;
 /// Up to so many rows are few: bringing units into another form costs more than it saves. Halves of bytes with one scale are
 /// quickly taken apart.
 #[cfg(target_arch = "x86_64")]
-const fn few(layout: Layout) -> usize {
+const fn few(kernels: Integers, layout: Layout) -> usize {
     match (layout.codes, layout.scales) {
+        _ if matches!(kernels, Integers::Avx2) => super::avx2::ROWS,
         (Codes::Four | Codes::Table, Scales::Halves { .. }) => 12,
         _ => 6,
     }
@@ -33,9 +34,18 @@ const fn many(layout: Layout) -> usize {
     }
 }
 
+/// Whether products on AVX2 take codes as signed bytes.
+#[cfg(target_arch = "x86_64")]
+const fn wide(layout: Layout) -> bool {
+    matches!(layout.codes, Codes::Eight | Codes::Table)
+}
+
 /// Which kernels for many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tiles {
+    /// Up to 4 or 6 rows on multiply-adds of bytes (AVX2); see [`super::avx2_block`].
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     /// Up to 6 rows on dot products of bytes (VNNI); see [`super::vnni_block`].
     #[cfg(target_arch = "x86_64")]
     Vnni,
@@ -52,7 +62,9 @@ impl Integers {
             #[cfg(target_arch = "x86_64")]
             Integers::Amx if rows >= many(layout) => Some(Tiles::Amx),
             #[cfg(target_arch = "x86_64")]
-            Integers::Vnni | Integers::Amx if rows > few(layout) => Some(Tiles::Vnni),
+            Integers::Vnni | Integers::Amx if rows > few(self, layout) => Some(Tiles::Vnni),
+            #[cfg(target_arch = "x86_64")]
+            Integers::Avx2 if rows > few(self, layout) => Some(Tiles::Avx2),
             _ => None,
         }
     }
@@ -87,8 +99,11 @@ pub struct Unit {
 
 impl Tiles {
     /// Rows of a tile at most.
-    pub fn most(self) -> usize {
+    pub fn most(self, layout: Layout) -> usize {
+        let _ = layout;
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Avx2 => super::avx2_block::rows(wide(layout)),
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => super::vnni_block::ROWS,
             #[cfg(target_arch = "x86_64")]
@@ -100,15 +115,15 @@ impl Tiles {
     pub fn whole(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => 1,
+            Tiles::Avx2 | Tiles::Vnni => 1,
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => super::amx::ROWS,
         }
     }
 
     /// How many tiles `rows` rows make, whole ones where they must be.
-    pub fn count(self, rows: usize) -> usize {
-        rows.div_ceil(self.most())
+    pub fn count(self, layout: Layout, rows: usize) -> usize {
+        rows.div_ceil(self.most(layout))
     }
 
     /// How each of `tiles` tiles asks for its share of the next unit.
@@ -117,6 +132,8 @@ impl Tiles {
         let unpacking = if self.leaves_codes(layout) { 0 } else { blocks * PAIR * VECTOR };
         let bytes = layout.unit_bytes(blocks) - unpacking;
         let asks = match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Avx2 => bytes.div_ceil(tiles * VECTOR).next_multiple_of(PAIR),
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => {
                 let [.., most] = ASKS;
@@ -135,6 +152,8 @@ impl Tiles {
     fn leaves_codes(self, layout: Layout) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Tiles::Avx2 => false,
+            #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => layout.codes == Codes::Eight,
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => {
@@ -147,16 +166,26 @@ impl Tiles {
     /// The kernel of a layout for `rows` rows, [`Tiles::whole`] ones where they must be, for a share as said. Between
     /// [`Tiles::begin`] and [`Tiles::end`] on the same thread.
     pub fn kernel(self, layout: Layout, rows: usize, share: Share) -> Kernel {
-        assert!((1..=self.most()).contains(&rows), "a tile of {rows} rows");
+        assert!((1..=self.most(layout)).contains(&rows), "a tile of {rows} rows");
         macro_rules! rows {
+            ($module:ident, $codes:expr, $scales:expr) => {
+                match rows {
+                    1 => super::$module::unit::<$codes, $scales, 1>,
+                    2 => super::$module::unit::<$codes, $scales, 2>,
+                    3 => super::$module::unit::<$codes, $scales, 3>,
+                    4 => super::$module::unit::<$codes, $scales, 4>,
+                    5 => super::$module::unit::<$codes, $scales, 5>,
+                    _ => super::$module::unit::<$codes, $scales, 6>,
+                }
+            };
+        }
+        macro_rules! signed_rows {
             ($codes:expr, $scales:expr) => {
                 match rows {
-                    1 => super::vnni_block::unit::<$codes, $scales, 1>,
-                    2 => super::vnni_block::unit::<$codes, $scales, 2>,
-                    3 => super::vnni_block::unit::<$codes, $scales, 3>,
-                    4 => super::vnni_block::unit::<$codes, $scales, 4>,
-                    5 => super::vnni_block::unit::<$codes, $scales, 5>,
-                    _ => super::vnni_block::unit::<$codes, $scales, 6>,
+                    1 => super::avx2_block::unit::<$codes, $scales, 1>,
+                    2 => super::avx2_block::unit::<$codes, $scales, 2>,
+                    3 => super::avx2_block::unit::<$codes, $scales, 3>,
+                    _ => super::avx2_block::unit::<$codes, $scales, 4>,
                 }
             };
         }
@@ -176,15 +205,32 @@ impl Tiles {
         }
         match self {
             #[cfg(target_arch = "x86_64")]
+            Tiles::Avx2 => match (layout.codes, layout.scales) {
+                (Codes::Four, Scales::Halves { min: false }) => rows!(avx2_block, FOUR, HALVES),
+                (Codes::Four, Scales::Halves { min: true }) => rows!(avx2_block, FOUR, HALVES_MIN),
+                (Codes::Four, Scales::Integers { sub: 32, .. }) => rows!(avx2_block, FOUR, INTEGERS_32_MIN),
+                (Codes::Four, Scales::Integers { min: true, .. }) => rows!(avx2_block, FOUR, INTEGERS_16_MIN),
+                (Codes::Four, Scales::Integers { min: false, .. }) => rows!(avx2_block, FOUR, INTEGERS_16),
+                (Codes::Five, Scales::Halves { min: false }) => rows!(avx2_block, FIVE, HALVES),
+                (Codes::Five, Scales::Halves { min: true }) => rows!(avx2_block, FIVE, HALVES_MIN),
+                (Codes::Five, Scales::Integers { .. }) => rows!(avx2_block, FIVE, INTEGERS_32_MIN),
+                (Codes::Six, _) => rows!(avx2_block, SIX, INTEGERS_16),
+                (Codes::Eight | Codes::Table, Scales::Halves { .. }) => signed_rows!(EIGHT, HALVES),
+                (Codes::Eight | Codes::Table, Scales::Integers { sub: 32, .. }) => signed_rows!(EIGHT, INTEGERS_32),
+                (Codes::Eight | Codes::Table, Scales::Integers { .. }) => signed_rows!(EIGHT, INTEGERS_16),
+            },
+            #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => match (layout.scales, layout.codes) {
-                (Scales::Halves { min: false }, _) => rows!(EIGHT, HALVES),
-                (Scales::Halves { min: true }, _) => rows!(EIGHT, HALVES_MIN),
-                (Scales::Integers { sub: 32, min: false }, _) => rows!(EIGHT, INTEGERS_32),
-                (Scales::Integers { sub: 32, min: true }, Codes::Four) if !is_amd() => rows!(FOUR, INTEGERS_32_MIN),
-                (Scales::Integers { sub: 32, min: true }, _) => rows!(EIGHT, INTEGERS_32_MIN),
-                (Scales::Integers { min: false, .. }, Codes::Four) => rows!(FOUR, INTEGERS_16),
-                (Scales::Integers { min: false, .. }, _) => rows!(EIGHT, INTEGERS_16),
-                (Scales::Integers { min: true, .. }, _) => rows!(FOUR, INTEGERS_16_MIN),
+                (Scales::Halves { min: false }, _) => rows!(vnni_block, EIGHT, HALVES),
+                (Scales::Halves { min: true }, _) => rows!(vnni_block, EIGHT, HALVES_MIN),
+                (Scales::Integers { sub: 32, min: false }, _) => rows!(vnni_block, EIGHT, INTEGERS_32),
+                (Scales::Integers { sub: 32, min: true }, Codes::Four) if !is_amd() => {
+                    rows!(vnni_block, FOUR, INTEGERS_32_MIN)
+                }
+                (Scales::Integers { sub: 32, min: true }, _) => rows!(vnni_block, EIGHT, INTEGERS_32_MIN),
+                (Scales::Integers { min: false, .. }, Codes::Four) => rows!(vnni_block, FOUR, INTEGERS_16),
+                (Scales::Integers { min: false, .. }, _) => rows!(vnni_block, EIGHT, INTEGERS_16),
+                (Scales::Integers { min: true, .. }, _) => rows!(vnni_block, FOUR, INTEGERS_16_MIN),
             },
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => match layout.scales {
@@ -202,7 +248,7 @@ impl Tiles {
     pub fn begin(self, layout: Layout) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => {
+            Tiles::Avx2 | Tiles::Vnni => {
                 let _ = layout;
             }
             #[cfg(target_arch = "x86_64")]
@@ -214,7 +260,7 @@ impl Tiles {
     pub fn end(self) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Tiles::Vnni => {}
+            Tiles::Avx2 | Tiles::Vnni => {}
             #[cfg(target_arch = "x86_64")]
             Tiles::Amx => super::amx::end(),
         }
@@ -223,6 +269,8 @@ impl Tiles {
     /// Bytes of a unit of a pair in the form of the kernel, and of its numbers apart.
     fn bytes(self) -> (usize, usize) {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Tiles::Avx2 => (UNIT * COLUMNS, PAIR * super::avx2_block::NUMBERS),
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => (UNIT * COLUMNS, PAIR * super::vnni_block::NUMBERS),
             #[cfg(target_arch = "x86_64")]
@@ -265,10 +313,15 @@ impl Tiles {
         }
         let (codes, numbers) = space.split_at_mut(self.bytes().0);
         let (from, to) = (unit.as_ptr(), codes.as_mut_ptr());
-        // SAFETY: a unit in each form, and room for its numbers (assertion); both kinds have AVX-512, which was detected
+        // SAFETY: a unit in each form, and room for its numbers (assertion); the features of each kind were detected
         // (`Integers::on`).
         unsafe {
             match self {
+                #[cfg(target_arch = "x86_64")]
+                Tiles::Avx2 => {
+                    super::avx2_block::numbers(layout, wide(layout), from, numbers.as_mut_ptr(), blocks);
+                    codes!(avx2, layout, from, to, blocks, ahead);
+                }
                 #[cfg(target_arch = "x86_64")]
                 Tiles::Vnni => {
                     super::vnni_block::numbers(layout, from, numbers.as_mut_ptr(), blocks);

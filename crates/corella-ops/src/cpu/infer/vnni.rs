@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::ahead::{self, Level};
+use super::ahead::{self, ask_ahead};
 use super::kernel::{Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, ROW, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
@@ -60,21 +60,6 @@ pub unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m512i, _
                 };
                 (merge(low, to(plane(0)), 48), merge(high, to(plane(1)), 48))
             }
-        }
-    }
-}
-
-/// Asks for quarter `j` of the lines of block `b` of what comes later: a few lines at a time, because a burst waits for itself.
-/// The number of lines is a constant: a call to compute it would spill all registers.
-#[inline(always)]
-fn ask_ahead<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, b: usize, j: usize) {
-    let lines = const { layout(CODES, SCALES).unit_bytes(UNIT / BLOCK).div_ceil(VECTOR * UNIT / BLOCK) };
-    let quarter = j * lines / 4..(j + 1) * lines / 4;
-    let at = |line: usize| step.ahead.wrapping_add((b * lines + line) * VECTOR);
-    match step.level {
-        Level::First => quarter.for_each(|line| ahead::line(at(line))),
-        Level::Second => {
-            quarter.filter(|line| ahead::wanted(Level::Second, R, *line)).for_each(|line| ahead::second(at(line)));
         }
     }
 }
@@ -228,7 +213,7 @@ unsafe fn block_32<const CODES: u8, const SCALES: u8, const R: usize>(
             *sums = [start(step, r, b, min); PAIR];
         }
         for j in 0..4 {
-            ask_ahead::<CODES, SCALES, R>(step, b, j);
+            ask_ahead::<CODES, SCALES, R>(step, step.level, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
                 let block = step.w.add(codes_at + b * const { codes(CODES).block_bytes() } + p * VECTOR);
@@ -267,7 +252,7 @@ unsafe fn block_16<const CODES: u8, const SCALES: u8, const R: usize>(
             sums[1][r] = [start(step, r, 2 * b + 1, min); PAIR];
         }
         for j in 0..4 {
-            ask_ahead::<CODES, SCALES, R>(step, b, j);
+            ask_ahead::<CODES, SCALES, R>(step, step.level, b, j);
             let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512()); PAIR];
             for p in 0..PAIR {
                 let block = step.w.add(codes_at + b * const { codes(CODES).block_bytes() } + p * VECTOR);
