@@ -13,7 +13,7 @@ pub const PATH_VARIABLE: &str = "CORELLA_CPU_PATH";
 pub enum Path {
     /// Plain Rust, any processor.
     Portable,
-    /// 256-bit vectors with fused multiply-add (x86-64-v3).
+    /// 256-bit vectors with fused multiply-add and half precision (x86-64-v3).
     Avx2,
     /// 512-bit vectors (x86-64-v4).
     Avx512,
@@ -43,7 +43,7 @@ impl Path {
     pub fn available() -> Vec<Path> {
         let mut paths = vec![Path::Portable];
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             paths.push(Path::Avx2);
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")

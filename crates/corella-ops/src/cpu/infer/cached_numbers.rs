@@ -22,7 +22,7 @@ pub fn narrow(kind: KvKind, path: Path, from: &[f32], inverse: f32, to: &mut [u8
         KvKind::F32 => narrow_f32(path, from, to),
         KvKind::F16 => {
             #[cfg(target_arch = "x86_64")]
-            if path.has_avx2() && is_x86_feature_detected!("f16c") {
+            if path.has_avx2() {
                 // SAFETY: the features were detected.
                 return unsafe { narrow_f16c(from, to) };
             }
@@ -90,7 +90,7 @@ pub fn widen(kind: KvKind, path: Path, from: &[u8], to: &mut [f32]) {
                     // SAFETY: the path exists only after its features were detected.
                     return unsafe { widen_avx512(from, to) };
                 }
-                if path.has_avx2() && is_x86_feature_detected!("f16c") {
+                if path.has_avx2() {
                     // SAFETY: the features were detected.
                     return unsafe { widen_f16c(from, to) };
                 }

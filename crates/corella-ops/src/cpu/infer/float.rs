@@ -7,16 +7,25 @@
 use super::super::path::Path;
 #[cfg(target_arch = "x86_64")]
 use super::super::path::Vectors;
-#[cfg(target_arch = "x86_64")]
-use super::float512;
 use super::layout::{COLUMNS, PAIR, PANEL};
+#[cfg(target_arch = "x86_64")]
+use super::{float256, float512};
 use crate::quant::WeightFormat;
 use crate::quant::half::{bf16_to_f32, f16_to_f32};
 
 /// Steps of k whose sums are added to the result together.
 pub const RUN: usize = 32;
+/// Rows of a tile at most, on any path.
+pub const MAX_ROWS: usize = 6;
+
 /// Rows of a tile at most.
-pub const ROWS: usize = 4;
+pub fn rows(path: Path) -> usize {
+    match path {
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => float256::ROWS,
+        _ => 4,
+    }
+}
 
 /// Bytes of a panel of `cols` weights along k; of BF16 filled up with zeros to whole runs.
 pub fn panel_bytes(format: WeightFormat, cols: usize) -> usize {
@@ -80,6 +89,30 @@ pub fn read_lane(format: WeightFormat, panel: &[u8], lane: usize, out: &mut [f32
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+/// Rows of x, `x_row` apart, and the panels that they meet.
+#[derive(Clone, Copy)]
+pub struct Pair {
+    /// (R, cols).
+    pub x: *const f32,
+    /// Floats between rows of x.
+    pub x_row: usize,
+    /// Weights along k.
+    pub cols: usize,
+    /// The panels.
+    pub w: [*const u8; PAIR],
+    /// Sums (R, 32), to which the products are added.
+    pub c: *mut f32,
+}
+
+// Formats as constant parameters.
+/// F32.
+pub const SINGLE: u8 = 0;
+/// F16.
+pub const HALF: u8 = 1;
+/// BF16.
+pub const BRAIN: u8 = 2;
+
 /// A tile: rows of x (R,C), `x_row` apart, against a panel.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
@@ -89,26 +122,32 @@ struct Tile<'a> {
     panel: &'a [u8],
 }
 
-/// c\[r\] += x\[r\] · pair for up to [`ROWS`] rows of x (R,C) and both panels of a pair.
+/// c\[r\] += x\[r\] · pair for up to [`rows`] rows of x (R,C) and both panels of a pair.
 pub fn pair(format: WeightFormat, path: Path, x: &[f32], cols: usize, pair: &[u8], c: &mut [[f32; COLUMNS]]) {
     let bytes = panel_bytes(format, cols);
     assert!(pair.len() >= PAIR * bytes && x.len() >= c.len() * cols, "a pair of {cols}");
-    assert!((1..=ROWS).contains(&c.len()), "a tile of {} rows", c.len());
+    assert!((1..=rows(path)).contains(&c.len()), "a tile of {} rows", c.len());
     #[cfg(target_arch = "x86_64")]
-    if path.vectors() == Vectors::Avx512 {
+    {
         let w = std::array::from_fn(|p| pair.as_ptr().wrapping_add(panel(format, p)));
-        let tile = float512::Pair { x: x.as_ptr(), x_row: cols, cols, w, c: c.as_mut_ptr().cast() };
-        // SAFETY: rows, panels and sums as asserted; the path exists only after its features were detected.
-        return unsafe { float512::pair(format, c.len(), tile) };
+        let tile = Pair { x: x.as_ptr(), x_row: cols, cols, w, c: c.as_mut_ptr().cast() };
+        // SAFETY: rows, panels and sums as asserted; a path exists only after its features were detected.
+        unsafe {
+            match path.vectors() {
+                Vectors::Avx512 => return float512::pair(format, c.len(), tile),
+                Vectors::Avx2 => return float256::pair::<false>(format, c.len(), tile),
+                _ => {}
+            }
+        }
     }
     for p in 0..PAIR {
         let tile = Tile { x, x_row: cols, cols, panel: &pair[panel(format, p)..] };
-        let mut sums = [[0.0; PANEL]; ROWS];
+        let mut sums = [[0.0; PANEL]; MAX_ROWS];
         let sums = &mut sums[..c.len()];
         match format {
-            WeightFormat::F32 => rows::<SINGLE>(path, tile, sums),
-            WeightFormat::F16 => rows::<HALF>(path, tile, sums),
-            _ => rows::<BRAIN>(path, tile, sums),
+            WeightFormat::F32 => rows_of::<SINGLE>(tile, sums),
+            WeightFormat::F16 => rows_of::<HALF>(tile, sums),
+            _ => rows_of::<BRAIN>(tile, sums),
         }
         for (c, sums) in c.iter_mut().zip(sums) {
             c[p * PANEL..][..PANEL].iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum);
@@ -116,52 +155,29 @@ pub fn pair(format: WeightFormat, path: Path, x: &[f32], cols: usize, pair: &[u8
     }
 }
 
-// Formats as constant parameters.
-const SINGLE: u8 = 0;
-const HALF: u8 = 1;
-const BRAIN: u8 = 2;
-
-fn rows<const F: u8>(path: Path, tile: Tile<'_>, c: &mut [[f32; PANEL]]) {
+fn rows_of<const F: u8>(tile: Tile<'_>, c: &mut [[f32; PANEL]]) {
     match c.len() {
-        1 => on::<F, 1>(path, tile, c),
-        2 => on::<F, 2>(path, tile, c),
-        3 => on::<F, 3>(path, tile, c),
-        _ => on::<F, 4>(path, tile, c),
+        1 => body::<F, 1>(tile, c),
+        2 => body::<F, 2>(tile, c),
+        3 => body::<F, 3>(tile, c),
+        _ => body::<F, 4>(tile, c),
     }
-}
-
-/// The body compiled for each path.
-fn on<const F: u8, const R: usize>(path: Path, tile: Tile<'_>, c: &mut [[f32; PANEL]]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn avx2<const F: u8, const R: usize>(tile: Tile<'_>, c: &mut [[f32; PANEL]]) {
-            body::<F, R, true>(tile, c);
-        }
-
-        if path.has_avx2() && is_x86_feature_detected!("f16c") {
-            // SAFETY: the path exists only after its features were detected.
-            return unsafe { avx2::<F, R>(tile, c) };
-        }
-    }
-    let _ = path;
-    body::<F, R, false>(tile, c);
 }
 
 #[inline(always)]
-fn body<const F: u8, const R: usize, const FUSED: bool>(tile: Tile<'_>, c: &mut [[f32; PANEL]]) {
+fn body<const F: u8, const R: usize>(tile: Tile<'_>, c: &mut [[f32; PANEL]]) {
     let Tile { x, x_row, cols, panel } = tile;
     let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * x_row..][..cols]);
     for first in (0..cols).step_by(RUN) {
         let mut sums = [[[0.0f32; PANEL]; 2]; R];
         let end = (first + RUN).min(cols);
         for k in (first..end).step_by(2) {
-            let pair = weights::<F, FUSED>(panel, k, cols);
+            let pair = weights::<F>(panel, k, cols);
             for (odd, w) in pair.iter().enumerate().take(end - k) {
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let x = row[k + odd];
                     for (sum, w) in sums[odd].iter_mut().zip(w) {
-                        *sum = if FUSED { x.mul_add(*w, *sum) } else { *sum + x * w };
+                        *sum += x * w;
                     }
                 }
             }
@@ -176,7 +192,7 @@ fn body<const F: u8, const R: usize, const FUSED: bool>(tile: Tile<'_>, c: &mut 
 
 /// Weights k and k + 1 of all columns.
 #[inline(always)]
-fn weights<const F: u8, const FUSED: bool>(panel: &[u8], k: usize, cols: usize) -> [[f32; PANEL]; 2] {
+fn weights<const F: u8>(panel: &[u8], k: usize, cols: usize) -> [[f32; PANEL]; 2] {
     let mut out = [[0.0; PANEL]; 2];
     if F == BRAIN {
         let pairs = &panel[k * COLUMNS * 2..][..PANEL * 4];
@@ -193,30 +209,10 @@ fn weights<const F: u8, const FUSED: bool>(panel: &[u8], k: usize, cols: usize) 
             }
         } else {
             let halves = &panel[(k + odd) * COLUMNS * 2..][..PANEL * 2];
-            #[cfg(target_arch = "x86_64")]
-            if FUSED {
-                // SAFETY: the paths with fused multiply-adds are those with F16C (`on`).
-                *out = unsafe { from_halves(halves) };
-                continue;
-            }
             for (out, w) in out.iter_mut().zip(halves.chunks_exact(2)) {
                 *out = f16_to_f32(u16::from_le_bytes([w[0], w[1]]));
             }
         }
-    }
-    out
-}
-
-/// 16 half-precision numbers.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn from_halves(bytes: &[u8]) -> [f32; PANEL] {
-    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
-    let mut out = [0.0; PANEL];
-    for (to, from) in out.chunks_exact_mut(8).zip(bytes.chunks_exact(16)) {
-        // SAFETY: 16 bytes read, 8 floats written.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
     }
     out
 }

@@ -7,32 +7,12 @@
 use std::arch::x86_64::*;
 
 use super::ahead::{self, Level};
-use super::float::RUN;
+use super::float::{BRAIN, HALF, Pair, RUN, SINGLE};
 use super::layout::{COLUMNS, PAIR, PANEL, VECTOR};
 use crate::quant::WeightFormat;
 
 /// Bytes ahead that the pair is asked for.
 const AHEAD: usize = 4096;
-
-/// Rows of x, `x_row` apart, and the panels that they meet.
-#[derive(Clone, Copy)]
-pub struct Pair {
-    /// (R, cols).
-    pub x: *const f32,
-    /// Floats between rows of x.
-    pub x_row: usize,
-    /// Weights along k.
-    pub cols: usize,
-    /// The panels.
-    pub w: [*const u8; PAIR],
-    /// Sums (R, 32), to which the products are added.
-    pub c: *mut f32,
-}
-
-// Formats as constant parameters.
-const SINGLE: u8 = 0;
-const HALF: u8 = 1;
-const BRAIN: u8 = 2;
 
 /// c\[r\] += x\[r\] · panels for 1 to 4 rows.
 ///

@@ -146,7 +146,7 @@ impl Integers {
             if path.vectors() == Vectors::Avx512 && is_x86_feature_detected!("avx512vnni") {
                 return if path == Path::Amx && super::amx::available() { Integers::Amx } else { Integers::Vnni };
             }
-            if path.has_avx2() && is_x86_feature_detected!("f16c") {
+            if path.has_avx2() {
                 return Integers::Avx2;
             }
         }

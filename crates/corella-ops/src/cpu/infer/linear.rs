@@ -5,17 +5,19 @@ use std::ops::Range;
 use super::super::Rounding;
 use super::super::gemm::Workers;
 use super::super::path::Path;
+#[cfg(target_arch = "x86_64")]
+use super::super::path::Vectors;
 use super::super::pool::Pool;
 use super::super::scratch::Scratch;
 use super::activations::Activations;
-#[cfg(target_arch = "x86_64")]
-use super::brain;
 use super::columns::{Columns, Quantised, few_rows, many_rows};
 use super::kernel::{Integers, Side};
 use super::layout::{COLUMNS, Layout};
 use super::output::{Output, Place};
 use super::tiles::Tiles;
 use super::weight::Weight;
+#[cfg(target_arch = "x86_64")]
+use super::{brain, float_rows::FloatRows, float256};
 use super::{float, shares};
 use crate::contract_infer::Store;
 #[cfg(target_arch = "x86_64")]
@@ -73,6 +75,10 @@ pub fn linear(
     let whole = layers.iter().filter_map(|layer| tiles(layer.w.layout)).map(Tiles::whole).max().unwrap_or(1);
     let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
     let activations = quantised.then(|| Activations::new(pool, path, x, n, c, whole));
+    #[cfg(target_arch = "x86_64")]
+    let beside =
+        (path.vectors() == Vectors::Avx2 && n > float256::ROWS && layers.iter().any(|layer| layer.w.layout.is_none()))
+            .then(|| FloatRows::new(pool, x, n, c));
     let sides = activations.as_ref().map_or(Vec::new(), |x| sides(pool, x, layers));
     let mut first = 0;
     let parts: Vec<Part<'_>> = layers
@@ -97,9 +103,17 @@ pub fn linear(
         _ if n >= GROUPED => (GROUPED_ROWS, PAIRS, PAIRS),
         _ => (ungrouped, PAIRS_OF_FEWER, PAIRS_OF_FEWER),
     };
-    let call = Call { path, kernels, x, output: Output::new(path, out, n, width, store), at_once };
+    let call = Call {
+        path,
+        kernels,
+        x,
+        #[cfg(target_arch = "x86_64")]
+        beside,
+        output: Output::new(path, out, n, width, store),
+        at_once,
+    };
     // Rows in few stretches of equal length, whole tiles each.
-    let rows = n.div_ceil(n.div_ceil(most)).next_multiple_of(whole);
+    let rows = n.div_ceil(n.div_ceil(most)).next_multiple_of(whole.max(float::rows(path)));
     // For each stretch the pairs of panels of all layers, in one region.
     let groups: Vec<(&Part<'_>, Range<usize>)> = parts
         .iter()
@@ -163,6 +177,9 @@ struct Call<'a> {
     path: Path,
     kernels: Integers,
     x: &'a [f32],
+    /// Many rows for floating-point weights.
+    #[cfg(target_arch = "x86_64")]
+    beside: Option<FloatRows>,
     output: Output<'a>,
     /// Pairs that many rows meet unit by unit.
     at_once: usize,
@@ -189,9 +206,14 @@ impl Call<'_> {
     /// The same with floating-point weights.
     fn floats(&self, part: &Part<'_>, pair: usize, rows: Range<usize>) {
         let cols = part.w.cols;
-        for first in rows.clone().step_by(float::ROWS) {
-            let rows = float::ROWS.min(rows.end - first);
-            let mut sums = [[0.0; COLUMNS]; float::ROWS];
+        #[cfg(target_arch = "x86_64")]
+        if let Some(beside) = &self.beside {
+            let sums = beside.products(part.w.format, part.w.pair(pair), rows.clone());
+            return self.output.store(&part.place(pair), rows.start, sums.as_chunks().0);
+        }
+        for first in rows.clone().step_by(float::rows(self.path)) {
+            let rows = float::rows(self.path).min(rows.end - first);
+            let mut sums = [[0.0; COLUMNS]; float::MAX_ROWS];
             let x = &self.x[first * cols..][..rows * cols];
             float::pair(part.w.format, self.path, x, cols, part.w.pair(pair), &mut sums[..rows]);
             self.output.store(&part.place(pair), first, &sums[..rows]);

@@ -15,7 +15,11 @@ mod cached_numbers;
 mod columns;
 mod float;
 #[cfg(target_arch = "x86_64")]
+mod float256;
+#[cfg(target_arch = "x86_64")]
 mod float512;
+#[cfg(target_arch = "x86_64")]
+mod float_rows;
 mod kernel;
 mod layout;
 mod linear;
