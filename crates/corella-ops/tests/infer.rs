@@ -135,7 +135,10 @@ fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
     };
     let x: Vec<f32> = (0..n * c).map(|i| sign(i / c, i % c)).collect();
     let oracle = cpu(Path::Portable, 1);
-    for (format, halves) in [(Q2_K, 80..84), (Q3_K, 108..110), (Q4_K, 0..4), (Q5_K, 0..4), (Q6_K, 208..210)] {
+    // Where the half-precision numbers of a block are, which stay as they are.
+    let with_integer_scales = [(Q2_K, 80..84), (Q3_K, 108..110), (Q4_K, 0..4), (Q5_K, 0..4), (Q6_K, 208..210)];
+    let others = [(Q4_0, 0..2), (Q4_1, 0..4), (Q5_0, 0..2), (Q5_1, 0..4), (Q8_0, 0..2), (IQ4_NL, 0..2)];
+    for (format, halves) in with_integer_scales.into_iter().chain(others) {
         let mut bytes = random_rows(&mut Random::new(3), format, oc, c);
         for (i, block) in bytes.chunks_exact_mut(format.block_bytes()).enumerate() {
             // Blocks of the largest codes and scales, of the smallest, and of some.
@@ -144,18 +147,22 @@ fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
                 *byte = ends.get(i % 5).copied().unwrap_or((at * 37) as u8);
             }
         }
-        let product = |ops: &Cpu| -> std::result::Result<Vec<f32>, OpsError> {
+        let product = |ops: &Cpu, n: usize| -> std::result::Result<Vec<f32>, OpsError> {
             let mut weight = ops.weight(format, oc, c, "w")?;
             ops.weight_rows(&mut weight, 0, &bytes);
-            let (x, mut out) = (buf(ops, &x)?, ops.buf(n * oc, Dtype::F32, "out")?);
+            let (x, mut out) = (buf(ops, &x[..n * c])?, ops.buf(n * oc, Dtype::F32, "out")?);
             ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
             Ok(read(ops, &out, n * oc))
         };
-        let expected = product(&oracle)?;
+        let expected = product(&oracle, n)?;
         let scale = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
         for path in Path::available() {
-            for (i, (got, expected)) in product(&cpu(path, 2))?.iter().zip(&expected).enumerate() {
-                assert!((got - expected).abs() <= 2e-6 * scale, "{path:?} {}: {i}: {got} {expected}", format.name());
+            // Kernels for many rows and for few.
+            for n in [n, 4, 2] {
+                for (i, (got, expected)) in product(&cpu(path, 2), n)?.iter().zip(&expected).enumerate() {
+                    let name = format.name();
+                    assert!((got - expected).abs() <= 2e-6 * scale, "{path:?} {name}, {n} rows: {i}: {got} {expected}");
+                }
             }
         }
     }
@@ -166,9 +173,10 @@ fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
 fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
     let exact = Path::available().into_iter().map(|path| (path, cpu(path, 2)));
     for (path, ops) in exact.chain(rounding(2)) {
-        // BF16 also with k and rows in several stretches.
+        // Floating-point numbers also with k and rows in several stretches, of which the last is shorter.
         let shapes = WeightFormat::ALL.map(|format| (format, 41, 768)).into_iter();
-        for (format, n, c) in shapes.chain([(WeightFormat::Bf16, 299, 2304)]) {
+        let long = [(WeightFormat::Bf16, 299, 2304), (WeightFormat::F32, 47, 327), (WeightFormat::F16, 45, 299)];
+        for (format, n, c) in shapes.chain(long) {
             let ocs = [70, 16];
             let mut random = Random::new(11);
             let x = random.normals(n * c);

@@ -18,8 +18,11 @@ pub fn cases<B: OpsInfer>(kinds: &[KvKind]) -> Vec<Case<B>> {
         {
             linear_case(&mut cases, format, n, c, ocs);
         }
+        // So many columns that a task has several pairs of panels.
+        linear_case(&mut cases, format, 2, 512, &[1100, 40]);
         // Rows that end inside a block of 256.
         if format.block_len() <= 32 {
+            linear_case(&mut cases, format, 1, 288, &[1100]);
             for (n, c) in [(2, 32), (5, 288), (13, 992)] {
                 linear_case(&mut cases, format, n, c, &[19, 16]);
             }

@@ -88,14 +88,17 @@ pub fn few_rows(
 ) {
     let (layout, n) = (numbers.layout, rows.len());
     let mut sums = Scratch::new(2 * n * COLUMNS);
-    let (mut left, mut next_two) = (pairs, pairs.split_at_checked(2));
-    while let (Some(two), Some((first, rest))) = (kernels.two(layout, n), next_two) {
-        two_pairs(two, first, rows.start, &mut sums);
-        for (columns, sums) in first.iter().zip(sums.chunks_exact_mut(n * COLUMNS)) {
-            layout.finish(sums);
-            output.store(&columns.place, rows.start, sums.as_chunks().0);
+    let mut left = pairs;
+    if let Some(kernel) = kernels.two(layout, n) {
+        let (twos, rest) = pairs.as_chunks();
+        for two in twos {
+            two_pairs(kernel, two, rows.start, &mut sums);
+            for (columns, sums) in two.iter().zip(sums.chunks_exact_mut(n * COLUMNS)) {
+                layout.finish(sums);
+                output.store(&columns.place, rows.start, sums.as_chunks().0);
+            }
         }
-        (left, next_two) = (rest, rest.split_at_checked(2));
+        left = rest;
     }
     let (most, units, level) = (kernels.rows(), numbers.x.units, Level::here());
     let tiles = cut(n, n.div_ceil(most), most, |n| kernels.kernel(layout, n));
@@ -123,8 +126,7 @@ pub fn few_rows(
 }
 
 /// Two pairs side by side for rows from `row` on: `sums` (2, rows, columns) get theirs.
-fn two_pairs(kernel: Two, pairs: &[Columns<'_>], row: usize, sums: &mut [f32]) {
-    let [first, second] = pairs else { return };
+fn two_pairs(kernel: Two, [first, second]: &[Columns<'_>; 2], row: usize, sums: &mut [f32]) {
     let n = sums.len() / (2 * COLUMNS);
     sums.fill(0.0);
     let (a, b) = sums.split_at_mut(n * COLUMNS);
