@@ -314,7 +314,7 @@ unsafe fn quarter<const CODES: u8, const SCALES: u8, const R: usize, const V: us
                 }
             }
         }
-        if !signed(CODES) && (J + 1) % const { narrow(CODES) } == 0 {
+        if !signed(CODES) && (J + 1).is_multiple_of(const { narrow(CODES) }) {
             for half in 0..if apart { 2 } else { 1 } {
                 for r in 0..R {
                     for v in 0..V {
