@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::ahead::{self, Level, ask_ahead};
-use super::kernel::{EIGHT, FIVE, FOUR, SIX, Step, TABLE, codes, layout};
+use super::kernel::{FIVE, FOUR, SIX, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, ROW, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
@@ -17,8 +17,8 @@ const HALF: usize = 8;
 
 /// Whether the codes are used as signed bytes. Unsigned codes of 8 bits would overflow the 16-bit sums; signed ones do not,
 /// because each product is taken as |w| · (±x), at most 128·127.
-pub const fn signed(codes: u8) -> bool {
-    codes == EIGHT || codes == TABLE
+pub const fn signed(codes: Codes) -> bool {
+    matches!(codes, Codes::Eight | Codes::Table)
 }
 
 /// The groups of [`Codes::groups`] of the half's columns: signed values where [`signed`] says so, else unsigned codes below 64.
@@ -142,7 +142,8 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                                 let at = 2 * (COLUMNS * b + (first + v) * HALF);
                                 let scale = halves(step.w.add(scales + at));
                                 for r in 0..R {
-                                    let start = if min || signed(CODES) { 0 } else { side(step, r, b) };
+                                    let start =
+                                        if min || const { signed(codes(CODES)) } { 0 } else { side(step, r, b) };
                                     let sum = _mm256_add_epi32(sums[r][v], _mm256_set1_epi32(start));
                                     let f = &mut f[r][first + v];
                                     *f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, *f);
@@ -183,7 +184,8 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                                     let at = step.w.add(scales + COLUMNS * run + (first + v) * HALF);
                                     let scale = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()));
                                     for r in 0..R {
-                                        let start = if min || signed(CODES) { 0 } else { side(step, r, run) };
+                                        let start =
+                                            if min || const { signed(codes(CODES)) } { 0 } else { side(step, r, run) };
                                         let sum = _mm256_add_epi32(sums[r][v], _mm256_set1_epi32(start));
                                         let total = &mut total[r][first + v];
                                         *total = _mm256_add_epi32(*total, _mm256_mullo_epi32(sum, scale));
@@ -303,7 +305,7 @@ unsafe fn quarter<const CODES: u8, const SCALES: u8, const R: usize, const V: us
             for (i, w) in [low, high].into_iter().enumerate() {
                 for r in 0..R {
                     let x = _mm256_set1_epi32(*step.x.add(r * UNIT).cast::<i32>().add(8 * b + at[i]));
-                    if signed(CODES) {
+                    if const { signed(codes(CODES)) } {
                         let pair = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
                         let sum = &mut sums[run(halves[i])][r][v];
                         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, ones));
@@ -314,7 +316,7 @@ unsafe fn quarter<const CODES: u8, const SCALES: u8, const R: usize, const V: us
                 }
             }
         }
-        if !signed(CODES) && (J + 1).is_multiple_of(const { narrow(CODES) }) {
+        if const { !signed(codes(CODES)) } && (J + 1).is_multiple_of(const { narrow(CODES) }) {
             for half in 0..if apart { 2 } else { 1 } {
                 for r in 0..R {
                     for v in 0..V {

@@ -15,16 +15,16 @@ use std::arch::x86_64::*;
 
 use super::ahead;
 use super::avx2::{halves, signed};
-use super::kernel::{FIVE, FOUR, SIX, Step, layout};
-use super::layout::{BLOCK, COLUMNS, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
+use super::kernel::{FIVE, FOUR, SIX, Step, codes, layout};
+use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
 /// Columns of a vector, and vectors of a panel.
 const HALF: usize = 8;
 const HALVES: usize = PANEL / HALF;
 
 /// Rows of a tile at most: with signed codes |w| takes registers too.
-pub const fn rows(signed: bool) -> usize {
-    if signed { 4 } else { 6 }
+pub const fn rows(codes: Codes) -> usize {
+    if signed(codes) { 4 } else { 6 }
 }
 
 // Where the numbers of a panel lie, in vectors of 16 columns of 4 bytes: scales of blocks or runs; minima of blocks, or
@@ -58,7 +58,7 @@ const fn run(scales: Scales) -> usize {
 /// # Safety
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`PAIR`] times [`NUMBERS`]; AVX2 and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn numbers(layout: Layout, wide: bool, from: *const u8, to: *mut u8, blocks: usize) {
+pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
     for half in 0..PAIR * HALVES {
         let first = half * HALF;
         // SAFETY: the caller's promise: 8 columns of the numbers of a pair, and their places in a panel's.
@@ -85,7 +85,7 @@ pub unsafe fn numbers(layout: Layout, wide: bool, from: *const u8, to: *mut u8, 
                     for run in 0..runs {
                         // Twice in 16 bits: for both halves of a narrow sum.
                         let scale = scale(run);
-                        let scale = if wide { scale } else { both(scale, scale) };
+                        let scale = if signed(layout.codes) { scale } else { both(scale, scale) };
                         _mm256_storeu_si256(vector(run).cast(), scale);
                     }
                     for pair in 0..runs / 2 {
@@ -154,7 +154,7 @@ unsafe fn panel<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, 
                 for r in 0..R {
                     let side = step.side.add(r * step.side_row);
                     let mut below = [_mm256_setzero_si256(); HALVES];
-                    if min || !signed(CODES) {
+                    if min || const { !signed(codes(CODES)) } {
                         for pair in 0..UNIT / sub / 2 {
                             let x = if min { _mm256_set1_epi32(*side.add(pair)) } else { starts::<CODES>(side, pair) };
                             for v in 0..HALVES {
@@ -166,7 +166,7 @@ unsafe fn panel<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, 
                     let scale = _mm256_set1_ps(*step.x_scale.add(r));
                     for v in 0..HALVES {
                         let mut total = totals[r][v];
-                        if !min && !signed(CODES) {
+                        if !min && const { !signed(codes(CODES)) } {
                             let starts = if CODES == SIX { _mm256_slli_epi32::<1>(below[v]) } else { below[v] };
                             total = _mm256_add_epi32(total, starts);
                         }
@@ -346,7 +346,7 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
             ".purgem corella_scales",
             ".purgem corella_group",
             rows = const R,
-            signed = const const { signed(CODES) as u8 },
+            signed = const const { signed(codes(CODES)) as u8 },
             run = const const { run(layout(CODES, SCALES).scales) },
             narrow = const const { narrow(CODES, layout(CODES, SCALES).scales) },
             halves = const const { matches!(layout(CODES, SCALES).scales, Scales::Halves { .. }) as u8 },

@@ -1,8 +1,9 @@
 //! Products with weights in floating point: F32, F16 and BF16, converted to f32 as they are read.
 //!
 //! 16 rows of the matrix make a panel; both panels of a pair lie side by side, k after k; of BF16, two k side by side in each, as
-//! products with instructions for BF16 want them (see [`super::brain`]). Over 32 steps of k, the even and the odd products are added up by themselves, each in ascending order, and both sums are then added
-//! to the result: an order that does not depend on the number of rows.
+//! products with instructions for BF16 want them (see [`super::brain`]). Over 32 steps of k, the even and the odd products are added up by
+//! themselves, each in ascending order, and both sums are then added to the result: an order that does not depend on the number of
+//! rows. On AVX2 it is another one (`float256`).
 
 use super::super::path::Path;
 #[cfg(target_arch = "x86_64")]
@@ -89,11 +90,11 @@ pub fn read_lane(format: WeightFormat, panel: &[u8], lane: usize, out: &mut [f32
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 /// Rows of x, `x_row` apart, and the panels that they meet.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Pair {
-    /// (R, cols).
+    /// (R, cols), if a kernel does not say otherwise.
     pub x: *const f32,
     /// Floats between rows of x.
     pub x_row: usize,

@@ -189,6 +189,7 @@ impl Integers {
 
     /// The kernel of a layout for `rows` rows and units of two pairs, where it is faster than one after the other.
     pub fn two(self, layout: Layout, rows: usize) -> Option<Two> {
+        let _ = (layout, rows);
         #[cfg(target_arch = "x86_64")]
         macro_rules! shapes {
             ($module:ident, $codes:expr, $scales:expr) => {

@@ -74,11 +74,12 @@ pub fn linear(
     let tiles = |layout: Option<Layout>| layout.and_then(|layout| kernels.tiles(layout, n));
     let whole = layers.iter().filter_map(|layer| tiles(layer.w.layout)).map(Tiles::whole).max().unwrap_or(1);
     let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
+    #[cfg(target_arch = "x86_64")]
+    let floats = layers.iter().any(|layer| layer.w.layout.is_none());
     let activations = quantised.then(|| Activations::new(pool, path, x, n, c, whole));
     #[cfg(target_arch = "x86_64")]
     let beside =
-        (path.vectors() == Vectors::Avx2 && n > float256::ROWS && layers.iter().any(|layer| layer.w.layout.is_none()))
-            .then(|| FloatRows::new(pool, x, n, c));
+        (path.vectors() == Vectors::Avx2 && n > float256::ROWS && floats).then(|| FloatRows::new(pool, x, n, c));
     let sides = activations.as_ref().map_or(Vec::new(), |x| sides(pool, x, layers));
     let mut first = 0;
     let parts: Vec<Part<'_>> = layers

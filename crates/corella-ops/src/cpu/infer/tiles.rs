@@ -18,9 +18,9 @@ use super::vnni_block::ASKS;
 /// quickly taken apart.
 #[cfg(target_arch = "x86_64")]
 const fn few(kernels: Integers, layout: Layout) -> usize {
-    match (layout.codes, layout.scales) {
-        _ if matches!(kernels, Integers::Avx2) => super::avx2::ROWS,
-        (Codes::Four | Codes::Table, Scales::Halves { .. }) => 12,
+    match (kernels, layout.codes, layout.scales) {
+        (Integers::Avx2, ..) => super::avx2::ROWS,
+        (_, Codes::Four | Codes::Table, Scales::Halves { .. }) => 12,
         _ => 6,
     }
 }
@@ -32,12 +32,6 @@ const fn many(layout: Layout) -> usize {
         Codes::Eight => 27,
         _ => 13,
     }
-}
-
-/// Whether products on AVX2 take codes as signed bytes.
-#[cfg(target_arch = "x86_64")]
-const fn wide(layout: Layout) -> bool {
-    matches!(layout.codes, Codes::Eight | Codes::Table)
 }
 
 /// Which kernels for many rows.
@@ -103,7 +97,7 @@ impl Tiles {
         let _ = layout;
         match self {
             #[cfg(target_arch = "x86_64")]
-            Tiles::Avx2 => super::avx2_block::rows(wide(layout)),
+            Tiles::Avx2 => super::avx2_block::rows(layout.codes),
             #[cfg(target_arch = "x86_64")]
             Tiles::Vnni => super::vnni_block::ROWS,
             #[cfg(target_arch = "x86_64")]
@@ -319,7 +313,7 @@ impl Tiles {
             match self {
                 #[cfg(target_arch = "x86_64")]
                 Tiles::Avx2 => {
-                    super::avx2_block::numbers(layout, wide(layout), from, numbers.as_mut_ptr(), blocks);
+                    super::avx2_block::numbers(layout, from, numbers.as_mut_ptr(), blocks);
                     codes!(avx2, layout, from, to, blocks, ahead);
                 }
                 #[cfg(target_arch = "x86_64")]
