@@ -244,8 +244,8 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
             ".endif",
             ".endif",
             ".endm",
-            // The sum in s of row r, whose vector v has its scale in n (and its minimum in m), to its total. `run` counts the
-            // runs of a block that have a scale; `last` says whether the run ends here.
+            // The sum in s of row r, whose vector v has its scale in n (and its minimum in m), to its total. `first`
+            // and `last` say whether these narrow sums are a block's first and last.
             ".macro corella_scale r, s, v, n, m, first, last",
             ".if \\r < {rows}",
             ".if {halves} == 0",

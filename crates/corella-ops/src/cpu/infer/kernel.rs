@@ -99,6 +99,21 @@ pub type Kernel = unsafe fn(&Step);
 /// As of [`Kernel`], for both steps.
 pub type Two = unsafe fn(&Step, &Step);
 
+/// A module's kernel `unit` for up to 6 rows.
+macro_rules! unit {
+    ($rows:expr, $module:ident, $codes:expr, $scales:expr) => {
+        match $rows {
+            1 => super::$module::unit::<$codes, $scales, 1>,
+            2 => super::$module::unit::<$codes, $scales, 2>,
+            3 => super::$module::unit::<$codes, $scales, 3>,
+            4 => super::$module::unit::<$codes, $scales, 4>,
+            5 => super::$module::unit::<$codes, $scales, 5>,
+            _ => super::$module::unit::<$codes, $scales, 6>,
+        }
+    };
+}
+pub(super) use unit;
+
 /// The shape `$shapes` of a module's kernel for each layout.
 macro_rules! layouts {
     ($layout:expr, $shapes:ident, $module:ident) => {{
@@ -168,14 +183,7 @@ impl Integers {
         assert!((1..=self.rows()).contains(&rows), "a tile of {rows} rows");
         macro_rules! shapes {
             ($module:ident, $codes:expr, $scales:expr) => {
-                match rows {
-                    1 => super::$module::unit::<$codes, $scales, 1>,
-                    2 => super::$module::unit::<$codes, $scales, 2>,
-                    3 => super::$module::unit::<$codes, $scales, 3>,
-                    4 => super::$module::unit::<$codes, $scales, 4>,
-                    5 => super::$module::unit::<$codes, $scales, 5>,
-                    _ => super::$module::unit::<$codes, $scales, 6>,
-                }
+                unit!(rows, $module, $codes, $scales)
             };
         }
         match self {

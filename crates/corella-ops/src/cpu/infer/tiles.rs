@@ -8,7 +8,7 @@ use super::super::vendor::is_amd;
 use super::ahead::Level;
 use super::kernel::{
     EIGHT, FIVE, FOUR, HALVES, HALVES_MIN, INTEGERS_16, INTEGERS_16_MIN, INTEGERS_32, INTEGERS_32_MIN, Integers,
-    Kernel, SIX, Share, TABLE,
+    Kernel, SIX, Share, TABLE, unit,
 };
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, Scales, UNIT, VECTOR};
 #[cfg(target_arch = "x86_64")]
@@ -163,14 +163,7 @@ impl Tiles {
         assert!((1..=self.most(layout)).contains(&rows), "a tile of {rows} rows");
         macro_rules! rows {
             ($module:ident, $codes:expr, $scales:expr) => {
-                match rows {
-                    1 => super::$module::unit::<$codes, $scales, 1>,
-                    2 => super::$module::unit::<$codes, $scales, 2>,
-                    3 => super::$module::unit::<$codes, $scales, 3>,
-                    4 => super::$module::unit::<$codes, $scales, 4>,
-                    5 => super::$module::unit::<$codes, $scales, 5>,
-                    _ => super::$module::unit::<$codes, $scales, 6>,
-                }
+                unit!(rows, $module, $codes, $scales)
             };
         }
         macro_rules! signed_rows {
