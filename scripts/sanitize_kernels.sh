@@ -6,7 +6,7 @@
 #
 # What it builds lies in target/asan and target/valgrind.
 # AddressSanitizer sees every load and store that the compiler makes, vector intrinsics included; not those inside assembly
-# blocks (the AMX tiles). The pinned compiler has its runtime, behind RUSTC_BOOTSTRAP.
+# blocks (tiles of AMX, dot products of VNNI, multiply-adds of AVX2 for many rows). The pinned compiler has its runtime, behind RUSTC_BOOTSTRAP.
 set -eu
 what=${1:-asan}
 cd "$(dirname "$0")/.."
@@ -18,10 +18,15 @@ asan)
         cargo test -p corella-ops --lib --tests --target $target
     ;;
 valgrind)
-    CARGO_TARGET_DIR="$work/valgrind" cargo test -p corella-ops --test conformance --no-run --target $target
-    test=$(ls -t "$work/valgrind/$target/debug/deps/conformance"-* | grep -v '\.d$' | head -1)
-    # Paths that valgrind cannot run are left out by the processor that it shows to the program.
-    valgrind --error-exitcode=1 --fair-sched=yes "$test" --test-threads 1 special smallest alone
+    CARGO_TARGET_DIR="$work/valgrind" cargo test -p corella-ops --test conformance --test infer --no-run --target $target
+    run() {
+        test=$(ls -t "$work/valgrind/$target/debug/deps/$1"-* | grep -v '\.d$' | head -1)
+        shift
+        # Paths that valgrind cannot run are left out by the processor that it shows to the program.
+        valgrind --error-exitcode=1 --fair-sched=yes "$test" --test-threads 1 "$@"
+    }
+    run conformance special smallest alone
+    run infer special without_columns
     ;;
 *)
     echo "asan or valgrind" >&2

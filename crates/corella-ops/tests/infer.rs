@@ -123,8 +123,7 @@ fn rounded_activations_are_the_nearest_numbers_in_bf16() -> Result {
 /// Kernels that multiply sums in 16 bits rely on what codes, scales and activations can be at most.
 #[test]
 fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
-    use WeightFormat::*;
-    let (n, c, oc) = (14, 512, 33);
+    let (n, c) = (14, 512);
     // All activations of a row at +127 or −127, of equal or of changing signs.
     let sign = |row: usize, i: usize| match row {
         0 => 1.0,
@@ -135,16 +134,22 @@ fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
     };
     let x: Vec<f32> = (0..n * c).map(|i| sign(i / c, i % c)).collect();
     let oracle = cpu(Path::Portable, 1);
-    // Where the half-precision numbers of a block are, which stay as they are.
-    let with_integer_scales = [(Q2_K, 80..84), (Q3_K, 108..110), (Q4_K, 0..4), (Q5_K, 0..4), (Q6_K, 208..210)];
-    let others = [(Q4_0, 0..2), (Q4_1, 0..4), (Q5_0, 0..2), (Q5_1, 0..4), (Q8_0, 0..2), (IQ4_NL, 0..2)];
-    for (format, halves) in with_integer_scales.into_iter().chain(others) {
+    // Few columns, and so many that two pairs of panels are met in turns.
+    let quantised = WeightFormat::ALL.into_iter().filter(|format| format.block_len() > 1);
+    for (format, oc) in quantised.flat_map(|format| [33, 1100].map(|oc| (format, oc))) {
         let mut bytes = random_rows(&mut Random::new(3), format, oc, c);
         for (i, block) in bytes.chunks_exact_mut(format.block_bytes()).enumerate() {
+            // Half-precision numbers stay as they are: IQ1_M's lies in the upper halves of four bytes.
+            let kept = |at: usize| match format {
+                WeightFormat::IQ1_M if (48..56).contains(&at) && at % 2 == 1 => 0xf0,
+                _ if format.halves_at().iter().any(|half| (*half..half + 2).contains(&at)) => 0xff,
+                _ => 0,
+            };
             // Blocks of the largest codes and scales, of the smallest, and of some.
             let ends = [0xff, 0x00, 0x7f, 0x80];
-            for (at, byte) in block.iter_mut().enumerate().filter(|(at, _)| !halves.contains(at)) {
-                *byte = ends.get(i % 5).copied().unwrap_or((at * 37) as u8);
+            for (at, byte) in block.iter_mut().enumerate() {
+                let end = ends.get(i % 5).copied().unwrap_or((at * 37) as u8);
+                *byte = *byte & kept(at) | end & !kept(at);
             }
         }
         let product = |ops: &Cpu, n: usize| -> std::result::Result<Vec<f32>, OpsError> {
@@ -158,7 +163,7 @@ fn the_largest_codes_scales_and_activations_overflow_nowhere() -> Result {
         let scale = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
         for path in Path::available() {
             // Kernels for many rows and for few.
-            for n in [n, 4, 2] {
+            for n in [n, 6, 5, 4, 3, 2, 1] {
                 for (i, (got, expected)) in product(&cpu(path, 2), n)?.iter().zip(&expected).enumerate() {
                     let name = format.name();
                     assert!((got - expected).abs() <= 2e-6 * scale, "{path:?} {name}, {n} rows: {i}: {got} {expected}");
@@ -175,8 +180,14 @@ fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
     for (path, ops) in exact.chain(rounding(2)) {
         // Floating-point numbers also with k and rows in several stretches, of which the last is shorter.
         let shapes = WeightFormat::ALL.map(|format| (format, 41, 768)).into_iter();
+        // Rows that end inside a unit of 256.
+        let ragged = WeightFormat::ALL.into_iter().filter(|format| format.block_len() == 32).map(|f| (f, 41, 480));
+        // So long rows that 64 of them are a stretch; the last one has one row, or two.
+        let stretches =
+            [(WeightFormat::Q4_K, 661), (WeightFormat::Q4_0, 662), (WeightFormat::Q8_0, 661), (WeightFormat::F16, 67)];
+        let stretches = stretches.into_iter().filter(|_| path != Path::Portable).map(|(f, n)| (f, n, 16384));
         let long = [(WeightFormat::Bf16, 299, 2304), (WeightFormat::F32, 47, 327), (WeightFormat::F16, 45, 299)];
-        for (format, n, c) in shapes.chain(long) {
+        for (format, n, c) in shapes.chain(ragged).chain(stretches).chain(long) {
             let ocs = [70, 16];
             let mut random = Random::new(11);
             let x = random.normals(n * c);
@@ -195,14 +206,81 @@ fn a_row_of_a_product_has_the_same_bits_alone_and_among_others() -> Result {
                 Ok(read(&ops, &out, rows * width))
             };
             let together = product(0, n)?;
-            for (first, rows) in [(0, 1), (40, 1), (3, 2), (5, 3), (7, 4), (9, 5), (11, 6), (12, 7), (20, 13), (1, 32)]
-            {
+            for (first, rows) in [
+                (0, 1),
+                (40, 1),
+                (3, 2),
+                (5, 3),
+                (7, 4),
+                (9, 5),
+                (11, 6),
+                (12, 7),
+                (20, 13),
+                (1, 32),
+                (n - 1, 1),
+                (n - 2, 2),
+            ] {
                 let same = product(first, rows)? == together[first * width..(first + rows) * width];
                 assert!(same, "{path:?} {} of {n}: rows {first}+{rows}", format.name());
             }
         }
     }
     Ok(())
+}
+
+/// What is not a number, or infinite, stays visible in its row and nowhere else.
+#[test]
+fn special_values_reach_their_own_row_only() -> Result {
+    let (c, oc) = (512, 40);
+    for (path, ops) in Path::available().into_iter().map(|path| (path, cpu(path, 2))) {
+        for format in WeightFormat::ALL {
+            let mut random = Random::new(9);
+            let mut weight = ops.weight(format, oc, c, "w")?;
+            ops.weight_rows(&mut weight, 0, &random_rows(&mut random, format, oc, c));
+            for n in [1, 2, 4, 7, 30] {
+                let normals = random.normals(n * c);
+                let product = |x: &[f32]| -> std::result::Result<Vec<f32>, OpsError> {
+                    let (x, mut out) = (buf(&ops, x)?, ops.buf(n * oc, Dtype::F32, "out")?);
+                    ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
+                    Ok(read(&ops, &out, n * oc))
+                };
+                let clean = product(&normals)?;
+                // The second is a NaN whose lowest byte is that of −128.
+                for special in [f32::NAN, f32::from_bits(0x7fc0_0080), f32::INFINITY] {
+                    let mut x = normals.clone();
+                    x[n / 2 * c + 300] = special;
+                    for (row, (got, clean)) in product(&x)?.chunks(oc).zip(clean.chunks(oc)).enumerate() {
+                        let right = if row == n / 2 { got.iter().all(|x| !x.is_finite()) } else { got == clean };
+                        assert!(right, "{path:?} {} {special}: row {row} of {n}", format.name());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An empty sum is zero, for any number of rows.
+#[test]
+fn products_without_columns_are_zero() -> Result {
+    for (path, ops) in Path::available().into_iter().map(|path| (path, cpu(path, 2))) {
+        for (format, n) in WeightFormat::ALL.into_iter().flat_map(|format| [1, 4, 5, 30].map(|n| (format, n))) {
+            let weight = ops.weight(format, 40, 0, "w")?;
+            let (x, mut out) = (buf(&ops, &[])?, buf(&ops, &vec![1.0; 40 * n])?);
+            ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
+            assert_eq!(read(&ops, &out, 40 * n), vec![0.0; 40 * n], "{path:?} {} of {n}", format.name());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_path_that_the_processor_lacks_is_refused() {
+    use Path::*;
+    for path in [Portable, Avx2, Avx512, Avx512Bf16, Amx, Neon] {
+        let made = Cpu::new(CpuOptions { threads: Some(1), path: Some(path), ..CpuOptions::default() }).is_ok();
+        assert_eq!(made, Path::available().contains(&path), "{path:?}");
+    }
 }
 
 /// Steps of the same sequences in different cuts: whole prompts, chunks, single tokens, alone or together.
@@ -315,6 +393,14 @@ fn run_steps_in(
     let pages = tables.iter().map(Vec::len).sum();
     let mut cache = ops.kv_pages(KvPagesDims { pages, page_len, nkv: d.nkv, hs: d.hs, kind })?;
     let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
+    // The pages were another text's, of which nothing may be seen.
+    let places =
+        |s: usize| (0..tables[s].len() * page_len).map(move |at| RowAt { sequence: s as u32, position: at as u32 });
+    let before: Vec<RowAt> = (0..tables.len()).flat_map(places).collect();
+    let batch = ops.batch(BatchPlan { rows: &before, tables: &tables, page_len, frequencies: &[] })?;
+    let (nan, mut out) =
+        (buf(ops, &vec![f32::NAN; before.len() * width])?, ops.buf(before.len() * c, Dtype::F32, "out")?);
+    ops.attention_paged(&mut out, &mut cache, &nan, &batch, d);
     let mut outputs = vec![vec![f32::NAN; qkv[0].len() / width * c]; qkv.len()];
     for rows in steps.iter().filter(|rows| !rows.is_empty()) {
         let batch = ops.batch(BatchPlan { rows, tables: &tables, page_len, frequencies: &[] })?;

@@ -153,17 +153,32 @@ fn save_moments(path: &Path, model: &dyn TrainModel) -> Result<(), FormatError> 
     out.finish()
 }
 
-/// Finished checkpoints, the oldest first.
+/// Finished checkpoints, the one with the fewest updates first. What else lies there, a copy by another name say, is its
+/// owner's: it is neither gone on from nor removed.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     if !dir.is_dir() {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(dir).map_err(TrainError::io(dir))?;
-    let mut found: Vec<PathBuf> =
-        entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(TrainError::io(dir))?;
-    found.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(PREFIX)));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
+        let path = entry.map_err(TrainError::io(dir))?.path();
+        if let Some(step) = step_of(&path).filter(|_| path.is_dir()) {
+            found.push((step, path));
+        }
+    }
     found.sort();
-    Ok(found)
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The updates that a checkpoint's name says.
+fn step_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// Whether a folder holds finished checkpoints, whole or damaged.
+pub fn any(dir: &Path) -> bool {
+    list(dir).is_ok_and(|found| !found.is_empty())
 }
 
 /// Removes what killed writes left behind.
@@ -229,10 +244,9 @@ fn verify(path: &Path) -> Result<State, TrainError> {
 
 /// What in a state cannot be: nothing else tells whether its numbers are those that were written.
 fn contradiction(state: &State, path: &Path) -> Option<String> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let of_name = name.strip_prefix(PREFIX).and_then(|digits| digits.parse().ok());
     let (step, steps, next) = (state.step, state.plan.train.steps, state.loader.next);
-    if of_name.is_some_and(|of_name: u64| of_name != step) {
+    if step_of(path).is_some_and(|of_name| of_name != step) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         return Some(format!("step is {step} in {name}"));
     }
     if step > steps {

@@ -12,7 +12,7 @@ use crate::console::warn;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommandPlan {
-    /// Started after each checkpoint; training goes on meanwhile.
+    /// Started after each checkpoint; training goes on meanwhile. The next checkpoint's waits until it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_checkpoint: Option<String>,
     /// Run when a checkpoint cannot be written, and when the run ends by an error.
@@ -31,6 +31,11 @@ impl Commands {
     /// None is running yet.
     pub fn new(plan: CommandPlan) -> Self {
         Commands { plan, running: None }
+    }
+
+    /// Whether one is still running.
+    pub fn is_running(&mut self) -> bool {
+        self.running.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Starts the command for a checkpoint, after the one before has ended.

@@ -23,8 +23,19 @@ pub(crate) fn differences(state: &State, plan: &RunPlan, backend: &str) -> Vec<S
     if !rules.is_empty() {
         found.push(format!("the run goes on by other rules than those of its checkpoint: {}", rules.join(", ")));
     }
+    let rate = |plan: &RunPlan| plan.train.learning_rate(state.step);
+    let (was, is) = (rate(&state.plan), rate(plan));
+    if rules.is_empty() && state.step < plan.train.steps && state.step > 0 && (is / was - 1.0).abs() > NOTICEABLE {
+        found.push(format!(
+            "with {} steps instead of {} the learning rate goes on at {is:.2e}, not at {was:.2e}",
+            plan.train.steps, state.plan.train.steps
+        ));
+    }
     found
 }
+
+/// A learning rate that differs by so much is said.
+const NOTICEABLE: f64 = 0.05;
 
 /// What decides how far an update goes, where two plans differ: its name in run files and both values. Steps and warm-up are not
 /// among them: to train longer is what runs are resumed for.

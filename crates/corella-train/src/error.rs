@@ -38,6 +38,14 @@ pub enum TrainError {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// The folder holds files that are not a run's.
+    #[error("{} is no run but holds {name}, in whose place a run would put its own", path.display())]
+    OtherFiles {
+        /// The folder.
+        path: PathBuf,
+        /// One of them.
+        name: String,
+    },
     /// There are checkpoints, but none that can be used.
     #[error("no checkpoint in {} is whole; the last one looked at: {last}", path.display())]
     AllDamaged {

@@ -5,9 +5,49 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::TrainError;
+use crate::checkpoint;
+use crate::plan::RunPlan;
 
 /// Name of the file that is locked; it holds the number of the process.
 const LOCK: &str = "lock";
+/// The resolved plan.
+pub const PLAN: &str = "run.toml";
+/// The folder of the checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+
+/// What a run writes, or what would make another model of the folder: none of it may lie there before, unless it is a run.
+const TAKEN: [&str; 9] = [
+    "log.jsonl",
+    "samples.jsonl",
+    "events.jsonl",
+    "environment.json",
+    "report.html",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "config.json",
+    "checkpoints",
+];
+
+/// Refuses a folder that is no run but holds files that a run would replace, or take for its own. One that is missing, empty,
+/// or a run that was begun is fine, and so are files of other names.
+pub fn check(dir: &Path) -> Result<(), TrainError> {
+    let plan = fs::read_to_string(dir.join(PLAN)).ok();
+    if plan.as_ref().is_some_and(|text| RunPlan::from_toml(text).is_ok()) || checkpoint::any(&dir.join(CHECKPOINTS)) {
+        return Ok(());
+    }
+    // A run that was killed as it began left files without a line.
+    let holds = |name: &&str| {
+        let path = dir.join(name);
+        match fs::read_dir(&path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(_) => fs::metadata(&path).is_ok_and(|found| found.len() > 0),
+        }
+    };
+    match [PLAN].iter().chain(&TAKEN).find(|name| holds(name)) {
+        Some(name) => Err(TrainError::OtherFiles { path: dir.to_path_buf(), name: (*name).to_owned() }),
+        None => Ok(()),
+    }
+}
 
 /// A run folder that this process holds. The lock goes with the process, however it ends.
 #[derive(Debug)]
@@ -17,8 +57,9 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder where it is missing, and takes its lock.
+    /// Makes the folder where it is missing, and takes its lock. A folder of other files is refused ([`check`]).
     pub fn open(dir: &Path) -> Result<RunFolder, TrainError> {
+        check(dir)?;
         fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
         let path = dir.join(LOCK);
         let options = || OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path);

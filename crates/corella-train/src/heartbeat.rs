@@ -26,6 +26,8 @@ pub enum RunState {
     Sampling,
     /// Writing a checkpoint.
     Saving,
+    /// Waiting for the command that the checkpoint before has started.
+    Waiting,
     /// Ended, all updates made.
     Finished,
     /// Ended on request, to be resumed.
@@ -102,6 +104,7 @@ pub fn describe(dir: &Path) -> String {
         RunState::Evaluating => "it is in one item of an evaluation, which is not interrupted",
         RunState::Sampling => "it is at one token of a sample, which is not interrupted",
         RunState::Saving => "it is writing a checkpoint, and the disk is slow",
+        RunState::Waiting => "it waits for the on_checkpoint command of the checkpoint before",
         RunState::Finished | RunState::Stopped | RunState::Failed => "it has ended",
     };
     let pace = beat.seconds_per_step.map(|s| format!(" (an update takes {s:.1} s)")).unwrap_or_default();
@@ -149,6 +152,9 @@ mod tests {
         write(&dir, &beat);
         let said = describe(&dir);
         assert!(said.contains("the disk is slow") && said.contains("there is no checkpoint yet"), "{said}");
+        beat.state = RunState::Waiting;
+        write(&dir, &beat);
+        assert!(describe(&dir).contains("on_checkpoint"), "{}", describe(&dir));
         fs::remove_dir_all(&dir).expect("removed");
     }
 }

@@ -27,6 +27,7 @@ pub use calendar::moment;
 pub use commands::CommandPlan;
 pub use device::{Device, Usage};
 pub use error::TrainError;
+pub use folder::check as check_folder;
 pub use log::{Event, Sample};
 pub use plan::{CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, TrainPlan, parse_micro_batch};
 pub use run_loop::{Hooks, Outcome, Run, train};

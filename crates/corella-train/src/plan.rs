@@ -1,13 +1,14 @@
 //! The resolved plan of a run: what run.toml holds.
 
 use corella_model::Dtype;
+use corella_model::gpt2::Gpt2Config;
 use corella_text::data::Order;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::commands::CommandPlan;
 use crate::estimate::Formula;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, learning_rate};
 use crate::spikes::SpikeLimits;
 
 /// The resolved plan of a run.
@@ -19,6 +20,7 @@ pub struct RunPlan {
     /// The data.
     pub data: DataPlan,
     /// The optimisation.
+    #[serde(default)]
     pub train: TrainPlan,
     /// What is written.
     #[serde(default)]
@@ -61,6 +63,9 @@ pub struct ModelPlan {
     /// Width of a Llama's feed-forward layer; follows from the width where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_ff: Option<usize>,
+    /// Whether a Llama's output head is its embedding; as its preset has it where absent, else yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied: Option<bool>,
     /// Tokens of a sequence.
     pub seq_len: usize,
     /// Size of the vocabulary.
@@ -73,7 +78,8 @@ pub struct ModelPlan {
 pub struct DataPlan {
     /// Where it comes from.
     pub path: String,
-    /// Which tokenizer.
+    /// Which tokenizer; that of a published GPT-2 where absent and the model is one, else own.
+    #[serde(default)]
     pub tokenizer: String,
     /// In which order sequences come: windows, documents, file or llm.c.
     #[serde(default)]
@@ -135,6 +141,12 @@ pub struct TrainPlan {
 const WARMUP_STEPS: u64 = 40;
 
 impl TrainPlan {
+    /// Learning rate of update `step` (from 0).
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        let (floor, decay) = (self.final_lr_fraction, self.decay_fraction);
+        learning_rate(self.schedule, step, self.steps, self.lr, self.warmup(), floor, decay)
+    }
+
     /// Updates until the peak: what the plan says, else the usual number or, in a shorter run, all of it.
     pub fn warmup(&self) -> u64 {
         self.warmup_steps.unwrap_or(WARMUP_STEPS.min(self.steps))
@@ -262,7 +274,13 @@ impl Default for OutputPlan {
 impl RunPlan {
     /// Reads a run file; unknown keys are errors.
     pub fn from_toml(text: &str) -> Result<RunPlan, TrainError> {
-        toml::from_str(text).map_err(|e| TrainError::Plan { field: "run file", what: e.to_string() })
+        let read: Result<RunPlan, _> = toml::from_str(text);
+        let mut plan = read.map_err(|e| TrainError::Plan { field: "run file", what: e.to_string() })?;
+        if plan.data.tokenizer.is_empty() {
+            let published = Gpt2Config::preset(&plan.model.name).is_some();
+            plan.data.tokenizer = if published { "gpt2" } else { "own" }.to_owned();
+        }
+        Ok(plan)
     }
 
     /// The run file.
@@ -272,7 +290,7 @@ impl RunPlan {
 
     /// Micro-batches of an update. The total is exact: it never drifts from what was asked for.
     pub fn accumulation(&self) -> Result<usize, TrainError> {
-        let (total, part) = (self.train.batch_tokens, self.train.micro_batch * self.model.seq_len);
+        let (total, part) = (self.train.batch_tokens, self.train.micro_batch.saturating_mul(self.model.seq_len));
         if part == 0 || total == 0 || !total.is_multiple_of(part) {
             let nearest = match total / part.max(1) * part {
                 0 => part.to_string(),
@@ -314,6 +332,11 @@ impl RunPlan {
         self.accumulation()?;
         let t = &self.train;
         let rules = [
+            (
+                "steps",
+                t.steps.checked_mul(t.batch_tokens as u64).is_some(),
+                "with batch_tokens make more tokens than can be counted",
+            ),
             ("lr", t.lr.is_finite() && t.lr > 0.0, "must be above 0"),
             ("beta1", (0.0..1.0).contains(&t.beta1), "must be from 0 to below 1"),
             ("beta2", (0.0..1.0).contains(&t.beta2), "must be from 0 to below 1"),

@@ -42,6 +42,8 @@ pub struct Run {
     pub dir: PathBuf,
     /// The model, its weights initialised.
     pub model: Box<dyn TrainModel>,
+    /// Parameters that a token is multiplied with: N of [`RunPlan::flops_per_token`].
+    pub product_parameters: usize,
     /// How the model is kept in a checkpoint.
     pub files: Box<dyn ModelFiles>,
     /// The data.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::plan::RunPlan;
 use crate::report::Standing;
-use crate::schedule::learning_rate;
 use crate::spikes::{Skip, SpikeDetector};
 
 /// What an update did.
@@ -119,8 +118,7 @@ pub fn step(
     let begin = Instant::now();
     let norm = model.grad_norm();
     let verdict = spikes.judge(loss, norm, plan.spike_limits());
-    let (steps, floor, decay) = (train.steps, train.final_lr_fraction, train.decay_fraction);
-    let lr = learning_rate(train.schedule, done, steps, train.lr, train.warmup(), floor, decay);
+    let lr = train.learning_rate(done);
     if verdict.skip.is_none() {
         // As PyTorch clips: the factor's denominator carries 1e-6.
         let grad_scale = (train.clip / (norm + 1e-6)).min(1.0) as f32;

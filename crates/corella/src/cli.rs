@@ -248,7 +248,8 @@ pub struct TrainArgs {
     /// Updates until the peak [default: 40, or all of a shorter run]
     #[arg(long)]
     pub warmup_steps: Option<u64>,
-    /// cosine, linear, constant or wsd (constant, then a linear decay over the last fifth) [default: cosine]
+    /// cosine, linear, constant or wsd (constant, then down with the square root of the progress,
+    /// over the last fifth or decay_fraction of a run file) [default: cosine]
     #[arg(long)]
     pub schedule: Option<String>,
     /// Number format of activations and products: f32, or bf16 with f32 masters [default: f32]

@@ -102,6 +102,7 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<TrainError>() {
         return match error {
             TrainError::Locked { .. } => Some("wait until it ends, or choose another folder with --out"),
+            TrainError::OtherFiles { .. } => Some("a run needs a folder of its own: name another one with --out"),
             TrainError::NotEmpty { .. } => Some("go on with --resume, or choose another folder with --out"),
             TrainError::AllDamaged { .. } => {
                 Some("bring a copy back, or begin again in another folder with --out; nothing here was changed")

@@ -55,7 +55,7 @@ impl ModelShape {
             n_ff: plan.n_ff.unwrap_or((8 * plan.n_embd / 3).next_multiple_of(FEED_FORWARD_STEP)),
             context_len: plan.seq_len,
             norm_eps: 1e-5,
-            tied: preset.as_ref().is_none_or(|p| p.tied),
+            tied: plan.tied.unwrap_or_else(|| preset.as_ref().is_none_or(|p| p.tied)),
             rope: preset.map_or(Rope { theta: ROPE_THETA, scaling: RopeScaling::None }, |p| p.rope.clone()),
         })?))
     }
@@ -65,12 +65,12 @@ impl ModelShape {
         match self {
             ModelShape::Gpt2(c) => {
                 (plan.n_layer, plan.n_head, plan.n_embd) = (c.n_layer(), c.n_head(), c.n_embd());
-                (plan.n_kv_head, plan.n_ff) = (None, None);
+                (plan.n_kv_head, plan.n_ff, plan.tied) = (None, None, None);
                 (plan.seq_len, plan.vocab_size) = (c.seq_len(), c.vocab_size());
             }
             ModelShape::Llama(c) => {
                 (plan.n_layer, plan.n_head, plan.n_embd) = (c.n_layer, c.n_head, c.n_embd);
-                (plan.n_kv_head, plan.n_ff) = (Some(c.n_kv_head), Some(c.n_ff));
+                (plan.n_kv_head, plan.n_ff, plan.tied) = (Some(c.n_kv_head), Some(c.n_ff), Some(c.tied));
                 (plan.seq_len, plan.vocab_size) = (c.context_len, c.vocab_size);
             }
         }

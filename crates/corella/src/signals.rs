@@ -38,7 +38,7 @@ pub fn end_at_once() -> ! {
     std::process::exit(STOPPED.into())
 }
 
-/// A flag that the first signal raises for the training run in `run`. If no checkpoint is written in time, the reason is
+/// A flag that the first signal raises for the training run in `run`. If the run does not stop in time, the reason is
 /// printed.
 pub fn stop_flag(run: &Path) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -54,7 +54,7 @@ pub fn stop_flag(run: &Path) -> Result<Arc<AtomicBool>> {
         let run = run.clone();
         std::thread::spawn(move || {
             std::thread::sleep(NOTICE);
-            eprintln!("no checkpoint within {} seconds: {}", NOTICE.as_secs(), heartbeat::describe(&run));
+            eprintln!("not stopped within {} seconds: {}", NOTICE.as_secs(), heartbeat::describe(&run));
         });
     })?;
     Ok(stop)

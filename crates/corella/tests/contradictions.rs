@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{CORELLA, Folder, corella, done, json, stderr, tiny_run};
+use common::{CORELLA, Folder, corella, done, json, small_run, stderr, tiny_run};
 
 /// Runs and expects this exit code, these words and a hint.
 fn refused(args: &[&str], code: i32, words: &str) {
@@ -378,4 +378,50 @@ fn a_similarity_is_of_near_duplicates() {
     let prepare = |flags: &[&'static str]| [&["prepare", &text, "--out", &out][..], flags].concat();
     refused(&prepare(&["--similarity", "0.8"]), 2, "--similarity is for texts");
     refused(&prepare(&["--similarity", "3", "--duplicates", "near"]), 2, "not in 0.1 .. 1");
+}
+
+#[test]
+fn a_run_takes_no_folder_of_other_files() {
+    let folder = Folder::new("others");
+    let own = folder.join("samples.jsonl");
+    std::fs::write(&own, "{\"text\": \"The red fox saw two geese.\"}\n".repeat(400)).expect("written");
+    let before = std::fs::read(&own).expect("read");
+    let (source, out) = (own.display().to_string(), folder.join("").display().to_string());
+    refused(&small_run(&source, &out, "3"), 1, "is no run but holds samples.jsonl");
+    assert!(std::fs::read(&own).expect("read") == before, "the text is as it was");
+}
+
+#[test]
+fn a_run_that_goes_on_takes_no_other_tokenizer() {
+    let folder = Folder::new("kept");
+    let (source, out) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    done(&small_run(&source, &out, "3"));
+    let resumed = |extra: &[&'static str]| {
+        let flags =
+            "train --n-layer 2 --n-head 2 --n-embd 32 --seq-len 32 --micro-batch 4 --sample-every 0 --steps 4 --resume";
+        let mut args: Vec<&str> = flags.split(' ').chain(["--out", &out]).collect();
+        args.insert(1, &source);
+        args.extend(extra);
+        args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<String>>()
+    };
+    for (extra, words) in [
+        (["--tokenizer", "gpt2"], "--tokenizer gpt2, but the run began with another one"),
+        (["--vocab-size", "500"], "--vocab-size 500, but the run has a vocabulary of 300"),
+    ] {
+        let args = resumed(&extra);
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), 2, words);
+    }
+    let args = resumed(&["--vocab-size", "300"]);
+    let said = stderr(&corella(&args.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert!(!said.contains("error"), "{said}");
+    assert!(said.contains("with 4 steps instead of 3 the learning rate goes on at"), "{said}");
+}
+
+#[test]
+fn tasks_without_a_time_to_evaluate_are_refused() {
+    let folder = Folder::new("eval-every");
+    let (source, out) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    let mut args = small_run(&source, &out, "3");
+    args.extend(["--eval", "nothing.jsonl"]);
+    refused(&args, 2, "--eval names tasks, but nothing says when to evaluate");
 }

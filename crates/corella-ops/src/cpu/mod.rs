@@ -98,7 +98,7 @@ impl Cpu {
     /// Starts the threads and picks the kernels.
     pub fn new(options: CpuOptions) -> Result<Cpu, OpsError> {
         let path = match options.path {
-            Some(path) => path,
+            Some(path) => Path::found(path.name())?,
             None => Path::detect()?,
         };
         let rounding = if path.has_dot() { options.rounding } else { Rounding::Exact };

@@ -66,14 +66,19 @@ impl Path {
 
     /// The forced path if [`PATH_VARIABLE`] is set, else the fastest.
     pub fn detect() -> Result<Path, OpsError> {
-        let available = Path::available();
         match std::env::var(PATH_VARIABLE) {
-            Ok(asked) => available.iter().copied().find(|p| p.name() == asked).ok_or_else(|| OpsError::UnknownPath {
-                asked,
-                available: available.iter().map(|p| p.name()).collect::<Vec<_>>().join(", "),
-            }),
-            Err(_) => Ok(available.last().copied().unwrap_or(Path::Portable)),
+            Ok(asked) => Path::found(&asked),
+            Err(_) => Ok(Path::available().last().copied().unwrap_or(Path::Portable)),
         }
+    }
+
+    /// The path of this name, if the processor can run it.
+    pub fn found(name: &str) -> Result<Path, OpsError> {
+        let available = Path::available();
+        available.iter().copied().find(|path| path.name() == name).ok_or_else(|| OpsError::UnknownPath {
+            asked: name.to_owned(),
+            available: available.iter().map(|path| path.name()).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// Name as printed and as accepted by [`PATH_VARIABLE`].

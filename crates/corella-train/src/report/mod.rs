@@ -10,7 +10,6 @@ mod reference;
 pub mod tensorboard;
 mod timeline;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use compare::{Summary, comparison, differences, summaries};
@@ -35,6 +34,5 @@ pub fn standing(record: &Record) -> Result<Option<Standing>, TrainError> {
 
 /// Replaces a file whole, so that a browser never sees half of one.
 pub fn replace(path: &Path, text: &str) -> Result<(), TrainError> {
-    let temporary = path.with_extension("html.partial");
-    fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path)).map_err(TrainError::io(path))
+    crate::whole_file::replace(path, text)
 }

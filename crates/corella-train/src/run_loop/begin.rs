@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::data_check::DataCheck;
 use crate::differences::differences;
-use crate::folder::RunFolder;
+use crate::folder::{CHECKPOINTS, PLAN, RunFolder};
 use crate::log::JsonLines;
 use crate::report;
 use crate::spikes::SpikeDetector;
@@ -28,7 +28,7 @@ impl<'a> Session<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self, TrainError> {
         let plan = &run.plan;
-        let checkpoints = run.dir.join("checkpoints");
+        let checkpoints = run.dir.join(CHECKPOINTS);
         checkpoint::clean(&checkpoints)?;
         let options = LoaderOptions {
             order: plan.data.order,
@@ -60,6 +60,10 @@ impl<'a> Session<'a> {
                 hooks.on_trouble(&difference);
             }
             let state = found.state;
+            if state.step > run.plan.train.steps {
+                let what = format!("{} are planned, but the run has made {} already", run.plan.train.steps, state.step);
+                return Err(TrainError::Plan { field: "steps", what });
+            }
             (done, seconds, val_loss, checksum) = (state.step, state.seconds, state.val_loss, state.checksum);
             spikes = state.spikes.filter(|s| s.is_of_size(run.plan.train.spike_window)).unwrap_or(spikes);
             saved = Some((done, found.path));
@@ -68,7 +72,6 @@ impl<'a> Session<'a> {
         let lines = |name: &str| JsonLines::open(&run.dir.join(name), (done > 0).then_some(done));
         let (log, samples) = (lines("log.jsonl")?, lines("samples.jsonl")?);
         let loss = log.last_of(done).and_then(|line| line["loss"].as_f64());
-        let parameters = run.model.params().iter().map(|p| p.shape.iter().product::<usize>()).sum();
         // What happened stays on record, whatever is done again.
         let events = JsonLines::open(&run.dir.join("events.jsonl"), Some(u64::MAX))?;
         let mut session = Session {
@@ -76,7 +79,7 @@ impl<'a> Session<'a> {
             clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
             began: Instant::now(),
             first: done,
-            flops_per_token: run.plan.flops_per_token(parameters),
+            flops_per_token: run.plan.flops_per_token(run.product_parameters),
             recent: VecDeque::new(),
             mfu: None,
             rating: val_loss,
@@ -116,7 +119,7 @@ impl<'a> Session<'a> {
 
     pub(super) fn write_plan(&self) -> Result<(), TrainError> {
         let put = |name: &str, text: &str| whole_file::replace(&self.run.dir.join(name), text);
-        put("run.toml", &self.run.plan.to_toml()?)?;
+        put(PLAN, &self.run.plan.to_toml()?)?;
         let mut environment = self.run.environment.clone();
         environment.insert("computed on".to_owned(), self.run.model.backend_name());
         put(report::ENVIRONMENT, &format!("{:#}\n", serde_json::json!(environment)))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Session;
 use crate::TrainError;
 use crate::checkpoint::{self, State};
-use crate::folder::RunFolder;
+use crate::folder::{CHECKPOINTS, RunFolder};
 use crate::heartbeat::RunState;
 use crate::log::JsonLines;
 use crate::validate::validation_loss;
@@ -21,7 +21,7 @@ pub(super) const UNSOUND: &str =
 
 impl Session<'_> {
     pub(super) fn checkpoints(&self) -> PathBuf {
-        self.run.dir.join("checkpoints")
+        self.run.dir.join(CHECKPOINTS)
     }
 
     /// Whether a checkpoint of the weights as they are is worth its place.
@@ -105,6 +105,9 @@ impl Session<'_> {
         self.saved = Some((self.done, path.clone()));
         self.event("checkpoint", &path.display().to_string());
         self.hooks.on_checkpoint(&path);
+        if self.commands.is_running() {
+            self.beat(RunState::Waiting, true);
+        }
         self.commands.checkpoint(&self.run.dir, self.done, &path);
         self.beat(RunState::Training, false);
         Ok(path)

@@ -2,7 +2,7 @@
 
 use crate::common::folder;
 use crate::common::small_run::run;
-use corella_train::RunPlan;
+use corella_train::{RunPlan, TrainPlan};
 
 #[test]
 fn a_batch_that_does_not_divide_is_refused_with_its_neighbours() {
@@ -27,4 +27,21 @@ fn a_run_file_says_what_a_micro_batch_can_be() {
         let error = with(wrong).expect_err("no number");
         assert!(error.contains("expected a number above 0, or \"auto\""), "{error}");
     }
+}
+
+#[test]
+fn a_run_file_may_leave_out_what_has_a_default() {
+    let model = "n_layer = 12\nn_head = 12\nn_embd = 768\nseq_len = 1024\nvocab_size = 50257\n[data]\npath = 'a.txt'\n";
+    for (name, tokenizer) in [("gpt2-124m", "gpt2"), ("gpt2-custom", "own")] {
+        let plan = RunPlan::from_toml(&format!("[model]\nname = '{name}'\n{model}")).expect("a plan");
+        assert_eq!((plan.data.tokenizer.as_str(), plan.train), (tokenizer, TrainPlan::default()));
+    }
+}
+
+#[test]
+fn more_tokens_than_can_be_counted_are_no_plan() {
+    let mut plan = run(&folder("many"), false).plan;
+    (plan.train.batch_tokens, plan.train.steps) = (1 << 62, 4);
+    let error = plan.check().expect_err("2 to the power of 64").to_string();
+    assert!(error.starts_with("steps:"), "{error}");
 }

@@ -155,3 +155,61 @@ fn a_state_with_numbers_that_cannot_be_is_damaged() {
         assert_eq!(newest(), 6, "{keys:?} is {value}");
     }
 }
+
+#[test]
+fn what_lies_beside_the_checkpoints_is_neither_gone_on_from_nor_removed() {
+    let dir = folder("beside");
+    go(&dir, false, 13);
+    let checkpoints = dir.join("checkpoints");
+    let whole = checkpoint::latest(&checkpoints).expect("read").expect("a checkpoint");
+    assert_eq!(whole.state.step, 13);
+    // A copy by another name, notes, and a file: all sort behind the newest.
+    let copy = checkpoints.join("step-first");
+    std::fs::create_dir(&copy).expect("made");
+    for entry in std::fs::read_dir(checkpoints.join("step-00000012")).expect("listed") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).expect("copied");
+    }
+    let notes = checkpoints.join("step-00000001-notes");
+    std::fs::create_dir(&notes).expect("made");
+    std::fs::write(checkpoints.join("step-00000002.tar"), "x").expect("written");
+    let (losses, outcome) = go(&dir, true, u64::MAX);
+    assert_eq!(losses[0].0, 14, "goes on from step 13, not from the copy of 12");
+    assert!(outcome.checkpoint.ends_with("step-00000020"));
+    assert!(copy.join("state.json").is_file() && notes.is_dir() && checkpoints.join("step-00000002.tar").is_file());
+}
+
+#[test]
+fn a_folder_of_other_files_is_no_run_folder() {
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after: 0, stop: &stop };
+    for name in ["samples.jsonl", "tokenizer.json", "config.json", "run.toml"] {
+        let dir = folder("others");
+        std::fs::create_dir_all(&*dir).expect("made");
+        std::fs::write(dir.join(name), "mine\n").expect("written");
+        let refused = train(&mut run(&dir, false), &mut watch, &stop);
+        assert!(matches!(&refused, Err(TrainError::OtherFiles { name: found, .. }) if found == name), "{refused:?}");
+        assert_eq!(std::fs::read_to_string(dir.join(name)).expect("read"), "mine\n");
+        std::fs::remove_dir_all(&*dir).expect("removed");
+    }
+    // Files of other names may lie there, and what a run left that was killed as it began.
+    let dir = folder("others");
+    std::fs::create_dir_all(dir.join("checkpoints")).expect("made");
+    std::fs::write(dir.join("notes.md"), "mine").expect("written");
+    std::fs::write(dir.join("log.jsonl"), "").expect("written");
+    assert!(train(&mut run(&dir, false), &mut watch, &stop).is_ok());
+}
+
+#[test]
+fn a_run_does_not_go_on_to_fewer_steps_than_it_has_made() {
+    let dir = folder("fewer");
+    go(&dir, false, 9);
+    let before = std::fs::read_to_string(dir.join("run.toml")).expect("written");
+    let mut fewer = run(&dir, true);
+    fewer.plan.train.steps = 7;
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch { losses: Vec::new(), stop_after: 0, stop: &stop };
+    let refused = train(&mut fewer, &mut watch, &stop);
+    assert!(matches!(&refused, Err(TrainError::Plan { field: "steps", .. })), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(dir.join("run.toml")).expect("kept"), before);
+}

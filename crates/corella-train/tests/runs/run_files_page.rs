@@ -15,6 +15,7 @@ fn whole() -> RunPlan {
             n_embd: 256,
             n_kv_head: Some(2),
             n_ff: Some(704),
+            tied: Some(true),
             seq_len: 256,
             vocab_size: 2048,
         },

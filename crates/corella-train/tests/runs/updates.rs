@@ -89,6 +89,7 @@ fn run_of<C: Network + Exchange>(weights: &Weights<C>, dir: &Path, tokens: Vec<u
             n_embd: 1,
             n_kv_head: None,
             n_ff: None,
+            tied: None,
             seq_len: SHAPE.t,
             vocab_size: 97,
         },
@@ -118,6 +119,7 @@ fn run_of<C: Network + Exchange>(weights: &Weights<C>, dir: &Path, tokens: Vec<u
     Run {
         plan,
         dir: dir.to_path_buf(),
+        product_parameters: model.params().iter().map(|p| p.shape.iter().product::<usize>()).sum(),
         model: Box::new(model),
         files: Box::new(KeptAs { config, special: SpecialIds::default() }),
         data: Dataset::from_parts(tokenizer, tokens, val),

@@ -1,6 +1,7 @@
 //! A plan against its model and its data: what a run file says and the run does not have is refused as flags are.
 
 use corella_text::data::Dataset;
+use corella_text::tokenizer::Tokenizer;
 use corella_train::ModelPlan;
 
 use super::run_plan::Wanted;
@@ -28,6 +29,10 @@ pub fn name(plan: &ModelPlan) -> Result<()> {
         return Err(Failure::usage(format!("{key} is of a Llama, but the model is {name}"))
             .hint(format!("name = \"{LLAMA_CUSTOM}\", or leave it out")));
     }
+    if plan.tied.is_some() && !name.starts_with("llama") {
+        return Err(Failure::usage(format!("tied is of a Llama, but the model is {name}"))
+            .hint("leave it out: a GPT-2's output head is always its embedding"));
+    }
     let Some(preset) = ModelShape::preset(name) else { return Ok(()) };
     let (mut published, mut here) = (plan.clone(), plan.clone());
     preset.set_plan(&mut published);
@@ -37,6 +42,10 @@ pub fn name(plan: &ModelPlan) -> Result<()> {
         Some(((key, Some(here)), (_, Some(there)))) => {
             Err(Failure::usage(format!("{key} is {here}, but {name} has {there}"))
                 .hint(format!("{GPT2_CUSTOM} and {LLAMA_CUSTOM} take any shape")))
+        }
+        _ if here.tied != published.tied => {
+            Err(Failure::usage(format!("tied is {}, but {name} is otherwise", here.tied.unwrap_or(true)))
+                .hint(format!("{LLAMA_CUSTOM} takes either")))
         }
         _ => Ok(()),
     }
@@ -57,6 +66,9 @@ pub fn model(plan: &ModelPlan, first: &ModelPlan) -> Result<()> {
     let differs = |(here, there): &((_, Option<usize>), (_, Option<usize>))| here.1.is_some() && here.1 != there.1;
     if let Some(((key, Some(here)), _)) = sizes(plan).into_iter().zip(sizes(first)).find(differs) {
         return refused(format!("{key} is {here}"));
+    }
+    if plan.tied.is_some() && plan.tied != first.tied {
+        return refused("tied is written".to_owned());
     }
     // Rows behind the vocabulary are padding.
     if plan.vocab_size > first.vocab_size {
@@ -89,6 +101,23 @@ pub fn data(args: &TrainArgs, wanted: &Wanted, data: &Dataset) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses flags that ask a run that goes on for another tokenizer than the one it has.
+pub fn kept(args: &TrainArgs, kept: &Tokenizer) -> Result<()> {
+    let hint = "leave the flag out, or begin another run with --out";
+    if let Some(name) = args.tokenizer.as_deref().filter(|name| *name != "own")
+        && crate::tokenizers::load(name)?.fingerprint() != kept.fingerprint()
+    {
+        return Err(Failure::usage(format!("--tokenizer {name}, but the run began with another one")).hint(hint));
+    }
+    match args.vocab_size.filter(|size| *size != kept.vocab_size()) {
+        Some(size) => {
+            let there = kept.vocab_size();
+            Err(Failure::usage(format!("--vocab-size {size}, but the run has a vocabulary of {there}")).hint(hint))
+        }
+        None => Ok(()),
+    }
 }
 
 fn is_of(name: &str, data: &Dataset) -> Result<bool> {

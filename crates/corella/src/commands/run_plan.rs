@@ -109,6 +109,7 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
         n_embd: 256,
         n_kv_head: None,
         n_ff: None,
+        tied: None,
         seq_len: 256,
         vocab_size: 2048,
     };
@@ -183,6 +184,10 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Pa
     set(&mut plan.output.eval_limit, &args.eval_limit);
     if !args.eval.is_empty() {
         plan.output.eval_tasks.clone_from(&args.eval);
+        if plan.output.eval_every == 0 {
+            return Err(Failure::usage("--eval names tasks, but nothing says when to evaluate")
+                .hint("every N updates with --eval-every N"));
+        }
     }
     let commands = &mut plan.commands;
     for (to, from) in [(&mut commands.on_checkpoint, &args.on_checkpoint), (&mut commands.on_failure, &args.on_failure)]
@@ -237,7 +242,10 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Pa
         if let Some(model) = &plan.train.init_from {
             let (weights, _) = first_model(Path::new(model), dir, args.resume)?;
             first_vocabulary = Some(weights.vocab_size());
-            plan_fits::model(&plan.model, &plan_of(&weights, &plan.model))?;
+            let first = plan_of(&weights, &plan.model);
+            plan_fits::model(&plan.model, &first)?;
+            // Without a word about the head it is the model's, which its memory depends on.
+            plan.model.tied = first.tied;
         }
         plan_fits::name(&plan.model)?;
     }

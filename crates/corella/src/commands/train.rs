@@ -32,12 +32,14 @@ use crate::inputs::{dataset, is_prepared};
 use crate::machine::environment;
 use crate::model::own_tokenizer;
 use crate::shape::ModelShape;
-use crate::signals::stop_flag;
+use crate::signals::{end_at_once, on_stop, stop_flag};
 use crate::site::{self, Site};
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     one_process(|name| std::env::var(name).ok())?;
+    // Until there are updates, there is nothing to keep.
+    on_stop(|| end_at_once())?;
     // First of all: whether device and address are there is known at once, and the data may take a while.
     let device = TrainDevice::choose(common)?;
     args.serve.map(site::check).transpose()?;
@@ -156,6 +158,7 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
         let message = format!("{} holds prepared data: a run needs a folder of its own", dir.display());
         return Err(Failure::usage(message).hint("name another one with --out"));
     }
+    corella_train::check_folder(&dir)?;
     if source.join("run.toml").is_file() && !is_prepared(&source) {
         return Err(Failure::usage(format!("{} is a run, not text to train on", source.display())).hint(format!(
             "go on with it: --out {0} --resume; start from its weights: --init-from {0}",
@@ -163,8 +166,11 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
         )));
     }
     let kept = if args.resume { kept_tokenizer(&dir)? } else { None };
+    if let Some((_, tokenizer)) = kept.as_ref().filter(|_| !is_prepared(&source)) {
+        plan_fits::kept(args, tokenizer)?;
+    }
     let plan = &wanted.plan;
-    let tokenizer = kept.map_or_else(|| plan.data.tokenizer.clone(), |path| path.display().to_string());
+    let tokenizer = kept.map_or_else(|| plan.data.tokenizer.clone(), |(path, _)| path.display().to_string());
     let data = dataset(&source, &tokenizer, plan.model.vocab_size, plan.train.seed)?;
     plan_fits::data(args, &wanted, &data)?;
     let nobodys = !wanted.from_file && args.tokenizer.is_none();
@@ -178,16 +184,17 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
 }
 
 /// The vocabulary that a resumed run began with: that of its folder, or of its checkpoint where the folder's is damaged.
-fn kept_tokenizer(dir: &Path) -> Result<Option<PathBuf>> {
+fn kept_tokenizer(dir: &Path) -> Result<Option<(PathBuf, Tokenizer)>> {
     let kept = dir.join("tokenizer.json");
     if kept.is_file() {
         match Tokenizer::load(&kept) {
-            Ok(_) => return Ok(Some(kept)),
+            Ok(tokenizer) => return Ok(Some((kept, tokenizer))),
             Err(error) => eprintln!("warning: {error}; the tokenizer of the last checkpoint is taken"),
         }
     }
     let newest = corella_train::checkpoint::latest(&dir.join("checkpoints"))?;
-    Ok(newest.map(|found| found.path.join("tokenizer.json")).filter(|path| path.is_file()))
+    let path = newest.map(|found| found.path.join("tokenizer.json")).filter(|path| path.is_file());
+    Ok(path.map(|path| Tokenizer::load(&path).map(|tokenizer| (path, tokenizer))).transpose()?)
 }
 
 /// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused;
@@ -230,6 +237,7 @@ pub fn build(
         peak_flops: known.map(Machine::peak_flops).filter(|peak| *peak > 0.0),
         watts: known.and_then(Machine::watts),
     };
+    let product_parameters = config.product_parameters();
     let init_from = plan.train.init_from.as_ref();
     let first = init_from.map(|model| first_model(Path::new(model), &dir, resume)).transpose()?;
     let (model, files) = match device {
@@ -237,7 +245,7 @@ pub fn build(
         TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data, first)?,
     };
     let (plan, environment) = (plan.clone(), environment());
-    Ok(Run { plan, dir, model, files, data, resume, device: facts, environment, reference })
+    Ok(Run { plan, dir, model, product_parameters, files, data, resume, device: facts, environment, reference })
 }
 
 /// The micro-batch that a run of this shape was settled on when its checkpoint was written: another one adds up in another order.
@@ -336,12 +344,10 @@ pub struct Console {
 impl Console {
     /// For a run that is about to start.
     pub fn new(run: &Run, quiet: bool) -> Self {
-        // A plan without a shape has no run.
-        let products = ModelShape::of(&run.plan.model).map_or(0, |shape| shape.product_parameters());
         Console {
             plan: run.plan.clone(),
             tokenizer: run.data.tokenizer.clone(),
-            flops_per_token: run.plan.flops_per_token(products),
+            flops_per_token: run.plan.flops_per_token(run.product_parameters),
             quiet,
             tasks: Vec::new(),
             warned: false,
@@ -382,7 +388,8 @@ impl Hooks for Console {
                 return Vec::new();
             }
             if !self.quiet {
-                println!("--- sample after {step} steps: {prompt}▸{}", text.replace('\n', " ⏎ "));
+                let line = |text: &str| text.replace('\n', " ⏎ ");
+                println!("--- sample after {step} steps: {}▸{}", line(prompt), line(&text));
             }
             samples.push(Sample { step, prompt: prompt.clone(), text, seed });
         }

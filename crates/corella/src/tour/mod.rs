@@ -129,7 +129,7 @@ fn its_site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
     }
 }
 
-/// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, linear decay over the last 40 %.
+/// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, decay over the last 40 %.
 fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
     let steps = ((args.million_tokens * 1e6) as u64 / (BATCH * SEQ_LEN) as u64).max(1);
     RunPlan {
@@ -140,6 +140,7 @@ fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
             n_embd: 256,
             n_kv_head: None,
             n_ff: None,
+            tied: None,
             seq_len: SEQ_LEN,
             vocab_size,
         },

@@ -10,10 +10,10 @@ use super::kernel::{FIVE, FOUR, SIX, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, ROW, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
-/// Rows of a tile at most: their sums and what else is needed fit into 16 registers.
+/// Rows of a tile at most: with more, too many of their sums would leave the 16 registers.
 pub const ROWS: usize = 4;
-/// Columns of a half.
-const HALF: usize = 8;
+/// Columns of a vector.
+const LANES: usize = 8;
 
 /// Whether the codes are used as signed bytes. Unsigned codes of 8 bits would overflow the 16-bit sums; signed ones do not,
 /// because each product is taken as |w| · (±x), at most 128·127.
@@ -69,7 +69,7 @@ unsafe fn groups<const CODES: u8>(block: *const u8, j: usize) -> (__m256i, __m25
 /// # Safety
 /// 16 bytes can be read.
 #[inline(always)]
-pub unsafe fn halves(at: *const u8) -> __m256 {
+pub unsafe fn f16s(at: *const u8) -> __m256 {
     // SAFETY: the caller's promise.
     unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
 }
@@ -95,9 +95,9 @@ pub unsafe fn two<const CODES: u8, const SCALES: u8, const R: usize>(first: &Ste
 }
 
 /// Vectors of a pair of panels.
-const VECTORS: usize = COLUMNS / HALF;
+const VECTORS: usize = COLUMNS / LANES;
 
-/// Vectors that meet `rows` rows together: their sums and what else is needed fit into 16 registers.
+/// Vectors that meet `rows` rows together, so that most sums stay in the 16 registers; measured (docs/log.md).
 const fn at_once(rows: usize) -> usize {
     if rows <= 2 { VECTORS } else { 2 }
 }
@@ -139,8 +139,8 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                         for first in (0..VECTORS).step_by(V) {
                             let [sums, _] = block::<CODES, SCALES, R, V>(step, first, b);
                             for v in 0..V {
-                                let at = 2 * (COLUMNS * b + (first + v) * HALF);
-                                let scale = halves(step.w.add(scales + at));
+                                let at = 2 * (COLUMNS * b + (first + v) * LANES);
+                                let scale = f16s(step.w.add(scales + at));
                                 for r in 0..R {
                                     let start =
                                         if min || const { signed(codes(CODES)) } { 0 } else { side(step, r, b) };
@@ -149,7 +149,7 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                                     *f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, *f);
                                 }
                                 if min {
-                                    let min = halves(step.w.add(mins + at));
+                                    let min = f16s(step.w.add(mins + at));
                                     for r in 0..R {
                                         let x = f32::from_bits(side(step, r, b) as u32);
                                         let f = &mut f[r][first + v];
@@ -164,7 +164,7 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                     for r in 0..R {
                         let scale = _mm256_set1_ps(*step.x_scale.add(r));
                         for v in 0..VECTORS {
-                            let c = step.c.add(r * step.c_row + v * HALF);
+                            let c = step.c.add(r * step.c_row + v * LANES);
                             _mm256_storeu_ps(c, _mm256_fmadd_ps(f[r][v], scale, _mm256_loadu_ps(c)));
                         }
                     }
@@ -181,7 +181,7 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                             for (i, sums) in runs.iter().enumerate().take(BLOCK / sub) {
                                 let run = b * BLOCK / sub + i;
                                 for v in 0..V {
-                                    let at = step.w.add(scales + COLUMNS * run + (first + v) * HALF);
+                                    let at = step.w.add(scales + COLUMNS * run + (first + v) * LANES);
                                     let scale = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()));
                                     for r in 0..R {
                                         let start =
@@ -201,7 +201,7 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                         let mut total = [[_mm256_setzero_si256(); VECTORS]; R];
                         for pair in 0..UNIT / sub / 2 {
                             for v in 0..VECTORS {
-                                let bytes = _mm_loadu_si128(step.w.add(mins + 2 * (COLUMNS * pair + v * HALF)).cast());
+                                let bytes = _mm_loadu_si128(step.w.add(mins + 2 * (COLUMNS * pair + v * LANES)).cast());
                                 let mins = _mm256_cvtepu8_epi16(bytes);
                                 for r in 0..R {
                                     let x = _mm256_set1_epi32(side(step, r, pair));
@@ -227,10 +227,10 @@ unsafe fn add_scaled<const R: usize>(step: &Step, total: &[[__m256i; VECTORS]; R
     // SAFETY: d of the unit, the row's scale and its sums (the caller's promise).
     unsafe {
         for v in 0..VECTORS {
-            let d = halves(step.w.add(d + 2 * v * HALF));
+            let d = f16s(step.w.add(d + 2 * v * LANES));
             for (r, total) in total.iter().enumerate() {
                 let scale = _mm256_mul_ps(d, _mm256_set1_ps(*step.x_scale.add(r)));
-                let c = step.c.add(r * step.c_row + v * HALF);
+                let c = step.c.add(r * step.c_row + v * LANES);
                 _mm256_storeu_ps(c, _mm256_fmadd_ps(_mm256_cvtepi32_ps(total[v]), scale, _mm256_loadu_ps(c)));
             }
         }
@@ -247,7 +247,7 @@ const fn narrow(codes: u8) -> usize {
 }
 
 /// Sums of `R` rows and `V` vectors, of both halves of a block.
-type Halves<const R: usize, const V: usize> = [[[__m256i; V]; R]; 2];
+type Sums<const R: usize, const V: usize> = [[[__m256i; V]; R]; 2];
 
 /// Whether a block has two runs with scales of their own.
 const fn two_runs(scales: u8) -> bool {
@@ -263,7 +263,7 @@ unsafe fn block<const CODES: u8, const SCALES: u8, const R: usize, const V: usiz
     step: &Step,
     first: usize,
     b: usize,
-) -> Halves<R, V> {
+) -> Sums<R, V> {
     // SAFETY: handed on. Steps one by one: a loop over them would not be unrolled.
     unsafe {
         let mut pairs = [[[_mm256_setzero_si256(); V]; R]; 2];
@@ -285,8 +285,8 @@ unsafe fn quarter<const CODES: u8, const SCALES: u8, const R: usize, const V: us
     step: &Step,
     first: usize,
     b: usize,
-    pairs: &mut Halves<R, V>,
-    sums: &mut Halves<R, V>,
+    pairs: &mut Sums<R, V>,
+    sums: &mut Sums<R, V>,
 ) {
     // Codes of 4 bits leave room for both halves together.
     let apart = const { two_runs(SCALES) || CODES != FOUR };

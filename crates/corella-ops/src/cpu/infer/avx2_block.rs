@@ -14,13 +14,14 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::ahead;
-use super::avx2::{halves, signed};
+use super::avx2::{f16s, signed};
 use super::kernel::{FIVE, FOUR, SIX, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
-/// Columns of a vector, and vectors of a panel.
-const HALF: usize = 8;
-const HALVES: usize = PANEL / HALF;
+/// Columns of a vector.
+const LANES: usize = 8;
+/// Vectors of a panel.
+const OF_PANEL: usize = PANEL / LANES;
 
 /// Rows of a tile at most: with signed codes |w| takes registers too.
 pub const fn rows(codes: Codes) -> usize {
@@ -59,21 +60,21 @@ const fn run(scales: Scales) -> usize {
 /// `from` is a unit of `blocks` blocks in `layout`, `to` has room for [`PAIR`] times [`NUMBERS`]; AVX2 and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usize) {
-    for half in 0..PAIR * HALVES {
-        let first = half * HALF;
+    for half in 0..PAIR * OF_PANEL {
+        let first = half * LANES;
         // SAFETY: the caller's promise: 8 columns of the numbers of a pair, and their places in a panel's.
         unsafe {
-            let to = to.add(half / HALVES * NUMBERS);
-            let vector = |i: usize| to.add(i * VECTOR + half % HALVES * VECTOR / 2);
+            let to = to.add(half / OF_PANEL * NUMBERS);
+            let vector = |i: usize| to.add(i * VECTOR + half % OF_PANEL * VECTOR / 2);
             let (scales, mins, d) =
                 (from.add(Layout::SCALES_AT), from.add(layout.mins_at(blocks)), from.add(layout.d_at(blocks)));
             match layout.scales {
                 Scales::Halves { min } => {
                     for b in 0..blocks {
                         let at = 2 * (COLUMNS * b + first);
-                        _mm256_storeu_ps(vector(b).cast(), halves(scales.add(at)));
+                        _mm256_storeu_ps(vector(b).cast(), f16s(scales.add(at)));
                         if min {
-                            _mm256_storeu_ps(vector(PAIRS + b).cast(), halves(mins.add(at)));
+                            _mm256_storeu_ps(vector(PAIRS + b).cast(), f16s(mins.add(at)));
                         }
                     }
                 }
@@ -99,9 +100,9 @@ pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usiz
                         };
                         _mm256_storeu_si256(vector(PAIRS + pair).cast(), pairs);
                     }
-                    _mm256_storeu_ps(vector(D).cast(), halves(d.add(2 * first)));
+                    _mm256_storeu_ps(vector(D).cast(), f16s(d.add(2 * first)));
                     if min {
-                        _mm256_storeu_ps(vector(D + 1).cast(), halves(d.add(2 * (COLUMNS + first))));
+                        _mm256_storeu_ps(vector(D + 1).cast(), f16s(d.add(2 * (COLUMNS + first))));
                     }
                 }
             }
@@ -137,14 +138,14 @@ unsafe fn panel<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, 
     unsafe {
         let numbers = step.numbers.add(p * NUMBERS);
         let vector = |i: usize, v: usize| numbers.add(i * VECTOR + v * VECTOR / 2);
-        let mut totals = [[_mm256_setzero_si256(); HALVES]; R];
+        let mut totals = [[_mm256_setzero_si256(); OF_PANEL]; R];
         products::<CODES, SCALES, R>(step, p, numbers, &mut totals);
-        let c = |r: usize, v: usize| step.c.add(r * step.c_row + p * PANEL + v * HALF);
+        let c = |r: usize, v: usize| step.c.add(r * step.c_row + p * PANEL + v * LANES);
         match scales {
             Scales::Halves { .. } => {
                 for r in 0..R {
                     let scale = _mm256_set1_ps(*step.x_scale.add(r));
-                    for v in 0..HALVES {
+                    for v in 0..OF_PANEL {
                         let sum = _mm256_fmadd_ps(_mm256_castsi256_ps(totals[r][v]), scale, _mm256_loadu_ps(c(r, v)));
                         _mm256_storeu_ps(c(r, v), sum);
                     }
@@ -153,18 +154,18 @@ unsafe fn panel<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, 
             Scales::Integers { sub, min } => {
                 for r in 0..R {
                     let side = step.side.add(r * step.side_row);
-                    let mut below = [_mm256_setzero_si256(); HALVES];
+                    let mut below = [_mm256_setzero_si256(); OF_PANEL];
                     if min || const { !signed(codes(CODES)) } {
                         for pair in 0..UNIT / sub / 2 {
                             let x = if min { _mm256_set1_epi32(*side.add(pair)) } else { starts::<CODES>(side, pair) };
-                            for v in 0..HALVES {
+                            for v in 0..OF_PANEL {
                                 let pairs = _mm256_loadu_si256(vector(PAIRS + pair, v).cast());
                                 below[v] = _mm256_add_epi32(below[v], _mm256_madd_epi16(pairs, x));
                             }
                         }
                     }
                     let scale = _mm256_set1_ps(*step.x_scale.add(r));
-                    for v in 0..HALVES {
+                    for v in 0..OF_PANEL {
                         let mut total = totals[r][v];
                         if !min && const { !signed(codes(CODES)) } {
                             let starts = if CODES == SIX { _mm256_slli_epi32::<1>(below[v]) } else { below[v] };
@@ -208,10 +209,10 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
     step: &Step,
     p: usize,
     numbers: *const u8,
-    totals: &mut [[__m256i; HALVES]; R],
+    totals: &mut [[__m256i; OF_PANEL]; R],
 ) {
     // Sums of a block's first runs of narrow sums.
-    let mut parts = [[_mm256_setzero_si256(); HALVES]; R];
+    let mut parts = [[_mm256_setzero_si256(); OF_PANEL]; R];
     // SAFETY: block after block of the panel's codes, its numbers, and of elements and side numbers of each row; totals and parts.
     unsafe {
         asm!(

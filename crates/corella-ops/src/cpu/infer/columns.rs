@@ -76,7 +76,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Pairs of one layer, one after the other, for a range of rows, reading the weights as they are stored. `next` is the pair after
+/// Pairs of one layer, one after the other or two in turns where that is faster, for a range of rows, reading the weights as they are stored. `next` is the pair after
 /// these.
 pub fn few_rows(
     kernels: Integers,
@@ -133,8 +133,12 @@ fn two_pairs(kernel: Two, [first, second]: &[Columns<'_>; 2], row: usize, sums: 
     for u in 0..first.numbers.x.units {
         let unit = |columns: &Columns<'_>| Unit { w: columns.at(u), numbers: std::ptr::null() };
         let mut steps = (first.step(unit(first), u, row, n, a), second.step(unit(second), u, row, n, b));
-        // Behind the last unit is the next pair, of the two or of those that come then.
-        (steps.0.ahead, steps.1.ahead) = (first.at(u + 1), second.at(u + 1));
+        // Behind the last unit of a pair is what comes in its place then: the pair after the next.
+        let ahead = |columns: &Columns<'_>| match u + 1 < columns.numbers.x.units {
+            true => columns.at(u + 1),
+            false => columns.at(0).wrapping_add(2 * columns.pair.len()),
+        };
+        (steps.0.ahead, steps.1.ahead) = (ahead(first), ahead(second));
         // SAFETY: units of pairs of one layer (`new` compared them with the units of its rows), rows and sums as `step` checked; the
         // path's features were detected.
         unsafe { kernel(&steps.0, &steps.1) };

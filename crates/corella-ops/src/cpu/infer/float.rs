@@ -128,6 +128,9 @@ pub fn pair(format: WeightFormat, path: Path, x: &[f32], cols: usize, pair: &[u8
     let bytes = panel_bytes(format, cols);
     assert!(pair.len() >= PAIR * bytes && x.len() >= c.len() * cols, "a pair of {cols}");
     assert!((1..=rows(path)).contains(&c.len()), "a tile of {} rows", c.len());
+    if cols == 0 {
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     {
         let w = std::array::from_fn(|p| pair.as_ptr().wrapping_add(panel(format, p)));

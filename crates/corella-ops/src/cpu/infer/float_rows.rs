@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::super::path::{Path, Vectors};
 use super::super::pool::Pool;
 use super::super::scratch::Scratch;
 use super::super::shared::SharedMut;
@@ -22,8 +23,9 @@ pub struct FloatRows {
 }
 
 impl FloatRows {
-    /// The first `n` rows of x (N,C).
-    pub fn new(pool: &Pool, x: &[f32], n: usize, c: usize) -> FloatRows {
+    /// The first `n` rows of x (N,C), on a path of AVX2.
+    pub fn new(pool: &Pool, path: Path, x: &[f32], n: usize, c: usize) -> FloatRows {
+        assert!(path.vectors() == Vectors::Avx2, "{path:?}");
         let mut rows = FloatRows { x: Scratch::new(n * c), n, c };
         let (all, tiles) = (SharedMut::new(&mut rows.x), n.div_ceil(ROWS));
         pool.run(tiles, &|tile| {
@@ -42,7 +44,7 @@ impl FloatRows {
         rows
     }
 
-    /// The products of some rows, from the beginning of a tile on, with a pair of panels: sums (rows, 32). The path is AVX2's.
+    /// The products of some rows, from the beginning of a tile on, with a pair of panels: sums (rows, 32).
     pub fn products(&self, format: WeightFormat, pair: &[u8], rows: Range<usize>) -> Scratch {
         assert!(rows.start.is_multiple_of(ROWS) && rows.end <= self.n, "rows {rows:?} of {}", self.n);
         assert!(pair.len() >= 2 * float::panel_bytes(format, self.c), "a pair of {}", self.c);
@@ -56,7 +58,7 @@ impl FloatRows {
                 let x = &self.x[self.n * k + first * steps..][..count * steps];
                 let c = &mut sums[(first - rows.start) * COLUMNS..][..count * COLUMNS];
                 let tile = Pair { x: x.as_ptr(), x_row: 0, cols: steps, w: std::array::from_fn(at), c: c.as_mut_ptr() };
-                // SAFETY: rows and sums as cut above, panels from step k on as asserted; the path has AVX2, FMA and F16C.
+                // SAFETY: rows and sums as cut above, panels from step k on as asserted; the path has AVX2, FMA and F16C (`new`).
                 unsafe { float256::pair::<true>(format, count, tile) };
             }
         }

@@ -99,8 +99,16 @@ pub type Kernel = unsafe fn(&Step);
 /// As of [`Kernel`], for both steps.
 pub type Two = unsafe fn(&Step, &Step);
 
-/// A module's kernel `unit` for up to 6 rows.
+/// A module's kernel `unit` for up to 6 rows, or for up to 4.
 macro_rules! unit {
+    (4, $rows:expr, $module:ident, $codes:expr, $scales:expr) => {
+        match $rows {
+            1 => super::$module::unit::<$codes, $scales, 1>,
+            2 => super::$module::unit::<$codes, $scales, 2>,
+            3 => super::$module::unit::<$codes, $scales, 3>,
+            _ => super::$module::unit::<$codes, $scales, 4>,
+        }
+    };
     ($rows:expr, $module:ident, $codes:expr, $scales:expr) => {
         match $rows {
             1 => super::$module::unit::<$codes, $scales, 1>,
@@ -186,9 +194,15 @@ impl Integers {
                 unit!(rows, $module, $codes, $scales)
             };
         }
+        #[cfg(target_arch = "x86_64")]
+        macro_rules! fewer_rows {
+            ($module:ident, $codes:expr, $scales:expr) => {
+                unit!(4, rows, $module, $codes, $scales)
+            };
+        }
         match self {
             #[cfg(target_arch = "x86_64")]
-            Integers::Avx2 => layouts!(layout, shapes, avx2),
+            Integers::Avx2 => layouts!(layout, fewer_rows, avx2),
             #[cfg(target_arch = "x86_64")]
             Integers::Vnni | Integers::Amx => layouts!(layout, shapes, vnni),
             Integers::Portable => layouts!(layout, shapes, portable),

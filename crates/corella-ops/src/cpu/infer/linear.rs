@@ -31,7 +31,7 @@ pub struct Layer<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// Bytes of activations that stay in the second-level cache while pair after pair of panels passes by.
+/// Activations (of a byte where weights are quantised) that stay in the cache while pair after pair of panels passes by.
 const ROWS_BYTES: usize = 1 << 20;
 /// From so many rows on whole tiles meet several pairs unit by unit: a unit of so many rows stays in the second-level cache, beside the
 /// pairs' sums, and each unit of the weights is unpacked once for all of them.
@@ -71,7 +71,8 @@ pub fn linear(
     #[cfg(not(target_arch = "x86_64"))]
     let _ = rounding;
     let kernels = Integers::on(path);
-    let tiles = |layout: Option<Layout>| layout.and_then(|layout| kernels.tiles(layout, n));
+    // Without a unit none is the last one, with which many rows write their results.
+    let tiles = |layout: Option<Layout>| layout.filter(|_| c > 0).and_then(|layout| kernels.tiles(layout, n));
     let whole = layers.iter().filter_map(|layer| tiles(layer.w.layout)).map(Tiles::whole).max().unwrap_or(1);
     let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
     #[cfg(target_arch = "x86_64")]
@@ -79,7 +80,7 @@ pub fn linear(
     let activations = quantised.then(|| Activations::new(pool, path, x, n, c, whole));
     #[cfg(target_arch = "x86_64")]
     let beside =
-        (path.vectors() == Vectors::Avx2 && n > float256::ROWS && floats).then(|| FloatRows::new(pool, x, n, c));
+        (path.vectors() == Vectors::Avx2 && n > float256::ROWS && floats).then(|| FloatRows::new(pool, path, x, n, c));
     let sides = activations.as_ref().map_or(Vec::new(), |x| sides(pool, x, layers));
     let mut first = 0;
     let parts: Vec<Part<'_>> = layers
@@ -113,7 +114,7 @@ pub fn linear(
         output: Output::new(path, out, n, width, store),
         at_once,
     };
-    // Rows in few stretches of equal length, whole tiles each.
+    // Rows in few stretches, whole tiles each; the last may be shorter.
     let rows = n.div_ceil(n.div_ceil(most)).next_multiple_of(whole.max(float::rows(path)));
     // For each stretch the pairs of panels of all layers, in one region.
     let groups: Vec<(&Part<'_>, Range<usize>)> = parts

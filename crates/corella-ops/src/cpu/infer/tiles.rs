@@ -166,14 +166,10 @@ impl Tiles {
                 unit!(rows, $module, $codes, $scales)
             };
         }
+        #[cfg(target_arch = "x86_64")]
         macro_rules! signed_rows {
             ($codes:expr, $scales:expr) => {
-                match rows {
-                    1 => super::avx2_block::unit::<$codes, $scales, 1>,
-                    2 => super::avx2_block::unit::<$codes, $scales, 2>,
-                    3 => super::avx2_block::unit::<$codes, $scales, 3>,
-                    _ => super::avx2_block::unit::<$codes, $scales, 4>,
-                }
+                unit!(4, rows, avx2_block, $codes, $scales)
             };
         }
         #[cfg(target_arch = "x86_64")]

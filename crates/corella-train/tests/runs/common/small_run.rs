@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use corella_model::exchange::KeptAs;
 use corella_model::gpt2::{Gpt2Config, Gpt2Train};
-use corella_model::{BatchShape, Dtype, Recompute, SpecialIds, TextModel, Weights};
+use corella_model::{BatchShape, Dtype, Recompute, SpecialIds, TextModel, TrainModel, Weights};
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::{Dataset, Order};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
@@ -58,6 +58,7 @@ pub fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
             n_embd: 16,
             n_kv_head: None,
             n_ff: None,
+            tied: None,
             seq_len: 16,
             vocab_size: 300,
         },
@@ -84,6 +85,7 @@ pub fn run_in(dtype: Dtype, dir: &Path, resume: bool) -> Run {
     Run {
         plan,
         dir: dir.to_path_buf(),
+        product_parameters: model.params().iter().map(|p| p.shape.iter().product::<usize>()).sum(),
         model: Box::new(model),
         files: Box::new(KeptAs { config, special: SpecialIds::default() }),
         data: Dataset::from_parts(tokenizer, ids.clone(), ids),
