@@ -48,6 +48,8 @@ pub(crate) struct Job {
     submitted: Instant,
     prefilled: Option<Instant>,
     pub usage: Usage,
+    /// Tokens of the prompt that have been in the pages, at the furthest.
+    reached: usize,
     /// Text and tokens of each sample, where samples are ranked.
     collected: Vec<(String, Vec<TokenLogProb>)>,
     ranked: Vec<Ranked>,
@@ -72,6 +74,7 @@ impl Job {
             submitted: Instant::now(),
             prefilled: None,
             usage: Usage { prompt_tokens: request.prompt.len(), ..Usage::default() },
+            reached: 0,
             collected: if ranks { vec![Default::default(); request.best_of] } else { Vec::new() },
             ranked: Vec::new(),
             request,
@@ -98,10 +101,20 @@ impl Job {
         self.request.best_of > self.request.n
     }
 
-    /// So many tokens of the prompt are in the pages.
+    /// So many tokens of the prompt are in the pages. Returns how many of these were never there before: a prompt that gave
+    /// its pages up is read again.
+    pub fn reach(&mut self, done: usize) -> usize {
+        let new = done.saturating_sub(self.reached);
+        self.reached += new;
+        new
+    }
+
+    /// So many tokens of the prompt are in the pages: tells the caller, if there were never as many.
     pub fn progress(&mut self, done: usize) {
-        let total = self.request.prompt.len();
-        self.send(Event::Progress { done, total });
+        if self.reach(done) > 0 {
+            let total = self.request.prompt.len();
+            self.send(Event::Progress { done, total });
+        }
     }
 
     /// The prompt's end has been reached for the first time.

@@ -80,6 +80,33 @@ fn the_beginnings_of_texts_stay_known_longest() {
 }
 
 #[test]
+fn a_prompt_that_gave_its_pages_up_finds_no_more_of_itself_than_there_was() {
+    let mut rig = Rig::new(limits(15, 4, 8), 2);
+    let prompt: Vec<u32> = (0..52).map(|i| i * 5 % 12).collect();
+    rig.add(&plain(prompt[..8].to_vec(), 1));
+    rig.run();
+    let known = rig.metrics.cached_tokens.get();
+    // It grows into the last pages while the other reads.
+    rig.add(&plain(vec![1, 2, 3], 20));
+    let seen: Arc<Mutex<(Completion, Vec<usize>)>> = Arc::default();
+    let kept = seen.clone();
+    let sink = move |event| {
+        let mut kept = kept.lock().expect("unpoisoned");
+        if let Event::Progress { done, .. } = event {
+            kept.1.push(done);
+        }
+        kept.0.add(event);
+        true
+    };
+    rig.add_to(&plain(prompt.clone(), 1), Box::new(sink));
+    rig.run();
+    assert_eq!(rig.metrics.preemptions.get(), 1, "it gave way while it read");
+    let (completion, progress) = &*seen.lock().expect("unpoisoned");
+    assert_eq!((known, completion.usage.cached_tokens, rig.metrics.cached_tokens.get()), (0, 8, 8));
+    assert!(progress.is_sorted_by(|a, b| a < b) && progress.last() == Some(&52), "{progress:?}");
+}
+
+#[test]
 fn tokens_count_as_cached_only_where_a_prompt_is_first_read() {
     let mut rig = Rig::new(limits(64, 4, 64), 1);
     let (result, _) = rig.add(&RequestParams { n: 3, ..plain((0..38).map(|i| i % 11).collect(), 3) });

@@ -83,4 +83,5 @@ pub(super) fn check(params: &RequestParams, found: &Completion) {
     assert_eq!(found.prompt, expected.prompt, "{params:?}");
     let usage = (expected.usage.completion_tokens, params.prompt.len());
     assert_eq!((found.usage.completion_tokens, found.usage.prompt_tokens), usage);
+    assert!(found.usage.cached_tokens < params.prompt.len(), "its last token is computed");
 }
