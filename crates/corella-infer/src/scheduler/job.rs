@@ -25,16 +25,24 @@ struct Ranked {
 /// What a caller can do to a request that it handed in.
 pub(crate) type Cancelled = Arc<AtomicBool>;
 
+/// A request as it is handed in.
+pub(crate) struct HandedIn {
+    pub request: Arc<Request>,
+    /// Whom to tell.
+    pub sink: Sink,
+    pub cancelled: Cancelled,
+}
+
 pub(crate) struct Job {
     pub request: Arc<Request>,
+    /// Number of the first request of those that it was handed in together with: they share what one gets.
+    pub submission: u64,
     sink: Sink,
     cancelled: Cancelled,
     /// Where it waits, until it begins.
     place: Option<Arc<Place>>,
     /// Nobody listens any more.
     deaf: bool,
-    /// Its continuations that are being computed.
-    pub running: usize,
     /// Its continuations that have not ended.
     pub unfinished: usize,
     /// Whether the other samples have been split from the first.
@@ -56,16 +64,17 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub fn new(request: Arc<Request>, sink: Sink, cancelled: Cancelled, place: Arc<Place>) -> Job {
+    pub fn new(handed_in: HandedIn, submission: u64, place: Arc<Place>) -> Job {
+        let HandedIn { request, sink, cancelled } = handed_in;
         let ranks = request.best_of > request.n;
         // Nothing stands before the first token.
         let first = TokenLogProb { id: request.prompt[0], ..TokenLogProb::default() };
         Job {
+            submission,
             sink,
             cancelled,
             place: Some(place),
             deaf: false,
-            running: 0,
             unfinished: request.best_of,
             split: request.best_of == 1,
             scores: vec![first],

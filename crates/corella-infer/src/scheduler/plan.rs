@@ -188,7 +188,7 @@ impl Scheduler {
         if let Some(mut seq) = self.running.pop() {
             self.release(&mut seq);
             self.metrics.preemptions.add(1);
-            self.waiting.push(seq);
+            self.waiting.push(self.jobs[&seq.job].submission, seq);
         }
     }
 
