@@ -7,7 +7,7 @@ use corella_model::StepModel;
 use crate::event::{Event, FinishReason, TokenLogProb, Usage};
 use crate::metrics::{Metrics, Place};
 use crate::request::Request;
-use crate::scheduler::{Cancelled, Scheduler};
+use crate::scheduler::{Cancelled, HandedIn, Scheduler};
 use crate::sequence::TokenBytes;
 
 /// One continuation.
@@ -93,7 +93,9 @@ pub fn complete(model: &mut dyn StepModel, bytes: TokenBytes, request: Request) 
     let place = Place::alone(&metrics);
     let mut scheduler = Scheduler::new(limits, limits.vocab_size, limits.max_seqs, bytes, metrics);
     let (sender, events) = std::sync::mpsc::channel();
-    scheduler.add(Arc::new(request), Box::new(move |event| sender.send(event).is_ok()), Cancelled::default(), place);
+    let sink = Box::new(move |event| sender.send(event).is_ok());
+    scheduler.add(vec![HandedIn { request: Arc::new(request), sink, cancelled: Cancelled::default() }], &place);
+    drop(place);
     while !scheduler.idle() {
         scheduler.step(model);
     }

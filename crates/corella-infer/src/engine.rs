@@ -14,7 +14,7 @@ use crate::error::RequestError;
 use crate::event::Event;
 use crate::metrics::{Metrics, MetricsSnapshot, Place};
 use crate::request::{Request, RequestLimits, RequestParams};
-use crate::scheduler::{Cancelled, Scheduler, Sink};
+use crate::scheduler::{Cancelled, HandedIn, Scheduler, Sink};
 use crate::sequence::TokenBytes;
 
 /// How an engine works.
@@ -60,7 +60,7 @@ pub enum SubmitError {
 }
 
 enum Command {
-    Submit { request: Arc<Request>, sink: Sink, cancelled: Cancelled, place: Arc<Place> },
+    Submit { together: Vec<HandedIn>, place: Arc<Place> },
     Close,
 }
 
@@ -189,7 +189,7 @@ impl Shared {
 /// The engine's thread.
 fn work(mut model: Box<dyn StepModel>, mut scheduler: Scheduler, inbox: &Receiver<Command>, shared: &Shared) {
     let take = |scheduler: &mut Scheduler, command| match command {
-        Command::Submit { request, sink, cancelled, place } => scheduler.add(request, sink, cancelled, place),
+        Command::Submit { together, place } => scheduler.add(together, &place),
         Command::Close => {}
     };
     loop {
@@ -243,7 +243,8 @@ impl EngineHandle {
         self.submit_all(vec![(request, sink)])?.pop().ok_or(SubmitError::Closed)
     }
 
-    /// Hands several requests in that wait in one place of the queue: all are taken or none. A ticket for each.
+    /// Hands several requests in that wait in one place of the queue and share what one request gets while others wait:
+    /// all are taken or none. A ticket for each.
     pub fn submit_all(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, SubmitError> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubmitError::Closed);
@@ -252,13 +253,11 @@ impl EngineHandle {
         let metrics = &self.shared.metrics;
         let place =
             Place::take(metrics, limit).ok_or_else(|| SubmitError::QueueFull { waiting: metrics.queued.get() })?;
-        let hand_in = |(request, sink)| {
-            let cancelled = Cancelled::default();
-            let ticket = Ticket { cancelled: cancelled.clone() };
-            let command = Command::Submit { request: Arc::new(request), sink, cancelled, place: place.clone() };
-            self.commands.send(command).map(|()| ticket).map_err(|_| SubmitError::Closed)
-        };
-        requests.into_iter().map(hand_in).collect()
+        let hand_in = |(request, sink)| HandedIn { request: Arc::new(request), sink, cancelled: Cancelled::default() };
+        let together: Vec<HandedIn> = requests.into_iter().map(hand_in).collect();
+        let tickets = together.iter().map(|handed_in| Ticket { cancelled: handed_in.cancelled.clone() }).collect();
+        self.commands.send(Command::Submit { together, place }).map_err(|_| SubmitError::Closed)?;
+        Ok(tickets)
     }
 
     /// Hands a request in and returns a channel with its events.

@@ -30,7 +30,8 @@ pub struct RequestParams {
     pub best_of: Option<usize>,
     /// Most tokens to add; cut to the room that the context leaves.
     pub max_tokens: usize,
-    /// No stop token and no stop string before so many tokens.
+    /// The first so many tokens never end a continuation: none of them is a stop token, and a stop string that ends in one
+    /// of them is text. One that ends behind them ends the continuation, wherever it begins.
     pub min_tokens: usize,
     /// How to draw.
     pub sample: SampleParams,

@@ -93,7 +93,7 @@ impl Sequence {
         let id = token.id;
         self.drawn += 1;
         self.log_prob += raw;
-        // Before the minimum, stop tokens are forbidden and stop strings are text. What is owed is no output yet.
+        // Up to the minimum, stop tokens are forbidden, and stop strings that end there are text. What is owed is no output yet.
         let owed = self.owes(request).len();
         if owed == 0 && self.drawn > request.min_tokens && request.stop_ids.binary_search(&id).is_ok() {
             return self.end(FinishReason::StopToken(id));
@@ -105,7 +105,7 @@ impl Sequence {
         self.history.push(id);
         self.pending.push_back(token);
         let shown = if request.hidden.binary_search(&id).is_ok() { &[][..] } else { &bytes[owed..] };
-        let released = self.text.push(shown, self.drawn >= request.min_tokens);
+        let released = self.text.push(shown, self.drawn > request.min_tokens);
         let end = released.stopped.map(|index| FinishReason::StopString(request.stops.text(index).to_owned()));
         let mut piece = self.piece(released, end);
         if piece.end.is_none() && self.drawn == request.max_tokens {

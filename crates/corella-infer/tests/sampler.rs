@@ -331,6 +331,9 @@ fn parameters_out_of_their_ranges_are_refused() {
         (SampleParams { min_p: Some(1.1), ..ok.clone() }, "min_p"),
         (SampleParams { typical_p: Some(-1.0), ..ok.clone() }, "typical_p"),
         (SampleParams { repetition_penalty: f32::INFINITY, ..ok.clone() }, "repetition_penalty"),
+        // A logit divided by it is no number any more.
+        (SampleParams { repetition_penalty: 1e-38, ..ok.clone() }, "must be between 0.01 and 100"),
+        (SampleParams { repetition_penalty: 100.1, ..ok.clone() }, "repetition_penalty"),
         (SampleParams { frequency_penalty: 2.1, ..ok.clone() }, "frequency_penalty"),
         (SampleParams { presence_penalty: f32::NAN, ..ok.clone() }, "presence_penalty"),
         (SampleParams { logit_bias: vec![(10, 0.0)], ..ok.clone() }, "outside the vocabulary of 10"),

@@ -5,11 +5,16 @@ use proptest::prelude::*;
 
 /// Streams `pieces`; returns the text and the stop string, checked: what is released is the text of whole tokens.
 fn stream(stops: &[&str], keep_stop: bool, pieces: &[&[u8]]) -> (String, Option<usize>) {
+    stream_behind(0, stops, keep_stop, pieces)
+}
+
+/// The same where the first `min` pieces may not stop the text.
+fn stream_behind(min: usize, stops: &[&str], keep_stop: bool, pieces: &[&[u8]]) -> (String, Option<usize>) {
     let stops: Vec<String> = stops.iter().map(|s| (*s).to_owned()).collect();
     let mut stream = TextStream::new(StopStrings::new(&stops).expect("stop strings"), keep_stop);
     let (mut text, mut tokens) = (String::new(), 0);
-    for piece in pieces {
-        let released = stream.push(piece, true);
+    for (i, piece) in pieces.iter().enumerate() {
+        let released = stream.push(piece, i >= min);
         text.push_str(&released.text);
         if released.stopped.is_some() {
             return (text, released.stopped);
@@ -71,10 +76,29 @@ fn a_stop_string_takes_the_tokens_that_have_no_part_in_the_text() {
     assert_eq!(stream.push(b"!\nHu", true), Released::default());
     assert_eq!(stream.push(b"man", true), Released::default());
     assert_eq!(stream.push(b":", true), Released { text: "!".into(), tokens: 1, stopped: Some(0) });
-    // A minimum of tokens: what may not stop the text does not begin a stop string either.
-    let mut stream = TextStream::new(stops, false);
-    assert_eq!(stream.push(b"\nHuman:\nHum", false).text, "\nHuman:\nHum");
-    assert_eq!(stream.push(b"an:", true).text, "an:");
+}
+
+#[test]
+fn a_stop_string_may_begin_where_none_may_end() {
+    let stops = |texts: &[&str]| {
+        StopStrings::new(&texts.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).expect("stop strings")
+    };
+    let shown = |text: &str, tokens| Released { text: text.into(), tokens, stopped: None };
+    let mut stream = TextStream::new(stops(&["\nHuman:"]), false);
+    assert_eq!(stream.push(b"\nHuman:\nHum", false), Released::default(), "the second has begun");
+    assert_eq!(stream.push(b"an:", true), Released { text: "\nHuman:".into(), tokens: 1, stopped: Some(0) });
+    // One that has ended where it may not is text at once, unless it is the beginning of another.
+    let mut stream = TextStream::new(stops(&["a,b", ",", "ab"]), false);
+    assert_eq!(stream.push(b",", false), shown(",", 1));
+    assert_eq!(stream.push(b"a", false), Released::default());
+    assert_eq!(stream.push(b",", false), Released::default());
+    assert_eq!(stream.push(b"b", false), shown("a,b", 3));
+    assert_eq!(stream.push(b"b", true), shown("b", 1));
+    assert_eq!(stream.push(b"x,", true), Released { text: "x".into(), tokens: 1, stopped: Some(1) });
+    // At the end of one that ended in vain another may have begun.
+    let mut stream = TextStream::new(stops(&["xab", "bab"]), false);
+    assert_eq!(stream.push(b"xab", false), Released::default());
+    assert_eq!(stream.push(b"ab", true), Released { text: "xa".into(), tokens: 1, stopped: Some(1) });
 }
 
 #[test]
@@ -117,6 +141,7 @@ proptest! {
         cuts in prop::collection::vec(0usize..60, 0..20),
         stops in prop::collection::vec("[abcä]{1,5}", 0..4),
         keep_stop in any::<bool>(),
+        min in 0usize..5,
     ) {
         let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
         let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < text.len()).collect();
@@ -125,15 +150,21 @@ proptest! {
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect();
         let cut = stream(&stops, keep_stop, &pieces);
         prop_assert_eq!(&cut, &stream(&stops, keep_stop, &[&text]));
-        // Independently: the stop string with the first end, the longest of those.
-        let ends = stops.iter().enumerate().filter_map(|(i, stop)| {
-            let at = text.windows(stop.len()).position(|w| w == stop.as_bytes())?;
-            Some((at + stop.len(), usize::MAX - stop.len(), i))
-        });
-        let expected = match ends.min() {
-            Some((end, _, i)) => (&text[..if keep_stop { end } else { end - stops[i].len() }], Some(i)),
-            None => (&text[..], None),
+        // Independently: the stop string with the first end behind the first `min` pieces, the longest of those.
+        let expected = |min: usize| {
+            let least: usize = pieces.iter().take(min).map(|piece| piece.len()).sum();
+            let ends = stops.iter().enumerate().filter_map(|(i, stop)| {
+                let found = |at: &usize| at + stop.len() > least && text[*at..].starts_with(stop.as_bytes());
+                let at = (0..text.len()).find(found)?;
+                Some((at + stop.len(), usize::MAX - stop.len(), i))
+            });
+            let (left, found) = match ends.min() {
+                Some((end, _, i)) => (&text[..if keep_stop { end } else { end - stops[i].len() }], Some(i)),
+                None => (&text[..], None),
+            };
+            (String::from_utf8_lossy(left).into_owned(), found)
         };
-        prop_assert_eq!(cut, (String::from_utf8_lossy(expected.0).into_owned(), expected.1));
+        prop_assert_eq!(cut, expected(0));
+        prop_assert_eq!(stream_behind(min, &stops, keep_stop, &pieces), expected(min));
     }
 }

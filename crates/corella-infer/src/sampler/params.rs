@@ -1,5 +1,7 @@
 //! How to draw: what a caller asks for, and the checked form of it.
 
+use std::ops::RangeInclusive;
+
 use crate::error::RequestError;
 
 /// Smallest and largest value of a logit bias, as in OpenAI's interface.
@@ -31,6 +33,11 @@ pub struct SampleParams {
     pub logit_bias: Vec<(u32, f32)>,
     /// Seed of all draws.
     pub seed: u64,
+}
+
+impl SampleParams {
+    /// Repetition penalties that are taken: no logit becomes too large for f32 by one.
+    pub const REPETITION_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
 }
 
 impl Default for SampleParams {
@@ -68,14 +75,15 @@ impl Sampling {
             if ok { Ok(()) } else { Err(RequestError::OutOfRange { name, value: value.into(), rule }) }
         };
         let p = &params;
-        let positive = |v: f32| v.is_finite() && v > 0.0;
         check(p.temperature.is_finite() && p.temperature >= 0.0, "temperature", p.temperature, "must be 0 or more")?;
         check(p.top_k != Some(0), "top_k", 0.0, "must be 1 or more")?;
         for (name, value) in [("top_p", p.top_p), ("min_p", p.min_p), ("typical_p", p.typical_p)] {
             let value = value.unwrap_or(1.0);
             check(value > 0.0 && value <= 1.0, name, value, "must be above 0 and at most 1")?;
         }
-        check(positive(p.repetition_penalty), "repetition_penalty", p.repetition_penalty, "must be above 0")?;
+        let penalty = p.repetition_penalty;
+        let taken = SampleParams::REPETITION_PENALTY.contains(&penalty);
+        check(taken, "repetition_penalty", penalty, "must be between 0.01 and 100")?;
         for (name, value) in [("frequency_penalty", p.frequency_penalty), ("presence_penalty", p.presence_penalty)] {
             check((-PENALTY..=PENALTY).contains(&value), name, value, "must be between -2 and 2")?;
         }

@@ -25,16 +25,24 @@ struct Ranked {
 /// What a caller can do to a request that it handed in.
 pub(crate) type Cancelled = Arc<AtomicBool>;
 
+/// A request as it is handed in.
+pub(crate) struct HandedIn {
+    pub request: Arc<Request>,
+    /// Whom to tell.
+    pub sink: Sink,
+    pub cancelled: Cancelled,
+}
+
 pub(crate) struct Job {
     pub request: Arc<Request>,
+    /// Number of the first request of those that it was handed in together with: they share what one gets.
+    pub submission: u64,
     sink: Sink,
     cancelled: Cancelled,
     /// Where it waits, until it begins.
     place: Option<Arc<Place>>,
     /// Nobody listens any more.
     deaf: bool,
-    /// Its continuations that are being computed.
-    pub running: usize,
     /// Its continuations that have not ended.
     pub unfinished: usize,
     /// Whether the other samples have been split from the first.
@@ -48,22 +56,25 @@ pub(crate) struct Job {
     submitted: Instant,
     prefilled: Option<Instant>,
     pub usage: Usage,
+    /// Tokens of the prompt that have been in the pages, at the furthest.
+    reached: usize,
     /// Text and tokens of each sample, where samples are ranked.
     collected: Vec<(String, Vec<TokenLogProb>)>,
     ranked: Vec<Ranked>,
 }
 
 impl Job {
-    pub fn new(request: Arc<Request>, sink: Sink, cancelled: Cancelled, place: Arc<Place>) -> Job {
+    pub fn new(handed_in: HandedIn, submission: u64, place: Arc<Place>) -> Job {
+        let HandedIn { request, sink, cancelled } = handed_in;
         let ranks = request.best_of > request.n;
         // Nothing stands before the first token.
         let first = TokenLogProb { id: request.prompt[0], ..TokenLogProb::default() };
         Job {
+            submission,
             sink,
             cancelled,
             place: Some(place),
             deaf: false,
-            running: 0,
             unfinished: request.best_of,
             split: request.best_of == 1,
             scores: vec![first],
@@ -72,6 +83,7 @@ impl Job {
             submitted: Instant::now(),
             prefilled: None,
             usage: Usage { prompt_tokens: request.prompt.len(), ..Usage::default() },
+            reached: 0,
             collected: if ranks { vec![Default::default(); request.best_of] } else { Vec::new() },
             ranked: Vec::new(),
             request,
@@ -98,10 +110,20 @@ impl Job {
         self.request.best_of > self.request.n
     }
 
-    /// So many tokens of the prompt are in the pages.
+    /// So many tokens of the prompt are in the pages. Returns how many of these were never there before: a prompt that gave
+    /// its pages up is read again.
+    pub fn reach(&mut self, done: usize) -> usize {
+        let new = done.saturating_sub(self.reached);
+        self.reached += new;
+        new
+    }
+
+    /// So many tokens of the prompt are in the pages: tells the caller, if there were never as many.
     pub fn progress(&mut self, done: usize) {
-        let total = self.request.prompt.len();
-        self.send(Event::Progress { done, total });
+        if self.reach(done) > 0 {
+            let total = self.request.prompt.len();
+            self.send(Event::Progress { done, total });
+        }
     }
 
     /// The prompt's end has been reached for the first time.

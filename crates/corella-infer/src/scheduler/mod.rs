@@ -1,13 +1,15 @@
 //! Continuous batching: every step of the model serves whoever is ready.
 //!
-//! Continuations wait until there is a place and there are pages for their prompt. Of those that wait, the next is one
-//! whose request has the fewest under way, the oldest of these. How a step is put together is in [`plan`]. What a row
-//! computes does not depend on what else is in the step, and a draw depends on (seed, sample, position) alone: so the
-//! order of all this changes when a token comes, never which.
+//! Continuations wait until there is a place and there are pages for their prompt. Of those that wait, the next is one of
+//! the submission (what a caller handed in together) that has the fewest under way, there of the request with the fewest,
+//! the oldest of these: who hands much in at once gets no more than others while they wait. How a step is put together is
+//! in [`plan`]. What a row computes does not depend on what else is in the step, and a draw depends on (seed, sample,
+//! position) alone: so the order of all this changes when a token comes, never which.
 
 mod draw;
 mod job;
 mod plan;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +22,12 @@ use corella_model::{StepLimits, StepModel, StepOut, Threads};
 use crate::event::{Event, FinishReason};
 use crate::metrics::{Metrics, Place};
 use crate::pages::{Before, PagePool};
-use crate::request::Request;
 use crate::sequence::{Piece, Sequence, TokenBytes};
 use draw::{Drawers, Drawn, Wanted, bare};
-pub(crate) use job::Cancelled;
 use job::Job;
+pub(crate) use job::{Cancelled, HandedIn};
 use plan::Item;
+use queue::{Queue, UnderWay};
 
 /// Takes the events of a request; returns whether anybody still listens.
 pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
@@ -42,7 +44,7 @@ pub(crate) struct Scheduler {
     max_running: usize,
     pool: PagePool,
     jobs: BTreeMap<u64, Job>,
-    waiting: Vec<Sequence>,
+    waiting: Queue,
     /// By age, the oldest first.
     running: Vec<Sequence>,
     next_job: u64,
@@ -70,7 +72,7 @@ impl Scheduler {
             limits,
             known_tokens,
             jobs: BTreeMap::new(),
-            waiting: Vec::new(),
+            waiting: Queue::default(),
             running: Vec::new(),
             next_job: 0,
             drawers: Drawers::default(),
@@ -79,14 +81,19 @@ impl Scheduler {
         }
     }
 
-    /// Takes a request in.
-    pub fn add(&mut self, request: Arc<Request>, sink: Sink, cancelled: Cancelled, place: Arc<Place>) {
+    /// Takes requests in that are handed in together.
+    pub fn add(&mut self, together: Vec<HandedIn>, place: &Arc<Place>) {
+        let submission = self.next_job;
+        together.into_iter().for_each(|handed_in| self.add_one(handed_in, submission, place.clone()));
+    }
+
+    fn add_one(&mut self, handed_in: HandedIn, submission: u64, place: Arc<Place>) {
         let id = self.next_job;
         self.next_job += 1;
         self.metrics.requests.add(1);
-        self.metrics.prompt_tokens.add(request.prompt.len() as u64);
-        let seq = Sequence::new(id, 0, &request);
-        let mut job = Job::new(request, sink, cancelled, place);
+        self.metrics.prompt_tokens.add(handed_in.request.prompt.len() as u64);
+        let seq = Sequence::new(id, 0, &handed_in.request);
+        let mut job = Job::new(handed_in, submission, place);
         let nothing_to_do = job.request.prompt_rows() == 0;
         if nothing_to_do {
             job.prefilled();
@@ -96,7 +103,7 @@ impl Scheduler {
             self.finish_empty(seq);
             self.end_jobs();
         } else {
-            self.waiting.push(seq);
+            self.waiting.push(submission, seq);
         }
     }
 
@@ -144,44 +151,40 @@ impl Scheduler {
     fn drop_gone(&mut self) {
         let gone: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.gone()).map(|(id, _)| *id).collect();
         for id in gone {
-            self.remove_sequences(id);
-            if self.jobs.remove(&id).is_some() {
+            if let Some(job) = self.jobs.remove(&id) {
+                self.remove_sequences(id, job.submission);
                 self.metrics.cancelled.add(1);
             }
         }
     }
 
-    fn remove_sequences(&mut self, id: u64) {
-        for list in [&mut self.running, &mut self.waiting] {
-            for seq in list.iter_mut().filter(|seq| seq.job == id) {
-                for page in seq.pages.drain(..).rev() {
-                    self.pool.give_back(page);
-                }
+    fn remove_sequences(&mut self, id: u64, submission: u64) {
+        for seq in self.running.iter_mut().filter(|seq| seq.job == id) {
+            for page in seq.pages.drain(..).rev() {
+                self.pool.give_back(page);
             }
-            list.retain(|seq| seq.job != id);
         }
+        self.running.retain(|seq| seq.job != id);
+        self.waiting.remove(submission, id);
     }
 
     /// Gives all pages of a continuation back; it will be computed again.
     fn release(&mut self, seq: &mut Sequence) {
-        if let Some(job) = self.jobs.get_mut(&seq.job) {
-            job.running -= 1;
+        if let Some(job) = self.jobs.get(&seq.job) {
             seq.release(&mut self.pool, &job.request);
         }
     }
 
     /// Lets those in for whom there is room.
     fn admit(&mut self) {
+        let mut under_way = UnderWay::new(&self.running, &self.jobs);
         while self.running.len() < self.max_running {
-            let next = |(_, seq): &(usize, &Sequence)| (self.jobs[&seq.job].running, seq.age());
-            let Some((index, seq)) = self.waiting.iter().enumerate().min_by_key(next) else { return };
+            let Some((turn, seq)) = self.waiting.next(&under_way) else { return };
             if !self.running.is_empty() && !self.has_room(seq) {
                 return;
             }
-            let seq = self.waiting.swap_remove(index);
-            if let Some(job) = self.jobs.get_mut(&seq.job) {
-                job.running += 1;
-            }
+            let Some(seq) = self.waiting.take(turn) else { return };
+            under_way.add(turn);
             let at = self.running.partition_point(|other| other.age() < seq.age());
             self.running.insert(at, seq);
         }
@@ -340,13 +343,11 @@ impl Scheduler {
         let prompt_len = job.request.prompt.len();
         let (full, rest) = (seq.published, prompt_len % self.pool.page_tokens());
         let wanted = self.pages_wanted(&seq, &job.request);
-        let others_wait = self.waiting.iter().any(|other| other.job != seq.job);
-        let place = self.running.len() < self.max_running && !others_wait;
+        let place = self.running.len() < self.max_running && !self.waiting.holds_others(job.submission);
         let last = if rest > 0 && place { self.pool.take(None, wanted.saturating_sub(full)) } else { None };
-        let Some(job) = self.jobs.get_mut(&seq.job) else { return };
         if !place || (rest > 0 && last.is_none()) {
             seq.release(&mut self.pool, &job.request);
-            self.waiting.push(seq);
+            self.waiting.push(job.submission, seq);
             return;
         }
         let first = &self.running[index];
@@ -357,7 +358,6 @@ impl Scheduler {
             copies.push((first.pages[full], last));
             seq.pages.push(last);
         }
-        job.running += 1;
         self.running.push(seq);
     }
 
@@ -401,7 +401,7 @@ impl Scheduler {
     /// Ends a request with a message, if it has not ended.
     fn fail_job(&mut self, id: u64, why: &str) {
         if let Some(job) = self.jobs.remove(&id) {
-            self.remove_sequences(id);
+            self.remove_sequences(id, job.submission);
             self.metrics.failed.add(1);
             job.failed(why.to_owned());
         }

@@ -188,7 +188,7 @@ impl Scheduler {
         if let Some(mut seq) = self.running.pop() {
             self.release(&mut seq);
             self.metrics.preemptions.add(1);
-            self.waiting.push(seq);
+            self.waiting.push(self.jobs[&seq.job].submission, seq);
         }
     }
 
@@ -242,8 +242,9 @@ impl Scheduler {
             seq.before = Before::Page(page.content);
         }
         if seq.drawn == 0 && seq.sample == 0 {
-            job.usage.cached_tokens += seq.computed - from;
-            self.metrics.cached_tokens.add((seq.computed - from) as u64);
+            let cached = job.reach(seq.computed);
+            job.usage.cached_tokens += cached;
+            self.metrics.cached_tokens.add(cached as u64);
         }
         if scores {
             let least = job.request.prompt_logprobs.unwrap_or(0);

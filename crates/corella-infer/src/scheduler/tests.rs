@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use corella_model::{BatchPlan, Draw, PlanError, StepLimits, StepModel, StepOut, Threads};
 use proptest::prelude::*;
 
-use super::{Cancelled, Scheduler, Sink};
+use super::{Cancelled, HandedIn, Scheduler, Sink};
 use crate::completion::Completion;
 use crate::event::{Event, FinishReason, TokenLogProb};
 use crate::metrics::{Metrics, Place};

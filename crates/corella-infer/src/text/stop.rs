@@ -18,7 +18,7 @@ struct Inner {
     texts: Vec<String>,
     nfa: NFA,
     start: StateID,
-    /// For each state, how many bytes at the end of the text may be the beginning of a stop string.
+    /// For each state, how many bytes at the end of the text may be the beginning of a stop string, and not all of it.
     depths: HashMap<StateID, usize>,
 }
 
@@ -63,14 +63,23 @@ impl StopStrings {
         let too_large = |error: &dyn fmt::Display| StopError::TooLarge(error.to_string());
         let nfa = NFA::builder().match_kind(MatchKind::Standard).build(texts).map_err(|error| too_large(&error))?;
         let start = nfa.start_state(Anchored::No).map_err(|error| too_large(&error))?;
-        // Each state stands for the beginning of a stop string: walking along each one visits them all.
+        // Each state stands for the beginning of a stop string, or for all of it: walking along each one visits them all.
+        let walk = |bytes: &[u8]| bytes.iter().fold(start, |state, byte| nfa.next_state(Anchored::No, state, *byte));
         let mut depths = HashMap::from([(start, 0)]);
         for text in texts {
             let mut state = start;
-            for (i, byte) in text.bytes().enumerate() {
+            for (i, byte) in text.bytes().enumerate().take(text.len() - 1) {
                 state = nfa.next_state(Anchored::No, state, byte);
                 depths.insert(state, i + 1);
             }
+        }
+        // Behind a whole stop string that begins no other there is what its end may be the beginning of: a shorter one's
+        // beginning, or all of a shorter one, which is known by then.
+        let mut by_length: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+        by_length.sort_by_key(|text| text.len());
+        for text in by_length {
+            let open = depths.get(&walk(&text[1..])).copied().unwrap_or(0);
+            depths.entry(walk(text)).or_insert(open);
         }
         Ok(StopStrings { inner: Some(Arc::new(Inner { texts: texts.to_vec(), nfa, start, depths })) })
     }

@@ -48,19 +48,19 @@ impl TextStream {
         }
     }
 
-    /// The next token. If it may not `stop` the text, a stop string cannot begin before its end.
+    /// The next token. If it may not `stop` the text, a stop string that ends in it is text, but one may begin.
     pub fn push(&mut self, token: &[u8], stop: bool) -> Released {
-        if stop {
-            for (i, byte) in token.iter().enumerate() {
-                if let StopStep::Found { index, len } = self.stops.step(&mut self.state, *byte) {
-                    self.enter(token);
-                    let here = self.start + self.bytes.len() - token.len() + i + 1;
-                    let end = if self.keep_stop { here } else { here - len };
-                    return Released { stopped: Some(index), ..self.release_text(end) };
-                }
+        for (i, byte) in token.iter().enumerate() {
+            let step = self.stops.step(&mut self.state, *byte);
+            if let StopStep::Found { index, len } = step
+                && stop
+            {
+                self.enter(token);
+                // What may become a stop string waits: none of its bytes has been released.
+                let here = self.start + self.bytes.len() - token.len() + i + 1;
+                let end = if self.keep_stop { here } else { here - len };
+                return Released { stopped: Some(index), ..self.release_text(end) };
             }
-        } else {
-            self.state = StopState::default();
         }
         self.enter(token);
         // A token without bytes leaves what had begun as it was.

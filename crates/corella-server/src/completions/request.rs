@@ -183,7 +183,8 @@ fn engine_params(f: &mut Fields, show: &Show, scope: CacheScope, seed: u64) -> R
 
 fn sample(f: &mut Fields, seed: u64) -> Result<SampleParams, ApiError> {
     let all = SampleParams::default();
-    let repetition = f.any_of(&["repetition_penalty", "repeat_penalty"], |f, name| f.float(name, 0.01..=100.0))?;
+    let penalties = ["repetition_penalty", "repeat_penalty"];
+    let repetition = f.any_of(&penalties, |f, name| f.float(name, SampleParams::REPETITION_PENALTY))?;
     Ok(SampleParams {
         temperature: f.float("temperature", 0.0..=100.0)?.unwrap_or(all.temperature),
         top_k: top_k(f)?,

@@ -61,8 +61,8 @@ pub(super) fn expected(params: &RequestParams, room: usize) -> Completion {
                 continue;
             }
             choice.text.push((b'a' + id as u8) as char);
-            let begin = params.min_tokens.saturating_sub(1 + params.owed.len());
-            let found = params.stop.iter().find(|s| choice.text.get(begin..).is_some_and(|t| t.ends_with(s.as_str())));
+            let may_end = choice.drawn > params.min_tokens;
+            let found = params.stop.iter().find(|s| may_end && choice.text.ends_with(s.as_str()));
             if let Some(stop) = found {
                 let left = choice.text.len() - stop.len();
                 choice.text.truncate(left);

@@ -46,6 +46,24 @@ fn a_stop_token_does_not_begin_in_what_the_prompt_owes() {
 }
 
 #[test]
+fn the_first_tokens_end_nothing_and_may_begin_a_stop_string() {
+    let run = |stop: &str, min_tokens: usize| {
+        let mut rig = Rig::new(limits(64, 4, 32), 4);
+        let stop = vec![stop.to_owned()];
+        let (result, _) = rig.add(&RequestParams { stop, min_tokens, sample: liking(2), ..plain(vec![1, 3, 4], 6) });
+        rig.run();
+        let choice = result.lock().expect("unpoisoned").0.choices.remove(0);
+        (choice.text, choice.drawn)
+    };
+    assert_eq!(run("c", 0), (String::new(), 1));
+    assert_eq!(run("c", 1), ("c".to_owned(), 2));
+    assert_eq!(run("cc", 1), (String::new(), 2), "it begins in the first token and ends behind it");
+    assert_eq!(run("cc", 3), ("cc".to_owned(), 4));
+    assert_eq!(run("ccc", 1), (String::new(), 3));
+    assert_eq!(run("c", 6), ("cccccc".to_owned(), 6));
+}
+
+#[test]
 fn proposals_and_those_that_came_true_are_counted() {
     let mut rig = Rig::new(limits(64, 4, 32), 8);
     let greedy = SampleParams { temperature: 0.0, ..SampleParams::default() };

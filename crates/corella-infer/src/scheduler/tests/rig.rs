@@ -22,23 +22,31 @@ impl Rig {
     }
 
     pub(super) fn add(&mut self, params: &RequestParams) -> (Shared, Cancelled) {
-        let shared = Shared::default();
-        let kept = shared.clone();
-        let sink = move |event| {
-            let mut result = kept.lock().expect("unpoisoned");
-            let ended = result.0.add(event);
-            result.1 |= ended;
-            true
-        };
-        let cancelled = self.add_to(params, Box::new(sink));
-        (shared, cancelled)
+        let (shared, sink) = collecting();
+        (shared, self.add_to(params, sink))
+    }
+
+    /// Hands requests in together.
+    pub(super) fn add_together(&mut self, together: &[RequestParams]) -> Vec<Shared> {
+        let (results, sinks): (Vec<Shared>, Vec<Sink>) = together.iter().map(|_| collecting()).unzip();
+        self.add_all(together.iter().zip(sinks).collect());
+        results
     }
 
     pub(super) fn add_to(&mut self, params: &RequestParams, sink: Sink) -> Cancelled {
-        let limits = RequestLimits::default();
-        let request = Request::new(params.clone(), &self.model.limits, &self.eos, &limits).expect("valid");
-        let (place, cancelled) = (Place::alone(&self.metrics), Cancelled::default());
-        self.scheduler.add(Arc::new(request), sink, cancelled.clone(), place);
+        self.add_all(vec![(params, sink)]).remove(0)
+    }
+
+    /// Hands requests in together.
+    pub(super) fn add_all(&mut self, together: Vec<(&RequestParams, Sink)>) -> Vec<Cancelled> {
+        let hand_in = |(params, sink): (&RequestParams, Sink)| {
+            let limits = RequestLimits::default();
+            let request = Request::new(params.clone(), &self.model.limits, &self.eos, &limits).expect("valid");
+            HandedIn { request: Arc::new(request), sink, cancelled: Cancelled::default() }
+        };
+        let together: Vec<HandedIn> = together.into_iter().map(hand_in).collect();
+        let cancelled = together.iter().map(|handed_in| handed_in.cancelled.clone()).collect();
+        self.scheduler.add(together, &Place::alone(&self.metrics));
         cancelled
     }
 
@@ -63,6 +71,19 @@ impl Rig {
     }
 }
 
+/// What is told of a request, and whom to tell it.
+fn collecting() -> (Shared, Sink) {
+    let shared = Shared::default();
+    let kept = shared.clone();
+    let sink = move |event| {
+        let mut result = kept.lock().expect("unpoisoned");
+        let ended = result.0.add(event);
+        result.1 |= ended;
+        true
+    };
+    (shared, Box::new(sink))
+}
+
 pub(super) fn limits(pages: usize, page_tokens: usize, max_batch_tokens: usize) -> StepLimits {
     StepLimits {
         context_len: 60,
@@ -83,4 +104,5 @@ pub(super) fn check(params: &RequestParams, found: &Completion) {
     assert_eq!(found.prompt, expected.prompt, "{params:?}");
     let usage = (expected.usage.completion_tokens, params.prompt.len());
     assert_eq!((found.usage.completion_tokens, found.usage.prompt_tokens), usage);
+    assert!(found.usage.cached_tokens < params.prompt.len(), "its last token is computed");
 }
