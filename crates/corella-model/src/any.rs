@@ -149,6 +149,9 @@ fn is_llama(dir: &Path) -> Result<bool, ModelError> {
     }
     let path = dir.join("config.json");
     let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    if text.trim().is_empty() {
+        return Err(Cause::Empty.of(&path).into());
+    }
     let config: Config = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(&path))?;
     let field = "model_type".to_owned();
     match (config.model_type.as_deref(), config.hidden_size, config.n_layer) {

@@ -45,6 +45,7 @@ impl<C: Exchange> Checkpoint<C> {
                 Err(Cause::UnsupportedVersion { found, supported: "llama2.c's files of version 0" }.of(path).into())
             }
             Kind::Pickle => Err(Cause::PickleRefused.of(path).into()),
+            _ if head.is_empty() => Err(Cause::Empty.of(path).into()),
             kind => {
                 let found = format!("{:?}", String::from_utf8_lossy(&head[..head.len().min(4)]));
                 Err(Cause::BadMagic { expected: "model", found, looks_like: kind.describe() }.of(path).into())

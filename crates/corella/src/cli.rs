@@ -484,9 +484,9 @@ pub struct BenchArgs {
     /// Number format of the random weights [default: f32; bf16 of a Llama] (generate)
     #[arg(long, value_name = "FORMAT", value_parser = format_parser(["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q6_k"]), conflicts_with = "path")]
     pub weights: Option<WeightFormat>,
-    /// Tokens of the prompt whose prefill is timed (generate)
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=131_072).map(|n| n as usize))]
-    pub prompt: usize,
+    /// Tokens of the prompt whose prefill is timed [default: 512] (generate)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=131_072).map(|n| n as usize))]
+    pub prompt: Option<usize>,
     /// Only this number format: f32 or bf16 (ops and train)
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,
@@ -499,6 +499,18 @@ pub struct BenchArgs {
     /// Sequences of a micro-batch (train)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096).map(usize::from))]
     pub micro_batch: Option<usize>,
+}
+
+impl BenchWhat {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            BenchWhat::Ops => "ops",
+            BenchWhat::Train => "train",
+            BenchWhat::Generate => "generate",
+            BenchWhat::Prepare => "prepare",
+        }
+    }
 }
 
 /// What `bench` measures.

@@ -9,6 +9,7 @@ use corella_model::ModelError;
 use corella_model::formats::FormatError;
 use corella_ops::OpsError;
 use corella_text::data::DataError;
+use corella_text::tokenizer::TokenizerError;
 use corella_train::TrainError;
 
 use crate::signals::STOPPED;
@@ -59,6 +60,18 @@ impl Failure {
         self
     }
 
+    /// What happened, without what to do about it: for a sentence of which it is a part.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Prints what to do about it, on a line of its own, where it ends nothing.
+    pub fn eprint_hint(&self) {
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {hint}");
+        }
+    }
+
     /// 1 for a failure, 2 for a usage error, [`STOPPED`] after a signal.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.kind {
@@ -67,6 +80,11 @@ impl Failure {
             Kind::Stopped => STOPPED,
         })
     }
+}
+
+/// What the system said of a file or folder, with the way out where there is a known one.
+pub fn of_path(path: &std::path::Path, error: std::io::Error) -> Failure {
+    ModelError::Io { path: path.to_path_buf(), source: error }.into()
 }
 
 impl fmt::Display for Failure {
@@ -128,15 +146,32 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             _ => None,
         };
     }
-    if let Some(OpsError::OutOfMemory { device: "cuda", .. }) = error.downcast_ref::<OpsError>() {
-        return Some(
-            "--device cpu, a shorter context or fewer sequences at once; `nvidia-smi` shows who else uses the card",
-        );
+    // That of a model says what the backend says, and is no cause of its own.
+    let model = error.downcast_ref::<ModelError>();
+    let ops = match model {
+        Some(ModelError::Ops(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    match ops {
+        Some(OpsError::OutOfMemory { device: "cuda", .. }) => {
+            return Some(
+                "--device cpu, a shorter context or fewer sequences at once; `nvidia-smi` shows who else uses the card",
+            );
+        }
+        Some(OpsError::OutOfMemory { device: "cpu", .. }) => {
+            return Some(
+                "a shorter context, fewer sequences at once, --kv-type q8, or a file with fewer bits a weight",
+            );
+        }
+        Some(OpsError::RaggedRow { .. }) => {
+            return Some("choose another --dtype: f32, f16 and bf16 take rows of any length");
+        }
+        _ => {}
     }
-    if let Some(OpsError::OutOfMemory { device: "cpu", .. }) = error.downcast_ref::<OpsError>() {
-        return Some("a shorter context, fewer sequences at once, --kv-type q8, or a file with fewer bits a weight");
+    if let Some(TokenizerError::Mismatch { .. }) = error.downcast_ref::<TokenizerError>() {
+        return Some("name the tokenizer that the model was trained with");
     }
-    match error.downcast_ref::<ModelError>() {
+    match model {
         Some(ModelError::Format(error)) => return error.hint(),
         Some(ModelError::TooLarge { .. }) => return Some("--dtype bf16 or --dtype f32 holds it"),
         _ => {}
@@ -166,6 +201,8 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             Some("choose a folder or file that you may read and write, or change who may")
         }
         ErrorKind::NotFound => Some("look at the path: nothing is there by this name, or a folder above it is missing"),
+        ErrorKind::IsADirectory => Some("this is a folder; name a file"),
+        ErrorKind::InvalidData => Some("a text is UTF-8; convert it first, for example with iconv -t UTF-8"),
         ErrorKind::NotADirectory => Some("a part of the path is a file, not a folder; name another path"),
         _ => None,
     }

@@ -12,7 +12,7 @@ use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 
 use crate::cli::{Common, Device};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, of_path};
 use crate::fetch::{fetch, fetch_model};
 use crate::tokenizers;
 
@@ -78,8 +78,8 @@ pub fn read_text(path: &Path) -> Result<String> {
     } else {
         std::fs::read(path).map(|read| bytes = read)
     };
-    let name = path.display();
-    read.map_err(|e| Failure::new(format!("{name}: {e}")))?;
+    let name = if path.as_os_str() == "-" { "standard input".into() } else { path.to_string_lossy() };
+    read.map_err(|e| of_path(path, e))?;
     String::from_utf8(bytes).map_err(|e| {
         Failure::new(format!("{name}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
             .hint("convert it first, for example with iconv -t UTF-8")
@@ -237,6 +237,9 @@ pub fn open_any(path: &Path) -> Result<(AnyModel, PathBuf)> {
 
 /// A folder that is taken for a model, and what it is instead.
 fn no_model(dir: &Path) -> Failure {
+    if let Err(error) = std::fs::read_dir(dir) {
+        return of_path(dir, error);
+    }
     let failure =
         Failure::new(format!("{} is a folder, but no model: it has no config.json and no checkpoints", dir.display()));
     if is_prepared(dir) {
@@ -264,6 +267,11 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
         return Err(Failure::new(format!("{} does not exist", path.display())).hint(
             "MODEL is a run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name",
         ));
+    }
+    // A pipe would be waited for, for ever where nobody writes; and a model is read in more than one place.
+    if !path.is_dir() && !path.is_file() {
+        return Err(Failure::new(format!("{} is neither a file nor a folder", path.display()))
+            .hint("a model is read in many places, so no pipe or device can hold it: write it into a file first"));
     }
     let checkpoints = path.join("checkpoints");
     if !checkpoints.is_dir() {

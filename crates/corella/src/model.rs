@@ -39,11 +39,28 @@ pub fn open(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
         Some(name) => tokenizer_for(name, 0, &[])?,
         None => own_tokenizer(&files, &at)?,
     };
-    tokenizer.padding_in(files.vocab_size())?;
+    note_padding(&tokenizer, files.vocab_size())?;
     Ok(Opened { files, at, tokenizer: Some(tokenizer) })
 }
 
-/// The same for token ids, which need no tokenizer: where there is none, tokens are shown as their numbers.
+/// Share of a model's ids that tables are usually padded by at most, to a size that computes well.
+const USUAL_PADDING: usize = 16;
+
+/// Refuses a tokenizer with more tokens than the model has ids, and says where it has so many fewer that it is hardly the
+/// model's own.
+pub fn note_padding(tokenizer: &Tokenizer, vocab_size: usize) -> Result<()> {
+    let padding = tokenizer.padding_in(vocab_size)?;
+    // Small vocabularies are padded to a multiple of 128 at most.
+    if padding > (vocab_size / USUAL_PADDING).max(128) {
+        let size = tokenizer.vocab_size();
+        eprintln!(
+            "note: the tokenizer has {size} tokens and the model {vocab_size}: if it is not the model's own, the text means nothing to it"
+        );
+    }
+    Ok(())
+}
+
+/// [`open`] for token ids, which need no tokenizer: where there is none, tokens are shown as their numbers.
 pub fn open_for_ids(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
     if tokenizer.is_some() {
         return open(path, tokenizer);
@@ -54,7 +71,7 @@ pub fn open_for_ids(path: &Path, tokenizer: Option<&str>) -> Result<Opened> {
         Ok(own)
     });
     if let Err(why) = &tokenizer {
-        eprintln!("note: tokens are shown as numbers: {why}");
+        eprintln!("note: tokens are shown as numbers: {}", why.message());
     }
     Ok(Opened { files, at, tokenizer: tokenizer.ok() })
 }

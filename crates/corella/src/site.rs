@@ -1,6 +1,6 @@
 //! A site on this machine: the live page of a run while the run goes on, the playground once there is a model.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,8 +44,8 @@ const OF_RUN: WaysOut = WaysOut {
 /// Flags of everything that listens.
 #[derive(Clone, Debug, Args)]
 pub struct ListenArgs {
-    /// Address to listen on
-    #[arg(long, default_value_t = HOST)]
+    /// Address to listen on, or a name of this machine
+    #[arg(long, default_value_t = HOST, value_parser = host)]
     pub host: IpAddr,
     /// Port; 0 takes a free one
     #[arg(long, default_value_t = PORT)]
@@ -92,6 +92,14 @@ impl ListenArgs {
             let message = "an API key with characters that no request can carry";
             return Err(Failure::usage(message).hint("a key has letters, digits and signs of ASCII only"));
         }
+        if let Some(wrong) = self.allow_host.iter().find(|name| !is_host(name)) {
+            return Err(Failure::usage(format!("--allow-host {wrong:?} is no host name"))
+                .hint("give the name alone, as in --allow-host models.example.org: no scheme, port or path"));
+        }
+        if let Some(wrong) = self.cors_origin.iter().find(|origin| !is_origin(origin)) {
+            return Err(Failure::usage(format!("--cors-origin {wrong:?} is no origin"))
+                .hint("give scheme and host, and the port where it is not the usual one, as in --cors-origin https://example.org; `*`: all"));
+        }
         Ok(Access { keys, hosts: self.hosts(), origins: self.cors_origin.clone() })
     }
 
@@ -116,6 +124,40 @@ impl ListenArgs {
             drain: Duration::from_secs(self.drain_seconds),
         }
     }
+}
+
+/// An address, or the first address of a name, of the older kind where it has both.
+fn host(text: &str) -> std::result::Result<IpAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let found =
+        (text, 0).to_socket_addrs().map_err(|error| format!("no address, and no name that has one: {error}"))?;
+    let found: Vec<IpAddr> = found.map(|found| found.ip()).collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| "the name has no address".to_owned())
+}
+
+/// Whether requests can come under this name: a host's name, or an IPv6 address in brackets, without a port.
+fn is_host(name: &str) -> bool {
+    let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-._".contains(c)),
+    }
+}
+
+/// Whether a browser may send this as the origin of a page: `scheme://host`, perhaps a port, and nothing behind it.
+fn is_origin(origin: &str) -> bool {
+    if origin == "*" || origin == "null" {
+        return true;
+    }
+    let Some((scheme, place)) = origin.split_once("://") else { return false };
+    let host = match place.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        _ => place,
+    };
+    !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) && is_host(host)
 }
 
 /// A server on a thread of its own.

@@ -361,6 +361,23 @@ fn numbers_that_make_no_bill_are_refused_and_epochs_are_told() {
 }
 
 #[test]
+fn flags_of_another_bench_and_names_that_nothing_has_are_refused_before_anything_is_measured() {
+    for (args, code, words) in [
+        (&["ops", "--only", "nothing"][..], 2, "no operation has \"nothing\" in its name"),
+        (&["ops", "nothere"], 2, "a MODEL does nothing here"),
+        (&["ops", "--prompt", "5"], 2, "--prompt does nothing here"),
+        (&["train", "--weights", "q8_0"], 2, "it is for `bench generate`"),
+        (&["train", "--only", "gelu"], 2, "it is for `bench ops`"),
+        (&["generate", "nothere"], 1, "nothere does not exist"),
+        (&["generate", "--model", "foo"], 2, "no bench model is called foo"),
+    ] {
+        let args = [&["bench"], args].concat();
+        refused(&args, code, words);
+        assert!(corella(&args).stdout.is_empty(), "{args:?}: nothing was measured");
+    }
+}
+
+#[test]
 fn the_tiny_internet_takes_no_flags_of_texts_and_texts_none_of_its_own() {
     let folder = Folder::new("tiny-flags");
     let (text, out) = (folder.text().display().to_string(), folder.join("out").display().to_string());

@@ -163,3 +163,67 @@ fn trained_models_are_measured_alike_in_every_file_that_holds_them() {
     done(&["convert", &dir.join("stories260K/stories260K.bin").display().to_string(), &gguf, "--dtype", "f16"]);
     assert!((loss(&gguf) - bin).abs() < 2e-3);
 }
+
+#[test]
+fn the_ending_of_a_name_says_what_is_written_and_its_folder_is_made() {
+    let folder = Folder::new("endings");
+    let model = fixture("llama/model");
+    let convert = |name: &str, more: &[&str]| {
+        let mut program = std::process::Command::new(common::CORELLA);
+        program.args([&["convert", &model, name], more].concat()).current_dir(&folder.0);
+        program.output().expect("the program starts")
+    };
+    for name in ["upper.GGUF", "new/folder/lower.gguf"] {
+        let output = convert(name, &[]);
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        let model = json(&done(&["inspect", &folder.join(name).display().to_string(), "--json"]));
+        assert!(folder.join(name).is_file() && model["family"] == "llama", "{model}");
+    }
+    for name in ["model.safetensors", "model.PT", "-"] {
+        let output = convert(name, &[]);
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains("hint: name a folder") && !folder.join(name).exists(), "{}", stderr(&output));
+    }
+    // Rows of 48 are not whole blocks of 32.
+    let output = convert("blocks.gguf", &["--dtype", "q4_0"]);
+    assert!(stderr(&output).contains("hint: choose another --dtype"), "{}", stderr(&output));
+}
+
+#[test]
+fn of_several_conversions_to_one_name_one_is_written_and_none_replaced() {
+    let folder = Folder::new("at-once");
+    for round in 0..4 {
+        let out = folder.join(&format!("{round}.gguf")).display().to_string();
+        let begin = |_| {
+            let mut program = std::process::Command::new(common::CORELLA);
+            program.args(["convert", &fixture("llama/model"), &out]);
+            program.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+            program.spawn().expect("the program starts")
+        };
+        let begun: Vec<_> = (0..5).map(begin).collect();
+        let ended: Vec<_> = begun.into_iter().map(|child| child.wait_with_output().expect("ended")).collect();
+        let failed: Vec<_> = ended.iter().filter(|output| !output.status.success()).map(stderr).collect();
+        assert_eq!(failed.len(), 4, "{failed:?}");
+        assert!(failed.iter().all(|why| why.contains("exists already") && why.contains("hint:")), "{failed:?}");
+    }
+    assert_eq!(std::fs::read_dir(&folder.0).expect("a folder").count(), 4, "nothing else is left");
+}
+
+#[test]
+fn what_killed_conversions_left_goes_with_the_next_one() {
+    let folder = Folder::new("killed-convert");
+    let left = |number: &str| {
+        let left = folder.join(&format!(".m.gguf.{number}.partial"));
+        std::fs::create_dir(&left).expect("made");
+        std::fs::write(left.join("m.gguf"), "half").expect("written");
+        (std::fs::File::create(left.join("m.gguf.lock")).expect("made"), left)
+    };
+    // Larger than the number of any process.
+    let ((unlocked, abandoned), (held, used), (_, foreign)) = (left("4000000001"), left("4000000002"), left("mine"));
+    drop(unlocked);
+    held.lock().expect("locked");
+    done(&["convert", &fixture("llama/model"), &folder.join("m.gguf").display().to_string()]);
+    assert!(!abandoned.exists(), "nobody writes there any more");
+    assert!(used.join("m.gguf").is_file(), "another conversion writes there");
+    assert!(foreign.is_dir(), "that is no name of a conversion's folder");
+}

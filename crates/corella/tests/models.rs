@@ -23,6 +23,7 @@ fn a_model_without_tokenizer_continues_ids() {
     for model in ["llama/model", "gpt2/model"] {
         let out = corella(&["generate", &fixture(model), "--prompt-ids", "1,2,3", "--max-tokens", "4", "--json"]);
         assert!(out.status.success() && stderr(&out).contains("tokens are shown as numbers"), "{}", stderr(&out));
+        assert!(!stderr(&out).contains("error:") && !stderr(&out).contains("hint:"), "{}", stderr(&out));
         let found = json(&String::from_utf8_lossy(&out.stdout));
         let ids = found["choices"][0]["ids"].as_array().expect("ids");
         assert_eq!(ids.len(), 4);
@@ -106,7 +107,7 @@ fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
     }
     let model = fixture("llama/model");
     for more in [&["--json"][..], &[]] {
-        for command in [[&["generate", &model], &IDS[..4]].concat(), vec!["inspect", &model]] {
+        for command in [[&["generate", &model], &IDS[..4]].concat(), vec!["inspect", &model], vec!["doctor"]] {
             let mut program = std::process::Command::new(common::CORELLA);
             program.args(&command).args(more);
             let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
@@ -297,4 +298,150 @@ fn a_server_says_what_room_it_takes_instead_of_what_was_asked_for() {
     assert!(said.contains(&format!("texts have up to {context} tokens")), "{said}");
     assert!(said.contains(&format!("--kv-tokens 8 is less than one text of {context} tokens")), "{said}");
     assert!(said.contains(&format!("for {context} positions of keys and values")), "{said}");
+}
+
+/// Runs, expects this exit code and these words with a hint.
+fn refused(args: &[&str], code: i32, words: &str) {
+    let output = corella(args);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    assert!(said.contains(words) && said.contains("hint:"), "{args:?}: {words} is missing: {said}");
+}
+
+#[test]
+fn scores_take_the_place_of_no_file() {
+    let folder = Folder::new("scores");
+    let (model, items) = (fixture("eval/model"), folder.join("piqa.jsonl"));
+    std::fs::copy(fixture("eval/items/piqa.jsonl"), &items).expect("copied");
+    let before = std::fs::read(&items).expect("read");
+    let name = items.display().to_string();
+    let eval = |out: &str| refused(&["eval", &model, "--task", &name, "--limit", "1", "--items", out], 1, out);
+    eval(&name);
+    // A file is no folder.
+    eval(&format!("{name}/scores"));
+    assert_eq!(std::fs::read(&items).expect("read"), before, "the items are what they were");
+    assert_eq!(std::fs::read_dir(&folder.0).expect("a folder").count(), 1);
+}
+
+#[test]
+fn a_text_of_which_nothing_is_predicted_is_refused() {
+    let folder = Folder::new("one-token");
+    let text = folder.join("a.txt");
+    let name = text.display().to_string();
+    for (content, words) in [("a", "a single token"), ("", "is empty")] {
+        std::fs::write(&text, content).expect("written");
+        refused(&["eval", &fixture("eval/model"), "--text", &name, "--no-bos"], 1, words);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_with_a_way_out() {
+    let folder = Folder::new("unread");
+    let (model, nowhere) = (fixture("eval/model"), folder.join("nothere").display().to_string());
+    let dir = folder.0.display().to_string();
+    for (args, words) in [
+        (vec!["generate", &model, "--prompt-file", &nowhere], "nothere"),
+        (vec!["generate", &model, "--prompt-file", &dir], "irectory"),
+        (vec!["eval", &model, "--text", &nowhere], "nothere"),
+        (vec!["serve", &model, "--port", "0", "--transcript", &nowhere], "nothere"),
+        (vec!["generate", &model, "-p", "a", "--tokenizer", "gpt2"], "the tokenizer has 50257 tokens"),
+    ] {
+        refused(&args, 1, words);
+    }
+    refused(&["generate", &model, "-p", "a", "--top-p=-0.1"], 2, "top_p = -0.1:");
+    refused(&["generate", &model, "-p", "a", "--min-p=-1"], 2, "between 0 and 1");
+}
+
+#[test]
+fn a_file_that_is_no_model_is_told_what_it_is() {
+    use corella_model::formats::gguf::{self, Value as Entry};
+    let folder = Folder::new("no-model");
+    let whole = folder.join("whole.gguf");
+    done(&["convert", &fixture("llama/model"), &whole.display().to_string()]);
+    let bytes = std::fs::read(&whole).expect("read");
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let weights = std::fs::read(fixture("llama/model/model.safetensors")).expect("read");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+    };
+    write("empty.gguf", b"");
+    write("cut.gguf", &bytes[..200]);
+    write("pointer.gguf", pointer);
+    write("lone.safetensors", &weights);
+    write("unsaid/config.json", b"");
+    write("unsaid/model.safetensors", &weights);
+    write("pointing/config.json", &std::fs::read(fixture("llama/model/config.json")).expect("read"));
+    write("pointing/model.safetensors", pointer);
+    let (_, mut header) = gguf::open(&whole).expect("a right file");
+    header.metadata.extend([("split.no", 1), ("split.count", 3)].map(|(key, n)| (key.to_owned(), Entry::U16(n))));
+    common::models::part_of(&whole, &header.metadata, |_| true, &folder.join("second.gguf"));
+    for (name, words) in [
+        ("empty.gguf", "the file is empty"),
+        ("cut.gguf", "hint: the file may be cut short"),
+        ("pointer.gguf", "git lfs pull"),
+        ("pointing", "git lfs pull"),
+        ("lone.safetensors", "hint: name the folder"),
+        ("unsaid", "config.json: the file is empty"),
+        ("second.gguf", "hint: a model in several files"),
+    ] {
+        refused(&[&["generate", &folder.join(name).display().to_string()], &IDS[..]].concat(), 1, words);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_is_no_model_and_is_not_waited_for() {
+    let folder = Folder::new("pipe");
+    let pipe = folder.join("pipe").display().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("a program").success());
+    let mut child = common::start(&["generate", &pipe, "-p", "a"]);
+    assert_eq!(common::end_of(&mut child, "it waits for the pipe").code(), Some(1));
+    refused(&["generate", &pipe, "-p", "a"], 1, "neither a file nor a folder");
+}
+
+#[test]
+fn what_a_prompt_lacks_is_said() {
+    let folder = Folder::new("prompts");
+    let said = |args: &[&str]| {
+        let output = corella(args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    // The context has 13 places.
+    let ids = ["1"; 13].join(",");
+    let full = said(&["generate", &fixture("gpt2/model"), "--prompt-ids", &ids, "--json"]);
+    assert!(full.contains("the prompt of 13 tokens fills the context"), "{full}");
+    let (text, small) = (folder.text().display().to_string(), folder.join("small.json").display().to_string());
+    done(&["tokenizer", "train", &text, "--vocab-size", "260", "--out", &small]);
+    let own = ["generate", &fixture("eval/model"), "-p", "The", "--max-tokens", "1"];
+    let other = said(&[&own[..], &["--tokenizer", &small]].concat());
+    assert!(other.contains("the tokenizer has 260 tokens and the model 400"), "{other}");
+    assert!(!said(&own).contains("the tokenizer has"));
+}
+
+#[test]
+#[cfg(unix)]
+fn text_that_comes_unasked_is_left_and_said_to_be() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let run = |more: &[&str], text: Option<&str>| {
+        let mut program = std::process::Command::new(common::CORELLA);
+        program.args([&["generate", &fixture("eval/model"), "--max-tokens", "1", "--json"], more].concat());
+        program.stdin(if text.is_some() { Stdio::piped() } else { Stdio::null() });
+        let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        if let (Some(mut input), Some(text)) = (child.stdin.take(), text) {
+            // It may have ended without reading.
+            let _ = input.write_all(text.as_bytes());
+        }
+        let output = child.wait_with_output().expect("ended");
+        (json(&common::stdout(&output))["prompt_ids"].clone(), stderr(&output))
+    };
+    let (nothing, said) = run(&[], None);
+    assert!(!said.contains("standard input"), "{said}");
+    let (left, said) = run(&[], Some("The fox"));
+    assert!(said.contains("--prompt-file -") && left == nothing, "{said}");
+    let (read, said) = run(&["--prompt-file", "-"], Some("The fox"));
+    assert!(!said.contains("standard input") && read != nothing, "{said}");
 }

@@ -34,6 +34,25 @@ fn a_model_is_found_by_its_name_and_no_two_have_one() {
 }
 
 #[test]
+fn what_no_request_could_name_is_refused_and_a_host_may_be_a_name() {
+    for (flags, words) in [
+        (["--name", ""], "the model has no name"),
+        (["--cors-origin", "foo"], "\"foo\" is no origin"),
+        (["--cors-origin", "https://a.example/path"], "is no origin"),
+        (["--allow-host", "a b"], "\"a b\" is no host name"),
+        (["--allow-host", "a.example:80"], "is no host name"),
+        (["--context-len", "0"], "0 is not in 1.."),
+    ] {
+        let output = common::corella(&[&["serve", model(), "--port", "0"], &flags[..]].concat());
+        let error = common::stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {error}");
+        assert!(error.contains(words) && (error.contains("hint:") || error.contains("--help")), "{error}");
+    }
+    let server = Server::start(&["--host", "localhost", "--cors-origin", "http://[::1]:8080", "--allow-host", "[::1]"]);
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
 fn a_folder_is_offered_by_its_whole_name() {
     let folder = Folder::new("serve-name");
     let path = folder.join("Tiny-3.1-8B");

@@ -58,3 +58,33 @@ fn mistakes_say_what_to_do() {
         assert!(error.contains("hint:") || error.contains("--help"), "{args:?}: {error}");
     }
 }
+
+#[test]
+fn what_is_written_takes_the_place_of_no_file() {
+    let dir = Folder::new("tokenizer-out");
+    let text = dir.text().display().to_string();
+    let before = std::fs::read(&text).expect("read");
+    for args in [
+        &["tokenizer", "train", &text, "--vocab-size", "280", "--out", &text][..],
+        &["tokenizer", "encode", "--file", &text, "--out", &text],
+    ] {
+        let out = corella(args);
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        let error = stderr(&out);
+        assert!(error.contains("exists already") && error.contains("hint:"), "{error}");
+        assert_eq!(std::fs::read(&text).expect("read"), before, "{args:?}");
+    }
+    assert_eq!(std::fs::read_dir(&dir.0).expect("a folder").count(), 1, "and nothing else is left");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_with_a_way_out() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut command = Command::new(common::CORELLA);
+    command.args(["tokenizer", "encode"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    child.stdin.take().expect("a pipe").write_all(b"a\xff").expect("taken");
+    let error = stderr(&child.wait_with_output().expect("ended"));
+    assert!(error.contains("standard input: byte 1 is not UTF-8") && error.contains("hint:"), "{error}");
+}

@@ -57,6 +57,11 @@ impl Default for SampleParams {
     }
 }
 
+/// The number that was meant: as an f64, -0.1 of 32 bits would be shown as -0.10000000149011612.
+fn as_written(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(value.into())
+}
+
 /// Parameters within their ranges.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -72,14 +77,16 @@ impl Sampling {
     /// Checks `params` for a vocabulary of `vocab_size` tokens.
     pub fn new(params: SampleParams, vocab_size: usize) -> Result<Sampling, RequestError> {
         let check = |ok: bool, name, value: f32, rule| {
-            if ok { Ok(()) } else { Err(RequestError::OutOfRange { name, value: value.into(), rule }) }
+            if ok { Ok(()) } else { Err(RequestError::OutOfRange { name, value: as_written(value), rule }) }
         };
         let p = &params;
         check(p.temperature.is_finite() && p.temperature >= 0.0, "temperature", p.temperature, "must be 0 or more")?;
         check(p.top_k != Some(0), "top_k", 0.0, "must be 1 or more")?;
         for (name, value) in [("top_p", p.top_p), ("min_p", p.min_p), ("typical_p", p.typical_p)] {
             let value = value.unwrap_or(1.0);
-            check(value > 0.0 && value <= 1.0, name, value, "must be above 0 and at most 1")?;
+            // Whoever asks for a min_p of 0 gets no filter, and does not come here with it.
+            let rule = if name == "min_p" { "must be between 0 and 1" } else { "must be above 0 and at most 1" };
+            check(value > 0.0 && value <= 1.0, name, value, rule)?;
         }
         let penalty = p.repetition_penalty;
         let taken = SampleParams::REPETITION_PENALTY.contains(&penalty);

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::sniff::{LFS_POINTER, SAFETENSORS};
+
 /// A model file that cannot be read, with the place and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}: {cause}", path.display(), offset.map(|o| format!(" at byte {o}")).unwrap_or_default())]
@@ -22,6 +24,9 @@ pub enum Cause {
     /// The file system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// Nothing is in it.
+    #[error("the file is empty")]
+    Empty,
     /// Another kind of file.
     #[error("not a {expected} file: it begins with {found}{}", looks_like.map(|l| format!(", as {l} does")).unwrap_or_default())]
     BadMagic { expected: &'static str, found: String, looks_like: Option<&'static str> },
@@ -160,8 +165,22 @@ impl FormatError {
             Cause::PickleRefused => {
                 "convert it to safetensors where it came from, e.g. with transformers' save_pretrained"
             }
-            Cause::Truncated { .. } | Cause::TensorOutOfBounds { .. } | Cause::LengthBeyondFile { .. } => {
+            Cause::Empty
+            | Cause::Truncated { .. }
+            | Cause::CountTooLarge { .. }
+            | Cause::TensorOutOfBounds { .. }
+            | Cause::LengthBeyondFile { .. } => {
                 "the file may be cut short: compare its size with the source and fetch it again"
+            }
+            Cause::BadJson { .. } => "the file is damaged or cut short: fetch it again, or correct it",
+            Cause::Unsupported { field, .. } if field.starts_with("split.") => {
+                "a model in several files is opened by its first one, with the others beside it under their own names"
+            }
+            Cause::BadMagic { looks_like: Some(LFS_POINTER), .. } => {
+                "`git lfs pull` in the repository that it lies in fetches the file itself"
+            }
+            Cause::BadMagic { looks_like: Some(SAFETENSORS), .. } => {
+                "name the folder that it lies in: config.json, which belongs to it, is read from there"
             }
             Cause::MissingShard { .. } => "fetch the missing file into the same folder",
             Cause::OtherWeights { .. } => {

@@ -24,6 +24,10 @@ pub enum Kind {
     Unknown,
 }
 
+/// What stands in for a large file in a repository that was cloned without its large files.
+pub const LFS_POINTER: &str = "a Git LFS pointer instead of the file itself";
+/// How a safetensors file is called.
+pub const SAFETENSORS: &str = "a safetensors file";
 /// llm.c's magic numbers.
 pub const LLMC_MODEL: u32 = 20240326;
 /// llama2.c's magic from version 1 on: "ak42".
@@ -44,7 +48,7 @@ pub fn sniff(head: &[u8]) -> Kind {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => return Kind::Other("a zstd archive"),
         [0x89, b'H', b'D', b'F', ..] => return Kind::Other("an HDF5 file"),
         [b'v', b'e', b'r', b's', b'i', b'o', b'n', b' ', ..] => {
-            return Kind::Other("a Git LFS pointer instead of the file itself");
+            return Kind::Other(LFS_POINTER);
         }
         _ => {}
     }
@@ -79,7 +83,7 @@ impl Kind {
     pub fn describe(self) -> Option<&'static str> {
         match self {
             Kind::Gguf => Some("a GGUF file"),
-            Kind::SafeTensors => Some("a safetensors file"),
+            Kind::SafeTensors => Some(SAFETENSORS),
             Kind::LlmC => Some("a model of llm.c"),
             Kind::Pickle => Some("a pickle"),
             Kind::Other(what) => Some(what),

@@ -13,27 +13,16 @@ use crate::cli::{Common, ConvertArgs};
 use crate::error::{Failure, Result};
 use crate::gguf_tokenizer;
 use crate::inputs::{no_card, open_any, tokenizer_for};
-use crate::model::own_tokenizer;
+use crate::model::{note_padding, own_tokenizer};
 use crate::output::deliver;
 use crate::unfinished::Unfinished;
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
     no_card(common)?;
-    if args.output.exists() {
-        return Err(Failure::new(format!("{} exists already", args.output.display()))
-            .hint("give a name that is not taken; nothing is overwritten"));
-    }
+    let kind = kind_of(&args.output)?;
     let (model, at) = open_any(&args.input)?;
     let parameters = model.parameter_count();
-    let kind = match args.output.extension().and_then(|e| e.to_str()) {
-        Some("bin") => "llm.c",
-        Some("gguf") => "GGUF",
-        _ => "Hugging Face",
-    };
-    if kind == "Hugging Face" {
-        args.output.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-    }
     if kind == "llm.c" && args.tokenizer.is_some() {
         return Err(Failure::usage("llm.c's files hold no tokenizer").hint("leave --tokenizer out"));
     }
@@ -62,6 +51,27 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
     }
 }
 
+/// Endings of files that hold models, or what stands in front of one, and are not written.
+const NOT_WRITTEN: [&str; 12] =
+    ["safetensors", "pt", "pth", "ckpt", "h5", "onnx", "npz", "pkl", "ggml", "tflite", "json", "zip"];
+
+/// What is to be written, by the ending of its name.
+fn kind_of(output: &Path) -> Result<&'static str> {
+    let hint = "name a folder (Hugging Face), a file.gguf, or a file.bin (llm.c)";
+    if output.as_os_str() == "-" {
+        return Err(Failure::usage("a model is not written to standard output").hint(hint));
+    }
+    let ending = output.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match ending.as_str() {
+        "bin" => Ok("llm.c"),
+        "gguf" => Ok("GGUF"),
+        other if NOT_WRITTEN.contains(&other) => {
+            Err(Failure::usage(format!("{}: files that end in .{other} are not written", output.display())).hint(hint))
+        }
+        _ => Ok("Hugging Face"),
+    }
+}
+
 /// Says which tokens end a text where an llm.c file, which names none, will be read otherwise.
 fn say_lost_ends(checkpoint: &Gpt2Checkpoint, written: &Path) -> Result<()> {
     let lost = &checkpoint.special.eos;
@@ -83,7 +93,7 @@ fn write<C: Exchange>(
     let given = match &args.tokenizer {
         Some(name) => {
             let tokenizer = tokenizer_for(name, 0, &[])?;
-            tokenizer.padding_in(model.vocab_size())?;
+            note_padding(&tokenizer, model.vocab_size())?;
             Some(tokenizer)
         }
         None => None,
@@ -105,7 +115,7 @@ fn write<C: Exchange>(
 }
 
 fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e == "gguf")
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
 /// The keys of the tokenizer that was given; else as they are where the model comes from a GGUF file, else those of the tokenizer
@@ -120,7 +130,8 @@ fn tokenizer_keys(model: &AnyModel, at: &Path, given: Option<Tokenizer>) -> Resu
     let mut keys = match given {
         Some(tokenizer) => keys_of(tokenizer)?,
         None => own_tokenizer(model, at).and_then(keys_of).unwrap_or_else(|why| {
-            eprintln!("warning: the file will hold no tokenizer: {why}");
+            eprintln!("warning: the file will hold no tokenizer: {}", why.message());
+            why.eprint_hint();
             gguf_tokenizer::bare(&special)
         }),
     };

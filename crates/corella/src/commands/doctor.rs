@@ -12,6 +12,7 @@ use crate::cli::{Common, Device};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
 use crate::machine::{Memory, environment, memory};
+use crate::output::deliver;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -89,9 +90,9 @@ pub fn run(common: &Common) -> Result<()> {
         device_why,
     };
     if common.json {
-        println!("{}", serde_json::to_string(&document)?);
+        deliver(serde_json::to_string(&document)?)?;
     } else {
-        print(&document);
+        deliver(sheet(&document))?;
     }
     match common.device {
         Device::Cuda(index) if document.device != format!("cuda:{index}") => {
@@ -148,35 +149,44 @@ fn chosen_device(
     }
 }
 
-fn print(d: &Document) {
+/// As people read it.
+fn sheet(d: &Document) -> String {
+    let mut lines: Vec<String> = Vec::new();
     for (key, value) in d.environment.iter().filter(|(key, _)| *key != "command" && *key != "threads") {
-        println!("{key:12} {value}");
+        lines.push(format!("{key:12} {value}"));
     }
-    println!("{:12} {} of {} that the process may use", "threads", d.threads, d.cores);
+    lines.push(format!("{:12} {} of {} that the process may use", "threads", d.threads, d.cores));
     if let Some(memory) = d.memory {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let limit =
             memory.limit.map(|limit| format!(", limited to {:.1} by the container", gib(limit))).unwrap_or_default();
-        println!("{:12} {:.1} GiB free of {:.1}{limit}", "", gib(memory.available), gib(memory.total));
+        lines.push(format!("{:12} {:.1} GiB free of {:.1}{limit}", "", gib(memory.available), gib(memory.total)));
     }
-    println!("{:12} {}", "features", d.features.join(" "));
-    println!("{:12} {} ({}; can run: {})", "kernels", d.kernel_path, d.kernel_path_why, d.kernel_paths.join(", "));
-    println!("{:12} {}", "formats", d.formats.join(", "));
+    lines.push(format!("{:12} {}", "features", d.features.join(" ")));
+    lines.push(format!(
+        "{:12} {} ({}; can run: {})",
+        "kernels",
+        d.kernel_path,
+        d.kernel_path_why,
+        d.kernel_paths.join(", ")
+    ));
+    lines.push(format!("{:12} {}", "formats", d.formats.join(", ")));
     for gpu in &d.gpus {
         let gib = gpu.memory_bytes as f64 / f64::from(1 << 30);
-        println!("{:12} {} ({}, {gib:.1} GiB)", format!("cuda:{}", gpu.index), gpu.name, gpu.architecture);
+        lines.push(format!("{:12} {} ({}, {gib:.1} GiB)", format!("cuda:{}", gpu.index), gpu.name, gpu.architecture));
     }
     for (i, library) in d.gpu_libraries.iter().enumerate() {
         let head = if i == 0 { "cuda" } else { "" };
         let what = format!("{head:12} {} ({})", library.name, library.purpose);
         match (&library.problem, &library.found) {
-            (Some(problem), Some(path)) => println!("{what}: {problem}; {}", path.display()),
-            (Some(_), None) => println!("{what}: missing; {}", library.package),
-            (None, Some(path)) => println!("{what}: {}", path.display()),
-            (None, None) => println!("{what}: loaded"),
+            (Some(problem), Some(path)) => lines.push(format!("{what}: {problem}; {}", path.display())),
+            (Some(_), None) => lines.push(format!("{what}: missing; {}", library.package)),
+            (None, Some(path)) => lines.push(format!("{what}: {}", path.display())),
+            (None, None) => lines.push(format!("{what}: loaded")),
         }
     }
-    println!("{:12} {}: {}", "will use", d.device, d.device_why);
+    lines.push(format!("{:12} {}: {}", "will use", d.device, d.device_why));
+    lines.join("\n")
 }
 
 /// The processor's features that kernels ask for, as far as it has them.

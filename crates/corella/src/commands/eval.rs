@@ -1,7 +1,6 @@
 //! `corella eval`: how well a model predicts texts, and how it does on tasks.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,10 +13,11 @@ use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::cli::Common;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, of_path};
 use crate::inputs::{check_finished, read_text};
 use crate::model::{self, Invariance};
 use crate::output::deliver;
+use crate::unfinished::Unfinished;
 
 /// Longest window where none is given: longer ones take memory and time, and change the figure little.
 const LONGEST_WINDOW: usize = 2048;
@@ -100,6 +100,8 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     if args.shots > 0 {
         put_shots(&mut tasks, args)?;
     }
+    // Scoring may take hours: whether its scores can be kept is known before.
+    let unfinished = args.items.as_deref().map(Unfinished::beside).transpose()?;
     let model = model::open(&args.model, args.tokenizer.as_deref())?;
     let tokenizer = model.tokenizer()?;
     let context = args.context.unwrap_or(LONGEST_WINDOW).min(model.context_len());
@@ -126,10 +128,10 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         }
         found.insert(task.name(), summary(*task, &scores).ok_or_else(|| nothing_judged(*task))?);
     }
-    if let Some(path) = &args.items {
+    if let (Some(path), Some(unfinished)) = (&args.items, unfinished) {
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-        let written = std::fs::File::create(path).and_then(|mut file| file.write_all(text.as_bytes()));
-        written.map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+        std::fs::write(unfinished.path(), text).map_err(|e| of_path(path, e))?;
+        unfinished.finish(path)?;
     }
     if common.json {
         return deliver(serde_json::to_string(&Document { surprise, tasks: found, backend })?);
@@ -258,11 +260,15 @@ fn of_text(
     let text = read_text(path)?;
     let ids = tokenizer.encode(&text);
     if ids.is_empty() {
-        return Err(Failure::new(format!("{} is empty", path.display())));
+        return Err(Failure::new(format!("{} is empty", path.display())).hint("give a file with text in it"));
     }
     let start: Vec<u32> = bos.into_iter().collect();
     let windows = ids.chunks(context - start.len()).map(|chunk| [&start[..], chunk].concat());
     let windows: Vec<Vec<u32>> = windows.filter(|window| window.len() > 1).collect();
+    if windows.is_empty() {
+        return Err(Failure::new(format!("{} is a single token, which nothing predicts", path.display()))
+            .hint("give a longer text, or leave --no-bos out: the token in front predicts the first one"));
+    }
     // Of what is predicted: without the token in front that is not all of the text.
     let bytes = if bos.is_some() { text.len() } else { bytes_of_targets(tokenizer, &windows) };
     Ok(surprise(model, windows, bytes, context))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::TypedValueParser;
 use corella_infer::{Engine, EngineOptions, RequestLimits};
 use corella_model::{KvKind, StepOptions};
 use corella_server::{Peer, Served, Transcript};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Common, Device, KvType};
 use crate::commands::inspect;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, of_path};
 use crate::inputs::model_folder;
 use crate::loading::Progress;
 use crate::machine::available_memory;
@@ -27,7 +28,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub listen: ListenArgs,
     /// Most tokens of a text [default: the model's context, at most 8192]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..).map(|n| n as usize))]
     pub context_len: Option<usize>,
     /// Tokens of keys and values kept, all texts together [default: eight contexts, fewer where the memory is short]
     #[arg(long)]
@@ -80,7 +81,7 @@ pub fn run(args: &ServeArgs, common: &Common) -> Result<()> {
 fn transcript(path: Option<&Path>) -> Result<Transcript> {
     let Some(path) = path else { return Ok(Transcript::default()) };
     let name = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{name}: {e}")))?;
+    let text = std::fs::read_to_string(path).map_err(|e| of_path(path, e))?;
     toml::from_str(&text).map_err(|e| {
         Failure::new(format!("{name}: {e}")).hint("it needs `preamble`, `human` and `assistant`, each a string")
     })
@@ -148,6 +149,9 @@ impl Settings {
     /// A request names its model, so no two may have one name.
     fn check_names(&self) -> Result<()> {
         let own = self.served_name();
+        if own.trim().is_empty() {
+            return Err(Failure::usage("the model has no name, by which requests could ask for it").hint("--name NAME"));
+        }
         for (i, Peer { name, .. }) in self.peers.iter().enumerate() {
             let hint = if *name == own {
                 "--name gives the model of this server another name"

@@ -25,6 +25,8 @@ const BATCHES: [usize; 3] = [1, 8, 32];
 /// Tokens that each of them is given, and decodes.
 const GIVEN: usize = 16;
 const DECODED: usize = 64;
+/// Tokens of the prompt where nothing is said.
+const PROMPT: usize = 512;
 /// Tokens of a prompt that are prefilled at once, at most.
 const CHUNK: usize = 2048;
 /// From so many tokens on, decoding after the prompt is timed as well.
@@ -33,7 +35,7 @@ const LONG: usize = 1024;
 const KEPT: usize = 100;
 
 /// A model to measure.
-struct Subject {
+pub struct Subject {
     name: String,
     weights: Loadable,
 }
@@ -103,9 +105,9 @@ fn sizes<C: ModelConfig>(source: &dyn Source<C>) -> Sizes {
     }
 }
 
-/// `bench generate [MODEL]`: the model named, or models with random weights.
-pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
-    let subjects = match (&args.path, args.model.as_deref()) {
+/// What `bench generate [MODEL]` measures: the model named, or models with random weights.
+pub fn subjects(args: &BenchArgs) -> Result<Vec<Subject>> {
+    Ok(match (&args.path, args.model.as_deref()) {
         (Some(path), _) => vec![Subject { name: name(path), weights: open_any(path)?.0.into() }],
         (None, Some(llama)) if LlamaConfig::preset(llama).is_some() => {
             let config = LlamaConfig::preset(llama).into_iter();
@@ -124,8 +126,13 @@ pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
             };
             train::shapes(model)?.into_iter().map(subject).collect()
         }
-    };
-    subjects.into_iter().try_for_each(|subject| measure(bench, subject, args.prompt, common))
+    })
+}
+
+/// Measures them.
+pub fn run(bench: &mut Bench, subjects: Vec<Subject>, args: &BenchArgs, common: &Common) -> Result<()> {
+    let prompt = args.prompt.unwrap_or(PROMPT);
+    subjects.into_iter().try_for_each(|subject| measure(bench, subject, prompt, common))
 }
 
 fn name(path: &Path) -> String {

@@ -17,10 +17,21 @@ const SHAPES: [(usize, usize, &[usize]); 3] =
 const HEADS: HeadDims = HeadDims { nh: 32, nkv: 8, hs: 128 };
 const PAGE: usize = 256;
 
+/// The fast formats.
+const FORMATS: [WeightFormat; 7] = {
+    use WeightFormat::{Bf16, F16, Q4_0, Q4_K, Q5_K, Q6_K, Q8_0};
+    [Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, Bf16, F16]
+};
+
+/// The names of all.
+pub fn names() -> Vec<String> {
+    let linear = FORMATS.into_iter().map(|format| format!("linear {}", format.name()));
+    linear.chain(KvKind::ALL.into_iter().map(|kind| format!("attention {}", kind.name()))).collect()
+}
+
 /// Runs all.
 pub fn run(bench: &mut Bench) -> Result<()> {
-    use WeightFormat::*;
-    for format in [Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, Bf16, F16] {
+    for format in FORMATS {
         for (c, oc, rows) in SHAPES {
             linear(bench, format, c, oc, rows)?;
         }

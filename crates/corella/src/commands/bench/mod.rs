@@ -198,14 +198,47 @@ pub struct Bench {
     models: Vec<Loaded>,
 }
 
+/// Refuses flags of other benches, which would do nothing, and names that no operation has.
+fn check_flags(args: &BenchArgs) -> Result<()> {
+    use BenchWhat::{Generate, Ops, Prepare, Train};
+    let given: [(bool, &str, &[BenchWhat]); 8] = [
+        (args.path.is_some(), "a MODEL", &[Generate]),
+        (args.weights.is_some(), "--weights", &[Generate]),
+        (args.prompt.is_some(), "--prompt", &[Generate]),
+        (args.model.is_some(), "--model", &[Train, Generate]),
+        (args.dtype.is_some(), "--dtype", &[Ops, Train]),
+        (args.only.is_some(), "--only", &[Ops]),
+        (args.text.is_some(), "--text", &[Prepare]),
+        (args.micro_batch.is_some(), "--micro-batch", &[Train]),
+    ];
+    for (given, flag, of) in given {
+        if given && !of.contains(&args.what) {
+            let of: Vec<String> = of.iter().map(|what| format!("`bench {}`", what.name())).collect();
+            let message = format!("{flag} does nothing here: it is for {}", of.join(" and "));
+            return Err(Failure::usage(message).hint("leave it out"));
+        }
+    }
+    let mut known: Vec<String> = [ops::names(), infer::names(), sampler::names()].concat();
+    known.sort();
+    known.dedup();
+    match args.only.as_deref().filter(|only| !known.iter().any(|name| name.contains(only))) {
+        Some(only) => {
+            let message = format!("no operation has {only:?} in its name");
+            Err(Failure::usage(message).hint(format!("there are {}", known.join("; "))))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
-    if args.only.is_some() && args.what != BenchWhat::Ops {
-        return Err(Failure::usage("--only chooses operations: it goes with `bench ops`").hint("leave it out"));
-    }
+    check_flags(args)?;
     if args.what == BenchWhat::Prepare {
         return prepare::run(args, common);
     }
+    // Found and known before the machine is measured, which takes a while.
+    let subjects = if args.what == BenchWhat::Generate { generate::subjects(args)? } else { Vec::new() };
+    let shapes = if args.what == BenchWhat::Train { train::shapes(args.model.as_deref())? } else { Vec::new() };
     let cpu = if args.what == BenchWhat::Ops { backend(common)? } else { processor(common)? };
     let device = Device::checked(&cpu, args.what, common)?;
     if !common.json {
@@ -220,8 +253,8 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
             infer::run(&mut bench)?;
             sampler::run(&mut bench)?;
         }
-        BenchWhat::Train => train::run(&mut bench, args, common)?,
-        BenchWhat::Generate => generate::run(&mut bench, args, common)?,
+        BenchWhat::Train => train::run(&mut bench, shapes, args, common)?,
+        BenchWhat::Generate => generate::run(&mut bench, subjects, args, common)?,
     }
     let (backend, ceilings) = bench.device.again(&bench.cpu, common)?;
     let document = Document {

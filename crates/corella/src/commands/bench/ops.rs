@@ -32,6 +32,16 @@ impl Make<'_> {
     }
 }
 
+/// The names of all.
+pub fn names() -> Vec<String> {
+    let products = ["matmul", "matmul_grad", "attention", "attention_grad", "classifier_grad"];
+    let in_each = products.into_iter().flat_map(|name| Dtype::ALL.map(|dtype| format!("{name} {}", dtype.name())));
+    let passes =
+        ["encoder", "layernorm", "layernorm_grad", "gelu", "gelu_grad", "residual", "adamw", "grad_square_sum"];
+    let others = ["matmul, few rows"].into_iter().chain(passes).chain(["attention_cached"]);
+    in_each.chain(others.map(str::to_owned)).collect()
+}
+
 /// Runs all.
 pub fn run(bench: &mut Bench, args: &BenchArgs) -> Result<()> {
     formats(args, |dtype| {

@@ -77,8 +77,8 @@ pub fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
 const PUBLISHED: [&str; 4] = ["gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m"];
 
 /// `bench train`: updates with AdamW.
-pub fn run(bench: &mut Bench, args: &BenchArgs, common: &Common) -> Result<()> {
-    for shape in shapes(args.model.as_deref())? {
+pub fn run(bench: &mut Bench, shapes: Vec<Shape>, args: &BenchArgs, common: &Common) -> Result<()> {
+    for shape in shapes {
         formats(args, |dtype| match card::cuda(common)? {
             Some(cuda) => updates(bench, &shape, args, dtype, CARD_WARM_UP, cuda),
             None => updates(bench, &shape, args, dtype, WARM_UP, processor(common)?),

@@ -1,5 +1,6 @@
 //! Tokens coloured by probability.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 
 /// The end of a colour.
@@ -11,7 +12,13 @@ const STEPS: [(f32, u8, &str); 5] =
 
 /// Whether standard output shows colours.
 pub fn shown() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    std::io::stdout().is_terminal()
+        && wanted(std::env::var_os("NO_COLOR").as_deref(), std::env::var_os("TERM").as_deref())
+}
+
+/// Whether a terminal is to show them: an empty NO_COLOR says nothing (no-color.org), and a dumb terminal shows none.
+fn wanted(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
 }
 
 /// `text` in the colour of a token with this log-probability.
@@ -29,7 +36,7 @@ pub fn legend() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::by_probability;
+    use super::{by_probability, wanted};
 
     #[test]
     fn likelier_tokens_are_greener() {
@@ -39,5 +46,12 @@ mod tests {
         assert_eq!(colour(0.01), "\x1b[38;5;196mx\x1b[0m");
         assert_eq!(by_probability("x", f32::NEG_INFINITY), "\x1b[38;5;196mx\x1b[0m");
         assert_eq!(by_probability("x", f32::NAN), "\x1b[38;5;196mx\x1b[0m");
+    }
+    #[test]
+    fn no_color_and_a_dumb_terminal_turn_colours_off() {
+        let wanted =
+            |no_color: Option<&str>, term: Option<&str>| wanted(no_color.map(AsRef::as_ref), term.map(AsRef::as_ref));
+        assert!(wanted(None, None) && wanted(Some(""), Some("xterm")));
+        assert!(!wanted(Some("0"), Some("xterm")) && !wanted(None, Some("dumb")));
     }
 }

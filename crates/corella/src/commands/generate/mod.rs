@@ -75,8 +75,15 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     let request = check(&opened, args, common, &prompt_ids, steps)?;
     let engine = start(opened, args, common, steps)?;
     let handle = engine.handle();
-    if request.clipped() && !common.json {
-        eprintln!("note: the context leaves room for {} tokens only", request.max_tokens());
+    match request.max_tokens() {
+        0 if args.max_tokens > 0 => eprintln!(
+            "note: the prompt of {} tokens fills the context: none can be added; a shorter prompt leaves room",
+            prompt_ids.len()
+        ),
+        most if request.clipped() && !common.json => {
+            eprintln!("note: the context leaves room for {most} tokens only");
+        }
+        _ => {}
     }
     let drawn_with = (args.sampling.temperature > 0.0).then(|| common.seed());
     let (_ticket, events) = handle.stream(request)?;
@@ -225,7 +232,13 @@ fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
     let text = match (&args.prompt, &args.prompt_file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => read_text(path)?,
-        (None, None) => String::new(),
+        (None, None) => {
+            if fed() {
+                // Not read unasked: in a shell's loop over lines it would take the lines away.
+                eprintln!("note: standard input is not read; --prompt-file - continues the text that comes from there");
+            }
+            String::new()
+        }
     };
     let front = if text.is_empty() { Some(tokenizer.start_of_text()) } else { tokenizer.front() };
     let mut ids: Vec<u32> = front.filter(|_| !args.no_bos).into_iter().collect();
@@ -234,6 +247,20 @@ fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
         return Err(Failure::usage("an empty prompt with --no-bos leaves nothing to continue").hint("give -p TEXT"));
     }
     Ok((ids, text))
+}
+
+/// Whether standard input is a pipe, or a file with something in it.
+#[cfg(unix)]
+fn fed() -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileTypeExt;
+    let input = std::io::stdin().as_fd().try_clone_to_owned().and_then(|input| std::fs::File::from(input).metadata());
+    input.is_ok_and(|input| input.file_type().is_fifo() || (input.is_file() && input.len() > 0))
+}
+
+#[cfg(not(unix))]
+fn fed() -> bool {
+    false
 }
 
 /// The likeliest tokens at each position; none if none were asked for.

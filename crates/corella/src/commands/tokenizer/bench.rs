@@ -7,7 +7,7 @@ use corella_text::tokenizer::{Encoder, Tokenizer};
 
 use super::args::TokenizerBenchArgs;
 use crate::cli::Common;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, of_path};
 use crate::tokenizers;
 
 /// Bytes of text that a thread takes at a time, about: it ends with a line. Small, so that no thread waits long for the last part.
@@ -16,8 +16,7 @@ const PART: usize = 1 << 18;
 /// Runs the command. `scripts/bench_tokenizer.py` runs it in turns with tiktoken.
 pub fn run(args: &TokenizerBenchArgs, common: &Common) -> Result<()> {
     let tokenizer = tokenizers::load(&args.tokenizer)?;
-    let text =
-        std::fs::read_to_string(&args.text).map_err(|e| Failure::new(format!("{}: {e}", args.text.display())))?;
+    let text = std::fs::read_to_string(&args.text).map_err(|e| of_path(&args.text, e))?;
     // Nothing is timed that was not first checked.
     let ids = tokenizer.encode(&text);
     if text.is_empty() || (tokenizer.decode(&ids) != text && !ids.contains(&tokenizer.roles().unk.unwrap_or(u32::MAX)))

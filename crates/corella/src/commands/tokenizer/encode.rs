@@ -1,6 +1,6 @@
 //! `corella tokenizer encode` and `decode`: text to ids and back.
 
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use corella_text::data::write_shard;
@@ -9,12 +9,16 @@ use corella_text::tokenizer::Tokenizer;
 use super::args::{DecodeArgs, EncodeArgs};
 use crate::cli::Common;
 use crate::error::{Failure, Result};
+use crate::inputs::read_text;
+use crate::output::deliver;
 use crate::tokenizers;
+use crate::unfinished::Unfinished;
 
 /// Turns text into ids.
 pub fn encode(args: &EncodeArgs, common: &Common) -> Result<()> {
     let tokenizer = tokenizers::load(&args.tokenizer)?;
     let text = text_of(args.text.as_deref(), args.file.as_deref())?;
+    let shard = args.out.as_deref().map(Unfinished::beside).transpose()?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     if args.json_lines {
         for (number, line) in text.lines().enumerate() {
@@ -25,8 +29,9 @@ pub fn encode(args: &EncodeArgs, common: &Common) -> Result<()> {
         return Ok(out.flush()?);
     }
     let ids = ids_of(&tokenizer, args, &text);
-    if let Some(path) = &args.out {
-        write_shard(path, &ids, tokenizer.vocab_size())?;
+    if let (Some(path), Some(unfinished)) = (&args.out, shard) {
+        write_shard(&unfinished.path(), &ids, tokenizer.vocab_size())?;
+        unfinished.finish(path)?;
         writeln!(out, "{}: {} tokens of {} bytes", path.display(), ids.len(), text.len())?;
     } else if common.json {
         let pieces: Vec<String> = ids.iter().map(|id| tokenizer.decode_continuation(&[*id])).collect();
@@ -59,24 +64,10 @@ pub fn decode(args: &DecodeArgs, common: &Common) -> Result<()> {
         ids.push(id.ok_or_else(wrong)?);
     }
     let text = tokenizer.decode(&ids);
-    if common.json {
-        println!("{}", serde_json::json!({"ids": ids, "text": text}));
-    } else {
-        println!("{text}");
-    }
-    Ok(())
+    if common.json { deliver(serde_json::json!({"ids": ids, "text": text})) } else { deliver(text) }
 }
 
 /// The text given, that of a file, or that of standard input.
 fn text_of(text: Option<&str>, file: Option<&Path>) -> Result<String> {
-    let named = |name: &Path, e: std::io::Error| Failure::new(format!("{}: {e}", name.display()));
-    match (text, file) {
-        (Some(text), _) => Ok(text.to_owned()),
-        (None, Some(path)) if path != Path::new("-") => std::fs::read_to_string(path).map_err(|e| named(path, e)),
-        _ => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|e| named(Path::new("standard input"), e))?;
-            Ok(text)
-        }
-    }
+    text.map_or_else(|| read_text(file.unwrap_or(Path::new("-"))), |text| Ok(text.to_owned()))
 }

@@ -7,11 +7,13 @@ use corella_text::tokenizer::{TrainOptions, WordCounts};
 
 use super::args::TokenizerTrainArgs;
 use crate::cli::Common;
-use crate::error::{Failure, Result};
+use crate::error::{Result, of_path};
 use crate::inputs::documents;
+use crate::unfinished::Unfinished;
 
 /// Runs the command.
 pub fn run(args: &TokenizerTrainArgs, common: &Common) -> Result<()> {
+    let unfinished = Unfinished::beside(&args.out)?;
     let threads = common.threads.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     let mut counts = WordCounts::new(TrainOptions { single_digits: !args.number_words });
     let (mut bytes, mut read, mut count) = (0, 0.0, 0.0);
@@ -27,8 +29,8 @@ pub fn run(args: &TokenizerTrainArgs, common: &Common) -> Result<()> {
     let (words, begin) = (counts.len(), Instant::now());
     let tokenizer = counts.train(args.vocab_size)?;
     let merge = begin.elapsed().as_secs_f64();
-    std::fs::write(&args.out, tokenizer.to_json())
-        .map_err(|e| Failure::new(format!("{}: {e}", args.out.display())).hint("choose another file with --out"))?;
+    std::fs::write(unfinished.path(), tokenizer.to_json()).map_err(|e| of_path(&args.out, e))?;
+    unfinished.finish(&args.out)?;
     let size = tokenizer.vocab_size();
     if common.json {
         let report = serde_json::json!({
