@@ -64,8 +64,14 @@ impl Kept {
 impl HubClient {
     /// The files that a name selects, in the order of their paths; never none. See [`HubClient::choose`].
     pub fn list(&self, name: &HubName) -> Result<Listing, HubError> {
+        self.list_wanted(name, |_| true)
+    }
+
+    /// Those of the files that a name selects that are `wanted`; never none. The others need not be in the cache.
+    pub fn list_wanted(&self, name: &HubName, wanted: impl Fn(&RemoteFile) -> bool) -> Result<Listing, HubError> {
         self.choose(name, |all| {
-            let mut files: Vec<RemoteFile> = all.iter().filter(|f| name.selects(&f.path)).cloned().collect();
+            let selected = all.iter().filter(|f| name.selects(&f.path) && wanted(f));
+            let mut files: Vec<RemoteFile> = selected.cloned().collect();
             if files.is_empty() {
                 return Err(HubError::NoMatch { name: name.to_string(), examples: examples(all) });
             }

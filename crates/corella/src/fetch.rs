@@ -1,5 +1,6 @@
 //! Data sets and models on the hub, fetched into the cache.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,7 +19,6 @@ const DATA: [&str; 12] =
 pub fn fetch(name: &str, quiet: bool) -> Result<Vec<SourceFile>> {
     let name: HubName = name.parse()?;
     let client = client(quiet)?;
-    let mut listing = client.list(&name)?;
     let wanted = |file: &RemoteFile| {
         let base = file.path.rsplit('/').next().unwrap_or(&file.path);
         name.path().is_some()
@@ -26,7 +26,7 @@ pub fn fetch(name: &str, quiet: bool) -> Result<Vec<SourceFile>> {
                 && !base.starts_with('.')
                 && base != "dataset_infos.json")
     };
-    listing.files.retain(wanted);
+    let listing = client.list_wanted(&name, wanted)?;
     let paths = fetch_all(&client, &name, &listing, quiet)?;
     let named = |file: &RemoteFile| format!("{}/{}", name.repository(), file.path);
     Ok(paths.into_iter().zip(&listing.files).map(|(path, file)| SourceFile { path, name: named(file) }).collect())
@@ -103,7 +103,7 @@ fn folder_files<'a>(name: &HubName, paths: &[&'a str]) -> Result<Vec<&'a str>> {
     let wanted = paths.iter().copied().filter(|path| MODEL.contains(path) || is_weights(path));
     let wanted: Vec<&str> = wanted.collect();
     let repository = name.repository();
-    if let Some(lacking) = lacking_part(&wanted, SAFETENSORS) {
+    if let Some(lacking) = lacking_part(&wanted, SAFETENSORS).filter(|_| !wanted.contains(&"model.safetensors")) {
         return Err(Failure::new(format!("{repository} lacks {lacking}")).hint("is the upload complete?"));
     }
     if wanted.iter().any(|path| path.ends_with(SAFETENSORS)) {
@@ -131,10 +131,11 @@ const SAFETENSORS: &str = ".safetensors";
 
 /// The first part of a split file that is not there.
 fn lacking_part(paths: &[&str], ending: &str) -> Option<String> {
+    let there: HashSet<&str> = paths.iter().copied().collect();
     paths.iter().find_map(|path| {
         let (name, _, count) = part(path.strip_suffix(ending)?)?;
-        let names = (1..=count.parse::<u32>().ok()?).map(|number| format!("{name}-{number:05}-of-{count}{ending}"));
-        names.into_iter().find(|name| !paths.contains(&&name[..]))
+        let mut names = (1..=count.parse::<u32>().ok()?).map(|n| format!("{name}-{n:05}-of-{count}{ending}"));
+        names.find(|name| !there.contains(&name[..]))
     })
 }
 

@@ -73,6 +73,21 @@ fn a_half_fetched_model_is_not_taken_for_the_whole() {
 }
 
 #[test]
+fn what_nobody_wants_need_not_be_cached() {
+    let (cache, data) = (Cache::new("wanted"), name("hf://datasets/o/n"));
+    let server = HubServer::start(&FILES);
+    let wanted = |file: &corella_hub::RemoteFile| file.path.ends_with(".json");
+    let online = client(&server, &cache, None);
+    let listing = online.list_wanted(&data, wanted).expect("a listing");
+    assert_eq!(paths(&listing), ["config.json", "tokenizer_config.json"]);
+    online.fetch(&data, &listing, &mut |_, _| ()).expect("fetched");
+    for client in [offline(&server, &cache), alone(&server, &cache)] {
+        assert_eq!(client.list_wanted(&data, wanted).expect("whole").files, listing.files);
+        assert!(matches!(client.list(&data), Err(HubError::Incomplete { have: 2, of: 3, .. })));
+    }
+}
+
+#[test]
 fn the_last_whole_version_stays_until_the_next_is_whole() {
     let (cache, model, next) = (Cache::new("versions"), name("hf://o/n"), "f".repeat(40));
     let server = HubServer::start(&FILES);
