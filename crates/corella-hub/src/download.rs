@@ -1,14 +1,15 @@
 //! One file over an unreliable connection.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::HubError;
-use crate::cache::{RepoCache, create_parent};
+use crate::address::join;
+use crate::cache::{RepoCache, create_parent, is_whole};
 use crate::client::HubClient;
+use crate::{HubError, Notice};
 
 /// How far a download is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,9 @@ pub(crate) fn fetch(
 ) -> Result<PathBuf, HubError> {
     let description = describe(client, url)?;
     let blob = cache.blob(&description.etag);
-    if blob.is_file() {
+    // One of another size was cut short, and is replaced.
+    let is_there = || is_whole(&blob, Some(description.size));
+    if is_there() {
         return Ok(blob);
     }
     create_parent(&blob)?;
@@ -52,8 +55,15 @@ pub(crate) fn fetch(
         .open(&part)
         .map_err(HubError::io(&part))?;
     // A second process waits here, and then finds the blob.
-    out.lock().map_err(HubError::io(&part))?;
-    if blob.is_file() {
+    match out.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            client.say(Notice::OtherProcess { file });
+            out.lock().map_err(HubError::io(&part))?;
+        }
+        Err(TryLockError::Error(error)) => return Err(HubError::io(&part)(error)),
+    }
+    if is_there() {
         return Ok(blob);
     }
     let mut at = out.seek(SeekFrom::End(0)).map_err(HubError::io(&part))?;
@@ -68,7 +78,7 @@ pub(crate) fn fetch(
                 if failures >= client.settings.tries {
                     return Err(HubError::Transport { url: url.to_owned(), source: Box::new(broken) });
                 }
-                client.wait(failures, None);
+                client.wait(failures, &format!("{url}: {broken}"), None);
             }
         }
     }
@@ -89,7 +99,7 @@ fn describe(client: &HubClient, url: &str) -> Result<Description, HubError> {
         if let Some(inside) = header("location").filter(|l| l.starts_with('/') && !l.starts_with("//"))
             && header("x-linked-etag").is_none()
         {
-            url = format!("{}{inside}", client.settings.endpoint);
+            url = join(&url, inside);
             continue;
         }
         let bad = |what: String| HubError::BadAnswer { url: url.clone(), what };
@@ -153,7 +163,7 @@ fn pull(
     }
 }
 
-/// Compares what lies on disk with the hub's description; a file that differs is removed.
+/// Compares what lies on disk with the hub's description; a file that differs is emptied.
 fn verify(out: &mut File, part: &Path, description: &Description, file: &str) -> Result<(), HubError> {
     let len = out.metadata().map_err(HubError::io(part))?.len();
     let mut what = (len != description.size).then(|| format!("{len} bytes, but {} were promised", description.size));
@@ -175,7 +185,8 @@ fn verify(out: &mut File, part: &Path, description: &Description, file: &str) ->
     match what {
         None => Ok(()),
         Some(what) => {
-            fs::remove_file(part).map_err(HubError::io(part))?;
+            // Not removed: a process that waits for it has opened it, and would fetch into a file without a name.
+            out.set_len(0).map_err(HubError::io(part))?;
             Err(HubError::Corrupt { path: file.to_owned(), what })
         }
     }

@@ -1,5 +1,6 @@
 //! What can go wrong with the hub, and what to do about it.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// Why something could not be had from the hub.
@@ -15,6 +16,22 @@ pub enum HubError {
         url: String,
         /// The hub's own word for it.
         code: Option<String>,
+    },
+    /// The hub does not take the token.
+    #[error("{url}: the hub refuses the token of {from} (401{})", detail(.code))]
+    TokenRefused {
+        /// What was asked for.
+        url: String,
+        /// The hub's own word for it.
+        code: Option<String>,
+        /// Variable or file that the token is from.
+        from: String,
+    },
+    /// What should be a token cannot be sent as one.
+    #[error("{from} holds no access token: there is a character in it that a token cannot have")]
+    BadToken {
+        /// Variable or file.
+        from: String,
     },
     /// The account may not read it.
     #[error("{url}: this account may not read it (403{})", detail(.code))]
@@ -73,6 +90,18 @@ pub enum HubError {
     /// `HF_HUB_OFFLINE` is set and the cache does not hold it.
     #[error("{0} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it")]
     Offline(String),
+    /// The cache holds a part of what is wanted, and the rest cannot be had.
+    #[error("only {have} of the {of} files that {name} needs are cached, and {}", no_more(.source))]
+    Incomplete {
+        /// What was asked for.
+        name: String,
+        /// Files in the cache.
+        have: usize,
+        /// Files that are wanted.
+        of: usize,
+        /// Why the hub could not be asked; none if `HF_HUB_OFFLINE` forbids it.
+        source: Option<Box<HubError>>,
+    },
     /// Nothing in the repository matches.
     #[error("{name}: no file matches; it has {examples}")]
     NoMatch {
@@ -95,6 +124,10 @@ fn detail(code: &Option<String>) -> String {
     code.as_ref().map(|c| format!(", {c}")).unwrap_or_default()
 }
 
+fn no_more(why: &Option<Box<HubError>>) -> &'static str {
+    if why.is_some() { "the hub cannot be reached" } else { "HF_HUB_OFFLINE forbids to fetch the rest" }
+}
+
 impl HubError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
@@ -102,6 +135,9 @@ impl HubError {
             HubError::Unauthorized { .. } => {
                 Some("check the spelling; for a private or gated repository set HF_TOKEN to an access token")
             }
+            HubError::TokenRefused { .. } | HubError::BadToken { .. } => Some(
+                "copy the token again from https://huggingface.co/settings/tokens; without one, public repositories can be read",
+            ),
             HubError::Forbidden { .. } => {
                 Some("open the repository's page, accept its terms, and use a token that may read it")
             }
@@ -118,8 +154,25 @@ impl HubError {
                 Some("is HF_ENDPOINT right? the same command goes on where it stopped")
             }
             HubError::Corrupt { .. } => Some("run the same command again to fetch it anew"),
-            HubError::Offline(_) => Some("unset HF_HUB_OFFLINE, or set HF_HOME to the cache that holds it"),
-            HubError::BadName(_) | HubError::NoMatch { .. } | HubError::Io { .. } => None,
+            HubError::Incomplete { source: Some(_), .. } => {
+                Some("run the same command again when there is a network: it goes on where it stopped")
+            }
+            HubError::Offline(_) | HubError::Incomplete { source: None, .. } => {
+                Some("unset HF_HUB_OFFLINE, or set HF_HOME to the cache that holds it")
+            }
+            HubError::BadName(_) => Some(
+                "a model is hf://OWNER/NAME, a data set hf://datasets/OWNER/NAME; write a / inside REVISION as %2F",
+            ),
+            HubError::Io { source, .. } => match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Some(
+                    "make room and run the same command again: the download goes on where it stopped; HF_HOME names a cache elsewhere",
+                ),
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    Some("set HF_HOME to a folder that you may write, or change who may write the cache")
+                }
+                _ => None,
+            },
+            HubError::NoMatch { .. } => None,
         }
     }
 
@@ -134,5 +187,18 @@ impl HubError {
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> HubError {
         let path = path.to_path_buf();
         move |source| HubError::Io { path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ErrorKind, HubError};
+
+    #[test]
+    fn a_full_disk_stops_a_download_that_goes_on_later() {
+        let full = HubError::io("x".as_ref())(ErrorKind::StorageFull.into());
+        assert!(full.hint().is_some_and(|h| h.contains("the download goes on") && !h.contains("--resume")));
+        let bad = "hf://".parse::<crate::HubName>().expect_err("no name");
+        assert!(bad.hint().is_some_and(|h| h.contains("hf://datasets/OWNER/NAME")));
     }
 }

@@ -1,16 +1,15 @@
 //! A light client of the Hugging Face hub: names, listing, download with resume, and the cache that other tools share.
 //!
 //! ```no_run
-//! use corella_hub::{HubClient, HubName};
+//! use corella_hub::{HubClient, HubError, HubName, RemoteFile};
 //!
-//! # fn main() -> Result<(), corella_hub::HubError> {
+//! # fn main() -> Result<(), HubError> {
 //! let client = HubClient::from_env()?;
 //! // A model: everything that is needed of it, as local files in one folder.
 //! let name: HubName = "hf://openai-community/gpt2".parse()?;
-//! let listing = client.list(&name)?;
-//! let wanted = listing.files.iter().filter(|f| f.path.ends_with(".json") || f.path.ends_with(".safetensors"));
-//! for file in wanted {
-//!     let local = client.download(&name, &listing.commit, &file.path, &mut |done| eprintln!("{} {}", done.path, done.bytes))?;
+//! let wanted = |f: &&RemoteFile| f.path.ends_with(".json") || f.path.ends_with(".safetensors");
+//! let listing = client.choose(&name, |all| Ok::<_, HubError>(all.iter().filter(wanted).cloned().collect()))?;
+//! for local in client.fetch(&name, &listing, &mut |_, done| eprintln!("{} {}", done.path, done.bytes))? {
 //!     println!("{}", local.display());
 //! }
 //! let folder = client.snapshot(&name, &listing.commit); // hands to a loader of Hugging Face folders
@@ -24,15 +23,22 @@
 //! `X-Repo-Commit`, `X-Linked-Etag` and `X-Linked-Size`, and `GET` with a redirect to a store that serves ranges. The cache
 //! has its layout too (`blobs/`, `snapshots/COMMIT/`, `refs/`), so what one tool fetched the other finds.
 
+mod address;
 mod cache;
 mod client;
 mod download;
 mod error;
+mod http;
+mod listing;
 mod name;
+mod notice;
+mod record;
 mod settings;
 
-pub use client::{HubClient, Listing, RemoteFile};
+pub use client::HubClient;
 pub use download::Transferred;
 pub use error::HubError;
+pub use listing::{Listing, RemoteFile};
 pub use name::{HubName, PREFIX, RepoKind};
+pub use notice::Notice;
 pub use settings::Settings;

@@ -81,15 +81,18 @@ impl FromStr for HubName {
             Some(rest) => (RepoKind::Dataset, rest),
             None => (RepoKind::Model, rest.strip_prefix("models/").unwrap_or(rest)),
         };
-        let mut parts = rest.splitn(3, '/');
-        let first = parts.next().unwrap_or_default();
-        let (id, path) = match parts.next() {
-            Some(second) => (format!("{first}/{second}"), parts.next().filter(|p| !p.is_empty())),
-            // Old models such as hf://gpt2 have no owner.
-            None => (first.to_owned(), None),
-        };
+        let slashes: Vec<usize> = rest.match_indices('/').map(|(at, _)| at).collect();
+        // Old models such as hf://gpt2 have no owner; behind its revision the name has ended.
+        let ownerless = slashes.first().is_none_or(|&slash| rest[..slash].contains('@'));
+        let end = slashes.get(usize::from(!ownerless)).copied().unwrap_or(rest.len());
+        let (id, mut path) = (&rest[..end], rest.get(end + 1..).filter(|p| !p.is_empty()));
         let (id, revision) = match id.split_once('@') {
-            Some((id, revision)) => (id.to_owned(), revision.replace("%2F", "/")),
+            Some((id, "refs")) => {
+                let (revision, rest) = reference(path.unwrap_or_default()).ok_or_else(bad)?;
+                path = rest;
+                (id, revision)
+            }
+            Some((id, revision)) => (id, revision.replace("%2F", "/")),
             None => (id, "main".to_owned()),
         };
         let word = |s: &str| {
@@ -102,8 +105,21 @@ impl FromStr for HubName {
             return Err(bad());
         }
         let path = path.map(|p| p.trim_end_matches('/').to_owned());
-        Ok(HubName { kind, id, revision, path })
+        Ok(HubName { kind, id: id.to_owned(), revision, path })
     }
+}
+
+/// Takes the rest of a reference off what follows `refs/`: `pr/NUMBER` or `convert/NAME`, which `huggingface_hub` lets stand
+/// unquoted too. Returns the whole reference and what is left.
+fn reference(text: &str) -> Option<(String, Option<&str>)> {
+    let mut parts = text.splitn(3, '/');
+    let (kind, value) = (parts.next()?, parts.next()?);
+    let known = match kind {
+        "pr" => !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()),
+        "convert" => !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
+        _ => false,
+    };
+    known.then(|| (format!("refs/{kind}/{value}"), parts.next().filter(|p| !p.is_empty())))
 }
 
 impl fmt::Display for HubName {
@@ -111,7 +127,9 @@ impl fmt::Display for HubName {
         let kind = if self.kind == RepoKind::Dataset { "datasets/" } else { "" };
         write!(f, "{PREFIX}{kind}{}", self.id)?;
         if self.revision != "main" {
-            write!(f, "@{}", self.revision)?;
+            let alone = self.revision.strip_prefix("refs/").and_then(reference).is_some_and(|(_, rest)| rest.is_none());
+            let revision = if alone { self.revision.clone() } else { self.revision.replace('/', "%2F") };
+            write!(f, "@{revision}")?;
         }
         self.path.iter().try_for_each(|p| write!(f, "/{p}"))
     }
@@ -128,11 +146,23 @@ mod tests {
             ("hf://openai-community/gpt2@v1.0", RepoKind::Model, "openai-community/gpt2", "v1.0", None),
             ("hf://datasets/a/b.c/x/*.parquet", RepoKind::Dataset, "a/b.c", "main", Some("x/*.parquet")),
             ("hf://datasets/a/b@refs%2Fconvert/d", RepoKind::Dataset, "a/b", "refs/convert", Some("d")),
+            ("hf://a/b@feature%2Fx", RepoKind::Model, "a/b", "feature/x", None),
+            ("hf://a/b@refs/pr/1", RepoKind::Model, "a/b", "refs/pr/1", None),
+            ("hf://gpt2@refs/pr/1/c.gguf", RepoKind::Model, "gpt2", "refs/pr/1", Some("c.gguf")),
+            (
+                "hf://datasets/a/b@refs/convert/parquet/c/*",
+                RepoKind::Dataset,
+                "a/b",
+                "refs/convert/parquet",
+                Some("c/*"),
+            ),
         ] {
             let name: HubName = text.parse().expect(text);
             assert_eq!((name.kind(), name.id(), name.revision(), name.path()), (kind, id, revision, path));
-            assert_eq!(name.to_string().replace("refs/", "refs%2F"), text);
+            assert_eq!(name.to_string(), text);
         }
+        let quoted: HubName = "hf://a/b@refs%2Fpr%2F1/c".parse().expect("a name");
+        assert_eq!((quoted.revision(), quoted.path()), ("refs/pr/1", Some("c")));
     }
 
     #[test]
@@ -144,6 +174,9 @@ mod tests {
             "hf://../b",
             "hf://a/..",
             "hf://a/b@../x",
+            "hf://a/b@refs/x/1",
+            "hf://a/b@refs/pr/..",
+            "hf://a/b@refs",
             "hf://a/b/../../c",
             "hf://a/b?x=1",
             "hf://a b/c",

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::HubError;
+
 /// Endpoint, cache and token.
 #[derive(Clone)]
 pub struct Settings {
@@ -15,8 +17,12 @@ pub struct Settings {
     /// Access token (`HF_TOKEN`, else the file `HF_TOKEN_PATH` or `HF_HOME/token`), none with
     /// `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
     pub token: Option<String>,
+    /// The variable or file that the token is from.
+    pub token_from: String,
     /// Use the cache alone (`HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`).
     pub offline: bool,
+    /// Show how far downloads are (not with `HF_HUB_DISABLE_PROGRESS_BARS`).
+    pub progress: bool,
     /// Tries of a request that fails for a reason that may pass.
     pub tries: u32,
     /// Wait before the second try; doubles with each, unless the server names a time.
@@ -25,12 +31,12 @@ pub struct Settings {
 
 impl Settings {
     /// The settings that the environment describes.
-    pub fn from_env() -> Settings {
+    pub fn from_env() -> Result<Settings, HubError> {
         Settings::from_variables(&|name| std::env::var_os(name).filter(|v| !v.is_empty()))
     }
 
     /// The same with the variables given by a function, `None` for those that are not set.
-    pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Settings {
+    pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, HubError> {
         let user_home = || variable("HOME").or_else(|| variable("USERPROFILE")).map(PathBuf::from);
         // A `~` that no shell has replaced stands for the same.
         let path = |name: &str| {
@@ -43,20 +49,33 @@ impl Settings {
             || path("XDG_CACHE_HOME").unwrap_or_else(|| user_home().unwrap_or_else(std::env::temp_dir).join(".cache"));
         let home = path("HF_HOME").unwrap_or_else(|| user_cache().join("huggingface"));
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
-        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file).ok());
         let truth = |name: &str| text(name).map(|v| matches!(&v.to_ascii_uppercase()[..], "1" | "ON" | "YES" | "TRUE"));
-        let token = token.filter(|_| truth("HF_HUB_DISABLE_IMPLICIT_TOKEN") != Some(true));
-        Settings {
+        let implicit = truth("HF_HUB_DISABLE_IMPLICIT_TOKEN") != Some(true);
+        let (token, token_from) = match variable("HF_TOKEN") {
+            Some(token) => (Some(token.to_string_lossy().into_owned()), "HF_TOKEN".to_owned()),
+            None => {
+                let bytes = std::fs::read(&token_file).ok();
+                (bytes.map(|b| String::from_utf8_lossy(&b).into_owned()), token_file.display().to_string())
+            }
+        };
+        let token = token.filter(|_| implicit).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        // It travels in a header: said here, it is not taken for a failure of the network.
+        if token.as_ref().is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(HubError::BadToken { from: token_from });
+        }
+        Ok(Settings {
             endpoint: text("HF_ENDPOINT")
                 .unwrap_or_else(|| "https://huggingface.co".to_owned())
                 .trim_end_matches('/')
                 .to_owned(),
             cache: path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home.join("hub")),
-            token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            token,
+            token_from,
             offline: truth("HF_HUB_OFFLINE").or_else(|| truth("TRANSFORMERS_OFFLINE")) == Some(true),
+            progress: truth("HF_HUB_DISABLE_PROGRESS_BARS") != Some(true),
             tries: 5,
             first_wait: Duration::from_secs(1),
-        }
+        })
     }
 }
 
@@ -75,10 +94,33 @@ impl std::fmt::Debug for Settings {
 #[cfg(test)]
 mod tests {
     use super::Settings;
+    use crate::HubError;
     use std::path::Path;
 
-    fn with(pairs: &[(&str, &str)]) -> Settings {
+    fn try_with(pairs: &[(&str, &str)]) -> Result<Settings, HubError> {
         Settings::from_variables(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).into()))
+    }
+
+    fn with(pairs: &[(&str, &str)]) -> Settings {
+        try_with(pairs).expect("settings")
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_sent_is_named() {
+        for token in ["a\nb", "t\u{f6}ken", "a b"] {
+            let refused = try_with(&[("HF_TOKEN", token)]).expect_err("no token").to_string();
+            assert!(refused.contains("HF_TOKEN") && !refused.contains(token), "{refused}");
+            with(&[("HF_TOKEN", token), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]);
+        }
+        assert_eq!(with(&[("HF_TOKEN", "sesame")]).token_from, "HF_TOKEN");
+        let file = with(&[("HF_TOKEN_PATH", "/nowhere/token")]);
+        assert_eq!((file.token, &file.token_from[..]), (None, "/nowhere/token"));
+    }
+
+    #[test]
+    fn progress_is_shown_unless_told_otherwise() {
+        assert!(with(&[]).progress && with(&[("HF_HUB_DISABLE_PROGRESS_BARS", "0")]).progress);
+        assert!(!with(&[("HF_HUB_DISABLE_PROGRESS_BARS", "1")]).progress);
     }
 
     #[test]

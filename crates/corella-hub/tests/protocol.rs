@@ -1,11 +1,12 @@
 //! Listing and download against a server that speaks the hub's protocol.
 
+mod cached;
 mod hub_server;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use corella_hub::{HubClient, HubError, HubName, Settings};
+use corella_hub::{HubClient, HubError, HubName, Notice, RemoteFile, Settings};
 use hub_server::{COMMIT, HubServer};
 
 struct Cache(PathBuf);
@@ -29,7 +30,9 @@ fn settings(server: &HubServer, cache: &Cache, token: Option<&str>) -> Settings 
         endpoint: server.endpoint.clone(),
         cache: cache.0.clone(),
         token: token.map(str::to_owned),
+        token_from: "HF_TOKEN".to_owned(),
         offline: false,
+        progress: true,
         tries: 3,
         first_wait: Duration::from_millis(1),
     }
@@ -47,8 +50,13 @@ fn name(text: &str) -> HubName {
     text.parse().expect("a name")
 }
 
+/// A file of which only the name is known.
+fn unsized_file(path: &str) -> RemoteFile {
+    RemoteFile { path: path.to_owned(), size: None }
+}
+
 fn get(client: &HubClient, file: &str) -> Result<PathBuf, HubError> {
-    client.download(&name("hf://datasets/o/n"), COMMIT, file, &mut |_| ())
+    client.download(&name("hf://datasets/o/n"), COMMIT, &unsized_file(file), &mut |_| ())
 }
 
 #[test]
@@ -61,60 +69,27 @@ fn files_are_listed_chosen_fetched_and_kept_in_the_shared_layout() {
     let paths: Vec<_> = listing.files.iter().map(|f| (f.path.as_str(), f.size)).collect();
     assert_eq!(paths, [("data/train 0.bin", Some(300_000)), ("data/val.bin", Some(300_000))]);
     let mut last = 0;
-    let local =
-        client.download(&wanted, &listing.commit, "data/train 0.bin", &mut |t| last = t.bytes).expect("fetched");
+    let local = client.download(&wanted, &listing.commit, &listing.files[0], &mut |t| last = t.bytes).expect("fetched");
     assert_eq!((std::fs::read(&local).expect("read"), last), (big, 300_000));
     let root = cache.0.join("datasets--o--n");
     assert_eq!(local, root.join("snapshots").join(COMMIT).join("data/train 0.bin"));
-    assert_eq!(std::fs::read_to_string(root.join("refs/main")).expect("a ref"), COMMIT);
     assert_eq!(std::fs::read_dir(root.join("blobs")).expect("blobs").count(), 1, "no partial file is left");
     // The same content under a second name is not fetched again, nor is a file that the cache has.
-    get(&client, "data/val.bin").expect("linked");
+    assert!(!root.join("refs").exists(), "a part was fetched");
+    client.fetch(&wanted, &listing, &mut |_, _| ()).expect("linked");
+    assert_eq!(std::fs::read_to_string(root.join("refs/main")).expect("a ref"), COMMIT);
     get(&client, "data/val.bin").expect("cached");
     assert_eq!(server.ranges(), ["-"]);
     assert_eq!(std::fs::read(get(&client, "README.md").expect("small")).expect("read"), b"hello");
     // Offline, the same listing and files come out of the cache, and nothing else.
     let offline = HubClient::new(Settings {
         endpoint: "http://127.0.0.1:1".to_owned(),
-        cache: cache.0.clone(),
-        token: None,
         offline: true,
-        tries: 1,
-        first_wait: Duration::ZERO,
+        ..settings(&server, &cache, None)
     });
     assert_eq!(offline.list(&wanted).expect("cached").files, listing.files);
     get(&offline, "data/val.bin").expect("cached");
     assert!(matches!(get(&offline, "other"), Err(HubError::Offline(_))));
-}
-
-#[test]
-fn a_model_in_the_cache_needs_no_network() {
-    let cache = Cache::new("unreachable");
-    let model = name("hf://o/n");
-    let server = HubServer::start(&[("config.json", b"{}"), ("model.safetensors", b"weights"), ("unused", b"x")]);
-    let online = client(&server, &cache, None);
-    for file in ["config.json", "model.safetensors"] {
-        online.download(&model, &online.list(&model).expect("a listing").commit, file, &mut |_| ()).expect("fetched");
-    }
-    // Nothing listens there.
-    let alone =
-        HubClient::new(Settings { endpoint: "http://127.0.0.1:1".to_owned(), ..settings(&server, &cache, None) });
-    let kept = alone.list(&model).expect("the cache's");
-    assert_eq!((&kept.commit[..], kept.unreachable.is_some()), (COMMIT, true));
-    assert_eq!(kept.files.iter().map(|f| &f.path[..]).collect::<Vec<_>>(), ["config.json", "model.safetensors"]);
-    alone.download(&model, &kept.commit, "config.json", &mut |_| ()).expect("cached");
-    // A hub that cannot answer now is asked once; one that says no is believed.
-    server.state().refusals = vec![503];
-    server.state().seen.clear();
-    assert!(online.list(&model).expect("the cache's").unreachable.is_some());
-    assert_eq!(server.state().seen.len(), 1);
-    server.state().refusals = vec![401];
-    assert!(matches!(online.list(&model), Err(HubError::Unauthorized { .. })));
-    assert!(online.list(&model).expect("the hub's").unreachable.is_none());
-    // A part of a data set would be taken for all of it.
-    get(&online, "unused").expect("fetched");
-    online.list(&name("hf://datasets/o/n")).expect("a listing");
-    assert!(matches!(alone.list(&name("hf://datasets/o/n")), Err(HubError::Transport { .. })));
 }
 
 #[test]
@@ -170,12 +145,122 @@ fn the_token_is_shown_to_the_hub_and_never_to_the_store() {
         matches!(stranger, HubError::Unauthorized { .. }) && stranger.hint().is_some_and(|h| h.contains("HF_TOKEN"))
     );
     assert!(stranger.to_string().contains("GatedRepo"), "{stranger}");
+    let wrong = get(&client(&server, &cache, Some("wrong")), "a.bin").expect_err("refused");
+    assert!(matches!(&wrong, HubError::TokenRefused { from, .. } if from == "HF_TOKEN"), "{wrong}");
+    assert!(wrong.to_string().contains("refuses the token of HF_TOKEN") && wrong.hint().is_some(), "{wrong}");
     get(&client(&server, &cache, Some("secret")), "a.bin").expect("fetched");
     let state = server.state();
     let shown = |(_, path, headers): &&hub_server::Request| {
         path.starts_with("/store/") && headers.iter().any(|(n, _)| n == "authorization")
     };
     assert_eq!(state.seen.iter().filter(shown).count(), 0);
+}
+
+#[test]
+fn another_port_of_the_same_host_is_not_shown_the_token() {
+    let (cache, big) = (Cache::new("port"), big());
+    let (server, store) = (HubServer::start(&[("a.bin", &big)]), HubServer::start(&[("a.bin", &big)]));
+    server.state().token = Some("secret".to_owned());
+    server.state().store = Some(store.endpoint.clone());
+    get(&client(&server, &cache, Some("secret")), "a.bin").expect("fetched");
+    let state = store.state();
+    assert_eq!(state.seen.len(), 1);
+    assert!(state.seen.iter().all(|(.., headers)| headers.iter().all(|(n, _)| n != "authorization")));
+}
+
+#[test]
+fn a_hub_below_a_path_may_redirect_inside_itself() {
+    let (cache, big) = (Cache::new("prefix"), big());
+    let server = HubServer::start(&[("a.bin", &big)]);
+    server.state().prefix = "/mirror".to_owned();
+    server.state().token = Some("secret".to_owned());
+    let endpoint = format!("{}/mirror", server.endpoint);
+    let client = HubClient::new(Settings { endpoint, ..settings(&server, &cache, Some("secret")) });
+    let old = name("hf://datasets/o/old");
+    let listing = client.list(&old).expect("the new name's");
+    let local = client.fetch(&old, &listing, &mut |_, _| ()).expect("fetched").remove(0);
+    assert_eq!(std::fs::read(local).expect("read"), big);
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_fetched_again() {
+    let (cache, big) = (Cache::new("cut"), big());
+    let server = HubServer::start(&[("a.bin", &big)]);
+    let client = client(&server, &cache, None);
+    let model = name("hf://o/n");
+    let listing = client.list(&model).expect("a listing");
+    let local = client.fetch(&model, &listing, &mut |_, _| ()).expect("fetched").remove(0);
+    // Through the link, so the blob is cut too.
+    std::fs::OpenOptions::new().write(true).open(&local).expect("there").set_len(1000).expect("cut");
+    let offline = HubClient::new(Settings { offline: true, ..settings(&server, &cache, None) });
+    assert!(matches!(offline.list(&model), Err(HubError::Offline(_))), "without its only file nothing is cached");
+    client.fetch(&model, &listing, &mut |_, _| ()).expect("fetched");
+    assert_eq!(std::fs::read(&local).expect("read"), big);
+    assert_eq!(server.ranges(), ["-", "-"]);
+}
+
+#[test]
+fn who_waits_for_a_download_that_turns_out_corrupt_fetches_it_anew() {
+    let (cache, big) = (Cache::new("waiting"), big());
+    let server = HubServer::start(&[("a.bin", &big)]);
+    server.state().corrupt = true;
+    let (waits, waiting) = std::sync::mpsc::channel();
+    let second = client(&server, &cache, None).on_notice(move |notice| {
+        assert!(matches!(notice, Notice::OtherProcess { .. }) && notice.to_string().contains("a.bin"), "{notice}");
+        waits.send(()).expect("heard");
+    });
+    let (mut second, mut started) = (Some(second), None);
+    let first = client(&server, &cache, None);
+    let refused = first.download(&name("hf://datasets/o/n"), COMMIT, &unsized_file("a.bin"), &mut |_| {
+        // The first piece has come, so the lock is held, and the corrupt bytes are on their way.
+        if let Some(second) = second.take() {
+            server.state().corrupt = false;
+            started = Some(std::thread::spawn(move || get(&second, "a.bin")));
+            waiting.recv().expect("it waits");
+        }
+    });
+    assert!(matches!(refused, Err(HubError::Corrupt { .. })));
+    let local = started.expect("started").join().expect("no panic").expect("fetched");
+    assert_eq!(std::fs::read(local).expect("read"), big);
+}
+
+#[test]
+fn a_cache_that_cannot_note_the_version_still_gives_its_files() {
+    let cache = Cache::new("unwritable");
+    let server = HubServer::start(&[("config.json", b"{}")]);
+    // A file where a folder should be: what is below cannot be written by anyone.
+    let root = cache.0.join("models--o--n");
+    std::fs::create_dir_all(&root).expect("made");
+    std::fs::write(root.join("refs"), "").expect("written");
+    let (told, notices) = std::sync::mpsc::channel();
+    let client = client(&server, &cache, None).on_notice(move |notice| {
+        told.send(notice.to_string()).expect("heard");
+    });
+    let model = name("hf://o/n");
+    let listing = client.list(&model).expect("a listing");
+    let files = client.fetch(&model, &listing, &mut |_, _| ()).expect("there");
+    assert_eq!(std::fs::read(&files[0]).expect("read"), b"{}");
+    assert!(notices.try_recv().expect("a notice").contains("refs"));
+    // Nor is anything else of ours needed where all files are there.
+    std::fs::remove_dir_all(root.join(".corella")).expect("removed");
+    std::fs::write(root.join(".corella"), "").expect("written");
+    let listing = client.list(&model).expect("a listing");
+    client.fetch(&model, &listing, &mut |_, _| ()).expect("there");
+}
+
+#[test]
+fn waits_are_told() {
+    let cache = Cache::new("told");
+    let server = HubServer::start(&[("a.bin", b"x")]);
+    let (told, notices) = std::sync::mpsc::channel();
+    let client = client(&server, &cache, None).on_notice(move |notice| {
+        told.send(notice.to_string()).expect("heard");
+    });
+    server.state().refusals = vec![429];
+    get(&client, "a.bin").expect("after a refusal");
+    let notice = notices.try_recv().expect("a notice");
+    assert!(notice.contains("429") && notice.contains("again in 0 s"), "{notice}");
+    assert!(notices.try_recv().is_err());
 }
 
 #[test]

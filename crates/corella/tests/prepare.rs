@@ -199,13 +199,26 @@ fn models_of_the_hub_are_what_their_folders_are() {
         ("tokenizer_config.json", named),
     ];
     let server = HubServer::start(&files);
-    let inspect = Command::new(CORELLA)
-        .args(["inspect", "hf://o/n", "--json"])
-        .env("HF_ENDPOINT", &server.endpoint)
-        .env("HF_HOME", folder.join("hf"))
-        .env_remove("HF_HUB_CACHE")
-        .output()
-        .expect("the program starts");
+    let inspect_with = |name: &str, variables: &[(&str, &str)]| {
+        Command::new(CORELLA)
+            .args(["inspect", name, "--json"])
+            .env("HF_ENDPOINT", &server.endpoint)
+            .env("HF_HOME", folder.join("hf"))
+            .env_remove("HF_HUB_CACHE")
+            .envs(variables.iter().copied())
+            .output()
+            .expect("the program starts")
+    };
+    // What is no model by itself is refused before it is fetched.
+    for (name, hint) in
+        [("model.safetensors", "hint: name the whole: hf://o/n"), ("x.gguf", "hf://o/n has config.json, ")]
+    {
+        let refused = inspect_with(&format!("hf://o/n/{name}"), &[]);
+        assert!(refused.status.code() == Some(1) && stderr(&refused).contains(hint), "{}", stderr(&refused));
+    }
+    assert!(server.ranges().is_empty());
+    let inspect = inspect_with("hf://o/n", &[]);
+    assert!(stderr(&inspect).contains("fetching 4 of 4"), "{}", stderr(&inspect));
     assert!(inspect.status.success(), "{}", stderr(&inspect));
     assert!(stderr(&inspect).contains("tuned to follow"), "{}", stderr(&inspect));
     let found: Value = serde_json::from_slice(&inspect.stdout).expect("JSON");
@@ -215,6 +228,19 @@ fn models_of_the_hub_are_what_their_folders_are() {
     for (name, bytes) in files {
         assert_eq!(std::fs::read(snapshot.join(name)).expect("in the cache"), bytes, "{name}");
     }
+    // A model of which a part is missing is not another model.
+    std::fs::remove_file(snapshot.join("tokenizer_config.json")).expect("removed");
+    let offline = [("HF_HUB_OFFLINE", "1")];
+    let refused = inspect_with("hf://o/n", &offline);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("only 3 of the 4 files"), "{}", stderr(&refused));
+    std::fs::remove_dir_all(folder.join("hf")).expect("removed");
+    let again = inspect_with("hf://o/n", &[("HF_HUB_DISABLE_PROGRESS_BARS", "1")]);
+    assert!(again.status.success() && !stderr(&again).contains("fetching"), "{}", stderr(&again));
+    let offline = inspect_with("hf://o/n", &offline);
+    assert!(offline.status.success(), "{}", stderr(&offline));
+    let found: Value = serde_json::from_slice(&offline.stdout).expect("JSON");
+    assert_eq!(found["kind"], "instruct");
 }
 
 /// Pages as long as a record may be, and a text that fills a line of JSON: the readers hold these whole.

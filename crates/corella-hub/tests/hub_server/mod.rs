@@ -20,6 +20,12 @@ pub struct State {
     pub files: Vec<(String, Vec<u8>)>,
     /// Token that it demands.
     pub token: Option<String>,
+    /// The commit that `main` names.
+    pub commit: String,
+    /// Address of the store, where it is not this server under another name.
+    pub store: Option<String>,
+    /// Path under which the hub lies, beginning with a slash; empty for none.
+    pub prefix: String,
     /// Bytes of content after which a connection breaks, for the next requests in turn.
     pub cuts: Vec<usize>,
     /// Statuses to answer the next requests with, in turn.
@@ -45,7 +51,7 @@ impl HubServer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
-        let state = Arc::new(Mutex::new(State { files, ..State::default() }));
+        let state = Arc::new(Mutex::new(State { files, commit: COMMIT.to_owned(), ..State::default() }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -120,35 +126,43 @@ fn respond(state: &mut State, method: &str, path: &str, headers: &[(String, Stri
         return plain(&format!("{status} No\r\nretry-after: 0"), Vec::new());
     }
     if let Some(hash) = path.strip_prefix("/store/") {
-        assert!(header(headers, "host").is_some_and(|h| h.starts_with("localhost")), "the store has its own host name");
         return content(state, hash, headers);
     }
     if state.token.as_ref().is_some_and(|t| header(headers, "authorization") != Some(&format!("Bearer {t}"))) {
         return plain("401 Unauthorized\r\nx-error-code: GatedRepo", Vec::new());
     }
-    // One repository, as a data set and as a model.
+    let Some(path) = path.strip_prefix(&state.prefix) else {
+        return plain("404 Not Found", Vec::new());
+    };
+    // One repository, as a data set and as a model, which had another name once.
+    if path.contains("/o/old/") {
+        let location = format!("{}{}", state.prefix, path.replace("/o/old/", "/o/n/"));
+        return plain(&format!("307 Temporary Redirect\r\nlocation: {location}"), Vec::new());
+    }
+    let commit = &state.commit;
     let apis = ["/api/datasets/o/n/revision/main", "/api/models/o/n/revision/main"];
-    let resolve = format!("/o/n/resolve/{COMMIT}/");
+    let resolve = format!("/o/n/resolve/{commit}/");
     if apis.iter().any(|api| path.starts_with(api)) {
         let files: Vec<_> = state
             .files
             .iter()
             .map(|(name, bytes)| serde_json::json!({"rfilename": name, "size": bytes.len()}))
             .collect();
-        return plain("200 OK", serde_json::json!({"sha": COMMIT, "siblings": files}).to_string().into_bytes());
+        return plain("200 OK", serde_json::json!({"sha": commit, "siblings": files}).to_string().into_bytes());
     }
     let name = path.trim_start_matches("/datasets").strip_prefix(&resolve).unwrap_or("").replace("%20", " ");
     let Some((_, bytes)) = state.files.iter().find(|(n, _)| *n == name) else {
         return plain("404 Not Found\r\nx-error-code: EntryNotFound", Vec::new());
     };
-    let common = format!("x-repo-commit: {COMMIT}");
+    let common = format!("x-repo-commit: {commit}");
     if bytes.len() <= 1000 {
         // Small files come from git: the ETag is a SHA-1, which is not checked here.
         return plain(&format!("200 OK\r\n{common}\r\netag: \"{}\"", &sha256(bytes)[..40]), bytes.clone());
     }
     let (hash, size) = (sha256(bytes), bytes.len());
+    let store = state.store.clone().unwrap_or_else(|| format!("http://localhost:{port}"));
     let head = format!(
-        "302 Found\r\n{common}\r\nx-linked-etag: \"{hash}\"\r\nx-linked-size: {size}\r\nlocation: http://localhost:{port}/store/{hash}"
+        "302 Found\r\n{common}\r\nx-linked-etag: \"{hash}\"\r\nx-linked-size: {size}\r\nlocation: {store}/store/{hash}"
     );
     assert!(matches!(method, "GET" | "HEAD"));
     plain(&head, Vec::new())

@@ -1,0 +1,129 @@
+//! Requests to the hub: the token, redirects, and tries after failures that may pass.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::http::{HeaderMap, Response};
+
+use crate::address::{join, same_origin};
+use crate::client::HubClient;
+use crate::{HubError, Notice};
+
+/// Longest wait that a server may ask for before the next try.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Most redirects that a download follows.
+const REDIRECTS: usize = 10;
+
+/// An answer, and whether the request that it answers showed the token.
+pub(crate) struct Answer {
+    pub(crate) response: Response<ureq::Body>,
+    with_token: bool,
+}
+
+/// What sends the requests.
+pub(crate) fn agent() -> Agent {
+    Agent::config_builder()
+        .user_agent(concat!("corella/", env!("CARGO_PKG_VERSION")))
+        .http_status_as_error(false)
+        // They are followed here, where it is known who may see the token.
+        .max_redirects(0)
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .timeout_per_read(Some(Duration::from_secs(60)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .build()
+        .new_agent()
+}
+
+impl HubClient {
+    /// GET that follows redirects.
+    ///
+    /// The token is shown to the hub alone, which is the endpoint's scheme, host and port: the store that a redirect names has
+    /// its own signature in the address, and another port may be another person's.
+    pub(crate) fn get(&self, url: &str, headers: &[(&str, String)]) -> Result<Answer, Box<ureq::Error>> {
+        let (mut url, mut own) = (url.to_owned(), true);
+        for _ in 0..=REDIRECTS {
+            own &= same_origin(&url, &self.settings.endpoint);
+            let mut request = self.agent.get(&url).header("accept-encoding", "identity");
+            let token = self.settings.token.as_ref().filter(|_| own);
+            if let Some(token) = token {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            let response = request.call()?;
+            let location = response.headers().get("location").and_then(|v| v.to_str().ok());
+            match (response.status().as_u16(), location) {
+                (301 | 302 | 303 | 307 | 308, Some(location)) => url = join(&url, location),
+                _ => return Ok(Answer { response, with_token: token.is_some() }),
+            }
+        }
+        Err(Box::new(ureq::Error::TooManyRedirects))
+    }
+
+    /// HEAD without following redirects: the hub's own answer describes the file.
+    pub(crate) fn head(&self, url: &str) -> Result<Answer, Box<ureq::Error>> {
+        let mut request = self.agent.head(url).header("accept-encoding", "identity");
+        let token = self.settings.token.as_ref().filter(|_| same_origin(url, &self.settings.endpoint));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        Ok(Answer { response: request.call()?, with_token: token.is_some() })
+    }
+
+    /// Sends a request up to `tries` times, until it succeeds (or redirects, for HEAD), or fails for good.
+    pub(crate) fn ask(
+        &self,
+        url: &str,
+        tries: u32,
+        send: impl Fn() -> Result<Answer, Box<ureq::Error>>,
+    ) -> Result<Response<ureq::Body>, HubError> {
+        for attempt in 1.. {
+            let last = attempt >= tries.max(1);
+            match send() {
+                Ok(answer) => match answer.response.status().as_u16() {
+                    200..=399 | 416 => return Ok(answer.response),
+                    429 | 500 | 502 | 503 | 504 if !last => {
+                        let why = self.refusal(url, &answer).to_string();
+                        self.wait(attempt, &why, Some(answer.response.headers()));
+                    }
+                    _ => return Err(self.refusal(url, &answer)),
+                },
+                Err(source) if last || !may_pass(&source) => {
+                    return Err(HubError::Transport { url: url.to_owned(), source });
+                }
+                Err(source) => self.wait(attempt, &format!("{url}: {source}"), None),
+            }
+        }
+        unreachable!("the loop returns at the last attempt")
+    }
+
+    /// Waits before the next try: as long as the server asks, else longer each time.
+    pub(crate) fn wait(&self, attempt: u32, why: &str, headers: Option<&HeaderMap>) {
+        let asked = headers.and_then(|h| h.get("retry-after")?.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+        let own = self.settings.first_wait.saturating_mul(1 << (attempt - 1).min(6));
+        let wait = asked.unwrap_or(own).min(LONGEST_WAIT);
+        self.say(Notice::Again { why, wait });
+        sleep(wait);
+    }
+
+    fn refusal(&self, url: &str, answer: &Answer) -> HubError {
+        let code = answer.response.headers().get("x-error-code").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let url = url.to_owned();
+        match answer.response.status().as_u16() {
+            401 if answer.with_token => HubError::TokenRefused { url, code, from: self.settings.token_from.clone() },
+            401 => HubError::Unauthorized { url, code },
+            403 => HubError::Forbidden { url, code },
+            404 => HubError::NotFound { url, code },
+            429 => HubError::RateLimited { url },
+            status => HubError::Status { url, status },
+        }
+    }
+}
+
+/// Whether the same request may succeed a little later.
+fn may_pass(error: &ureq::Error) -> bool {
+    use ureq::Error::{BadUri, Http, RequireHttpsOnly, Tls, TooManyRedirects};
+    !matches!(error, BadUri(_) | Http(_) | RequireHttpsOnly(_) | Tls(_) | TooManyRedirects)
+}
