@@ -162,7 +162,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
         let path = entry.map_err(TrainError::io(dir))?.path();
-        if let Some(step) = step_of(&path).filter(|_| path.is_dir()) {
+        if let Some(step) = number(&path, PREFIX).filter(|_| path.is_dir()) {
             found.push((step, path));
         }
     }
@@ -170,9 +170,9 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The updates that a checkpoint's name says.
-fn step_of(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+/// The updates that a checkpoint's name says behind a prefix.
+fn number(path: &Path, prefix: &str) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(prefix)?;
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
@@ -188,7 +188,7 @@ pub fn clean(dir: &Path) -> Result<(), TrainError> {
     }
     for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
         let path = entry.map_err(TrainError::io(dir))?.path();
-        if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(PARTIAL)) {
+        if number(&path, PARTIAL).is_some() {
             remove(&path)?;
         }
     }
@@ -245,7 +245,7 @@ fn verify(path: &Path) -> Result<State, TrainError> {
 /// What in a state cannot be: nothing else tells whether its numbers are those that were written.
 fn contradiction(state: &State, path: &Path) -> Option<String> {
     let (step, steps, next) = (state.step, state.plan.train.steps, state.loader.next);
-    if step_of(path).is_some_and(|of_name| of_name != step) {
+    if number(path, PREFIX).is_some_and(|of_name| of_name != step) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         return Some(format!("step is {step} in {name}"));
     }

@@ -16,7 +16,7 @@ pub const PLAN: &str = "run.toml";
 pub const CHECKPOINTS: &str = "checkpoints";
 
 /// What a run writes, or what would make another model of the folder: none of it may lie there before, unless it is a run.
-const TAKEN: [&str; 9] = [
+const TAKEN: [&str; 8] = [
     "log.jsonl",
     "samples.jsonl",
     "events.jsonl",
@@ -25,7 +25,6 @@ const TAKEN: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "config.json",
-    "checkpoints",
 ];
 
 /// Refuses a folder that is no run but holds files that a run would replace, or take for its own. One that is missing, empty,
@@ -38,13 +37,13 @@ pub fn check(dir: &Path) -> Result<(), TrainError> {
     // A run that was killed as it began left files without a line.
     let holds = |name: &&str| {
         let path = dir.join(name);
-        match fs::read_dir(&path) {
-            Ok(mut entries) => entries.next().is_some(),
-            Err(_) => fs::metadata(&path).is_ok_and(|found| found.len() > 0),
-        }
+        fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0)
     };
-    match [PLAN].iter().chain(&TAKEN).find(|name| holds(name)) {
-        Some(name) => Err(TrainError::OtherFiles { path: dir.to_path_buf(), name: (*name).to_owned() }),
+    // A file in its place is not replaced: no checkpoint can be written as long as it is there.
+    let folder = || fs::read_dir(dir.join(CHECKPOINTS)).is_ok_and(|mut entries| entries.next().is_some());
+    let folder = [CHECKPOINTS].into_iter().filter(|_| folder());
+    match [PLAN].iter().chain(&TAKEN).copied().filter(holds).chain(folder).next() {
+        Some(name) => Err(TrainError::OtherFiles { path: dir.to_path_buf(), name: name.to_owned() }),
         None => Ok(()),
     }
 }
