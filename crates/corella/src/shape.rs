@@ -127,3 +127,46 @@ impl ModelShape {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_keeps_a_head_of_its_own() {
+        for tied in [true, false] {
+            let shape = ModelShape::Llama(
+                LlamaConfig::new(LlamaShape {
+                    vocab_size: 512,
+                    n_layer: 1,
+                    n_head: 2,
+                    n_kv_head: 1,
+                    head_size: 32,
+                    n_embd: 64,
+                    n_ff: 96,
+                    context_len: 64,
+                    norm_eps: 1e-5,
+                    tied,
+                    rope: Rope { theta: ROPE_THETA, scaling: RopeScaling::None },
+                })
+                .expect("valid"),
+            );
+            let (name, head) = (LLAMA_CUSTOM.to_owned(), if tied { 0 } else { 512 * 64 });
+            let mut plan = ModelPlan {
+                name,
+                n_layer: 0,
+                n_head: 0,
+                n_embd: 0,
+                n_kv_head: None,
+                n_ff: None,
+                tied: None,
+                seq_len: 0,
+                vocab_size: 0,
+            };
+            shape.set_plan(&mut plan);
+            let planned = ModelShape::of(&plan).expect("a shape");
+            assert_eq!(planned, shape);
+            assert_eq!(planned.parameter_count() - planned.product_parameters(), head, "of an embedding alone");
+        }
+    }
+}
