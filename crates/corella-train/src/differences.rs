@@ -27,8 +27,11 @@ pub(crate) fn differences(state: &State, plan: &RunPlan, backend: &str) -> Vec<S
     let (was, is) = (rate(&state.plan), rate(plan));
     if rules.is_empty() && state.step < plan.train.steps && state.step > 0 && (is / was - 1.0).abs() > NOTICEABLE {
         found.push(format!(
-            "with {} steps instead of {} the learning rate goes on at {is:.2e}, not at {was:.2e}",
-            plan.train.steps, state.plan.train.steps
+            "the learning rate goes on at {is:.2e} instead of {was:.2e}: steps {}, warm-up {}, before {} and {}",
+            plan.train.steps,
+            plan.train.warmup(),
+            state.plan.train.steps,
+            state.plan.train.warmup()
         ));
     }
     found

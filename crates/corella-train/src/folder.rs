@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::TrainError;
 use crate::checkpoint;
 use crate::plan::RunPlan;
+use crate::report::ENVIRONMENT;
 
 /// Name of the file that is locked; it holds the number of the process.
 const LOCK: &str = "lock";
@@ -20,7 +21,7 @@ const TAKEN: [&str; 8] = [
     "log.jsonl",
     "samples.jsonl",
     "events.jsonl",
-    "environment.json",
+    ENVIRONMENT,
     "report.html",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -3,15 +3,7 @@
 
 mod common;
 
-use common::{CORELLA, Folder, corella, done, json, small_run, stderr, tiny_run};
-
-/// Runs and expects this exit code, these words and a hint.
-fn refused(args: &[&str], code: i32, words: &str) {
-    let output = corella(args);
-    let message = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {message}");
-    assert!(message.contains(words) && message.contains("hint:"), "{words} is missing: {message}");
-}
+use common::{CORELLA, Folder, corella, done, json, refused, small_run, stderr, tiny_run};
 
 #[test]
 fn another_vocabulary_than_that_of_prepared_data_is_refused() {
@@ -432,7 +424,7 @@ fn a_run_that_goes_on_takes_no_other_tokenizer() {
     let args = resumed(&["--vocab-size", "300"]);
     let said = stderr(&corella(&args.iter().map(String::as_str).collect::<Vec<_>>()));
     assert!(!said.contains("error") && said.contains("goes on with its vocabulary of 287 tokens"), "{said}");
-    assert!(said.contains("with 4 steps instead of 3 the learning rate goes on at"), "{said}");
+    assert!(said.contains(": steps 4, warm-up 4, before 3 and 1"), "{said}");
 }
 
 #[test]

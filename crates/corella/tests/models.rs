@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::models::{IDS, changed_llama, checkpoints, fixture, json_file};
-use common::{Folder, corella, done, json, stderr};
+use common::{Folder, corella, done, json, refused, stderr};
 use corella_infer::{StopStrings, TextStream};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -298,14 +298,6 @@ fn a_server_says_what_room_it_takes_instead_of_what_was_asked_for() {
     assert!(said.contains(&format!("texts have up to {context} tokens")), "{said}");
     assert!(said.contains(&format!("--kv-tokens 8 is less than one text of {context} tokens")), "{said}");
     assert!(said.contains(&format!("for {context} positions of keys and values")), "{said}");
-}
-
-/// Runs, expects this exit code and these words with a hint.
-fn refused(args: &[&str], code: i32, words: &str) {
-    let output = corella(args);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-    assert!(said.contains(words) && said.contains("hint:"), "{args:?}: {words} is missing: {said}");
 }
 
 #[test]

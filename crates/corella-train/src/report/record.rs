@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::TrainError;
+use crate::folder::PLAN;
 use crate::heartbeat::{self, Heartbeat};
 use crate::log::{Event, Sample};
 use crate::plan::RunPlan;
@@ -72,7 +73,7 @@ pub struct Record {
 impl Record {
     /// Reads a run folder. Lines that are half written (the run may be going on) are left out.
     pub fn open(dir: &Path) -> Result<Record, TrainError> {
-        let path = dir.join("run.toml");
+        let path = dir.join(PLAN);
         let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
         let plan = RunPlan::from_toml(&text)?;
         let mut rows: Vec<Row> = Vec::new();

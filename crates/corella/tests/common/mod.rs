@@ -97,6 +97,14 @@ pub fn done(args: &[&str]) -> String {
     stdout(&output)
 }
 
+/// Runs and expects this exit code, these words and a hint.
+pub fn refused(args: &[&str], code: i32, words: &str) {
+    let output = corella(args);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {message}");
+    assert!(message.contains(words) && message.contains("hint:"), "{args:?}: {words} is missing: {message}");
+}
+
 /// Flags of a training run of `steps` updates that takes a second.
 pub fn small_run<'a>(source: &'a str, out: &'a str, steps: &'a str) -> Vec<&'a str> {
     let fixed = "--n-layer 2 --n-head 2 --n-embd 32 --seq-len 32 --vocab-size 300 --micro-batch 4 --checkpoint-every 3 --val-every 5 --sample-every 0 --warmup-steps 1";
