@@ -27,9 +27,19 @@ impl RepoCache {
         self.root.join("snapshots").join(commit)
     }
 
+    /// Where everything of the repository lies or will lie.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// Folder of the contents.
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
     /// Where the content with this checksum lies or will lie.
     pub(crate) fn blob(&self, etag: &str) -> PathBuf {
-        self.root.join("blobs").join(etag)
+        self.blobs().join(etag)
     }
 
     /// Where what is ours alone lies.

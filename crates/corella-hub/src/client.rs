@@ -9,7 +9,7 @@ use ureq::Agent;
 use crate::address::quote;
 use crate::cache::{RepoCache, is_commit, stays_inside};
 use crate::download::{Transferred, fetch};
-use crate::{HubError, HubName, Listing, Notice, RemoteFile, RepoKind, Settings, http};
+use crate::{HubError, HubName, Listing, Notice, RemoteFile, RepoKind, Settings, http, room};
 
 /// Who hears of notices.
 type Listener = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
@@ -66,6 +66,9 @@ impl HubClient {
         listing: &Listing,
         progress: &mut dyn FnMut(usize, Transferred<'_>),
     ) -> Result<Vec<PathBuf>, HubError> {
+        if !self.settings.offline {
+            room::check(&self.cache(name), &listing.commit, &listing.files)?;
+        }
         let mut fetched = Vec::with_capacity(listing.files.len());
         for (i, file) in listing.files.iter().enumerate() {
             fetched.push(self.download(name, &listing.commit, file, &mut |done| progress(i, done))?);

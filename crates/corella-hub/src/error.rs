@@ -110,6 +110,16 @@ pub enum HubError {
         /// Some that there are.
         examples: String,
     },
+    /// What is to be fetched is more than the disk has room for.
+    #[error("{:.2} GB are to be fetched, and {:.2} GB are free in {}", gb(.needed), gb(.free), folder.display())]
+    NoRoom {
+        /// The cache, or the folder that it will lie in.
+        folder: PathBuf,
+        /// Bytes that the cache lacks.
+        needed: u64,
+        /// Bytes that may still be written there.
+        free: u64,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -122,6 +132,10 @@ pub enum HubError {
 
 fn detail(code: &Option<String>) -> String {
     code.as_ref().map(|c| format!(", {c}")).unwrap_or_default()
+}
+
+fn gb(bytes: &u64) -> f64 {
+    *bytes as f64 / 1e9
 }
 
 fn no_more(why: &Option<Box<HubError>>) -> &'static str {
@@ -163,6 +177,7 @@ impl HubError {
             HubError::BadName(_) => Some(
                 "a model is hf://OWNER/NAME, a data set hf://datasets/OWNER/NAME; write a / inside REVISION as %2F",
             ),
+            HubError::NoRoom { .. } => Some("make room, or set HF_HOME to a folder on another disk"),
             HubError::Io { source, .. } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Some(
                     "make room and run the same command again: the download goes on where it stopped; HF_HOME names a cache elsewhere",

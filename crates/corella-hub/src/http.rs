@@ -99,6 +99,22 @@ impl HubClient {
         unreachable!("the loop returns at the last attempt")
     }
 
+    /// The whole answer to a GET, of at most `limit` bytes: one that breaks off is asked for again, up to `tries` times in all.
+    pub(crate) fn get_whole(&self, url: &str, tries: u32, limit: u64) -> Result<Vec<u8>, HubError> {
+        for attempt in 1.. {
+            let left = tries.max(1).saturating_sub(attempt);
+            let mut response = self.ask(url, left + 1, || self.get(url, &[]))?;
+            match response.body_mut().with_config().limit(limit).read_to_vec() {
+                Ok(bytes) => return Ok(bytes),
+                Err(source) if left == 0 || !may_pass(&source) => {
+                    return Err(HubError::Transport { url: url.to_owned(), source: Box::new(source) });
+                }
+                Err(source) => self.wait(attempt, &format!("{url}: {source}"), None),
+            }
+        }
+        unreachable!("the loop returns at the last attempt")
+    }
+
     /// Waits before the next try: as long as the server asks, else longer each time.
     pub(crate) fn wait(&self, attempt: u32, why: &str, headers: Option<&HeaderMap>) {
         let asked = headers.and_then(|h| h.get("retry-after")?.to_str().ok()?.parse().ok()).map(Duration::from_secs);
@@ -124,6 +140,9 @@ impl HubClient {
 
 /// Whether the same request may succeed a little later.
 fn may_pass(error: &ureq::Error) -> bool {
-    use ureq::Error::{BadUri, Http, RequireHttpsOnly, Tls, TooManyRedirects};
-    !matches!(error, BadUri(_) | Http(_) | RequireHttpsOnly(_) | Tls(_) | TooManyRedirects)
+    use ureq::Error::{BadUri, BodyExceedsLimit, Http, RequireHttpsOnly, Tls, TooManyRedirects};
+    !matches!(
+        error,
+        BadUri(_) | BodyExceedsLimit(_) | Http(_) | RequireHttpsOnly(_) | Tls(_) | TooManyRedirects
+    )
 }

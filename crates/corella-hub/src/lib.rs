@@ -33,6 +33,7 @@ mod listing;
 mod name;
 mod notice;
 mod record;
+mod room;
 mod settings;
 
 pub use client::HubClient;

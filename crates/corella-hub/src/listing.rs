@@ -139,10 +139,8 @@ impl HubClient {
         let (endpoint, plural) = (&self.settings.endpoint, name.kind().plural());
         let url =
             format!("{endpoint}/api/{plural}/{}/revision/{}?blobs=true", name.id(), quote(name.revision(), false));
-        let mut response = self.ask(&url, tries, || self.get(&url, &[]))?;
+        let bytes = self.get_whole(&url, tries, LISTING_BYTES)?;
         let bad = |what: String| HubError::BadAnswer { url: url.clone(), what };
-        let bytes =
-            response.body_mut().with_config().limit(LISTING_BYTES).read_to_vec().map_err(|e| bad(e.to_string()))?;
         let answer: Answer = serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a listing: {e}")))?;
         if !is_commit(&answer.sha) {
             return Err(bad(format!("sha {:?} is not a commit", answer.sha)));

@@ -103,6 +103,41 @@ fn a_broken_connection_is_taken_up_where_it_broke() {
 }
 
 #[test]
+fn a_listing_that_breaks_off_is_asked_for_again() {
+    let cache = Cache::new("listing");
+    let server = HubServer::start(&[("a.bin", b"small")]);
+    server.state().listing_cuts = vec![20, 0];
+    let listed = name("hf://datasets/o/n");
+    assert_eq!(client(&server, &cache, None).list(&listed).expect("listed").files.len(), 1);
+    assert_eq!(server.state().seen.len(), 3);
+    server.state().listing_cuts = vec![20; 10];
+    let other = Cache::new("listing-never");
+    let refused = client(&server, &other, None).list(&listed);
+    assert!(matches!(refused, Err(HubError::Transport { .. })), "{refused:?}");
+}
+
+#[test]
+fn what_the_disk_has_no_room_for_is_not_begun() {
+    let (cache, big) = (Cache::new("room"), big());
+    let server = HubServer::start(&[("a.bin", &big)]);
+    let (client, name) = (client(&server, &cache, None), name("hf://datasets/o/n"));
+    let mut listing = client.list(&name).expect("listed");
+    let fetched = |listing: &corella_hub::Listing| client.fetch(&name, listing, &mut |_, _| ());
+    listing.files.push(RemoteFile { path: "huge.bin".to_owned(), size: Some(1 << 60) });
+    server.state().seen.clear();
+    let refused = fetched(&listing).expect_err("an exabyte");
+    assert!(matches!(&refused, HubError::NoRoom { needed, .. } if *needed == (1 << 60) + 300_000), "{refused}");
+    assert!(refused.hint().is_some_and(|hint| hint.contains("HF_HOME")));
+    assert!(server.state().seen.is_empty());
+    listing.files.pop();
+    fetched(&listing).expect("fetched");
+    listing.files[0].path = "as another commit names it.bin".to_owned();
+    listing.files.push(RemoteFile { path: "huge.bin".to_owned(), size: Some(1 << 60) });
+    let refused = fetched(&listing).expect_err("an exabyte");
+    assert!(matches!(refused, HubError::NoRoom { needed, .. } if needed == 1 << 60), "{refused}");
+}
+
+#[test]
 fn a_later_run_goes_on_with_what_an_earlier_one_left() {
     let (cache, big) = (Cache::new("later"), big());
     let server = HubServer::start(&[("a.bin", &big)]);

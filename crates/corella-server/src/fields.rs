@@ -155,11 +155,26 @@ impl Fields {
         self.0.into_iter()
     }
 
+    /// Takes a field out if it has this value, and says whether it had.
+    pub fn pass_over(&mut self, name: &str, neutral: &Value) -> bool {
+        let is_neutral = self.0.get(name) == Some(neutral);
+        if is_neutral {
+            self.0.remove(name);
+        }
+        is_neutral
+    }
+
     /// Ends the reading: a field that nobody took and that is not in `harmless` is an error, because a parameter that is
     /// silently ignored gives another result than the one asked for.
     pub fn finish(self, harmless: &[&str]) -> Result<(), ApiError> {
         let unknown = self.0.iter().find(|(name, value)| {
-            let says_nothing = value.is_null() || **value == Value::Bool(false);
+            let says_nothing = match value {
+                Value::Null | Value::Bool(false) => true,
+                Value::String(text) => text.is_empty(),
+                Value::Array(list) => list.is_empty(),
+                Value::Object(map) => map.is_empty(),
+                _ => false,
+            };
             !says_nothing && !harmless.contains(&name.as_str())
         });
         match unknown {
@@ -210,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_is_refused_unless_it_says_nothing() {
-        assert!(fields(r#"{"user": "me", "logprobs": null, "stream": false}"#).finish(&["user"]).is_ok());
+        assert!(fields(r#"{"user": "me", "logprobs": null, "stream": false, "grammar": "", "samplers": [], "lora": {}}"#).finish(&["user"]).is_ok());
         let error = fields(r#"{"grammar": "root ::= x"}"#).finish(&["user"]).expect_err("unknown");
         assert_eq!(error.param.as_deref(), Some("grammar"));
     }

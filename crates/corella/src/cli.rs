@@ -15,7 +15,7 @@ use corella_ops::cpu::Rounding;
 use crate::count::count;
 use crate::error::Failure;
 
-/// Train GPT-2 from random weights, and continue text with what came out.
+/// Train GPT-2 and Llama from random weights, run Llama 3.1 base models, and serve them with a playground.
 #[derive(Debug, Parser)]
 #[command(name = "corella", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORELLA_COMMIT"), ")"), about, propagate_version = true)]
 pub struct Cli {

@@ -119,6 +119,16 @@ fn an_automatic_micro_batch_fills_the_memory_that_it_is_given() {
     let beside = |plan: &Value| plan["memory_bytes"]["between_updates"].as_u64().expect("bytes");
     assert_eq!(beside(&sampling) - beside(&small), 4 * 124_439_808);
     assert_eq!(beside(&small), 4 * 50_257 * 768, "the largest tensor, for a checkpoint");
+    let planned = |flags: &[&str]| {
+        let output = corella(&[&["plan", "--model", "gpt2-124m", "--tokens", "65536"], flags].concat());
+        (output.status.code(), stderr(&output))
+    };
+    let (code, message) = planned(&["--batch-tokens", "65536", "--micro-batch", "auto", "--memory", "1GiB"]);
+    assert!(code == Some(1) && message.contains("1.00 GiB are available"), "{message}");
+    for beside in [&[][..], &["--micro-batch", "4"]] {
+        let (code, message) = planned(&[&["--memory", "4GiB"], beside].concat());
+        assert!(code == Some(2) && message.contains("--micro-batch auto"), "{message}");
+    }
 }
 
 #[test]

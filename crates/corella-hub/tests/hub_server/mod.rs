@@ -28,6 +28,8 @@ pub struct State {
     pub prefix: String,
     /// Bytes of content after which a connection breaks, for the next requests in turn.
     pub cuts: Vec<usize>,
+    /// The same for listings.
+    pub listing_cuts: Vec<usize>,
     /// Statuses to answer the next requests with, in turn.
     pub refusals: Vec<u16>,
     /// Ignores ranges.
@@ -148,7 +150,9 @@ fn respond(state: &mut State, method: &str, path: &str, headers: &[(String, Stri
             .iter()
             .map(|(name, bytes)| serde_json::json!({"rfilename": name, "size": bytes.len()}))
             .collect();
-        return plain("200 OK", serde_json::json!({"sha": commit, "siblings": files}).to_string().into_bytes());
+        let (head, body, _) =
+            plain("200 OK", serde_json::json!({"sha": commit, "siblings": files}).to_string().into_bytes());
+        return (head, body, (!state.listing_cuts.is_empty()).then(|| state.listing_cuts.remove(0)));
     }
     let name = path.trim_start_matches("/datasets").strip_prefix(&resolve).unwrap_or("").replace("%20", " ");
     let Some((_, bytes)) = state.files.iter().find(|(n, _)| *n == name) else {

@@ -11,7 +11,8 @@ pub struct SharedMut<'a, T: Element = f32> {
     lives: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access goes through `part`, whose caller promises that parts in use at the same time do not overlap.
+// SAFETY: access goes through `part` and `tile_at`, whose callers promise that parts and tiles in use at the same time share no
+// element.
 unsafe impl<T: Element> Send for SharedMut<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Element> Sync for SharedMut<'_, T> {}

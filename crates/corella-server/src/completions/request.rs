@@ -1,7 +1,7 @@
 //! The body of `POST /v1/completions`, parsed. OpenAI's fields, and extensions under the names that vLLM and llama.cpp use.
 
 use corella_infer::{CacheScope, LogProbStage, RequestParams, SampleParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, token_id, whole};
@@ -70,7 +70,7 @@ impl CompletionCall {
     /// Parses a body. `scope` is whose cached prompts it may use, `seed` the one it gets if it names none.
     pub fn parse(body: &[u8], scope: CacheScope, seed: u64) -> Result<CompletionCall, ApiError> {
         let mut f = Fields::parse(body)?;
-        if f.take("suffix").is_some() {
+        if f.take("suffix").is_some_and(|suffix| suffix != "") {
             return Err(ApiError::bad(
                 "suffix",
                 "`suffix` is not offered: a base model of this kind writes forwards only",
@@ -87,6 +87,9 @@ impl CompletionCall {
         let heal = f.flag("token_healing")?;
         let params = engine_params(&mut f, &show, scope, seed)?;
         let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
+        // Clients that send every field of another server send the defaults of these.
+        f.pass_over("response_format", &json!({"type": "text"}));
+        f.pass_over("mirostat", &json!(0));
         f.finish(&HARMLESS)?;
         Ok(CompletionCall { model, prompts, params, mark_start, heal, show, stream })
     }
@@ -156,9 +159,16 @@ fn usage(f: &mut Fields) -> Result<bool, ApiError> {
     Ok(usage)
 }
 
+/// Most tokens to draw. llama.cpp's name for it takes -1 for as many as the context leaves.
+pub fn most_tokens(f: &mut Fields, name: &str) -> Result<Option<u64>, ApiError> {
+    let limit = u64::from(u32::MAX);
+    let rest = name == "n_predict" && f.pass_over(name, &json!(-1));
+    if rest { Ok(Some(limit)) } else { f.uint(name, 0..=limit) }
+}
+
 fn engine_params(f: &mut Fields, show: &Show, scope: CacheScope, seed: u64) -> Result<RequestParams, ApiError> {
     let limit = u64::from(u32::MAX);
-    let max_tokens = f.any_of(&["max_tokens", "n_predict"], |f, name| f.uint(name, 0..=limit))?.unwrap_or(16);
+    let max_tokens = f.any_of(&["max_tokens", "n_predict"], most_tokens)?.unwrap_or(16);
     let best_of = f.uint("best_of", 1..=MOST_SAMPLES)?.map(|n| n as usize);
     let n = f.uint("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize;
     let filtered = f.flag("post_sampling_probs")?;
@@ -263,6 +273,7 @@ mod tests {
             (r#"{"n": 1000000}"#, "n"),
             (r#"{"best_of": 4096}"#, "best_of"),
             (r#"{"max_tokens": -1}"#, "max_tokens"),
+            (r#"{"n_predict": -2}"#, "n_predict"),
             (r#"{"temperature": -0.1}"#, "temperature"),
             (r#"{"temperature": "hot"}"#, "temperature"),
             (r#"{"top_p": 0}"#, "top_p"),
@@ -277,6 +288,8 @@ mod tests {
             (r#"{"suffix": "end"}"#, "suffix"),
             (r#"{"prompt_embeds": "AAAA"}"#, "prompt_embeds"),
             (r#"{"grammar": "root"}"#, "grammar"),
+            (r#"{"mirostat": 2}"#, "mirostat"),
+            (r#"{"response_format": {"type": "json_object"}}"#, "response_format"),
             (r#"{"max_tokens": 5, "n_predict": 6}"#, "n_predict"),
             (r#"{"repetition_penalty": 1.1, "repeat_penalty": 1.2}"#, "repeat_penalty"),
             (r#"{"stream_options": {"unheard_of": true}}"#, "unheard_of"),
@@ -295,11 +308,18 @@ mod tests {
         };
         assert_eq!(of("{}"), (16, 1.0));
         assert_eq!(of(r#"{"n_predict": 5, "repeat_penalty": 1.5}"#), (5, 1.5));
+        assert_eq!(of(r#"{"n_predict": -1}"#), (u32::MAX as usize, 1.0));
         assert_eq!(of(r#"{"max_tokens": null, "n_predict": 5, "repetition_penalty": null}"#), (5, 1.0));
         assert_eq!(
             of(r#"{"max_tokens": 5, "n_predict": 5.0, "repetition_penalty": 2, "repeat_penalty": 2.0}"#),
             (5, 2.0)
         );
+    }
+
+    #[test]
+    fn defaults_of_other_servers_ask_for_nothing() {
+        let all = r#"{"suffix": "", "grammar": "", "mirostat": 0, "response_format": {"type": "text"}, "samplers": []}"#;
+        assert_eq!(parse(all).map(|call| call.prompts.len()), Ok(1));
     }
 
     #[test]

@@ -126,9 +126,14 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         false => plan_memory(plan, &config, b),
     };
     let (per_card, mut notes) = (work.sequences_per_card(machine.cards) as usize, dealt(&work, machine.cards));
+    check_memory_flag(args.train.memory, &plan)?;
     if plan.train.micro_batch == 0 {
-        let budget = memory_budget(args.train.memory, memory_available).unwrap_or(u64::MAX);
-        let fits = largest_micro_batch(per_card, budget, |b| bytes(&plan, b).total).unwrap_or(1);
+        let budget = memory_budget(args.train.memory, memory_available);
+        let fits = largest_micro_batch(per_card, budget.unwrap_or(u64::MAX), |b| bytes(&plan, b).total);
+        if fits.is_none() && args.train.memory.is_some() {
+            check_memory(bytes(&plan, 1).total, budget)?;
+        }
+        let fits = fits.unwrap_or(1);
         plan.train.micro_batch = within(fits, per_card, work.sequences_per_step as usize);
     }
     plan.check()?;
@@ -284,6 +289,17 @@ fn between_updates(plan: &RunPlan, config: &ModelShape) -> u64 {
 pub fn memory_budget(asked: Option<usize>, available: Option<u64>) -> Option<u64> {
     let usual = || available.map(|bytes| (bytes as f64 * MEMORY_SHARE) as u64);
     asked.map(|bytes| bytes as u64).or_else(usual)
+}
+
+/// Refuses `--memory` beside a micro-batch that is given: nothing would be fitted into it.
+pub fn check_memory_flag(memory: Option<usize>, plan: &RunPlan) -> Result<()> {
+    match (memory, plan.train.micro_batch) {
+        (Some(_), given @ 1..) => Err(Failure::usage(format!(
+            "--memory says what an automatic micro-batch may fill, and the micro-batch is {given}"
+        ))
+        .hint("add --micro-batch auto, or leave --memory out")),
+        _ => Ok(()),
+    }
 }
 
 /// Replaces a micro-batch of 0 (`auto`) by the largest that fits into the budget.

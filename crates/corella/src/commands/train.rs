@@ -22,7 +22,7 @@ use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Us
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_tasks, task_scores};
-use crate::commands::plan::{check_memory, memory_budget, plan_recompute, print_run, settle_micro_batch};
+use crate::commands::plan::{check_memory, check_memory_flag, memory_budget, plan_recompute, print_run, settle_micro_batch};
 use crate::commands::plan_fits;
 use crate::commands::run_plan::{first_model, wanted};
 use crate::commands::serve::Settings;
@@ -209,6 +209,7 @@ pub fn build(
     quiet: bool,
 ) -> Result<Run> {
     let config = ModelShape::of(&plan.model)?;
+    check_memory_flag(memory, plan)?;
     let budget = memory_budget(memory, device.available());
     if resume && plan.train.micro_batch == 0 {
         plan.train.micro_batch = settled_before(plan, &dir)?

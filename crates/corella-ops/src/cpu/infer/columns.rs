@@ -54,6 +54,7 @@ impl<'a> Columns<'a> {
             level: Level::First,
             share: Share::default(),
             blocks: Layout::blocks(self.cols, u),
+            rows: count,
             x: elements.as_ptr(),
             x_scale: x.scales(row, u).as_ptr(),
             side: side[(u * x.rows + row) * Side::LEN..].as_ptr(),

@@ -32,6 +32,8 @@ pub struct Step {
     pub share: Share,
     /// Blocks of the unit.
     pub blocks: usize,
+    /// Rows, for a kernel that is not made for a number of them.
+    pub rows: usize,
     /// Elements, a row every [`UNIT`](super::layout::UNIT): a unit of [`super::activations::Activations`].
     pub x: *const i8,
     /// The scale of each row.
@@ -100,6 +102,7 @@ pub type Kernel = unsafe fn(&Step);
 pub type Two = unsafe fn(&Step, &Step);
 
 /// A module's kernel `unit` for up to 6 rows, or for up to 4.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_macros))]
 macro_rules! unit {
     (4, $rows:expr, $module:ident, $codes:expr, $scales:expr) => {
         match $rows {
@@ -189,6 +192,7 @@ impl Integers {
     /// The kernel of a layout for `rows` rows.
     pub fn kernel(self, layout: Layout, rows: usize) -> Kernel {
         assert!((1..=self.rows()).contains(&rows), "a tile of {rows} rows");
+        #[cfg(target_arch = "x86_64")]
         macro_rules! shapes {
             ($module:ident, $codes:expr, $scales:expr) => {
                 unit!(rows, $module, $codes, $scales)
@@ -200,12 +204,18 @@ impl Integers {
                 unit!(4, rows, $module, $codes, $scales)
             };
         }
+        // Each number of rows would be code of its own, which plain Rust gains nothing from.
+        macro_rules! any_rows {
+            ($module:ident, $codes:expr, $scales:expr) => {
+                super::$module::unit::<$codes, $scales>
+            };
+        }
         match self {
             #[cfg(target_arch = "x86_64")]
             Integers::Avx2 => layouts!(layout, fewer_rows, avx2),
             #[cfg(target_arch = "x86_64")]
             Integers::Vnni | Integers::Amx => layouts!(layout, shapes, vnni),
-            Integers::Portable => layouts!(layout, shapes, portable),
+            Integers::Portable => layouts!(layout, any_rows, portable),
         }
     }
 

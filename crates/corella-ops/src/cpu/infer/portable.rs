@@ -4,11 +4,11 @@ use super::kernel::{Side, Step, layout};
 use super::layout::{BLOCK, COLUMNS, Layout, Scales, UNIT};
 use super::pack::{half_at, pair_at, read_codes};
 
-/// See [`super::kernel::Kernel`].
+/// See [`super::kernel::Kernel`]; for any number of rows.
 ///
 /// # Safety
 /// As there.
-pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) {
+pub unsafe fn unit<const CODES: u8, const SCALES: u8>(step: &Step) {
     let layout = const { layout(CODES, SCALES) };
     // SAFETY: a unit of the pair (the caller's promise).
     let w = unsafe { std::slice::from_raw_parts(step.w, layout.unit_bytes(step.blocks)) };
@@ -18,7 +18,7 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
             let block = &w[layout.codes_at(step.blocks) + b * layout.codes.block_bytes()..];
             codes.copy_from_slice(&read_codes(layout.codes, block, column));
         }
-        for r in 0..R {
+        for r in 0..step.rows {
             // SAFETY: unit, side numbers and sums of row r, of which this column's is touched (the caller's promise).
             let (q, x_scale, side, c) = unsafe {
                 let q = std::slice::from_raw_parts(step.x.add(r * UNIT), UNIT);

@@ -471,6 +471,7 @@ mod tests {
                 level: Level::First,
                 share: Share { asks: ASKS[0], step: 0 },
                 blocks,
+                rows: ROWS,
                 x: x.elements(0, 0).as_ptr(),
                 x_scale: x.scales(0, 0).as_ptr(),
                 side: side.as_ptr(),
