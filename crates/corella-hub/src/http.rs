@@ -141,8 +141,5 @@ impl HubClient {
 /// Whether the same request may succeed a little later.
 fn may_pass(error: &ureq::Error) -> bool {
     use ureq::Error::{BadUri, BodyExceedsLimit, Http, RequireHttpsOnly, Tls, TooManyRedirects};
-    !matches!(
-        error,
-        BadUri(_) | BodyExceedsLimit(_) | Http(_) | RequireHttpsOnly(_) | Tls(_) | TooManyRedirects
-    )
+    !matches!(error, BadUri(_) | BodyExceedsLimit(_) | Http(_) | RequireHttpsOnly(_) | Tls(_) | TooManyRedirects)
 }

@@ -225,7 +225,11 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_is_refused_unless_it_says_nothing() {
-        assert!(fields(r#"{"user": "me", "logprobs": null, "stream": false, "grammar": "", "samplers": [], "lora": {}}"#).finish(&["user"]).is_ok());
+        assert!(
+            fields(r#"{"user": "me", "logprobs": null, "stream": false, "grammar": "", "samplers": [], "lora": {}}"#)
+                .finish(&["user"])
+                .is_ok()
+        );
         let error = fields(r#"{"grammar": "root ::= x"}"#).finish(&["user"]).expect_err("unknown");
         assert_eq!(error.param.as_deref(), Some("grammar"));
     }

@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn defaults_of_other_servers_ask_for_nothing() {
-        let all = r#"{"suffix": "", "grammar": "", "mirostat": 0, "response_format": {"type": "text"}, "samplers": []}"#;
+        let all =
+            r#"{"suffix": "", "grammar": "", "mirostat": 0, "response_format": {"type": "text"}, "samplers": []}"#;
         assert_eq!(parse(all).map(|call| call.prompts.len()), Ok(1));
     }
 

@@ -22,7 +22,9 @@ use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Us
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_tasks, task_scores};
-use crate::commands::plan::{check_memory, check_memory_flag, memory_budget, plan_recompute, print_run, settle_micro_batch};
+use crate::commands::plan::{
+    check_memory, check_memory_flag, memory_budget, plan_recompute, print_run, settle_micro_batch,
+};
 use crate::commands::plan_fits;
 use crate::commands::run_plan::{first_model, wanted};
 use crate::commands::serve::Settings;
