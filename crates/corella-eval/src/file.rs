@@ -52,7 +52,7 @@ fn each_item(path: &Path, task: Task, take: &mut dyn FnMut(Item) -> bool) -> Res
         }
         let wrong = |what: String| EvalError::Item { path: path.to_path_buf(), line: number + 1, what };
         let value = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
-        if !take(task.item(&value).map_err(wrong)?) {
+        if !take(task.item(&value).map_err(|e| wrong(e.to_string()))?) {
             break;
         }
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub use file::read_items;
 pub use score::{ItemScore, Likelihood, TaskScore, log_likelihood, negative_log_likelihood, score_item, summary};
 pub use shots::Shots;
-pub use task::{Item, Pair, Question, Task};
+pub use task::{Item, NoItem, Pair, Question, Task};
 
 /// What can go wrong in an evaluation.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,11 @@
 
 use serde_json::Value;
 
+/// A line that is no item of its task, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoItem(String);
+
 /// A task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -101,7 +106,11 @@ impl Task {
     }
 
     /// An item from a line of a file: of the Hugging Face data set, or of the form in which llm-foundry and others keep it.
-    pub fn item(self, line: &Value) -> Result<Item, String> {
+    pub fn item(self, line: &Value) -> Result<Item, NoItem> {
+        self.read(line).map_err(NoItem)
+    }
+
+    fn read(self, line: &Value) -> Result<Item, String> {
         match self {
             Task::HellaSwag => {
                 let context = match (line.get("ctx_a"), line.get("ctx_b")) {
@@ -268,9 +277,9 @@ mod tests {
             Task::HellaSwag.item(&serde_json::from_str(&line).expect("JSON"))
         };
         assert!(parse(r#"["c", "d"]"#).is_ok());
-        assert_eq!(parse(r#"["c"]"#), Err("1 to choose from; 2 are needed".to_owned()));
-        assert_eq!(parse(r#"["", "", "", " "]"#), Err("a choice is empty".to_owned()));
-        assert_eq!(parse(r#"["c", "[header]"]"#), Err("a choice is empty".to_owned()));
+        assert_eq!(parse(r#"["c"]"#), Err(NoItem("1 to choose from; 2 are needed".to_owned())));
+        assert_eq!(parse(r#"["", "", "", " "]"#), Err(NoItem("a choice is empty".to_owned())));
+        assert_eq!(parse(r#"["c", "[header]"]"#), Err(NoItem("a choice is empty".to_owned())));
     }
 
     #[test]
@@ -285,7 +294,7 @@ mod tests {
         ];
         for (task, line) in empty {
             let error = task.item(&serde_json::from_str(line).expect("JSON")).expect_err(line);
-            assert!(error.ends_with("is empty"), "{}: {error}", task.name());
+            assert!(error.0.ends_with("is empty"), "{}: {error}", task.name());
         }
     }
 

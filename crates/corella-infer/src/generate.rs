@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use corella_model::TextModel;
 
-use crate::error::RequestError;
+use crate::error::{Field, RequestError};
 use crate::sampler::{History, SampleParams, Sampler, Sampling};
 
 fn check_prompt(model: &dyn TextModel, prompt: &[u32]) -> Result<(), RequestError> {
@@ -17,7 +17,7 @@ fn check_prompt(model: &dyn TextModel, prompt: &[u32]) -> Result<(), RequestErro
         return Err(RequestError::PromptTooLong { prompt: prompt.len(), context });
     }
     match prompt.iter().find(|id| **id as usize >= vocab_size) {
-        Some(id) => Err(RequestError::BadToken { what: "prompt", id: *id, vocab_size }),
+        Some(id) => Err(RequestError::BadToken { field: Field::Prompt, id: *id, vocab_size }),
         None => Ok(()),
     }
 }

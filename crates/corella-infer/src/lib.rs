@@ -21,7 +21,7 @@ mod text;
 
 pub use completion::{Choice, Completion, complete};
 pub use engine::{Engine, EngineHandle, EngineOptions, SubmitError, Ticket};
-pub use error::RequestError;
+pub use error::{Field, RequestError};
 pub use event::{Event, FinishReason, TokenLogProb, Usage};
 pub use generate::continue_tokens;
 pub use metrics::MetricsSnapshot;

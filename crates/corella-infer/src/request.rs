@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use corella_model::StepLimits;
 
-use crate::error::RequestError;
+use crate::error::{Field, RequestError};
 use crate::pages::CacheScope;
 use crate::sampler::{SampleParams, Sampling};
 use crate::text::StopStrings;
@@ -159,28 +159,34 @@ impl Request {
         limits: &RequestLimits,
     ) -> Result<Request, RequestError> {
         let p = params;
-        let most = |what, asked: usize, limit: usize| {
+        let most = |field, what, asked: usize, limit: usize| {
             let (asked, limit) = (asked as u64, limit as u64);
-            if asked > limit { Err(RequestError::TooMany { what, asked, limit }) } else { Ok(()) }
+            if asked > limit { Err(RequestError::TooMany { field, what, asked, limit }) } else { Ok(()) }
         };
         let best_of = p.best_of.unwrap_or(p.n);
         if p.n == 0 {
-            return Err(RequestError::OutOfRange { name: "n", value: 0.0, rule: "must be 1 or more" });
+            return Err(RequestError::OutOfRange { field: Field::N, value: 0.0, rule: "must be 1 or more" });
         }
         if best_of < p.n {
-            return Err(RequestError::Contradiction("best_of is below n"));
+            return Err(RequestError::Contradiction { field: Field::BestOf, above: false, other: Field::N });
         }
-        most("continuations of one prompt", best_of, limits.samples)?;
-        most("stop strings", p.stop.len(), limits.stops)?;
-        most("bytes of stop strings", p.stop.iter().map(String::len).sum(), limits.stop_bytes)?;
-        most("stop tokens", p.stop_ids.len(), limits.stop_ids)?;
-        most("logit biases", p.sample.logit_bias.len(), limits.biases)?;
+        let samples = if p.best_of.is_some() { Field::BestOf } else { Field::N };
+        most(samples, "continuations of one prompt", best_of, limits.samples)?;
+        most(Field::Stop, "stop strings", p.stop.len(), limits.stops)?;
+        most(Field::Stop, "bytes of stop strings", p.stop.iter().map(String::len).sum(), limits.stop_bytes)?;
+        most(Field::StopTokenIds, "stop tokens", p.stop_ids.len(), limits.stop_ids)?;
+        most(Field::LogitBias, "logit biases", p.sample.logit_bias.len(), limits.biases)?;
         let alternatives = limits.logprobs.min(model.vocab_size);
-        most("alternatives for a token", p.logprobs.unwrap_or(0), alternatives)?;
-        most("alternatives for a token of the prompt", p.prompt_logprobs.unwrap_or(0), alternatives)?;
-        most("tokens proposed at once", p.lookup, limits.lookup)?;
+        most(Field::Logprobs, "alternatives for a token", p.logprobs.unwrap_or(0), alternatives)?;
+        most(
+            Field::PromptLogprobs,
+            "alternatives for a token of the prompt",
+            p.prompt_logprobs.unwrap_or(0),
+            alternatives,
+        )?;
+        most(Field::Lookup, "tokens proposed at once", p.lookup, limits.lookup)?;
         check_prompt(&p.prompt, model)?;
-        check_ids("stop token", &p.stop_ids, model.vocab_size)?;
+        check_ids(Field::StopTokenIds, &p.stop_ids, model.vocab_size)?;
 
         let room = model.context_len - p.prompt.len();
         let max_tokens = p.max_tokens.min(room);
@@ -188,14 +194,19 @@ impl Request {
         let cost = (tokens as u64).saturating_mul(best_of as u64);
         if cost > limits.total_tokens {
             let what = "tokens of prompt and output in all continuations";
-            return Err(RequestError::TooMany { what, asked: cost, limit: limits.total_tokens });
+            return Err(RequestError::TooMany {
+                field: Field::MaxTokens,
+                what,
+                asked: cost,
+                limit: limits.total_tokens,
+            });
         }
         let needed = model.pages_for(tokens);
         if needed > model.pages {
             return Err(RequestError::NeverFits { tokens, needed, pages: model.pages });
         }
         if p.min_tokens > p.max_tokens {
-            return Err(RequestError::Contradiction("min_tokens is above max_tokens"));
+            return Err(RequestError::Contradiction { field: Field::MinTokens, above: true, other: Field::MaxTokens });
         }
         let mut stop_ids = p.stop_ids;
         if !p.ignore_eos {
@@ -270,12 +281,12 @@ fn check_prompt(prompt: &[u32], model: &StepLimits) -> Result<(), RequestError> 
     if prompt.len() > model.context_len {
         return Err(RequestError::PromptTooLong { prompt: prompt.len(), context: model.context_len });
     }
-    check_ids("prompt", prompt, model.vocab_size)
+    check_ids(Field::Prompt, prompt, model.vocab_size)
 }
 
-fn check_ids(what: &'static str, ids: &[u32], vocab_size: usize) -> Result<(), RequestError> {
+fn check_ids(field: Field, ids: &[u32], vocab_size: usize) -> Result<(), RequestError> {
     match ids.iter().find(|id| **id as usize >= vocab_size) {
-        Some(id) => Err(RequestError::BadToken { what, id: *id, vocab_size }),
+        Some(id) => Err(RequestError::BadToken { field, id: *id, vocab_size }),
         None => Ok(()),
     }
 }

@@ -5,7 +5,9 @@ mod common;
 use std::sync::atomic::AtomicBool;
 
 use common::{gpt2, letters};
-use corella_infer::{Request, RequestError, RequestLimits, RequestParams, SampleParams, complete, continue_tokens};
+use corella_infer::{
+    Field, Request, RequestError, RequestLimits, RequestParams, SampleParams, complete, continue_tokens,
+};
 use corella_model::gpt2::Gpt2Infer;
 use corella_model::{OneSequence, StepModel};
 use corella_ops::cpu::Cpu;
@@ -100,7 +102,7 @@ fn prompts_that_the_model_cannot_read_are_refused() {
     };
     assert_eq!(refused(&[], vec![]), RequestError::EmptyPrompt);
     assert_eq!(refused(&[1; 121], vec![]), RequestError::PromptTooLong { prompt: 121, context: 120 });
-    let unknown = |what| RequestError::BadToken { what, id: 60, vocab_size: 60 };
-    assert_eq!(refused(&[59, 60], vec![]), unknown("prompt"));
-    assert_eq!(refused(&[59], vec![(60, 1.0)]), unknown("logit_bias"));
+    let unknown = |field| RequestError::BadToken { field, id: 60, vocab_size: 60 };
+    assert_eq!(refused(&[59, 60], vec![]), unknown(Field::Prompt));
+    assert_eq!(refused(&[59], vec![(60, 1.0)]), unknown(Field::LogitBias));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{cpu, letters, options};
 use corella_infer::{
-    CacheScope, Completion, Engine, EngineHandle, EngineOptions, Event, FinishReason, Request, RequestError,
+    CacheScope, Completion, Engine, EngineHandle, EngineOptions, Event, Field, FinishReason, Request, RequestError,
     RequestParams, SampleParams, Sink, SubmitError, Ticket, complete,
 };
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Infer};
@@ -257,7 +257,7 @@ fn requests_that_cannot_be_served_are_refused_with_both_numbers() {
         (RequestParams { best_of: Some(usize::MAX), ..ok.clone() }, "at most 128"),
         (RequestParams { stop: vec![String::new()], ..ok.clone() }, "empty stop string"),
         (RequestParams { stop: vec!["x".into(); 100_000], ..ok.clone() }, "100000 stop strings: at most 64"),
-        (RequestParams { stop_ids: vec![99], ..ok.clone() }, "stop token: token 99"),
+        (RequestParams { stop_ids: vec![99], ..ok.clone() }, "stop_token_ids: token 99"),
         (RequestParams { logprobs: Some(60_000), ..ok.clone() }, "60000 alternatives for a token: at most 60"),
         (RequestParams { min_tokens: 17, ..ok.clone() }, "min_tokens is above max_tokens"),
     ] {
@@ -268,7 +268,7 @@ fn requests_that_cannot_be_served_are_refused_with_both_numbers() {
     let params = RequestParams { sample: SampleParams { logit_bias: biases, ..Default::default() }, ..ok.clone() };
     assert_eq!(
         handle.check(params).expect_err("refused"),
-        RequestError::TooMany { what: "logit biases", asked: 1_000_000, limit: 1024 }
+        RequestError::TooMany { field: Field::LogitBias, what: "logit biases", asked: 1_000_000, limit: 1024 }
     );
     // More tokens than the context has room for are cut, and said to be.
     let cut = handle.check(RequestParams { prompt: vec![1; 50], max_tokens: usize::MAX, ..ok.clone() });
@@ -294,12 +294,12 @@ fn tokens_that_the_tokenizer_does_not_know_are_neither_taken_nor_drawn() {
     assert_eq!(drawn.iter().max(), Some(&49));
     let bias = |id: u32| SampleParams { logit_bias: vec![(id, 100.0)], ..SampleParams::default() };
     handle.check(RequestParams { sample: bias(49), stop_ids: vec![49], ..ok.clone() }).expect("the last one known");
-    for (params, what, id) in [
-        (RequestParams { prompt: vec![1, 55], ..ok.clone() }, "prompt", 55),
-        (RequestParams { stop_ids: vec![50], ..ok.clone() }, "stop token", 50),
-        (RequestParams { sample: bias(50), ..ok.clone() }, "logit_bias", 50),
+    for (params, field, id) in [
+        (RequestParams { prompt: vec![1, 55], ..ok.clone() }, Field::Prompt, 55),
+        (RequestParams { stop_ids: vec![50], ..ok.clone() }, Field::StopTokenIds, 50),
+        (RequestParams { sample: bias(50), ..ok.clone() }, Field::LogitBias, 50),
     ] {
-        assert_eq!(handle.check(params).expect_err("unknown"), RequestError::BadToken { what, id, vocab_size: 50 });
+        assert_eq!(handle.check(params).expect_err("unknown"), RequestError::BadToken { field, id, vocab_size: 50 });
     }
     // Log-probabilities are those among the known tokens: together they are 1.
     let scored = RequestParams { logprobs: Some(50), prompt_logprobs: Some(50), n: 1, max_tokens: 2, ..ok };

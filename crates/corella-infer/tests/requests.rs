@@ -1,6 +1,6 @@
 //! What one request may ask for: each limit can be reached and not be passed.
 
-use corella_infer::{Request, RequestError, RequestLimits, RequestParams, SampleParams};
+use corella_infer::{Field, Request, RequestError, RequestLimits, RequestParams, SampleParams};
 use corella_model::StepLimits;
 
 fn model() -> StepLimits {
@@ -41,25 +41,28 @@ fn each_limit_can_be_reached_and_not_be_passed() {
         let logit_bias = (0..n).map(|id| (id, 1.0)).collect();
         RequestParams { sample: SampleParams { logit_bias, ..SampleParams::default() }, ..ok() }
     };
-    let cases: [(&str, u64, u64, RequestParams, RequestParams); 8] = [
+    let cases: [(Field, &str, u64, u64, RequestParams, RequestParams); 8] = [
         (
+            Field::BestOf,
             "continuations of one prompt",
             5,
             4,
             RequestParams { n: 4, ..ok() },
             RequestParams { best_of: Some(5), ..ok() },
         ),
-        ("stop strings", 4, 3, stops(&["a", "b", "c"]), stops(&["a", "b", "c", "d"])),
-        ("bytes of stop strings", 11, 10, stops(&["abcdef", "ghij"]), stops(&["abcdef", "ghijk"])),
+        (Field::Stop, "stop strings", 4, 3, stops(&["a", "b", "c"]), stops(&["a", "b", "c", "d"])),
+        (Field::Stop, "bytes of stop strings", 11, 10, stops(&["abcdef", "ghij"]), stops(&["abcdef", "ghijk"])),
         (
+            Field::StopTokenIds,
             "stop tokens",
             3,
             2,
             RequestParams { stop_ids: vec![1, 2], ..ok() },
             RequestParams { stop_ids: vec![1, 2, 3], ..ok() },
         ),
-        ("logit biases", 3, 2, biased(2), biased(3)),
+        (Field::LogitBias, "logit biases", 3, 2, biased(2), biased(3)),
         (
+            Field::Logprobs,
             "alternatives for a token",
             6,
             5,
@@ -67,17 +70,25 @@ fn each_limit_can_be_reached_and_not_be_passed() {
             RequestParams { logprobs: Some(6), ..ok() },
         ),
         (
+            Field::PromptLogprobs,
             "alternatives for a token of the prompt",
             6,
             5,
             RequestParams { prompt_logprobs: Some(5), ..ok() },
             RequestParams { prompt_logprobs: Some(6), ..ok() },
         ),
-        ("tokens proposed at once", 7, 6, RequestParams { lookup: 6, ..ok() }, RequestParams { lookup: 7, ..ok() }),
+        (
+            Field::Lookup,
+            "tokens proposed at once",
+            7,
+            6,
+            RequestParams { lookup: 6, ..ok() },
+            RequestParams { lookup: 7, ..ok() },
+        ),
     ];
-    for (what, asked, limit, at, over) in cases {
+    for (field, what, asked, limit, at, over) in cases {
         assert!(check(at).is_ok(), "{what}");
-        assert_eq!(check(over).expect_err("too many"), RequestError::TooMany { what, asked, limit });
+        assert_eq!(check(over).expect_err("too many"), RequestError::TooMany { field, what, asked, limit });
     }
 }
 
@@ -96,6 +107,6 @@ fn every_continuation_that_is_drawn_costs_its_tokens() {
     let limits = RequestLimits { total_tokens: 239, ..limits() };
     let refused = Request::new(params(10, 4), &model(), &[], &limits).expect_err("one too many");
     let what = "tokens of prompt and output in all continuations";
-    assert_eq!(refused, RequestError::TooMany { what, asked: 240, limit: 239 });
+    assert_eq!(refused, RequestError::TooMany { field: Field::MaxTokens, what, asked: 240, limit: 239 });
     assert!(Request::new(params(10, 3), &model(), &[], &limits).is_ok());
 }

@@ -18,7 +18,7 @@ mod special_ids;
 pub mod step;
 pub mod step_options;
 mod stepping;
-pub mod text_model;
+mod text_model;
 mod training;
 
 pub use any::AnyModel;
@@ -27,7 +27,6 @@ pub use corella_ops::{Draw, Edit, Penalty};
 pub use error::ModelError;
 pub use memory::Recompute;
 pub use one_sequence::OneSequence;
-pub use random::Mersenne;
 pub use role::{ModelPart, Role};
 pub use source::{Source, Weights, Zeros};
 pub use special_ids::SpecialIds;

@@ -32,12 +32,12 @@ impl Access {
     }
 
     /// 401 without a proper key, where keys are asked for.
-    pub fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(crate) fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.keys.is_empty() || self.key(headers).is_some() { Ok(()) } else { Err(ApiError::unauthorized()) }
     }
 
     /// 403 under a foreign name.
-    pub fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(crate) fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.hosts.is_empty() {
             return Ok(());
         }
@@ -67,7 +67,7 @@ impl Access {
 
     /// 403 to work that a page of another site wants done: its browser says where it comes from. It could not read the
     /// answer, but the work would be done. Clients that are no browsers name no origin.
-    pub fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(crate) fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         if method != Method::POST || self.allowed_origin(headers).is_some() {
             return Ok(());

@@ -1,6 +1,5 @@
 //! The application: its routes in one table, and what every request passes through.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use crate::arrival;
 use crate::chat::{self, Transcript};
 use crate::completions::completions;
 use crate::error::ApiError;
+use crate::live::RunFiles;
 use crate::peers::Peer;
 use crate::served::Served;
 use crate::socket::Line;
@@ -63,15 +63,15 @@ pub struct App {
     pub access: Access,
     /// The prompt that makes a chat of completions.
     pub transcript: Transcript,
-    /// The run folder whose log is shown live.
-    pub run: Option<PathBuf>,
+    /// The run whose log is shown live.
+    pub run: Option<RunFiles>,
     /// Demos, tracer, anatomy.
     pub extras: OnceLock<Extras>,
 }
 
 impl App {
     /// An application whose model is still to come.
-    pub fn new(access: Access, transcript: Transcript, run: Option<PathBuf>) -> Arc<App> {
+    pub fn new(access: Access, transcript: Transcript, run: Option<RunFiles>) -> Arc<App> {
         Arc::new(App {
             served: OnceLock::new(),
             loading: RwLock::new(Loading::Busy { what: "loading the model".to_owned(), share: None }),
@@ -98,7 +98,7 @@ impl App {
     }
 
     /// The model, or 503 with the reason.
-    pub fn served(&self) -> Result<Arc<Served>, ApiError> {
+    pub(crate) fn served(&self) -> Result<Arc<Served>, ApiError> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(ApiError::unavailable("the server is shutting down", None));
         }
@@ -137,23 +137,6 @@ impl App {
         self.started.elapsed()
     }
 }
-
-/// Every path that needs the key, if there is one, in the order of the documentation.
-pub const ROUTES: [(&str, &str); 13] = [
-    ("post", "/v1/completions"),
-    ("post", "/v1/chat/completions"),
-    ("get", "/v1/models"),
-    ("get", "/v1/models/{model}"),
-    ("post", "/tokenize"),
-    ("post", "/detokenize"),
-    ("get", "/corella/anatomy"),
-    ("get", "/corella/demos"),
-    ("get", "/corella/run"),
-    ("get", "/corella/transcript"),
-    ("post", "/corella/trace"),
-    ("get", "/metrics"),
-    ("get", "/openapi.json"),
-];
 
 /// The application as a service, for a socket or for a test.
 pub fn router(app: Arc<App>) -> Router {

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use corella_infer::RequestError;
+use corella_infer::{Field, RequestError};
 use serde_json::{Value, json};
 
 /// An answer that is not 2xx.
@@ -150,25 +150,30 @@ impl ApiError {
 
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> ApiError {
-        let param = match &error {
-            RequestError::OutOfRange { name, .. } => name,
-            RequestError::BadToken { what: "logit_bias", .. } => "logit_bias",
-            RequestError::BadToken { what: "stop token", .. } => "stop_token_ids",
-            RequestError::TooMany { what, .. } => match *what {
-                "stop strings" | "bytes of stop strings" => "stop",
-                "stop tokens" => "stop_token_ids",
-                "logit biases" => "logit_bias",
-                "continuations of one prompt" => "n",
-                "alternatives for a token" => "logprobs",
-                _ => "max_tokens",
-            },
-            RequestError::NeverFits { .. } => "max_tokens",
-            RequestError::Stop(_) => "stop",
-            RequestError::Contradiction(what) if what.starts_with("best_of") => "best_of",
-            RequestError::Contradiction(_) => "min_tokens",
-            _ => "prompt",
+        let field = error.field();
+        let param = match field {
+            // No parameter of a completion.
+            Field::Lookup => None,
+            Field::Prompt
+            | Field::N
+            | Field::BestOf
+            | Field::MaxTokens
+            | Field::MinTokens
+            | Field::Stop
+            | Field::StopTokenIds
+            | Field::Logprobs
+            | Field::PromptLogprobs
+            | Field::Temperature
+            | Field::TopK
+            | Field::TopP
+            | Field::MinP
+            | Field::TypicalP
+            | Field::RepetitionPenalty
+            | Field::FrequencyPenalty
+            | Field::PresencePenalty
+            | Field::LogitBias => Some(field.name().to_owned()),
         };
-        ApiError::bad(param, error.to_string())
+        ApiError { param, ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", error.to_string()) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The completions server and the playground. It knows text and HTTP; the engine knows tokens.
 //!
-//! A request's way: [`router`] (access, sizes, times) → `completions` (parsed, checked) → the engine's thread → events →
+//! A request's way: the router (access, sizes, times) → `completions` (parsed, checked) → the engine's thread → events →
 //! one document or a stream.
 
 mod access;
@@ -28,12 +28,11 @@ mod tokens;
 mod trace;
 
 pub use access::Access;
-pub use app::{App, Extras, Loading, ROUTES, router};
+pub use app::{App, Extras, Loading};
 pub use chat::Transcript;
 pub use demos::{assistant_page, recap};
-pub use error::ApiError;
 pub use listener::{ListenOptions, ServeError, Shutdown, Stopped, serve};
-pub use openapi::DOCUMENT as OPENAPI;
+pub use live::RunFiles;
 pub use peers::{NoPeer, Peer};
 pub use served::Served;
 pub use trace::{Place, Span, Tracer};

@@ -1,8 +1,8 @@
-//! `/corella/run`: the run that this server follows, from its folder.
+//! `/corella/run`: the run that this server follows, from its files.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,6 +17,19 @@ use crate::error::ApiError;
 /// Longest part of a log that is read for one answer: its end.
 const MOST_LOG: u64 = 64 << 20;
 
+/// Where a run that goes on writes what is shown of it.
+#[derive(Clone, Debug)]
+pub struct RunFiles {
+    /// Its plan, as text.
+    pub plan: PathBuf,
+    /// JSON lines, one per update.
+    pub log: PathBuf,
+    /// JSON lines, one per sample.
+    pub samples: PathBuf,
+    /// A JSON document that says how it is.
+    pub heartbeat: PathBuf,
+}
+
 /// Which part is wanted.
 #[derive(Debug, Deserialize)]
 pub struct Since {
@@ -25,14 +38,14 @@ pub struct Since {
     since: u64,
 }
 
-/// Plan, log, samples and heartbeat of the run folder; null where no run is followed.
+/// Plan, log, samples and heartbeat of the run; null where no run is followed.
 pub async fn run(
     State(app): State<Arc<App>>,
     query: Result<Query<Since>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(Since { since }) =
         query.map_err(|_| ApiError::bad("since", "`since` must be a whole number: an update of the run"))?;
-    let Some(dir) = app.run.clone() else {
+    let Some(files) = app.run.clone() else {
         return Ok(Json(Value::Null));
     };
     let read = tokio::task::spawn_blocking(move || {
@@ -41,11 +54,11 @@ pub async fn run(
         };
         let next = if since == 0 { 0 } else { since.saturating_add(1) };
         json!({
-            "plan": std::fs::read_to_string(dir.join("run.toml")).unwrap_or_default(),
-            "log": from(next, rows(&dir.join("log.jsonl"), MOST_LOG)),
-            "heartbeat": document(&dir.join("heartbeat.json")),
+            "plan": std::fs::read_to_string(&files.plan).unwrap_or_default(),
+            "log": from(next, rows(&files.log, MOST_LOG)),
+            "heartbeat": document(&files.heartbeat),
             // An update is logged before its samples are written.
-            "samples": from(since, rows(&dir.join("samples.jsonl"), MOST_LOG)),
+            "samples": from(since, rows(&files.samples, MOST_LOG)),
         })
     });
     read.await.map(Json).map_err(|_| ApiError::internal("the run folder could not be read"))

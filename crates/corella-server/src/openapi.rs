@@ -5,11 +5,27 @@ pub const DOCUMENT: &str = include_str!("openapi.json");
 
 #[cfg(test)]
 mod tests {
-    use corella_infer::CacheScope;
+    use corella_infer::{CacheScope, RequestLimits};
     use serde_json::{Value, json};
 
-    use crate::app::ROUTES;
     use crate::completions::CompletionCall;
+
+    /// Every path that needs the key, if there is one, in the order of the documentation.
+    const ROUTES: [(&str, &str); 13] = [
+        ("post", "/v1/completions"),
+        ("post", "/v1/chat/completions"),
+        ("get", "/v1/models"),
+        ("get", "/v1/models/{model}"),
+        ("post", "/tokenize"),
+        ("post", "/detokenize"),
+        ("get", "/corella/anatomy"),
+        ("get", "/corella/demos"),
+        ("get", "/corella/run"),
+        ("get", "/corella/transcript"),
+        ("post", "/corella/trace"),
+        ("get", "/metrics"),
+        ("get", "/openapi.json"),
+    ];
 
     fn document() -> Value {
         serde_json::from_str(super::DOCUMENT).expect("JSON")
@@ -43,9 +59,15 @@ mod tests {
                 ("stream_options", _) => json!({"include_usage": true}),
                 _ => json!("text"),
             };
-            let body = json!({ name: value }).to_string();
-            let parsed = CompletionCall::parse(body.as_bytes(), CacheScope::default(), 0);
-            assert!(parsed.is_ok(), "{body}: {:?}", parsed.err());
+            let parse = |value: &Value| {
+                let body = json!({ name: value }).to_string();
+                CompletionCall::parse(body.as_bytes(), &RequestLimits::default(), CacheScope::default(), 0)
+            };
+            let parsed = parse(&value);
+            assert!(parsed.is_ok(), "{name}: {value}: {:?}", parsed.err());
+            if let Some(most) = field["maximum"].as_u64() {
+                assert!(parse(&json!(most + 1)).is_err(), "{name}: more than {most}");
+            }
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use corella_infer::{EngineHandle, MetricsSnapshot, Request, RequestLimits, RequestParams, Sink, SubmitError, Ticket};
+use corella_infer::{
+    EngineHandle, MetricsSnapshot, Request, RequestError, RequestLimits, RequestParams, Sink, SubmitError, Ticket,
+};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
@@ -69,7 +71,7 @@ impl Served {
     }
 
     /// 404 to a request that is meant for another model.
-    pub fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
+    pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
         match asked.filter(|asked| *asked != self.name) {
             None => Ok(()),
             Some(asked) => Err(ApiError::no_such_model(asked, &self.name)),
@@ -77,7 +79,7 @@ impl Served {
     }
 
     /// Refuses a text that cannot fit in the context, whatever its tokens are: that is known before it is tokenised.
-    pub fn check_length(&self, text: &str) -> Result<(), ApiError> {
+    pub(crate) fn check_length(&self, text: &str) -> Result<(), ApiError> {
         let context = self.context();
         let fewest = if text.len() > context { self.tokenizer.fewest_tokens(text.len()) } else { 0 };
         if fewest <= context {
@@ -96,12 +98,12 @@ impl Served {
     }
 
     /// Checks a request against model and limits.
-    pub fn check(&self, params: RequestParams) -> Result<Request, ApiError> {
-        Ok(self.engine.check(params)?)
+    pub(crate) fn check(&self, params: RequestParams) -> Result<Request, RequestError> {
+        self.engine.check(params)
     }
 
     /// Hands the requests of one call to the engine: all or none.
-    pub fn submit(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, ApiError> {
+    pub(crate) fn submit(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, ApiError> {
         self.engine.submit_all(requests).map_err(|error| match error {
             SubmitError::QueueFull { .. } => ApiError::busy(),
             SubmitError::Closed => ApiError::unavailable("the server is shutting down", None),

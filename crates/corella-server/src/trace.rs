@@ -49,7 +49,7 @@ pub struct Span {
 /// Finds spans.
 pub trait Tracer: Send + Sync {
     /// The spans of a text, in order.
-    fn spans(&self, text: &str) -> Result<Vec<Span>, String>;
+    fn spans(&self, text: &str) -> Vec<Span>;
 }
 
 /// The route.
@@ -66,8 +66,7 @@ pub async fn trace(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Valu
         tracer.map(|tracer| tracer.spans(&text))
     });
     match traced.await {
-        Ok(Some(Ok(spans))) => Ok(Json(json!({"spans": spans}))),
-        Ok(Some(Err(why))) => Err(ApiError::internal(why)),
+        Ok(Some(spans)) => Ok(Json(json!({"spans": spans}))),
         // The training data of this model are not at hand.
         Ok(None) => Ok(Json(json!({"spans": null}))),
         Err(_) => Err(ApiError::internal("the search failed")),

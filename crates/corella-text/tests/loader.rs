@@ -121,7 +121,7 @@ fn documents_stay_together_and_come_in_another_order_every_epoch() {
         (1u32..).zip(lengths).flat_map(|(name, n)| std::iter::once(0).chain(std::iter::repeat_n(name, n))).collect();
     let options = LoaderOptions { order: Order::Documents, ..LoaderOptions::new(6, 2) };
     let mut loader = loader(&TokenStream::in_memory(tokens.clone()), options);
-    let per_epoch = loader.sequences_per_epoch() as usize;
+    let per_epoch = loader.state().windows as usize;
     assert_eq!(per_epoch, (tokens.len() - 1) / 6);
     let mut orders = Vec::new();
     for _ in 0..4 {
@@ -148,7 +148,7 @@ fn llm_cs_order_gives_every_rank_its_lane() {
     let stream = counting(1001);
     let options = LoaderOptions { order: Order::LlmC, llm_c_batch: 4, ..LoaderOptions::new(5, 0) };
     let mut one = loader(&stream, options);
-    assert_eq!(one.sequences_per_epoch(), 200);
+    assert_eq!(one.state().windows, 200);
     // 50 samples of 20 tokens: NumPy's twister with the seed 42 and llm.c's rule begin with 0, 34, 29.
     let seen = firsts(&mut one, 3, 4, 5);
     let expected: Vec<u32> = [0, 34, 29].iter().flat_map(|s| (0..4).map(move |lane| s * 20 + lane * 5)).collect();
@@ -157,7 +157,7 @@ fn llm_cs_order_gives_every_rank_its_lane() {
         let mut all = Vec::new();
         for rank in 0..world {
             let mut loader = loader(&stream, LoaderOptions { rank, world, ..options });
-            let per_rank = loader.sequences_per_epoch() as usize / world / 4;
+            let per_rank = loader.state().windows as usize / world / 4;
             all.extend(firsts(&mut loader, per_rank, 4, 5));
         }
         let used = 1000 / (20 * world) * 4 * world;

@@ -250,15 +250,6 @@ fn a_million_of_anything_is_no_trap() {
     }
 }
 
-#[test]
-fn cuts_of_metas_reference_change_only_what_is_longer_than_they_are() {
-    let Some(tokenizer) = load("tokenizers/llama3/tokenizer.model") else { return };
-    let text = "An ordinary text of words. ".repeat(100);
-    assert_eq!(tokenizer.encode_chopped(&text), tokenizer.encode(&text));
-    let (run, once) = (" ".repeat(25_000), tokenizer.encode(&" ".repeat(25_000)));
-    assert_eq!(tokenizer.encode_chopped(&run.repeat(2)), [&once[..], &once].concat());
-}
-
 /// Bytes of ids given out one by one.
 fn one_by_one(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<u8> {
     (0..ids.len()).flat_map(|i| tokenizer.token_bytes_after(&ids[..i], ids[i])).copied().collect()

@@ -105,13 +105,12 @@ fn write(
 ) -> Result<(), TrainError> {
     fs::create_dir(partial).map_err(TrainError::io(partial))?;
     files.save(model, partial)?;
-    write_synced(&partial.join("tokenizer.json"), &tokenizer.to_json())?;
-    write_synced(&partial.join("tokenizer_config.json"), &tokenizer.to_config_json())?;
+    tokenizer.files().iter().try_for_each(|(name, text)| write_new(&partial.join(name), text))?;
     save_moments(&partial.join(MOMENTS), model).map_err(ModelError::from)?;
     state.files = checksums(partial)?;
     let text = serde_json::to_string_pretty(&state)
         .map_err(|e| TrainError::Checkpoint { path: partial.to_path_buf(), what: e.to_string() })?;
-    write_synced(&partial.join(STATE), &text)?;
+    write_new(&partial.join(STATE), &text)?;
     sync_folder(partial)
 }
 
@@ -314,7 +313,8 @@ fn checksum(file: File) -> std::io::Result<u32> {
     }
 }
 
-fn write_synced(path: &Path, text: &str) -> Result<(), TrainError> {
+/// Writes and syncs a file of a folder that nobody reads before it has its name.
+fn write_new(path: &Path, text: &str) -> Result<(), TrainError> {
     fs::write(path, text).and_then(|()| File::open(path)?.sync_all()).map_err(TrainError::io(path))
 }
 

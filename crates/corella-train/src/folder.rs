@@ -1,4 +1,4 @@
-//! The run folder: held by one process at a time.
+//! The run folder: the names of its files, and that one process at a time holds it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -7,32 +7,47 @@ use std::path::{Path, PathBuf};
 use crate::TrainError;
 use crate::checkpoint;
 use crate::plan::RunPlan;
-use crate::report::ENVIRONMENT;
 
 /// Name of the file that is locked; it holds the number of the process.
 const LOCK: &str = "lock";
 /// The resolved plan.
 pub const PLAN: &str = "run.toml";
+/// One object per update.
+pub const LOG: &str = "log.jsonl";
+/// What the model wrote in between.
+pub const SAMPLES: &str = "samples.jsonl";
+/// What happened besides.
+pub const EVENTS: &str = "events.jsonl";
+/// What the run was made with: program, machine, system.
+pub const ENVIRONMENT: &str = "environment.json";
+/// The page that shows the run.
+pub const REPORT: &str = "report.html";
 /// The folder of the checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 
 /// What a run writes, or what would make another model of the folder: none of it may lie there before, unless it is a run.
-const TAKEN: [&str; 8] = [
-    "log.jsonl",
-    "samples.jsonl",
-    "events.jsonl",
-    ENVIRONMENT,
-    "report.html",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "config.json",
-];
+const TAKEN: [&str; 8] =
+    [LOG, SAMPLES, EVENTS, ENVIRONMENT, REPORT, "tokenizer.json", "tokenizer_config.json", "config.json"];
+
+/// Whether a run was begun in this folder.
+pub fn is_run(dir: &Path) -> bool {
+    dir.join(PLAN).is_file()
+}
+
+/// The plan of the run in this folder, where there is one that can be read.
+pub fn plan(dir: &Path) -> Option<RunPlan> {
+    fs::read_to_string(dir.join(PLAN)).ok().and_then(|text| RunPlan::from_toml(&text).ok())
+}
+
+/// Where the checkpoints of a run lie.
+pub fn checkpoints(dir: &Path) -> PathBuf {
+    dir.join(CHECKPOINTS)
+}
 
 /// Refuses a folder that is no run but holds files that a run would replace, or take for its own. One that is missing, empty,
 /// or a run that was begun is fine, and so are files of other names.
 pub fn check(dir: &Path) -> Result<(), TrainError> {
-    let plan = fs::read_to_string(dir.join(PLAN)).ok();
-    if plan.as_ref().is_some_and(|text| RunPlan::from_toml(text).is_ok()) || checkpoint::any(&dir.join(CHECKPOINTS)) {
+    if plan(dir).is_some() || checkpoint::any(&checkpoints(dir)) {
         return Ok(());
     }
     // A run that was killed as it began left files without a line.
@@ -41,7 +56,7 @@ pub fn check(dir: &Path) -> Result<(), TrainError> {
         fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0)
     };
     // A file in its place is not replaced: no checkpoint can be written as long as it is there.
-    let folder = || fs::read_dir(dir.join(CHECKPOINTS)).is_ok_and(|mut entries| entries.next().is_some());
+    let folder = || fs::read_dir(checkpoints(dir)).is_ok_and(|mut entries| entries.next().is_some());
     let folder = [CHECKPOINTS].into_iter().filter(|_| folder());
     match [PLAN].iter().chain(&TAKEN).copied().filter(holds).chain(folder).next() {
         Some(name) => Err(TrainError::OtherFiles { path: dir.to_path_buf(), name: name.to_owned() }),
@@ -51,7 +66,7 @@ pub fn check(dir: &Path) -> Result<(), TrainError> {
 
 /// A run folder that this process holds. The lock goes with the process, however it ends.
 #[derive(Debug)]
-pub struct RunFolder {
+pub(crate) struct RunFolder {
     dir: PathBuf,
     lock: File,
 }

@@ -153,11 +153,16 @@ impl TrainPlan {
     }
 }
 
+/// A text that says no micro-batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a number above 0, or auto")]
+pub struct NoMicroBatch;
+
 /// A number of sequences, or `auto` as 0.
-pub fn parse_micro_batch(text: &str) -> Result<usize, String> {
+pub fn parse_micro_batch(text: &str) -> Result<usize, NoMicroBatch> {
     match text {
         "auto" => Ok(0),
-        number => number.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number above 0, or auto".to_owned()),
+        number => number.parse().ok().filter(|n| *n > 0).ok_or(NoMicroBatch),
     }
 }
 
@@ -322,7 +327,7 @@ impl RunPlan {
     }
 
     /// When an update is left out.
-    pub fn spike_limits(&self) -> SpikeLimits {
+    pub(crate) fn spike_limits(&self) -> SpikeLimits {
         let t = &self.train;
         SpikeLimits { window: t.spike_window, z_loss: t.spike_z_loss, z_norm: t.spike_z_norm }
     }

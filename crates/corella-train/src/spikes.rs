@@ -71,7 +71,7 @@ pub struct SpikeDetector {
 
 /// When an update is left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SpikeLimits {
+pub(crate) struct SpikeLimits {
     /// Values of the window.
     pub window: usize,
     /// Largest z of the loss; 0 for any.
@@ -82,7 +82,7 @@ pub struct SpikeLimits {
 
 /// What the detector says about an update.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// z of the loss, once the window is full.
     pub z_loss: Option<f64>,
     /// z of the norm, once the window is full.
@@ -137,7 +137,7 @@ impl SpikeDetector {
     }
 
     /// Judges an update by its loss and gradient norm, and takes both into the windows.
-    pub fn judge(&mut self, loss: f64, norm: f64, limits: SpikeLimits) -> Verdict {
+    pub(crate) fn judge(&mut self, loss: f64, norm: f64, limits: SpikeLimits) -> Verdict {
         let (z_loss, z_norm) = (self.loss.z(loss), self.norm.z(norm));
         let above = |z: Option<f64>, limit: f64| limit > 0.0 && z.is_some_and(|z| z > limit);
         let skip = if !loss.is_finite() {

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::prepare::{PrepareArgs, bytes};
+use crate::commands::prepare::PrepareArgs;
 use crate::commands::tokenizer::TokenizerCommand;
 use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
 use corella_ops::cpu::Rounding;
 
-use crate::count::count;
 use crate::error::Failure;
+use crate::units::{bytes, count};
 
 /// Train GPT-2 and Llama from random weights, run Llama 3.1 base models, and serve them with a playground.
 #[derive(Debug, Parser)]

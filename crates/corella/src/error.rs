@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use corella_hub::HubError;
@@ -82,9 +83,17 @@ impl Failure {
     }
 }
 
+/// What the system said of a file or folder.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+struct PathError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
 /// What the system said of a file or folder, with the way out where there is a known one.
-pub fn of_path(path: &std::path::Path, error: std::io::Error) -> Failure {
-    ModelError::Io { path: path.to_path_buf(), source: error }.into()
+pub fn of_path(path: &Path, source: std::io::Error) -> Failure {
+    PathError { path: path.to_path_buf(), source }.into()
 }
 
 impl fmt::Display for Failure {

@@ -10,6 +10,7 @@ use corella_text::data::readers::{ReadOptions, SourceFile, expand, is_pattern};
 use corella_text::data::{Dataset, Document, Origin, TextCorpus, is_token_file, tokens_of};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
+use corella_train::{checkpoint, folder};
 
 use crate::cli::{Common, Device};
 use crate::error::{Failure, Result, of_path};
@@ -249,7 +250,7 @@ fn no_model(dir: &Path) -> Failure {
     let is_model = |path: &PathBuf| {
         let ending = path.extension().and_then(|ending| ending.to_str());
         path.join("config.json").is_file()
-            || path.join("checkpoints").is_dir()
+            || folder::checkpoints(path).is_dir()
             || matches!(ending, Some("gguf" | "bin"))
     };
     let mut inside: Vec<String> = entries.filter(is_model).map(|path| path.display().to_string()).collect();
@@ -273,14 +274,14 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
         return Err(Failure::new(format!("{} is neither a file nor a folder", path.display()))
             .hint("a model is read in many places, so no pipe or device can hold it: write it into a file first"));
     }
-    let checkpoints = path.join("checkpoints");
+    let checkpoints = folder::checkpoints(path);
     if !checkpoints.is_dir() {
         if path.is_dir() && !path.join("config.json").exists() {
             return Err(no_model(path));
         }
         return Ok(path.to_path_buf());
     }
-    let newest = corella_train::checkpoint::latest(&checkpoints)?;
+    let newest = checkpoint::latest(&checkpoints)?;
     newest.map(|found| found.path).ok_or_else(|| {
         Failure::new(format!("{} has no finished checkpoint yet", path.display()))
             .hint("train with --checkpoint-every N, or wait for the end of the run")

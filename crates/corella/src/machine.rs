@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use sysinfo::{CpuRefreshKind, System};
 
+use crate::units::gib;
+
 /// Bytes of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Memory {
@@ -51,13 +53,12 @@ pub fn processor() -> Option<String> {
 
 /// Program, machine and system, as a report shows them.
 pub fn environment() -> BTreeMap<String, String> {
-    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let known = [
         ("program", Some(format!("corella {} ({})", env!("CARGO_PKG_VERSION"), env!("CORELLA_COMMIT")))),
         ("processor", processor()),
         ("threads", Some(threads.to_string())),
-        ("memory", memory().map(|m| gib(m.total))),
+        ("memory", memory().map(|m| format!("{} GiB", gib(m.total)))),
         ("system", System::long_os_version().ok()),
         ("command", Some(std::env::args().skip(1).collect::<Vec<_>>().join(" "))),
     ];

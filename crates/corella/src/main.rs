@@ -8,7 +8,6 @@ mod output;
 
 mod cli;
 mod commands;
-mod count;
 mod device;
 mod error;
 mod fetch;
@@ -27,6 +26,7 @@ mod terminal;
 mod tokenizers;
 mod tour;
 mod unfinished;
+mod units;
 
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use corella_server::{Extras, Tracer, Transcript, assistant_page};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts, probes};
-use corella_train::RunPlan;
+use corella_train::folder;
 use serde_json::{Value, json};
 
 use crate::commands::trace::RunTracer;
@@ -15,8 +15,7 @@ use crate::tour::{OPENING, Reading};
 
 /// Everything that goes with `model`, where it is a run folder.
 pub fn extras(model: &Path) -> Extras {
-    let plan = std::fs::read_to_string(model.join("run.toml")).ok().and_then(|text| RunPlan::from_toml(&text).ok());
-    let Some(plan) = plan else { return Extras::default() };
+    let Some(plan) = folder::plan(model) else { return Extras::default() };
     let tiny = plan.data.path == TINY_INTERNET;
     let measured = std::fs::read_to_string(model.join("tour.json")).ok().and_then(|t| serde_json::from_str(&t).ok());
     // The tiny internet is made and sorted in seconds; other data are searched where an index was made before.

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Args;
-use corella_server::{Access, App, Extras, ListenOptions, Loading, ServeError, Shutdown, Transcript};
+use corella_server::{Access, App, Extras, ListenOptions, Loading, RunFiles, ServeError, Shutdown, Transcript};
+use corella_train::{folder, heartbeat};
 use serde_json::json;
 
 use crate::commands::serve::{Loaded, Settings, load};
@@ -169,6 +170,16 @@ pub struct Site {
     ways_out: WaysOut,
 }
 
+/// What the live page shows of the run in `dir`.
+fn files_of(dir: &Path) -> RunFiles {
+    RunFiles {
+        plan: dir.join(folder::PLAN),
+        log: dir.join(folder::LOG),
+        samples: dir.join(folder::SAMPLES),
+        heartbeat: dir.join(heartbeat::FILE),
+    }
+}
+
 /// Whether a site of a run can be at `address`. Asked before the work begins, which may take long until it needs the site.
 pub fn check(address: SocketAddr) -> Result<()> {
     let listen = ListenArgs::at(address);
@@ -184,7 +195,7 @@ impl Site {
     }
 
     fn begin(listen: &ListenArgs, transcript: Transcript, run: Option<PathBuf>, ways_out: WaysOut) -> Result<Site> {
-        let app = App::new(listen.access()?, transcript, run);
+        let app = App::new(listen.access()?, transcript, run.as_deref().map(files_of));
         let (shutdown, stopped) = Shutdown::new();
         let (send, bound) = mpsc::channel();
         let (for_server, options) = (app.clone(), listen.options());

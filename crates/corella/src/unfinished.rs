@@ -5,9 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use corella_model::ModelError;
-
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, of_path};
 use crate::signals::{end_at_once, on_stop};
 
 /// How the name of a hidden folder ends.
@@ -34,7 +32,7 @@ impl Unfinished {
         if output.symlink_metadata().is_ok() {
             return Err(taken(output));
         }
-        let failed = |source| ModelError::Io { path: output.to_path_buf(), source };
+        let failed = |error| of_path(output, error);
         if let Some(parent) = output.parent() {
             if parent.exists() && !parent.is_dir() {
                 return Err(Failure::new(format!("{}: {} is no folder", output.display(), parent.display()))

@@ -8,8 +8,9 @@ mod common;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use common::models::{changed_llama, fixture, json_file};
 use common::server::{Server, model, text};
-use common::{corella, json, stderr};
+use common::{Folder, corella, json, stderr};
 use serde_json::{Value, json};
 
 const PROMPT: &str = "The red fox";
@@ -83,6 +84,29 @@ fn s01_alternatives_of_many_tokens_are_refused_before_memory_is_taken() {
     assert!(alternatives == 100 || alternatives == 101, "{alternatives}");
     #[cfg(target_os = "linux")]
     assert!(most_memory(&server) < before + (400 << 20), "{} bytes, then {}", before, most_memory(&server));
+}
+
+/// A model with as many tokens as its tokenizer, 61: fewer than the alternatives that a request may otherwise ask for.
+fn few_tokens(folder: &Folder) -> String {
+    let model = folder.join("few");
+    let path = changed_llama(&model, |_| (), |_, weight| weight);
+    let mut tokenizer = json_file(fixture("eval/llama/tokenizer.json").as_ref());
+    tokenizer["model"]["merges"] = json!([]);
+    tokenizer["model"]["vocab"].as_object_mut().expect("a map to ids").retain(|_, id| id.as_u64() < Some(61));
+    std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    path
+}
+
+#[test]
+fn s01_more_alternatives_than_there_are_tokens_are_refused_by_their_name() {
+    let folder = Folder::new("few-tokens");
+    let server = Server::of(&few_tokens(&folder), &[]);
+    server.refuses(&[
+        (json!({"prompt_logprobs": 62}), "prompt_logprobs"),
+        (json!({"logprobs": 62}), "logprobs"),
+        (json!({"n_probs": 62}), "n_probs"),
+    ]);
+    server.complete(json!({"prompt": PROMPT, "prompt_logprobs": 61, "logprobs": 61, "n_probs": 61, "max_tokens": 2}));
 }
 
 /// Texts of megabytes take the processor for long; whoever asks for little is answered first.

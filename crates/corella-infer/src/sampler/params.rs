@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::error::RequestError;
+use crate::error::{Field, RequestError};
 
 /// Smallest and largest value of a logit bias, as in OpenAI's interface.
 const BIAS: f32 = 100.0;
@@ -76,29 +76,36 @@ impl Sampling {
 
     /// Checks `params` for a vocabulary of `vocab_size` tokens.
     pub fn new(params: SampleParams, vocab_size: usize) -> Result<Sampling, RequestError> {
-        let check = |ok: bool, name, value: f32, rule| {
-            if ok { Ok(()) } else { Err(RequestError::OutOfRange { name, value: as_written(value), rule }) }
+        let check = |ok: bool, field, value: f32, rule| {
+            if ok { Ok(()) } else { Err(RequestError::OutOfRange { field, value: as_written(value), rule }) }
         };
         let p = &params;
-        check(p.temperature.is_finite() && p.temperature >= 0.0, "temperature", p.temperature, "must be 0 or more")?;
-        check(p.top_k != Some(0), "top_k", 0.0, "must be 1 or more")?;
-        for (name, value) in [("top_p", p.top_p), ("min_p", p.min_p), ("typical_p", p.typical_p)] {
+        check(
+            p.temperature.is_finite() && p.temperature >= 0.0,
+            Field::Temperature,
+            p.temperature,
+            "must be 0 or more",
+        )?;
+        check(p.top_k != Some(0), Field::TopK, 0.0, "must be 1 or more")?;
+        for (field, value) in [(Field::TopP, p.top_p), (Field::MinP, p.min_p), (Field::TypicalP, p.typical_p)] {
             let value = value.unwrap_or(1.0);
             // Whoever asks for a min_p of 0 gets no filter, and does not come here with it.
-            let rule = if name == "min_p" { "must be between 0 and 1" } else { "must be above 0 and at most 1" };
-            check(value > 0.0 && value <= 1.0, name, value, rule)?;
+            let least = field == Field::MinP;
+            let rule = if least { "must be between 0 and 1" } else { "must be above 0 and at most 1" };
+            check(value > 0.0 && value <= 1.0, field, value, rule)?;
         }
         let penalty = p.repetition_penalty;
         let taken = SampleParams::REPETITION_PENALTY.contains(&penalty);
-        check(taken, "repetition_penalty", penalty, "must be between 0.01 and 100")?;
-        for (name, value) in [("frequency_penalty", p.frequency_penalty), ("presence_penalty", p.presence_penalty)] {
-            check((-PENALTY..=PENALTY).contains(&value), name, value, "must be between -2 and 2")?;
+        check(taken, Field::RepetitionPenalty, penalty, "must be between 0.01 and 100")?;
+        let penalties = [(Field::FrequencyPenalty, p.frequency_penalty), (Field::PresencePenalty, p.presence_penalty)];
+        for (field, value) in penalties {
+            check((-PENALTY..=PENALTY).contains(&value), field, value, "must be between -2 and 2")?;
         }
         for (id, bias) in &p.logit_bias {
             if *id as usize >= vocab_size {
-                return Err(RequestError::BadToken { what: "logit_bias", id: *id, vocab_size });
+                return Err(RequestError::BadToken { field: Field::LogitBias, id: *id, vocab_size });
             }
-            check((-BIAS..=BIAS).contains(bias), "logit_bias", *bias, "must be between -100 and 100")?;
+            check((-BIAS..=BIAS).contains(bias), Field::LogitBias, *bias, "must be between -100 and 100")?;
         }
         Ok(Sampling { params })
     }

@@ -112,11 +112,6 @@ impl LlamaConfig {
         Some(LlamaConfig { shape })
     }
 
-    /// The same shape for a context of another length.
-    pub fn with_context(&self, context_len: usize) -> Result<Self, ModelError> {
-        LlamaConfig::new(LlamaShape { context_len, ..self.shape.clone() })
-    }
-
     /// The epsilon of the norms for a text: the shortest number that is read back as the same f32.
     pub fn norm_eps_in_text(&self) -> f64 {
         self.norm_eps.to_string().parse().unwrap_or(f64::from(self.norm_eps))

@@ -26,5 +26,3 @@ pub use rope::{Rope, RopeScaling};
 pub type LlamaWeights = crate::Weights<LlamaConfig>;
 /// A Llama's files.
 pub type LlamaCheckpoint = crate::Checkpoint<LlamaConfig>;
-/// A Llama under training.
-pub type LlamaTrain<B> = crate::Training<B, LlamaConfig>;

@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use corella_infer::CacheScope;
+use corella_infer::{CacheScope, RequestLimits};
 use serde_json::{Value, json};
 
 use self::answer::{About, ChatChunks, as_chat};
@@ -35,7 +35,8 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     let served = app.served()?;
     let (scope, seed) = (app.access.scope(&headers), served.random_seed());
     let aside = &served.aside;
-    let (call, page, begun) = aside.run(body.len(), || parse(&app.transcript, &body, scope, seed)).await??;
+    let parsed = aside.run(body.len(), || parse(&app.transcript, &body, served.limits(), scope, seed)).await?;
+    let (call, page, begun) = parsed?;
     let (show, streamed) = (call.show, call.stream);
     let running = aside.run(call.work(&served), || start(&served, call)).await??;
     let about = About { page, stop: app.transcript.stop(), begun, seed: running.seed };
@@ -81,6 +82,7 @@ fn asks_nothing(name: &str, value: &Value) -> bool {
 fn parse(
     transcript: &Transcript,
     body: &[u8],
+    limits: &RequestLimits,
     scope: CacheScope,
     seed: u64,
 ) -> Result<(CompletionCall, String, bool), ApiError> {
@@ -98,7 +100,7 @@ fn parse(
     let most = f.any_of(&names, most_tokens)?.unwrap_or(MOST_TOKENS);
     let mut rest: serde_json::Map<String, Value> = f.entries().collect();
     rest.insert("max_tokens".to_owned(), json!(most));
-    let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), scope, seed)?;
+    let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), limits, scope, seed)?;
     call.prompts = vec![Prompt::Text(page.clone())];
     call.params.stop.push(transcript.stop());
     let Show { skip_special, progress, usage, .. } = call.show;
@@ -112,7 +114,8 @@ mod tests {
 
     fn parsed(field: &str, value: &Value) -> Result<CompletionCall, ApiError> {
         let body = json!({"messages": [{"role": "user", "content": "Hello"}], field: value}).to_string();
-        parse(&Transcript::default(), body.as_bytes(), CacheScope::default(), 0).map(|(call, ..)| call)
+        parse(&Transcript::default(), body.as_bytes(), &RequestLimits::default(), CacheScope::default(), 0)
+            .map(|(call, ..)| call)
     }
 
     #[test]
@@ -154,7 +157,13 @@ mod tests {
             assert_eq!(parsed(name, &json!(-1)).expect_err(name).param.as_deref(), Some(name));
         }
         let body = json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5, "n_predict": 6});
-        let error = parse(&Transcript::default(), body.to_string().as_bytes(), CacheScope::default(), 0);
+        let error = parse(
+            &Transcript::default(),
+            body.to_string().as_bytes(),
+            &RequestLimits::default(),
+            CacheScope::default(),
+            0,
+        );
         assert_eq!(error.expect_err("two values").param.as_deref(), Some("n_predict"));
     }
 }

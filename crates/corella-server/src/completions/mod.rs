@@ -37,7 +37,7 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
         return peers::pass_on(peer, &body, aside).await;
     }
     let (scope, seed) = (app.access.scope(&headers), served.random_seed());
-    let call = aside.run(body.len(), || CompletionCall::parse(&body, scope, seed)).await??;
+    let call = aside.run(body.len(), || CompletionCall::parse(&body, served.limits(), scope, seed)).await??;
     let (show, streamed) = (call.show, call.stream);
     let running = aside.run(call.work(&served), || start(&served, call)).await??;
     if streamed {

@@ -1,6 +1,6 @@
 //! The body of `POST /v1/completions`, parsed. OpenAI's fields, and extensions under the names that vLLM and llama.cpp use.
 
-use corella_infer::{CacheScope, LogProbStage, RequestParams, SampleParams};
+use corella_infer::{CacheScope, LogProbStage, RequestLimits, RequestParams, SampleParams};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -9,10 +9,6 @@ use crate::served::Served;
 
 /// Prompts of one request.
 const MOST_PROMPTS: usize = 256;
-/// Continuations of one prompt; the engine's own limit may be lower.
-const MOST_SAMPLES: u64 = 128;
-/// Alternatives for a token; the engine's own limit may be lower.
-const MOST_LOGPROBS: u64 = 100;
 
 /// Fields of other servers that change nothing here.
 const HARMLESS: [&str; 5] = ["user", "metadata", "store", "service_tier", "cache_prompt"];
@@ -67,8 +63,14 @@ pub struct CompletionCall {
 }
 
 impl CompletionCall {
-    /// Parses a body. `scope` is whose cached prompts it may use, `seed` the one it gets if it names none.
-    pub fn parse(body: &[u8], scope: CacheScope, seed: u64) -> Result<CompletionCall, ApiError> {
+    /// Parses a body. `limits` are the engine's, `scope` is whose cached prompts it may use, `seed` the one it gets if it
+    /// names none.
+    pub fn parse(
+        body: &[u8],
+        limits: &RequestLimits,
+        scope: CacheScope,
+        seed: u64,
+    ) -> Result<CompletionCall, ApiError> {
         let mut f = Fields::parse(body)?;
         if f.take("suffix").is_some_and(|suffix| suffix != "") {
             return Err(ApiError::bad(
@@ -81,11 +83,11 @@ impl CompletionCall {
         }
         let model = f.string("model")?;
         let prompts = prompts(f.take("prompt"))?;
-        let show = show(&mut f)?;
+        let show = show(&mut f, limits)?;
         let stream = f.flag("stream")?;
         let mark_start = f.flag_if_given("add_special_tokens")?.unwrap_or(true);
         let heal = f.flag("token_healing")?;
-        let params = engine_params(&mut f, &show, scope, seed)?;
+        let params = engine_params(&mut f, &show, limits, scope, seed)?;
         let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
         // Clients that send every field of another server send the defaults of these.
         f.pass_over("response_format", &json!({"type": "text"}));
@@ -136,10 +138,10 @@ fn prompts(value: Option<Value>) -> Result<Vec<Prompt>, ApiError> {
     }
 }
 
-fn show(f: &mut Fields) -> Result<Show, ApiError> {
-    let count = |f: &mut Fields, name| -> Result<Option<usize>, ApiError> {
-        Ok(f.uint(name, 0..=MOST_LOGPROBS)?.map(|n| n as usize))
-    };
+fn show(f: &mut Fields, limits: &RequestLimits) -> Result<Show, ApiError> {
+    let most = limits.logprobs as u64;
+    let count =
+        |f: &mut Fields, name| -> Result<Option<usize>, ApiError> { Ok(f.uint(name, 0..=most)?.map(|n| n as usize)) };
     Ok(Show {
         echo: f.flag("echo")?,
         logprobs: count(f, "logprobs")?,
@@ -166,11 +168,17 @@ pub fn most_tokens(f: &mut Fields, name: &str) -> Result<Option<u64>, ApiError> 
     if rest { Ok(Some(limit)) } else { f.uint(name, 0..=limit) }
 }
 
-fn engine_params(f: &mut Fields, show: &Show, scope: CacheScope, seed: u64) -> Result<RequestParams, ApiError> {
-    let limit = u64::from(u32::MAX);
+fn engine_params(
+    f: &mut Fields,
+    show: &Show,
+    limits: &RequestLimits,
+    scope: CacheScope,
+    seed: u64,
+) -> Result<RequestParams, ApiError> {
+    let (limit, samples) = (u64::from(u32::MAX), limits.samples as u64);
     let max_tokens = f.any_of(&["max_tokens", "n_predict"], most_tokens)?.unwrap_or(16);
-    let best_of = f.uint("best_of", 1..=MOST_SAMPLES)?.map(|n| n as usize);
-    let n = f.uint("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize;
+    let best_of = f.uint("best_of", 1..=samples)?.map(|n| n as usize);
+    let n = f.uint("n", 1..=samples)?.unwrap_or(1) as usize;
     let filtered = f.flag("post_sampling_probs")?;
     let salt = f.string("cache_salt")?;
     Ok(RequestParams {
@@ -245,7 +253,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<CompletionCall, ApiError> {
-        CompletionCall::parse(text.as_bytes(), CacheScope::default(), 7)
+        CompletionCall::parse(text.as_bytes(), &RequestLimits::default(), CacheScope::default(), 7)
     }
 
     fn param_of(text: &str) -> String {

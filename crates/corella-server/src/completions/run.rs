@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use corella_infer::{Event, FinishReason, Request, RequestParams, Sink, Ticket, TokenLogProb, Usage};
+use corella_infer::{
+    Event, Field, FinishReason, Request, RequestError, RequestParams, Sink, Ticket, TokenLogProb, Usage,
+};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
@@ -77,6 +79,14 @@ fn ids(served: &Served, prompt: Prompt, mark_start: bool) -> Result<Vec<u32>, Ap
     Ok(ids)
 }
 
+/// Alternatives for a token have two names here, and one in the engine.
+fn refused(error: RequestError, show: &Show) -> ApiError {
+    if error.field() == Field::Logprobs && show.n_probs > show.logprobs {
+        return ApiError::bad("n_probs", error.to_string());
+    }
+    error.into()
+}
+
 /// Checks every prompt, then hands all of them to the engine: either all are taken or none.
 pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError> {
     served.check_model(call.model.as_deref())?;
@@ -92,12 +102,8 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
         let back = if heal && is_text { taken_back(&prompt, &served.tokenizer) } else { 0 };
         let owed = spelled(&prompt, back, &served.tokenizer);
         healed.push(prompt.split_off(prompt.len() - back));
-        let request = served.check(RequestParams {
-            prompt: prompt.clone(),
-            owed,
-            hidden: hidden.clone(),
-            ..call.params.clone()
-        })?;
+        let params = RequestParams { prompt: prompt.clone(), owed, hidden: hidden.clone(), ..call.params.clone() };
+        let request = served.check(params).map_err(|error| refused(error, &call.show))?;
         extent.add(&call.show, &request)?;
         requests.push(request);
         prompts.push(prompt);

@@ -101,11 +101,6 @@ impl Loader {
         self.state.next / self.state.windows
     }
 
-    /// Windows of an epoch.
-    pub fn sequences_per_epoch(&self) -> u64 {
-        self.state.windows
-    }
-
     /// How documents and windows lie. Reads everything once.
     pub fn packing(&self) -> Result<Packing, DataError> {
         let (t, tokens) = (self.state.seq_len as u64, self.stream.len());

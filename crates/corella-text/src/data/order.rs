@@ -6,12 +6,12 @@
 //! [`super::Loader::packing`] counts what is cut.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::llmc_order::LlmcOrder;
 use super::{DataError, TokenStream};
+use crate::splitmix::splitmix;
 
 /// How an epoch is ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,25 +32,15 @@ pub enum Order {
     LlmC,
 }
 
-impl Order {
-    /// Names and orders.
-    const NAMES: [(&str, Order); 4] =
-        [("windows", Order::Windows), ("documents", Order::Documents), ("file", Order::File), ("llm.c", Order::LlmC)];
-}
-
+/// The name as a run file has it.
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = Order::NAMES.into_iter().find(|(_, order)| order == self);
-        f.write_str(found.map_or("", |(name, _)| name))
-    }
-}
-
-impl FromStr for Order {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let found = Order::NAMES.into_iter().find(|(n, _)| *n == name);
-        found.map(|(_, order)| order).ok_or_else(|| format!("{name:?} is no order; windows, documents, file or llm.c"))
+        f.write_str(match self {
+            Order::Windows => "windows",
+            Order::Documents => "documents",
+            Order::File => "file",
+            Order::LlmC => "llm.c",
+        })
     }
 }
 
@@ -178,26 +168,14 @@ fn permutation(n: u64, seed: u64, epoch: u64) -> Vec<u32> {
     order
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// SplitMix64's published first numbers from the seed 1234567, and Fisher's and Yates's shuffle of them in a few
-    /// lines of Python: for i from n − 1 down to 1, i changes places with number · (i + 1) / 2^64.
+    /// Fisher's and Yates's shuffle of SplitMix64's numbers in a few lines of Python: for i from n − 1 down to 1, i changes
+    /// places with number · (i + 1) / 2^64.
     #[test]
     fn the_order_of_an_epoch_follows_from_seed_and_epoch() {
-        let mut state = 1_234_567;
-        assert_eq!(splitmix(&mut state), 6_457_827_717_110_365_317);
-        assert_eq!(splitmix(&mut state), 3_203_168_211_198_807_973);
         assert_eq!(permutation(10, 7, 0), [9, 5, 8, 6, 1, 2, 4, 7, 0, 3]);
         assert_eq!(permutation(10, 7, 3), [8, 3, 1, 6, 4, 0, 7, 9, 2, 5]);
         assert_eq!(permutation(10, 8, 0), [2, 7, 4, 9, 1, 0, 3, 8, 5, 6]);

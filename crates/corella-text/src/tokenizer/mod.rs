@@ -5,7 +5,6 @@ mod byte_level;
 mod cache;
 mod char_level;
 mod chars;
-mod chop;
 mod default_split;
 mod error;
 mod files;
@@ -128,6 +127,11 @@ impl Tokenizer {
         files::to_config_json(&self.inner)
     }
 
+    /// The files of a folder that hold the tokenizer, each with its name: first what names its special tokens.
+    pub fn files(&self) -> [(&'static str, String); 2] {
+        [("tokenizer_config.json", self.to_config_json()), ("tokenizer.json", self.to_json())]
+    }
+
     fn new(
         vocab: Vocab,
         level: Level,
@@ -159,14 +163,6 @@ impl Tokenizer {
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         Encoder::for_text(self, text.len()).encode_with_special(text, &mut ids);
-        ids
-    }
-
-    /// Ids of a text as Meta's reference gives them on giant inputs, which it cuts before encoding: see `chop.rs`.
-    pub fn encode_chopped(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::with_capacity(text.len() / 3);
-        let mut encoder = Encoder::for_text(self, text.len());
-        chop::chop(text).for_each(|part| encoder.encode(part, &mut ids));
         ids
     }
 

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
+use super::EstimateError;
 use super::card::{Machine, card};
 use super::workload::{Formula, Workload};
-use super::{EstimateError, predicted_mfu};
 
 /// What a run is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -111,12 +111,6 @@ impl PublishedRun {
     pub fn machine(&self) -> Option<Machine> {
         Some(Machine { card: card(&self.card).ok()?, cards: self.cards })
     }
-
-    /// Hours that the plan predicts from card and shape alone, where both are known.
-    pub fn predicted_hours(&self) -> Option<f64> {
-        let (work, machine) = (self.workload()?, self.machine()?);
-        Some(work.flops() as f64 / machine.peak_flops() / predicted_mfu(&work, &machine) / 3600.0)
-    }
 }
 
 #[cfg(test)]
@@ -174,7 +168,7 @@ mod tests {
     /// Runs that a prediction can be held against.
     fn predictable() -> Vec<PublishedRun> {
         let runs = published_runs().expect("readable").into_iter();
-        runs.filter(|r| r.check != Check::Impossible && r.predicted_hours().is_some()).collect()
+        runs.filter(|r| r.check != Check::Impossible && r.workload().is_some() && r.machine().is_some()).collect()
     }
 
     /// The fit without run `left_out`: the median share of the other runs on the card (or of its `share_of`), and the

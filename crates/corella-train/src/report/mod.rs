@@ -14,15 +14,16 @@ use std::path::{Path, PathBuf};
 
 pub use compare::{Summary, comparison, differences, summaries};
 pub use page::page;
-pub use record::{ENVIRONMENT, Record, Row};
+pub use record::{Record, Row};
 pub use reference::{Curve, Family, Shape, Standing, Verdict, curves, judge};
 
 use crate::TrainError;
+use crate::folder::REPORT;
 
 /// Writes report.html into a run folder, from what the folder holds. It is replaced whole.
 pub fn write(dir: &Path) -> Result<PathBuf, TrainError> {
     let html = page(&Record::open(dir)?)?;
-    let path = dir.join("report.html");
+    let path = dir.join(REPORT);
     replace(&path, &html)?;
     Ok(path)
 }

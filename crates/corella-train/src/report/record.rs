@@ -8,14 +8,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::TrainError;
-use crate::folder::PLAN;
+use crate::folder::{ENVIRONMENT, EVENTS, LOG, PLAN, SAMPLES};
 use crate::heartbeat::{self, Heartbeat};
 use crate::log::{Event, Sample};
 use crate::plan::RunPlan;
 use crate::step::StepParts;
-
-/// Name of the file with what the run was made with.
-pub const ENVIRONMENT: &str = "environment.json";
 
 /// A line of log.jsonl. A run writes several kinds: of an update, and of the validation before the first.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -77,7 +74,7 @@ impl Record {
         let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
         let plan = RunPlan::from_toml(&text)?;
         let mut rows: Vec<Row> = Vec::new();
-        for row in lines::<Row>(&dir.join("log.jsonl")) {
+        for row in lines::<Row>(&dir.join(LOG)) {
             match rows.last_mut().filter(|last| last.step == row.step) {
                 Some(last) => *last = row,
                 None => rows.push(row),
@@ -88,8 +85,8 @@ impl Record {
         Ok(Record {
             plan,
             rows,
-            samples: lines(&dir.join("samples.jsonl")),
-            events: lines(&dir.join("events.jsonl")),
+            samples: lines(&dir.join(SAMPLES)),
+            events: lines(&dir.join(EVENTS)),
             heartbeat: heartbeat.and_then(|text| serde_json::from_str(&text).ok()),
             environment: environment.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
             dir: dir.to_path_buf(),
@@ -132,9 +129,9 @@ mod tests {
     fn a_line_that_is_not_utf8_takes_no_other_with_it() {
         let dir = std::env::temp_dir().join(format!("corella-record-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("made");
-        fs::write(dir.join("run.toml"), include_str!("../../../../runs/gpt2-124m.toml")).expect("written");
+        fs::write(dir.join(PLAN), include_str!("../../../../runs/gpt2-124m.toml")).expect("written");
         let log = b"{\"step\": 1, \"loss\": 3.5}\n\xff\xfe{\n{\"step\": 2, \"loss\": 2.5}\n{\"step\": 3, \"lo";
-        fs::write(dir.join("log.jsonl"), log).expect("written");
+        fs::write(dir.join(LOG), log).expect("written");
         let record = Record::open(&dir).expect("a run");
         let losses: Vec<_> = record.updates().map(|row| (row.step, row.loss)).collect();
         assert_eq!(losses, [(1, Some(3.5)), (2, Some(2.5))]);

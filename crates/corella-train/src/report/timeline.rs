@@ -1,6 +1,7 @@
 //! What a run wrote, as a table by update.
 
 use super::chart::escape;
+use crate::folder::SAMPLES;
 use crate::log::Sample;
 
 /// Most updates whose samples are on a page.
@@ -21,7 +22,7 @@ pub fn timeline(samples: &[Sample]) -> String {
     let rows: String = samples.iter().filter(|s| shown.binary_search(&s.step).is_ok()).map(row).collect();
     let rest = match steps.len() - shown.len() {
         0 => String::new(),
-        _ => format!(r#"<p class="state">{} of {} times; all are in samples.jsonl</p>"#, shown.len(), steps.len()),
+        _ => format!(r#"<p class="state">{} of {} times; all are in {SAMPLES}</p>"#, shown.len(), steps.len()),
     };
     format!(r#"<h2>What it wrote, by update</h2>{rest}<table>{rows}</table>"#)
 }

@@ -13,9 +13,8 @@ use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::data_check::DataCheck;
 use crate::differences::differences;
-use crate::folder::{CHECKPOINTS, PLAN, RunFolder};
+use crate::folder::{self, ENVIRONMENT, EVENTS, LOG, PLAN, RunFolder, SAMPLES};
 use crate::log::JsonLines;
-use crate::report;
 use crate::spikes::SpikeDetector;
 use crate::whole_file;
 
@@ -28,7 +27,7 @@ impl<'a> Session<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self, TrainError> {
         let plan = &run.plan;
-        let checkpoints = run.dir.join(CHECKPOINTS);
+        let checkpoints = folder::checkpoints(&run.dir);
         checkpoint::clean(&checkpoints)?;
         let options = LoaderOptions {
             order: plan.data.order,
@@ -70,10 +69,10 @@ impl<'a> Session<'a> {
         }
         let check = DataCheck::begin(&run.data, checksum)?;
         let lines = |name: &str| JsonLines::open(&run.dir.join(name), (done > 0).then_some(done));
-        let (log, samples) = (lines("log.jsonl")?, lines("samples.jsonl")?);
+        let (log, samples) = (lines(LOG)?, lines(SAMPLES)?);
         let loss = log.last_of(done).and_then(|line| line["loss"].as_f64());
         // What happened stays on record, whatever is done again.
-        let events = JsonLines::open(&run.dir.join("events.jsonl"), Some(u64::MAX))?;
+        let events = JsonLines::open(&run.dir.join(EVENTS), Some(u64::MAX))?;
         let mut session = Session {
             commands: Commands::new(run.plan.commands.clone()),
             clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
@@ -122,8 +121,7 @@ impl<'a> Session<'a> {
         put(PLAN, &self.run.plan.to_toml()?)?;
         let mut environment = self.run.environment.clone();
         environment.insert("computed on".to_owned(), self.run.model.backend_name());
-        put(report::ENVIRONMENT, &format!("{:#}\n", serde_json::json!(environment)))?;
-        put("tokenizer.json", &self.run.data.tokenizer.to_json())?;
-        put("tokenizer_config.json", &self.run.data.tokenizer.to_config_json())
+        put(ENVIRONMENT, &format!("{:#}\n", serde_json::json!(environment)))?;
+        self.run.data.tokenizer.files().iter().try_for_each(|(name, text)| put(name, text))
     }
 }

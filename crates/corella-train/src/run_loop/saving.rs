@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Session;
 use crate::TrainError;
 use crate::checkpoint::{self, State};
-use crate::folder::{CHECKPOINTS, RunFolder};
+use crate::folder::{self, EVENTS, LOG, RunFolder, SAMPLES};
 use crate::heartbeat::RunState;
 use crate::log::JsonLines;
 use crate::validate::validation_loss;
@@ -21,7 +21,7 @@ pub(super) const UNSOUND: &str =
 
 impl Session<'_> {
     pub(super) fn checkpoints(&self) -> PathBuf {
-        self.run.dir.join(CHECKPOINTS)
+        folder::checkpoints(&self.run.dir)
     }
 
     /// Whether a checkpoint of the weights as they are is worth its place.
@@ -81,8 +81,7 @@ impl Session<'_> {
             self.folder = RunFolder::open(&self.run.dir)?;
             self.write_plan()?;
             let lines = |name: &str| JsonLines::open(&self.run.dir.join(name), Some(self.done));
-            (self.log, self.samples, self.events) =
-                (lines("log.jsonl")?, lines("samples.jsonl")?, lines("events.jsonl")?);
+            (self.log, self.samples, self.events) = (lines(LOG)?, lines(SAMPLES)?, lines(EVENTS)?);
         }
         let state = State {
             step: self.done,

@@ -1,8 +1,10 @@
 //! `corella convert`: a model from one kind of file to another, with other number formats.
 
+use std::io::Write;
 use std::path::Path;
 
 use corella_model::exchange::{Exchange, gguf, hugging_face};
+use corella_model::formats::atomic::AtomicFile;
 use corella_model::formats::gguf::{Value, open as open_gguf};
 use corella_model::gpt2::{Gpt2Checkpoint, save_llmc};
 use corella_model::{AnyModel, Checkpoint};
@@ -159,8 +161,12 @@ fn write_tokenizer(model: &AnyModel, at: &Path, given: Option<Tokenizer>, output
     }
     match given.map_or_else(|| own_tokenizer(model, at), Ok) {
         Ok(tokenizer) => {
-            std::fs::write(output.join(names[0]), tokenizer.to_json())?;
-            Ok(std::fs::write(output.join(names[1]), tokenizer.to_config_json())?)
+            for (name, text) in tokenizer.files() {
+                let mut file = AtomicFile::create(&output.join(name))?;
+                file.write_all(text.as_bytes())?;
+                file.commit()?;
+            }
+            Ok(())
         }
         Err(_) => {
             eprintln!("warning: the model carries no tokenizer; the folder has none");

@@ -13,6 +13,7 @@ use crate::error::{Failure, Result};
 use crate::inputs::processor;
 use crate::machine::{Memory, environment, memory};
 use crate::output::deliver;
+use crate::units::gib;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -157,10 +158,9 @@ fn sheet(d: &Document) -> String {
     }
     lines.push(format!("{:12} {} of {} that the process may use", "threads", d.threads, d.cores));
     if let Some(memory) = d.memory {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let limit =
-            memory.limit.map(|limit| format!(", limited to {:.1} by the container", gib(limit))).unwrap_or_default();
-        lines.push(format!("{:12} {:.1} GiB free of {:.1}{limit}", "", gib(memory.available), gib(memory.total)));
+            memory.limit.map(|limit| format!(", limited to {} by the container", gib(limit))).unwrap_or_default();
+        lines.push(format!("{:12} {} GiB free of {}{limit}", "", gib(memory.available), gib(memory.total)));
     }
     lines.push(format!("{:12} {}", "features", d.features.join(" ")));
     lines.push(format!(
@@ -172,8 +172,13 @@ fn sheet(d: &Document) -> String {
     ));
     lines.push(format!("{:12} {}", "formats", d.formats.join(", ")));
     for gpu in &d.gpus {
-        let gib = gpu.memory_bytes as f64 / f64::from(1 << 30);
-        lines.push(format!("{:12} {} ({}, {gib:.1} GiB)", format!("cuda:{}", gpu.index), gpu.name, gpu.architecture));
+        lines.push(format!(
+            "{:12} {} ({}, {} GiB)",
+            format!("cuda:{}", gpu.index),
+            gpu.name,
+            gpu.architecture,
+            gib(gpu.memory_bytes)
+        ));
     }
     for (i, library) in d.gpu_libraries.iter().enumerate() {
         let head = if i == 0 { "cuda" } else { "" };

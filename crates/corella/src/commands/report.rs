@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use corella_train::folder;
 use corella_train::report::{self, Record, Summary, comparison, differences, standing, summaries};
 
 use crate::cli::Common;
@@ -24,8 +25,8 @@ pub struct ReportArgs {
 pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
     no_card(common)?;
     let open = |dir: &PathBuf| {
-        if !dir.join("run.toml").is_file() {
-            return Err(Failure::new(format!("{} is not a run folder: it holds no run.toml", dir.display()))
+        if !folder::is_run(dir) {
+            return Err(Failure::new(format!("{} is not a run folder: it holds no {}", dir.display(), folder::PLAN))
                 .hint("name a folder that `corella train` wrote"));
         }
         Ok(Record::open(dir)?)

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use corella_model::AnyModel;
 use corella_text::data::Order;
 use corella_text::tokenizer::Tokenizer;
-use corella_train::checkpoint;
-use corella_train::{CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan};
+use corella_train::{
+    CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan, checkpoint, folder,
+};
 
 use super::{plan_fits, shape_flags};
 use crate::cli::{Common, TrainArgs};
@@ -65,14 +66,17 @@ fn read_plan(path: &Path) -> Result<RunPlan> {
 /// alone says what the data are: `data_named` tells that flags do, and then the last checkpoint has the plan too.
 fn own_plan(args: &TrainArgs, data_named: bool) -> Result<Option<RunPlan>> {
     let alone = args.resume && args.source.is_none();
-    let Some(dir) = args.out.as_ref().filter(|dir| alone && dir.join("run.toml").is_file()) else {
+    let Some(dir) = args.out.as_ref().filter(|dir| alone && folder::is_run(dir)) else {
         return Ok(None);
     };
-    match read_plan(&dir.join("run.toml")) {
+    match read_plan(&dir.join(folder::PLAN)) {
         Err(_) if data_named => {
-            let newest = checkpoint::latest(&dir.join("checkpoints"))?;
+            let newest = checkpoint::latest(&folder::checkpoints(dir))?;
             if newest.is_some() {
-                eprintln!("warning: {}/run.toml is damaged; the plan of the last checkpoint is taken", dir.display());
+                eprintln!(
+                    "warning: {} is damaged; the plan of the last checkpoint is taken",
+                    dir.join(folder::PLAN).display()
+                );
             }
             Ok(newest.map(|found| found.state.plan))
         }
@@ -93,8 +97,8 @@ fn settle_warmup(train: &mut TrainPlan) -> Result<()> {
 
 /// The folder of the run that goes on, where its plan is named.
 fn own_folder(args: &TrainArgs) -> Option<PathBuf> {
-    let plan = args.source.as_ref().filter(|path| args.resume && path.ends_with("run.toml"))?;
-    plan.parent().filter(|dir| dir.join("checkpoints").is_dir()).map(Path::to_path_buf)
+    let plan = args.source.as_ref().filter(|path| args.resume && path.ends_with(folder::PLAN))?;
+    plan.parent().filter(|dir| folder::checkpoints(dir).is_dir()).map(Path::to_path_buf)
 }
 
 /// What is trained when nothing is said: a preset's shape, or a small model that a laptop trains in minutes.
@@ -134,7 +138,7 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
 /// The model that the weights of a run start from, and where it was found: where the run goes on, its own newest
 /// checkpoint, which needs no other any more.
 pub fn first_model(init_from: &Path, dir: &Path, resume: bool) -> Result<(AnyModel, PathBuf)> {
-    let own = if resume { checkpoint::latest(&dir.join("checkpoints"))? } else { None };
+    let own = if resume { checkpoint::latest(&folder::checkpoints(dir))? } else { None };
     open_any(own.as_ref().map_or(init_from, |found| found.path.as_path()))
 }
 
@@ -269,4 +273,56 @@ fn plan_of(model: &AnyModel, plan: &ModelPlan) -> ModelPlan {
     let mut plan = ModelPlan { name: name.to_owned(), ..plan.clone() };
     shape.set_plan(&mut plan);
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// Every key of the plan that these flags give.
+    fn resolved(flags: &[&str]) -> toml::Table {
+        let cli = Cli::parse_from([&["corella", "train", "my.txt"], flags].concat());
+        let Command::Train(args) = &cli.command else { panic!("another command") };
+        let plan = wanted(args, &cli.common).expect("a plan").plan;
+        let tables: toml::Table = plan.to_toml().expect("a run file").parse().expect("TOML");
+        let mut keys: toml::Table =
+            tables.into_iter().filter_map(|(_, keys)| keys.as_table().cloned()).flatten().collect();
+        keys.insert("model".to_owned(), plan.model.name.into());
+        keys
+    }
+
+    fn says(text: &str, value: &toml::Value) -> bool {
+        match value {
+            toml::Value::String(word) => text == word,
+            toml::Value::Float(number) => text.parse() == Ok(*number),
+            other => text == other.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_help_names_the_defaults_of_the_plan() {
+        let (own, published) = (resolved(&[]), resolved(&["--model", "gpt2-124m"]));
+        // Their defaults depend on what else is there.
+        let worded = ["n_kv_head", "n_ff", "batch_tokens", "memory", "out"];
+        let command = Cli::command();
+        let train = command.find_subcommand("train").expect("a command");
+        let (mut defaults, mut others) = (0, 0);
+        for arg in train.get_arguments().filter(|arg| !worded.contains(&arg.get_id().as_str())) {
+            let (name, help) = (arg.get_id().as_str(), arg.get_help().map(ToString::to_string).unwrap_or_default());
+            let Some((_, default)) = help.split_once("[default: ") else { continue };
+            let default = default.trim_end_matches(']');
+            let (first, rest) = default.split_once([',', ';']).unwrap_or((default, ""));
+            assert!(says(first, &own[name]), "--{name} is {}, the help says {first}", own[name]);
+            defaults += 1;
+            if let Some((other, _)) = rest.split_once(" with ") {
+                let other = other.trim().trim_start_matches("or ");
+                assert!(says(other, &published[name]), "--{name} is {}, the help says {other}", published[name]);
+                others += 1;
+            }
+        }
+        assert!(defaults >= 20 && others >= 3, "{defaults} defaults, {others} of published models");
+    }
 }

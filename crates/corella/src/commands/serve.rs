@@ -7,6 +7,7 @@ use clap::builder::TypedValueParser;
 use corella_infer::{Engine, EngineOptions, RequestLimits};
 use corella_model::{KvKind, StepOptions};
 use corella_server::{Peer, Served, Transcript};
+use corella_train::folder;
 use serde_json::{Value, json};
 
 use crate::cli::{Common, Device, KvType};
@@ -66,7 +67,7 @@ pub struct ServeArgs {
 
 /// Runs the command.
 pub fn run(args: &ServeArgs, common: &Common) -> Result<()> {
-    let run = args.model.join("run.toml").is_file().then(|| args.model.clone());
+    let run = folder::is_run(&args.model).then(|| args.model.clone());
     // A run has its live page before it has a model; anything else that is no model is known to be none at once.
     if run.is_none() && !args.model.to_string_lossy().starts_with(corella_hub::PREFIX) {
         model_folder(&args.model)?;

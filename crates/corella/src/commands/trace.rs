@@ -8,7 +8,7 @@ use corella_infer::{Engine, EngineOptions, RequestParams};
 use corella_server::{Place, Span, Tracer};
 use corella_text::tokenizer::Tokenizer;
 use corella_trace::{Index, SpanRules, TokenSpan, WINDOW, Window, extraction, spans, starts, window};
-use corella_train::RunPlan;
+use corella_train::{RunPlan, folder};
 use serde_json::json;
 
 use crate::cli::Common;
@@ -95,7 +95,7 @@ pub fn run(args: &TraceArgs, common: &Common) -> Result<()> {
 }
 
 fn plan_of(run: &Path) -> Result<RunPlan> {
-    let path = run.join("run.toml");
+    let path = run.join(folder::PLAN);
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Failure::new(format!("{}: {e}", path.display()))
             .hint("name a run folder, as `corella train` and `corella tour` write it")
@@ -268,8 +268,8 @@ impl RunTracer {
 }
 
 impl Tracer for RunTracer {
-    fn spans(&self, text: &str) -> std::result::Result<Vec<Span>, String> {
-        Ok(self.find(text))
+    fn spans(&self, text: &str) -> Vec<Span> {
+        self.find(text)
     }
 }
 

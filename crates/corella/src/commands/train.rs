@@ -18,7 +18,7 @@ use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::estimate::Machine;
 use corella_train::report::judge;
-use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Usage};
+use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Usage, checkpoint, folder};
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_tasks, task_scores};
@@ -160,8 +160,8 @@ fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Datas
         let message = format!("{} holds prepared data: a run needs a folder of its own", dir.display());
         return Err(Failure::usage(message).hint("name another one with --out"));
     }
-    corella_train::check_folder(&dir)?;
-    if source.join("run.toml").is_file() && !is_prepared(&source) {
+    folder::check(&dir)?;
+    if folder::is_run(&source) && !is_prepared(&source) {
         return Err(Failure::usage(format!("{} is a run, not text to train on", source.display())).hint(format!(
             "go on with it: --out {0} --resume; start from its weights: --init-from {0}",
             source.display()
@@ -194,7 +194,7 @@ fn kept_tokenizer(dir: &Path) -> Result<Option<(PathBuf, Tokenizer)>> {
             Err(error) => eprintln!("warning: {error}; the tokenizer of the last checkpoint is taken"),
         }
     }
-    let newest = corella_train::checkpoint::latest(&dir.join("checkpoints"))?;
+    let newest = checkpoint::latest(&folder::checkpoints(dir))?;
     let path = newest.map(|found| found.path.join("tokenizer.json")).filter(|path| path.is_file());
     Ok(path.map(|path| Tokenizer::load(&path).map(|tokenizer| (path, tokenizer))).transpose()?)
 }
@@ -254,7 +254,7 @@ pub fn build(
 /// The micro-batch that a run of this shape was settled on when its checkpoint was written: another one adds up in another order.
 fn settled_before(plan: &RunPlan, dir: &Path) -> Result<Option<usize>> {
     let of = |plan: &RunPlan| (plan.train.batch_tokens, plan.model.seq_len);
-    let newest = corella_train::checkpoint::latest(&dir.join("checkpoints"))?;
+    let newest = checkpoint::latest(&folder::checkpoints(dir))?;
     Ok(newest.filter(|found| of(&found.state.plan) == of(plan)).map(|found| found.state.plan.train.micro_batch))
 }
 

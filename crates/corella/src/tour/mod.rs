@@ -17,6 +17,7 @@ use corella_text::data::Order;
 use corella_text::tiny_internet::{Corpus, CorpusOptions, Grammar, World, facts, probes};
 use corella_train::{
     CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan,
+    folder,
 };
 
 use crate::cli::{Common, TourArgs};
@@ -116,8 +117,8 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
 
 /// The number format of the tour that goes on: another one would give other losses.
 fn earlier_dtype(args: &TourArgs) -> Option<Dtype> {
-    let file = args.resume.then(|| std::fs::read_to_string(args.out.join("run.toml")).ok())??;
-    RunPlan::from_toml(&file).ok().map(|plan| plan.train.dtype)
+    let plan = args.resume.then(|| folder::plan(&args.out))??;
+    Some(plan.train.dtype)
 }
 
 /// The site of the tour: where it is asked for, and for somebody who sits at a terminal.

@@ -4,6 +4,8 @@
 //! stayed empty takes the value of another, chosen by a sequence that depends on the bin alone (Shrivastava 2017), so that
 //! two signatures agree in a bin with a probability equal to the Jaccard similarity of the sets.
 
+use crate::splitmix::splitmix;
+
 /// Bands of a signature.
 pub const BANDS: usize = 14;
 /// Rows of a band.
@@ -123,12 +125,9 @@ fn is_unspaced(c: char) -> bool {
     matches!(u32::from(c), 0x0e00..=0x0eff | 0x1000..=0x109f | 0x1780..=0x17ff | 0x3040..=0x30ff | 0x3400..=0x9fff | 0x20000..=0x3ffff)
 }
 
-/// SplitMix64's last step.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+/// The first number from the seed `x`.
+fn mix(mut x: u64) -> u64 {
+    splitmix(&mut x)
 }
 
 #[cfg(test)]

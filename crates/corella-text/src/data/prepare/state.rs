@@ -1,7 +1,7 @@
 //! What an interrupted run leaves behind so that the next one goes on: a folder `.prepare` inside the output.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -165,22 +165,17 @@ fn clear(mut found: Vec<PathBuf>) -> Result<(), DataError> {
 
 /// Writes a small file under a temporary name, syncs and renames it.
 pub(super) fn write_synced(path: &Path, text: &str) -> Result<(), DataError> {
-    write_with(path, |out| out.write_all(text.as_bytes()))
-}
-
-/// Writes a folder's tokenizer in the same way, first what names its special tokens.
-pub(super) fn write_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<(), DataError> {
-    write_synced(&dir.join("tokenizer_config.json"), &tokenizer.to_config_json())?;
-    write_with(&dir.join("tokenizer.json"), |out| tokenizer.write_json(out))
-}
-
-fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), DataError> {
     let temporary = path.with_extension("new");
     let all = || -> std::io::Result<()> {
-        let mut out = BufWriter::new(File::create(&temporary)?);
-        write(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        let mut out = File::create(&temporary)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
         fs::rename(&temporary, path)
     };
     all().map_err(DataError::io(path))
+}
+
+/// Writes a folder's tokenizer in the same way.
+pub(super) fn write_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    tokenizer.files().iter().try_for_each(|(name, text)| write_synced(&dir.join(name), text))
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::files::{FileRow, file_lines, files_of};
 use super::sums::{FormatRow, LayerRow, PartRow, formats, layers, parts};
 use crate::shape::ModelShape;
+use crate::units::size;
 
 /// Bits that a parameter keeps of what was read: about 3.6, measured on models of GPT's kind (Morris et al. 2025, arXiv
 /// 2505.24832).
@@ -198,15 +199,15 @@ impl Anatomy {
         lines.push(format!(
             "parameters {} ({}, {:.2} bits each)",
             self.parameters,
-            bytes(self.parameter_bytes),
+            size(self.parameter_bytes),
             self.bits_per_parameter
         ));
         lines.extend(self.note.map(|note| format!("           {note}")));
         lines.push(format!(
             "capacity   about {} can be learnt by heart, at {BITS_KEPT} bits per parameter (arXiv 2505.24832)",
-            bytes(self.capacity_bytes)
+            size(self.capacity_bytes)
         ));
-        lines.push(format!("KV cache   {} per token in 16 bits", bytes(self.kv_bytes_per_token)));
+        lines.push(format!("KV cache   {} per token in 16 bits", size(self.kv_bytes_per_token)));
         lines.push(format!("config     {}", config.join(", ")));
         lines.push(String::new());
         let shown = self.tensors.iter().filter(|t| all || t.layer.is_none_or(|l| l == 0));
@@ -241,25 +242,12 @@ fn code_lines(source: &str) -> usize {
     source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
 }
 
-/// A size in decimal units.
-pub fn bytes(n: u64) -> String {
-    match n {
-        0..1_000 => format!("{n} bytes"),
-        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-        1_000_000_000..1_000_000_000_000 => format!("{:.2} GB", n as f64 / 1e9),
-        _ => format!("{:.1} TB", n as f64 / 1e12),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_lines_are_counted_as_people_do() {
-        assert_eq!(bytes(811_706_777_600), "811.71 GB");
-        assert_eq!(bytes(999), "999 bytes");
+    fn lines_are_counted_as_people_do() {
         assert_eq!(code_lines("// why\n\nlet x = 1;\n    /// doc\n    x\n"), 2);
         for source in [gpt2::FORWARD_SOURCE, llama::FORWARD_SOURCE] {
             assert!((60..400).contains(&code_lines(source)), "a couple of hundred lines");

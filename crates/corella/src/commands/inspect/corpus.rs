@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use corella_train::RunPlan;
+use corella_train::folder;
 use serde::Serialize;
 
-use super::anatomy::{Anatomy, bytes};
+use super::anatomy::Anatomy;
+use crate::units::size;
 
 /// Tokens that Llama 3 was trained on: "over 15T" (The Llama 3 Herd of Models, arXiv 2407.21783).
 const LLAMA3_TOKENS: f64 = 15e12;
@@ -43,7 +44,7 @@ impl Corpus {
             return corpus(bytes, &format!("the size of {name}, which this run trains on"));
         }
         // A run trains on what its plan says, whatever its shape.
-        if path.join("run.toml").is_file() {
+        if folder::is_run(path) {
             return None;
         }
         match model.family {
@@ -60,7 +61,7 @@ impl Corpus {
 
     /// The lines of the comparison.
     pub fn lines(&self) -> Vec<String> {
-        let title = format!("a lossy zip: {} of text ({})", bytes(self.bytes), self.source);
+        let title = format!("a lossy zip: {} of text ({})", size(self.bytes), self.source);
         let comparison = self.comparison.iter().map(|line| format!("             {line}"));
         [String::new(), title].into_iter().chain(comparison).collect()
     }
@@ -72,9 +73,9 @@ fn comparison(text: u64, parameters: u64, capacity: u64) -> Vec<String> {
     let mut lines = Vec::new();
     let (to_one, times) = (ratio(text, parameters), ratio(parameters, text));
     if to_one >= 1.0 {
-        lines.push(format!("{} of parameters: 1 to {to_one:.1}", bytes(parameters)));
+        lines.push(format!("{} of parameters: 1 to {to_one:.1}", size(parameters)));
     } else {
-        lines.push(format!("{} of parameters, {times:.1} times as large: no zip at all", bytes(parameters)));
+        lines.push(format!("{} of parameters, {times:.1} times as large: no zip at all", size(parameters)));
     }
     if to_one > 5.0 {
         let far = "far less than any archive that gives every byte back, so most of it is forgotten or blurred";
@@ -90,8 +91,7 @@ fn comparison(text: u64, parameters: u64, capacity: u64) -> Vec<String> {
 
 /// Bytes and name of the text that a run folder names in its plan.
 fn run_text(path: &Path) -> Option<(u64, String)> {
-    let text = std::fs::read_to_string(path.join("run.toml")).ok()?;
-    let data = RunPlan::from_toml(&text).ok()?.data.path;
+    let data = folder::plan(path)?.data.path;
     let size = std::fs::metadata(&data).ok().filter(|m| m.is_file())?.len();
     Some((size, data))
 }

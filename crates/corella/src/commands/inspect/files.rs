@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::anatomy::bytes;
+use crate::units::size;
 
 /// Files that are printed one by one; of more only the largest.
 const SHOWN: usize = 12;
@@ -58,13 +58,13 @@ pub fn files_of(at: &Path) -> Vec<FileRow> {
 /// The lines that say their sizes, with `all` those of every file.
 pub fn file_lines(files: &[FileRow], all: bool) -> Vec<String> {
     let total = files.iter().map(|file| file.bytes).sum();
-    let mut lines = vec![format!("files      {}, {} in all", files.len(), bytes(total))];
+    let mut lines = vec![format!("files      {}, {} in all", files.len(), size(total))];
     let mut shown: Vec<&FileRow> = files.iter().collect();
     if !all && files.len() > SHOWN {
         shown.sort_by_key(|file| std::cmp::Reverse(file.bytes));
         shown.truncate(SHOWN);
     }
-    lines.extend(shown.iter().map(|file| format!("           {:>10}  {}", bytes(file.bytes), file.name)));
+    lines.extend(shown.iter().map(|file| format!("           {:>10}  {}", size(file.bytes), file.name)));
     if shown.len() < files.len() {
         let rest = files.len() - shown.len();
         lines.push(format!("           … and {rest} smaller ones (--all prints every file)"));

@@ -8,6 +8,7 @@ use corella_text::data::readers::ReadOptions;
 use corella_text::data::{CleanOptions, PrepareOptions};
 
 use crate::error::{Failure, Result};
+use crate::units::bytes;
 
 /// Share of the documents kept for validation, where none is given.
 const VAL_FRACTION: f64 = 0.05;
@@ -207,38 +208,4 @@ impl PrepareArgs {
 fn shard_tokens(text: &str) -> std::result::Result<usize, String> {
     let n: usize = text.replace('_', "").parse().map_err(|e| format!("{e}"))?;
     if (1..=i32::MAX as usize).contains(&n) { Ok(n) } else { Err("not in 1 .. 2,147,483,647".to_owned()) }
-}
-
-/// A number of bytes, with K, M, G or T (powers of 1000) or KiB, MiB, GiB or TiB (powers of 1024).
-pub fn bytes(text: &str) -> std::result::Result<usize, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| format!("{text} is no number of bytes"))?;
-    let unit = unit.trim().to_ascii_lowercase();
-    let power = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        _ => return Err(format!("{unit} is no unit; K, M, G, T, KiB, MiB, GiB, TiB are")),
-    };
-    let base: f64 = if unit.contains('i') { 1024.0 } else { 1000.0 };
-    let value = number * base.powi(power);
-    if value <= 9e15 { Ok(value as usize) } else { Err(format!("{text} is too much")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn numbers_of_bytes_are_read_with_their_units() {
-        let read = |text| bytes(text).ok();
-        assert_eq!(
-            [read("1GiB"), read("1.5M"), read("64"), read("2 kb")],
-            [Some(1 << 30), Some(1_500_000), Some(64), Some(2000)]
-        );
-        assert_eq!([read("x"), read("1 parsec"), read("-1"), read("9999999T")], [None; 4]);
-    }
 }

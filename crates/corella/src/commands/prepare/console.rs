@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use corella_text::data::readers::SourceFile;
 use corella_text::data::{Problem, Report, Watch};
 
+use crate::units::{grouped, megabytes};
+
 /// Most problems that are shown one by one.
 const PROBLEMS_SHOWN: u64 = 10;
 /// Cells of the bar.
@@ -155,22 +157,4 @@ pub fn summary(report: &Report) -> String {
     }
     line(format!("kept      {} documents, {}", grouped(report.kept.documents), megabytes(report.kept.bytes)));
     out
-}
-
-/// A number with commas.
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// Bytes in MB.
-pub fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

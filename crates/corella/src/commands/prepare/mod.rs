@@ -20,7 +20,8 @@ use crate::inputs::{
     tokenizer_for,
 };
 use crate::machine::peak_memory;
-pub use args::{PrepareArgs, bytes};
+use crate::units::{grouped, megabytes};
+pub use args::PrepareArgs;
 use console::Console;
 
 /// Runs the command.
@@ -118,12 +119,12 @@ fn done(
     for (name, part) in [("train", info.train), ("val", info.val)] {
         println!(
             "{name:9} {} documents, {} tokens, {}",
-            console::grouped(part.documents),
-            console::grouped(part.tokens),
-            console::megabytes(part.bytes)
+            grouped(part.documents),
+            grouped(part.tokens),
+            megabytes(part.bytes)
         );
     }
-    let memory = peak_memory().map(|b| format!(", at most {} of memory", console::megabytes(b)));
+    let memory = peak_memory().map(|b| format!(", at most {} of memory", megabytes(b)));
     println!("wrote {} in {seconds:.1} s{}", args.out.display(), memory.unwrap_or_default());
     println!("train on it with: corella train --data {}", args.out.display());
     Ok(())
