@@ -171,7 +171,8 @@ fn of_names(normalized: bool, scheme: Option<&str>) -> Value {
 fn names_are_looked_for_in_the_text_or_in_what_normalising_makes_of_it() {
     let texts =
         ["<s>a b", "a<s>b", "a <s> b", "</s><s>a", "<s></s>a", "ab", "bab", "b ab a", "▁ab", "a</s>b", "<s>", "b</s>"];
-    let expected: [(bool, Option<&str>, [&[u32]; 12]); 4] = [
+    type Ids = [&'static [u32]; 12];
+    let expected: [(bool, Option<&str>, Ids); 4] = [
         (
             true,
             None,
