@@ -71,6 +71,27 @@ fn as_much_text_in_the_commonest_phrase_as_the_paper_allows() {
     }
 }
 
+/// The limit is on the phrase that stands there most often (`Counter.most_common(1)` in datatrove's
+/// `find_top_duplicate`), not on a rarer and longer one that covers more.
+#[test]
+fn of_two_phrases_the_more_common_one_is_measured_and_of_equally_common_ones_the_longer() {
+    let text = |common: usize| {
+        let mut fresh = words(1000);
+        let mut text: Vec<String> = Vec::new();
+        for (count, phrase) in [(common, ["of", "a"]), (8, ["internationalization", "misunderstandings"])] {
+            for _ in 0..count {
+                text.extend(phrase.map(str::to_owned));
+                text.extend(fresh.by_ref().take(1));
+            }
+        }
+        text.extend(fresh.take(100));
+        text.join(" ")
+    };
+    assert_eq!(repetition(&text(9)), None, "nine times three letters are little of the text");
+    let found = repetition(&text(8)).expect("eight times 37 letters are much");
+    assert!(found.found.starts_with("8 times \"internationalization misunderstandings\""), "{}", found.found);
+}
+
 /// The same table: 30 % of the lines or paragraphs, or 20 % of the text in them.
 #[test]
 fn as_many_lines_and_paragraphs_twice_as_the_paper_allows() {

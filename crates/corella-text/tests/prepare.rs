@@ -9,8 +9,8 @@ use std::path::Path;
 use corella_text::data::filters::{FilterOptions, Rule};
 use corella_text::data::readers::{SourceFile, expand};
 use corella_text::data::{
-    DataError, Dataset, DatasetInfo, PrepareOptions, ProblemKind, Report, Vocabulary, is_token_file, prepare,
-    prepare_tokens, read_index, read_shard, write_shard,
+    DataError, Dataset, DatasetInfo, Document, Origin, PrepareOptions, ProblemKind, Report, Vocabulary, is_token_file,
+    prepare, prepare_tokens, read_index, read_shard, tokens_of, write_shard,
 };
 use corella_text::tokenizer::Tokenizer;
 use preparing::{Folder, Witness, contents, options};
@@ -175,6 +175,89 @@ fn what_is_for_validation_stays_so_when_documents_are_added() {
     assert_eq!((info.val.documents, info.train.documents), (1, 1));
     let share = info.val.bytes as f64 / (info.val.bytes + info.train.bytes) as f64;
     assert!((0.08..0.15).contains(&share), "{share}");
+}
+
+/// Documents of these texts, as a reader hands them on.
+fn documents(texts: &[String]) -> Vec<Document> {
+    let origin = |record| Origin { source: "a.txt".into(), record, offset: 0 };
+    texts.iter().zip(0..).map(|(text, record)| Document { origin: origin(record), text: text.clone() }).collect()
+}
+
+#[test]
+fn a_single_text_is_cut_where_validation_begins_however_its_lines_lie() {
+    let words = |n: usize| (0..n).map(|i| format!("word{i} ")).collect::<String>();
+    let gpt2 = Tokenizer::gpt2();
+    let val_share = |text: &str| {
+        let (_, train, _, val) = tokens_of(&documents(&[text.to_owned()]), &gpt2, 0.05);
+        assert_eq!((train.bytes + val.bytes) as usize, text.len());
+        val.bytes as f64 / text.len() as f64
+    };
+    let share = 0.045..0.055;
+    // A title and a book on one line, a book without any, and one whose last line is longer than the part to validate on.
+    let book = words(40_000);
+    let last = format!("{}\n{}", book.replace(' ', "\n"), "é".repeat(100_000));
+    for text in [&format!("My Book\n\n{book}"), &book, &"漢".repeat(5000), &last] {
+        assert!(share.contains(&val_share(text)), "{}", val_share(text));
+    }
+    // Lines are not divided where one ends near enough, before or behind the place.
+    for lines in [100usize, 101, 103, 107, 997] {
+        let text = words(8000).split_inclusive(' ').enumerate().fold(String::new(), |text, (i, word)| {
+            text + word.trim() + if i % (8000 / lines) == 0 { "\n" } else { " " }
+        });
+        let (train, _, val, _) = tokens_of(&documents(std::slice::from_ref(&text)), &gpt2, 0.05);
+        let [train, val] = [train, val].map(|ids| gpt2.decode(&ids[1..]));
+        assert_eq!(format!("{train}{val}"), text);
+        let near = lines >= 300;
+        assert!(!near || train.ends_with('\n'), "{lines} lines");
+        assert!(share.contains(&(val.len() as f64 / text.len() as f64)), "{lines} lines");
+    }
+    // All of a text that cannot be divided is trained on, and none is kept back where none is asked for.
+    assert_eq!((val_share("漢"), tokens_of(&documents(&[book]), &gpt2, 0.0).3.tokens), (0.0, 0));
+    // The same in a prepared folder.
+    let folder = Folder::new("one-line");
+    let one_line = folder.file("a.txt", format!("My Book\n\n{}", words(5000)));
+    let (info, _) = run(&[one_line], &folder, "out", &options()).expect("prepared");
+    let share = info.val.bytes as f64 / (info.val.bytes + info.train.bytes) as f64;
+    assert!((0.09..0.11).contains(&share), "{share}");
+}
+
+#[test]
+fn of_a_few_texts_in_memory_one_is_for_validation_as_in_a_prepared_folder() {
+    let folder = Folder::new("few");
+    for count in [2, 3, 5] {
+        let texts: Vec<String> = (0..count).map(text).collect();
+        let source = folder.file("a.txt", texts.join("<|endoftext|>"));
+        let rare = PrepareOptions { val_fraction: 1e-9, ..options() };
+        run(&[source], &folder, &count.to_string(), &rare).expect("prepared");
+        let dataset = Dataset::open(&folder.0.join(count.to_string())).expect("a data set");
+        let (train, of_train, val, of_val) = tokens_of(&documents(&texts), &dataset.tokenizer, 1e-9);
+        assert_eq!((of_train.documents, of_val.documents), (count as u64 - 1, 1));
+        assert_eq!((train, val), (dataset.train.to_vec().expect("read"), dataset.val.to_vec().expect("read")));
+        assert_eq!(tokens_of(&documents(&texts), &dataset.tokenizer, 0.0).3.documents, 0);
+    }
+}
+
+#[test]
+fn empty_texts_are_counted_as_dropped() {
+    let folder = Folder::new("empties");
+    let lines = ["", " \n ", "\u{feff}", "\u{feff} \u{feff}\n", "a text", "another"];
+    let json: String = lines.iter().map(|text| format!("{}\n", serde_json::json!({ "text": text }))).collect();
+    let broken = "no JSON\n\n".to_owned();
+    // In front of each text, and behind each: a separator at the edge of a file has nothing beside it.
+    let (before, behind) =
+        ("\u{feff}\n<|endoftext|>one<|endoftext|>two", "three<|endoftext|> <|endoftext|>four<|endoftext|>\n");
+    let files = [folder.file("a.jsonl", json + &broken), folder.file("b.txt", before), folder.file("c.txt", behind)];
+    let vocabulary = Vocabulary::Given(Tokenizer::gpt2());
+    let options = PrepareOptions { val_fraction: 0.0, ..options() };
+    let out = folder.0.join("out");
+    let (info, report) = prepare(&files, &vocabulary, &out, &options, &mut Witness::default()).expect("prepared");
+    let empty = &report.dropped[&Rule::Empty];
+    assert_eq!((report.read.documents, report.kept.documents, empty.tally.documents), (6 + 2 + 3, 2 + 2 + 2, 5));
+    assert_eq!(report.problems[&ProblemKind::BadRecord].count, 1);
+    assert_eq!((info.train.documents, empty.examples[0].found.as_str()), (6, "no text"));
+    // Whatever else is asked of a text, that it is one comes first.
+    let filters = FilterOptions { min_bytes: 1, gopher: true, languages: vec!["eng".to_owned()], ..Default::default() };
+    assert_eq!(filters.judge(" ").rejection.map(|found| found.rule), Some(Rule::Empty));
 }
 
 #[test]

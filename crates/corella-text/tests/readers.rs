@@ -164,6 +164,22 @@ fn a_long_text_is_cut_at_line_ends_and_between_characters() {
     assert_eq!(texts(&with(json.as_bytes(), "a.jsonl", &options)).concat(), long);
 }
 
+#[test]
+fn a_text_of_the_greatest_length_is_whole_and_no_separator_is_divided() {
+    // A file is read in pieces of 64 KiB: the first one ends inside the separator.
+    let (separator, max) = ("<|endoftext|>", (1 << 16) - 6);
+    let options = ReadOptions { max_document: max, ..ReadOptions::default() };
+    for length in max - 15..max + 15 {
+        let corpus = with(format!("{}{separator}next", "x".repeat(length)).as_bytes(), "a.txt", &options);
+        let cut = length > max;
+        assert_eq!(kinds(&corpus), if cut { vec![ProblemKind::Cut] } else { vec![] }, "{length} bytes");
+        assert_eq!(texts(&corpus).concat(), format!("{}next", "x".repeat(length)), "{length} bytes");
+        assert_eq!(corpus.documents.len(), 2 + usize::from(cut));
+        let last = corpus.documents.last().expect("the next").origin.clone();
+        assert_eq!((last.record, last.offset), (1, (length + separator.len()) as u64));
+    }
+}
+
 /// A text as Python's `json.dumps` writes it: all but ASCII escaped.
 fn dumped(text: &str) -> String {
     let escaped: String = text.encode_utf16().fold(String::new(), |out, unit| match u8::try_from(unit) {
@@ -368,6 +384,27 @@ fn real_files_give_what_other_tools_read() {
     if let Some(path) = shared("text/english_novels") {
         assert_eq!(read(&path, &default).documents.len(), 86);
     }
+}
+
+/// As Python 3.11 reads the same bytes; GNU gzip 1.12 reads nothing behind zeros, and only warns of what is there.
+#[test]
+fn zeros_behind_gzip_are_padding() {
+    let whole = [gzip(&LINES[..20]), gzip(&LINES[20..])].concat();
+    let padded = |at: usize, zeros: usize| {
+        let mut bytes = whole.clone();
+        bytes.splice(at..at, vec![0; zeros]);
+        bytes
+    };
+    let between = gzip(&LINES[..20]).len();
+    for zeros in [1, 2, 512, 100_000] {
+        for at in [between, whole.len()] {
+            let corpus = bytes(&padded(at, zeros), "a.jsonl.gz");
+            assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["café", "two\nlines"], vec![]), "{zeros} at {at}");
+        }
+    }
+    let corpus = bytes(&[&padded(whole.len(), 100)[..], b"not a member"].concat(), "a.jsonl.gz");
+    assert_eq!((texts(&corpus).len(), kinds(&corpus)), (2, vec![ProblemKind::Damaged]));
+    assert_eq!(kinds(&bytes(&padded(0, 1), "a.gz")), [ProblemKind::NotText]);
 }
 
 /// A field of a line of comma-separated values; quoted ones may hold commas.

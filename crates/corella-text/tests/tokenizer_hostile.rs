@@ -107,6 +107,27 @@ fn what_is_not_computed_is_refused_by_name() {
     }
 }
 
+/// Each kind of name was looked for in all of the rest of the text behind every name of the other kind.
+#[test]
+fn many_names_of_one_kind_are_no_trap_where_there_is_another_kind() {
+    let mut json = small();
+    let token = |id: u32, content: &str, special: bool| {
+        json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false})
+    };
+    json["added_tokens"] = json!([token(257, "<|endoftext|>", true), token(258, "foo", false)]);
+    let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).expect("whole");
+    let seconds = |rounds: usize, text: &str| {
+        let begin = std::time::Instant::now();
+        (0..rounds).for_each(|_| assert_eq!(tokenizer.encode_with_special(text).len(), text.len() / 2));
+        begin.elapsed().as_secs_f64()
+    };
+    // The same bytes as one text and as two hundred; with the square of the length it would be 200 times as long.
+    let (one, many) = ("foo ".repeat(100_000), "foo ".repeat(500));
+    let short = seconds(200, &many);
+    assert!(seconds(1, &one) < 30.0 * short.max(0.002), "{short} s in short texts");
+}
+
 #[test]
 fn a_vocabulary_larger_than_the_model_is_refused_and_padding_is_allowed() {
     let tokenizer = Tokenizer::gpt2();

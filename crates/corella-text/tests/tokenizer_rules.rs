@@ -149,6 +149,178 @@ fn of_two_names_that_begin_alike_the_longer_one_is_meant() {
     }
 }
 
+/// A file whose names `<s>` and `ab` are looked for in the normalised text where `normalized` says so.
+fn of_names(normalized: bool, scheme: Option<&str>) -> Value {
+    let mut file = of_characters(scheme.unwrap_or("first"), true);
+    if scheme.is_none() {
+        file["pre_tokenizer"] = Value::Null;
+        file["normalizer"] = json!({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ]});
+    }
+    file["model"]["vocab"]["ab"] = json!(8);
+    file["added_tokens"] = added(&[(0, "<unk>", true), (1, "<s>", true), (2, "</s>", true), (8, "ab", false)]);
+    for i in [1, 3] {
+        file["added_tokens"][i]["normalized"] = json!(normalized);
+    }
+    file
+}
+
+#[test]
+fn names_are_looked_for_in_the_text_or_in_what_normalising_makes_of_it() {
+    let texts =
+        ["<s>a b", "a<s>b", "a <s> b", "</s><s>a", "<s></s>a", "ab", "bab", "b ab a", "▁ab", "a</s>b", "<s>", "b</s>"];
+    type Ids = [&'static [u32]; 12];
+    let expected: [(bool, Option<&str>, Ids); 4] = [
+        (
+            true,
+            None,
+            [
+                &[1, 4, 7],
+                &[6, 0, 5],
+                &[6, 1, 7],
+                &[2, 1, 4],
+                &[1, 2, 6],
+                &[8],
+                &[7, 4, 5],
+                &[7, 8, 6],
+                &[3, 8],
+                &[6, 2, 7],
+                &[1],
+                &[7, 2],
+            ],
+        ),
+        (
+            false,
+            None,
+            [
+                &[1, 6, 7],
+                &[6, 1, 7],
+                &[6, 3, 1, 3, 7],
+                &[2, 1, 6],
+                &[1, 2, 6],
+                &[8],
+                &[7, 8],
+                &[7, 3, 8, 3, 6],
+                &[3, 3, 8],
+                &[6, 2, 7],
+                &[1],
+                &[7, 2],
+            ],
+        ),
+        (
+            true,
+            Some("first"),
+            [
+                &[1, 4, 7],
+                &[6, 1, 5],
+                &[6, 3, 1, 7],
+                &[2, 1, 4],
+                &[1, 2, 4],
+                &[8],
+                &[7, 8],
+                &[7, 3, 8, 6],
+                &[3, 8],
+                &[6, 2, 5],
+                &[1],
+                &[7, 2],
+            ],
+        ),
+        (
+            true,
+            Some("always"),
+            [
+                &[1, 6, 7],
+                &[6, 1, 7],
+                &[6, 3, 1, 7],
+                &[2, 1, 6],
+                &[1, 2, 6],
+                &[8],
+                &[7, 8],
+                &[7, 3, 8, 6],
+                &[3, 8],
+                &[6, 2, 7],
+                &[1],
+                &[7, 2],
+            ],
+        ),
+    ];
+    for (normalized, scheme, expected) in expected {
+        for tokenizer in and_again(&of_names(normalized, scheme)) {
+            for (text, ids) in texts.iter().zip(expected) {
+                assert_eq!(tokenizer.encode_with_special(text), ids, "{normalized} {scheme:?}: {text:?}");
+                assert!(ids.len() >= tokenizer.fewest_tokens(text.len()), "{text:?}");
+            }
+        }
+    }
+    // Where special tokens are text, the others are found as before.
+    let tokenizer = read(&of_names(true, None));
+    for (text, ids) in [("<s>a b", &[3, 0, 4, 7][..]), ("a <s> b", &[6, 3, 0, 7]), ("b ab a", &[7, 8, 6])] {
+        assert_eq!(tokenizer.encode(text), ids, "{text}");
+    }
+    let [now, before] = [true, false].map(|normalized| read(&of_names(normalized, None)));
+    assert_ne!(now.fingerprint(), before.fingerprint(), "they give other ids");
+    assert!(now.has_fingerprint(&before.fingerprint()), "what was recorded when all names counted as one kind");
+    assert!(!before.has_fingerprint(&now.fingerprint()));
+}
+
+#[test]
+fn names_that_are_looked_for_later_lose_to_those_that_are_not() {
+    let mut file = of_bytes(
+        LLAMA3,
+        &[
+            (260, "<|endoftext|>", true),
+            (261, "<s>", true),
+            (262, "b<s>", false),
+            (263, "xy", false),
+            (264, "xyz", false),
+            (265, "qq", false),
+        ],
+    );
+    for i in [2, 4, 5] {
+        file["added_tokens"][i]["normalized"] = json!(true);
+    }
+    for tokenizer in and_again(&file) {
+        for (text, ids) in [
+            ("b<s>", &[65, 261][..]),
+            ("ab<s>b", &[64, 65, 261, 65]),
+            ("xyz", &[263, 89]),
+            ("xy", &[263]),
+            ("qqxyqqq", &[265, 263, 265, 80]),
+            ("b<s>qq", &[65, 261, 265]),
+        ] {
+            assert_eq!(tokenizer.encode_with_special(text), ids, "{text}");
+        }
+        for (text, ids) in [("b<s>", &[262][..]), ("ab<s>b", &[64, 262, 65]), ("xyz", &[263, 89])] {
+            assert_eq!(tokenizer.encode(text), ids, "{text}");
+        }
+    }
+    // Where no name can lie across another, the order makes no difference, and none is made.
+    let names = [(260, "<|endoftext|>", true), (261, "<s>", true), (262, "foo", false)];
+    let (plain, mut marked) = (of_bytes(LLAMA3, &names), of_bytes(LLAMA3, &names));
+    marked["added_tokens"][2]["normalized"] = json!(true);
+    assert_eq!(read(&plain).fingerprint(), read(&marked).fingerprint());
+}
+
+/// Digits of Unicode 17, which the patterns' own tables do not have yet, are no numbers, as they are no letters: the character
+/// goes with the letters behind it.
+#[test]
+fn letters_and_numbers_are_those_of_one_version_of_unicode() {
+    let mut file = of_bytes(LLAMA3, &[(261, "<|endoftext|>", true)]);
+    file["model"]["vocab"]["łb"] = json!(260);
+    file["model"]["merges"].as_array_mut().expect("a list").push(json!(["ł", "b"]));
+    let tokenizer = read(&file);
+    for (text, ids) in [
+        ("\u{11de0}b", &[172, 239, 115, 260][..]),
+        ("a\u{11de0}b", &[64, 172, 239, 115, 260]),
+        ("1\u{11de0}b", &[16, 172, 239, 115, 260]),
+        ("\u{660}b", &[149, 254, 65]),
+    ] {
+        assert_eq!(tokenizer.encode(text), ids, "{text:?}");
+    }
+}
+
 #[test]
 fn the_end_of_a_turn_ends_what_a_model_writes_under_each_of_its_names() {
     for name in ["<|eom_id|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>"] {

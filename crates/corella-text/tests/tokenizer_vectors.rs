@@ -175,6 +175,60 @@ fn small_llamas_of_sentencepiece_style() {
     }
 }
 
+/// A SentencePiece model with symbols of its user, as `fixtures/tokenizer/symbols.py` wrote it, and SentencePiece's ids.
+#[derive(serde::Deserialize)]
+struct Symbols {
+    name: String,
+    model: String,
+    ids: Vec<(String, Vec<u32>)>,
+}
+
+impl Symbols {
+    fn all() -> Vec<Symbols> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tokenizer/symbols.json");
+        serde_json::from_str(&std::fs::read_to_string(path).expect("the fixture")).expect("JSON")
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let digits = |at: usize| u8::from_str_radix(&self.model[at..at + 2], 16).expect("digits");
+        (0..self.model.len()).step_by(2).map(digits).collect()
+    }
+}
+
+#[test]
+fn symbols_are_cut_out_of_a_text_that_was_normalised_once() {
+    let all = Symbols::all();
+    assert_eq!(all.len(), 3);
+    for case in all {
+        let tokenizer = Tokenizer::from_bytes(&case.bytes()).expect("a whole model");
+        let again = Tokenizer::from_bytes(tokenizer.to_json().as_bytes()).expect("its own tokenizer.json");
+        assert_eq!(tokenizer.fingerprint(), again.fingerprint());
+        assert!(case.ids.len() > 70);
+        let gguf = tokenizer.to_gguf();
+        assert!(gguf.is_none_or(|gguf| gguf.tokens[3..7] == ["foo", "foobar", "<sep>", "▁▁"]));
+        for (text, ids) in &case.ids {
+            for tokenizer in [&tokenizer, &again] {
+                assert_eq!(&tokenizer.encode(text), ids, "{}: {text:?}", case.name);
+                assert_eq!(&tokenizer.encode_with_special(text), ids, "{}: {text:?}", case.name);
+            }
+            // What the vocabulary cannot say, what is squeezed, and U+2581 itself do not come back.
+            if case.name != "squeezed" && plain(text) && !text.contains('x') {
+                assert_eq!(&tokenizer.decode(ids), text, "{}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_that_writes_spaces_behind_words_is_refused() {
+    let whole = Symbols::all()[0].bytes();
+    // A trainer's specification of its own is merged with the one before.
+    let suffix = |value: u8| [&whole[..], &[0x12, 5, 0x18, 2, 0xc0, 0x01, value]].concat();
+    assert!(Tokenizer::from_bytes(&suffix(0)).is_ok());
+    let refused = Tokenizer::from_bytes(&suffix(1)).expect_err("another rule").to_string();
+    assert!(refused.starts_with("treat_whitespace_as_suffix is true"), "{refused}");
+}
+
 /// A GGUF file keeps scores, not merges: what it says must be what the vocabulary said, or it is not written.
 #[test]
 fn vocabularies_of_characters_go_through_gguf_where_scores_give_their_merges() {

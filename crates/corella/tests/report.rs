@@ -115,7 +115,18 @@ fn tasks_and_prepared_data_are_scored_after_and_during_training() {
     assert!(printed.contains("piqa/acc"), "{printed}");
     let log = fs::read_to_string(folder.join("run/log.jsonl")).expect("a log");
     assert_eq!(log.matches("piqa/acc_norm").count(), 2, "{log}");
-    let measured = json(&done(&["eval", &run, "--data", &data, "--json"]));
+    let eval = |flags: &[&str]| json(&done(&[&["eval", &run, "--data", &data, "--json"], flags].concat()));
+    // Every token but the first, also those that fill no window; training leaves these out.
+    let info = fs::read_to_string(folder.join("data/dataset.json")).expect("read");
+    let all = serde_json::from_str::<Value>(&info).expect("JSON")["val"]["tokens"].clone();
+    let whole = eval(&[]);
+    let tokens = whole["tokens"].as_u64().expect("tokens");
+    assert!(Some(tokens + 1) == all.as_u64() && tokens % 64 != 0 && whole["context"] == 64, "{whole}, {all}");
+    let few = eval(&["--limit", "10"]);
+    assert_eq!((few["tokens"].as_u64(), few["context"].as_u64()), (Some(10), Some(10)), "{few}");
+    let two = eval(&["--limit", "100", "--context", "60"]);
+    assert_eq!((two["tokens"].as_u64(), two["context"].as_u64()), (Some(100), Some(60)), "{two}");
+    let measured = eval(&["--limit", &(tokens / 64 * 64).to_string()]);
     let (nll, tokens) = (measured["nll"].as_f64().expect("nll"), measured["tokens"].as_f64().expect("tokens"));
     let trained = json(&log)["val_loss"].as_f64().expect("a validation loss");
     assert!((nll / tokens - trained).abs() < 1e-4, "the validation loss of training, after it: {measured}, {trained}");

@@ -29,6 +29,16 @@ fn a_text_may_begin_with_a_dash() {
 }
 
 #[test]
+fn ids_that_go_to_a_file_are_told_as_json_where_that_is_asked_for() {
+    let dir = Folder::new("encode-out");
+    let [first, out] = ["a.bin", "b.bin"].map(|name| dir.join(name).to_string_lossy().into_owned());
+    let args = ["tokenizer", "encode", "Hello, world!", "--out"];
+    assert_eq!(done(&[&args[..], &[&first]].concat()).trim(), format!("{first}: 4 tokens of 13 bytes"));
+    let told: serde_json::Value = serde_json::from_str(&done(&[&args[..], &[&out, "--json"]].concat())).expect("JSON");
+    assert_eq!(told, serde_json::json!({"out": out, "tokens": 4, "bytes": 13}));
+}
+
+#[test]
 fn a_vocabulary_is_trained_and_shown() {
     let dir = Folder::new("tokenizer-command");
     let (text, out) = (dir.join("text.txt"), dir.join("own.json"));

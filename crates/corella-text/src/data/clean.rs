@@ -14,7 +14,7 @@ pub struct CleanOptions {
 
 /// The text without byte order mark, with lines ending in `\n`, without white space around it.
 pub fn clean(text: &str, options: CleanOptions) -> Cow<'_, str> {
-    let text = text.trim_start_matches('\u{feff}').trim();
+    let text = text.trim_start_matches(|c: char| c == '\u{feff}' || c.is_whitespace()).trim_end();
     let text = if memchr::memchr(b'\r', text.as_bytes()).is_some() {
         Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n"))
     } else {
@@ -34,6 +34,7 @@ mod tests {
     fn mark_line_ends_and_margins_go_and_nothing_else() {
         let plain = CleanOptions::default();
         assert_eq!(clean("\u{feff} a\r\nb\rc\r\n\r\n", plain), "a\nb\nc");
+        assert_eq!(["\u{feff}", " \u{feff}\n\u{feff} \n"].map(|text| clean(text, plain)), ["", ""]);
         assert_eq!(clean("e\u{301}\u{feff}x", plain), "e\u{301}\u{feff}x");
         assert_eq!(clean("e\u{301} ﬁ", CleanOptions { nfc: true }), "é ﬁ");
     }

@@ -37,7 +37,9 @@ impl TextCorpus {
 impl Sink for TextCorpus {
     fn document(&mut self, mut document: Document) -> Flow {
         document.text = clean(&document.text, CleanOptions::default()).into_owned();
-        self.documents.push(document);
+        if !document.text.is_empty() {
+            self.documents.push(document);
+        }
         Flow::Continue(())
     }
 

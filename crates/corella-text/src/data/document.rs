@@ -107,7 +107,7 @@ pub type Flow = ControlFlow<()>;
 
 /// Takes what readers find, in the order of the input.
 pub trait Sink {
-    /// A document that is not empty.
+    /// A document, which may be empty.
     fn document(&mut self, document: Document) -> Flow;
     /// Something wrong.
     fn problem(&mut self, problem: Problem) -> Flow;

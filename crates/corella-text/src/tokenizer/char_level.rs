@@ -39,7 +39,7 @@ pub struct Normalizer {
 }
 
 impl Normalizer {
-    fn apply<'a>(&self, text: &'a str, first: bool) -> Cow<'a, str> {
+    pub fn apply<'a>(&self, text: &'a str, first: bool) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         if self.squeeze {
             let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
@@ -185,15 +185,14 @@ impl<'a> Pieces<'a> {
 }
 
 impl CharLevel {
-    /// Appends the ids of a text; `first` is false behind a special token.
-    pub fn encode(&self, text: &str, first: bool, cache: &mut PieceCache, out: &mut Vec<u32>) {
-        let text = self.normalizer.apply(text, first);
+    /// Appends the ids of a normalised text.
+    pub fn encode(&self, text: &str, cache: &mut PieceCache, out: &mut Vec<u32>) {
         let bytes = text.as_bytes();
         let begin = out.len();
         let mut symbols = Vec::new();
         let mut start = 0;
         while start < text.len() {
-            let end = self.joins.piece_end(&text, start);
+            let end = self.joins.piece_end(text, start);
             let key = Key::of(bytes, start, end);
             if let Some(ids) = key.and_then(|key| cache.get(key)) {
                 out.extend_from_slice(ids);
@@ -225,7 +224,7 @@ impl CharLevel {
     /// The ids that merging starts from.
     fn symbols(&self, piece: &str, to: &mut Vec<u32>) {
         for c in piece.chars() {
-            match self.chars.get(&written(c)) {
+            match self.chars.get(&written_char(c)) {
                 Some(id) => to.push(*id),
                 None => self.fall_back(c, to),
             }
@@ -314,8 +313,13 @@ fn fuse(begin: usize, unk: u32, out: &mut Vec<u32>) {
     out.truncate(kept);
 }
 
-fn written(c: char) -> char {
+fn written_char(c: char) -> char {
     if c == ' ' { SPACE } else { c }
+}
+
+/// A text with its spaces as tokens write them.
+pub fn written(text: &str) -> String {
+    text.replace(' ', SPACE.encode_utf8(&mut [0; 4]))
 }
 
 /// Pairs of characters that stand side by side in some token.

@@ -36,10 +36,14 @@ const ASCII: [Class; 128] = {
 };
 
 fn class(c: char) -> Class {
-    use GeneralCategory::{LowercaseLetter, ModifierLetter, OtherLetter, TitlecaseLetter, UppercaseLetter};
+    use GeneralCategory::{
+        DecimalNumber, LetterNumber, LowercaseLetter, ModifierLetter, OtherLetter, OtherNumber, TitlecaseLetter,
+        UppercaseLetter,
+    };
     match get_general_category(c) {
         LowercaseLetter | ModifierLetter | OtherLetter | TitlecaseLetter | UppercaseLetter => Class::Letter,
-        _ if c.is_numeric() => Class::Number,
+        // From the same table, whose Unicode is that of the reference: the standard library's may be newer.
+        DecimalNumber | LetterNumber | OtherNumber => Class::Number,
         _ if c.is_whitespace() => Class::Space,
         _ => Class::Other,
     }

@@ -9,6 +9,7 @@ mod default_split;
 mod error;
 mod files;
 mod gpt2;
+mod names;
 mod pretokenize;
 mod special;
 mod train;
@@ -25,7 +26,8 @@ pub use train::{TrainOptions, WordCounts};
 use byte_level::ByteLevel;
 use cache::PieceCache;
 use char_level::{CharLevel, Prefix};
-use special::Specials;
+use names::{Later, Names, Passes};
+use special::{Part, Specials};
 use vocab::Vocab;
 
 /// The token that marks the border between documents, in GPT-2's vocabulary and in those trained here.
@@ -46,6 +48,7 @@ struct Inner {
     specials: Specials,
     /// Added to the vocabulary by hand, and recognised in every text.
     added: Specials,
+    names: Names,
     roles: Roles,
     end_of_text: u32,
     stops: Vec<u32>,
@@ -55,6 +58,28 @@ struct Inner {
 enum Level {
     Bytes(ByteLevel),
     Chars(CharLevel),
+}
+
+impl Level {
+    /// Whether a text is normalised before names are looked for later. What `Metaspace` does comes behind both.
+    fn normalizes_before_names(&self) -> bool {
+        matches!(self, Level::Chars(level) if !level.normalizer.unless_space)
+    }
+
+    /// A text as later names are looked for in it.
+    fn written(&self, text: &str) -> String {
+        if self.normalizes_before_names() { char_level::written(text) } else { text.to_owned() }
+    }
+
+    /// A name as normalising makes it.
+    fn normal_name(&self, name: &str) -> String {
+        match self {
+            Level::Chars(level) if self.normalizes_before_names() => {
+                char_level::written(&level.normalizer.apply(name, true))
+            }
+            _ => name.to_owned(),
+        }
+    }
 }
 
 impl Tokenizer {
@@ -137,6 +162,7 @@ impl Tokenizer {
         level: Level,
         specials: Specials,
         added: Specials,
+        later: Later,
         roles: Roles,
     ) -> Result<Tokenizer, FormatError> {
         let roles = roles.complete(&specials);
@@ -149,7 +175,8 @@ impl Tokenizer {
         // A token that text can contain marks no border, and its role could not be written into a file.
         let end_of_text = roles.eos.filter(|id| specials.has(*id) || added.has(*id)).ok_or_else(missing)?;
         let stops = roles.stops(&specials);
-        Ok(Tokenizer { inner: Arc::new(Inner { vocab, level, specials, added, roles, end_of_text, stops }) })
+        let names = Names::new(&level, &specials, &added, later);
+        Ok(Tokenizer { inner: Arc::new(Inner { vocab, level, specials, added, names, roles, end_of_text, stops }) })
     }
 
     /// Ids of a text, without BOS. Strings that look like special tokens are ordinary text.
@@ -218,7 +245,8 @@ impl Tokenizer {
         };
         let longest = (0..self.vocab_size() as u32).map(|id| self.token_bytes(id).len()).max().unwrap_or(0);
         // A token for what is unknown stands for a character, which may be longer than its name.
-        if keeps { bytes.div_ceil(longest.max(char::MAX.len_utf8())) } else { 0 }
+        let longest = longest.max(self.inner.names.longest()).max(char::MAX.len_utf8());
+        if keeps { bytes.div_ceil(longest) } else { 0 }
     }
 
     /// The id that marks the border between documents.
@@ -291,9 +319,14 @@ impl Tokenizer {
         checksum(|out| files::write_ids_json(&self.inner, out))
     }
 
-    /// Whether a recorded fingerprint is this tokenizer's. Earlier versions counted in whether BOS is to stand in front.
+    /// Whether a recorded fingerprint is this tokenizer's. Earlier versions counted in whether BOS is to stand in front, and left
+    /// out which names are looked for in the normalised text.
     pub fn has_fingerprint(&self, recorded: &str) -> bool {
-        recorded == self.fingerprint() || recorded == checksum(|out| self.write_json(out))
+        let earlier = |later, front| checksum(|out| files::write_earlier_json(&self.inner, later, front, out));
+        recorded == self.fingerprint()
+            || recorded == earlier(true, true)
+            || (!self.inner.names.later.is_empty()
+                && [true, false].iter().any(|front| recorded == earlier(false, *front)))
     }
 
     fn prefix(&self) -> Prefix {
@@ -347,34 +380,59 @@ impl Encoder {
     /// Appends what [`Tokenizer::encode`] gives.
     pub fn encode(&mut self, text: &str, ids: &mut Vec<u32>) {
         let inner = Arc::clone(&self.tokenizer.inner);
-        self.encode_cut(text, &[&inner.added], ids);
+        self.encode_named(text, &inner.names.always, ids);
     }
 
     /// Appends what [`Tokenizer::encode_with_special`] gives.
     pub fn encode_with_special(&mut self, text: &str, ids: &mut Vec<u32>) {
         let inner = Arc::clone(&self.tokenizer.inner);
-        self.encode_cut(text, &[&inner.added, &inner.specials], ids);
+        self.encode_named(text, &inner.names.with_special, ids);
     }
 
-    /// Encodes what stands between the tokens of `cutters`, and those by their ids.
-    fn encode_cut(&mut self, text: &str, cutters: &[&Specials], ids: &mut Vec<u32>) {
-        let cutters: Vec<&&Specials> = cutters.iter().filter(|c| c.len() > 0).collect();
-        let (mut rest, mut first) = (text, true);
-        while let Some((start, end, id)) =
-            cutters.iter().filter_map(|c| c.find(rest)).min_by_key(|(start, end, _)| (*start, usize::MAX - end))
-        {
-            self.encode_plain(&rest[..start], first, ids);
-            ids.push(id);
-            rest = &rest[end..];
-            first = false;
-        }
-        self.encode_plain(rest, first, ids);
+    /// Encodes what stands between tokens that stand there by name, and those by their ids.
+    fn encode_named(&mut self, text: &str, names: &Passes, ids: &mut Vec<u32>) {
+        let Encoder { tokenizer, cache } = self;
+        let level = &tokenizer.inner.level;
+        let mut first = true;
+        names.at_once.cut(text, |part| match part {
+            Part::Token(id) => {
+                ids.push(id);
+                first = false;
+            }
+            Part::Text(text) => encode_between(level, text, &mut first, &names.later, cache, ids),
+        });
     }
+}
 
-    fn encode_plain(&mut self, text: &str, first: bool, ids: &mut Vec<u32>) {
-        match &self.tokenizer.inner.level {
-            Level::Bytes(level) => level.encode(text, &mut self.cache, ids),
-            Level::Chars(level) => level.encode(text, first, &mut self.cache, ids),
+/// Encodes a text in which tokens may stand that are looked for later; `first` says that it begins the whole text.
+fn encode_between(
+    level: &Level,
+    text: &str,
+    first: &mut bool,
+    later: &Specials,
+    cache: &mut PieceCache,
+    ids: &mut Vec<u32>,
+) {
+    match level {
+        Level::Bytes(level) => later.cut(text, |part| match part {
+            Part::Token(id) => ids.push(id),
+            Part::Text(text) => level.encode(text, cache, ids),
+        }),
+        Level::Chars(chars) if level.normalizes_before_names() => {
+            let normal = chars.normalizer.apply(text, *first);
+            // Only names need the spaces as they are written.
+            let normal = if later.is_empty() { normal } else { char_level::written(&normal).into() };
+            later.cut(&normal, |part| match part {
+                Part::Token(id) => ids.push(id),
+                Part::Text(text) => chars.encode(text, cache, ids),
+            });
         }
+        Level::Chars(level) => later.cut(text, |part| match part {
+            Part::Token(id) => {
+                ids.push(id);
+                *first = false;
+            }
+            Part::Text(text) => level.encode(&level.normalizer.apply(text, *first), cache, ids),
+        }),
     }
 }

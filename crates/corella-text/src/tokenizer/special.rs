@@ -39,14 +39,26 @@ impl Specials {
         self.ids.get(name).copied()
     }
 
+    /// The name of an id.
+    pub fn name(&self, id: u32) -> Option<&str> {
+        if !self.has(id) {
+            return None;
+        }
+        self.ids.iter().find(|(_, other)| **other == id).map(|(name, _)| name.as_str())
+    }
+
     /// Whether an id is one of them.
     pub fn has(&self, id: u32) -> bool {
         self.by_id.contains(&id)
     }
 
-    /// Number of special tokens.
-    pub fn len(&self) -> usize {
-        self.ids.len()
+    /// Bytes of the longest name.
+    pub fn longest(&self) -> usize {
+        self.lengths.first().copied().unwrap_or(0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 
     /// Names and ids in the order of the ids.
@@ -56,8 +68,23 @@ impl Specials {
         all
     }
 
+    /// Hands on the tokens of a text and, in front of each and behind the last, the text there, which may be empty. Each part of
+    /// the text is looked at once.
+    pub fn cut<'t>(&self, text: &'t str, mut each: impl FnMut(Part<'t>)) {
+        let mut rest = text;
+        while let Some((start, end, id)) = self.find(rest) {
+            each(Part::Text(&rest[..start]));
+            each(Part::Token(id));
+            rest = &rest[end..];
+        }
+        each(Part::Text(rest));
+    }
+
     /// The first special token of the text: where it begins, where it ends, and its id. The longest name wins.
-    pub fn find(&self, text: &str) -> Option<(usize, usize, u32)> {
+    fn find(&self, text: &str) -> Option<(usize, usize, u32)> {
+        if self.is_empty() {
+            return None;
+        }
         let candidates = text.bytes().enumerate().filter(|(_, byte)| self.first.contains(byte));
         candidates.filter_map(|(start, _)| self.at(text, start)).next()
     }
@@ -68,6 +95,13 @@ impl Specials {
             Some((start, end, self.id(text.get(start..end)?)?))
         })
     }
+}
+
+/// A part of a text in which tokens stand by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'t> {
+    Text(&'t str),
+    Token(u32),
 }
 
 /// What some of the special tokens are for.

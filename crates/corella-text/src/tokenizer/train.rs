@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::byte_level::ByteLevel;
 use super::error::TokenizerError;
+use super::names::Later;
 use super::pretokenize::Split;
 use super::special::{Roles, Specials};
 use super::vocab::{LONGEST_TOKEN, Vocab};
@@ -104,7 +105,14 @@ impl WordCounts {
         let level = vocab.and_then(|vocab| {
             let level = ByteLevel::new(&vocab, |id| id != 0, ordered, split, false)?;
             let specials = Specials::new([(END_OF_TEXT.to_owned(), 0)]);
-            Tokenizer::new(vocab, Level::Bytes(level), specials, Specials::default(), Roles::default())
+            Tokenizer::new(
+                vocab,
+                Level::Bytes(level),
+                specials,
+                Specials::default(),
+                Later::default(),
+                Roles::default(),
+            )
         });
         level.map_err(TokenizerError::format("a trained vocabulary".as_ref()))
     }

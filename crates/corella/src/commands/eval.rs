@@ -274,8 +274,8 @@ fn of_text(
     Ok(surprise(model, windows, bytes, context))
 }
 
-/// The validation part of a prepared folder in windows of the context length, each token predicted once but the first of
-/// a window, as during training.
+/// The validation part of a prepared folder in windows of the context length, of which each begins with the last token of the
+/// one before: every token is predicted once but the first of all. The last window may be shorter.
 fn of_data(
     model: &mut dyn TextModel,
     tokenizer: &Tokenizer,
@@ -296,9 +296,10 @@ fn of_data(
         return Err(Failure::new(format!("{} holds no validation tokens", dir.display())));
     }
     let t = context.min(val.len() - 1);
-    let windows: Vec<Vec<u32>> = (0..(val.len() - 1) / t).map(|i| val[i * t..i * t + t + 1].to_vec()).collect();
+    let window = |i: usize| val[i * t..val.len().min((i + 1) * t + 1)].to_vec();
+    let windows: Vec<Vec<u32>> = (0..(val.len() - 1).div_ceil(t)).map(window).collect();
     let bytes = bytes_of_targets(tokenizer, &windows);
-    Ok(surprise(model, windows, bytes, context))
+    Ok(surprise(model, windows, bytes, t))
 }
 
 /// Bytes of the tokens that windows predict: all but the first of each. The token between documents stands for none.

@@ -140,6 +140,10 @@ impl FilterOptions {
     /// Applies the rules to a cleaned text: first those about the whole, then those that take lines out, then those about
     /// what is left.
     pub fn judge<'t>(&self, text: &'t str) -> Judgement<'t> {
+        if text.trim().is_empty() {
+            let rejection = Some(Rejection::new(Rule::Empty, "no text"));
+            return Judgement { text: Cow::Borrowed(text), lines_cut: 0, rejection };
+        }
         // The cheapest first; what one drops the next need not see.
         let rejection = (!self.languages.is_empty())
             .then(|| language::check(text, &self.languages))
@@ -150,8 +154,10 @@ impl FilterOptions {
             return Judgement { text: Cow::Borrowed(text), lines_cut: 0, rejection };
         }
         let (left, lines_cut) = self.cut(text);
-        let rejection = (left.trim().is_empty() && lines_cut > 0)
-            .then(|| Rejection::new(Rule::Empty, format!("all {lines_cut} lines were cut")))
+        let rejection = left
+            .trim()
+            .is_empty()
+            .then(|| Rejection::new(Rule::Empty, format!("nothing is left, {lines_cut} lines were cut")))
             .or_else(|| self.c4.then(|| c4::check(&left)).flatten())
             .or_else(|| self.fineweb.then(|| fineweb::check(&left)).flatten())
             .or_else(|| self.length(&left));

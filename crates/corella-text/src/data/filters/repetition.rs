@@ -8,7 +8,8 @@ use super::{Rejection, Rule, repeats, share};
 const PIECES: f64 = 0.30;
 /// Share of the text inside such lines or paragraphs.
 const TEXT: f64 = 0.20;
-/// Words of a sequence, and the share of the text that all occurrences of the commonest one may cover.
+/// Words of a sequence, and the share of the text that all occurrences of the commonest one may cover. The commonest is the one
+/// that stands there most often, not the one that covers most.
 const COMMONEST: [(usize, f64); 3] = [(2, 0.20), (3, 0.18), (4, 0.16)];
 /// Words of a sequence, and the share of the text that may lie in sequences that came before.
 const REPEATED: [(usize, f64); 6] = [(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)];
@@ -31,12 +32,14 @@ pub(super) fn check(text: &str) -> Option<Rejection> {
         for (i, gram) in hashes.windows(n).enumerate() {
             counts.entry(combine(gram)).or_insert((0, i)).0 += 1;
         }
+        // Of several that are as common, the longest.
+        let length = |i: usize| lengths[i..i + n].iter().sum::<usize>();
         let top = counts
             .into_values()
             .filter(|(count, _)| *count > 1)
-            .max_by_key(|(count, i)| (*count * lengths[*i..i + n].iter().sum::<usize>(), usize::MAX - i));
+            .max_by_key(|(count, i)| (*count, length(*i), usize::MAX - i));
         if let Some((count, i)) = top {
-            let covered = share(count * lengths[i..i + n].iter().sum::<usize>(), all);
+            let covered = share(count * length(i), all);
             if covered > limit {
                 let found =
                     format!("{count} times {:?}, {:.0} % of the text", words[i..i + n].join(" "), covered * 100.0);

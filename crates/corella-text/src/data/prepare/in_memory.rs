@@ -15,7 +15,7 @@ use crate::tokenizer::Tokenizer;
 /// The documents' tokens, each document behind an end-of-text token: (train, its size, val, its size).
 ///
 /// A single document is split in two; of several, those are for validation on whose hash the lot falls, but never
-/// all.
+/// all, and, where a part is asked for, never none.
 pub fn tokens_of(
     documents: &[Document],
     tokenizer: &Tokenizer,
@@ -38,10 +38,14 @@ pub fn tokens_of(
         }
     } else {
         let mut for_val: Vec<bool> = documents.iter().map(|document| chosen(lot(document), val_fraction)).collect();
-        // Where the lot falls on all, one is left to train on.
-        let highest = (0..documents.len()).max_by_key(|i| lot(&documents[*i]));
-        if let Some(highest) = highest.filter(|_| !for_val.contains(&false)) {
+        // Where the lot falls on all, one is left to train on; where it falls on none, one is taken.
+        let lot_of = |i: &usize| lot(&documents[*i]);
+        if let Some(highest) = (0..documents.len()).max_by_key(lot_of).filter(|_| !for_val.contains(&false)) {
             for_val[highest] = false;
+        }
+        let none = val_fraction > 0.0 && !for_val.contains(&true);
+        if let Some(lowest) = (0..documents.len()).min_by_key(lot_of).filter(|_| none) {
+            for_val[lowest] = true;
         }
         for ((document, ids), for_val) in documents.iter().zip(encode_all(documents, tokenizer)).zip(for_val) {
             put(usize::from(for_val), &document.text, ids);
@@ -55,11 +59,18 @@ fn lot(document: &Document) -> u64 {
     (text_hash(&document.text) >> 64) as u64
 }
 
-/// Cuts a text at a line's end, as near as possible to where validation begins.
+/// Cuts a text where validation begins: at the nearest line's end, unless that would make the part to validate on more than
+/// a tenth longer or shorter (a text whose lines are books); then between two characters. Something is always trained on.
 pub(super) fn split(text: &str, val_fraction: f64) -> (&str, &str) {
-    let target = (text.len() as f64 * (1.0 - val_fraction)) as usize;
-    let cut = text.bytes().take(target).rposition(|b| b == b'\n').map_or(text.len(), |i| i + 1);
-    text.split_at(cut)
+    let target = text.floor_char_boundary((text.len() as f64 * (1.0 - val_fraction)) as usize);
+    let near = (text.len() - target) / 10;
+    let line_ends = [
+        memchr::memrchr(b'\n', &text.as_bytes()[..target]).map(|i| i + 1),
+        memchr::memchr(b'\n', &text.as_bytes()[target..]).map(|i| target + i + 1),
+    ];
+    let nearest = line_ends.into_iter().flatten().min_by_key(|cut| cut.abs_diff(target));
+    let cut = nearest.filter(|cut| cut.abs_diff(target) <= near).unwrap_or(target);
+    text.split_at(if cut == 0 { text.len() } else { cut })
 }
 
 /// The ids of every document, in their order, on all processors.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::{Place, ProblemKind};
 use crate::data::document::Flow;
@@ -18,8 +18,47 @@ const RATIO: u64 = 1000;
 /// Reads what is inside gzip.
 pub(super) fn gzip(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
     let (counted, read) = Counted::new(reader);
-    let decoder = Guard::new(MultiGzDecoder::new(BufReader::new(counted)), read);
+    let decoder = Guard::new(Members::new(BufReader::new(counted)), read);
     place.inside().stream(&mut BufReader::with_capacity(1 << 16, decoder))
+}
+
+/// The members of a gzip file, one after the other. Zeros behind a member are padding (of tapes, and of programs that write whole
+/// blocks) and no damage, as for GNU gzip and Python.
+struct Members<R> {
+    /// `None` behind the last.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Members<R> {
+    fn new(reader: R) -> Self {
+        Members { member: Some(GzDecoder::new(reader)) }
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let n = member.read(buffer)?;
+            if n > 0 || buffer.is_empty() {
+                return Ok(n);
+            }
+            let rest = self.member.take().map(GzDecoder::into_inner);
+            self.member = rest.map(behind_zeros).transpose()?.flatten().map(GzDecoder::new);
+        }
+        Ok(0)
+    }
+}
+
+/// The reader behind zeros; `None` where it ends there.
+fn behind_zeros<R: BufRead>(mut reader: R) -> io::Result<Option<R>> {
+    loop {
+        let chunk = reader.fill_buf()?;
+        let (zeros, all) = (chunk.iter().take_while(|byte| **byte == 0).count(), chunk.len());
+        reader.consume(zeros);
+        if zeros < all || all == 0 {
+            return Ok((all > 0).then_some(reader));
+        }
+    }
 }
 
 /// Reads what is inside zstd.

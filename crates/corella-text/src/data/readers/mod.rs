@@ -162,7 +162,7 @@ impl<'a> Place<'a> {
         self.report(kind, record, offset, error.to_string())
     }
 
-    /// Hands a text on, cut where it is too long, unless it is empty.
+    /// Hands a text on, cut where it is too long.
     fn document(&mut self, record: u64, offset: u64, text: String) -> Flow {
         let max = self.options.max_document;
         if text.len() > max {
@@ -182,9 +182,6 @@ impl<'a> Place<'a> {
     }
 
     fn hand_on(&mut self, record: u64, offset: u64, text: String) -> Flow {
-        if text.trim().is_empty() {
-            return Flow::Continue(());
-        }
         let origin = self.origin(record, offset);
         self.sink.document(Document { origin, text })
     }

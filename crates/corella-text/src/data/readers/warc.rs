@@ -111,7 +111,8 @@ fn hand_on(place: &mut Place<'_>, header: &Header, body: Vec<u8>, record: u64, o
             if let Some((kind, what)) = problem {
                 place.report(kind, record, offset, what)?;
             }
-            place.document(record, offset, text)
+            // A response that is no page is no document, and no empty one either.
+            if text.is_empty() { Flow::Continue(()) } else { place.document(record, offset, text) }
         }
         Err((kind, what)) => place.report(kind, record, offset, what),
     }

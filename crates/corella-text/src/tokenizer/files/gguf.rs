@@ -3,6 +3,7 @@
 use super::super::byte_level::ByteLevel;
 use super::super::char_level::{Normalizer, Prefix};
 use super::super::error::FormatError;
+use super::super::names::Later;
 use super::super::special::{Roles, Specials};
 use super::super::vocab::Vocab;
 use super::super::{Level, Tokenizer};
@@ -101,7 +102,8 @@ pub fn from_gguf(gguf: &GgufVocab) -> Result<Tokenizer, FormatError> {
         }
     };
     let roles = Roles { bos: gguf.bos, eos: gguf.eos, unk: gguf.unk, add_bos: gguf.add_bos };
-    Tokenizer::new(vocab, level, gguf.named(CONTROL), gguf.named(USER_DEFINED), roles)
+    // llama.cpp looks for user-defined tokens in the text as it stands.
+    Tokenizer::new(vocab, level, gguf.named(CONTROL), gguf.named(USER_DEFINED), Later::default(), roles)
 }
 
 fn byte_level(gguf: &GgufVocab) -> Result<(Vocab, Level), FormatError> {

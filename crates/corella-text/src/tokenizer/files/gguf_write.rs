@@ -42,8 +42,8 @@ fn named(inner: &Inner, level: &CharLevel, id: u32) -> (String, i32) {
     if inner.specials.has(id) {
         return (text.into_owned(), CONTROL);
     }
-    if inner.added.has(id) {
-        return (text.into_owned(), USER_DEFINED);
+    if let Some(name) = inner.added.name(id) {
+        return (name.to_owned(), USER_DEFINED);
     }
     (text.replace(' ', &SPACE.to_string()), NORMAL)
 }

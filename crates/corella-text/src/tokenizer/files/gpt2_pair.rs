@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::super::byte_level::ByteLevel;
 use super::super::error::{FormatError, TokenizerError};
+use super::super::names::Later;
 use super::super::pretokenize::Split;
 use super::super::special::{Roles, Specials};
 use super::super::vocab::Vocab;
@@ -56,5 +57,5 @@ pub fn parse(pair: &Pair) -> Result<Tokenizer, FormatError> {
     let split = Split::Gpt2 { single_digits: false };
     let level = ByteLevel::new(&vocab, |id| id != end, ordered, split, false)?;
     let specials = Specials::new([(END_OF_TEXT.to_owned(), end)]);
-    Tokenizer::new(vocab, Level::Bytes(level), specials, Specials::default(), Roles::default())
+    Tokenizer::new(vocab, Level::Bytes(level), specials, Specials::default(), Later::default(), Roles::default())
 }

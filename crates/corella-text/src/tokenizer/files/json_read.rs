@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::super::byte_level::ByteLevel;
 use super::super::char_level::{Pieces, SPACE};
 use super::super::error::FormatError;
+use super::super::names::Later;
 use super::super::special::{Roles, Specials};
 use super::super::vocab::{MOST_TOKENS, Vocab};
 use super::super::{Level, Tokenizer};
 use super::byte_chars::ByteNames;
-use super::json_split::{byte_level_split, char_level_normalizer};
+use super::json_split::{byte_level_split, char_level_normalizer, names_are_symbols};
 use super::scored::byte_of;
 
 /// The parts of the file that decide about ids.
@@ -39,6 +40,8 @@ struct Added {
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
+    #[serde(default)]
+    normalized: bool,
     #[serde(default)]
     special: bool,
 }
@@ -167,6 +170,7 @@ pub fn parse(bytes: &[u8], named: &Named) -> Result<Tokenizer, FormatError> {
     let (specials, always) = (by_kind(true), by_kind(false));
     let added_ids: FxHashMap<u32, &str> = added.iter().map(|(name, id)| (*id, *name)).collect();
     let merges: Vec<(&str, &str)> = file.model.merges.iter().map(Merge::pair).collect::<Result<_, _>>()?;
+    let symbols = names_are_symbols(&file.normalizer);
     let is_text = |id: u32| !added_ids.contains_key(&id);
 
     let (vocab, level) = if let Some(split) = byte_level_split(&file.normalizer, &file.pre_tokenizer)? {
@@ -182,6 +186,7 @@ pub fn parse(bytes: &[u8], named: &Named) -> Result<Tokenizer, FormatError> {
     } else {
         let normalizer = char_level_normalizer(&file.normalizer, &file.pre_tokenizer)?;
         let bytes_of = |name: &str, id: u32| match (added_ids.get(&id), byte_of(name)) {
+            (Some(name), _) if symbols && always.has(id) => name.replace(SPACE, " ").into_bytes(),
             (Some(name), _) => name.as_bytes().to_vec(),
             (None, Some(byte)) if file.model.byte_fallback => vec![byte],
             _ => name.replace(SPACE, " ").into_bytes(),
@@ -219,7 +224,12 @@ pub fn parse(bytes: &[u8], named: &Named) -> Result<Tokenizer, FormatError> {
     let add_bos = named.add_bos.or(front.map(|_| true));
     let mut roles = Roles { bos, eos: role(&named.eos)?, unk, add_bos }.complete(&specials);
     roles.eos = roles.eos.or_else(|| named.model_eos.iter().copied().find(|id| specials.has(*id)));
-    Tokenizer::new(vocab, level, specials, always, roles)
+    let later = if symbols {
+        Later::symbols(&always)
+    } else {
+        Later::normalized(file.added_tokens.iter().filter(|t| t.normalized).map(|t| t.id))
+    };
+    Tokenizer::new(vocab, level, specials, always, later, roles)
 }
 
 /// The special token that the file's template puts in front of a text.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::char_level::{Normalizer, Prefix, SPACE};
 use super::super::error::FormatError;
 use super::super::pretokenize::Split;
-use super::json_write::squeeze;
+use super::json_write::{SYMBOLS, squeeze};
 
 /// A pre-tokenizer's or normalizer's parts: itself, or the members of a sequence.
 fn parts<'a>(value: &'a Value, members: &str) -> Vec<&'a Value> {
@@ -50,6 +50,11 @@ pub fn byte_level_split(normalizer: &Value, pre: &Value) -> Result<Option<Split>
 
 fn is_plain_split(part: &Value) -> bool {
     part["type"] == "Split" && part["behavior"] == "Isolated" && part["invert"] != true
+}
+
+/// Whether added tokens are SentencePiece's symbols, as files that are written here say it.
+pub fn names_are_symbols(normalizer: &Value) -> bool {
+    parts(normalizer, "normalizers").last().is_some_and(|step| step[SYMBOLS] == true)
 }
 
 /// How spaces are written in SentencePiece-style BPE.

@@ -12,18 +12,27 @@ use super::super::special::Specials;
 use super::super::{ByteLevel, Inner, Level};
 use super::byte_chars::byte_chars;
 
+/// A field of the step that writes spaces: that added tokens are looked for behind it, by their names. The format has no word for
+/// that; other programs pass over the field, and look for the names before, as in files that are converted from SentencePiece.
+pub const SYMBOLS: &str = "then_added_tokens";
+
 /// See [`super::super::Tokenizer::write_json`]. The names of the tokens are made one by one as they are written: as a whole the
 /// file of a large vocabulary is several times what the vocabulary takes.
 pub fn write_json(inner: &Inner, out: impl Write) -> io::Result<()> {
-    write(inner, template(inner), out)
+    write(inner, template(inner), true, out)
 }
 
 /// The same without what is put around the ids of a text.
 pub fn write_ids_json(inner: &Inner, out: impl Write) -> io::Result<()> {
-    write(inner, Value::Null, out)
+    write(inner, Value::Null, true, out)
 }
 
-fn write(inner: &Inner, post_processor: Value, out: impl Write) -> io::Result<()> {
+/// What earlier versions wrote: with or without what is put in front of the ids, and which names are looked for later.
+pub fn write_earlier_json(inner: &Inner, later: bool, front: bool, out: impl Write) -> io::Result<()> {
+    write(inner, if front { template(inner) } else { Value::Null }, later, out)
+}
+
+fn write(inner: &Inner, post_processor: Value, later: bool, out: impl Write) -> io::Result<()> {
     let names = Names::of(inner);
     let (normalizer, pre_tokenizer, decoder, model) = match &inner.level {
         Level::Bytes(level) => {
@@ -40,12 +49,12 @@ fn write(inner: &Inner, post_processor: Value, out: impl Write) -> io::Result<()
                 unk_token: level.unk().map(|id| names.whole(id)),
                 ..Model::plain(Merges { names: &names, pairs: &level.ordered })
             };
-            let (normalizer, pre) = spaces(level);
+            let (normalizer, pre) = spaces(level, later && inner.names.later.has_symbols());
             (normalizer, pre, char_level_decoder(level), model)
         }
     };
     let file = File {
-        added_tokens: added_tokens(inner),
+        added_tokens: added_tokens(inner, later),
         decoder,
         model,
         normalizer,
@@ -212,12 +221,12 @@ fn template(inner: &Inner) -> Value {
     })
 }
 
-fn added_tokens(inner: &Inner) -> Value {
+fn added_tokens(inner: &Inner, later: bool) -> Value {
     let token = |special: bool| {
         move |(content, id): (&str, u32)| {
             let entry = json!({
                 "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special
+                "normalized": later && inner.names.later.is_normalized(id), "special": special
             });
             (id, entry)
         }
@@ -252,7 +261,7 @@ pub fn squeeze() -> [Value; 2] {
 }
 
 /// Normalizer and pre-tokenizer that write spaces as U+2581.
-fn spaces(level: &CharLevel) -> (Value, Value) {
+fn spaces(level: &CharLevel, then_symbols: bool) -> (Value, Value) {
     let space = SPACE.to_string();
     let rule = level.normalizer;
     if rule.unless_space {
@@ -271,7 +280,11 @@ fn spaces(level: &CharLevel) -> (Value, Value) {
     if rule.prefix != Prefix::Never {
         steps.push(json!({"type": "Prepend", "prepend": space}));
     }
-    steps.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": space}));
+    let mut replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": space});
+    if then_symbols {
+        replace[SYMBOLS] = true.into();
+    }
+    steps.push(replace);
     (json!({"type": "Sequence", "normalizers": steps}), Value::Null)
 }
 

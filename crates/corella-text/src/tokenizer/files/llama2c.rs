@@ -3,6 +3,7 @@
 use super::super::Tokenizer;
 use super::super::char_level::{Normalizer, Prefix, SPACE};
 use super::super::error::FormatError;
+use super::super::names::Later;
 use super::super::special::{Roles, Specials};
 use super::super::vocab::{LONGEST_TOKEN, MOST_TOKENS};
 use super::scored::{Kind, byte_of, scored};
@@ -62,5 +63,5 @@ pub fn parse(bytes: &[u8]) -> Result<Tokenizer, FormatError> {
     let roles = Roles { bos: id_of("<s>"), eos: id_of("</s>"), unk: id_of("<unk>"), add_bos: Some(true) };
     let rule = Normalizer { prefix: Prefix::Always, unless_space: false, squeeze: false };
     let (vocab, level) = scored(&tokens, kind, &scores, roles.unk, rule)?;
-    Tokenizer::new(vocab, level, Specials::new(named), Specials::default(), roles)
+    Tokenizer::new(vocab, level, Specials::new(named), Specials::default(), Later::default(), roles)
 }

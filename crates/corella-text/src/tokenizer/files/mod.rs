@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub use gguf::{GgufVocab, from_gguf};
 pub use gguf_pre::pre_of;
 pub use gguf_write::to_gguf;
-pub use json_write::{to_config_json, write_ids_json, write_json};
+pub use json_write::{to_config_json, write_earlier_json, write_ids_json, write_json};
 pub use tiktoken::from_ranks;
 
 use self::json_read::Named;

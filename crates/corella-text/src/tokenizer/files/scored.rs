@@ -20,6 +20,8 @@ pub enum Kind {
     Text,
     /// One byte, `<0x0A>`.
     Byte,
+    /// A part of a text that is never merged, and is looked for by its name.
+    Symbol,
     /// Anything else.
     Other,
 }
@@ -53,6 +55,9 @@ pub fn scored(
             None if kind(id) == Kind::Text => {
                 vocab.push(token.replace(SPACE, " ").as_bytes())?;
                 pieces.ids.insert(token, id);
+            }
+            None if kind(id) == Kind::Symbol => {
+                vocab.push(token.replace(SPACE, " ").as_bytes())?;
             }
             None => {
                 vocab.push(token.as_bytes())?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::super::Tokenizer;
 use super::super::char_level::{Normalizer, Prefix};
 use super::super::error::FormatError;
+use super::super::names::Later;
 use super::super::special::{Roles, Specials};
 use super::scored::{Kind, byte_of, scored};
 
@@ -139,6 +140,13 @@ fn read_trainer(bytes: &[u8], model: &mut Model) -> Result<(), FormatError> {
     while let Some((number, field)) = message.next()? {
         match (number, field) {
             (3, Field::Number(n)) => kind = n,
+            (24, Field::Number(n)) if n != 0 => {
+                return Err(FormatError::Unsupported {
+                    part: "treat_whitespace_as_suffix",
+                    found: "true".to_owned(),
+                    allowed: "models that write spaces in front of words can be used",
+                });
+            }
             (41, Field::Number(n)) => model.bos = id(n),
             (42, Field::Number(n)) => model.eos = id(n),
             _ => {}
@@ -212,9 +220,11 @@ fn tokenizer(model: Model) -> Result<Tokenizer, FormatError> {
     let kind = |id: u32| match kinds.get(id as usize) {
         Some(1) => Kind::Text,
         Some(&BYTE) => Kind::Byte,
+        Some(&USER_DEFINED) => Kind::Symbol,
         _ => Kind::Other,
     };
     let (vocab, level) = scored(&tokens, kind, &scores, unk, normalizer)?;
     let roles = Roles { bos, eos, unk, add_bos: Some(true) };
-    Tokenizer::new(vocab, level, specials, added, roles)
+    let later = Later::symbols(&added);
+    Tokenizer::new(vocab, level, specials, added, later, roles)
 }

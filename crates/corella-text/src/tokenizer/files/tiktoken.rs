@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::byte_level::ByteLevel;
 use super::super::error::FormatError;
+use super::super::names::Later;
 use super::super::pretokenize::Split;
 use super::super::special::{Roles, Specials};
 use super::super::vocab::Vocab;
@@ -57,7 +58,7 @@ pub fn from_ranks(mut tokens: Vec<Vec<u8>>) -> Result<Tokenizer, FormatError> {
     let vocab = Vocab::of(tokens)?;
     let level = ByteLevel::from_ranks(&vocab, |id| (id as usize) < ranks, split)?;
     let specials = Specials::new(names.into_iter().zip(ranks as u32..));
-    Tokenizer::new(vocab, Level::Bytes(level), specials, Specials::default(), Roles::default())
+    Tokenizer::new(vocab, Level::Bytes(level), specials, Specials::default(), Later::default(), Roles::default())
 }
 
 /// Names of Llama 3.1's special tokens, from id 128,000 on, as Hugging Face's files have them.

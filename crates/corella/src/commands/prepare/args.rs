@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use corella_text::data::filters::{FilterOptions, known_language};
-use corella_text::data::readers::ReadOptions;
+use corella_text::data::readers::{ReadOptions, SourceFile};
 use corella_text::data::{CleanOptions, PrepareOptions};
 
 use crate::error::{Failure, Result};
@@ -12,6 +12,8 @@ use crate::units::bytes;
 
 /// Share of the documents kept for validation, where none is given.
 const VAL_FRACTION: f64 = 0.05;
+/// Tokens of an own vocabulary, where no number is given.
+const VOCAB_SIZE: usize = 2048;
 /// From which similarity texts count as nearly the same, where none is given.
 const SIMILARITY: f64 = 0.7;
 
@@ -25,9 +27,9 @@ pub struct PrepareArgs {
     /// `gpt2`, `own` (trained on the text), or a tokenizer.json
     #[arg(long, default_value = "own")]
     pub tokenizer: String,
-    /// Size of an own vocabulary
-    #[arg(long, default_value_t = 2048)]
-    pub vocab_size: usize,
+    /// Size of an own vocabulary [default: 2048]
+    #[arg(long)]
+    pub vocab_size: Option<usize>,
     /// Share of the documents kept for validation [default: 0.05]
     #[arg(long)]
     pub val_fraction: Option<f64>,
@@ -139,6 +141,18 @@ impl PrepareArgs {
         }
     }
 
+    /// The size of an own vocabulary; refused where the vocabulary is given and has its size.
+    pub fn vocab_size(&self) -> Result<usize> {
+        match self.vocab_size {
+            Some(size) if self.tokenizer != "own" => Err(Failure::usage(format!(
+                "--vocab-size {size} is for a vocabulary that is trained on the text, and --tokenizer {} is given",
+                self.tokenizer
+            ))
+            .hint("leave one of the two out")),
+            size => Ok(size.unwrap_or(VOCAB_SIZE)),
+        }
+    }
+
     /// Refuses flags about texts, of which files of tokens have none.
     pub fn check_tokens(&self) -> Result<()> {
         match self.of_texts() {
@@ -147,6 +161,20 @@ impl PrepareArgs {
                 "leave it out: tokens are taken as they are, and files with `val` or `test` in their names are for validation",
             )),
         }
+    }
+
+    /// Refuses --field where every source is a text by its name: such files are never read as anything else, unless they are
+    /// packed or are archives. Of other sources only reading tells.
+    pub fn check_fields(&self, files: &[SourceFile]) -> Result<()> {
+        let is_text = |file: &SourceFile| {
+            let ending = file.path.extension().unwrap_or_default().to_ascii_lowercase();
+            ["txt", "md", "text"].iter().any(|text| ending == *text)
+        };
+        if self.field.is_some() && files.iter().all(is_text) {
+            return Err(Failure::usage("--field is for JSON lines and Parquet, and all of these are texts")
+                .hint("leave it out; --separator says what stands between the documents of a text"));
+        }
+        Ok(())
     }
 
     /// The options for the library.

@@ -31,15 +31,17 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     let threads =
         common.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let options = args.options(threads)?;
+    let vocab_size = args.vocab_size()?;
     let generated = args.sources.iter().any(|s| s == Path::new(TINY_INTERNET));
     args.check_pages(generated)?;
     if generated {
-        return tiny_internet(args, common, started);
+        return tiny_internet(args, vocab_size, common, started);
     }
-    let mut files: Vec<SourceFile> = Vec::new();
-    for source in &args.sources {
-        files.extend(source_files(source, common.json)?);
+    if common.seed.is_some() {
+        return Err(Failure::usage("--seed is for the tiny internet: nothing of a text is left to chance")
+            .hint("leave it out; which documents are for validation is decided by what they say"));
     }
+    let files = outside(&args.out, args, common)?;
     if let Some(file) = files.iter().find(|f| fs::metadata(&f.path).is_ok_and(|meta| !meta.is_file())) {
         return Err(Failure::new(format!(
             "{} is no file: sources are read twice, and it gives its text once",
@@ -47,10 +49,6 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
         ))
         .hint("write the text into a file first, and prepare that"));
     }
-    // An output below a source is no source.
-    let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let out = absolute(&args.out);
-    files.retain(|f| !absolute(&f.path).starts_with(&out));
     if files.is_empty() {
         return Err(Failure::new("there is nothing to read: every source lies in --out, or is empty")
             .hint("write into a folder beside the texts, not around them"));
@@ -67,8 +65,9 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
         let info = prepare_tokens(&files, &tokenizer, &args.out, options.shard_tokens, args.overwrite)?;
         return done(&info, None, args, common, started);
     }
+    args.check_fields(&files)?;
     let vocabulary = match &args.tokenizer[..] {
-        "own" => Vocabulary::Trained { size: args.vocab_size, sample_bytes: VOCABULARY_BYTES },
+        "own" => Vocabulary::Trained { size: vocab_size, sample_bytes: VOCABULARY_BYTES },
         name => Vocabulary::Given(tokenizer_for(name, 0, &[])?),
     };
     let mut console = Console::new(&files, common.json);
@@ -77,8 +76,33 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
     done(&info, Some(&report), args, common, started)
 }
 
+/// The files of the sources but those in --out: what an earlier run wrote there is no source. One that is named is an error.
+fn outside(out: &Path, args: &PrepareArgs, common: &Common) -> Result<Vec<SourceFile>> {
+    let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let out = absolute(out);
+    let (mut files, mut left_out): (Vec<SourceFile>, usize) = (Vec::new(), 0);
+    for source in &args.sources {
+        if source.is_file() && absolute(source).starts_with(&out) {
+            return Err(Failure::usage(format!(
+                "{} lies in --out {}, where it would be among what is written",
+                source.display(),
+                args.out.display()
+            ))
+            .hint("write into another folder, or move the text out of this one"));
+        }
+        let found = source_files(source, common.json)?;
+        let before = files.len() + found.len();
+        files.extend(found.into_iter().filter(|file| !absolute(&file.path).starts_with(&out)));
+        left_out += before - files.len();
+    }
+    if left_out > 0 && !files.is_empty() {
+        eprintln!("note: {left_out} files that lie in --out {} are left out", args.out.display());
+    }
+    Ok(files)
+}
+
 /// All pages are trained on, so that the fact list counts what a model sees; validation is a fresh stream of pages.
-fn tiny_internet(args: &PrepareArgs, common: &Common, started: Instant) -> Result<()> {
+fn tiny_internet(args: &PrepareArgs, vocab_size: usize, common: &Common, started: Instant) -> Result<()> {
     if args.sources.len() > 1 {
         return Err(Failure::usage("tiny-internet stands alone: its fact list counts every page of the folder")
             .hint("prepare the other texts into a folder of their own"));
@@ -88,7 +112,7 @@ fn tiny_internet(args: &PrepareArgs, common: &Common, started: Instant) -> Resul
         Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: args.pages.unwrap_or(TINY_PAGES) });
     let pages: Vec<Document> = pages_as_documents(&corpus).collect();
     let fresh: Vec<Document> = pages_as_documents(&fresh_pages(&world)).collect();
-    let tokenizer = tokenizer_for(&args.tokenizer, args.vocab_size, &pages)?;
+    let tokenizer = tokenizer_for(&args.tokenizer, vocab_size, &pages)?;
     let info = prepare_documents(&pages, &fresh, &tokenizer, &args.out, args.shard_tokens, args.overwrite)?;
     let list = serde_json::to_string_pretty(&facts(&world, &corpus))?;
     let path = args.out.join("facts.json");

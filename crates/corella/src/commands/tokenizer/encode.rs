@@ -32,7 +32,12 @@ pub fn encode(args: &EncodeArgs, common: &Common) -> Result<()> {
     if let (Some(path), Some(unfinished)) = (&args.out, shard) {
         write_shard(&unfinished.path(), &ids, tokenizer.vocab_size())?;
         unfinished.finish(path)?;
-        writeln!(out, "{}: {} tokens of {} bytes", path.display(), ids.len(), text.len())?;
+        if common.json {
+            let told = serde_json::json!({"out": path, "tokens": ids.len(), "bytes": text.len()});
+            writeln!(out, "{told}")?;
+        } else {
+            writeln!(out, "{}: {} tokens of {} bytes", path.display(), ids.len(), text.len())?;
+        }
     } else if common.json {
         let pieces: Vec<String> = ids.iter().map(|id| tokenizer.decode_continuation(&[*id])).collect();
         writeln!(out, "{}", serde_json::json!({"ids": ids, "tokens": pieces, "bytes": text.len()}))?;
