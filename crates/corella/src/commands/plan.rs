@@ -7,11 +7,11 @@ use corella_model::memory::Recompute;
 use corella_model::{BatchShape, Dtype};
 use corella_ops::OpsTrain;
 use corella_ops::cpu::{Cpu, probe};
-use corella_train::RunPlan;
 use corella_train::estimate::{
     Bill, Card, Formula, Machine, MemoryBytes, Prices, ProcessorPeaks, Scale, Workload, bill, gpu_memory, history,
     largest_micro_batch, scale,
 };
+use corella_train::{RunPlan, folder};
 use serde::Serialize;
 
 use crate::cli::{Common, TrainArgs};
@@ -197,7 +197,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
 
 /// The flags, with the run file of a run folder in its place.
 fn of_run(train: &TrainArgs) -> TrainArgs {
-    let file = train.source.as_ref().map(|source| source.join("run.toml")).filter(|file| file.is_file());
+    let file = train.source.as_ref().map(|source| source.join(folder::PLAN)).filter(|file| file.is_file());
     TrainArgs { source: file.or_else(|| train.source.clone()), ..train.clone() }
 }
 
