@@ -215,6 +215,6 @@ fn tokenizer(model: Model) -> Result<Tokenizer, FormatError> {
         _ => Kind::Other,
     };
     let (vocab, level) = scored(&tokens, kind, &scores, unk, normalizer)?;
-    let roles = Roles { bos, eos, unk, add_bos: Some(true) };
+    let roles = Roles { bos, eos, unk, pad: None, add_bos: Some(true) };
     Tokenizer::new(vocab, level, specials, added, roles)
 }
