@@ -152,7 +152,7 @@ fn is_llama(dir: &Path) -> Result<bool, ModelError> {
     if text.trim().is_empty() {
         return Err(Cause::Empty.of(&path).into());
     }
-    let config: Config = serde_json::from_str(&text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(&path))?;
+    let config: Config = serde_json::from_str(&text).map_err(|e| Cause::of_config(&e).of(&path))?;
     let field = "model_type".to_owned();
     match (config.model_type.as_deref(), config.hidden_size, config.n_layer) {
         (Some(LlamaConfig::ARCHITECTURE), ..) | (None, Some(_), _) => Ok(true),

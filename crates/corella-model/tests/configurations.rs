@@ -66,6 +66,36 @@ fn keys_that_a_gpt2s_config_json_lacks_have_the_values_of_transformers() {
     assert_eq!(read::<Gpt2Config>(&config).expect("said"), shape.with_own_head().expect("valid"));
 }
 
+/// `GPT2Config(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, vocab_size=11)` in `transformers` 5.24; where both names
+/// are there it takes the general one.
+#[test]
+fn a_gpt2s_sizes_may_have_the_general_names() {
+    let mut config = json!({"vocab_size": 11, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 8});
+    let shape = Gpt2Config::new(11, 2, 2, 8, 1024).expect("valid");
+    assert_eq!(read::<Gpt2Config>(&config).expect("by general names"), shape);
+    config["n_embd"] = json!(16);
+    assert_eq!(read::<Gpt2Config>(&config).expect("by both names"), shape);
+    config["max_position_embeddings"] = json!(16);
+    assert_eq!(read::<Gpt2Config>(&config).expect("valid"), Gpt2Config::new(11, 2, 2, 8, 16).expect("valid"));
+}
+
+#[test]
+fn a_field_that_is_lacking_is_no_damage() {
+    let whole = json!({"vocab_size": 11, "n_layer": 2, "n_head": 2, "n_embd": 8});
+    for key in ["vocab_size", "n_layer", "n_head", "n_embd"] {
+        let mut less = whole.clone();
+        less.as_object_mut().expect("an object").remove(key);
+        let Err(ModelError::Format(error)) = read::<Gpt2Config>(&less) else { panic!("{key} is required") };
+        let (said, hint) = (error.to_string(), error.hint().expect("a hint"));
+        assert!(said.contains("lacks") && said.contains(&format!("`{key}`")), "{said}");
+        assert!(!hint.contains("damaged") && hint.contains("lacking"), "{hint}");
+    }
+    let Err(ModelError::Format(cut)) = Gpt2Config::from_json("{\"vocab_size\": 11", Path::new("config.json")) else {
+        panic!("no JSON")
+    };
+    assert!(cut.hint().is_some_and(|hint| hint.contains("damaged")), "{cut}");
+}
+
 /// The shapes as Meta published them: the keys of each model's config.json that decide what is computed.
 #[test]
 fn the_presets_are_the_published_configurations() {
@@ -124,10 +154,56 @@ fn a_way_through_files_leaves_base_scaling_and_epsilon_as_they_are() {
         let gaps = from_file.config.rope.frequencies(8);
         let close = gaps.iter().zip(weights.config.rope.frequencies(8)).all(|(a, b)| (a / b - 1.0).abs() < 1e-6);
         assert!(close, "{name}: {gaps:?}");
-        // GGUF has a divisor for each pair, from which only the published original context is known again.
-        if name == "linear" {
-            hugging_face::save(&from_file, &special, WeightFormat::F32, &second).expect("written");
-            assert_eq!(LlamaCheckpoint::open(&second).expect("read").config, weights.config);
-        }
+        hugging_face::save(&from_file, &special, WeightFormat::F32, &second).expect("written");
+        assert_eq!(LlamaCheckpoint::open(&second).expect("read").config, weights.config);
     }
+}
+
+fn llama3([factor, low_freq_factor, high_freq_factor, original_context]: [f32; 4]) -> Rope {
+    let scaling = RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context };
+    Rope { theta: 500_000.0, scaling }
+}
+
+/// As a GGUF file keeps it.
+fn as_divisors(rope: &Rope, head_size: usize, original_context: Option<usize>) -> Rope {
+    let divisors = rope.divisors(head_size).expect("scaled");
+    Rope { theta: rope.theta, scaling: RopeScaling::Divisors { divisors, original_context } }
+}
+
+#[test]
+fn the_rule_behind_divisors_comes_back_with_the_context_that_the_file_names() {
+    for (head_size, numbers) in [
+        (128, [8.0, 1.0, 4.0, 8192.0]),
+        (64, [32.0, 1.0, 4.0, 8192.0]),
+        (64, [16.0, 1.0, 4.0, 5000.0]),
+        (128, [4.0, 1.5, 6.0, 4096.0]),
+        (128, [8.0, 0.5, 2.0, 8192.0]),
+        (8, [4.0, 1.0, 4.0, 512.0]),
+    ] {
+        let (rope, context) = (llama3(numbers), numbers[3] as usize);
+        assert_eq!(rope.original_context(), Some(context));
+        let found = as_divisors(&rope, head_size, Some(context)).with_regimes(head_size);
+        assert_eq!(found, Some(rope), "{head_size}");
+    }
+}
+
+#[test]
+fn without_a_context_the_frequencies_come_back() {
+    // Powers of two and the published factors as they were; others by numbers that mean the same.
+    let usual = llama3([4.0, 1.0, 4.0, 2048.0]);
+    assert_eq!(as_divisors(&usual, 64, None).with_regimes(64), Some(usual));
+    for (head_size, numbers) in [(128, [8.0, 1.5, 6.0, 4000.0]), (64, [8.0, 1.0, 4.0, 5000.0])] {
+        let rope = llama3(numbers);
+        let found = as_divisors(&rope, head_size, None).with_regimes(head_size).expect("a rule");
+        let (ours, theirs) = (found.frequencies(head_size), rope.frequencies(head_size));
+        assert!(ours.iter().zip(&theirs).all(|(a, b)| (a / b - 1.0).abs() < 1e-5), "{found:?}");
+    }
+}
+
+#[test]
+fn divisors_of_another_rule_have_no_regimes() {
+    let mut divisors = llama3([8.0, 1.0, 4.0, 8192.0]).divisors(128).expect("scaled");
+    divisors[30] *= 1.01;
+    let scaling = RopeScaling::Divisors { divisors, original_context: Some(8192) };
+    assert_eq!(Rope { theta: 500_000.0, scaling }.with_regimes(128), None);
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::Folder;
 use corella_model::exchange::{gguf, hugging_face};
-use corella_model::formats::gguf::{NewTensor as GgufTensor, Value, create, open};
+use corella_model::formats::gguf::{Array, NewTensor as GgufTensor, Value, create, open};
 use corella_model::formats::safetensors::{NewTensor, SafeTensors, create as create_safetensors};
 use corella_model::formats::{Cause, Encoding};
 use corella_model::gpt2::{Gpt2Config, Gpt2Weights};
@@ -128,6 +128,42 @@ fn keys_that_a_gguf_lacks_have_the_values_of_llama_cpp() {
     };
     let found = LlamaCheckpoint::open(&changed_gguf(&folder, &weights, remove, &[])).expect("a right file");
     assert_eq!(found.config, weights.config);
+}
+
+/// llama.cpp reads these keys as a number or as one for each layer (`get_key_or_arr`).
+#[test]
+fn a_gguf_may_give_a_size_for_each_layer() {
+    let folder = Folder::new("each-layer");
+    let shape = LlamaShape { n_layer: 2, ..LlamaShape::clone(&llama(true).config) };
+    let weights: LlamaWeights = Weights::random(&LlamaConfig::new(shape.clone()).expect("valid"), 3);
+    let open = |key: &str, list: Array| {
+        let change = |metadata: &mut Vec<(String, Value)>| {
+            metadata.retain(|(k, _)| k != key);
+            metadata.push((key.to_owned(), Value::Array(list)));
+        };
+        LlamaCheckpoint::open(&changed_gguf(&folder, &weights, change, &[]))
+    };
+    let (layers, heads, kv_heads, inner) =
+        (shape.n_layer, shape.n_head as i32, shape.n_kv_head as u32, shape.n_ff as u64);
+    let found = [
+        open("llama.attention.head_count", Array::I32(vec![heads; layers])),
+        open("llama.attention.head_count_kv", Array::U32(vec![kv_heads; layers])),
+        open("llama.feed_forward_length", Array::U64(vec![inner; layers])),
+    ];
+    for (i, found) in found.into_iter().enumerate() {
+        assert_eq!(found.expect("equal numbers").config, weights.config, "{i}");
+    }
+    let mut unequal = vec![kv_heads; layers];
+    unequal[layers - 1] += 1;
+    for (list, words) in [
+        (Array::U32(unequal), "layers of different sizes are not computed"),
+        (Array::U32(vec![kv_heads; layers + 1]), "layers"),
+        (Array::U32(Vec::new()), "layers"),
+        (Array::F32(vec![1.0; layers]), "a whole number for each layer is needed"),
+    ] {
+        let said = open("llama.attention.head_count_kv", list).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }
 
 #[test]

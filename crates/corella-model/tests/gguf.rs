@@ -75,6 +75,24 @@ fn vectors_and_positions_stay_in_f32() {
     assert!(header.tensors.iter().any(|tensor| tensor.name == "position_embd.weight"));
 }
 
+/// As llama.cpp's converter stores them: blocks hold 32 numbers.
+#[test]
+fn matrices_whose_rows_are_no_whole_blocks_are_stored_in_f16() {
+    let folder = Folder::new("gguf-ragged");
+    let path = folder.path("m.gguf");
+    // Width 48, and 4 · 48 = 192 = 6 · 32 numbers in a row of the last product.
+    let weights: Gpt2Weights = Weights::random(&Gpt2Config::new(40, 1, 2, 48, 20).expect("valid"), 11);
+    let ragged = gguf::save(&weights, "m", Vec::new(), WeightFormat::Q8_0, &path).expect("written");
+    let halves = ["token_embd", "blk.0.attn_qkv", "blk.0.attn_output", "blk.0.ffn_up"].map(|n| format!("{n}.weight"));
+    assert_eq!(ragged, halves);
+    let (_, header) = open(&path).expect("a right file");
+    let encoding = |name: &str| header.tensors.iter().find(|t| t.name == name).map(|t| t.encoding);
+    assert!(halves.iter().all(|name| encoding(name) == Some(Encoding::F16)));
+    assert_eq!(encoding("blk.0.ffn_down.weight"), Some(Encoding::Q8_0));
+    Gpt2Weights::read(&Gpt2Checkpoint::open(&path).expect("opened")).expect("read");
+    assert_eq!(gguf::save(&gpt2(), "m", Vec::new(), WeightFormat::Q8_0, &path).expect("written"), [""; 0]);
+}
+
 #[test]
 fn the_ends_of_a_text_are_those_of_its_tokenizer() {
     let folder = Folder::new("gguf-ends");

@@ -76,7 +76,10 @@ pub fn metadata(tokenizer: &Tokenizer, special: &SpecialIds, vocab_size: usize) 
         key("eos_token_id", Value::U32(tokenizer.end_of_text())),
     ];
     // Where the tokenizer's files do not say it, neither does this one.
-    keys.extend(tokenizer.roles().add_bos.map(|add| key("add_bos_token", Value::Bool(add))));
+    let roles = tokenizer.roles();
+    keys.extend(roles.unk.map(|id| key("unknown_token_id", Value::U32(id))));
+    keys.extend(roles.pad.map(|id| key("padding_token_id", Value::U32(id))));
+    keys.extend(roles.add_bos.map(|add| key("add_bos_token", Value::Bool(add))));
     keys.extend(ends.keys());
     Ok(keys)
 }
@@ -129,7 +132,7 @@ impl Ends {
 
 /// The keys of a vocabulary with scores.
 fn with_scores(vocab: GgufVocab, vocab_size: usize) -> Vec<(String, Value)> {
-    let GgufVocab { model, mut tokens, scores, token_types, bos, eos, unk, add_bos, add_space_prefix, .. } = vocab;
+    let GgufVocab { model, mut tokens, scores, token_types, bos, eos, unk, pad, add_bos, add_space_prefix, .. } = vocab;
     let (mut scores, mut kinds) = (scores.unwrap_or_default(), token_types.unwrap_or_default());
     tokens.extend((tokens.len()..vocab_size).map(|id| format!("[PAD{id}]")));
     scores.resize(tokens.len(), f32::MIN);
@@ -144,6 +147,7 @@ fn with_scores(vocab: GgufVocab, vocab_size: usize) -> Vec<(String, Value)> {
         id("bos_token_id", bos),
         id("eos_token_id", eos),
         id("unknown_token_id", unk),
+        id("padding_token_id", pad),
         truth("add_bos_token", add_bos),
         truth("add_space_prefix", add_space_prefix),
     ];

@@ -47,6 +47,7 @@ fn vocab(header: &Gguf) -> Option<GgufVocab> {
         bos: id("bos_token_id"),
         eos: id("eos_token_id"),
         unk: id("unknown_token_id"),
+        pad: id("padding_token_id"),
         add_bos: truth("add_bos_token"),
         add_space_prefix: truth("add_space_prefix"),
     })

@@ -44,6 +44,12 @@ pub fn peak_memory() -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Lets [`peak_memory`] begin anew with what is held now; false where the system does not let it.
+pub fn forget_peak_memory() -> bool {
+    // proc(5): 5 resets the peak.
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
 /// The processor's name, where the system says.
 pub fn processor() -> Option<String> {
     let mut system = System::new().ok()?;
@@ -54,13 +60,32 @@ pub fn processor() -> Option<String> {
 /// Program, machine and system, as a report shows them.
 pub fn environment() -> BTreeMap<String, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Of any bytes, as file names are.
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let command = arguments.collect::<Vec<_>>().join(" ");
     let known = [
         ("program", Some(format!("corella {} ({})", env!("CARGO_PKG_VERSION"), env!("CORELLA_COMMIT")))),
         ("processor", processor()),
         ("threads", Some(threads.to_string())),
         ("memory", memory().map(|m| format!("{} GiB", gib(m.total)))),
         ("system", System::long_os_version().ok()),
-        ("command", Some(std::env::args().skip(1).collect::<Vec<_>>().join(" "))),
+        ("command", Some(command)),
     ];
     known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_begins_anew() {
+        let large = std::hint::black_box(vec![1u8; 1 << 28]);
+        let before = peak_memory();
+        drop(large);
+        if forget_peak_memory() {
+            let (before, after) = (before.expect("told"), peak_memory().expect("told"));
+            assert!(after < before - (1 << 27), "{after} of {before}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use corella_train::ModelPlan;
 
 use crate::error::Result;
 
+/// Names of the published GPT-2.
+pub const GPT2_PRESETS: [&str; 4] = ["gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m"];
 /// The name of a Llama with a shape of one's own.
 pub const LLAMA_CUSTOM: &str = "llama-custom";
 /// The name of a GPT-2 with a shape of one's own.

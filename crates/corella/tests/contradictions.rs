@@ -370,6 +370,26 @@ fn flags_of_another_bench_and_names_that_nothing_has_are_refused_before_anything
 }
 
 #[test]
+fn a_bench_says_what_there_is_and_what_it_changes() {
+    let said = stderr(&corella(&["bench", "generate", "--model", "foo"]));
+    assert!(["gpt2-124m", "llama-3.1-8b", "llama-3.2-1b"].iter().all(|name| said.contains(name)), "{said}");
+    let said = stderr(&corella(&["bench", "train", "--model", "foo"]));
+    assert!(said.contains("gpt2-124m") && !said.contains("llama"), "no Llama is trained there: {said}");
+    // A model whose context holds 32 tokens.
+    let folder = Folder::new("bench-prompt");
+    let (source, out) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    done(&small_run(&source, &out, "3"));
+    let bench = |prompt: &str| {
+        let output = corella(&["bench", "generate", &out, "--prompt", prompt, "--repeat", "1"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = bench("4096");
+    assert!(said.contains("a prompt of 24 tokens instead of 4096: its context holds 32"), "{said}");
+    assert!(!bench("8").contains("instead of"));
+}
+
+#[test]
 fn the_tiny_internet_takes_no_flags_of_texts_and_texts_none_of_its_own() {
     let folder = Folder::new("tiny-flags");
     let (text, out) = (folder.text().display().to_string(), folder.join("out").display().to_string());

@@ -42,6 +42,16 @@ impl Small {
         self.write(name, file);
     }
 
+    /// Takes out of the files what they say of the token in front of a text, as GPT-2's published ones say nothing.
+    fn unsay_front(&self) {
+        self.change("tokenizer.json", |file| file["post_processor"] = Value::Null);
+        self.change("tokenizer_config.json", |config| {
+            let config = config.as_object_mut().expect("an object");
+            config.remove("add_bos_token");
+            config.remove("bos_token");
+        });
+    }
+
     /// The model as it is, as a GGUF file, as the folder made of that, and as a copy.
     fn everywhere(&self, what: &str) -> [PathBuf; 4] {
         let to = |name: &str| self.folder.join(&format!("{what}{name}"));
@@ -78,7 +88,7 @@ fn every_file_names_all_that_ends_a_text() {
             let found = generate(model, &["-p", "The red", "--max-tokens", "12"]);
             let choice = &found["choices"][0];
             assert_eq!(choice["finish_reason"], "stop", "{what} {}: {choice}", model.display());
-            assert_eq!(choice["stop"], end.to_string(), "{what} {}", model.display());
+            assert_eq!(choice["stop"], end, "a token by its number, {what} {}", model.display());
             assert_eq!(ids(&choice["ids"])[..before], free[..before], "{what} {}", model.display());
         }
     };
@@ -119,6 +129,74 @@ fn without_a_tokenizer_the_ends_stay_too() {
     }
 }
 
+/// Programs that go by these files put there what was there in training, and this one puts it there once.
+#[test]
+fn the_files_of_a_vocabulary_trained_here_say_what_goes_in_front() {
+    let small = Small::new("own-front");
+    let run = small.folder.join("run");
+    let checkpoint = run.join("checkpoints/step-00000003");
+    let [model, gguf, back, copy] = small.everywhere("own");
+    for folder in [&run, &checkpoint, &model, &back, &copy] {
+        let config = json_file(&folder.join("tokenizer_config.json"));
+        let named = (&config["add_bos_token"], &config["bos_token"], &config["eos_token"]);
+        assert_eq!(named, (&json!(true), &json!("<|endoftext|>"), &json!("<|endoftext|>")), "{}", folder.display());
+        // What `tokenizers` goes by, whatever class reads the other file.
+        let single = &json_file(&folder.join("tokenizer.json"))["post_processor"]["single"];
+        assert_eq!(single[0]["SpecialToken"]["id"], "<|endoftext|>", "{}", folder.display());
+    }
+    let (_, header) = open_gguf(&gguf).expect("a right file");
+    assert_eq!(header.get("tokenizer.ggml.add_bos_token"), Some(&Entry::Bool(true)));
+    assert_eq!(header.get("tokenizer.ggml.bos_token_id"), Some(&Entry::U32(0)));
+    for model in [&run, &model, &gguf, &back, &copy] {
+        let prompt = ids(&generate(model, &["-p", "The fox", "--max-tokens", "1"])["prompt_ids"]);
+        assert!(prompt[0] == 0 && prompt[1..].iter().all(|id| *id != 0), "{}: {prompt:?}", model.display());
+    }
+}
+
+#[test]
+fn tokens_for_padding_and_for_what_is_unknown_go_wherever_the_model_goes() {
+    let small = Small::new("pads");
+    small.change("tokenizer_config.json", |config| {
+        config["pad_token"] = json!({"content": "<|endoftext|>", "special": true});
+        config["unk_token"] = json!("<|endoftext|>");
+    });
+    let [_, gguf, back, _] = small.everywhere("pad");
+    let (_, header) = open_gguf(&gguf).expect("a right file");
+    for key in ["padding", "unknown"] {
+        assert_eq!(header.get(&format!("tokenizer.ggml.{key}_token_id")), Some(&Entry::U32(0)), "{key}");
+    }
+    let config = json_file(&back.join("tokenizer_config.json"));
+    assert_eq!((&config["pad_token"], &config["unk_token"]), (&json!("<|endoftext|>"), &json!("<|endoftext|>")));
+    // A name that the vocabulary does not have names nothing.
+    small.change("tokenizer_config.json", |config| config["pad_token"] = json!("[PAD]"));
+    let [_, gguf, back, _] = small.everywhere("no-pad");
+    let (_, header) = open_gguf(&gguf).expect("a right file");
+    assert_eq!(header.get("tokenizer.ggml.padding_token_id"), None);
+    assert_eq!(json_file(&back.join("tokenizer_config.json"))["pad_token"], Value::Null);
+}
+
+#[test]
+fn what_ended_a_text_is_a_string_or_the_number_of_a_token() {
+    let small = Small::new("stops");
+    let free = generate(&small.model(), &["-p", "The red", "--max-tokens", "12", "--ignore-eos"]);
+    let free = ids(&free["choices"][0]["ids"]);
+    let stop = free[5].to_string();
+    let found = generate(&small.model(), &["-p", "The red", "--max-tokens", "12", "--stop-id", &stop, "--ignore-eos"]);
+    assert_eq!(found["choices"][0]["stop"], free[5]);
+    // A digit comes for sure where nothing else may.
+    let digits =
+        ["-p", "1", "--max-tokens", "12", "--stop", "7", "--logit-bias", &digit_bias(&small)].map(str::to_owned);
+    let digits: Vec<&str> = digits.iter().map(String::as_str).collect();
+    assert_eq!(generate(&small.model(), &digits)["choices"][0]["stop"], "7");
+}
+
+/// A bias that makes the token `7` come.
+fn digit_bias(small: &Small) -> String {
+    let model = small.model().display().to_string();
+    let seven = &json(&done(&["tokenizer", "encode", "7", "--tokenizer", &model, "--json"]))["ids"];
+    format!("{}=100", ids(seven).last().expect("a token"))
+}
+
 #[test]
 fn nothing_is_put_in_front_where_the_files_forbid_it() {
     let small = Small::new("fronts");
@@ -133,6 +211,15 @@ fn nothing_is_put_in_front_where_the_files_forbid_it() {
     };
     let bare = prompt(&small.model(), &["-p", "The fox", "--no-bos"]);
     assert_ne!(bare[0], 0);
+    small.unsay_front();
+    let convert = |to: &str| {
+        let (from, to) = (small.model().display().to_string(), small.folder.join(to).display().to_string());
+        stderr(&corella(&["convert", &from, &to]))
+    };
+    for to in ["note.gguf", "note"] {
+        let said = convert(to);
+        assert!(said.contains("other programs put none there") && said.contains("<|endoftext|>"), "{said}");
+    }
     // Nothing is said: the border between documents, and nothing is said in any other file either.
     let models = small.everywhere("unsaid");
     assert_eq!(key(&models[1]), None);
@@ -157,6 +244,7 @@ fn nothing_is_put_in_front_where_the_files_forbid_it() {
     small.change("tokenizer_config.json", |config| config["bos_token"] = config["eos_token"].clone());
     let models = small.everywhere("yes");
     assert_eq!(key(&models[1]), Some(true));
+    assert!(!convert("said").contains("put none there"));
     assert_eq!(json_file(&models[2].join("tokenizer.json"))["post_processor"]["type"], "TemplateProcessing");
 }
 

@@ -58,7 +58,9 @@ fn published_shapes_are_inspected_without_their_files() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(stderr(&corella(&["inspect", "gpt2-9b"])).contains("does not exist"));
+    let said = stderr(&corella(&["inspect", "llama-3.1-9b"]));
+    assert!(said.contains("does not exist") && said.contains("hint:"), "{said}");
+    assert!(said.contains("llama-3.1-8b") && said.contains("gpt2-124m"), "{said}");
 }
 
 #[test]

@@ -107,7 +107,9 @@ fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
     }
     let model = fixture("llama/model");
     for more in [&["--json"][..], &[]] {
-        for command in [[&["generate", &model], &IDS[..4]].concat(), vec!["inspect", &model], vec!["doctor"]] {
+        let plan = "plan --model gpt2-124m --tokens 1000000 --gpu 8xH100".split(' ').collect();
+        let generate = [&["generate", &model], &IDS[..4]].concat();
+        for command in [generate, vec!["inspect", &model], vec!["doctor"], plan, vec!["plan", "--history"]] {
             let mut program = std::process::Command::new(common::CORELLA);
             program.args(&command).args(more);
             let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
@@ -116,6 +118,17 @@ fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
             assert!(stderr(&out).contains("cannot be written") && stderr(&out).contains("hint:"), "{}", stderr(&out));
         }
     }
+}
+
+/// Whoever reads a pipe gets what the model was given; a terminal is not commanded by it (see `control.rs`).
+#[test]
+fn a_pipe_takes_control_characters_as_they_are() {
+    let Some(dir) = checkpoints() else { return };
+    let (model, tokenizer) = (dir.join("stories260K/hf-derived"), dir.join("stories260K/tok512.bin"));
+    let (model, tokenizer) = (model.display().to_string(), tokenizer.display().to_string());
+    let prompt = "a \u{1b}[31mred\r\n\u{7}";
+    let out = done(&["generate", &model, "-p", prompt, "--tokenizer", &tokenizer, "--max-tokens", "1"]);
+    assert!(out.starts_with(prompt), "{out:?}");
 }
 
 #[test]

@@ -84,6 +84,33 @@ impl Keys<'_> {
         self.whole(rest)?.ok_or_else(|| self.missing(&self.name(rest)))
     }
 
+    /// A whole number that may be given for each layer, if it is there: one, or a list of as many equal ones as there are
+    /// layers, as some converters write it.
+    pub fn each_layer(&self, rest: &str) -> Result<Option<usize>, ModelError> {
+        let key = self.name(rest);
+        let Some(Value::Array(list)) = self.shards.header.get(&key) else { return Ok(self.whole(rest)?) };
+        let wrong =
+            || Cause::WrongKeyType { key: key.clone(), found: "an array", expected: "a whole number for each layer" };
+        let numbers = list.as_u64s().ok_or_else(|| wrong().of(self.path))?;
+        let (layers, said) = (self.need("block_count")?, numbers.len());
+        let Some(first) = numbers.first().copied().filter(|_| said == layers) else {
+            let found = format!("a list of {said} numbers");
+            return Err(self.unsupported(&key, found, &format!("the model has {layers} layers")));
+        };
+        match numbers.into_iter().find(|other| *other != first) {
+            Some(other) => {
+                let found = format!("{first} in one layer and {other} in another");
+                Err(self.unsupported(&key, found, "layers of different sizes are not computed"))
+            }
+            None => usize::try_from(first).map(Some).map_err(|_| wrong().of(self.path).into()),
+        }
+    }
+
+    /// The same for a number that every model has.
+    pub fn need_each_layer(&self, rest: &str) -> Result<usize, ModelError> {
+        Ok(self.each_layer(rest)?.ok_or_else(|| self.missing(&self.name(rest)))?)
+    }
+
     /// A number of this architecture, if it is there.
     pub fn fraction(&self, rest: &str) -> Result<Option<f64>, FormatError> {
         self.typed(&self.name(rest), "a number", Value::as_f64)
@@ -202,27 +229,36 @@ fn special_ids(keys: &Keys<'_>) -> SpecialIds {
     special
 }
 
+/// How a tensor is stored: where its rows are no whole blocks of the format that was asked for in F16, as llama.cpp's converter
+/// does it.
+fn stored<C: Exchange>(spec: &ParamSpec<C::Tensor>, format: WeightFormat) -> WeightFormat {
+    let wanted = C::gguf_format(spec, format);
+    if spec.cols.is_multiple_of(wanted.block_len()) { wanted } else { WeightFormat::F16 }
+}
+
 /// Writes a file that llama.cpp opens. Matrices are stored in `format`, vectors in F32; `tokenizer` holds the keys that begin
-/// with `tokenizer.`.
+/// with `tokenizer.`. Returns the names of the tensors that are stored in F16 because their rows are no whole blocks of `format`.
 pub fn save<C: Exchange>(
     source: &dyn Source<C>,
     name: &str,
     tokenizer: Vec<(String, Value)>,
     format: WeightFormat,
     path: &Path,
-) -> Result<(), ModelError> {
+) -> Result<Vec<String>, ModelError> {
     let config = source.config();
     let table = config.table();
     let extra = C::GGUF_EXTRA.zip(config.gguf_extra());
-    let mut tensors = Vec::new();
+    let (mut tensors, mut ragged) = (Vec::new(), Vec::new());
     if let Some((name, values)) = &extra {
         let dims = vec![values.len() as u64];
         tensors.push(NewTensor { name: (*name).to_owned(), dims, encoding: Encoding::F32 });
     }
     for (_, spec, part) in each_part(&table) {
-        let stored = C::gguf_format(spec, format);
-        stored.check_row(spec.cols, &spec.name)?;
+        let stored = stored::<C>(spec, format);
         let name = C::gguf_name(spec.parts[part].tensor, spec.layer);
+        if stored != C::gguf_format(spec, format) {
+            ragged.push(name.clone());
+        }
         tensors.push(NewTensor { name, dims: dims(spec, part), encoding: stored.into() });
     }
     let general = |rest: &str, v: Value| (format!("general.{rest}"), v);
@@ -239,11 +275,12 @@ pub fn save<C: Exchange>(
         out.tensor(&values.iter().flat_map(|d| d.to_le_bytes()).collect::<Vec<u8>>())?;
     }
     for (row, spec, part) in each_part(&table) {
-        let stored = C::gguf_format(spec, format);
+        let stored = stored::<C>(spec, format);
         let order = config.gguf_order(spec.parts[part].tensor);
         encode_ordered(source, (row, part, spec.cols), stored, order, &mut |bytes| out.tensor(bytes))?;
     }
-    Ok(out.finish()?)
+    out.finish()?;
+    Ok(ragged)
 }
 
 /// llama.cpp's `llama_ftype`: what most of the file is stored in.

@@ -93,6 +93,9 @@ pub enum Cause {
     /// The header or a JSON file is not what the format says.
     #[error("bad JSON: {why}")]
     BadJson { why: String },
+    /// JSON, but with a field that is lacking or of another type.
+    #[error("the configuration lacks what is needed: {why}")]
+    BadField { why: String },
     /// An offset or dimension that is not a whole number from 0 on.
     #[error("tensor {tensor}: {field} holds {found}, which is not a whole number from 0 on")]
     BadOffset { tensor: String, field: &'static str, found: String },
@@ -147,6 +150,12 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What is wrong with a configuration: damaged JSON, or whole JSON without what is needed.
+    pub fn of_config(error: &serde_json::Error) -> Cause {
+        let why = error.to_string();
+        if error.is_data() { Cause::BadField { why } } else { Cause::BadJson { why } }
+    }
+
     /// At a place in a file.
     pub fn at(self, path: &Path, offset: u64) -> FormatError {
         FormatError { path: path.to_path_buf(), offset: Some(offset), cause: self }
@@ -173,6 +182,9 @@ impl FormatError {
                 "the file may be cut short: compare its size with the source and fetch it again"
             }
             Cause::BadJson { .. } => "the file is damaged or cut short: fetch it again, or correct it",
+            Cause::BadField { .. } => {
+                "the field is lacking, or holds something else than it should: write it into the file, as the model's makers give it"
+            }
             Cause::Unsupported { field, .. } if field.starts_with("split.") => {
                 "a model in several files is opened by its first one, with the others beside it under their own names"
             }

@@ -24,10 +24,8 @@ use crate::special_ids::{OneOrMany, SpecialIds};
 struct ConfigFile {
     model_type: Option<String>,
     vocab_size: usize,
-    n_layer: usize,
-    n_head: usize,
-    n_embd: usize,
-    n_positions: usize,
+    #[serde(flatten)]
+    sizes: Sizes,
     #[serde(default = "default_eps")]
     layer_norm_epsilon: f64,
     #[serde(default = "default_activation")]
@@ -44,6 +42,22 @@ struct ConfigFile {
     bos_token_id: Option<OneOrMany>,
     eos_token_id: Option<OneOrMany>,
 }
+
+/// The sizes by GPT-2's names, and by the general ones that `transformers` takes in their place.
+#[derive(Deserialize)]
+struct Sizes {
+    n_layer: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    n_head: Option<usize>,
+    num_attention_heads: Option<usize>,
+    n_embd: Option<usize>,
+    hidden_size: Option<usize>,
+    n_positions: Option<usize>,
+    max_position_embeddings: Option<usize>,
+}
+
+/// Positions where a file does not say, as in `transformers`.
+const DEFAULT_POSITIONS: usize = 1024;
 
 fn default_eps() -> f64 {
     1e-5
@@ -89,8 +103,7 @@ impl Exchange for Gpt2Config {
     }
 
     fn from_json(text: &str, path: &Path) -> Result<(Self, SpecialIds), ModelError> {
-        let file: ConfigFile =
-            serde_json::from_str(text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(path))?;
+        let file: ConfigFile = serde_json::from_str(text).map_err(|e| Cause::of_config(&e).of(path))?;
         let only = |field: &str, found: String, allowed: &str, ok: bool| {
             let cause = || Cause::Unsupported { field: field.to_owned(), found, allowed: allowed.to_owned() };
             if ok { Ok(()) } else { Err(cause().of(path)) }
@@ -102,8 +115,17 @@ impl Exchange for Gpt2Config {
         only("activation_function", act, "gelu_new is computed", known)?;
         let eps = file.layer_norm_epsilon;
         only("layer_norm_epsilon", eps.to_string(), "1e-5 is computed", is_eps(eps))?;
-        let inner = file.n_inner.unwrap_or(file.n_embd.saturating_mul(4));
-        let four = file.n_embd.checked_mul(4) == Some(inner);
+        // As in transformers, the general name counts where both are there.
+        let need = |size: Option<usize>, key: &str| {
+            size.ok_or_else(|| Cause::BadField { why: format!("missing field `{key}`") }.of(path))
+        };
+        let sizes = file.sizes;
+        let n_embd = need(sizes.hidden_size.or(sizes.n_embd), "n_embd")?;
+        let n_layer = need(sizes.num_hidden_layers.or(sizes.n_layer), "n_layer")?;
+        let n_head = need(sizes.num_attention_heads.or(sizes.n_head), "n_head")?;
+        let n_positions = sizes.max_position_embeddings.or(sizes.n_positions).unwrap_or(DEFAULT_POSITIONS);
+        let inner = file.n_inner.unwrap_or(n_embd.saturating_mul(4));
+        let four = n_embd.checked_mul(4) == Some(inner);
         only("n_inner", inner.to_string(), "4 · n_embd is computed", four)?;
         // Some published GPT-2 were trained with other attention: its weights have the same names and shapes.
         for (field, found, usual) in [
@@ -114,7 +136,7 @@ impl Exchange for Gpt2Config {
             let allowed = if usual { "true is computed" } else { "false is computed" };
             only(field, found.to_string(), allowed, found == usual)?;
         }
-        let config = Gpt2Config::new(file.vocab_size, file.n_layer, file.n_head, file.n_embd, file.n_positions)?;
+        let config = Gpt2Config::new(file.vocab_size, n_layer, n_head, n_embd, n_positions)?;
         let special = SpecialIds::from_config(file.bos_token_id, file.eos_token_id);
         Ok((with_tie(config, file.tie_word_embeddings)?, special))
     }
@@ -156,7 +178,7 @@ impl Exchange for Gpt2Config {
 
     fn from_gguf(keys: &Keys<'_>) -> Result<Self, ModelError> {
         let n_embd = keys.need("embedding_length")?;
-        let inner = keys.need("feed_forward_length")?;
+        let inner = keys.need_each_layer("feed_forward_length")?;
         if n_embd.checked_mul(4) != Some(inner) {
             let allowed = "4 · embedding_length is computed";
             return Err(keys.unsupported("gpt2.feed_forward_length", inner.to_string(), allowed));
@@ -165,7 +187,7 @@ impl Exchange for Gpt2Config {
             return Err(keys.unsupported("gpt2.attention.layer_norm_epsilon", eps.to_string(), "1e-5 is computed"));
         }
         let vocab_size = keys.vocab_size(&Self::gguf_name(Tensor::Wte, None))?;
-        let (n_layer, n_head) = (keys.need("block_count")?, keys.need("attention.head_count")?);
+        let (n_layer, n_head) = (keys.need("block_count")?, keys.need_each_layer("attention.head_count")?);
         let config = Gpt2Config::new(vocab_size, n_layer, n_head, n_embd, keys.need("context_length")?)?;
         with_tie(config, !keys.holds(&Self::gguf_name(Tensor::Head, None)))
     }

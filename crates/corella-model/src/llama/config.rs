@@ -76,8 +76,19 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// One of the published sizes: `llama-3-8b`, `llama-3-70b`, `llama-3.1-8b`, `llama-3.1-70b`, `llama-3.1-405b`,
-    /// `llama-3.2-1b`, `llama-3.2-3b`, `llama-3.3-70b` (The Llama 3 Herd of Models, arXiv 2407.21783).
+    /// Names of the published sizes.
+    pub const PRESETS: [&str; 8] = [
+        "llama-3-8b",
+        "llama-3-70b",
+        "llama-3.1-8b",
+        "llama-3.1-70b",
+        "llama-3.1-405b",
+        "llama-3.2-1b",
+        "llama-3.2-3b",
+        "llama-3.3-70b",
+    ];
+
+    /// One of [`LlamaConfig::PRESETS`] (The Llama 3 Herd of Models, arXiv 2407.21783).
     pub fn preset(name: &str) -> Option<Self> {
         let (n_layer, n_embd, n_head, head_size, n_ff, tied, factor) = match name {
             "llama-3-8b" => (32, 4096, 32, 128, 14336, false, None),
@@ -160,6 +171,7 @@ mod tests {
             ("llama-3.3-70b", 70_553_706_496),
             ("llama-3.1-405b", 405_853_388_800),
         ];
+        assert!(LlamaConfig::PRESETS.iter().all(|name| LlamaConfig::preset(name).is_some()));
         for (name, count) in published {
             let config = LlamaConfig::preset(name).expect(name);
             assert_eq!(config.parameter_count(), count, "{name}");
@@ -214,7 +226,9 @@ mod tests {
                 RopeScaling::Llama3 { factor, low_freq_factor: 4.0, high_freq_factor: 4.0, original_context };
         });
         for divisors in [vec![], vec![1.0; 31], vec![0.0; 32], vec![f32::NAN; 32]] {
-            refused("rope_freqs", &|s| s.rope.scaling = RopeScaling::Divisors(divisors.clone()));
+            refused("rope_freqs", &|s| {
+                s.rope.scaling = RopeScaling::Divisors { divisors: divisors.clone(), original_context: None }
+            });
         }
         refused("n_embd", &|s| (s.n_layer, s.n_embd, s.n_ff) = (4096, 1 << 24, 1 << 24));
     }

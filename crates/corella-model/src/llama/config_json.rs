@@ -63,7 +63,7 @@ const DEFAULT_THETA: f64 = 10_000.0;
 
 /// The shape that the text says.
 pub fn read(text: &str, path: &Path) -> Result<(LlamaConfig, SpecialIds), ModelError> {
-    let file: ConfigFile = serde_json::from_str(text).map_err(|e| Cause::BadJson { why: e.to_string() }.of(path))?;
+    let file: ConfigFile = serde_json::from_str(text).map_err(|e| Cause::of_config(&e).of(path))?;
     let only = |field: &str, found: String, allowed: &str, ok: bool| {
         let cause = || Cause::Unsupported { field: field.to_owned(), found, allowed: allowed.to_owned() };
         if ok { Ok(()) } else { Err(cause().of(path)) }
@@ -150,7 +150,7 @@ pub fn write(config: &LlamaConfig, special: &SpecialIds, dtype: &str) -> Result<
             "high_freq_factor": high_freq_factor,
             "original_max_position_embeddings": original_context as u64,
         }),
-        RopeScaling::None | RopeScaling::Divisors(_) => serde_json::Value::Null,
+        RopeScaling::None | RopeScaling::Divisors { .. } => serde_json::Value::Null,
     };
     Ok(serde_json::json!({
         "architectures": ["LlamaForCausalLM"],

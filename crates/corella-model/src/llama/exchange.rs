@@ -17,6 +17,9 @@ use crate::special_ids::SpecialIds;
 
 /// The tensor of GGUF that holds a divisor for each rotary frequency.
 const GGUF_ROPE_DIVISORS: &str = "rope_freqs.weight";
+/// The key of the context that was first trained on. llama.cpp computes with the divisors alone; the rule that they come from
+/// is found again by it.
+const ORIGINAL_CONTEXT: &str = "rope.scaling.original_context_length";
 
 impl Exchange for LlamaConfig {
     const ARCHITECTURE: &'static str = "llama";
@@ -78,8 +81,8 @@ impl Exchange for LlamaConfig {
     }
 
     fn from_gguf(keys: &Keys<'_>) -> Result<Self, ModelError> {
-        let (n_embd, n_head) = (keys.need("embedding_length")?, keys.need("attention.head_count")?);
-        let n_kv_head = keys.whole("attention.head_count_kv")?.unwrap_or(n_head);
+        let (n_embd, n_head) = (keys.need("embedding_length")?, keys.need_each_layer("attention.head_count")?);
+        let n_kv_head = keys.each_layer("attention.head_count_kv")?.unwrap_or(n_head);
         let head_size = match keys.whole("attention.key_length")? {
             Some(size) => size,
             None if n_head > 0 && n_embd.is_multiple_of(n_head) => n_embd / n_head,
@@ -106,7 +109,7 @@ impl Exchange for LlamaConfig {
             n_kv_head,
             head_size,
             n_embd,
-            n_ff: keys.need("feed_forward_length")?,
+            n_ff: keys.need_each_layer("feed_forward_length")?,
             context_len: keys.need("context_length")?,
             norm_eps: eps as f32,
             tied: !keys.holds(&Self::gguf_name(Tensor::Head, None)),
@@ -134,6 +137,9 @@ impl Exchange for LlamaConfig {
         if let RopeScaling::Linear { factor } = self.rope.scaling {
             keys.push(("llama.rope.scaling.type".to_owned(), Value::String("linear".to_owned())));
             keys.push(fraction("rope.scaling.factor", factor));
+        }
+        if let Some(context) = self.rope.original_context() {
+            keys.push(whole(ORIGINAL_CONTEXT, context));
         }
         keys
     }
@@ -189,9 +195,10 @@ fn rope(keys: &Keys<'_>) -> Result<Rope, ModelError> {
         return Err(keys.unsupported("llama.rope.scaling.attn_factor", scale.to_string(), "1 is computed"));
     }
     let scaling = match (keys.vector(GGUF_ROPE_DIVISORS)?, factor) {
-        (Some(divisors), factor) => {
-            RopeScaling::Divisors(divisors.into_iter().map(|d| d * factor.unwrap_or(1.0)).collect())
-        }
+        (Some(divisors), factor) => RopeScaling::Divisors {
+            divisors: divisors.into_iter().map(|d| d * factor.unwrap_or(1.0)).collect(),
+            original_context: keys.whole(ORIGINAL_CONTEXT)?.filter(|context| *context > 0),
+        },
         (None, Some(factor)) => RopeScaling::Linear { factor },
         (None, None) => RopeScaling::None,
     };

@@ -11,6 +11,7 @@ mod infer;
 mod llama2c;
 mod network;
 mod params;
+mod regimes;
 mod rope;
 
 /// The source text of the forward pass, for those who want to see how short it is.

@@ -33,7 +33,12 @@ pub enum RopeScaling {
         original_context: f32,
     },
     /// A divisor for each pair, as GGUF files keep it (`rope_freqs.weight`).
-    Divisors(Vec<f32>),
+    Divisors {
+        /// The divisors.
+        divisors: Vec<f32>,
+        /// Context that was first trained on, where the file says it.
+        original_context: Option<usize>,
+    },
 }
 
 impl Rope {
@@ -57,7 +62,7 @@ impl Rope {
                 }
                 Ok(())
             }
-            RopeScaling::Divisors(divisors) => {
+            RopeScaling::Divisors { divisors, .. } => {
                 if divisors.len() != head_size / 2 || !divisors.iter().all(|d| positive(*d)) {
                     let found = format!("{} numbers", divisors.len());
                     return bad("rope_freqs", found, "must hold a number above 0 for each pair of a head");
@@ -76,7 +81,7 @@ impl Rope {
         match &self.scaling {
             RopeScaling::None => base.collect(),
             RopeScaling::Linear { factor } => base.map(|f| f / factor).collect(),
-            RopeScaling::Divisors(divisors) => base.zip(divisors).map(|(f, d)| f / d).collect(),
+            RopeScaling::Divisors { divisors, .. } => base.zip(divisors).map(|(f, d)| f / d).collect(),
             RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context: old } => base
                 .map(|f| {
                     let wavelength = 2.0 * std::f32::consts::PI / f;
@@ -97,7 +102,7 @@ impl Rope {
     pub fn divisors(&self, head_size: usize) -> Option<Vec<f32>> {
         match &self.scaling {
             RopeScaling::None | RopeScaling::Linear { .. } => None,
-            RopeScaling::Divisors(divisors) => Some(divisors.clone()),
+            RopeScaling::Divisors { divisors, .. } => Some(divisors.clone()),
             RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context: old } => {
                 let divisor = |i: usize| {
                     let exponent = (2 * i) as f64 / head_size as f64;
@@ -117,16 +122,14 @@ impl Rope {
         }
     }
 
-    /// The same frequencies with the three regimes of Llama 3.1 in place of a divisor for each pair, if they are those
-    /// of a published model: what a Hugging Face configuration can say.
-    pub fn with_regimes(&self, head_size: usize) -> Option<Rope> {
-        let RopeScaling::Divisors(divisors) = &self.scaling else { return Some(self.clone()) };
-        let factor = divisors.iter().copied().fold(1.0, f32::max);
-        let scaling =
-            RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192.0 };
-        let rope = Rope { theta: self.theta, scaling };
-        let same = rope.divisors(head_size)?.iter().zip(divisors).all(|(a, b)| (a / b - 1.0).abs() < 1e-5);
-        same.then_some(rope)
+    /// The context that was first trained on, where it is known.
+    pub fn original_context(&self) -> Option<usize> {
+        match &self.scaling {
+            // A context is a whole number; what is none says nothing.
+            RopeScaling::Llama3 { original_context, .. } => Some(*original_context as usize).filter(|n| *n > 0),
+            RopeScaling::Divisors { original_context, .. } => *original_context,
+            RopeScaling::None | RopeScaling::Linear { .. } => None,
+        }
     }
 }
 
@@ -173,8 +176,8 @@ mod tests {
                 assert_eq!(*d == 1.0, i < first_mixed, "pair {i}");
                 assert_eq!(*d == factor, i >= first_divided, "pair {i}");
             }
-            let from_file = Rope { theta: rope.theta, scaling: RopeScaling::Divisors(divisors) };
-            assert_eq!(from_file.with_regimes(head_size), Some(rope));
+            let scaling = RopeScaling::Divisors { divisors, original_context: None };
+            let from_file = Rope { theta: rope.theta, scaling };
             for (a, b) in from_file.frequencies(head_size).iter().zip(frequencies) {
                 assert!((a / b - 1.0).abs() < 1e-6);
             }
@@ -189,12 +192,5 @@ mod tests {
         let close = found.iter().zip(expected).all(|(a, b): (&f32, f32)| (a / b - 1.0).abs() < 1e-6);
         assert!(close && found.len() == 4, "{found:?}");
         assert_eq!(rope.divisors(8), None);
-    }
-
-    #[test]
-    fn divisors_of_another_rule_have_no_regimes() {
-        let mut divisors = llama3(8.0).divisors(128).expect("scaled");
-        divisors[30] *= 1.01;
-        assert_eq!(Rope { theta: 500_000.0, scaling: RopeScaling::Divisors(divisors) }.with_regimes(128), None);
     }
 }

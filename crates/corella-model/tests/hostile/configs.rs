@@ -50,9 +50,9 @@ fn l16_config_json() {
         ("hidden_act", json!("relu"), "Unsupported"),
         ("attention_bias", json!(true), "Unsupported"),
         ("mlp_bias", json!(true), "Unsupported"),
-        ("hidden_size", json!(-8), "BadJson"),
-        ("hidden_size", json!(1e300), "BadJson"),
-        ("hidden_size", json!("8"), "BadJson"),
+        ("hidden_size", json!(-8), "BadField"),
+        ("hidden_size", json!(1e300), "BadField"),
+        ("hidden_size", json!("8"), "BadField"),
     ];
     for (key, value, expected) in cases {
         let mut config = json!({"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12,
@@ -159,8 +159,8 @@ fn l16_config_json_of_a_gpt2() {
         ("scale_attn_weights", json!(false), "Unsupported"),
         ("scale_attn_by_inverse_layer_idx", json!(true), "Unsupported"),
         ("add_cross_attention", json!(true), "Unsupported"),
-        ("n_embd", json!(-8), "BadJson"),
-        ("vocab_size", json!("8"), "BadJson"),
+        ("n_embd", json!(-8), "BadField"),
+        ("vocab_size", json!("8"), "BadField"),
     ];
     for (key, value, expected) in cases {
         let mut config = json!({"model_type": "gpt2", "vocab_size": 11, "n_embd": 8, "n_layer": 2, "n_head": 2,

@@ -113,6 +113,8 @@ pub struct Roles {
     pub eos: Option<u32>,
     /// Stands for what the vocabulary cannot say.
     pub unk: Option<u32>,
+    /// Fills rows that are shorter than others.
+    pub pad: Option<u32>,
     /// Whether the file wants `bos` in front of every text; `None` where it does not say.
     pub add_bos: Option<bool>,
 }

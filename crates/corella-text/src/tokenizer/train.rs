@@ -105,14 +105,9 @@ impl WordCounts {
         let level = vocab.and_then(|vocab| {
             let level = ByteLevel::new(&vocab, |id| id != 0, ordered, split, false)?;
             let specials = Specials::new([(END_OF_TEXT.to_owned(), 0)]);
-            Tokenizer::new(
-                vocab,
-                Level::Bytes(level),
-                specials,
-                Specials::default(),
-                Later::default(),
-                Roles::default(),
-            )
+            // A model trained with it has seen every document behind this token, so other programs are to put it there too.
+            let roles = Roles { bos: Some(0), add_bos: Some(true), ..Roles::default() };
+            Tokenizer::new(vocab, Level::Bytes(level), specials, Specials::default(), Later::default(), roles)
         });
         level.map_err(TokenizerError::format("a trained vocabulary".as_ref()))
     }

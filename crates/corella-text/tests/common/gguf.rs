@@ -84,6 +84,7 @@ pub fn vocab(bytes: &[u8]) -> GgufVocab {
         bos: number("bos_token_id"),
         eos: number("eos_token_id"),
         unk: number("unknown_token_id"),
+        pad: number("padding_token_id"),
         add_bos: number("add_bos_token").map(|n| n != 0),
         add_space_prefix: number("add_space_prefix").map(|n| n != 0),
     }

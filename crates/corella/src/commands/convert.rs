@@ -7,7 +7,7 @@ use corella_model::exchange::{Exchange, gguf, hugging_face};
 use corella_model::formats::atomic::AtomicFile;
 use corella_model::formats::gguf::{Value, open as open_gguf};
 use corella_model::gpt2::{Gpt2Checkpoint, save_llmc};
-use corella_model::{AnyModel, Checkpoint};
+use corella_model::{AnyModel, Checkpoint, ModelError};
 use corella_ops::WeightFormat;
 use corella_text::tokenizer::Tokenizer;
 
@@ -47,7 +47,9 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
     }
     unfinished.finish(&args.output)?;
     if common.json {
-        deliver(serde_json::json!({"output": args.output, "format": kind, "parameters": parameters}))
+        deliver(
+            serde_json::json!({"output": args.output.display().to_string(), "format": kind, "parameters": parameters}),
+        )
     } else {
         deliver(format_args!("wrote {} ({kind}, {parameters} parameters)", args.output.display()))
     }
@@ -105,15 +107,56 @@ fn write<C: Exchange>(
         // Two bytes a number: those that the weights have, so that nothing is lost or grows beyond what halves hold.
         let own = checkpoint.plain_format();
         let format = args.dtype.unwrap_or(if own == WeightFormat::Bf16 { own } else { WeightFormat::F16 });
-        return Ok(gguf::save(checkpoint, &name, tokenizer_keys(model, at, given)?, format, to)?);
+        say_front(given.as_ref(), model, at);
+        let ragged = gguf::save(checkpoint, &name, tokenizer_keys(model, at, given)?, format, to)?;
+        say_ragged(&ragged, format);
+        return Ok(());
     }
     let format = args.dtype.unwrap_or_else(|| checkpoint.plain_format());
     if format.block_len() > 1 {
         return Err(Failure::usage(format!("safetensors do not hold {}", format.name()))
             .hint("f32, f16 or bf16 for a folder; quantised formats for a .gguf"));
     }
-    hugging_face::save(checkpoint, &checkpoint.special, format, to)?;
+    hugging_face::save(checkpoint, &checkpoint.special, format, to).map_err(|error| match error {
+        ModelError::BadConfig { field: "rope_freqs", .. } => {
+            Failure::from(error).hint("the .gguf itself can be used: every command that takes a model reads it")
+        }
+        error => error.into(),
+    })?;
+    say_front(given.as_ref(), model, at);
     write_tokenizer(model, at, given, to)
+}
+
+/// Most tensors that are named one by one.
+const NAMED: usize = 4;
+
+/// Says which tensors are not in the format that was asked for.
+fn say_ragged(names: &[String], format: WeightFormat) {
+    if !names.is_empty() {
+        let more = if names.len() > NAMED { ", …" } else { "" };
+        eprintln!(
+            "note: tensors whose rows are no multiple of {} numbers are stored in F16 instead of {} ({}): {}{more}",
+            format.block_len(),
+            format.name(),
+            names.len(),
+            names[..names.len().min(NAMED)].join(", ")
+        );
+    }
+}
+
+/// Says where other programs will begin a text otherwise: GPT-2's own files do not say that anything goes in front, and nothing
+/// does there, while here the end of the document before does.
+fn say_front(given: Option<&Tokenizer>, model: &AnyModel, at: &Path) {
+    let own = if given.is_none() && !is_gguf(at) { own_tokenizer(model, at).ok() } else { None };
+    let Some(tokenizer) = given.or(own.as_ref()) else { return };
+    let start = tokenizer.start_of_text();
+    if tokenizer.roles().add_bos.is_none() && start == tokenizer.end_of_text() {
+        eprintln!(
+            "note: the tokenizer's files do not say that a token goes in front of a text: other programs put none there, \
+             `corella generate` and `corella eval --text` put {} there (--no-bos leaves it out)",
+            String::from_utf8_lossy(tokenizer.token_bytes(start))
+        );
+    }
 }
 
 fn is_gguf(path: &Path) -> bool {

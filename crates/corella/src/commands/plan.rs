@@ -22,6 +22,7 @@ use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, is_missing};
 use crate::machine::available_memory;
+use crate::output::deliver;
 use crate::shape::ModelShape;
 
 /// Flags of `plan`: those of `train`, and the machine.
@@ -187,12 +188,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         fits: memory_available.is_none_or(|available| memory_bytes.total <= available),
         scale: if on_gpu { scale(&work, &machine, args.mfu)? } else { Vec::new() },
     };
-    if common.json {
-        println!("{}", serde_json::to_string(&document)?);
-    } else {
-        print(&document);
-    }
-    Ok(())
+    if common.json { deliver(serde_json::to_string(&document)?) } else { deliver(lines(&document).join("\n")) }
 }
 
 /// The flags, with the run file of a run folder in its place.
@@ -377,7 +373,7 @@ pub fn print_run(
         work.formula.name(),
         work.flops_per_token() as f64
     );
-    print_memory(memory);
+    println!("{}", memory_line(memory));
     println!("device: {}", device.name());
     if let Some((machine, mfu)) = machine
         && let Ok(bill) = bill(&work, machine, *mfu, plan.cost.price_per_hour)
@@ -393,9 +389,9 @@ pub fn print_run(
     }
 }
 
-fn print_memory(memory: MemoryBytes) {
+fn memory_line(memory: MemoryBytes) -> String {
     let mib = |bytes: u64| bytes as f64 / 1048576.0;
-    println!(
+    format!(
         "memory: {:.0} MiB = weights {:.0} + gradients {:.0} + optimizer {:.0} + activations {:.0} + between updates {:.0}",
         mib(memory.total),
         mib(memory.weights),
@@ -403,26 +399,26 @@ fn print_memory(memory: MemoryBytes) {
         mib(memory.optimizer),
         mib(memory.activations),
         mib(memory.between_updates)
-    );
+    )
 }
 
-fn print(d: &Document) {
-    println!("{}: {} parameters", d.model, d.parameters);
-    println!(
+/// What is printed.
+fn lines(d: &Document) -> Vec<String> {
+    let mut lines = vec![format!("{}: {} parameters", d.model, d.parameters)];
+    lines.push(format!(
         "run: {} steps × {} tokens = {} tokens, {:.4e} FLOPs ({} = {} per token)",
         d.steps, d.tokens_per_step, d.tokens, d.flops, d.formula, d.flops_per_token
-    );
+    ));
     if let (Some(there), Some(epochs)) = (d.data_tokens, d.epochs) {
-        println!("data: {there} tokens to train on, seen {epochs:.2} times");
+        lines.push(format!("data: {there} tokens to train on, seen {epochs:.2} times"));
     }
-    print!("micro-batch {}; ", d.micro_batch);
-    print_memory(d.memory_bytes);
+    lines.push(format!("micro-batch {}; {}", d.micro_batch, memory_line(d.memory_bytes)));
     match d.memory_available {
-        Some(available) if !d.fits => println!("DOES NOT FIT: {:.1} GiB are available", gib(available)),
-        Some(available) => println!("fits into {:.1} GiB", gib(available)),
+        Some(available) if !d.fits => lines.push(format!("DOES NOT FIT: {:.1} GiB are available", gib(available))),
+        Some(available) => lines.push(format!("fits into {:.1} GiB", gib(available))),
         None => {}
     }
-    println!(
+    lines.push(format!(
         "time: {} ({:.2} hours) on {} ({} peak in {}, {}, at {:.1} % utilisation{}, {}){}",
         corella_train::console::duration(d.bill.hours * 3600.0),
         d.bill.hours,
@@ -438,41 +434,41 @@ fn print(d: &Document) {
         if d.cards_with_work < u64::from(d.cards) { " of those that have work" } else { "" },
         d.mfu_from,
         d.notes.iter().map(|note| format!("; {note}")).collect::<String>()
-    );
+    ));
     if let (Some(dollars), Some(price), Some(from)) = (d.bill.dollars, d.price_per_hour, &d.price_from) {
-        println!("price: ${dollars:.2} = {:.2} hours × ${price:.2} an hour ({from})", d.bill.hours);
+        lines.push(format!("price: ${dollars:.2} = {:.2} hours × ${price:.2} an hour ({from})", d.bill.hours));
     }
     if let Some(energy) = d.bill.energy_kwh {
-        println!("energy: at most {energy:.1} kWh");
+        lines.push(format!("energy: at most {energy:.1} kWh"));
     }
     if d.bill.dollars.is_none() || d.bill.energy_kwh.is_none() {
-        println!("dollars and energy of this machine: say --price (dollars an hour) and --watts");
+        lines.push("dollars and energy of this machine: say --price (dollars an hour) and --watts".to_owned());
     }
     for scale in &d.scale {
         let some = format!(", with work for {} of them", d.sequences_per_step);
         let some = if scale.sequences_per_card < 1.0 { some } else { String::new() };
         let time = corella_train::console::duration(scale.hours * 3600.0);
-        println!("on {:>7} of these cards: {time} at best{some}", scale.cards);
+        lines.push(format!("on {:>7} of these cards: {time} at best{some}", scale.cards));
     }
+    lines
 }
 
 fn print_history(common: &Common) -> Result<()> {
     let steps = history()?;
     if common.json {
-        println!("{}", serde_json::to_string(&steps)?);
-        return Ok(());
+        return deliver(serde_json::to_string(&steps)?);
     }
-    println!("The bill for GPT-2's quality, and by what factor each made it smaller:\n");
-    println!(
+    let mut lines = vec!["The bill for GPT-2's quality, and by what factor each made it smaller:\n".to_owned()];
+    lines.push(format!(
         "{:18} {:18} {:>9} {:>9} {:>7} {:>9} {:>9}",
         "from", "to", "dollars", "to", "data", "hardware", "software"
-    );
+    ));
     for s in &steps {
-        println!(
+        lines.push(format!(
             "{:18} {:18} {:9.1} {:9.1} {:6.1}x {:8.1}x {:8.1}x",
             s.from, s.to, s.dollars_from, s.dollars_to, s.data, s.hardware, s.software
-        );
-        println!("    {}", s.note);
+        ));
+        lines.push(format!("    {}", s.note));
     }
-    Ok(())
+    deliver(lines.join("\n"))
 }

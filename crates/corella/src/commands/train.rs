@@ -109,8 +109,8 @@ fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
         println!(
             "{}",
             serde_json::json!({"state": word, "step": outcome.step, "tokens": outcome.tokens, "val_loss": outcome.val_loss,
-                "checkpoint": outcome.checkpoint,
-                "best": outcome.best.as_ref().map(|(path, val_loss)| serde_json::json!({"checkpoint": path, "val_loss": val_loss})),
+                "checkpoint": outcome.checkpoint.display().to_string(),
+                "best": outcome.best.as_ref().map(|(path, val_loss)| serde_json::json!({"checkpoint": path.display().to_string(), "val_loss": val_loss})),
                 "standing": outcome.standing, "seconds": outcome.seconds, "gpu_hours": gpu_hours, "dollars": dollars, "energy_kwh": energy_kwh})
         );
     } else {

@@ -125,6 +125,21 @@ impl Array {
         }
     }
 
+    /// Whole numbers from 0 on; `None` where an element is something else.
+    pub fn as_u64s(&self) -> Option<Vec<u64>> {
+        match self {
+            Array::U8(v) => Some(v.iter().map(|x| (*x).into()).collect()),
+            Array::U16(v) => Some(v.iter().map(|x| (*x).into()).collect()),
+            Array::U32(v) => Some(v.iter().map(|x| (*x).into()).collect()),
+            Array::U64(v) => Some(v.clone()),
+            Array::I8(v) => v.iter().map(|x| u64::try_from(*x).ok()).collect(),
+            Array::I16(v) => v.iter().map(|x| u64::try_from(*x).ok()).collect(),
+            Array::I32(v) => v.iter().map(|x| u64::try_from(*x).ok()).collect(),
+            Array::I64(v) => v.iter().map(|x| u64::try_from(*x).ok()).collect(),
+            Array::F32(_) | Array::F64(_) | Array::Bool(_) | Array::String(_) => None,
+        }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         match self {

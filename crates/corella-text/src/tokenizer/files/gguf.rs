@@ -33,6 +33,8 @@ pub struct GgufVocab {
     pub eos: Option<u32>,
     /// `unknown_token_id`.
     pub unk: Option<u32>,
+    /// `padding_token_id`.
+    pub pad: Option<u32>,
     /// `add_bos_token`.
     pub add_bos: Option<bool>,
     /// `add_space_prefix`; true where the key is absent.
@@ -64,6 +66,11 @@ impl GgufVocab {
         let named = [self.bos, self.eos, self.unk];
         let used = |id: &u32| self.kind(*id) != UNUSED || named.contains(&Some(*id));
         (0..self.tokens.len() as u32).rev().find(used).map_or(0, |last| last as usize + 1)
+    }
+
+    /// The token that fills rows. One that is not there is none: files say so with ids that no token has.
+    fn pad(&self) -> Option<u32> {
+        self.pad.filter(|id| (*id as usize) < self.tokens.len())
     }
 
     fn check_lengths(&self) -> Result<(), FormatError> {
@@ -101,7 +108,7 @@ pub fn from_gguf(gguf: &GgufVocab) -> Result<Tokenizer, FormatError> {
             });
         }
     };
-    let roles = Roles { bos: gguf.bos, eos: gguf.eos, unk: gguf.unk, add_bos: gguf.add_bos };
+    let roles = Roles { bos: gguf.bos, eos: gguf.eos, unk: gguf.unk, pad: gguf.pad(), add_bos: gguf.add_bos };
     // llama.cpp looks for user-defined tokens in the text as it stands.
     Tokenizer::new(vocab, level, gguf.named(CONTROL), gguf.named(USER_DEFINED), Later::default(), roles)
 }

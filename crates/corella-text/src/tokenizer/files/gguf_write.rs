@@ -23,6 +23,7 @@ pub fn to_gguf(inner: &Inner) -> Option<GgufVocab> {
         bos: inner.roles.bos,
         eos: inner.roles.eos,
         unk: level.unk(),
+        pad: inner.roles.pad,
         add_bos: inner.roles.add_bos,
         add_space_prefix: Some(level.normalizer.prefix == Prefix::Always),
     };

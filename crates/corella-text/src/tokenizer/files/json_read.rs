@@ -116,6 +116,8 @@ impl<'de> Deserialize<'de> for Ids {
 pub struct Named {
     bos: Option<String>,
     eos: Option<String>,
+    unk: Option<String>,
+    pad: Option<String>,
     add_bos: Option<bool>,
     /// Ids that end a text for the model, of which those count that are special tokens, where nothing else names one.
     model_eos: Vec<u32>,
@@ -137,6 +139,8 @@ impl Named {
         };
         self.bos = self.bos.take().or_else(|| name("bos_token"));
         self.eos = self.eos.take().or_else(|| name("eos_token"));
+        self.unk = self.unk.take().or_else(|| name("unk_token"));
+        self.pad = self.pad.take().or_else(|| name("pad_token"));
         self.add_bos = self.add_bos.or_else(|| file["add_bos_token"].as_bool());
         let eos = &file["eos_token_id"];
         let ids = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
@@ -215,14 +219,17 @@ pub fn parse(bytes: &[u8], named: &Named) -> Result<Tokenizer, FormatError> {
             id.map(Some).ok_or_else(|| FormatError::MissingSpecial { name: name.clone() })
         }
     };
+    // Nothing is encoded with these: a file may name some that it does not have.
+    let named_special = |name: &Option<String>| name.as_ref().and_then(|name| specials.id(name));
     let unk = match &level {
         Level::Chars(level) => level.unk(),
-        Level::Bytes(_) => None,
+        Level::Bytes(_) => named_special(&named.unk),
     };
+    let pad = named_special(&named.pad);
     let front = template_front(&file.post_processor);
     let bos = role(&named.bos.clone().or_else(|| front.map(str::to_owned)))?;
     let add_bos = named.add_bos.or(front.map(|_| true));
-    let mut roles = Roles { bos, eos: role(&named.eos)?, unk, add_bos }.complete(&specials);
+    let mut roles = Roles { bos, eos: role(&named.eos)?, unk, pad, add_bos }.complete(&specials);
     roles.eos = roles.eos.or_else(|| named.model_eos.iter().copied().find(|id| specials.has(*id)));
     let later = if symbols {
         Later::symbols(&always)

@@ -188,12 +188,17 @@ impl Serialize for Ids<'_> {
 /// See [`super::super::Tokenizer::to_config_json`].
 pub fn to_config_json(inner: &Inner) -> String {
     let roles = &inner.roles;
-    let names = [("bos_token", roles.bos), ("eos_token", Some(inner.end_of_text)), ("unk_token", roles.unk)];
+    let names = [
+        ("bos_token", roles.bos),
+        ("eos_token", Some(inner.end_of_text)),
+        ("unk_token", roles.unk),
+        ("pad_token", roles.pad),
+    ];
     let named = names.into_iter().filter_map(|(key, id)| Some((key.to_owned(), json!(special_name(inner, id?)?))));
     let mut config: serde_json::Map<String, Value> = named.collect();
-    // What puts BOS in front stands in tokenizer.json; that nothing does only here.
-    if roles.add_bos == Some(false) {
-        config.insert("add_bos_token".to_owned(), json!(false));
+    // What puts BOS in front stands in tokenizer.json too; that nothing does only here.
+    if let Some(add) = roles.add_bos {
+        config.insert("add_bos_token".to_owned(), json!(add));
     }
     config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
     config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));

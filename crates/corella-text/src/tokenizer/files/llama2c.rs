@@ -60,7 +60,7 @@ pub fn parse(bytes: &[u8]) -> Result<Tokenizer, FormatError> {
             None => Kind::Text,
         }
     };
-    let roles = Roles { bos: id_of("<s>"), eos: id_of("</s>"), unk: id_of("<unk>"), add_bos: Some(true) };
+    let roles = Roles { bos: id_of("<s>"), eos: id_of("</s>"), unk: id_of("<unk>"), pad: None, add_bos: Some(true) };
     let rule = Normalizer { prefix: Prefix::Always, unless_space: false, squeeze: false };
     let (vocab, level) = scored(&tokens, kind, &scores, roles.unk, rule)?;
     Tokenizer::new(vocab, level, Specials::new(named), Specials::default(), Later::default(), roles)

@@ -224,7 +224,7 @@ fn tokenizer(model: Model) -> Result<Tokenizer, FormatError> {
         _ => Kind::Other,
     };
     let (vocab, level) = scored(&tokens, kind, &scores, unk, normalizer)?;
-    let roles = Roles { bos, eos, unk, add_bos: Some(true) };
+    let roles = Roles { bos, eos, unk, pad: None, add_bos: Some(true) };
     let later = Later::symbols(&added);
     Tokenizer::new(vocab, level, specials, added, later, roles)
 }

@@ -17,7 +17,7 @@ use super::{Bench, Bound, Loaded, median, train};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::open_any;
-use crate::machine::peak_memory;
+use crate::machine::{forget_peak_memory, peak_memory};
 use crate::model::{self, Invariance, Loadable};
 
 /// Sequences that are decoded together.
@@ -124,27 +124,32 @@ pub fn subjects(args: &BenchArgs) -> Result<Vec<Subject>> {
                 name: shape.name.to_owned(),
                 weights: Loadable::Gpt2(Box::new(RandomRows::new(shape.config, format))),
             };
-            train::shapes(model)?.into_iter().map(subject).collect()
+            train::shapes(model, &LlamaConfig::PRESETS)?.into_iter().map(subject).collect()
         }
     })
 }
 
 /// Measures them.
 pub fn run(bench: &mut Bench, subjects: Vec<Subject>, args: &BenchArgs, common: &Common) -> Result<()> {
-    let prompt = args.prompt.unwrap_or(PROMPT);
-    subjects.into_iter().try_for_each(|subject| measure(bench, subject, prompt, common))
+    subjects.into_iter().try_for_each(|subject| measure(bench, subject, args.prompt, common))
 }
 
 fn name(path: &Path) -> String {
     path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Times prefill of `prompt` tokens and decoding.
-fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) -> Result<()> {
-    let sizes = subject.sizes();
+/// Times prefill of `asked` tokens, and decoding.
+fn measure(bench: &mut Bench, subject: Subject, asked: Option<usize>, common: &Common) -> Result<()> {
+    let (sizes, prompt) = (subject.sizes(), asked.unwrap_or(PROMPT));
     let context = sizes.context_len.min(prompt + DECODED);
     let (given, decoded) = (GIVEN.min(context / 4), DECODED.min(context / 4));
     let prompt = prompt.min(context - decoded);
+    if let Some(asked) = asked.filter(|asked| *asked > prompt) {
+        eprintln!(
+            "note: {} is measured with a prompt of {prompt} tokens instead of {asked}: its context holds {}, and {decoded} are decoded",
+            subject.name, sizes.context_len
+        );
+    }
     let most = BATCHES[BATCHES.len() - 1];
     let options = StepOptions {
         context_len: context,
@@ -155,6 +160,8 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
         max_logit_rows: most,
     };
     let (name, vocab_size) = (subject.name.clone(), sizes.vocab_size);
+    // What was held before, to measure the machine, is no part of loading.
+    let peak_of_loading = forget_peak_memory();
     let start = Instant::now();
     let model = model::load(subject.weights, common, options, Invariance::AsFast)?;
     let (loading, loaded_memory) = (start.elapsed().as_secs_f64(), peak_memory());
@@ -238,8 +245,8 @@ fn measure(bench: &mut Bench, subject: Subject, prompt: usize, common: &Common) 
     let kv_bytes = handle.model().pages as f64 * handle.model().page_bytes as f64;
     if !common.json {
         let mib = |bytes: f64| bytes / 1_048_576.0;
-        let peak =
-            loaded_memory.map_or(String::new(), |b| format!(", {:.0} MiB held at most while loading", mib(b as f64)));
+        let when = if peak_of_loading { "while loading" } else { "by the program until it was loaded" };
+        let peak = loaded_memory.map_or(String::new(), |b| format!(", {:.0} MiB held at most {when}", mib(b as f64)));
         println!(
             "{:18} {:.0} MiB of weights are read per step, {:.0} MiB of KV pages{peak}",
             "",

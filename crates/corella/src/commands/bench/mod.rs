@@ -238,7 +238,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     }
     // Found and known before the machine is measured, which takes a while.
     let subjects = if args.what == BenchWhat::Generate { generate::subjects(args)? } else { Vec::new() };
-    let shapes = if args.what == BenchWhat::Train { train::shapes(args.model.as_deref())? } else { Vec::new() };
+    let shapes = if args.what == BenchWhat::Train { train::shapes(args.model.as_deref(), &[])? } else { Vec::new() };
     let cpu = if args.what == BenchWhat::Ops { backend(common)? } else { processor(common)? };
     let device = Device::checked(&cpu, args.what, common)?;
     if !common.json {

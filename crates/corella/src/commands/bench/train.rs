@@ -13,7 +13,7 @@ use super::{Bench, Bound, card, formats, median};
 use crate::cli::{BenchArgs, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
-use crate::shape::ModelShape;
+use crate::shape::{GPT2_PRESETS, ModelShape};
 
 /// A model to measure, with its micro-batch.
 pub struct Shape {
@@ -50,8 +50,9 @@ pub fn update(model: &mut dyn TrainModel, ids: &[u32], step: u64) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// The models that are measured where none is named, or the one of a name: also each published GPT-2.
-pub fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
+/// The models that are measured where none is named, or the one of a name: also each published GPT-2. `others` are names that
+/// the caller knows.
+pub fn shapes(only: Option<&str>, others: &[&str]) -> Result<Vec<Shape>> {
     let shape = |name, v, layers, heads, c, t, b| -> Result<Shape> {
         Ok(Shape { name, config: Gpt2Config::new(v, layers, heads, c, t)?, batch: BatchShape { b, t } })
     };
@@ -64,17 +65,14 @@ pub fn shapes(only: Option<&str>) -> Result<Vec<Shape>> {
     if let Some(found) = small.into_iter().find(|shape| shape.name == wanted) {
         return Ok(vec![found]);
     }
-    let published = PUBLISHED.into_iter().find(|name| *name == wanted);
+    let published = GPT2_PRESETS.into_iter().find(|name| *name == wanted);
     let Some((name, config)) = published.and_then(|name| Some((name, Gpt2Config::preset(name)?))) else {
         return Err(Failure::usage(format!("no bench model is called {wanted}"))
-            .hint(format!("tour, small, mid, {}", PUBLISHED.join(", "))));
+            .hint(format!("tour, small, mid, {}", [&GPT2_PRESETS, others].concat().join(", "))));
     };
     let t = config.seq_len();
     Ok(vec![Shape { name, config, batch: BatchShape { b: 4, t } }])
 }
-
-/// The sizes of GPT-2.
-const PUBLISHED: [&str; 4] = ["gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m"];
 
 /// `bench train`: updates with AdamW.
 pub fn run(bench: &mut Bench, shapes: Vec<Shape>, args: &BenchArgs, common: &Common) -> Result<()> {
@@ -132,7 +130,7 @@ mod tests {
     fn operations_are_those_of_the_plan() {
         // 6 · 124,439,808 parameters + 6 · 12 · 768 · 1,024, and the same for 1558M.
         for (name, operations) in [("gpt2-124m", 803_261_952.0), ("gpt2-1558m", 9_817_526_400.0)] {
-            let shape = shapes(Some(name)).expect("known").remove(0);
+            let shape = shapes(Some(name), &[]).expect("known").remove(0);
             assert_eq!(shape.operations(1024), operations, "{name}");
         }
     }

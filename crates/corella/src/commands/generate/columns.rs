@@ -2,6 +2,8 @@
 
 use unicode_width::UnicodeWidthChar;
 
+use super::control;
+
 /// Characters between two columns.
 const GAP: &str = " │ ";
 /// Columns narrower than this are not worth reading.
@@ -78,7 +80,7 @@ impl Column {
             return;
         }
         // Whatever moves the cursor would break the columns.
-        let c = if c.is_control() { ' ' } else { c };
+        let c = if c == '\t' { ' ' } else { control::picture(c).unwrap_or(c) };
         let cells = c.width().unwrap_or(0);
         if line.width + cells > width {
             let next = line.break_off(c == ' ');

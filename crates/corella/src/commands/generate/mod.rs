@@ -2,6 +2,7 @@
 
 mod colour;
 mod columns;
+mod control;
 mod view;
 
 use corella_infer::{
@@ -42,9 +43,17 @@ struct Choice {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top_logprobs: Vec<Vec<(u32, f32)>>,
     finish_reason: &'static str,
-    /// The string or token that ended it.
+    /// What ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stop: Option<String>,
+    stop: Option<Stop>,
+}
+
+/// A string of `--stop`, or the number of a token: told apart by their types, as in the server's answers.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Stop {
+    Text(String),
+    Token(u32),
 }
 
 /// What `--json` prints.
@@ -278,8 +287,8 @@ fn document(completion: Completion, prompt_ids: Vec<u32>, backend: &str, seed: u
         logprobs: choice.tokens.iter().filter_map(|t| t.logprob).collect(),
         finish_reason: choice.reason.as_ref().map_or("length", |reason| reason.name()),
         stop: choice.reason.and_then(|reason| match reason {
-            corella_infer::FinishReason::StopString(text) => Some(text),
-            corella_infer::FinishReason::StopToken(id) => Some(id.to_string()),
+            corella_infer::FinishReason::StopString(text) => Some(Stop::Text(text)),
+            corella_infer::FinishReason::StopToken(id) => Some(Stop::Token(id)),
             corella_infer::FinishReason::Length => None,
         }),
         top_logprobs: tops(choice.tokens),

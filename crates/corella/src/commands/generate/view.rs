@@ -1,11 +1,12 @@
 //! What the terminal shows while tokens come.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Result, Write};
 
 use corella_infer::{Event, TokenBytes, TokenLogProb};
 
-use super::colour;
 use super::columns::Columns;
+use super::{colour, control};
 use crate::cli::{Common, GenerateArgs};
 
 /// Width of a terminal that does not say.
@@ -30,6 +31,8 @@ pub struct View {
     layout: Layout,
     n: usize,
     coloured: bool,
+    /// Control characters are replaced: somebody looks at them. What a pipe takes stays as it is.
+    terminal: bool,
     prompt: String,
     prompt_len: usize,
     /// Positions of the prompt are shown when their probabilities have come.
@@ -41,7 +44,8 @@ impl View {
     pub fn new(args: &GenerateArgs, common: &Common, bytes: TokenBytes) -> View {
         let n = args.n as usize;
         let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
-        let columns = if n > 1 && std::io::stdout().is_terminal() { Columns::new(n, width) } else { None };
+        let terminal = std::io::stdout().is_terminal();
+        let columns = if n > 1 && terminal { Columns::new(n, width) } else { None };
         let layout = match columns {
             _ if common.json => Layout::Silent,
             _ if args.show_tokens => Layout::Table { rows: vec![0; n] },
@@ -49,21 +53,27 @@ impl View {
             None => Layout::Text { current: 0, waiting: vec![Default::default(); n] },
         };
         let coloured = args.logprobs.is_some() && colour::shown();
-        View { bytes, layout, n, coloured, prompt: String::new(), prompt_len: 0, prompt_scored: false }
+        View { bytes, layout, n, coloured, terminal, prompt: String::new(), prompt_len: 0, prompt_scored: false }
     }
 
     /// Shows the prompt where it belongs in front of the text.
     pub fn prompt(&mut self, text: &str, ids: &[u32]) -> Result<()> {
-        (self.prompt, self.prompt_len) = (text.to_owned(), ids.len());
+        let text = self.shown(text);
+        (self.prompt, self.prompt_len) = (text.clone().into_owned(), ids.len());
         match self.layout {
             Layout::Text { .. } => {
                 self.heading(0)?;
-                show(text)
+                show(&text)
             }
             Layout::Columns(_) => show(&format!("{text}\n\n")),
             Layout::Table { .. } => show("sample position      id   prob  token\n"),
             Layout::Silent => Ok(()),
         }
+    }
+
+    /// A text as it is shown.
+    fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.terminal { control::visible(text) } else { text.into() }
     }
 
     fn heading(&self, sample: usize) -> Result<()> {
@@ -90,11 +100,12 @@ impl View {
             Some(logprob) if self.coloured => colour::by_probability(text, logprob),
             _ => text.to_owned(),
         };
+        let shown = self.shown(text);
         match &mut self.layout {
             Layout::Silent => Ok(()),
-            Layout::Text { current, .. } if *current == choice => show(&paint(text)),
+            Layout::Text { current, .. } if *current == choice => show(&paint(&shown)),
             Layout::Text { waiting, .. } => {
-                waiting[choice].0.push_str(&paint(text));
+                waiting[choice].0.push_str(&paint(&shown));
                 Ok(())
             }
             Layout::Columns(columns) => {

@@ -1,6 +1,6 @@
 //! The parts of a model: files, code, configuration, tensors.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use corella_model::exchange::Exchange;
 use corella_model::params::ParamSpec;
@@ -88,7 +88,7 @@ pub struct Anatomy {
     /// `base`, or `instruct` where the files say so.
     pub kind: &'static str,
     /// Where it was found, or the name of a published shape.
-    pub path: PathBuf,
+    pub path: String,
     /// Its files; none of a published shape.
     pub files: Vec<FileRow>,
     /// Bytes of all its files.
@@ -163,7 +163,8 @@ impl Anatomy {
         Anatomy {
             family,
             kind,
-            path: at.to_path_buf(),
+            // Not every path is UTF-8, which JSON is.
+            path: at.display().to_string(),
             file_bytes: files.iter().map(|file| file.bytes).sum(),
             files,
             code_lines: code_lines(source),
@@ -188,7 +189,7 @@ impl Anatomy {
     pub fn lines(&self, all: bool) -> Vec<String> {
         let config: Vec<String> = self.config.iter().map(|(k, v)| format!("{k} {v}")).collect();
         let article = if self.kind == "instruct" { "an" } else { "a" };
-        let mut lines = vec![format!("{}: {article} {} {} model", self.path.display(), self.kind, self.family)];
+        let mut lines = vec![format!("{}: {article} {} {} model", self.path, self.kind, self.family)];
         if self.files.is_empty() {
             lines
                 .push("files      none: the published shape, in the number format of the published weights".to_owned());
@@ -233,7 +234,7 @@ fn rope_scaling(scaling: &llama::RopeScaling) -> String {
         llama::RopeScaling::None => "none".to_owned(),
         llama::RopeScaling::Linear { factor } => format!("all frequencies / {factor}"),
         llama::RopeScaling::Llama3 { factor, .. } => format!("Llama 3.1, low frequencies / {factor}"),
-        llama::RopeScaling::Divisors(d) => format!("{} divisors from the file", d.len()),
+        llama::RopeScaling::Divisors { divisors, .. } => format!("{} divisors from the file", divisors.len()),
     }
 }
 

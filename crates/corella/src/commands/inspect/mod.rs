@@ -9,13 +9,14 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 
 use corella_model::AnyModel;
+use corella_model::llama::LlamaConfig;
 use serde_json::Value;
 
 use crate::cli::Common;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::inputs::{no_card, open_any};
 use crate::output::deliver;
-use crate::shape::ModelShape;
+use crate::shape::{GPT2_PRESETS, ModelShape};
 
 use anatomy::Anatomy;
 use corpus::Corpus;
@@ -41,6 +42,7 @@ pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
     let anatomy = match preset {
         Some(shape) => Anatomy::of_preset(&shape, &args.model),
         None => {
+            check_name(&args.model)?;
             let (model, at) = open_any(&args.model)?;
             Anatomy::of(&model, &at)
         }
@@ -52,6 +54,16 @@ pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
     let mut lines = anatomy.lines(args.all);
     lines.extend(corpus.into_iter().flat_map(|corpus| corpus.lines()));
     deliver(lines.join("\n"))
+}
+
+/// Refuses what is neither a file, nor on the hub, nor the name of a published shape, with the names.
+fn check_name(model: &Path) -> Result<()> {
+    if model.exists() || model.to_str().is_some_and(|name| name.starts_with(corella_hub::PREFIX)) {
+        return Ok(());
+    }
+    let names = [&GPT2_PRESETS[..], &LlamaConfig::PRESETS].concat().join(", ");
+    Err(Failure::new(format!("{} does not exist, and no published shape has this name", model.display()))
+        .hint(format!("name a model's file or folder, hf://owner/name, or a published shape: {names}")))
 }
 
 /// What `--json` prints.
