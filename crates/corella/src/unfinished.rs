@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result, of_path};
@@ -44,14 +44,12 @@ impl Unfinished {
         let mut hidden = beginning(name);
         hidden.push(format!("{}{ENDING}", std::process::id()));
         let folder = output.with_file_name(hidden);
-        fs::create_dir(&folder).map_err(failed)?;
         let gone = folder.clone();
         on_stop(move || {
             let _ = fs::remove_dir_all(&gone);
             end_at_once();
         })?;
-        let lock = File::create(lock_of(&folder, name)).and_then(|lock| lock.lock().map(|()| lock));
-        let lock = lock.map_err(|source| {
+        let lock = locked(&folder, name).map_err(|source| {
             let _ = fs::remove_dir_all(&folder);
             failed(source)
         })?;
@@ -98,6 +96,20 @@ fn lock_of(folder: &Path, name: &OsStr) -> PathBuf {
     folder.join(lock)
 }
 
+/// Makes the hidden folder, and locks it.
+fn locked(folder: &Path, name: &OsStr) -> io::Result<File> {
+    let place = lock_of(folder, name);
+    loop {
+        fs::create_dir(folder)?;
+        let lock = File::create(&place)?;
+        lock.lock()?;
+        // Between the last two another program may have taken the folder for abandoned, and locked and removed it.
+        if place.exists() {
+            return Ok(lock);
+        }
+    }
+}
+
 /// Removes what killed programs left of this output. A folder whose lock is held, or is not there yet, is in use. What cannot be
 /// removed is in nobody's way.
 fn remove_abandoned(output: &Path, name: &OsStr) {
@@ -118,7 +130,7 @@ fn remove_abandoned(output: &Path, name: &OsStr) {
     }
 }
 
-fn is_taken(error: &std::io::Error) -> bool {
+fn is_taken(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory)
 }
 
