@@ -155,13 +155,11 @@ impl Fields {
         self.0.into_iter()
     }
 
-    /// Takes a field out if it has this value, and says whether it had.
-    pub fn pass_over(&mut self, name: &str, neutral: &Value) -> bool {
-        let is_neutral = self.0.get(name) == Some(neutral);
-        if is_neutral {
+    /// Takes a field out if it has this value, by which it asks for nothing.
+    pub fn pass_over(&mut self, name: &str, neutral: &Value) {
+        if self.0.get(name) == Some(neutral) {
             self.0.remove(name);
         }
-        is_neutral
     }
 
     /// Ends the reading: a field that nobody took and that is not in `harmless` is an error, because a parameter that is

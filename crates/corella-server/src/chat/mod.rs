@@ -18,7 +18,7 @@ use self::answer::{About, ChatChunks, as_chat};
 pub use self::transcript::Transcript;
 use self::transcript::{begins_answer, messages};
 use crate::app::App;
-use crate::completions::{CompletionCall, Prompt, Show, collect, most_tokens, start, stream};
+use crate::completions::{CompletionCall, Prompt, Show, collect, start, stream};
 use crate::error::ApiError;
 use crate::fields::Fields;
 
@@ -97,7 +97,7 @@ fn parse(
     // It says how tools are called, and there are none.
     f.flag("parallel_tool_calls")?;
     let names = ["max_completion_tokens", "max_tokens", "n_predict"];
-    let most = f.any_of(&names, most_tokens)?.unwrap_or(MOST_TOKENS);
+    let most = f.any_of(&names, |f, name| f.uint(name, 0..=u64::from(u32::MAX)))?.unwrap_or(MOST_TOKENS);
     let mut rest: serde_json::Map<String, Value> = f.entries().collect();
     rest.insert("max_tokens".to_owned(), json!(most));
     let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), limits, scope, seed)?;

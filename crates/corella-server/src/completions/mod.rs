@@ -19,7 +19,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 pub use document::Entry;
-pub use request::{CompletionCall, Prompt, Show, most_tokens};
+pub use request::{CompletionCall, Prompt, Show};
 pub use response::Stretch;
 pub use run::{collect, start};
 pub use stream::{Chunks, stream};

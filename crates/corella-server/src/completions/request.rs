@@ -161,13 +161,6 @@ fn usage(f: &mut Fields) -> Result<bool, ApiError> {
     Ok(usage)
 }
 
-/// Most tokens to draw. llama.cpp's name for it takes -1 for as many as the context leaves.
-pub fn most_tokens(f: &mut Fields, name: &str) -> Result<Option<u64>, ApiError> {
-    let limit = u64::from(u32::MAX);
-    let rest = name == "n_predict" && f.pass_over(name, &json!(-1));
-    if rest { Ok(Some(limit)) } else { f.uint(name, 0..=limit) }
-}
-
 fn engine_params(
     f: &mut Fields,
     show: &Show,
@@ -176,7 +169,7 @@ fn engine_params(
     seed: u64,
 ) -> Result<RequestParams, ApiError> {
     let (limit, samples) = (u64::from(u32::MAX), limits.samples as u64);
-    let max_tokens = f.any_of(&["max_tokens", "n_predict"], most_tokens)?.unwrap_or(16);
+    let max_tokens = f.any_of(&["max_tokens", "n_predict"], |f, name| f.uint(name, 0..=limit))?.unwrap_or(16);
     let best_of = f.uint("best_of", 1..=samples)?.map(|n| n as usize);
     let n = f.uint("n", 1..=samples)?.unwrap_or(1) as usize;
     let filtered = f.flag("post_sampling_probs")?;
@@ -281,7 +274,7 @@ mod tests {
             (r#"{"n": 1000000}"#, "n"),
             (r#"{"best_of": 4096}"#, "best_of"),
             (r#"{"max_tokens": -1}"#, "max_tokens"),
-            (r#"{"n_predict": -2}"#, "n_predict"),
+            (r#"{"n_predict": -1}"#, "n_predict"),
             (r#"{"temperature": -0.1}"#, "temperature"),
             (r#"{"temperature": "hot"}"#, "temperature"),
             (r#"{"top_p": 0}"#, "top_p"),
@@ -316,7 +309,6 @@ mod tests {
         };
         assert_eq!(of("{}"), (16, 1.0));
         assert_eq!(of(r#"{"n_predict": 5, "repeat_penalty": 1.5}"#), (5, 1.5));
-        assert_eq!(of(r#"{"n_predict": -1}"#), (u32::MAX as usize, 1.0));
         assert_eq!(of(r#"{"max_tokens": null, "n_predict": 5, "repetition_penalty": null}"#), (5, 1.0));
         assert_eq!(
             of(r#"{"max_tokens": 5, "n_predict": 5.0, "repetition_penalty": 2, "repeat_penalty": 2.0}"#),
