@@ -2,6 +2,7 @@
 
 use corella_ops::cases::{Random, all, random_rows};
 use corella_ops::cpu::{Cpu, CpuOptions, Path, Rounding};
+use corella_ops::quant::dequantize_row;
 use corella_ops::{
     BatchPlan, Dtype, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, OpsTrain, RowAt, Store, WeightFormat,
 };
@@ -114,6 +115,56 @@ fn rounded_activations_are_the_nearest_numbers_in_bf16() -> Result {
                 let (x, mut out) = (buf(&ops, &vec![f32::from_bits(bits); n])?, ops.buf(n, Dtype::F32, "out")?);
                 ops.linear(&mut out, &x, n, &[Linear { w: &weight, bias: None }], Store::Write);
                 assert_eq!(read(&ops, &out, n), vec![expected; n], "{path:?} {bits:x}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Weights in blocks of 32 meet activations with a scale for each 32: what lies beside a channel that is a thousand times larger
+/// keeps its digits. Here the large ones meet zeros, so that nothing else is in the sum.
+#[test]
+fn weights_in_blocks_of_32_meet_activations_that_keep_their_digits_beside_large_ones() -> Result {
+    const BLOCK: usize = 32;
+    let (n, oc, c) = (14, 40, 512);
+    let mut random = Random::new(5);
+    let large = |i: usize| i % (4 * BLOCK) < BLOCK;
+    let times = |(i, x): (usize, f32)| if large(i % c) { 1000.0 * x } else { x };
+    let x: Vec<f32> = random.normals(n * c).into_iter().enumerate().map(times).collect();
+    for format in WeightFormat::ALL.into_iter().filter(|format| format.block_len() == BLOCK) {
+        let mut bytes = random_rows(&mut random, format, oc, c);
+        for (i, block) in bytes.chunks_exact_mut(format.block_bytes()).enumerate() {
+            if large(i * BLOCK % c) {
+                format.halves_at().iter().for_each(|half| block[*half..half + 2].fill(0));
+            }
+        }
+        let mut kept = vec![0.0; oc * c];
+        for (bytes, kept) in bytes.chunks_exact(bytes.len() / oc).zip(kept.chunks_exact_mut(c)) {
+            dequantize_row(format, bytes, kept);
+        }
+        for path in Path::available() {
+            let ops = cpu(path, 2);
+            let mut weight = ops.weight(format, oc, c, "w")?;
+            ops.weight_rows(&mut weight, 0, &bytes);
+            // Kernels for many rows and for few.
+            for n in [n, 4, 1] {
+                let (x_buf, mut out) = (buf(&ops, &x[..n * c])?, ops.buf(n * oc, Dtype::F32, "out")?);
+                ops.linear(&mut out, &x_buf, n, &[Linear { w: &weight, bias: None }], Store::Write);
+                for (i, got) in read(&ops, &out, n * oc).into_iter().enumerate() {
+                    let (x, w) = (&x[i / oc * c..][..c], &kept[i % oc * c..][..c]);
+                    let expected: f64 = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                    // Half a step of each block, that is 1/254 of its largest number.
+                    let bound: f64 = x
+                        .chunks_exact(BLOCK)
+                        .zip(w.chunks_exact(BLOCK))
+                        .map(|(x, w)| {
+                            let most = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+                            w.iter().map(|w| f64::from(w.abs())).sum::<f64>() * f64::from(most) / 254.0
+                        })
+                        .sum();
+                    let error = (f64::from(got) - expected).abs();
+                    assert!(error <= 1.01 * bound, "{path:?} {}, {n} rows: {i}: {got} {expected}", format.name());
+                }
             }
         }
     }

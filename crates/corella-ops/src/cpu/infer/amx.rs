@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 use super::super::dot::amx::{Config, permitted};
-use super::kernel::{EIGHT, Step, codes, layout};
+use super::kernel::{EIGHT, Side, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
 /// Rows of a tile.
@@ -261,7 +261,7 @@ macro_rules! multiply {
     };
 }
 
-/// Both panels against 16 rows over a unit, block by block: f = Σ scale·I, then c += x's scale · f. While the tiles of a block run,
+/// Both panels against 16 rows over a unit, block by block: f = Σ x's scale·(scale·I), then c += f. While the tiles of a block run,
 /// those of the block two before it are brought to memory, and those of the block before that are scaled, some rows after each
 /// instruction for tiles. `$lines` lines of the unit that comes later are asked for in each block.
 ///
@@ -277,14 +277,15 @@ macro_rules! halves {
             "vcvtph2ps zmm30, [\\w + 4352 + 32*\\b]",
             ".endif",
             ".endm",
-            // f += scale·I of some rows, for the sums of block b, which register t brought to memory.
+            // f += x's scale·(scale·I) of some rows, for the sums of block b, which register t brought to memory.
             ".macro corella_rows b, t, rows:vararg",
             ".irp r, \\rows",
             "vcvtdq2ps zmm16, [{space} + 1024*\\t + 64*\\r]",
+            "vmulps zmm16, zmm16, zmm31",
             ".if \\b",
-            "vfmadd231ps zmm\\r, zmm16, zmm31",
+            "vfmadd231ps zmm\\r, zmm16, dword ptr [{side} + 64*\\r + 4*\\b + 32]{{1to16}}",
             ".else",
-            "vmulps zmm\\r, zmm16, zmm31",
+            "vmulps zmm\\r, zmm16, dword ptr [{side} + 64*\\r + 4*\\b + 32]{{1to16}}",
             ".endif",
             concat!(".if ", $min),
             "vfmadd231ps zmm\\r, zmm30, dword ptr [{side} + 64*\\r + 4*\\b]{{1to16}}",
@@ -316,11 +317,10 @@ macro_rules! halves {
             "corella_tiles \\w, \\b, \\t, \\x, \\y",
             "corella_all \\v, \\d, \\s",
             ".endm",
-            // c += x's scale · f of panel p.
+            // c += f of panel p.
             ".macro corella_out p",
             ".irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
-            "vmovups zmm16, [{c} + 128*\\r + 64*\\p]",
-            "vfmadd231ps zmm16, zmm\\r, dword ptr [{x_scale} + 4*\\r]{{1to16}}",
+            "vaddps zmm16, zmm\\r, [{c} + 128*\\r + 64*\\p]",
             "vmovups [{c} + 128*\\r + 64*\\p], zmm16",
             ".endr",
             ".endm",
@@ -374,7 +374,6 @@ macro_rules! halves {
             space = in(reg) $space,
             side = in(reg) $step.side,
             c = in(reg) $step.c,
-            x_scale = in(reg) $step.x_scale,
             lines = const $lines,
             ahead = inout(reg) $step.ahead => _,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _,
@@ -402,7 +401,8 @@ pub unsafe fn unit<const SCALES: u8, const LINES: usize>(step: &Step) {
     unsafe {
         match layout.scales {
             Scales::Halves { min } => {
-                debug_assert_eq!(step.c_row, PAIR * PANEL);
+                const { assert!(Side::LEN == 16 && Side::SCALES_AT == 8) };
+                debug_assert_eq!((step.c_row, step.side_row), (PAIR * PANEL, Side::LEN));
                 if min {
                     halves!(step, space, "1", LINES);
                 } else {

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::ahead::{self, Level, ask_ahead};
-use super::kernel::{FIVE, FOUR, SIX, Step, codes, layout};
+use super::kernel::{AS_FLOAT, FIVE, FOUR, SIX, Side, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, ROW, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
@@ -141,12 +141,17 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                             for v in 0..V {
                                 let at = 2 * (COLUMNS * b + (first + v) * LANES);
                                 let scale = f16s(step.w.add(scales + at));
+                                let beyond = _mm256_mul_ps(scale, _mm256_set1_ps(AS_FLOAT));
                                 for r in 0..R {
-                                    let start =
-                                        if min || const { signed(codes(CODES)) } { 0 } else { side(step, r, b) };
-                                    let sum = _mm256_add_epi32(sums[r][v], _mm256_set1_epi32(start));
+                                    let scaled = if min || const { signed(codes(CODES)) } {
+                                        _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][v]), scale)
+                                    } else {
+                                        let sum = _mm256_add_epi32(sums[r][v], _mm256_set1_epi32(side(step, r, b)));
+                                        _mm256_fmsub_ps(_mm256_castsi256_ps(sum), scale, beyond)
+                                    };
+                                    let x_scale = f32::from_bits(side(step, r, Side::SCALES_AT + b) as u32);
                                     let f = &mut f[r][first + v];
-                                    *f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, *f);
+                                    *f = _mm256_fmadd_ps(scaled, _mm256_set1_ps(x_scale), *f);
                                 }
                                 if min {
                                     let min = f16s(step.w.add(mins + at));
@@ -162,10 +167,9 @@ unsafe fn vectors<const CODES: u8, const SCALES: u8, const R: usize, const S: us
                 }
                 for (step, f) in steps.iter().zip(&f) {
                     for r in 0..R {
-                        let scale = _mm256_set1_ps(*step.x_scale.add(r));
                         for v in 0..VECTORS {
                             let c = step.c.add(r * step.c_row + v * LANES);
-                            _mm256_storeu_ps(c, _mm256_fmadd_ps(f[r][v], scale, _mm256_loadu_ps(c)));
+                            _mm256_storeu_ps(c, _mm256_add_ps(f[r][v], _mm256_loadu_ps(c)));
                         }
                     }
                 }

@@ -15,7 +15,7 @@ use std::arch::x86_64::*;
 
 use super::ahead;
 use super::avx2::{f16s, signed};
-use super::kernel::{FIVE, FOUR, SIX, Step, codes, layout};
+use super::kernel::{AS_FLOAT, FIVE, FOUR, SIX, Side, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
 /// Columns of a vector.
@@ -28,8 +28,8 @@ pub const fn rows(codes: Codes) -> usize {
     if signed(codes) { 4 } else { 6 }
 }
 
-// Where the numbers of a panel lie, in vectors of 16 columns of 4 bytes: scales of blocks or runs; minima of blocks, or
-// pairs of 16 bits, of minima, else of scales; d and dmin.
+// Where the numbers of a panel lie, in vectors of 16 columns of 4 bytes: scales of blocks or runs; minima of blocks, else
+// their scales times [`AS_FLOAT`], or pairs of 16 bits, of minima, else of scales; d and dmin.
 const PAIRS: usize = 16;
 const D: usize = 24;
 
@@ -72,10 +72,11 @@ pub unsafe fn numbers(layout: Layout, from: *const u8, to: *mut u8, blocks: usiz
                 Scales::Halves { min } => {
                     for b in 0..blocks {
                         let at = 2 * (COLUMNS * b + first);
-                        _mm256_storeu_ps(vector(b).cast(), f16s(scales.add(at)));
-                        if min {
-                            _mm256_storeu_ps(vector(PAIRS + b).cast(), f16s(mins.add(at)));
-                        }
+                        let scale = f16s(scales.add(at));
+                        _mm256_storeu_ps(vector(b).cast(), scale);
+                        let beside =
+                            if min { f16s(mins.add(at)) } else { _mm256_mul_ps(scale, _mm256_set1_ps(AS_FLOAT)) };
+                        _mm256_storeu_ps(vector(PAIRS + b).cast(), beside);
                     }
                 }
                 Scales::Integers { sub, min } => {
@@ -144,9 +145,8 @@ unsafe fn panel<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step, 
         match scales {
             Scales::Halves { .. } => {
                 for r in 0..R {
-                    let scale = _mm256_set1_ps(*step.x_scale.add(r));
                     for v in 0..OF_PANEL {
-                        let sum = _mm256_fmadd_ps(_mm256_castsi256_ps(totals[r][v]), scale, _mm256_loadu_ps(c(r, v)));
+                        let sum = _mm256_add_ps(_mm256_castsi256_ps(totals[r][v]), _mm256_loadu_ps(c(r, v)));
                         _mm256_storeu_ps(c(r, v), sum);
                     }
                 }
@@ -211,6 +211,7 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
     numbers: *const u8,
     totals: &mut [[__m256i; OF_PANEL]; R],
 ) {
+    const { assert!(Side::LEN == 16 && Side::SCALES_AT == 8) };
     // Sums of a block's first runs of narrow sums.
     let mut parts = [[_mm256_setzero_si256(); OF_PANEL]; R];
     // SAFETY: block after block of the panel's codes, its numbers, and of elements and side numbers of each row; totals and parts.
@@ -245,7 +246,7 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
             ".endif",
             ".endif",
             ".endm",
-            // The sum in s of row r, whose vector v has its scale in n (and its minimum in m), to its total. `first`
+            // The sum in s of row r, whose vector v has its scale in n (and what lies beside it in m), to its total. `first`
             // and `last` say whether these narrow sums are a block's first and last.
             ".macro corella_scale r, s, v, n, m, first, last",
             ".if \\r < {rows}",
@@ -268,15 +269,18 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
             ".endif",
             ".endif",
             ".if \\last",
-            ".if {min} || {signed} == 0",
-            "vpbroadcastd ymm14, dword ptr [{side} + 64*\\r]",
-            ".endif",
             ".if {min} == 0 && {signed} == 0",
+            "vpbroadcastd ymm14, dword ptr [{side} + 64*\\r]",
             "vpaddd ymm\\s, ymm\\s, ymm14",
-            ".endif",
+            "vfmsub213ps ymm\\s, ymm\\n, ymm\\m",
+            ".else",
             "vcvtdq2ps ymm\\s, ymm\\s",
-            "vfmadd213ps ymm\\s, ymm\\n, [{t} + 64*\\r + 32*\\v]",
+            "vmulps ymm\\s, ymm\\s, ymm\\n",
+            ".endif",
+            "vbroadcastss ymm14, dword ptr [{side} + 64*\\r + 32]",
+            "vfmadd213ps ymm\\s, ymm14, [{t} + 64*\\r + 32*\\v]",
             ".if {min}",
+            "vbroadcastss ymm14, dword ptr [{side} + 64*\\r]",
             "vfmadd231ps ymm\\s, ymm\\m, ymm14",
             ".endif",
             "vmovups [{t} + 64*\\r + 32*\\v], ymm\\s",
@@ -292,7 +296,7 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
             "vpabsw ymm15, ymm15",
             ".endif",
             "vmovdqu ymm12, [{n} + 64*(\\g/{run})]",
-            ".if {halves} && {min}",
+            ".if {halves} && ({min} || {signed} == 0)",
             "vmovups ymm13, [{n} + 1024]",
             ".endif",
             "corella_scale 0, 0, 0, 12, 13, (\\g/{narrow}==0), (\\g==7)",
@@ -302,7 +306,7 @@ unsafe fn products<const CODES: u8, const SCALES: u8, const R: usize>(
             "corella_scale 4, 8, 0, 12, 13, (\\g/{narrow}==0), (\\g==7)",
             "corella_scale 5, 10, 0, 12, 13, (\\g/{narrow}==0), (\\g==7)",
             "vmovdqu ymm12, [{n} + 64*(\\g/{run}) + 32]",
-            ".if {halves} && {min}",
+            ".if {halves} && ({min} || {signed} == 0)",
             "vmovups ymm13, [{n} + 1024 + 32]",
             ".endif",
             "corella_scale 0, 1, 1, 12, 13, (\\g/{narrow}==0), (\\g==7)",

@@ -4,7 +4,7 @@
 //! rows. For a unit, with I the integer sums of the weights that share a scale:
 //!
 //! ```text
-//! half-precision scales   f = Σ scale·I (+ min·Σx), block by block;      c += x's scale · f
+//! half-precision scales   f = Σ x's scale·(scale·I) (+ min·Σx), block by block;   c += f
 //! integer scales          S = Σ scale·I, M = Σ min·Σx, exact integers;   c += (d·x's scale)·S,  c −= (dmin·x's scale)·M
 //! ```
 
@@ -36,7 +36,7 @@ pub struct Step {
     pub rows: usize,
     /// Elements, a row every [`UNIT`](super::layout::UNIT): a unit of [`super::activations::Activations`].
     pub x: *const i8,
-    /// The scale of each row.
+    /// The scale of each row, for integer scales: for others, each block of it has one, among the side numbers.
     pub x_scale: *const f32,
     /// The unit's numbers of [`Side`].
     pub side: *const i32,
@@ -58,14 +58,19 @@ pub struct Share {
     pub step: usize,
 }
 
-/// What a product needs of sums of activations, for each unit of a row. Which, depends on the layout.
+/// What a product needs of sums and scales of activations, for each unit of a row. Which, depends on the layout; x is the
+/// rounded integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// For each run that shares a scale, what its integer sum begins with: −zero·Σx.
+    /// Half-precision scales. For each block what its integer sum begins with, −zero·Σx, as [`AS_FLOAT`] says; with minima,
+    /// which have no zero, x's scale times Σx instead, as f32 bits. From [`Side::SCALES_AT`] on x's scale of each block, as f32 bits.
+    Blocks {
+        /// Whether there are minima.
+        min: bool,
+    },
+    /// Integer scales: for each run that shares one, what its integer sum begins with: −zero·Σx.
     Start,
-    /// For each block Σx as f32 bits.
-    Sums,
-    /// For each pair of runs both Σx as i16. Of runs of 32, from [`Side::CENTRED_AT`] on also −[`Side::CENTRE`]·Σx: what the
+    /// Integer scales and minima: for each pair of runs both Σx as i16. Of runs of 32, from [`Side::CENTRED_AT`] on also −[`Side::CENTRE`]·Σx: what the
     /// sum of a run begins with, if its codes are to be taken less that number.
     Pairs,
 }
@@ -77,16 +82,22 @@ impl Side {
     pub const CENTRE: i32 = 8;
     /// See [`Side::Pairs`].
     pub const CENTRED_AT: usize = 8;
+    /// See [`Side::Blocks`].
+    pub const SCALES_AT: usize = 8;
 
     /// What a layout needs.
     pub const fn of(scales: Scales) -> Side {
         match scales {
-            Scales::Halves { min: true } => Side::Sums,
+            Scales::Halves { min } => Side::Blocks { min },
             Scales::Integers { min: true, .. } => Side::Pairs,
             _ => Side::Start,
         }
     }
 }
+
+/// 1.5·2^23: an integer below 2^22 added to its bits gives those of their sum, so (sum − 1.5·2^23)·scale, rounded once, is one
+/// multiply-add where a conversion and a product would be two. Exactly so: 1.5·2^23 times a half-precision scale is an f32.
+pub const AS_FLOAT: f32 = 12_582_912.0;
 
 /// A micro-kernel for one layout and number of rows.
 ///

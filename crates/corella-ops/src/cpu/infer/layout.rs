@@ -177,6 +177,14 @@ impl Layout {
         }
     }
 
+    /// Activations that share a scale: with half-precision scales, each block of them has one of its own.
+    pub const fn activations(self) -> usize {
+        match self.scales {
+            Scales::Halves { .. } => BLOCK,
+            Scales::Integers { .. } => UNIT,
+        }
+    }
+
     /// Where the minima of a unit of `blocks` blocks begin. Half-precision ones lie as the
     /// scales do, blocks × 32; integer ones in pairs of sub-blocks, (subs/2) × 32 × 2.
     #[inline(always)]

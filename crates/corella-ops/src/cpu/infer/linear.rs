@@ -12,7 +12,7 @@ use super::super::scratch::Scratch;
 use super::activations::Activations;
 use super::columns::{Columns, Quantised, few_rows, many_rows};
 use super::kernel::{Integers, Side};
-use super::layout::{COLUMNS, Layout};
+use super::layout::{BLOCK, COLUMNS, Layout, UNIT};
 use super::output::{Output, Place};
 use super::tiles::Tiles;
 use super::weight::Weight;
@@ -74,25 +74,30 @@ pub fn linear(
     // Without a unit none is the last one, with which many rows write their results.
     let tiles = |layout: Option<Layout>| layout.filter(|_| c > 0).and_then(|layout| kernels.tiles(layout, n));
     let whole = layers.iter().filter_map(|layer| tiles(layer.w.layout)).map(Tiles::whole).max().unwrap_or(1);
-    let quantised = layers.iter().any(|layer| layer.w.layout.is_some());
     #[cfg(target_arch = "x86_64")]
     let floats = layers.iter().any(|layer| layer.w.layout.is_none());
-    let activations = quantised.then(|| Activations::new(pool, path, x, n, c, whole));
+    let rounded = |run: usize| {
+        let wanted = layers.iter().filter_map(|layer| layer.w.layout).any(|layout| layout.activations() == run);
+        wanted.then(|| Activations::new(pool, path, (x, run), n, c, whole))
+    };
+    let (by_block, by_unit) = (rounded(BLOCK), rounded(UNIT));
+    let activations = |layout: Layout| match layout.activations() {
+        BLOCK => by_block.as_ref(),
+        _ => by_unit.as_ref(),
+    };
     #[cfg(target_arch = "x86_64")]
     let beside =
         (path.vectors() == Vectors::Avx2 && n > float256::ROWS && floats).then(|| FloatRows::new(pool, path, x, n, c));
-    let sides = activations.as_ref().map_or(Vec::new(), |x| sides(pool, x, layers));
+    let sides = sides(pool, activations, layers);
     let mut first = 0;
     let parts: Vec<Part<'_>> = layers
         .iter()
         .map(|layer| {
             let side = |layout: Layout| sides.iter().find(|(of, _)| same_side(*of, layout));
-            let numbers = match (layer.w.layout, &activations) {
-                (Some(layout), Some(x)) => {
-                    side(layout).map(|(_, side)| Quantised { layout, tiles: tiles(layer.w.layout), x, side })
-                }
-                _ => None,
-            };
+            let numbers = layer.w.layout.and_then(|layout| {
+                let (x, (_, side)) = (activations(layout)?, side(layout)?);
+                Some(Quantised { layout, tiles: tiles(Some(layout)), x, side })
+            });
             let part = Part { w: layer.w, bias: layer.bias, numbers, first };
             first += layer.w.rows;
             part
@@ -144,13 +149,18 @@ fn same_side(a: Layout, b: Layout) -> bool {
     (Side::of(a.scales), a.sub(), a.zero) == (Side::of(b.scales), b.sub(), b.zero)
 }
 
-/// The side numbers of all layouts among the layers.
-fn sides(pool: &Pool, x: &Activations, layers: &[Layer<'_>]) -> Vec<(Layout, Scratch<i32>)> {
+/// The side numbers of all layouts among the layers, from the activations of each.
+fn sides<'a>(
+    pool: &Pool,
+    activations: impl Fn(Layout) -> Option<&'a Activations>,
+    layers: &[Layer<'_>],
+) -> Vec<(Layout, Scratch<i32>)> {
     let mut sides: Vec<(Layout, Scratch<i32>)> = Vec::new();
     for layout in layers.iter().filter_map(|layer| layer.w.layout) {
-        if !sides.iter().any(|(of, _)| same_side(*of, layout)) {
-            sides.push((layout, x.side_numbers(pool, layout)));
+        if sides.iter().any(|(of, _)| same_side(*of, layout)) {
+            continue;
         }
+        sides.extend(activations(layout).map(|x| (layout, x.side_numbers(pool, layout))));
     }
     sides
 }

@@ -1,6 +1,6 @@
 //! Integer kernels in plain Rust.
 
-use super::kernel::{Side, Step, layout};
+use super::kernel::{AS_FLOAT, Side, Step, layout};
 use super::layout::{BLOCK, COLUMNS, Layout, Scales, UNIT};
 use super::pack::{half_at, pair_at, read_codes};
 
@@ -43,7 +43,11 @@ fn column_sum(
 ) {
     let (scales, mins, d) = (Layout::SCALES_AT, layout.mins_at(blocks), layout.d_at(blocks));
     let sub = layout.sub();
-    let start = |s: usize| if Side::of(layout.scales) == Side::Start { side[s] } else { 0 };
+    let start = |s: usize| match Side::of(layout.scales) {
+        Side::Start => side[s],
+        Side::Blocks { min: false } => side[s] - AS_FLOAT.to_bits() as i32,
+        _ => 0,
+    };
     let sums = codes[..blocks * BLOCK].chunks_exact(sub).zip(q.chunks_exact(sub)).enumerate();
     let sums = sums
         .map(|(s, (w, x))| (s, start(s) + w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum::<i32>()));
@@ -51,12 +55,13 @@ fn column_sum(
         Scales::Halves { min } => {
             let mut f = 0.0;
             for (b, i) in sums {
-                f += half_at(w, scales + 2 * (b * COLUMNS + column)) * i as f32;
+                let x_scale = f32::from_bits(side[Side::SCALES_AT + b] as u32);
+                f += half_at(w, scales + 2 * (b * COLUMNS + column)) * i as f32 * x_scale;
                 if min {
                     f += half_at(w, mins + 2 * (b * COLUMNS + column)) * f32::from_bits(side[b] as u32);
                 }
             }
-            *c += f * x_scale;
+            *c += f;
         }
         Scales::Integers { min, .. } => {
             let total: i32 = sums.map(|(s, i)| i32::from(w[scales + s * COLUMNS + column] as i8) * i).sum();

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::ahead::{self, ask_ahead};
-use super::kernel::{Step, codes, layout};
+use super::kernel::{AS_FLOAT, Side, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, ROW, Scales, UNIT, VECTOR};
 use crate::quant::blocks::IQ4_VALUES;
 
@@ -92,8 +92,15 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                     let sums = block_32::<CODES, SCALES, R>(step, b, min);
                     for p in 0..PAIR {
                         let scale = halves(step.w.add(scales + 2 * (COLUMNS * b + PANEL * p)));
+                        let beyond = _mm512_mul_ps(scale, _mm512_set1_ps(AS_FLOAT));
                         for r in 0..R {
-                            f[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, f[r][p]);
+                            let scaled = if min {
+                                _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][p]), scale)
+                            } else {
+                                _mm512_fmsub_ps(_mm512_castsi512_ps(sums[r][p]), scale, beyond)
+                            };
+                            let x_scale = *step.side.add(r * step.side_row + Side::SCALES_AT + b);
+                            f[r][p] = _mm512_fmadd_ps(scaled, _mm512_set1_ps(f32::from_bits(x_scale as u32)), f[r][p]);
                         }
                         if min {
                             let min = halves(step.w.add(mins + 2 * (COLUMNS * b + PANEL * p)));
@@ -105,10 +112,9 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
                     }
                 }
                 for r in 0..R {
-                    let scale = _mm512_set1_ps(*step.x_scale.add(r));
                     for p in 0..PAIR {
                         let c = step.c.add(r * step.c_row + p * PANEL);
-                        _mm512_storeu_ps(c, _mm512_fmadd_ps(f[r][p], scale, _mm512_loadu_ps(c)));
+                        _mm512_storeu_ps(c, _mm512_add_ps(f[r][p], _mm512_loadu_ps(c)));
                     }
                 }
             }

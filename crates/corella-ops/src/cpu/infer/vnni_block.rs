@@ -18,14 +18,14 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::ahead::Level;
-use super::kernel::{EIGHT, FOUR, Side, Step, codes, layout};
+use super::kernel::{AS_FLOAT, EIGHT, FOUR, Side, Step, codes, layout};
 use super::layout::{BLOCK, COLUMNS, Codes, Layout, PAIR, PANEL, Scales, UNIT, VECTOR};
 
 /// Rows of a tile at most.
 pub const ROWS: usize = 6;
 
-/// Where the numbers of a panel lie, in vectors: scales of blocks or runs; minima of blocks, or pairs of scales times
-/// [`Side::CENTRE`], and pairs of minima with their sign turned; d and dmin.
+/// Where the numbers of a panel lie, in vectors: scales of blocks or runs; minima of blocks, else their scales times
+/// [`AS_FLOAT`], or pairs of integer scales times [`Side::CENTRE`], and pairs of minima with their sign turned; d and dmin.
 const MINS: usize = 16;
 const CENTRES: usize = 16;
 const PAIRS: usize = 24;
@@ -95,10 +95,11 @@ unsafe fn panel_numbers(layout: Layout, from: *const u8, p: usize, to: *mut u8, 
         match layout.scales {
             Scales::Halves { min } => {
                 for b in 0..blocks {
-                    _mm512_storeu_ps(vector(b).cast(), half(scales.add(2 * (COLUMNS * b + PANEL * p))));
-                    if min {
-                        _mm512_storeu_ps(vector(MINS + b).cast(), half(mins.add(2 * (COLUMNS * b + PANEL * p))));
-                    }
+                    let at = 2 * (COLUMNS * b + PANEL * p);
+                    let scale = half(scales.add(at));
+                    _mm512_storeu_ps(vector(b).cast(), scale);
+                    let beside = if min { half(mins.add(at)) } else { _mm512_mul_ps(scale, _mm512_set1_ps(AS_FLOAT)) };
+                    _mm512_storeu_ps(vector(MINS + b).cast(), beside);
                 }
             }
             Scales::Integers { sub, min } => {
@@ -149,11 +150,9 @@ pub unsafe fn unit<const CODES: u8, const SCALES: u8, const R: usize>(step: &Ste
         match scales {
             Scales::Halves { .. } => {
                 for r in 0..R {
-                    let scale = _mm512_set1_ps(*step.x_scale.add(r));
                     for p in 0..PAIR {
                         let c = step.c.add(r * step.c_row + p * PANEL);
-                        let sum = _mm512_fmadd_ps(_mm512_castsi512_ps(sums[r][p]), scale, _mm512_loadu_ps(c));
-                        _mm512_storeu_ps(c, sum);
+                        _mm512_storeu_ps(c, _mm512_add_ps(_mm512_castsi512_ps(sums[r][p]), _mm512_loadu_ps(c)));
                     }
                 }
             }
@@ -190,7 +189,7 @@ type Sums = [[__m512i; PAIR]; ROWS];
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step) -> (Sums, Sums) {
     const { assert!(1 <= R && R <= ROWS && UNIT == 8 * BLOCK && NUMBERS == 2176) };
-    const { assert!(Side::LEN == 16 && Side::CENTRED_AT == 8) };
+    const { assert!(Side::LEN == 16 && Side::CENTRED_AT == 8 && Side::SCALES_AT == 8) };
     debug_assert!(step.side_row == Side::LEN);
     let mut f = [[_mm512_setzero_si512(); PAIR]; ROWS];
     let mut below = f;
@@ -263,15 +262,17 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             "3:",
             ".endif",
             ".endm",
-            // The sum in s of row r, scaled with n, to the total in f.
-            ".macro corella_scale r, s, f, n, min",
+            // The sum in s of row r, scaled with n, to the total in f; `beside` is what lies beside half-precision scales.
+            ".macro corella_scale r, s, f, n, beside",
             ".if \\r < {rows}",
-            ".if {kind} < 2",
+            ".if {kind} == 0",
+            "vfmsub213ps zmm\\s, zmm\\n, zmm\\beside",
+            "vfmadd231ps zmm\\f, zmm\\s, dword ptr [{side} + 64*\\r + 32]{{1to16}}",
+            ".elseif {kind} == 1",
             "vcvtdq2ps zmm\\s, zmm\\s",
-            "vfmadd231ps zmm\\f, zmm\\s, zmm\\n",
-            ".if {kind} == 1",
-            "vfmadd231ps zmm\\f, zmm\\min, dword ptr [{side} + 64*\\r]{{1to16}}",
-            ".endif",
+            "vmulps zmm\\s, zmm\\s, zmm\\n",
+            "vfmadd231ps zmm\\f, zmm\\s, dword ptr [{side} + 64*\\r + 32]{{1to16}}",
+            "vfmadd231ps zmm\\f, zmm\\beside, dword ptr [{side} + 64*\\r]{{1to16}}",
             ".elseif {kind} == 2",
             "vpdpwssd zmm\\f, zmm\\s, zmm\\n",
             ".else",
@@ -283,7 +284,7 @@ unsafe fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(step: &Step)
             ".macro corella_scales run",
             "vmovdqu64 zmm30, [{n} + 64*\\run]",
             "vmovdqu64 zmm31, [{n} + 2176 + 64*\\run]",
-            ".if {kind} == 1",
+            ".if {kind} < 2",
             "vmovdqu64 zmm28, [{n} + 1024]",
             "vmovdqu64 zmm29, [{n} + 2176 + 1024]",
             ".endif",
@@ -460,7 +461,7 @@ mod tests {
             vnni::unpack::<FOUR>(layout, pair.as_ptr(), codes.as_mut_ptr(), blocks, pair.as_ptr());
         }
         let pool = Pool::new(1);
-        let x = Activations::new(&pool, Path::Portable, &random.normals(ROWS * UNIT), ROWS, UNIT, 1);
+        let x = Activations::new(&pool, Path::Portable, (&random.normals(ROWS * UNIT), UNIT), ROWS, UNIT, 1);
         let side = x.side_numbers(&pool, layout);
         let sums = |kernel: unsafe fn(&Step)| {
             let mut sums = vec![0.0_f32; ROWS * COLUMNS];
