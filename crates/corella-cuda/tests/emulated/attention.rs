@@ -7,6 +7,7 @@ use corella_ops::quant::half::{bf16_to_f32, f32_to_bf16};
 use corella_ops::reference::Reference;
 use corella_ops::{AttentionDims, OpsTrain};
 
+use crate::apart::apart;
 use crate::emulator::{Kernels, Memory, kernels, launch};
 
 /// As `Heads` in attention.cu.
@@ -183,41 +184,45 @@ fn plainly(d: AttentionDims, inputs: &Inputs, is_bf16: u32, backwards: bool) -> 
 /// Shapes as in the shared cases: a part of a tile, a tile and one more, several blocks, grouped heads, several sequences.
 #[test]
 fn tensor_cores_agree_with_the_reference() {
-    for (b, t, nh, nkv, hs) in [
-        (1, 1, 1, 1, 64),
-        (2, 31, 2, 2, 64),
-        (1, 65, 3, 1, 64),
-        (1, 200, 2, 1, 64),
-        (2, 129, 1, 1, 64),
-        (1, 17, 1, 1, 128),
-        (1, 130, 4, 2, 128),
-    ] {
-        let d = AttentionDims { b, t, nh, nkv, hs };
-        let inputs = Inputs::new(d);
-        let expected = expected(d, &inputs);
-        for by_blocks in [false, true].into_iter().filter(|by_blocks| hs == 64 || !by_blocks) {
-            let Some(got) = on_tensor_cores(d, &inputs, by_blocks, false) else { return };
-            compare(&got, &expected, 6e-3, &format!("{d:?}, by blocks: {by_blocks}"));
-            assert_eq!(
-                Some(got),
-                on_tensor_cores(d, &inputs, by_blocks, true),
-                "{d:?}: the order of threads and blocks"
-            );
+    apart(|| {
+        for (b, t, nh, nkv, hs) in [
+            (1, 1, 1, 1, 64),
+            (2, 31, 2, 2, 64),
+            (1, 65, 3, 1, 64),
+            (1, 200, 2, 1, 64),
+            (2, 129, 1, 1, 64),
+            (1, 17, 1, 1, 128),
+            (1, 130, 4, 2, 128),
+        ] {
+            let d = AttentionDims { b, t, nh, nkv, hs };
+            let inputs = Inputs::new(d);
+            let expected = expected(d, &inputs);
+            for by_blocks in [false, true].into_iter().filter(|by_blocks| hs == 64 || !by_blocks) {
+                let Some(got) = on_tensor_cores(d, &inputs, by_blocks, false) else { return };
+                compare(&got, &expected, 6e-3, &format!("{d:?}, by blocks: {by_blocks}"));
+                assert_eq!(
+                    Some(got),
+                    on_tensor_cores(d, &inputs, by_blocks, true),
+                    "{d:?}: the order of threads and blocks"
+                );
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn plain_kernels_agree_with_the_reference() {
-    for (b, t, nh, nkv, hs) in
-        [(2, 7, 3, 3, 8), (1, 50, 2, 1, 17), (2, 33, 6, 2, 16), (1, 70, 2, 1, 128), (1, 40, 1, 1, 256)]
-    {
-        let d = AttentionDims { b, t, nh, nkv, hs };
-        let inputs = Inputs::new(d);
-        for (is_bf16, tolerance) in [(0, 5e-6), (1, 6e-3)] {
-            let Some(got) = plainly(d, &inputs, is_bf16, false) else { return };
-            compare(&got, &expected(d, &inputs), tolerance, &format!("{d:?}"));
-            assert_eq!(Some(got), plainly(d, &inputs, is_bf16, true), "{d:?}: the order of threads and blocks");
+    apart(|| {
+        for (b, t, nh, nkv, hs) in
+            [(2, 7, 3, 3, 8), (1, 50, 2, 1, 17), (2, 33, 6, 2, 16), (1, 70, 2, 1, 128), (1, 40, 1, 1, 256)]
+        {
+            let d = AttentionDims { b, t, nh, nkv, hs };
+            let inputs = Inputs::new(d);
+            for (is_bf16, tolerance) in [(0, 5e-6), (1, 6e-3)] {
+                let Some(got) = plainly(d, &inputs, is_bf16, false) else { return };
+                compare(&got, &expected(d, &inputs), tolerance, &format!("{d:?}"));
+                assert_eq!(Some(got), plainly(d, &inputs, is_bf16, true), "{d:?}: the order of threads and blocks");
+            }
         }
-    }
+    });
 }

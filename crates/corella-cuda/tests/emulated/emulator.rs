@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::Command;
@@ -114,6 +115,9 @@ fn build(compiler: &str, text: &str, name: &str, entries: &[&str], watch: Watch)
     let key = format!("{:016x}", hasher.finish());
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let library = folder.join(format!("{key}.so"));
+    // Another process may be building it.
+    let lock = File::create(folder.join(format!("{key}.lock"))).expect("a file beside the library");
+    lock.lock().expect("the lock on a library");
     if library.exists() {
         return library;
     }

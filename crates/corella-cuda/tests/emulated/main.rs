@@ -1,5 +1,6 @@
 //! The kernels on an emulated card: every one against the f64 reference, and the emulator against mistakes it must notice.
 
+mod apart;
 mod attention;
 mod backend;
 mod card;
