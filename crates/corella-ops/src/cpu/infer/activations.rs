@@ -92,22 +92,22 @@ impl Activations {
         assert_eq!(layout.activations(), self.run, "activations of another layout");
         let mut numbers = Scratch::new(self.units * self.rows * Side::LEN);
         let shared = SharedMut::new(&mut numbers);
-        let (all, runs) = (self.units * self.rows, UNIT / self.run);
+        let all = self.units * self.rows;
         let block = all.div_ceil(4 * pool.threads()).max(256);
         pool.run(all.div_ceil(block), &|task| {
             for i in task * block..((task + 1) * block).min(all) {
-                let sums = &self.sums[i * PARTS..][..PARTS];
                 // SAFETY: a unit of a row of this task.
                 let numbers = unsafe { shared.part(i * Side::LEN, Side::LEN) };
-                if let (Some(sums), Some(numbers)) = (sums.first_chunk(), numbers.first_chunk_mut()) {
-                    let (kind, zero) = (Side::of(layout.scales), layout.zero);
-                    match (layout.sub(), self.scales[i * runs..].first_chunk()) {
-                        (BLOCK, Some(scales)) if self.run == BLOCK => {
-                            blocks(kind == Side::Blocks { min: true }, zero, runs_of::<BLOCKS>(sums), scales, numbers);
-                        }
-                        (BLOCK, _) => side(kind, zero, runs_of::<BLOCKS>(sums), numbers),
-                        _ => side(kind, zero, runs_of::<PARTS>(sums), numbers),
+                let (sums, numbers) = (self.sums[i * PARTS..].first_chunk(), numbers.first_chunk_mut());
+                let (Some(sums), Some(numbers)) = (sums, numbers) else { continue };
+                match (Side::of(layout.scales), layout.sub()) {
+                    (Side::Blocks { min }, _) => {
+                        blocks(min, layout.zero, runs_of(sums), &self.scales[i * BLOCKS..][..BLOCKS], numbers);
                     }
+                    (Side::Start, BLOCK) => starts::<BLOCKS>(layout.zero, runs_of(sums), numbers),
+                    (Side::Start, _) => starts::<PARTS>(layout.zero, runs_of(sums), numbers),
+                    (Side::Pairs, BLOCK) => pairs::<BLOCKS>(runs_of(sums), numbers),
+                    (Side::Pairs, _) => pairs::<PARTS>(runs_of(sums), numbers),
                 }
             }
         });
@@ -121,28 +121,28 @@ fn runs_of<const N: usize>(parts: &[f32; PARTS]) -> [i32; N] {
 }
 
 /// The numbers of [`Side::Blocks`].
-fn blocks(min: bool, zero: i32, sums: [i32; BLOCKS], scales: &[f32; BLOCKS], numbers: &mut [i32; Side::LEN]) {
+fn blocks(min: bool, zero: i32, sums: [i32; BLOCKS], scales: &[f32], numbers: &mut [i32; Side::LEN]) {
     for (b, (sum, scale)) in sums.into_iter().zip(scales).enumerate() {
-        numbers[b] =
-            if min { (sum as f32 * scale).to_bits() } else { AS_FLOAT.to_bits().wrapping_add_signed(-zero * sum) }
-                as i32;
+        let first =
+            if min { sum as f32 * scale } else { f32::from_bits(AS_FLOAT.to_bits().wrapping_add_signed(-zero * sum)) };
+        numbers[b] = first.to_bits() as i32;
         numbers[Side::SCALES_AT + b] = scale.to_bits() as i32;
     }
 }
 
-/// Those of other kinds.
-fn side<const N: usize>(kind: Side, zero: i32, runs: [i32; N], numbers: &mut [i32; Side::LEN]) {
-    match kind {
-        Side::Start | Side::Blocks { .. } => numbers.iter_mut().zip(runs).for_each(|(to, sum)| *to = -zero * sum),
-        // At most 32·127: both fit into 16 bits.
-        Side::Pairs => {
-            let pairs = runs.chunks_exact(2).map(|pair| (pair[0] & 0xffff) | pair[1] << 16);
-            numbers.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair);
-            if N == Side::LEN - Side::CENTRED_AT {
-                let centred = numbers[Side::CENTRED_AT..].iter_mut();
-                centred.zip(runs).for_each(|(to, sum)| *to = -Side::CENTRE * sum);
-            }
-        }
+/// Those of [`Side::Start`].
+fn starts<const N: usize>(zero: i32, runs: [i32; N], numbers: &mut [i32; Side::LEN]) {
+    numbers.iter_mut().zip(runs).for_each(|(to, sum)| *to = -zero * sum);
+}
+
+/// Those of [`Side::Pairs`].
+fn pairs<const N: usize>(runs: [i32; N], numbers: &mut [i32; Side::LEN]) {
+    // At most 32·127: both fit into 16 bits.
+    let pairs = runs.chunks_exact(2).map(|pair| (pair[0] & 0xffff) | pair[1] << 16);
+    numbers.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair);
+    if N == Side::LEN - Side::CENTRED_AT {
+        let centred = numbers[Side::CENTRED_AT..].iter_mut();
+        centred.zip(runs).for_each(|(to, sum)| *to = -Side::CENTRE * sum);
     }
 }
 
