@@ -54,6 +54,8 @@ pub struct CompletionCall {
     pub params: RequestParams,
     /// Whether a text prompt gets the token in front that marks the start of a text.
     pub mark_start: bool,
+    /// Whether names of special tokens in a text prompt stand for these tokens.
+    pub by_name: bool,
     /// Whether the end of a text prompt is healed: its last tokens may be others than the tokenizer's.
     pub heal: bool,
     /// What the answer shows.
@@ -86,6 +88,7 @@ impl CompletionCall {
         let show = show(&mut f, limits)?;
         let stream = f.flag("stream")?;
         let mark_start = f.flag_if_given("add_special_tokens")?.unwrap_or(true);
+        let by_name = f.flag("parse_special")?;
         let heal = f.flag("token_healing")?;
         let params = engine_params(&mut f, &show, limits, scope, seed)?;
         let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
@@ -93,7 +96,7 @@ impl CompletionCall {
         f.pass_over("response_format", &json!({"type": "text"}));
         f.pass_over("mirostat", &json!(0));
         f.finish(&HARMLESS)?;
-        Ok(CompletionCall { model, prompts, params, mark_start, heal, show, stream })
+        Ok(CompletionCall { model, prompts, params, mark_start, by_name, heal, show, stream })
     }
 
     /// How much it is to make tokens of the prompts, in bytes of text that would take as long.
