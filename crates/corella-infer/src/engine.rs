@@ -22,7 +22,7 @@ use crate::sequence::TokenBytes;
 pub struct EngineOptions {
     /// Most continuations under way at once; also bounded by what a step of the model can hold.
     pub max_running: usize,
-    /// Most requests that wait; those that are handed in together count as one.
+    /// Most requests that wait, beyond those for which places are free; those that are handed in together count as one.
     pub max_queue: usize,
     /// What one request may ask for.
     pub limits: RequestLimits,
@@ -68,6 +68,8 @@ struct Shared {
     model: StepLimits,
     backend: String,
     options: EngineOptions,
+    /// Continuations that are computed at once, as far as the model's steps hold them.
+    at_once: u64,
     metrics: Arc<Metrics>,
     closed: AtomicBool,
     /// The thread panicked, or what to do when it does.
@@ -107,16 +109,17 @@ impl Engine {
         let metrics = Arc::new(Metrics::default());
         let limits = model.limits();
         let known = options.vocab_size.unwrap_or(limits.vocab_size).min(limits.vocab_size);
+        let scheduler = Scheduler::new(limits, known, options.max_running, bytes, metrics.clone());
         let shared = Arc::new(Shared {
             model: StepLimits { vocab_size: known, ..limits },
             backend: model.backend_name(),
             options,
-            metrics: metrics.clone(),
+            at_once: scheduler.max_running() as u64,
+            metrics,
             closed: AtomicBool::new(false),
             failure: Mutex::new(Failure::Awaited(None)),
             stop: AtomicBool::new(false),
         });
-        let scheduler = Scheduler::new(limits, known, shared.options.max_running, bytes, metrics);
         let (commands, inbox) = channel();
         let seen = shared.clone();
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -251,8 +254,8 @@ impl EngineHandle {
         }
         let limit = self.shared.options.max_queue as u64;
         let metrics = &self.shared.metrics;
-        let place =
-            Place::take(metrics, limit).ok_or_else(|| SubmitError::QueueFull { waiting: metrics.queued.get() })?;
+        let full = || SubmitError::QueueFull { waiting: metrics.queued.get() };
+        let place = Place::take(metrics, limit, self.shared.at_once).ok_or_else(full)?;
         let hand_in = |(request, sink)| HandedIn { request: Arc::new(request), sink, cancelled: Cancelled::default() };
         let together: Vec<HandedIn> = requests.into_iter().map(hand_in).collect();
         let tickets = together.iter().map(|handed_in| Ticket { cancelled: handed_in.cancelled.clone() }).collect();

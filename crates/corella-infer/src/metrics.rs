@@ -41,6 +41,8 @@ counters! {
     waiting,
     /// Continuations that are being computed.
     running,
+    /// Places of continuations that requests hold which have begun.
+    occupied,
     /// Steps of the model.
     steps,
     /// Microseconds in steps of the model.
@@ -75,9 +77,11 @@ counters! {
 pub(crate) struct Place(Arc<Metrics>);
 
 impl Place {
-    /// A place, unless `limit` are taken.
-    pub fn take(metrics: &Arc<Metrics>, limit: u64) -> Option<Arc<Place>> {
-        metrics.queued.add_below(limit).then(|| Arc::new(Place(metrics.clone())))
+    /// A place, unless `limit` are taken beyond those of which the free ones of `at_once` continuations take care.
+    pub fn take(metrics: &Arc<Metrics>, limit: u64, at_once: u64) -> Option<Arc<Place>> {
+        // Who begins is counted there before it leaves here, so that nobody is missed in between.
+        let most = || limit.saturating_add(at_once.saturating_sub(metrics.occupied.get()));
+        metrics.queued.add_below(most).then(|| Arc::new(Place(metrics.clone())))
     }
 
     /// A place where there is no limit.
@@ -103,7 +107,7 @@ impl Counter {
     }
 
     pub fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Ordering::Relaxed);
+        self.0.fetch_sub(n, Ordering::Release);
     }
 
     pub fn set(&self, n: u64) {
@@ -114,8 +118,8 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// One more, unless there are `limit` already.
-    pub fn add_below(&self, limit: u64) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
+    /// One more, unless there are as many as `limit` says already.
+    pub fn add_below(&self, limit: impl Fn() -> u64) -> bool {
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit()).then_some(n + 1)).is_ok()
     }
 }

@@ -382,6 +382,25 @@ fn as_many_requests_wait_as_may_wait_and_no_more() {
     }
 }
 
+/// Who finds a place free does not wait, however few may.
+#[test]
+fn nobody_is_refused_for_whom_a_place_is_free() {
+    let options = EngineOptions { max_running: 3, max_queue: 1, ..EngineOptions::default() };
+    let engine = Engine::start(gpt2(256), letters(), options).expect("a thread");
+    let handle = engine.handle();
+    let held = hold(&handle, of_ten_tokens(&handle));
+    // The engine takes nobody in now: two for the places that are free, and one that waits.
+    let taken: Vec<_> = (0..3).map(|_| handle.stream(of_ten_tokens(&handle)).expect("a place")).collect();
+    let refused = handle.stream(of_ten_tokens(&handle)).expect_err("no room in the queue");
+    assert_eq!(refused, SubmitError::QueueFull { waiting: 3 });
+    drop(held.1);
+    for (_ticket, events) in taken {
+        assert_eq!(Completion::collect(events).choices[0].tokens.len(), 10);
+    }
+    engine.drain();
+    assert_eq!((handle.metrics().queued, handle.metrics().occupied), (0, 0));
+}
+
 #[test]
 fn a_closed_engine_takes_nothing_while_it_works_on() {
     let engine = narrow_engine();

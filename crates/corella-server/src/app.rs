@@ -182,21 +182,24 @@ async fn arrived(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let request = arrival::whole(request).await?;
     let guard = Active::new(&app.active);
     let line = request.extensions().get::<Line>().cloned();
-    let gone = async {
-        match &line {
-            Some(line) => line.closed().await,
-            None => std::future::pending().await,
+    let closed = || {
+        let line = line.clone();
+        async move {
+            match line {
+                Some(line) => line.closed().await,
+                None => std::future::pending().await,
+            }
         }
     };
     // What is there at once is for a client that has closed its side and still reads, too; work goes on for nobody.
     let response = tokio::select! {
         biased;
         response = next.run(request) => response,
-        () = gone => return Err(ApiError::bad_body("the client has closed the connection")),
+        () = closed() => return Err(ApiError::bad_body("the client has closed the connection")),
     };
     // A stream is under way until its body ends or is dropped.
     let (parts, body) = response.into_parts();
-    Ok(Response::from_parts(parts, Body::new(Guarded { body, _guard: guard })))
+    Ok(Response::from_parts(parts, Body::new(Guarded { body, gone: Box::pin(closed()), _guard: guard })))
 }
 
 /// What every request passes through: the head's size, host name, origin and CORS.
@@ -250,6 +253,8 @@ impl Drop for Active {
 
 struct Guarded {
     body: Body,
+    /// Ends when the client has left: nothing is waited for then.
+    gone: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
     _guard: Active,
 }
 
@@ -261,7 +266,12 @@ impl HttpBody for Guarded {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(context)
+        let frame = std::pin::Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_pending() && self.gone.as_mut().poll(context).is_ready() {
+            let left = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+            return std::task::Poll::Ready(Some(Err(axum::Error::new(left))));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -69,6 +69,8 @@ pub async fn call(
 ) -> Result<Answer, String> {
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
+        // A POST would become a GET there, and the key go to whoever is named.
+        .max_redirects(0)
         .timeout_resolve(Some(CONNECT))
         .timeout_connect(Some(CONNECT))
         .timeout_per_write(Some(SILENCE))
@@ -176,6 +178,17 @@ mod tests {
         assert_eq!(piece, "data: a\n");
         drop(answer);
         assert!(closed(&mut peer).await, "the connection stays open");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_answer_and_nobody_goes_there() {
+        let elsewhere = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let there = elsewhere.local_addr().expect("an address");
+        let (answer, mut peer) = asked().await;
+        let head = format!("HTTP/1.1 302 Found\r\nlocation: http://{there}/\r\ncontent-length: 0\r\n\r\n");
+        peer.write_all(head.as_bytes()).await.expect("written");
+        let answer = timeout(Duration::from_secs(20), answer).await.expect("an end").expect("a task");
+        assert_eq!(answer.expect("an answer").status, StatusCode::FOUND);
     }
 
     #[tokio::test]

@@ -130,6 +130,12 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_GATEWAY, "peer_failed", format!("the server of `{name}` did not answer: {why}"))
     }
 
+    /// 502: another server, whose model was asked for, answered with what no client of this interface understands.
+    pub fn peer_answer(name: &str, status: StatusCode, what: &str) -> ApiError {
+        let message = format!("the server of `{name}` answered with status {}: {what}", status.as_u16());
+        ApiError::new(StatusCode::BAD_GATEWAY, "peer_failed", message)
+    }
+
     /// 503: the model is not there (yet).
     pub fn unavailable(message: impl Into<String>, retry_after: Option<u64>) -> ApiError {
         ApiError { retry_after, ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }

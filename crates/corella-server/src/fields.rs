@@ -165,20 +165,22 @@ impl Fields {
     /// Ends the reading: a field that nobody took and that is not in `harmless` is an error, because a parameter that is
     /// silently ignored gives another result than the one asked for.
     pub fn finish(self, harmless: &[&str]) -> Result<(), ApiError> {
-        let unknown = self.0.iter().find(|(name, value)| {
-            let says_nothing = match value {
-                Value::Null | Value::Bool(false) => true,
-                Value::String(text) => text.is_empty(),
-                Value::Array(list) => list.is_empty(),
-                Value::Object(map) => map.is_empty(),
-                _ => false,
-            };
-            !says_nothing && !harmless.contains(&name.as_str())
-        });
+        let unknown = self.0.iter().find(|(name, value)| !says_nothing(value) && !harmless.contains(&name.as_str()));
         match unknown {
             None => Ok(()),
             Some((name, _)) => Err(ApiError::bad(name, format!("`{name}` is not known here; see /openapi.json"))),
         }
+    }
+}
+
+/// Whether a value asks for nothing, of whatever field it is.
+pub fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
 

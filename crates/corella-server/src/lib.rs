@@ -33,6 +33,6 @@ pub use chat::Transcript;
 pub use demos::{assistant_page, recap};
 pub use listener::{ListenOptions, ServeError, Shutdown, Stopped, serve};
 pub use live::RunFiles;
-pub use peers::{NoPeer, Peer};
+pub use peers::{NoKeys, NoPeer, Peer};
 pub use served::Served;
 pub use trace::{Place, Span, Tracer};

@@ -22,7 +22,7 @@ use crate::arrival::MOST_HEAD;
 use crate::heard::{Asked, Heard};
 use crate::patience::Patience;
 use crate::places::Places;
-use crate::socket::Socket;
+use crate::socket::{Line, Socket};
 
 /// Longest time that the head of a request may take to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -138,6 +138,9 @@ fn connection<S: AsyncRead + AsyncWrite + Unpin, A: Answers>(
 ) -> http1::Connection<Io<S>, TowerToHyperService<A>> {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MOST_HEAD);
+    // Whoever closes the side on which it writes is still answered with what is there at once. Where the line tells nobody
+    // that a client has left, the reader has to.
+    builder.half_close(Line::TELLS);
     builder.serve_connection(TokioIo::new(Patience::new(socket, WRITE_TIME)), service)
 }
 

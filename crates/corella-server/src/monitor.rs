@@ -45,7 +45,7 @@ pub async fn openapi() -> Response {
 /// Prometheus' text format. Counters that only grow are `_total`.
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let snapshot = serde_json::to_value(app.served()?.metrics()).unwrap_or_default();
-    const GAUGES: [&str; 6] = ["queued", "waiting", "running", "pages", "pages_held", "pages_idle"];
+    const GAUGES: [&str; 7] = ["queued", "waiting", "running", "occupied", "pages", "pages_held", "pages_idle"];
     let mut text = String::new();
     for (name, value) in snapshot.as_object().into_iter().flatten() {
         let gauge = GAUGES.contains(&name.as_str());

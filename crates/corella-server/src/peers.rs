@@ -6,6 +6,7 @@
 
 use std::str::FromStr;
 
+use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
@@ -14,10 +15,19 @@ use serde_json::{Map, Value, json};
 use crate::aside::Aside;
 use crate::call::call;
 use crate::error::ApiError;
+use crate::fields::says_nothing;
 
 /// What a model that was made to answer is told in front of the text.
 const TASK: &str = "Continue the following text from the very place where it stops, as its author would. Write nothing but the \
     continuation.";
+
+/// Longest error of another server that is read, in bytes.
+const MOST_ERROR: usize = 1 << 20;
+/// Characters of an error that is no JSON to show.
+const SHOWN: usize = 200;
+
+/// The variable that holds the key of the one other server there is.
+const KEY: &str = "CORELLA_PEER_KEY";
 
 /// A model that another server has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +46,29 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not NAME=URL, such as llama=http://127.0.0.1:8081")]
 pub struct NoPeer(String);
+
+/// Keys that would reach a server they are not meant for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoKeys {
+    /// One key, and several servers.
+    #[error("{KEY} is one key, and there are {peers} peers: each would learn it")]
+    Shared {
+        /// How many servers there are.
+        peers: usize,
+        /// The variables that would hold the keys.
+        variables: Vec<String>,
+    },
+    /// One variable, and two servers.
+    #[error("{variable} is the key of both `{one}` and `{other}`: each would learn it")]
+    OneName {
+        /// The variable.
+        variable: String,
+        /// A peer.
+        one: String,
+        /// And the other.
+        other: String,
+    },
+}
 
 impl FromStr for Peer {
     type Err = NoPeer;
@@ -58,6 +91,35 @@ impl Peer {
         json!({"id": self.name, "object": "model", "owned_by": self.url, "created": 0, "chat": self.chat})
     }
 
+    /// The variable that holds its key and nobody else's.
+    pub fn key_variable(&self) -> String {
+        let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("{KEY}_{}", self.name.chars().map(letter).collect::<String>())
+    }
+
+    /// Each with its key, as `variable` gives them: under its own name (empty: it asks for none), or, where there is one
+    /// peer only, under the common one. No key goes to two servers.
+    pub fn with_keys(peers: Vec<Peer>, variable: impl Fn(&str) -> Option<String>) -> Result<Vec<Peer>, NoKeys> {
+        let own: Vec<Option<String>> = peers.iter().map(|peer| variable(&peer.key_variable())).collect();
+        for (i, one) in peers.iter().enumerate().filter(|(i, _)| own[*i].as_ref().is_some_and(|key| !key.is_empty())) {
+            let same = |other: &&Peer| other.name != one.name && other.key_variable() == one.key_variable();
+            if let Some(other) = peers[i + 1..].iter().find(same) {
+                let (variable, other) = (one.key_variable(), other.name.clone());
+                return Err(NoKeys::OneName { variable, one: one.name.clone(), other });
+            }
+        }
+        let common = variable(KEY).filter(|key| !key.is_empty());
+        if common.is_some() && peers.len() > 1 && own.iter().any(Option::is_none) {
+            let variables = peers.iter().map(Peer::key_variable).collect();
+            return Err(NoKeys::Shared { peers: peers.len(), variables });
+        }
+        let with_key = |(peer, own): (Peer, Option<String>)| {
+            let key = own.or_else(|| common.clone()).filter(|key| !key.is_empty());
+            Peer { key, ..peer }
+        };
+        Ok(peers.into_iter().zip(own).map(with_key).collect())
+    }
+
     /// What is sent for a request of `/v1/completions`, and where to.
     fn request(&self, mut body: Map<String, Value>) -> Result<(String, Value), ApiError> {
         if !self.chat {
@@ -71,13 +133,21 @@ impl Peer {
         };
         let messages = json!([{"role": "user", "content": TASK}, {"role": "assistant", "content": prompt}]);
         body.insert("messages".to_owned(), messages);
+        if body.remove("echo").is_some_and(|echo| !says_nothing(&echo)) {
+            return Err(ApiError::bad("echo", not_of_chats(&self.name)));
+        }
         // There, the number of alternatives has a field of its own.
-        if let Some(top) = body.remove("logprobs").filter(|n| !n.is_null()) {
+        if let Some(top) = body.remove("logprobs").filter(|n| !says_nothing(n)) {
             body.insert("logprobs".to_owned(), json!(true));
             body.insert("top_logprobs".to_owned(), top);
         }
         Ok((format!("{}/v1/chat/completions", self.url), Value::Object(body)))
     }
+}
+
+/// What a client is told that asks a server of chats for what only completions show.
+fn not_of_chats(name: &str) -> String {
+    format!("`{name}` is the model of a server of chats, which offers neither `logprobs` nor `echo`")
 }
 
 /// The peer that a request is for.
@@ -103,12 +173,43 @@ pub async fn pass_on(peer: &Peer, body: &[u8], aside: &Aside) -> Result<Response
         if chat && status.is_success() { as_completion_line(piece) } else { piece }
     };
     let answer = call(url, peer.key.clone(), body, each).await.map_err(|why| ApiError::peer(&peer.name, &why))?;
-    let mut response = Response::new(answer.body);
+    let body = if answer.status.is_success() { answer.body } else { refusal(peer, answer.status, answer.body).await? };
+    let mut response = Response::new(body);
     *response.status_mut() = answer.status;
     if let Some(kind) = answer.kind {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     Ok(response)
+}
+
+/// What another server refused with, if it is in the shape that clients expect; of a server of chats with its name, since the
+/// client asked for a completion.
+async fn refusal(peer: &Peer, status: StatusCode, body: Body) -> Result<Body, ApiError> {
+    if status.is_redirection() {
+        let what = "a redirect, which is not followed; give --peer the address where it leads";
+        return Err(ApiError::peer_answer(&peer.name, status, what));
+    }
+    let failed = |why: axum::Error| ApiError::peer(&peer.name, &why.to_string());
+    let bytes = axum::body::to_bytes(body, MOST_ERROR).await.map_err(failed)?;
+    let Ok(Value::Object(mut document)) = serde_json::from_slice(&bytes) else {
+        let text = String::from_utf8_lossy(&bytes);
+        let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN).collect();
+        let what = if words.is_empty() { "an empty page" } else { &words };
+        return Err(ApiError::peer_answer(&peer.name, status, what));
+    };
+    let Some(error) = document.get_mut("error").and_then(Value::as_object_mut).filter(|_| peer.chat) else {
+        return Ok(Body::from(bytes));
+    };
+    let shown = matches!(error.get("param").and_then(Value::as_str), Some("logprobs" | "top_logprobs"));
+    let words = error.get("message").and_then(Value::as_str).unwrap_or_default();
+    let message = if shown {
+        error.insert("param".to_owned(), json!("logprobs"));
+        not_of_chats(&peer.name)
+    } else {
+        format!("the server of chats of `{}` says: {words}", peer.name)
+    };
+    error.insert("message".to_owned(), json!(message));
+    Ok(Body::from(Value::Object(document).to_string()))
 }
 
 /// A chat's answer, or a line of its stream, in the shape of a completion.
@@ -179,6 +280,56 @@ mod tests {
         assert_eq!((&choice["text"], &document["object"]), (&json!(" a"), &json!("text_completion")));
         assert_eq!(choice["logprobs"]["top_logprobs"][0], json!({" a": -1.0, " the": -2.0}));
         assert_eq!(as_completion_line(b"data: [DONE]\n".to_vec()), b"data: [DONE]\n");
+    }
+
+    #[test]
+    fn each_key_goes_to_one_server() {
+        let of = |names: &[&str], set: &[(&str, &str)]| {
+            let peers = names.iter().map(|name| format!("{name}=http://x").parse().expect("a peer")).collect();
+            let value = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            Peer::with_keys(peers, value).map(|peers| peers.into_iter().map(|peer| peer.key).collect::<Vec<_>>())
+        };
+        let key = |text: &str| Some(text.to_owned());
+        assert_eq!(of(&["a"], &[("CORELLA_PEER_KEY", "k")]), Ok(vec![key("k")]));
+        assert_eq!(of(&["a"], &[("CORELLA_PEER_KEY", "")]), Ok(vec![None]));
+        let own = ("CORELLA_PEER_KEY_LLAMA_3_1", "mine");
+        assert_eq!(of(&["Llama-3.1", "b"], &[own]), Ok(vec![key("mine"), None]));
+        assert_eq!(of(&["Llama-3.1"], &[own, ("CORELLA_PEER_KEY", "k")]), Ok(vec![key("mine")]));
+        let all = [("CORELLA_PEER_KEY_A", "1"), ("CORELLA_PEER_KEY_B", ""), ("CORELLA_PEER_KEY", "k")];
+        assert_eq!(of(&["a", "b"], &all), Ok(vec![key("1"), None]));
+        let shared = of(&["a", "b"], &[("CORELLA_PEER_KEY", "k"), ("CORELLA_PEER_KEY_A", "1")]);
+        assert!(matches!(shared, Err(NoKeys::Shared { peers: 2, .. })), "{shared:?}");
+        let one_name = of(&["a-b", "a_b"], &[("CORELLA_PEER_KEY_A_B", "1")]);
+        assert!(matches!(one_name, Err(NoKeys::OneName { .. })), "{one_name:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_refuses_with_comes_in_the_shape_that_clients_expect() {
+        let peer: Peer = "c=https://chat.example".parse().expect("a peer");
+        let refused = async |peer: &Peer, status: StatusCode, text: &str| {
+            let body = refusal(peer, status, Body::from(text.to_owned())).await?;
+            Ok::<_, ApiError>(axum::body::to_bytes(body, 1000).await.expect("all of it"))
+        };
+        for (status, text, word) in [
+            (StatusCode::FOUND, "{}", "a redirect"),
+            (StatusCode::NOT_FOUND, "<html>\n no such page", "404: <html> no such page"),
+            (StatusCode::BAD_GATEWAY, "", "502: an empty page"),
+        ] {
+            let error = refused(&peer, status, text).await.expect_err(text);
+            assert_eq!((error.status, error.code), (StatusCode::BAD_GATEWAY, "peer_failed"));
+            assert!(error.message.contains("`c`") && error.message.contains(word), "{}", error.message);
+        }
+        let own = r#"{"error": {"message": "no", "param": "top_logprobs"}}"#;
+        assert_eq!(refused(&peer, StatusCode::BAD_REQUEST, own).await.expect("as it is"), own);
+        let chat = Peer { chat: true, ..peer };
+        let told = refused(&chat, StatusCode::BAD_REQUEST, own).await.expect("JSON");
+        let told: Value = serde_json::from_slice(&told).expect("JSON");
+        let words = told["error"]["message"].as_str().expect("a sentence");
+        assert!(words.contains("`c`") && words.contains("neither `logprobs` nor `echo`"), "{words}");
+        assert_eq!(told["error"]["param"], "logprobs");
+        let echo = chat.request(Map::from_iter([("prompt".to_owned(), json!("a")), ("echo".to_owned(), json!(true))]));
+        let error = echo.expect_err("a chat's prompt is no part of its answer");
+        assert!(error.param.as_deref() == Some("echo") && error.message.contains("`c`"), "{}", error.message);
     }
 
     #[test]

@@ -70,9 +70,9 @@ impl Served {
         front.filter(|_| mark_start).into_iter().chain(ids).collect()
     }
 
-    /// 404 to a request that is meant for another model.
+    /// 404 to a request that is meant for another model. An empty name is none.
     pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
-        match asked.filter(|asked| *asked != self.name) {
+        match asked.filter(|asked| !asked.is_empty() && *asked != self.name) {
             None => Ok(()),
             Some(asked) => Err(ApiError::no_such_model(asked, &self.name)),
         }

@@ -34,6 +34,9 @@ impl Socket {
 }
 
 impl Line {
+    /// Whether it tells here that a client has closed its side.
+    pub const TELLS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
     /// Waits until the client has closed its side. What it sent before may still be unread: a line break behind a body, or
     /// another request, behind which whoever reads would see the end only after the answer.
     pub async fn closed(&self) {

@@ -203,6 +203,17 @@ fn special_tokens_are_left_out_of_the_text_and_found_in_it_where_that_is_asked_f
     let name = name.as_str().expect("a name");
     assert_eq!(ids(json!({"content": name, "parse_special": true})), std::slice::from_ref(&start));
     assert!(ids(json!({"content": name})).len() > 1, "it is text as long as nothing else is said");
+    let shown = |special: bool, mark: bool| {
+        let prompt = format!("The{name}red");
+        let body = json!({"prompt": [prompt], "max_tokens": 0, "return_token_ids": true, "parse_special": special,
+            "add_special_tokens": mark});
+        server.complete(body)["choices"][0]["prompt_token_ids"].as_array().expect("ids").clone()
+    };
+    let (the, red) = (ids(json!({"content": "The"})), ids(json!({"content": "red"})));
+    let apart = [&the[..], std::slice::from_ref(&start), &red].concat();
+    assert_eq!(shown(true, false), apart, "in a prompt too");
+    assert_eq!(shown(true, true), [std::slice::from_ref(&start), &apart].concat());
+    assert!(shown(false, false).iter().all(|id| *id != start));
     let bias = json!({start.to_string(): 100});
     let body = json!({"prompt": "The", "max_tokens": 3, "temperature": 0, "ignore_eos": true, "logit_bias": bias});
     assert_eq!(text(&server.complete(body.clone())), name.repeat(3));

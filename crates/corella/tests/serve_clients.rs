@@ -54,6 +54,32 @@ fn many_prompts_wait_as_one_request() {
     server.rests();
 }
 
+/// `shutdown(SHUT_WR)` behind a request says that no other follows. What is there at once is answered; work is given up, as for
+/// clients that have left: nobody can tell these from those.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_only_closes_its_side_is_answered_with_what_is_there_at_once() {
+    let server = Server::start(&[]);
+    for _ in 0..50 {
+        let mut stream = server.open();
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("closed");
+        assert_eq!(Answer::read(stream).status, 200);
+    }
+    for streamed in [true, false] {
+        let body =
+            json!({"prompt": "The", "max_tokens": 250, "n": 128, "ignore_eos": true, "stream": streamed}).to_string();
+        let head =
+            format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let mut stream = server.open();
+        stream.write_all(head.as_bytes()).expect("sent");
+        while server.metric("running") == 0 {}
+        stream.shutdown(std::net::Shutdown::Write).expect("closed");
+        server.rests();
+    }
+    assert_eq!(server.metric("cancelled_total"), 2);
+}
+
 /// What it sent behind its request is not read before the answer is written.
 #[cfg(target_os = "linux")]
 #[test]

@@ -34,6 +34,17 @@ fn a_model_is_found_by_its_name_and_no_two_have_one() {
 }
 
 #[test]
+fn one_key_does_not_go_to_two_servers() {
+    let peers = ["--peer", "a=http://127.0.0.1:9", "--chat-peer", "b-2=http://127.0.0.1:8"];
+    let mut command = std::process::Command::new(common::CORELLA);
+    let output = command.args(["serve", model(), "--port", "0"]).args(peers).env("CORELLA_PEER_KEY", "k").output();
+    let output = output.expect("it starts");
+    let error = common::stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("CORELLA_PEER_KEY_A, CORELLA_PEER_KEY_B_2"), "{error}");
+}
+
+#[test]
 fn what_no_request_could_name_is_refused_and_a_host_may_be_a_name() {
     for (flags, words) in [
         (["--name", ""], "the model has no name"),
@@ -90,6 +101,10 @@ fn unknown_models_paths_and_methods_are_named() {
     let server = Server::start(&[]);
     let answer = server.post("/v1/completions", &json!({"model": "another"}));
     assert_eq!((answer.status, answer.error()["code"].clone()), (404, json!("model_not_found")));
+    for path in ["/v1/completions", "/tokenize"] {
+        let unnamed = server.post(path, &json!({"model": "", "content": ""}));
+        assert!(unnamed.status == 200 || unnamed.error()["param"] == "content", "{path}: {}", unnamed.body);
+    }
     assert_eq!(server.get("/nothing").status, 404);
     assert_eq!(server.get("/v1/completions").status, 405);
     let suffix = server.post("/v1/completions", &json!({"suffix": "x"}));

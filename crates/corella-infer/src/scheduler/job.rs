@@ -95,6 +95,11 @@ impl Job {
         self.deaf || self.cancelled.load(Ordering::Relaxed)
     }
 
+    /// Whether it has begun.
+    pub fn begun(&self) -> bool {
+        self.place.is_none()
+    }
+
     /// It is being computed since `now`, if not before.
     pub fn start(&mut self, now: Instant) {
         self.started.get_or_insert(now);

@@ -107,6 +107,11 @@ impl Scheduler {
         }
     }
 
+    /// Most continuations under way at once.
+    pub fn max_running(&self) -> usize {
+        self.max_running
+    }
+
     /// Whether there is nothing to do.
     pub fn idle(&self) -> bool {
         self.jobs.is_empty()
@@ -134,7 +139,10 @@ impl Scheduler {
                 Err(error) => self.fail(&items, &error.to_string()),
             }
         }
+        // Whoever hears of the end finds the place free.
+        self.count_occupied();
         self.end_jobs();
+        self.count_occupied();
         self.metrics.waiting.set(self.waiting.len() as u64);
         self.metrics.running.set(self.running.len() as u64);
         self.metrics.pages_held.set((self.pool.len() - self.pool.available()) as u64);
@@ -166,6 +174,13 @@ impl Scheduler {
         }
         self.running.retain(|seq| seq.job != id);
         self.waiting.remove(submission, id);
+        self.count_occupied();
+    }
+
+    /// Counts the places of requests that have begun; the others count as queued.
+    fn count_occupied(&self) {
+        let begun = |seq: &&Sequence| self.jobs.get(&seq.job).is_some_and(Job::begun);
+        self.metrics.occupied.set(self.running.iter().filter(begun).count() as u64);
     }
 
     /// Gives all pages of a continuation back; it will be computed again.
@@ -225,6 +240,9 @@ impl Scheduler {
             let first = firsts.next().flatten();
             let seq = &mut self.running[item.index];
             let Some(job) = self.jobs.get_mut(&seq.job) else { continue };
+            if !job.begun() {
+                self.metrics.occupied.add(1);
+            }
             job.start(began);
             let request = job.request.clone();
             seq.computed = item.start + item.len;

@@ -50,7 +50,7 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
 }
 
 /// Fields of other servers, and of completions, that a transcript cannot follow.
-const NOT_OFFERED: [&str; 13] = [
+const NOT_OFFERED: [&str; 14] = [
     "tools",
     "tool_choice",
     "response_format",
@@ -64,6 +64,7 @@ const NOT_OFFERED: [&str; 13] = [
     "prompt_logprobs",
     "post_sampling_probs",
     "return_token_ids",
+    "parse_special",
 ];
 
 /// Whether a field that is not offered asks for nothing.
@@ -128,6 +129,7 @@ mod tests {
             ("prompt_logprobs", json!(1)),
             ("post_sampling_probs", json!(true)),
             ("return_token_ids", json!(true)),
+            ("parse_special", json!(true)),
             ("tools", json!([{"type": "function"}])),
             ("tool_choice", json!("auto")),
             ("response_format", json!({"type": "json_object"})),
@@ -140,6 +142,7 @@ mod tests {
         }
         for (name, value) in [
             ("echo", json!(false)),
+            ("parse_special", json!(false)),
             ("tools", json!([])),
             ("tool_choice", json!("none")),
             ("response_format", json!({"type": "text"})),

@@ -4,7 +4,7 @@ use corella_infer::{CacheScope, LogProbStage, RequestLimits, RequestParams, Samp
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::fields::{Fields, token_id, whole};
+use crate::fields::{Fields, says_nothing, token_id, whole};
 use crate::served::Served;
 
 /// Prompts of one request.
@@ -54,6 +54,8 @@ pub struct CompletionCall {
     pub params: RequestParams,
     /// Whether a text prompt gets the token in front that marks the start of a text.
     pub mark_start: bool,
+    /// Whether names of special tokens in a text prompt stand for these tokens.
+    pub by_name: bool,
     /// Whether the end of a text prompt is healed: its last tokens may be others than the tokenizer's.
     pub heal: bool,
     /// What the answer shows.
@@ -72,13 +74,13 @@ impl CompletionCall {
         seed: u64,
     ) -> Result<CompletionCall, ApiError> {
         let mut f = Fields::parse(body)?;
-        if f.take("suffix").is_some_and(|suffix| suffix != "") {
+        if f.take("suffix").is_some_and(|suffix| !says_nothing(&suffix)) {
             return Err(ApiError::bad(
                 "suffix",
                 "`suffix` is not offered: a base model of this kind writes forwards only",
             ));
         }
-        if f.take("prompt_embeds").is_some() {
+        if f.take("prompt_embeds").is_some_and(|embeds| !says_nothing(&embeds)) {
             return Err(ApiError::bad("prompt_embeds", "`prompt_embeds` is not offered: send text or token ids"));
         }
         let model = f.string("model")?;
@@ -86,6 +88,7 @@ impl CompletionCall {
         let show = show(&mut f, limits)?;
         let stream = f.flag("stream")?;
         let mark_start = f.flag_if_given("add_special_tokens")?.unwrap_or(true);
+        let by_name = f.flag("parse_special")?;
         let heal = f.flag("token_healing")?;
         let params = engine_params(&mut f, &show, limits, scope, seed)?;
         let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
@@ -93,7 +96,7 @@ impl CompletionCall {
         f.pass_over("response_format", &json!({"type": "text"}));
         f.pass_over("mirostat", &json!(0));
         f.finish(&HARMLESS)?;
-        Ok(CompletionCall { model, prompts, params, mark_start, heal, show, stream })
+        Ok(CompletionCall { model, prompts, params, mark_start, by_name, heal, show, stream })
     }
 
     /// How much it is to make tokens of the prompts, in bytes of text that would take as long.
@@ -140,8 +143,11 @@ fn prompts(value: Option<Value>) -> Result<Vec<Prompt>, ApiError> {
 
 fn show(f: &mut Fields, limits: &RequestLimits) -> Result<Show, ApiError> {
     let most = limits.logprobs as u64;
-    let count =
-        |f: &mut Fields, name| -> Result<Option<usize>, ApiError> { Ok(f.uint(name, 0..=most)?.map(|n| n as usize)) };
+    let count = |f: &mut Fields, name| -> Result<Option<usize>, ApiError> {
+        // The field of chats, of which false is the default.
+        f.pass_over(name, &json!(false));
+        Ok(f.uint(name, 0..=most)?.map(|n| n as usize))
+    };
     Ok(Show {
         echo: f.flag("echo")?,
         logprobs: count(f, "logprobs")?,
@@ -180,7 +186,8 @@ fn engine_params(
         max_tokens: max_tokens as usize,
         min_tokens: f.uint("min_tokens", 0..=limit)?.unwrap_or(0) as usize,
         sample: sample(f, seed)?,
-        stop: f.strings("stop")?,
+        // No text ends with an empty one.
+        stop: f.strings("stop")?.into_iter().filter(|stop| !stop.is_empty()).collect(),
         keep_stop: f.flag("include_stop_str_in_output")?,
         stop_ids: f.ids("stop_token_ids")?,
         ignore_eos: f.flag("ignore_eos")?,
@@ -232,6 +239,7 @@ fn seed_of(value: &Value, drawn: u64) -> Result<u64, ApiError> {
 /// OpenAI's form: an object from token ids, as strings, to numbers.
 fn logit_bias(f: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
     let wrong = || ApiError::bad("logit_bias", "`logit_bias` must map token ids to numbers from -100 to 100");
+    f.pass_over("logit_bias", &json!([]));
     let Some(entries) = f.object("logit_bias")? else { return Ok(Vec::new()) };
     let bias = |(id, value): (String, Value)| {
         let id = id.parse::<u32>().map_err(|_| wrong())?;
@@ -321,6 +329,27 @@ mod tests {
         let all =
             r#"{"suffix": "", "grammar": "", "mirostat": 0, "response_format": {"type": "text"}, "samplers": []}"#;
         assert_eq!(parse(all).map(|call| call.prompts.len()), Ok(1));
+        for field in [
+            r#""stop": """#,
+            r#""stop": [""]"#,
+            r#""logit_bias": []"#,
+            r#""logprobs": false"#,
+            r#""n_probs": false"#,
+            r#""suffix": []"#,
+            r#""prompt_embeds": """#,
+        ] {
+            let params = parse(&format!("{{{field}}}")).expect(field).params;
+            assert_eq!((params.stop, params.logprobs), (Vec::new(), None), "{field}");
+        }
+        assert_eq!(parse(r#"{"stop": ["", "a"]}"#).expect("a call").params.stop, ["a"]);
+        for (text, param) in [
+            (r#"{"logprobs": true}"#, "logprobs"),
+            (r#"{"seed": ""}"#, "seed"),
+            (r#"{"temperature": false}"#, "temperature"),
+            (r#"{"stop_token_ids": {}}"#, "stop_token_ids"),
+        ] {
+            assert_eq!(param_of(text), param, "{text}");
+        }
     }
 
     #[test]

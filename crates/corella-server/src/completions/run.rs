@@ -64,13 +64,13 @@ impl Running {
 }
 
 /// Ids of a prompt. An empty one is the token alone that marks the start; without it there is nothing to continue.
-fn ids(served: &Served, prompt: Prompt, mark_start: bool) -> Result<Vec<u32>, ApiError> {
+fn ids(served: &Served, prompt: Prompt, mark_start: bool, by_name: bool) -> Result<Vec<u32>, ApiError> {
     let ids = match prompt {
         Prompt::Ids(ids) if ids.is_empty() => served.encode("", mark_start),
         Prompt::Ids(ids) => ids,
         Prompt::Text(text) => {
             served.check_length(&text)?;
-            served.encode(&text, mark_start)
+            if by_name { served.encode_with_special(&text, mark_start) } else { served.encode(&text, mark_start) }
         }
     };
     if ids.is_empty() {
@@ -98,7 +98,7 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
     let mut extent = Extent::default();
     for prompt in call.prompts {
         let is_text = matches!(prompt, Prompt::Text(_));
-        let mut prompt = ids(served, prompt, call.mark_start)?;
+        let mut prompt = ids(served, prompt, call.mark_start, call.by_name)?;
         let back = if heal && is_text { taken_back(&prompt, &served.tokenizer) } else { 0 };
         let owed = spelled(&prompt, back, &served.tokenizer);
         healed.push(prompt.split_off(prompt.len() - back));

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::TypedValueParser;
 use corella_infer::{Engine, EngineOptions, RequestLimits};
 use corella_model::{KvKind, StepOptions};
-use corella_server::{Peer, Served, Transcript};
+use corella_server::{NoKeys, Peer, Served, Transcript};
 use corella_train::folder;
 use serde_json::{Value, json};
 
@@ -44,7 +44,8 @@ pub struct ServeArgs {
     /// Continuations computed at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub parallel: u16,
-    /// Requests that may wait; while there are as many, others are answered with 429
+    /// Requests that may wait beyond those for which places (--parallel) are free; while there are as many, others are answered
+    /// with 429
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub queue: u32,
     /// Name under which the model is offered [default: the folder's or file's]
@@ -54,7 +55,8 @@ pub struct ServeArgs {
     #[arg(long)]
     pub transcript: Option<PathBuf>,
     /// A model of another server of completions to show beside this one, by its name there, as NAME=URL (may be given
-    /// several times); CORELLA_PEER_KEY is the key that it asks for
+    /// several times); the key that it asks for is CORELLA_PEER_KEY_NAME (the name in upper case, _ for what is neither letter
+    /// nor digit), or CORELLA_PEER_KEY where there is one such server only
     #[arg(long, value_name = "NAME=URL")]
     pub peer: Vec<Peer>,
     /// The same for a server that only offers chats: a text is handed to it as the beginning of its own answer
@@ -72,7 +74,7 @@ pub fn run(args: &ServeArgs, common: &Common) -> Result<()> {
     if run.is_none() && !args.model.to_string_lossy().starts_with(corella_hub::PREFIX) {
         model_folder(&args.model)?;
     }
-    let settings = Settings::new(args, common);
+    let settings = Settings::new(args, common)?;
     settings.check_names()?;
     let site = Site::start(&args.listen, transcript(args.transcript.as_deref())?, run)?;
     site.announce(common.json, &[("playground", ""), ("completions", "v1/completions")]);
@@ -105,8 +107,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn new(args: &ServeArgs, common: &Common) -> Settings {
-        Settings {
+    fn new(args: &ServeArgs, common: &Common) -> Result<Settings> {
+        Ok(Settings {
             model: args.model.clone(),
             tokenizer: args.tokenizer.clone(),
             name: args.name.clone(),
@@ -116,9 +118,9 @@ impl Settings {
             parallel: args.parallel.into(),
             queue: args.queue as usize,
             invariance: Invariance::of_flag(args.batch_invariant),
-            peers: peers(args),
+            peers: peers(args)?,
             common: common.clone(),
-        }
+        })
     }
 
     /// A model that was just trained, with everything as it is by default.
@@ -183,14 +185,20 @@ impl Settings {
     }
 }
 
-fn peers(args: &ServeArgs) -> Vec<Peer> {
-    let key = std::env::var(PEER_KEY).ok().filter(|key| !key.is_empty());
+fn peers(args: &ServeArgs) -> Result<Vec<Peer>> {
     let chats = args.chat_peer.iter().map(|peer| Peer { chat: true, ..peer.clone() });
-    args.peer.iter().cloned().chain(chats).map(|peer| Peer { key: key.clone(), ..peer }).collect()
+    let peers = args.peer.iter().cloned().chain(chats).collect();
+    Peer::with_keys(peers, |name| std::env::var(name).ok()).map_err(|error| {
+        let hint = match &error {
+            NoKeys::Shared { variables, .. } => {
+                format!("give each its own, or an empty one where it asks for none: {}", variables.join(", "))
+            }
+            NoKeys::OneName { .. } => "give one of them a name with other letters or digits".to_owned(),
+        };
+        Failure::usage(error.to_string()).hint(hint)
+    })
 }
 
-/// The variable that holds the key of other servers.
-const PEER_KEY: &str = "CORELLA_PEER_KEY";
 /// Longest context that is planned for when nothing is said.
 const CONTEXT: usize = 8192;
 
