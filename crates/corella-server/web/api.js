@@ -84,14 +84,17 @@ export async function models() {
 }
 
 /** Ids and pieces of a text. */
-export async function tokenize(text, signal) {
-  const response = await request("/tokenize", { content: text, add_special: true, with_pieces: true }, signal);
+export async function tokenize(text, isByName, signal) {
+  const response = await request("/tokenize", { content: text, add_special: true, with_pieces: true, ...byName(isByName) }, signal);
   return (await response.json()).tokens;
 }
 
+/** What a request says of a text in which the model has drawn special tokens: their names stand for them. */
+export const byName = (isByName) => (isByName ? { parse_special: true } : {});
+
 /** What the model makes of each token of a text: [{ id, logprob }], null where nothing stands in front. */
-export async function score(text) {
-  const answer = await postJson("/v1/completions", { prompt: text, max_tokens: 0, prompt_logprobs: 0, return_token_ids: true });
+export async function score(text, isByName) {
+  const answer = await postJson("/v1/completions", { prompt: text, max_tokens: 0, prompt_logprobs: 0, return_token_ids: true, ...byName(isByName) });
   const { prompt_token_ids: ids, prompt_logprobs: found } = answer.choices[0];
   return ids.map((id, i) => ({ id, logprob: found[i]?.[id].logprob ?? null }));
 }

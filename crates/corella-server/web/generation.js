@@ -28,6 +28,8 @@ export function generation({ past, server, params, choice, all, onRunning, onEnd
     const asked = asks(other);
     const ids = [];
     running = new AbortController();
+    // What goes to other servers is OpenAI's interface and nothing else.
+    const byName = (ask) => (ask.model === server.model.id ? api.byName(state.hasSpecial(doc)) : {});
     onRunning(true);
     past.commit(state.withUndone(doc, past.undone));
     const started = performance.now();
@@ -40,7 +42,7 @@ export function generation({ past, server, params, choice, all, onRunning, onEnd
       past.amend(state.appendTokens(past.document, ids[model][index], found));
     };
     const one = async (ask, model) => {
-      const result = await api.complete(prompt, ask.request, (index, found) => sink(model, index, found), running.signal);
+      const result = await api.complete(prompt, { ...ask.request, ...byName(ask) }, (index, found) => sink(model, index, found), running.signal);
       const { finish, seed } = result;
       const facts = (id, i) => past.document.nodes[id] && past.amend(state.changeNode(past.document, id, { finish: finish[i] ?? null, seed, sample: i }));
       ids[model]?.forEach(facts);

@@ -158,27 +158,30 @@ function afterText() {
   }
   clearTimeout(pause);
   if (tokens.text === text) return;
-  pause = setTimeout(async () => {
-    const found = await api.tokenize(text).then((list) => ({ text, list, scores: null, error: null }), (error) => {
-      server.failed(error);
-      return { text, list: null, scores: null, error: error.message };
-    });
-    // The reader may have gone on while the server answered.
-    if (text !== state.textOf(past.document)) return;
-    tokens = found;
-    if (tokens.list) {
-      showContext();
-      warnAboutSpace(text);
-    }
-    if (view.panel === "tokens") drawPanel();
-    if (view.panel === "next") lookAhead(false);
-  }, 250);
+  pause = setTimeout(() => count(text), 250);
+}
+
+/** Asks for the tokens of a text that stands on the page. */
+async function count(text) {
+  const found = await api.tokenize(text, state.hasSpecial(past.document)).then((list) => ({ text, list, scores: null, error: null }), (error) => {
+    server.failed(error);
+    return { text, list: null, scores: null, error: error.message };
+  });
+  // The reader may have gone on while the server answered, or the model.
+  if (text !== (writing.isRunning ? writing.behind.prompt : state.textOf(past.document))) return;
+  tokens = found;
+  if (tokens.list) {
+    showContext();
+    warnAboutSpace(text);
+  }
+  if (view.panel === "tokens") drawPanel();
+  if (view.panel === "next") lookAhead(false);
 }
 
 /** Asks what the model makes of each token of the page. */
 async function scoreText() {
   const { text } = tokens;
-  const found = await api.score(text).then((scores) => ({ scores, error: null }), (error) => {
+  const found = await api.score(text, state.hasSpecial(past.document)).then((scores) => ({ scores, error: null }), (error) => {
     server.failed(error);
     return { scores: null, error: error.message };
   });
@@ -211,7 +214,7 @@ async function lookAhead(force) {
   distribution = { text, top: distribution.top, error: null };
   try {
     let top = null;
-    await api.complete(text, { max_tokens: 1, temperature: 0, n_probs: 40, ignore_eos: true }, (_, found) => { top ??= found[0].top; }, lookUp.signal);
+    await api.complete(text, { max_tokens: 1, temperature: 0, n_probs: 40, ignore_eos: true, ...api.byName(state.hasSpecial(past.document, text.length)) }, (_, found) => { top ??= found[0].top; }, lookUp.signal);
     distribution = { text, top, error: null };
   } catch (error) {
     if (error.name === "AbortError") return;
