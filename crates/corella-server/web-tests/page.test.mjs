@@ -177,6 +177,25 @@ test("colours follow surprise and entropy", { skip }, async () => {
   }
 });
 
+test("the context's meter goes on while text is written", { skip }, async () => {
+  const page = await open();
+  // At once: the text was not counted before it is continued.
+  await settle(page, 200);
+  await page.fill("#text", "Once upon a time there was a");
+  await page.focus("#text");
+  const seen = await page.evaluate(async () => {
+    const shown = new Set();
+    const watch = new MutationObserver(() => !document.querySelector("#stop").hidden && shown.add(document.querySelector("#meter").getAttribute("aria-valuenow")));
+    watch.observe(document.querySelector("#meter"), { attributes: true });
+    document.querySelector("#generate").click();
+    await new Promise((done) => {
+      const timer = setInterval(() => /token/.test(document.querySelector("#status").textContent) && (clearInterval(timer), done()), 20);
+    });
+    return [...shown].map(Number);
+  });
+  assert.ok(Math.max(...seen) > 100, seen.join());
+});
+
 test("undo takes generated text back and redo brings it again", { skip }, async () => {
   const page = await open();
   await page.fill("#text", "The town of");

@@ -96,7 +96,8 @@ function draw(isWritten = writing.isRunning) {
   const path = state.pathTo(doc);
   const fork = path.findLast((n) => state.childrenOf(doc, n.id).filter((c) => c.by === "model").length > 1)?.id ?? null;
   drawUniverses(byId("universes"), doc, fork, new Set(path.map((n) => n.id)), branches, writing.isRunning);
-  if (!writing.isRunning) afterText();
+  if (writing.isRunning) showContext();
+  else afterText();
   if (view.panel === "tree" || view.panel === "next") drawPanel();
 }
 
@@ -137,7 +138,8 @@ function fillControls() {
 function showContext() {
   const isPeer = server.peers.some((peer) => peer.id === view.model);
   const context = isPeer ? 0 : server.model?.context ?? 0;
-  const count = tokens.list?.length ?? 0;
+  const { prompt, count: written } = writing.behind;
+  const count = (tokens.list?.length ?? 0) + (writing.isRunning && prompt === tokens.text ? written : 0);
   byId("meter-text").textContent = context ? `${count.toLocaleString()} / ${context.toLocaleString()} tokens` : "";
   byId("meter-fill").style.width = context ? Math.min(100, (100 * count) / context) + "%" : "0";
   byId("meter").classList.toggle("full", context > 0 && count >= context * 0.9);
@@ -248,6 +250,7 @@ function setRunning(on) {
   box.setStreaming(on);
   if (on) {
     clearTimeout(pause);
+    if (tokens.text !== writing.behind.prompt) count(writing.behind.prompt);
     alternatives.close();
     say("…");
     if (begunBy) byId("stop").focus();
