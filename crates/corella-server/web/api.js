@@ -29,11 +29,17 @@ export function askForKey() {
 /** Milliseconds between two attempts. */
 const PAUSE = 1500;
 
-/** Attempts something that asks the server, again and again, until it says that it is done; what fails is said, and a key asked for. */
+/**
+ * Attempts something that asks the server, again and again, until it says that it is done (`true`), or for how many ms it
+ * wants to rest; what fails is said, and a key asked for.
+ */
 export async function again(attempt, say) {
   for (;;) {
+    let pause = PAUSE;
     try {
-      if (await attempt()) return;
+      const found = await attempt();
+      if (found === true) return;
+      pause = found || PAUSE;
     } catch (error) {
       say(error.message);
       if (error.status === 401) {
@@ -41,7 +47,7 @@ export async function again(attempt, say) {
         continue;
       }
     }
-    await new Promise((done) => setTimeout(done, PAUSE));
+    await new Promise((done) => setTimeout(done, pause));
   }
 }
 
