@@ -89,14 +89,14 @@ export async function models() {
   return (await (await request("/v1/models")).json()).data;
 }
 
+/** What a request says of a text in which the model has drawn special tokens: their names stand for them. */
+export const byName = (isByName) => (isByName ? { parse_special: true } : {});
+
 /** Ids and pieces of a text. */
 export async function tokenize(text, isByName, signal) {
   const response = await request("/tokenize", { content: text, add_special: true, with_pieces: true, ...byName(isByName) }, signal);
   return (await response.json()).tokens;
 }
-
-/** What a request says of a text in which the model has drawn special tokens: their names stand for them. */
-export const byName = (isByName) => (isByName ? { parse_special: true } : {});
 
 /** What the model makes of each token of a text: [{ id, logprob }], null where nothing stands in front. */
 export async function score(text, isByName) {
