@@ -53,11 +53,12 @@ test("nothing is lost while the browser's database does not open, and the pages 
   await page.click("#tab-tree");
   await page.fill(".describe input >> nth=1", "towns");
   await page.locator(".describe input").nth(1).blur();
-  await page.waitForFunction(async () => {
+  const isKept = () => page.evaluate(async () => {
     const result = (request) => new Promise((done) => (request.onsuccess = () => done(request.result)));
     const database = await result(indexedDB.open("corella"));
     return JSON.stringify(await result(database.transaction("pages").objectStore("pages").getAll())).includes('"tags":["towns"]');
   });
+  while (!(await isKept())) await page.waitForTimeout(20);
   await page.evaluate(() => (localStorage.hold = "yes"));
   await page.reload();
   await page.waitForSelector("#dot.up");

@@ -159,15 +159,17 @@ function afterText() {
     source.textChanged();
   }
   clearTimeout(pause);
-  if (tokens.text === text) return;
+  if (tokens.text === text && tokens.byName === state.hasSpecial(past.document)) return;
   pause = setTimeout(() => count(text), 250);
 }
 
 /** Asks for the tokens of a text that stands on the page. */
 async function count(text) {
-  const found = await api.tokenize(text, state.hasSpecial(past.document)).then((list) => ({ text, list, scores: null, error: null }), (error) => {
+  // The same text can hold a special token's name that was typed, or the token.
+  const byName = state.hasSpecial(past.document);
+  const found = await api.tokenize(text, byName).then((list) => ({ text, byName, list, scores: null, error: null }), (error) => {
     server.failed(error);
-    return { text, list: null, scores: null, error: error.message };
+    return { text, byName, list: null, scores: null, error: error.message };
   });
   // The reader may have gone on while the server answered, or the model.
   if (text !== (writing.isRunning ? writing.behind.prompt : state.textOf(past.document))) return;
@@ -210,14 +212,15 @@ function warnAboutSpace(text) {
 
 async function lookAhead(force) {
   const text = textToCursor();
-  if (!server.model || writing.isRunning || (!force && distribution.text === text)) return;
+  const byName = state.hasSpecial(past.document, text.length);
+  if (!server.model || writing.isRunning || (!force && distribution.text === text && distribution.byName === byName)) return;
   lookUp?.abort();
   lookUp = new AbortController();
-  distribution = { text, top: distribution.top, error: null };
+  distribution = { text, byName, top: distribution.top, error: null };
   try {
     let top = null;
-    await api.complete(text, { max_tokens: 1, temperature: 0, n_probs: 40, ignore_eos: true, ...api.byName(state.hasSpecial(past.document, text.length)) }, (_, found) => { top ??= found[0].top; }, lookUp.signal);
-    distribution = { text, top, error: null };
+    await api.complete(text, { max_tokens: 1, temperature: 0, n_probs: 40, ignore_eos: true, ...api.byName(byName) }, (_, found) => { top ??= found[0].top; }, lookUp.signal);
+    distribution = { text, byName, top, error: null };
   } catch (error) {
     if (error.name === "AbortError") return;
     server.failed(error);
