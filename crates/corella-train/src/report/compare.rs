@@ -141,11 +141,7 @@ pub fn comparison(records: &[Record]) -> String {
     let different: String = differences(records)
         .iter()
         .map(|(key, values)| {
-            format!(
-                "<tr><th>{}</th>{}</tr>",
-                escape(key),
-                values.iter().map(|v| cell(v)).collect::<String>()
-            )
+            format!("<tr><th>{}</th>{}</tr>", escape(key), values.iter().map(|v| cell(v)).collect::<String>())
         })
         .collect();
     let names: Vec<String> = records.iter().map(Record::name).collect();
