@@ -25,7 +25,7 @@ const diff = await module("diff.js");
 const overlap = await module("overlap.js");
 const { history } = await module("history.js");
 const { askForKey, events, getJson } = await module("api.js");
-const { figures } = await module("figures.js");
+const { figures, standing } = await module("figures.js");
 const { merged, places, timeline } = await module("timeline.js");
 const { pages } = await module("pages.js");
 const { niceTicks } = await module("chart.js");
@@ -391,6 +391,36 @@ test("the figures of a run have its times, its share of the data and what it use
   assert.match(found.ends, /1[45]/, "14 or 15 November 2023, as the reader's clock goes");
   const plain = Object.fromEntries(figures([update(1, 5)], 84));
   assert.deepEqual(Object.keys(plain), ["update", "loss", "validation", "tokens read", "tokens/s", "an update", "left"], "what is not known is not shown");
+});
+
+test("a run that has ended says how, where it stands, and nothing of what is to come; its speed is the usual one", () => {
+  const log = [1, 2, 3].map((step) => ({ step, loss: 5, ms: 50, tokens_per_second: step === 3 ? 3000 : 20000 + step, tokens_seen: step * 512, eta: 180, time: 1.7e9 }));
+  const of = (...given) => Object.fromEntries(figures(log, ...given));
+  for (const [total, state] of [[9, "stopped"], [9, "failed"], [3, "finished"], [3, "saving"]]) {
+    const found = of(total, { state });
+    assert.deepEqual([found.left, found.ends], [undefined, undefined], state);
+  }
+  assert.equal(of(9, { state: "training" }).left, "3 min");
+  assert.deepEqual([of(9, { state: "training" }, false).left, of(9, null, false).ends], [undefined, undefined], "of a server that is gone");
+  assert.equal(of(3)["tokens/s"], (20001).toLocaleString());
+  assert.deepEqual(standing(120, 900, { state: "stopped" }), { sentence: "The run has stopped at update 120 of 900. It can be resumed.", isEnded: true });
+  assert.match(standing(120, 900, { state: "failed" }).sentence, /failed at update 120 of 900/);
+  assert.match(standing(0, 900, { state: "stopped" }).sentence, /stopped before its first update/);
+  for (const [step, beat, isEnded] of [[900, { state: "finished" }, true], [900, null, true], [900, { state: "saving" }, false], [120, { state: "training" }, false], [0, null, false]]) {
+    assert.equal(standing(step, 900, beat).isEnded, isEnded, `${step} ${beat?.state}`);
+  }
+});
+
+test("special tokens that the model has drawn are told from text that says the same", () => {
+  const end = token("<|endoftext|>");
+  const drawn = state.appendTokens(written("The", " end"), 1, [end]);
+  assert.ok(state.hasSpecial(drawn));
+  assert.ok(state.hasSpecial(state.addNode(drawn, drawn.leaf, { text: " and more" })));
+  const length = state.textOf(drawn).length;
+  assert.deepEqual([state.hasSpecial(drawn, length), state.hasSpecial(drawn, length - 1)], [true, false], "up to the cursor");
+  assert.ok(!state.hasSpecial(written("The <|endoftext|>", " end", " of <b>")));
+  assert.ok(!state.hasSpecial(state.editText(drawn, state.textOf(drawn).slice(0, -1))), "what is left of a name is text");
+  assert.ok(["</s>", "<|eot_id|>", "[PAD]"].every((name) => state.hasSpecial(written("A", name))));
 });
 
 test("the samples of a long run are shown from its first to its newest, with all prompts of an update", () => {

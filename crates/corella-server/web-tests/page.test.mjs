@@ -53,11 +53,12 @@ test("nothing is lost while the browser's database does not open, and the pages 
   await page.click("#tab-tree");
   await page.fill(".describe input >> nth=1", "towns");
   await page.locator(".describe input").nth(1).blur();
-  await page.waitForFunction(async () => {
+  const isKept = () => page.evaluate(async () => {
     const result = (request) => new Promise((done) => (request.onsuccess = () => done(request.result)));
     const database = await result(indexedDB.open("corella"));
     return JSON.stringify(await result(database.transaction("pages").objectStore("pages").getAll())).includes('"tags":["towns"]');
   });
+  while (!(await isKept())) await page.waitForTimeout(20);
   await page.evaluate(() => (localStorage.hold = "yes"));
   await page.reload();
   await page.waitForSelector("#dot.up");
@@ -175,6 +176,25 @@ test("colours follow surprise and entropy", { skip }, async () => {
     const strengths = await page.locator("#backdrop .token" + mark).evaluateAll((all) => all.map((t) => t.style.getPropertyValue("--a")));
     assert.ok(new Set(strengths).size > 3, `${name}: ${strengths}`);
   }
+});
+
+test("the context's meter goes on while text is written", { skip }, async () => {
+  const page = await open();
+  // At once: the text was not counted before it is continued.
+  await settle(page, 200);
+  await page.fill("#text", "Once upon a time there was a");
+  await page.focus("#text");
+  const seen = await page.evaluate(async () => {
+    const shown = new Set();
+    const watch = new MutationObserver(() => !document.querySelector("#stop").hidden && shown.add(document.querySelector("#meter").getAttribute("aria-valuenow")));
+    watch.observe(document.querySelector("#meter"), { attributes: true });
+    document.querySelector("#generate").click();
+    await new Promise((done) => {
+      const timer = setInterval(() => /token/.test(document.querySelector("#status").textContent) && (clearInterval(timer), done()), 20);
+    });
+    return [...shown].map(Number);
+  });
+  assert.ok(Math.max(...seen) > 100, seen.join());
 });
 
 test("undo takes generated text back and redo brings it again", { skip }, async () => {
@@ -425,6 +445,63 @@ test("a run in progress is followed live, and the playground says so until there
   await page.waitForFunction((old) => document.querySelector("#figures .figure b").textContent !== old, first);
   await page.waitForSelector("#samples .sample");
   assert.match(await page.textContent("#plan"), /steps = 100000/);
+});
+
+/** The page of a run of which the server tells what `told()` gives. */
+async function pageOfRun(told) {
+  const page = await open({ at: url + "/icon.svg", ready: false });
+  let asked = 0;
+  await page.route("**/corella/run?*", (route) => {
+    asked++;
+    const answer = told();
+    return answer === "gone" ? route.abort() : route.fulfill({ json: answer });
+  });
+  await page.clock.install();
+  await page.goto(url + "/run.html");
+  return { page, asked: () => asked };
+}
+
+/** A run of 900 updates, of which 120 are made. */
+const runIn = (state, trouble = null) => ({
+  plan: "[train]\nsteps = 900\n", samples: [], heartbeat: { state, trouble, step: 120, steps: 900 },
+  log: Array.from({ length: 120 }, (_, i) => ({ step: i + 1, loss: 5 - i / 100, ms: 50, tokens_per_second: 20000, tokens_seen: 1024 * (i + 1), elapsed: 6, eta: 55, time: Date.now() / 1000 })),
+});
+const namesOf = (page) => page.locator("#figures .figure span").allTextContents();
+
+test("a run that has stopped says so and where, and is not asked for all the time", { skip }, async () => {
+  const { page, asked } = await pageOfRun(() => runIn("stopped"));
+  await page.waitForSelector("#loss polyline");
+  assert.equal(await page.textContent("#status"), "The run has stopped at update 120 of 900. It can be resumed.");
+  assert.deepEqual((await namesOf(page)).filter((name) => name === "left" || name === "ends"), []);
+  assert.ok(!(await page.isVisible("#writes")), "there are no samples");
+  await page.clock.runFor(20_000);
+  assert.equal(asked(), 1);
+});
+
+test("what goes wrong in a run is said, and a server that is gone promises no end of it", { skip }, async () => {
+  let told = runIn("training", "model.safetensors: File too large");
+  const { page } = await pageOfRun(() => told);
+  await page.waitForSelector("#trouble:not([hidden])");
+  assert.match(await page.textContent("#trouble"), /model\.safetensors: File too large/);
+  assert.ok((await namesOf(page)).includes("left"));
+  told = "gone";
+  await page.clock.runFor(2000);
+  await page.waitForSelector("#status.error");
+  assert.match(await page.textContent("#status"), /does not answer/);
+  const names = await namesOf(page);
+  assert.ok(names.includes("loss") && !names.includes("left") && !names.includes("ends"), names.join());
+  told = runIn("training");
+  await page.clock.runFor(2000);
+  await page.waitForSelector("#trouble[hidden]", { state: "attached" });
+  assert.ok(!(await page.locator("#status.error").count()) && (await namesOf(page)).includes("left"));
+});
+
+test("without a run its page has no empty sections and asks once", { skip }, async () => {
+  const { page, asked } = await pageOfRun(() => null);
+  await page.waitForFunction(() => /does not follow a run/.test(document.querySelector("#status").textContent));
+  assert.equal(await page.locator("h2:visible, details:visible").count(), 0);
+  await page.clock.runFor(60_000);
+  assert.equal(asked(), 1);
 });
 
 /** What the page ‘Anatomy’ has drawn, and the document that it is drawn from. */

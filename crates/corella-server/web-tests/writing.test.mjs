@@ -247,6 +247,86 @@ test("a demonstration leaves the reader's settings alone, and a question may hol
   await done(page);
 });
 
+test("a setting of whole numbers takes no other, and one that was kept does no harm", { skip }, async () => {
+  const page = await open({ script: () => (localStorage.sampling = JSON.stringify({ ...JSON.parse(localStorage.sampling ?? "{}"), seed: "7", ignoreEos: true, topK: 3.4 })) });
+  const asked = [];
+  page.on("request", (request) => request.url().endsWith("/v1/completions") && asked.push(request.postDataJSON().top_k));
+  await page.fill("#text", "Once upon a time");
+  await generate(page, 4);
+  await page.click("#tab-settings");
+  const field = page.getByLabel("Top-k, number");
+  await field.fill("2.6");
+  await field.blur();
+  assert.equal(await field.inputValue(), "3");
+  await field.fill("6.6");
+  await generate(page, 4);
+  assert.deepEqual(asked, [3, 7]);
+});
+
+test("special tokens that the model has drawn go back by their names, and what was typed as text", { skip }, async () => {
+  const page = await open();
+  const asked = [];
+  page.on("request", (request) => /completions|tokenize/.test(request.url()) && asked.push(request.postDataJSON()));
+  const byName = async (what) => {
+    const counted = () => asked.find(({ content }) => content === "The end<|endoftext|>");
+    while (!counted()) await page.waitForTimeout(20);
+    assert.equal(counted().parse_special === true, what, "tokenize");
+    await page.click("#tab-tokens");
+    await page.waitForFunction(() => document.querySelector("#meter-text").textContent.startsWith(document.querySelectorAll("#panel-tokens tbody tr").length + " /"));
+    asked.splice(0);
+    const ids = await page.locator("#panel-tokens tbody tr").count();
+    await page.getByRole("button", { name: "Score the text" }).click();
+    await page.waitForFunction(() => /What the model makes/.test(document.querySelector("#panel-tokens .row .hint").textContent));
+    await page.click("#tab-next");
+    await page.waitForSelector("#panel-next .bar-row");
+    await generate(page, 2);
+    const all = asked.splice(0).filter((body) => "prompt" in body);
+    assert.ok(all.length >= 3 && all.every((body) => (body.parse_special === true) === what), JSON.stringify(all));
+    return ids;
+  };
+  await page.fill("#text", "The end<|endoftext|>");
+  const typed = await byName(false);
+  await page.click("#tab-tree");
+  await page.getByRole("button", { name: "New page" }).click();
+  const drawn = ["The", " end", "<|endoftext|>"].map((text) => ({ id: null, text, logprob: null, entropy: null, top: [] }));
+  const tree = { format: "corella-tree-1", leaf: 1, nodes: [{ id: 0, parent: null, by: "you", text: "" }, { id: 1, parent: 0, by: "model", text: "The end<|endoftext|>", tokens: drawn }] };
+  await page.setInputFiles("#panel-tree input[type=file]", { name: "x.json", mimeType: "application/json", buffer: Buffer.from(JSON.stringify(tree)) });
+  await shows(page, "The end<|endoftext|>");
+  assert.ok((await byName(true)) < typed, "one token instead of the pieces of its name");
+});
+
+test("typing does not write the page at each key", { skip }, async () => {
+  const page = await open({ script: () => {
+    window.puts = 0;
+    const { put } = IDBObjectStore.prototype;
+    IDBObjectStore.prototype.put = function (...given) {
+      window.puts += Boolean(given[0]?.nodes);
+      return put.apply(this, given);
+    };
+  } });
+  await page.focus("#text");
+  await page.evaluate(async () => {
+    const box = document.querySelector("#text");
+    for (let i = 0; i < 40; i++) {
+      box.value += "ab ";
+      box.dispatchEvent(new Event("input"));
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  });
+  await holds(page, "ab ".repeat(40));
+  assert.ok((await page.evaluate(() => window.puts)) < 10);
+});
+
+test("an error of the page before does not stand under a new one", { skip }, async () => {
+  const page = await open();
+  await page.click("#tab-tree");
+  await page.setInputFiles("#panel-tree input[type=file]", { name: "x.json", mimeType: "application/json", buffer: Buffer.from("no tree") });
+  await page.waitForSelector("#status.error");
+  await page.getByRole("button", { name: "New page" }).click();
+  assert.equal(await page.textContent("#status"), "");
+  assert.equal(await page.locator("#status.error").count(), 0);
+});
+
 test("while text is written what cannot be done is said, and Esc ends one thing at a time", { skip }, async () => {
   const page = await open();
   // An answer that does not begin leaves time to press.

@@ -29,11 +29,17 @@ export function askForKey() {
 /** Milliseconds between two attempts. */
 const PAUSE = 1500;
 
-/** Attempts something that asks the server, again and again, until it says that it is done; what fails is said, and a key asked for. */
+/**
+ * Attempts something that asks the server, again and again, until it says that it is done (`true`), or for how many ms it
+ * wants to rest; what fails is said, and a key asked for.
+ */
 export async function again(attempt, say) {
   for (;;) {
+    let pause = PAUSE;
     try {
-      if (await attempt()) return;
+      const found = await attempt();
+      if (found === true) return;
+      pause = found || PAUSE;
     } catch (error) {
       say(error.message);
       if (error.status === 401) {
@@ -41,7 +47,7 @@ export async function again(attempt, say) {
         continue;
       }
     }
-    await new Promise((done) => setTimeout(done, PAUSE));
+    await new Promise((done) => setTimeout(done, pause));
   }
 }
 
@@ -83,15 +89,18 @@ export async function models() {
   return (await (await request("/v1/models")).json()).data;
 }
 
+/** What a request says of a text in which the model has drawn special tokens: their names stand for them. */
+export const byName = (isByName) => (isByName ? { parse_special: true } : {});
+
 /** Ids and pieces of a text. */
-export async function tokenize(text, signal) {
-  const response = await request("/tokenize", { content: text, add_special: true, with_pieces: true }, signal);
+export async function tokenize(text, isByName, signal) {
+  const response = await request("/tokenize", { content: text, add_special: true, with_pieces: true, ...byName(isByName) }, signal);
   return (await response.json()).tokens;
 }
 
 /** What the model makes of each token of a text: [{ id, logprob }], null where nothing stands in front. */
-export async function score(text) {
-  const answer = await postJson("/v1/completions", { prompt: text, max_tokens: 0, prompt_logprobs: 0, return_token_ids: true });
+export async function score(text, isByName) {
+  const answer = await postJson("/v1/completions", { prompt: text, max_tokens: 0, prompt_logprobs: 0, return_token_ids: true, ...byName(isByName) });
   const { prompt_token_ids: ids, prompt_logprobs: found } = answer.choices[0];
   return ids.map((id, i) => ({ id, logprob: found[i]?.[id].logprob ?? null }));
 }

@@ -11,6 +11,8 @@ import * as state from "./state.js";
  */
 export function generation({ past, server, params, choice, all, onRunning, onEnd }) {
   let running = null;
+  /** The text that is continued, and how many tokens have come behind it of the sample that is on the page. */
+  let behind = { prompt: null, count: 0 };
 
   /** What to send: one request for each model that is chosen. `other` are settings for this one time. */
   function asks(other) {
@@ -26,21 +28,25 @@ export function generation({ past, server, params, choice, all, onRunning, onEnd
     if (!server.model) return server.sayMissing();
     const prompt = state.textOf(doc);
     const asked = asks(other);
+    // What goes to other servers is OpenAI's interface and nothing else.
+    const byName = (ask) => (ask.model === server.model.id ? api.byName(state.hasSpecial(doc)) : {});
     const ids = [];
     running = new AbortController();
-    onRunning(true);
+    behind = { prompt, count: 0 };
     past.commit(state.withUndone(doc, past.undone));
+    onRunning(true);
     const started = performance.now();
     let first = null;
     let count = 0;
     const sink = (model, index, found) => {
       first ??= performance.now();
       count += found.length;
+      if (model === 0 && index === 0) behind.count += found.length;
       if (ids.length === 0) past.amend(withSamples(past.document, asked, ids));
       past.amend(state.appendTokens(past.document, ids[model][index], found));
     };
     const one = async (ask, model) => {
-      const result = await api.complete(prompt, ask.request, (index, found) => sink(model, index, found), running.signal);
+      const result = await api.complete(prompt, { ...ask.request, ...byName(ask) }, (index, found) => sink(model, index, found), running.signal);
       const { finish, seed } = result;
       const facts = (id, i) => past.document.nodes[id] && past.amend(state.changeNode(past.document, id, { finish: finish[i] ?? null, seed, sample: i }));
       ids[model]?.forEach(facts);
@@ -86,6 +92,10 @@ export function generation({ past, server, params, choice, all, onRunning, onEnd
     },
     get isRunning() {
       return running !== null;
+    },
+    /** { prompt, count }: the text that is continued, and how many tokens have come behind it on the page. */
+    get behind() {
+      return behind;
     },
   };
 }

@@ -96,7 +96,8 @@ function draw(isWritten = writing.isRunning) {
   const path = state.pathTo(doc);
   const fork = path.findLast((n) => state.childrenOf(doc, n.id).filter((c) => c.by === "model").length > 1)?.id ?? null;
   drawUniverses(byId("universes"), doc, fork, new Set(path.map((n) => n.id)), branches, writing.isRunning);
-  if (!writing.isRunning) afterText();
+  if (writing.isRunning) showContext();
+  else afterText();
   if (view.panel === "tree" || view.panel === "next") drawPanel();
 }
 
@@ -137,7 +138,8 @@ function fillControls() {
 function showContext() {
   const isPeer = server.peers.some((peer) => peer.id === view.model);
   const context = isPeer ? 0 : server.model?.context ?? 0;
-  const count = tokens.list?.length ?? 0;
+  const { prompt, count: written } = writing.behind;
+  const count = (tokens.list?.length ?? 0) + (writing.isRunning && prompt === tokens.text ? written : 0);
   byId("meter-text").textContent = context ? `${count.toLocaleString()} / ${context.toLocaleString()} tokens` : "";
   byId("meter-fill").style.width = context ? Math.min(100, (100 * count) / context) + "%" : "0";
   byId("meter").classList.toggle("full", context > 0 && count >= context * 0.9);
@@ -157,28 +159,33 @@ function afterText() {
     source.textChanged();
   }
   clearTimeout(pause);
-  if (tokens.text === text) return;
-  pause = setTimeout(async () => {
-    const found = await api.tokenize(text).then((list) => ({ text, list, scores: null, error: null }), (error) => {
-      server.failed(error);
-      return { text, list: null, scores: null, error: error.message };
-    });
-    // The reader may have gone on while the server answered.
-    if (text !== state.textOf(past.document)) return;
-    tokens = found;
-    if (tokens.list) {
-      showContext();
-      warnAboutSpace(text);
-    }
-    if (view.panel === "tokens") drawPanel();
-    if (view.panel === "next") lookAhead(false);
-  }, 250);
+  if (tokens.text === text && tokens.byName === state.hasSpecial(past.document)) return;
+  pause = setTimeout(() => count(text), 250);
+}
+
+/** Asks for the tokens of a text that stands on the page. */
+async function count(text) {
+  // The same text can hold a special token's name that was typed, or the token.
+  const byName = state.hasSpecial(past.document);
+  const found = await api.tokenize(text, byName).then((list) => ({ text, byName, list, scores: null, error: null }), (error) => {
+    server.failed(error);
+    return { text, byName, list: null, scores: null, error: error.message };
+  });
+  // The reader may have gone on while the server answered, or the model.
+  if (text !== (writing.isRunning ? writing.behind.prompt : state.textOf(past.document))) return;
+  tokens = found;
+  if (tokens.list) {
+    showContext();
+    warnAboutSpace(text);
+  }
+  if (view.panel === "tokens") drawPanel();
+  if (view.panel === "next") lookAhead(false);
 }
 
 /** Asks what the model makes of each token of the page. */
 async function scoreText() {
   const { text } = tokens;
-  const found = await api.score(text).then((scores) => ({ scores, error: null }), (error) => {
+  const found = await api.score(text, state.hasSpecial(past.document)).then((scores) => ({ scores, error: null }), (error) => {
     server.failed(error);
     return { scores: null, error: error.message };
   });
@@ -205,14 +212,15 @@ function warnAboutSpace(text) {
 
 async function lookAhead(force) {
   const text = textToCursor();
-  if (!server.model || writing.isRunning || (!force && distribution.text === text)) return;
+  const byName = state.hasSpecial(past.document, text.length);
+  if (!server.model || writing.isRunning || (!force && distribution.text === text && distribution.byName === byName)) return;
   lookUp?.abort();
   lookUp = new AbortController();
-  distribution = { text, top: distribution.top, error: null };
+  distribution = { text, byName, top: distribution.top, error: null };
   try {
     let top = null;
-    await api.complete(text, { max_tokens: 1, temperature: 0, n_probs: 40, ignore_eos: true }, (_, found) => { top ??= found[0].top; }, lookUp.signal);
-    distribution = { text, top, error: null };
+    await api.complete(text, { max_tokens: 1, temperature: 0, n_probs: 40, ignore_eos: true, ...api.byName(byName) }, (_, found) => { top ??= found[0].top; }, lookUp.signal);
+    distribution = { text, byName, top, error: null };
   } catch (error) {
     if (error.name === "AbortError") return;
     server.failed(error);
@@ -245,6 +253,7 @@ function setRunning(on) {
   box.setStreaming(on);
   if (on) {
     clearTimeout(pause);
+    if (tokens.text !== writing.behind.prompt) count(writing.behind.prompt);
     alternatives.close();
     say("…");
     if (begunBy) byId("stop").focus();

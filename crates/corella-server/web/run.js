@@ -3,7 +3,7 @@
 import { again, getJson } from "./api.js";
 import { lineChart } from "./chart.js";
 import { byId, el } from "./dom.js";
-import { figures } from "./figures.js";
+import { figures, standing } from "./figures.js";
 import { setUpTheme } from "./theme.js";
 import { merged, timeline } from "./timeline.js";
 
@@ -12,6 +12,9 @@ let samples = [];
 let plan = "";
 let beat = null;
 
+/** How long a run that has ended is left alone, in ms: it may be resumed. */
+const REST = 30_000;
+
 const steps = () => (/^steps\s*=\s*(\d+)/m.exec(plan) ?? [])[1];
 
 async function update() {
@@ -19,7 +22,7 @@ async function update() {
   const news = await getJson("/corella/run?since=" + last);
   if (news === null) {
     say("This server does not follow a run.");
-    return;
+    return true;
   }
   // A row may be written again with more in it (a validation after the update): the newest counts.
   const byStep = new Map([...log, ...news.log].map((row) => [row.step, row]));
@@ -27,27 +30,49 @@ async function update() {
   samples = merged(samples, news.samples);
   plan = news.plan;
   beat = news.heartbeat ?? null;
-  draw();
+  return draw() ? REST : false;
 }
 
+/** Draws the run; returns whether it has ended. */
 function draw() {
   const updates = log.filter((row) => row.loss !== undefined);
   const now = updates[updates.length - 1];
-  if (!now) return say("The run has not made an update yet.");
-  const total = Number(steps() ?? now.step);
+  const { sentence, isEnded } = standing(now?.step ?? 0, totalOf(now), beat);
+  say(sentence);
+  byId("trouble").hidden = !beat?.trouble;
+  byId("trouble").textContent = beat?.trouble ? "What went wrong last: " + beat.trouble : "";
+  byId("shown").hidden = !now;
+  if (!now) return isEnded;
   const valid = log.filter((row) => row.val_loss !== undefined);
-  say(now.step >= total ? "The run has finished." : "Training. This page follows the run.");
-  byId("figures").replaceChildren(...figures(log, total, beat).map(([name, value]) => el("div", { className: "figure" }, el("b", {}, value), el("span", {}, name))));
+  drawFigures(now, true);
   const width = byId("loss").clientWidth;
   byId("loss").replaceChildren(lineChart([
     { points: updates.map((r) => [r.step, r.loss]) }, { className: "val", points: valid.map((r) => [r.step, r.val_loss]) },
   ], "Loss by update", width));
   byId("speed").replaceChildren(lineChart([{ points: updates.map((r) => [r.step, r.tokens_per_second]) }], "Tokens per second by update", width));
   byId("samples").replaceChildren(...timeline(samples).map((s) => el("div", { className: "sample" }, el("small", {}, "update " + s.step), ((s.prompt ?? "") + s.text).replace(/^\s*\n/, "") || "(the page ended at once)")));
+  byId("writes").hidden = samples.length === 0;
   byId("plan").textContent = plan;
+  return isEnded;
 }
 
-const say = (message) => (byId("status").textContent = message);
+const totalOf = (now) => Number(steps() ?? now?.step ?? 0);
+
+function drawFigures(now, isFollowed) {
+  byId("figures").replaceChildren(...figures(log, totalOf(now), beat, isFollowed).map(([name, value]) => el("div", { className: "figure" }, el("b", {}, value), el("span", {}, name))));
+}
+
+function say(message, error = false) {
+  byId("status").textContent = message;
+  byId("status").classList.toggle("error", error);
+}
+
+/** The server tells of the run no more: what it told stays, but for what was to come. */
+function lost(message) {
+  say(message, true);
+  const now = log.findLast((row) => row.loss !== undefined);
+  if (now) drawFigures(now, false);
+}
 
 setUpTheme(byId("theme"));
-again(update, say);
+again(update, lost);

@@ -47,7 +47,8 @@ export function sampling({ onChange, text, onText }) {
     const body = {
       max_tokens: values.maxTokens, n: values.samples, temperature: values.temperature, top_p: values.topP, n_probs: 12,
     };
-    if (values.topK > 0) body.top_k = values.topK;
+    // Earlier versions have kept fractions.
+    if (Math.round(values.topK) > 0) body.top_k = Math.round(values.topK);
     if (values.minP > 0) body.min_p = values.minP;
     if (values.repetition !== 1) body.repetition_penalty = values.repetition;
     if (values.presence !== 0) body.presence_penalty = values.presence;
@@ -117,7 +118,8 @@ export function sampling({ onChange, text, onText }) {
   }
 
   function sliderRow([key, label, min, max, step, title]) {
-    const within = (text) => (text.trim() === "" ? NaN : Math.min(max, Math.max(min, Number(text))));
+    const round = step === 1 ? Math.round : (value) => value;
+    const within = (text) => (text.trim() === "" ? NaN : Math.min(max, Math.max(min, round(Number(text)))));
     const change = (text, field) => {
       const value = within(text);
       if (!Number.isFinite(value)) return;

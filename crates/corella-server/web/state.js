@@ -26,6 +26,23 @@ export function textOf(doc, id = doc.leaf) {
   return pathTo(doc, id).map((node) => node.text).join("");
 }
 
+/** How special tokens are called: `<|endoftext|>`, `</s>`, `[PAD]`. */
+const SPECIAL = /^(<[^\s<>]+>|\[[A-Z_]+\])$/;
+
+/** Whether the model has drawn a special token in the first `end` characters of the page. What a reader types is text, whatever it says. */
+export function hasSpecial(doc, end = Infinity) {
+  let at = 0;
+  for (const node of pathTo(doc)) {
+    let place = at;
+    for (const token of node.tokens ?? []) {
+      place += token.text.length;
+      if (place <= end && SPECIAL.test(token.text)) return true;
+    }
+    at += node.text.length;
+  }
+  return false;
+}
+
 /** Children by their parents, for each set of nodes that was asked about: nodes are never changed in place. */
 const families = new WeakMap();
 

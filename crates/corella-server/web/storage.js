@@ -6,6 +6,10 @@ import { leaveNote, otherNotes, ownNote, takeBack } from "./rescue.js";
 const NAME = "corella";
 const STORE = "pages";
 
+/** A change waits for others that follow it within so many ms, and no longer than so long in all. */
+const PAUSE = 500;
+const LONGEST = 2000;
+
 /** Copies that take longer than this are followed by a rest, of at most so long, in ms. */
 const COSTS = 8;
 const MOST_REST = 1000;
@@ -31,9 +35,18 @@ export function place(onError) {
   const tabs = typeof BroadcastChannel === "function" ? new BroadcastChannel(NAME) : null;
   let writing = false;
   let held = true;
+  let timer = null;
+  /** When the oldest change that waits was made. */
+  let since = null;
   let told = false;
   /** Whether the database has taken anything from this page. */
   let takes = false;
+
+  function writeSoon() {
+    since ??= performance.now();
+    clearTimeout(timer);
+    timer = setTimeout(write, Math.max(0, Math.min(PAUSE, since + LONGEST - performance.now())));
+  }
 
   async function write() {
     if (held || writing || unsaved.size === 0) return;
@@ -41,6 +54,8 @@ export function place(onError) {
     let written = false;
     let took = 0;
     const changes = [...unsaved];
+    clearTimeout(timer);
+    since = null;
     try {
       const db = await database;
       await new Promise((resolve, reject) => {
@@ -63,7 +78,7 @@ export function place(onError) {
     if (took > COSTS) await new Promise((done) => setTimeout(done, Math.min(MOST_REST, 4 * took)));
     writing = false;
     // After a failure the next change tries again.
-    if (written) write();
+    if (written && unsaved.size > 0) writeSoon();
   }
 
   /** What `ask(store)` finds in the database; null if there is none. */
@@ -80,6 +95,7 @@ export function place(onError) {
     }
   }
 
+  addEventListener("visibilitychange", () => document.visibilityState === "hidden" && write());
   // Whoever leaves does not wait for the database: what it has not confirmed is handed to the next page.
   addEventListener("pagehide", () => leaveNote([...unsaved], takes));
   addEventListener("pageshow", (event) => event.persisted && takeBack());
@@ -94,8 +110,7 @@ export function place(onError) {
     waiting: (key) => unsaved.get(key) ?? null,
     save(key, value) {
       unsaved.set(key, value);
-      // What is saved together is written together.
-      queueMicrotask(write);
+      writeSoon();
     },
     remove(key) {
       this.save(key, null);

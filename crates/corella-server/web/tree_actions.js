@@ -27,6 +27,7 @@ export function treeActions({ past, shelf, isFree, redraw, focus, modelName }) {
       if (!isFree()) return;
       shelf.add();
       past.reset(state.emptyDocument());
+      say("");
       focus();
     },
     async turnTo(key) {

@@ -44,7 +44,9 @@ fn a_run_writes_a_page_that_needs_nothing_else_and_runs_can_be_compared() {
     let val = |i: usize| found["runs"][i]["val_loss"].as_f64().expect("a loss");
     assert!(val(0) < val(1), "{found}");
     assert_eq!(found["differences"][0][0], "train.lr", "{found}");
-    assert!(fs::read_to_string(page).expect("a page").contains("What differs in the plans"));
+    let shown = fs::read_to_string(page).expect("a page");
+    assert!(shown.contains("What differs in the plans"));
+    assert!(shown.contains(r#"<td class="number">0.003</td>"#), "a number is not broken into two lines");
     assert_eq!(fs::read_dir(folder.join("a/tensorboard")).expect("a folder").count(), 1);
 
     let message = stderr(&corella(&["report", &data]));

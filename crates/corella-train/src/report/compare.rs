@@ -82,6 +82,12 @@ pub fn differences(records: &[Record]) -> Vec<(String, Vec<String>)> {
     rows.filter(|(values, _)| values.windows(2).any(|w| w[0] != w[1])).map(|(values, key)| (key, values)).collect()
 }
 
+/// A value of a plan in the table; a number stays in one line, however narrow the window.
+fn cell(value: &str) -> String {
+    let class = if value.parse::<f64>().is_ok() { r#" class="number""# } else { "" };
+    format!("<td{class}>{}</td>", escape(value))
+}
+
 /// A page that compares runs.
 pub fn comparison(records: &[Record]) -> String {
     let series = |of: &dyn Fn(&Record) -> Vec<(f64, f64)>, look| -> Vec<Series> {
@@ -135,16 +141,12 @@ pub fn comparison(records: &[Record]) -> String {
     let different: String = differences(records)
         .iter()
         .map(|(key, values)| {
-            format!(
-                "<tr><th>{}</th>{}</tr>",
-                escape(key),
-                values.iter().map(|v| format!("<td>{}</td>", escape(v))).collect::<String>()
-            )
+            format!("<tr><th>{}</th>{}</tr>", escape(key), values.iter().map(|v| cell(v)).collect::<String>())
         })
         .collect();
     let names: Vec<String> = records.iter().map(Record::name).collect();
     let body = format!(
-        r#"<h1>{}</h1><p class="state">runs beside each other</p><div class="scroll"><table class="figures"><tr><th>run</th><th class="n">updates</th><th class="n">tokens</th><th class="n">loss (last tenth)</th><th class="n">validation</th><th class="n">lowest</th><th class="n">tokens/s</th><th class="n">time</th></tr>{rows}</table></div><div class="charts">{}</div><h2>What differs in the plans</h2><div class="scroll"><table>{different}</table></div>"#,
+        r#"<h1>{}</h1><p class="state">runs beside each other</p><div class="scroll"><table class="figures"><tr><th>run</th><th class="n">updates</th><th class="n">tokens</th><th class="n">loss (last tenth)</th><th class="n">validation</th><th class="n">lowest</th><th class="n">tokens/s</th><th class="n">time</th></tr>{rows}</table></div><div class="charts">{}</div><h2>What differs in the plans</h2><div class="scroll"><table class="plans">{different}</table></div>"#,
         escape(&names.join(" · ")),
         charts.iter().map(Chart::html).collect::<String>()
     );
