@@ -12,8 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -22,6 +20,9 @@ import llama_cpp
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+
+from gguf_copies import finish, writer_like
+from serving import serving
 
 WINDOW = 200
 FORMATS = dict(Q8_0=7, Q4_0=2, Q5_1=9, Q4_K_M=15)
@@ -44,29 +45,14 @@ def llama_cpp_logprobs(path, text):
     return np.array(found), ids, bos
 
 
-def healthy(address):
-    """Whether a server has loaded its model."""
-    try:
-        return urllib.request.urlopen(f"http://{address}/health").status == 200
-    except urllib.error.HTTPError:
-        return False
-
-
 def corella_logprobs(program, path, ids, bos):
-    server = subprocess.Popen([program, "serve", path, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True,
-                              stderr=subprocess.DEVNULL)
-    try:
-        address, found = json.loads(server.stdout.readline())["address"], []
-        while not healthy(address):
-            time.sleep(0.1)
+    found = []
+    with serving(path, by=program) as url:
         for window in windows(ids, bos):
             body = json.dumps(dict(prompt=window, max_tokens=0, echo=True, logprobs=0)).encode()
-            request = urllib.request.Request(f"http://{address}/v1/completions", body, {"content-type": "application/json"})
+            request = urllib.request.Request(f"{url}/v1/completions", body, {"content-type": "application/json"})
             found += json.load(urllib.request.urlopen(request))["choices"][0]["logprobs"]["token_logprobs"][1:]
-        return np.array(found)
-    finally:
-        server.terminate()
-        server.wait()
+    return np.array(found)
 
 
 def enlarge(path):
@@ -84,18 +70,11 @@ def enlarge(path):
 
 def dequantised(path, to):
     reader = gguf.GGUFReader(path)
-    writer = gguf.GGUFWriter(to, reader.fields["general.architecture"].contents())
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
-            sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=sub)
+    writer = writer_like(reader, to)
     for tensor in reader.tensors:
         numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         writer.add_tensor(tensor.name, numbers.reshape([int(size) for size in reversed(tensor.shape)]))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return to
 
 

@@ -24,6 +24,8 @@ import gguf
 import llama_cpp
 import numpy as np
 
+from gguf_copies import finish, writer_like
+
 # llama.cpp's `llama_ftype`.
 TYPES = dict(F32=0, F16=1, BF16=32, Q8_0=7, Q4_0=2, Q4_1=3, Q5_0=8, Q5_1=9, Q2_K=10, Q3_K_M=12, Q4_K_M=15, Q5_K_M=17,
              Q6_K=18, IQ4_NL=25, IQ4_XS=30, IQ3_S=26, TQ1_0=36, TQ2_0=37)
@@ -73,11 +75,7 @@ def quantise_by_tensor(source, path, name):
     kind, floats = gguf.GGMLQuantizationType[name], ctypes.POINTER(ctypes.c_float)
     length, size = gguf.GGML_QUANT_SIZES[kind]
     reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
-            sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=sub)
+    writer = writer_like(reader, path)
     for tensor in reader.tensors:
         data = np.ascontiguousarray(tensor.data, dtype=np.float32)
         if data.ndim < 2 or data.shape[1] % length or not tensor.name.startswith("blk."):
@@ -90,10 +88,7 @@ def quantise_by_tensor(source, path, name):
                                           equal.ctypes.data_as(floats))
         assert written == blocks.nbytes, (written, blocks.nbytes)
         writer.add_tensor(tensor.name, blocks, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
 
 
 def generate(path, *flags):

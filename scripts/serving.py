@@ -21,9 +21,9 @@ def program():
 
 
 @contextlib.contextmanager
-def serving(model, *flags):
-    """Serves `model` on a free port of this machine; gives the address without a slash at its end."""
-    command = [program(), "serve", str(model), "--port", "0", "--json", *flags]
+def serving(model, *flags, by=None):
+    """Serves `model` on a free port of this machine, `by` another program than `program()`; gives the address without a slash at its end."""
+    command = [by or program(), "serve", str(model), "--port", "0", "--json", *flags]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
