@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -38,7 +39,7 @@ pub struct Since {
     since: u64,
 }
 
-/// Plan, log, samples and heartbeat of the run; null where no run is followed.
+/// Plan, log, samples and heartbeat of the run, and the seconds that this is old; null where no run is followed.
 pub async fn run(
     State(app): State<Arc<App>>,
     query: Result<Query<Since>, QueryRejection>,
@@ -53,15 +54,23 @@ pub async fn run(
             rows.into_iter().filter(|row| row["step"].as_u64().is_some_and(|step| step >= first)).collect()
         };
         let next = if since == 0 { 0 } else { since.saturating_add(1) };
+        let heartbeat = document(&files.heartbeat);
         json!({
             "plan": std::fs::read_to_string(&files.plan).unwrap_or_default(),
             "log": from(next, rows(&files.log, MOST_LOG)),
-            "heartbeat": document(&files.heartbeat),
+            // By this machine's clock, which may not be the page's.
+            "silent": heartbeat["time"].as_f64().map(age),
+            "heartbeat": heartbeat,
             // An update is logged before its samples are written.
             "samples": from(since, rows(&files.samples, MOST_LOG)),
         })
     });
     read.await.map(Json).map_err(|_| ApiError::internal("the run folder could not be read"))
+}
+
+/// Seconds since a time of the wall's clock.
+fn age(time: f64) -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| (now.as_secs_f64() - time).max(0.0))
 }
 
 /// A file that is one JSON document; null where there is none.

@@ -411,6 +411,16 @@ test("a run that has ended says how, where it stands, and nothing of what is to 
   }
 });
 
+test("a run whose heart has not beaten for long has been killed, or hangs; one that is busy has not", () => {
+  const beat = { state: "training", seconds_per_step: 2 };
+  assert.equal(standing(120, 900, beat, 100).isEnded, false);
+  assert.deepEqual(standing(120, 900, beat, 840), { sentence: "No sign of life for 14 min, at update 120 of 900: it was killed, or hangs. It can be resumed.", isEnded: true });
+  assert.equal(standing(120, 900, { state: "training", seconds_per_step: 60 }, 840).isEnded, false, "updates of a minute");
+  assert.equal(standing(120, 900, { state: "evaluating" }, 840).isEnded, false, "an evaluation takes long");
+  assert.match(standing(0, 900, { state: "training" }, 840).sentence, /before its first update/);
+  assert.match(standing(120, 900, { state: "stopped" }, 9e9).sentence, /stopped/);
+});
+
 test("special tokens that the model has drawn are told from text that says the same", () => {
   const end = token("<|endoftext|>");
   const drawn = state.appendTokens(written("The", " end"), 1, [end]);

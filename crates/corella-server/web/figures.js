@@ -1,18 +1,25 @@
 // The figures of a run, from its log.
 
-/** How a run of `total` updates stands after `step` of them: { sentence, isEnded }. Only its heartbeat, where there is one, tells that it has ended before. */
-export function standing(step, total, beat = null) {
+/**
+ * How a run of `total` updates stands after `step` of them: { sentence, isEnded }. Only its heartbeat, where there is one, tells that it has ended before,
+ * and only the seconds that it is old (`silent`) that it was killed.
+ */
+export function standing(step, total, beat = null, silent = 0) {
   const at = step > 0 ? `at update ${step.toLocaleString()} of ${total.toLocaleString()}` : "before its first update";
   const ended = { finished: "The run has finished.", stopped: `The run has stopped ${at}. It can be resumed.`, failed: `The run has failed ${at}.` };
   const state = beat?.state ?? (step > 0 && step >= total ? "finished" : "training");
   if (ended[state]) return { sentence: ended[state], isEnded: true };
+  if (beat && silent > patience(beat)) return { sentence: `No sign of life for ${duration(silent)}, ${at}: it was killed, or hangs. It can be resumed.`, isEnded: true };
   if (step === 0) return { sentence: "The run has not made an update yet.", isEnded: false };
   return { sentence: step >= total ? "The last update is made; the run is about to finish." : "Training. This page follows the run.", isEnded: false };
 }
 
+/** Seconds without a heartbeat that are nothing special: one comes between two updates, and none within a validation, an evaluation or a checkpoint. */
+const patience = (beat) => Math.max(beat.state === "training" ? 120 : 1800, 20 * (beat.seconds_per_step ?? 0));
+
 /**
  * [[name, value], …] of a run of `total` updates, from the rows of its log, of which at least one is an update, and its heartbeat,
- * where there is one. `isFollowed`: whether the server still tells of it; what is to come of a run is not known otherwise.
+ * where there is one. `isFollowed`: whether it goes on and the server still tells of it; what is to come of a run is not known otherwise.
  */
 export function figures(log, total, beat = null, isFollowed = true) {
   const updates = log.filter((row) => row.loss !== undefined);

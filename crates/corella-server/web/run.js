@@ -11,6 +11,7 @@ let log = [];
 let samples = [];
 let plan = "";
 let beat = null;
+let silent = 0;
 
 /** How long a run that has ended is left alone, in ms: it may be resumed. */
 const REST = 30_000;
@@ -30,6 +31,7 @@ async function update() {
   samples = merged(samples, news.samples);
   plan = news.plan;
   beat = news.heartbeat ?? null;
+  silent = news.silent ?? 0;
   return draw() ? REST : false;
 }
 
@@ -37,14 +39,14 @@ async function update() {
 function draw() {
   const updates = log.filter((row) => row.loss !== undefined);
   const now = updates[updates.length - 1];
-  const { sentence, isEnded } = standing(now?.step ?? 0, totalOf(now), beat);
+  const { sentence, isEnded } = standing(now?.step ?? 0, totalOf(now), beat, silent);
   say(sentence);
   byId("trouble").hidden = !beat?.trouble;
   byId("trouble").textContent = beat?.trouble ? "What went wrong last: " + beat.trouble : "";
   byId("shown").hidden = !now;
   if (!now) return isEnded;
   const valid = log.filter((row) => row.val_loss !== undefined);
-  drawFigures(now, true);
+  drawFigures(now, !isEnded);
   const width = byId("loss").clientWidth;
   byId("loss").replaceChildren(lineChart([
     { points: updates.map((r) => [r.step, r.loss]) }, { className: "val", points: valid.map((r) => [r.step, r.val_loss]) },

@@ -68,6 +68,7 @@ fn a_run_in_progress_is_shown_live_and_ends_when_it_is_told_to() {
     };
     assert!(seen["plan"].as_str().is_some_and(|plan| plan.contains("steps = 100000000")), "{}", seen["plan"]);
     assert_eq!(seen["heartbeat"]["steps"], 100_000_000, "{}", seen["heartbeat"]);
+    assert!(seen["silent"].as_f64().is_some_and(|seconds| seconds < 60.0), "{}", seen["silent"]);
     let health = server.get("/health");
     assert_eq!(health.status, 503);
     assert!(health.error()["message"].as_str().is_some_and(|m| m.contains("training, update ")), "{}", health.body);
