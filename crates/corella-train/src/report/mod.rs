@@ -7,6 +7,7 @@ mod levels;
 mod page;
 mod record;
 mod reference;
+mod rows;
 pub mod tensorboard;
 mod timeline;
 
@@ -16,6 +17,7 @@ pub use compare::{Summary, comparison, differences, summaries};
 pub use page::page;
 pub use record::{Record, Row};
 pub use reference::{Curve, Family, Shape, Standing, Verdict, curves, judge};
+pub use rows::Totals;
 
 use crate::TrainError;
 use crate::folder::REPORT;

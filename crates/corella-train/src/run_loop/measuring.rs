@@ -46,6 +46,7 @@ impl Session<'_> {
         }
         let Some(loss) = self.rating.or_else(|| self.validate()) else { return };
         self.judge(loss);
+        self.hooks.on_validation(self.done, loss);
         let mut line = self.log.last_of(self.done).cloned();
         let written = match &mut line {
             None => self.log.write(&serde_json::json!({"step": self.done, "val_loss": loss})),
