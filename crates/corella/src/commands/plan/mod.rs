@@ -1,29 +1,38 @@
 //! `corella plan`: what a run costs before it is made.
 
+mod bills;
+mod document;
+mod memory;
+mod recipe;
+mod train_lines;
+
 use std::path::PathBuf;
 
 use clap::Args;
-use corella_model::memory::Recompute;
-use corella_model::{BatchShape, Dtype};
+use corella_model::Dtype;
 use corella_ops::OpsTrain;
 use corella_ops::cpu::{Cpu, probe};
 use corella_train::estimate::{
-    Bill, Card, Formula, Machine, MemoryBytes, Prices, ProcessorPeaks, Scale, Workload, bill, gpu_memory, history,
-    largest_micro_batch, scale,
+    Bill, Card, EstimateError, Formula, Machine, MemoryBytes, Prices, ProcessorPeaks, Scale, Workload, bill,
+    gpu_memory, largest_micro_batch, scale,
 };
 use corella_train::{RunPlan, folder};
-use serde::Serialize;
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::deal::{dealt, within};
 use crate::commands::plan_fits::settle_vocabulary;
 use crate::commands::run_plan::wanted;
-use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, is_missing};
 use crate::machine::available_memory;
 use crate::output::deliver;
 use crate::shape::ModelShape;
+use document::{Document, Note};
+pub use memory::{
+    DiskBytes, check_memory, check_memory_flag, memory_budget, plan_memory, plan_recompute, settle_micro_batch,
+    warn_of_disk,
+};
+pub use train_lines::print_run;
 
 /// Flags of `plan`: those of `train`, and the machine.
 #[derive(Debug, Args)]
@@ -47,56 +56,63 @@ pub struct PlanArgs {
 
 /// Measurements of the processor's peak, each a fraction of a millisecond to a few.
 const PROBES: usize = 10;
-/// Part of the free memory that a micro-batch chosen by the program may fill.
-const MEMORY_SHARE: f64 = 0.8;
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Document {
-    model: String,
-    parameters: u64,
-    formula: &'static str,
-    flops_per_token: u64,
-    flops: f64,
-    tokens: u64,
-    /// Tokens of the prepared data that are to train on.
-    data_tokens: Option<u64>,
-    /// How often they are seen.
-    epochs: Option<f64>,
-    tokens_per_step: u64,
-    sequences_per_step: u64,
-    steps: u64,
-    micro_batch: usize,
-    machine: String,
-    cards: u32,
-    /// Cards that have a sequence of each update.
-    cards_with_work: u64,
-    /// What in the arrangement costs time or was changed.
-    notes: Vec<String>,
-    /// Number format of the products that the peak is of.
-    dtype: &'static str,
-    peak_tflops: f64,
-    peak_from: &'static str,
-    mfu_from: &'static str,
-    #[serde(flatten)]
-    bill: Bill,
-    price_per_hour: Option<f64>,
-    price_from: Option<String>,
-    memory_bytes: MemoryBytes,
-    memory_available: Option<u64>,
-    fits: bool,
-    scale: Vec<Scale>,
+/// Where a run is to be made.
+struct Place {
+    machine: Machine,
+    on_gpu: bool,
+    /// Bytes of memory, of each card.
+    available: Option<u64>,
+}
+
+impl Place {
+    fn of(args: &PlanArgs, common: &Common, work: &Workload) -> Result<Place> {
+        let Some(text) = &args.gpu else {
+            let machine = this_processor(&backend(common)?, work.dtype, work.channels);
+            return Ok(Place { machine, on_gpu: false, available: available_memory() });
+        };
+        let machine = Machine::parse(text)
+            .map_err(|e| Failure::usage(e).hint("--gpu takes a number of cards and a name: 8xH100"))?;
+        let available = Some((machine.card.memory_gb * 1e9) as u64);
+        Ok(Place { machine, on_gpu: true, available })
+    }
+
+    /// Memory with `b` sequences per pass.
+    fn memory(&self, plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
+        if !self.on_gpu {
+            return plan_memory(plan, config, b);
+        }
+        let dtype = plan.train.dtype;
+        let activations = config.memory(memory::shape(plan, b), plan_recompute(plan), dtype).activations;
+        gpu_memory(config.parameter_count() as u64, activations, dtype, self.machine.cards)
+    }
+
+    fn fits(&self, memory: MemoryBytes) -> bool {
+        self.available.is_none_or(|available| memory.total <= available)
+    }
+
+    /// Utilisation that is given, or usual here; predicted where there is none.
+    fn utilisation(&self, args: &PlanArgs, work: &Workload) -> Option<f64> {
+        args.mfu.or_else(|| (!self.on_gpu).then(|| self.machine.card.share / work.computed()))
+    }
+
+    /// What a plan has that the program does not do yet.
+    fn not_yet(&self) -> Option<String> {
+        let cards = self.machine.cards;
+        (cards > 1).then(|| format!("corella trains on one card so far; this is what {cards} would take"))
+    }
 }
 
 /// Runs the command.
 pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     if args.history {
-        return print_history(common);
+        return bills::print(common);
     }
     if args.train.source.is_none() && args.train.data.is_none() && args.train.model.is_none() {
-        return Err(Failure::usage("nothing to plan").hint("corella plan RUN.toml, or --model gpt2-124m --tokens N"));
+        return Err(Failure::usage("nothing to plan")
+            .hint("corella plan RUN.toml, or --model gpt2-124m --tokens N --batch-tokens 524288"));
     }
-    let train = of_run(&args.train);
+    let (train, as_published) = recipe::complete(of_run(&args.train), args.gpu.is_some());
     if let Some(named) = train.source.iter().chain(&train.data).find(|named| is_missing(named)) {
         return Err(Failure::new(format!("{} does not exist", named.display()))
             .hint("give a run file, a run folder, a text or prepared data; a published shape is named with --model"));
@@ -108,87 +124,123 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("a run of no steps costs nothing").hint("--steps 1 or more, or --tokens N"));
     }
     let config = ModelShape::of(&plan.model)?;
-    let work = workload(&plan, &config);
-    let (machine, memory_available) = match &args.gpu {
-        Some(text) => {
-            let machine = Machine::parse(text)
-                .map_err(|e| Failure::usage(e).hint("--gpu takes a number of cards and a name: 8xH100"))?;
-            let bytes = (machine.card.memory_gb * 1e9) as u64;
-            (machine, Some(bytes))
-        }
-        None => (this_processor(&backend(common)?, plan.train.dtype, work.channels), available_memory()),
-    };
-    let on_gpu = args.gpu.is_some();
-    let bytes = |plan: &RunPlan, b: usize| match on_gpu {
-        true => {
-            let activations = config.memory(shape(plan, b), plan_recompute(plan), Dtype::Bf16).activations;
-            gpu_memory(config.parameter_count() as u64, activations, machine.cards)
-        }
-        false => plan_memory(plan, &config, b),
-    };
-    let (per_card, mut notes) = (work.sequences_per_card(machine.cards) as usize, dealt(&work, machine.cards));
-    check_memory_flag(args.train.memory, &plan)?;
+    let place = Place::of(args, common, &workload(&plan, &config))?;
+    let mut notes: Vec<Note> = as_published.map(Note::from).into_iter().collect();
+    notes.extend(settle(&mut plan, &config, &place, args.train.memory)?);
+    let document = document(args, &plan, &config, &place, data_tokens, notes)?;
+    if common.json { deliver(serde_json::to_string(&document)?) } else { deliver(document.lines().join("\n")) }
+}
+
+/// Settles the micro-batch by memory and by what falls to a card; what is to be said of it.
+fn settle(plan: &mut RunPlan, config: &ModelShape, place: &Place, memory: Option<usize>) -> Result<Vec<Note>> {
+    let work = workload(plan, config);
+    let cards = place.machine.cards;
+    let (per_card, sequences) = (work.sequences_per_card(cards) as usize, work.sequences_per_step as usize);
+    let mut notes: Vec<Note> = dealt(&work, &place.machine, plan.model.seq_len)
+        .map(|(what, hint)| Note { what, hint: Some(hint) })
+        .into_iter()
+        .collect();
+    check_memory_flag(memory, plan)?;
     if plan.train.micro_batch == 0 {
-        let budget = memory_budget(args.train.memory, memory_available);
-        let fits = largest_micro_batch(per_card, budget.unwrap_or(u64::MAX), |b| bytes(&plan, b).total);
-        if fits.is_none() && args.train.memory.is_some() {
-            check_memory(bytes(&plan, 1).total, budget)?;
+        let budget = memory_budget(memory, place.available);
+        let bytes = |b| place.memory(plan, config, b).total;
+        let fits = largest_micro_batch(per_card, budget.unwrap_or(u64::MAX), bytes);
+        if fits.is_none() && memory.is_some() {
+            check_memory(bytes(1), budget)?;
         }
-        let fits = fits.unwrap_or(1);
-        plan.train.micro_batch = within(fits, per_card, work.sequences_per_step as usize);
+        plan.train.micro_batch = within(fits.unwrap_or(1), per_card, sequences);
     }
     plan.check()?;
     let planned = plan.train.micro_batch;
-    plan.train.micro_batch = within(planned, per_card, work.sequences_per_step as usize);
-    if on_gpu && plan.train.micro_batch < planned {
-        notes.push(format!(
+    plan.train.micro_batch = within(planned, per_card, sequences);
+    if place.on_gpu && plan.train.micro_batch < planned {
+        notes.push(Note::from(format!(
             "the micro-batch is {} instead of {planned} (sequences of an update for each card: {per_card})",
             plan.train.micro_batch
-        ));
+        )));
     }
-    let memory_bytes = bytes(&plan, plan.train.micro_batch);
-    let mfu = args.mfu.or((!on_gpu).then_some(machine.card.share));
-    let (price_per_hour, price_from) = price(args, &plan, &machine)?;
-    let mut bill = bill(&work, &machine, mfu, price_per_hour).map_err(|e| {
-        Failure::usage(e).hint("--mfu is a part of the cards' peak: 0.4 to 0.5 is good, 1 is the limit")
-    })?;
-    if let Some(watts) = plan.cost.watts {
-        bill.energy_kwh = Some(watts * bill.hours / 1000.0);
-    }
-    let document = Document {
+    Ok(notes)
+}
+
+/// All that is to be told.
+fn document(
+    args: &PlanArgs,
+    plan: &RunPlan,
+    config: &ModelShape,
+    place: &Place,
+    data_tokens: Option<u64>,
+    notes: Vec<Note>,
+) -> Result<Document> {
+    let (work, machine) = (workload(plan, config), &place.machine);
+    let memory_bytes = place.memory(plan, config, plan.train.micro_batch);
+    let fits = place.fits(memory_bytes);
+    let smaller_fits = |smaller: &RunPlan| place.fits(place.memory(smaller, config, smaller.train.micro_batch));
+    let (price_per_hour, price_from) = price(args, plan, machine)?;
+    let mfu = place.utilisation(args, &work);
+    let (bill, scale, no_bill) = costs(plan, &work, place, mfu, price_per_hour.filter(|_| fits))?;
+    Ok(Document {
         model: plan.model.name.clone(),
         parameters: work.params,
         formula: work.formula.name(),
         flops_per_token: work.flops_per_token(),
+        flops_again_per_token: work.flops_again(),
         flops: work.flops() as f64,
         tokens: work.tokens,
         data_tokens,
         epochs: data_tokens.map(|there| work.tokens as f64 / there.max(1) as f64),
         tokens_per_step: work.tokens_per_step,
         sequences_per_step: work.sequences_per_step,
+        update: plan.equation_on(machine.cards)?,
         steps: plan.train.steps,
         micro_batch: plan.train.micro_batch,
         machine: machine.name(),
         cards: machine.cards,
         cards_with_work: work.sequences_per_step.min(u64::from(machine.cards)),
+        not_yet: place.not_yet(),
         notes,
-        dtype: if on_gpu { Dtype::Bf16 } else { plan.train.dtype }.name(),
-        peak_tflops: machine.card.tflops * f64::from(machine.cards),
-        peak_from: if on_gpu { "data sheet" } else { "measured now" },
-        mfu_from: match (args.mfu, on_gpu) {
+        dtype: work.dtype.name(),
+        peak_tflops: machine.peak_flops(work.dtype).map(|peak| peak / 1e12),
+        peak_from: if place.on_gpu { "data sheet" } else { "measured now" },
+        mfu_from: match (args.mfu, place.on_gpu) {
             (Some(_), _) => "given",
             (None, true) => "predicted from card and model",
             (None, false) => "usual on processors in this format",
         },
         bill,
+        no_bill,
         price_per_hour,
         price_from,
         memory_bytes,
-        memory_available,
-        fits: memory_available.is_none_or(|available| memory_bytes.total <= available),
-        scale: if on_gpu { scale(&work, &machine, args.mfu)? } else { Vec::new() },
+        memory_available: place.available,
+        fits,
+        way_out: (!fits).then(|| memory::way_out(plan, work.sequences_per_step as usize, smaller_fits)),
+        disk_bytes: DiskBytes::of(plan, config),
+        scale,
+    })
+}
+
+/// The bill, and the hours on other numbers of cards; a sentence where the card's peak in the format is not known.
+fn costs(
+    plan: &RunPlan,
+    work: &Workload,
+    place: &Place,
+    mfu: Option<f64>,
+    price_per_hour: Option<f64>,
+) -> Result<(Option<Bill>, Vec<Scale>, Option<String>)> {
+    let mut bill = match bill(work, &place.machine, mfu, price_per_hour) {
+        Ok(bill) => bill,
+        Err(unknown @ EstimateError::NoPeak { .. }) => return Ok((None, Vec::new(), Some(unknown.to_string()))),
+        Err(wrong) => {
+            return Err(Failure::usage(wrong).hint(
+                "--mfu is a part of the cards' peak: 0.4 to 0.5 is good, 1 is the limit, with what --recompute computes again",
+            ));
+        }
     };
-    if common.json { deliver(serde_json::to_string(&document)?) } else { deliver(lines(&document).join("\n")) }
+    if let Some(watts) = plan.cost.watts {
+        bill.energy_kwh = Some(watts * bill.hours / 1000.0);
+    }
+    let scale = if place.on_gpu { scale(work, &place.machine, mfu)? } else { Vec::new() };
+    Ok((Some(bill), scale, None))
 }
 
 /// The flags, with the run file of a run folder in its place.
@@ -232,12 +284,14 @@ pub fn workload(plan: &RunPlan, config: &ModelShape) -> Workload {
         tokens: plan.train.steps * plan.train.batch_tokens as u64,
         tokens_per_step: plan.train.batch_tokens as u64,
         sequences_per_step: (plan.train.batch_tokens / plan.model.seq_len.max(1)) as u64,
+        dtype: plan.train.dtype,
         fp8: false,
+        recompute: plan.train.recompute,
         formula: Formula::Causal,
     }
 }
 
-/// This machine's processor as a card for products in `dtype` of a model with so many channels; its peak is measured now.
+/// This machine's processor as a card with one peak, that of products in `dtype`, for them of a model with so many channels; its peak is measured now.
 pub fn this_processor(cpu: &Cpu, dtype: Dtype, channels: u64) -> Machine {
     // The best of several: a busy machine only ever shows less than it can.
     let best = |now: fn(&Cpu) -> f64| (0..PROBES).map(|_| now(cpu)).fold(0.0, f64::max);
@@ -247,6 +301,7 @@ pub fn this_processor(cpu: &Cpu, dtype: Dtype, channels: u64) -> Machine {
         name: cpu.name(),
         aliases: Vec::new(),
         tflops: gflops / 1e3,
+        f32_tflops: Some(gflops / 1e3),
         memory_gb: available_memory().unwrap_or(0) as f64 / 1e9,
         bandwidth_tb_s: f64::NAN,
         link_gb_s: f64::NAN,
@@ -256,219 +311,4 @@ pub fn this_processor(cpu: &Cpu, dtype: Dtype, channels: u64) -> Machine {
         unverified: Vec::new(),
     };
     Machine { card, cards: 1 }
-}
-
-fn shape(plan: &RunPlan, b: usize) -> BatchShape {
-    BatchShape { b, t: plan.model.seq_len }
-}
-
-/// What a plan keeps for the backward pass.
-pub fn plan_recompute(plan: &RunPlan) -> Recompute {
-    if plan.train.recompute { Recompute::Block } else { Recompute::None }
-}
-
-/// Memory on the processor with `b` sequences per pass.
-pub fn plan_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
-    let memory: MemoryBytes = config.memory(shape(plan, b), plan_recompute(plan), plan.train.dtype).into();
-    memory.with_between_updates(between_updates(plan, config))
-}
-
-/// What stands beside a run between updates, in f32: the weights while text is sampled or tasks are scored, and one tensor as
-/// it is copied, for that or for a checkpoint.
-fn between_updates(plan: &RunPlan, config: &ModelShape) -> u64 {
-    let samples = plan.output.sample_every > 0 || plan.output.eval_every > 0;
-    let copy = if samples { config.parameter_count() } else { 0 };
-    ((copy + config.largest_tensor()) * Dtype::F32.bytes()) as u64
-}
-
-/// Bytes that an automatic micro-batch may fill: what was asked for, else most of what is available.
-pub fn memory_budget(asked: Option<usize>, available: Option<u64>) -> Option<u64> {
-    let usual = || available.map(|bytes| (bytes as f64 * MEMORY_SHARE) as u64);
-    asked.map(|bytes| bytes as u64).or_else(usual)
-}
-
-/// Refuses `--memory` beside a micro-batch that is given: nothing would be fitted into it.
-pub fn check_memory_flag(memory: Option<usize>, plan: &RunPlan) -> Result<()> {
-    match (memory, plan.train.micro_batch) {
-        (Some(_), given @ 1..) => Err(Failure::usage(format!(
-            "--memory says what an automatic micro-batch may fill, and the micro-batch is {given}"
-        ))
-        .hint("add --micro-batch auto, or leave --memory out")),
-        _ => Ok(()),
-    }
-}
-
-/// Replaces a micro-batch of 0 (`auto`) by the largest that fits into the budget.
-///
-/// `memory` is that of a plan with a number of sequences per pass.
-pub fn settle_micro_batch(
-    plan: &mut RunPlan,
-    budget: Option<u64>,
-    memory: impl Fn(&RunPlan, usize) -> Result<MemoryBytes>,
-) -> Result<()> {
-    if plan.train.micro_batch > 0 {
-        return Ok(());
-    }
-    let sequences = plan.train.batch_tokens / plan.model.seq_len;
-    // What cannot be counted does not fit; asked for one sequence, it says why.
-    let bytes = |b| memory(plan, b).map_or(u64::MAX, |memory| memory.total);
-    let fits = largest_micro_batch(sequences, budget.unwrap_or(u64::MAX), bytes);
-    plan.train.micro_batch = match fits {
-        Some(b) => b,
-        None => {
-            check_memory(memory(plan, 1)?.total, budget)?;
-            1
-        }
-    };
-    Ok(())
-}
-
-/// Refuses what does not fit, with the numbers and the way out.
-pub fn check_memory(needed: u64, available: Option<u64>) -> Result<()> {
-    match available {
-        Some(available) if needed > available => Err(Failure::new(format!(
-            "the run needs {:.2} GiB of memory, and {:.2} GiB are available",
-            gib(needed),
-            gib(available)
-        ))
-        .hint("a smaller --micro-batch (or auto), --recompute, --dtype bf16, a shorter --seq-len, or a smaller model")),
-        _ => Ok(()),
-    }
-}
-
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
-}
-
-/// Prints what `train` is about to do; `machine` is what `device` is known as.
-pub fn print_run(
-    plan: &RunPlan,
-    config: &ModelShape,
-    memory: MemoryBytes,
-    corpus: u64,
-    device: &TrainDevice,
-    machine: Option<&(Machine, Option<f64>)>,
-) {
-    let work = workload(plan, config);
-    let (layers, heads, width) = config.sizes();
-    println!(
-        "{}: {} parameters, {} layers × {} heads, width {}, context {}, vocabulary {}",
-        plan.model.name,
-        work.params,
-        layers,
-        heads,
-        width,
-        plan.model.seq_len,
-        config.vocab_size()
-    );
-    if let Ok(equation) = plan.equation() {
-        println!("update: {equation}");
-    }
-    println!(
-        "run: {} steps, {} tokens, {:.2} epochs of {corpus} tokens, {:.3e} FLOPs ({} = {:.4e} per token)",
-        plan.train.steps,
-        work.tokens,
-        work.tokens as f64 / corpus.max(1) as f64,
-        work.flops() as f64,
-        work.formula.name(),
-        work.flops_per_token() as f64
-    );
-    println!("{}", memory_line(memory));
-    println!("device: {}", device.name());
-    if let Some((machine, mfu)) = machine
-        && let Ok(bill) = bill(&work, machine, *mfu, plan.cost.price_per_hour)
-    {
-        println!(
-            "time: about {} at {:.1} % of this device's {:.0} GFLOP/s in {}{}",
-            corella_train::console::duration(bill.hours * 3600.0),
-            100.0 * bill.mfu,
-            1e3 * machine.card.tflops,
-            plan.train.dtype.name(),
-            bill.dollars.map(|d| format!(", ${d:.2}")).unwrap_or_default()
-        );
-    }
-}
-
-fn memory_line(memory: MemoryBytes) -> String {
-    let mib = |bytes: u64| bytes as f64 / 1048576.0;
-    format!(
-        "memory: {:.0} MiB = weights {:.0} + gradients {:.0} + optimizer {:.0} + activations {:.0} + between updates {:.0}",
-        mib(memory.total),
-        mib(memory.weights),
-        mib(memory.gradients),
-        mib(memory.optimizer),
-        mib(memory.activations),
-        mib(memory.between_updates)
-    )
-}
-
-/// What is printed.
-fn lines(d: &Document) -> Vec<String> {
-    let mut lines = vec![format!("{}: {} parameters", d.model, d.parameters)];
-    lines.push(format!(
-        "run: {} steps × {} tokens = {} tokens, {:.4e} FLOPs ({} = {} per token)",
-        d.steps, d.tokens_per_step, d.tokens, d.flops, d.formula, d.flops_per_token
-    ));
-    if let (Some(there), Some(epochs)) = (d.data_tokens, d.epochs) {
-        lines.push(format!("data: {there} tokens to train on, seen {epochs:.2} times"));
-    }
-    lines.push(format!("micro-batch {}; {}", d.micro_batch, memory_line(d.memory_bytes)));
-    match d.memory_available {
-        Some(available) if !d.fits => lines.push(format!("DOES NOT FIT: {:.1} GiB are available", gib(available))),
-        Some(available) => lines.push(format!("fits into {:.1} GiB", gib(available))),
-        None => {}
-    }
-    lines.push(format!(
-        "time: {} ({:.2} hours) on {} ({} peak in {}, {}, at {:.1} % utilisation{}, {}){}",
-        corella_train::console::duration(d.bill.hours * 3600.0),
-        d.bill.hours,
-        d.machine,
-        if d.peak_tflops < 10.0 {
-            format!("{:.0} GFLOP/s", 1e3 * d.peak_tflops)
-        } else {
-            format!("{:.1} TFLOP/s", d.peak_tflops)
-        },
-        d.dtype,
-        d.peak_from,
-        100.0 * d.bill.mfu,
-        if d.cards_with_work < u64::from(d.cards) { " of those that have work" } else { "" },
-        d.mfu_from,
-        d.notes.iter().map(|note| format!("; {note}")).collect::<String>()
-    ));
-    if let (Some(dollars), Some(price), Some(from)) = (d.bill.dollars, d.price_per_hour, &d.price_from) {
-        lines.push(format!("price: ${dollars:.2} = {:.2} hours × ${price:.2} an hour ({from})", d.bill.hours));
-    }
-    if let Some(energy) = d.bill.energy_kwh {
-        lines.push(format!("energy: at most {energy:.1} kWh"));
-    }
-    if d.bill.dollars.is_none() || d.bill.energy_kwh.is_none() {
-        lines.push("dollars and energy of this machine: say --price (dollars an hour) and --watts".to_owned());
-    }
-    for scale in &d.scale {
-        let some = format!(", with work for {} of them", d.sequences_per_step);
-        let some = if scale.sequences_per_card < 1.0 { some } else { String::new() };
-        let time = corella_train::console::duration(scale.hours * 3600.0);
-        lines.push(format!("on {:>7} of these cards: {time} at best{some}", scale.cards));
-    }
-    lines
-}
-
-fn print_history(common: &Common) -> Result<()> {
-    let steps = history()?;
-    if common.json {
-        return deliver(serde_json::to_string(&steps)?);
-    }
-    let mut lines = vec!["The bill for GPT-2's quality, and by what factor each made it smaller:\n".to_owned()];
-    lines.push(format!(
-        "{:18} {:18} {:>9} {:>9} {:>7} {:>9} {:>9}",
-        "from", "to", "dollars", "to", "data", "hardware", "software"
-    ));
-    for s in &steps {
-        lines.push(format!(
-            "{:18} {:18} {:9.1} {:9.1} {:6.1}x {:8.1}x {:8.1}x",
-            s.from, s.to, s.dollars_from, s.dollars_to, s.data, s.hardware, s.software
-        ));
-        lines.push(format!("    {}", s.note));
-    }
-    deliver(lines.join("\n"))
 }
