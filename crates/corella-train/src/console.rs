@@ -122,6 +122,7 @@ mod tests {
             z_norm: None,
             skipped: Some(Skip::NormSpike),
             val_loss: Some(6.5),
+            val_bits_per_byte: Some(2.5),
             standing: Some(Standing {
                 verdict: Verdict::Behind,
                 curve: "a curve".to_owned(),

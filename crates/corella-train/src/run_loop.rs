@@ -137,6 +137,8 @@ struct Session<'a> {
     val_loss: Option<f64>,
     /// Validation loss of the weights as they are.
     rating: Option<f64>,
+    /// Bytes of text for each token of a validation, once it was asked for.
+    bytes_per_token: Option<Option<f64>>,
     standing: Option<Standing>,
     saved: Option<(u64, PathBuf)>,
     /// A checkpoint was written and older ones are not removed yet.
@@ -173,6 +175,7 @@ impl Session<'_> {
             self.loss = Some(report.loss).filter(|loss| loss.is_finite());
             if validated(self.done) {
                 report.val_loss = self.validate();
+                report.val_bits_per_byte = report.val_loss.and_then(|loss| self.bits_per_byte(loss));
                 report.standing = report.val_loss.and_then(|loss| self.judge(loss));
             }
             self.keep_time(&mut report);

@@ -148,6 +148,7 @@ fn an_automatic_micro_batch_trains_and_is_written_down() {
         done(&[small_run(&text, &path, "2"), vec!["--micro-batch", "auto", "--batch-tokens", "512"]].concat());
     assert!(printed.contains("512 tokens = micro-batch 16 × 32 × 1"), "{printed}");
     assert!(printed.contains("time: about") && printed.contains("6N+6LCT"), "{printed}");
+    assert!(printed.contains("validation loss before the first update: "), "{printed}");
     let plan = std::fs::read_to_string(out.join("run.toml")).expect("a plan");
     assert!(plan.contains("micro_batch = 16"), "{plan}");
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use corella_text::tokenizer::Tokenizer;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -44,6 +45,8 @@ pub struct Row {
     pub skipped: Option<String>,
     /// Validation loss.
     pub val_loss: Option<f64>,
+    /// The same in bits per byte; absent in logs of earlier versions.
+    pub val_bits_per_byte: Option<f64>,
     /// Scores of evaluations by name.
     pub scores: BTreeMap<String, f64>,
     /// Seconds in the run.
@@ -108,6 +111,17 @@ impl Record {
     /// Validation losses by tokens seen.
     pub fn validations(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         self.rows.iter().filter_map(|row| Some((row.tokens_seen as f64, row.val_loss?)))
+    }
+
+    /// The same in bits per byte of text.
+    pub fn bits_per_byte(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.rows.iter().filter_map(|row| Some((row.tokens_seen as f64, row.val_bits_per_byte?)))
+    }
+
+    /// What tells its vocabulary from others: the tokenizer's fingerprint, or the size where there is no tokenizer.
+    pub fn vocabulary(&self) -> String {
+        let kept = Tokenizer::load(&self.dir.join("tokenizer.json")).ok();
+        kept.map_or_else(|| self.plan.model.vocab_size.to_string(), |tokenizer| tokenizer.fingerprint())
     }
 
     /// Seconds of training so far.

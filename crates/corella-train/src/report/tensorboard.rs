@@ -37,6 +37,7 @@ impl EventFile {
         let values = [
             ("train/loss", Some(report.loss)),
             ("val/loss", report.val_loss),
+            ("val/bits_per_byte", report.val_bits_per_byte),
             ("train/lr", Some(report.lr)),
             ("train/norm", Some(report.norm)),
             ("speed/tokens_per_second", Some(report.tokens_per_second)),

@@ -100,6 +100,7 @@ impl<'a> Session<'a> {
             recent: VecDeque::new(),
             mfu: None,
             rating: val_loss,
+            bytes_per_token: None,
             standing: None,
             run,
             hooks,
