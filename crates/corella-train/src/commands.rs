@@ -80,5 +80,8 @@ fn shell(command: &str, run: &Path, step: u64) -> Command {
     let mut shell = Command::new(program);
     shell.args([flag, command]).env("CORELLA_RUN", run).env("CORELLA_STEP", step.to_string());
     shell.stdin(Stdio::null()).stdout(std::io::stderr());
+    // A group of its own: Ctrl-C in the terminal stops the run, and must not cut a copy short.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     shell
 }

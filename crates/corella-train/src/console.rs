@@ -62,14 +62,39 @@ pub fn energy(kwh: f64) -> String {
     if kwh < 0.1 { format!("{:.1} Wh", 1000.0 * kwh) } else { format!("{kwh:.2} kWh") }
 }
 
-/// `9s`, `13m02s`, `4h05m`, `12d03h`.
+/// A number with commas.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `$672.00`, `$1,234,567.89`.
+pub fn money(dollars: f64) -> String {
+    let cents = format!("{:.2}", dollars.abs());
+    let (whole, part) = cents.split_once('.').unwrap_or((&cents, "00"));
+    let whole = whole.parse().map_or_else(|_| whole.to_owned(), grouped);
+    format!("{}${whole}.{part}", if dollars < 0.0 { "-" } else { "" })
+}
+
+/// Days of a year, for times that are told in years.
+const YEAR: u64 = 365;
+
+/// `9s`, `13m02s`, `4h05m`, `12d03h`, `58y182d`.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.round().max(0.0) as u64;
     match s {
         0..60 => format!("{s}s"),
         60..3600 => format!("{}m{:02}s", s / 60, s % 60),
         3600..86400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
-        _ => format!("{}d{:02}h", s / 86400, s % 86400 / 3600),
+        _ if s / 86400 < YEAR => format!("{}d{:02}h", s / 86400, s % 86400 / 3600),
+        _ => format!("{}y{:03}d", grouped(s / 86400 / YEAR), s / 86400 % YEAR),
     }
 }
 
@@ -97,6 +122,7 @@ mod tests {
             z_norm: None,
             skipped: Some(Skip::NormSpike),
             val_loss: Some(6.5),
+            val_bits_per_byte: Some(2.5),
             standing: Some(Standing {
                 verdict: Verdict::Behind,
                 curve: "a curve".to_owned(),
@@ -115,6 +141,14 @@ mod tests {
         );
         let known = line(&StepReport { mfu: Some(0.4257), ..report }, 1000, 25e6, None);
         assert!(known.contains("| 500.00 ms | 42.6% mfu | 4096 tok/s | 1.2% |"), "{known}");
+    }
+
+    #[test]
+    fn large_numbers_are_told_in_groups_and_long_times_in_years() {
+        assert_eq!([grouped(7), grouped(1000), grouped(1_234_567)], ["7", "1,000", "1,234,567"]);
+        assert_eq!([money(0.004), money(672.0), money(76_279_141_696.41)], ["$0.00", "$672.00", "$76,279,141,696.41"]);
+        assert_eq!([duration(59.0), duration(364.0 * 86400.0)], ["59s", "364d00h"]);
+        assert_eq!(duration(21_352.0 * 86400.0 + 11.0 * 3600.0), "58y182d");
     }
 
     #[test]

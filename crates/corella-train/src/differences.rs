@@ -1,12 +1,24 @@
 //! What makes a resumed run another one than if it had not stopped.
 
+use corella_model::Dtype;
+
 use crate::checkpoint::State;
 use crate::plan::{RunPlan, TrainPlan};
 
 /// Sentences for the person, none where nothing differs. `backend` is what the run goes on on.
 pub(crate) fn differences(state: &State, plan: &RunPlan, backend: &str) -> Vec<String> {
     let mut found = Vec::new();
-    if state.backend != backend {
+    let (was, is) = (state.plan.train.dtype, plan.train.dtype);
+    if was != is {
+        found.push(format!(
+            "the run began in {} and goes on in {}: products are rounded otherwise, so losses will not be equal to the bit",
+            was.name(),
+            is.name()
+        ));
+    }
+    // The name ends with the format, of which all is said.
+    let device = |name: &str, dtype: Dtype| name.strip_suffix(dtype.name()).unwrap_or(name).to_owned();
+    if device(&state.backend, was) != device(backend, is) {
         found.push(format!(
             "the run began on {} and goes on on {backend}: the order of additions differs, so losses will not be equal to the bit",
             state.backend

@@ -1,5 +1,6 @@
 //! What can end a run.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use corella_model::ModelError;
@@ -98,6 +99,18 @@ impl TrainError {
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
         let path = path.to_path_buf();
         move |source| TrainError::Io { path, source }
+    }
+
+    /// Whether it is that a disk, or what of it this user may take, is full: somebody can make room.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// Of data that are as long as those that a run began with.

@@ -103,13 +103,13 @@ impl RunFolder {
 
 /// Whether two files are one.
 #[cfg(unix)]
-fn same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+pub(crate) fn same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 #[cfg(not(unix))]
-fn same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+pub(crate) fn same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     a.is_file() && b.is_file()
 }
 

@@ -26,7 +26,7 @@ pub enum RunState {
     Sampling,
     /// Writing a checkpoint.
     Saving,
-    /// Waiting for the command that the checkpoint before has started.
+    /// Waiting for the command that the checkpoint before has started, or for room on the disk.
     Waiting,
     /// Ended, all updates made.
     Finished,
@@ -94,17 +94,54 @@ pub fn write(dir: &Path, heartbeat: &Heartbeat) {
     }
 }
 
+fn read(dir: &Path) -> Option<Heartbeat> {
+    fs::read_to_string(dir.join(FILE)).ok().and_then(|text| serde_json::from_str(&text).ok())
+}
+
+/// Says of a run that could not be begun again that it failed. The rest stays as it was when its heart last beat; its updates
+/// and its seconds are returned.
+pub fn fail(dir: &Path, error: &str, time: f64) -> (u64, f64) {
+    let Some(before) = read(dir) else {
+        // One without a heart has nothing else to tell.
+        let heartbeat = Heartbeat {
+            state: RunState::Failed,
+            pid: std::process::id(),
+            step: 0,
+            steps: 0,
+            loss: None,
+            tokens_seen: 0,
+            epochs: 0.0,
+            val_loss: None,
+            standing: None,
+            seconds_per_step: None,
+            update_ms: None,
+            mfu: None,
+            eta_seconds: None,
+            elapsed_seconds: 0.0,
+            usage: Usage::default(),
+            checkpoint: None,
+            trouble: Some(error.to_owned()),
+            time,
+        };
+        write(dir, &heartbeat);
+        return (0, 0.0);
+    };
+    let told = (before.step, before.elapsed_seconds);
+    let (pid, trouble) = (std::process::id(), Some(error.to_owned()));
+    write(dir, &Heartbeat { state: RunState::Failed, pid, eta_seconds: None, trouble, time, ..before });
+    told
+}
+
 /// What the run in `dir` did when its heart last beat, in a sentence.
 pub fn describe(dir: &Path) -> String {
-    let read = fs::read_to_string(dir.join(FILE)).ok().and_then(|text| serde_json::from_str::<Heartbeat>(&text).ok());
-    let Some(beat) = read else { return "the run has not begun to train".to_owned() };
+    let Some(beat) = read(dir) else { return "the run has not begun to train".to_owned() };
     let doing = match beat.state {
         RunState::Training => "it is in a forward and backward pass, which is not interrupted",
         RunState::Validating => "it is in one batch of the validation, which is not interrupted",
         RunState::Evaluating => "it is in one item of an evaluation, which is not interrupted",
         RunState::Sampling => "it is at one token of a sample, which is not interrupted",
         RunState::Saving => "it is writing a checkpoint, and the disk is slow",
-        RunState::Waiting => "it waits for the on_checkpoint command of the checkpoint before",
+        RunState::Waiting => "it waits for the on_checkpoint command of the checkpoint before, or for room on the disk",
         RunState::Finished | RunState::Stopped | RunState::Failed => "it has ended",
     };
     let pace = beat.seconds_per_step.map(|s| format!(" (an update takes {s:.1} s)")).unwrap_or_default();

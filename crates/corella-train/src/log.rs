@@ -1,13 +1,14 @@
 //! log.jsonl, samples.jsonl and events.jsonl: one object per line, appended.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::TrainError;
+use crate::folder::same;
 
 /// Most bytes that wait for a disk that takes nothing.
 const LARGEST_BACKLOG: usize = 64 << 20;
@@ -60,26 +61,33 @@ impl JsonLines {
     /// Opens the file for appending, after dropping every line beyond `step`: a resumed run writes those again. A run
     /// that begins (`None`) drops all.
     pub fn open(path: &Path, step: Option<u64>) -> Result<Self, TrainError> {
-        let found = match fs::read(path) {
-            Ok(found) => found,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(TrainError::io(path)(error)),
-        };
-        // Bytes, not text: a line may be cut inside a character.
-        let lines = found.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let parsed = lines.filter_map(|line| Some((line, serde_json::from_slice::<Value>(line).ok()?)));
-        let keep: Vec<(&[u8], Value)> = parsed
-            .filter(|(_, value)| step.is_some_and(|step| value["step"].as_u64().is_some_and(|s| s <= step)))
-            .collect();
-        let kept: Vec<u8> = keep.iter().flat_map(|(line, _)| [line, &b"\n"[..]].concat()).collect();
-        let last = keep.into_iter().next_back().map(|(line, value)| (value, line.len() as u64 + 1));
-        if kept != found {
-            let temporary = path.with_extension("jsonl.partial");
-            fs::write(&temporary, &kept).map_err(TrainError::io(&temporary))?;
-            fs::rename(&temporary, path).map_err(TrainError::io(path))?;
+        // Twice line by line where something goes: a log of millions of updates is never held whole.
+        let (mut last, mut length, mut whole) = (Vec::new(), 0, true);
+        each_line(path, step, |line| match line {
+            Line::Kept { text, as_written } => {
+                whole &= as_written;
+                length += text.len() as u64 + 1;
+                last.clear();
+                last.extend_from_slice(text);
+                Ok(())
+            }
+            Line::Dropped => {
+                whole = false;
+                Ok(())
+            }
+        })
+        .map_err(TrainError::io(path))?;
+        if !whole {
+            keep(path, step)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(TrainError::io(path))?;
-        Ok(JsonLines { path: path.to_path_buf(), file, length: kept.len() as u64, last, backlog: Vec::new() })
+        let last = serde_json::from_slice(&last).ok().map(|value| (value, last.len() as u64 + 1));
+        Ok(JsonLines { path: path.to_path_buf(), file, length, last, backlog: Vec::new() })
+    }
+
+    /// Whether the file still stands under its name: somebody may have removed it, or put another in its place.
+    pub fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| self.file.metadata().is_ok_and(|held| same(&found, &held)))
     }
 
     /// Appends one object.
@@ -124,6 +132,68 @@ impl JsonLines {
             }
         }
     }
+}
+
+/// A line of a file, without its end.
+enum Line<'a> {
+    /// It is kept; `as_written` where its end in the file is the usual one.
+    Kept {
+        /// The line.
+        text: &'a [u8],
+        /// Whether nothing of it changes.
+        as_written: bool,
+    },
+    /// It is beyond the step, torn, or no object with a step.
+    Dropped,
+}
+
+/// What of a line tells whether it is kept; the rest is only looked at for its syntax.
+#[derive(Deserialize)]
+struct Numbered {
+    step: u64,
+}
+
+/// Calls `see` for every line, in order. A file that is not there has none.
+fn each_line(
+    path: &Path,
+    step: Option<u64>,
+    mut see: impl FnMut(Line<'_>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut file = match File::open(path) {
+        Ok(file) => BufReader::with_capacity(1 << 20, file),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Bytes, not text: a line may be cut inside a character.
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if file.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let ended = line.strip_suffix(b"\n");
+        let text = ended.unwrap_or(&line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let number = serde_json::from_slice::<Numbered>(text).ok().map(|found| found.step);
+        let stays = number.is_some_and(|number| step.is_some_and(|step| number <= step));
+        let as_written = ended.is_some_and(|ended| ended.len() == text.len());
+        see(if stays { Line::Kept { text, as_written } } else { Line::Dropped })?;
+    }
+}
+
+/// Leaves in the file only the lines that are kept.
+fn keep(path: &Path, step: Option<u64>) -> Result<(), TrainError> {
+    let temporary = path.with_extension("jsonl.partial");
+    let write = || -> std::io::Result<()> {
+        let mut out = BufWriter::new(File::create(&temporary)?);
+        each_line(path, step, |line| match line {
+            Line::Kept { text, .. } => out.write_all(text).and_then(|()| out.write_all(b"\n")),
+            Line::Dropped => Ok(()),
+        })?;
+        out.flush()
+    };
+    write().map_err(TrainError::io(&temporary))?;
+    fs::rename(&temporary, path).map_err(TrainError::io(path))
 }
 
 fn to_value(object: &impl Serialize) -> Result<Value, TrainError> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::commands::CommandPlan;
+use crate::console::grouped;
 use crate::estimate::Formula;
 use crate::schedule::{Schedule, learning_rate};
 use crate::spikes::SpikeLimits;
@@ -312,12 +313,37 @@ impl RunPlan {
 
     /// An update as an equation.
     pub fn equation(&self) -> Result<String, TrainError> {
+        self.equation_on(1)
+    }
+
+    /// An update on several cards as an equation; where they have unlike parts of it, that of a card with the most.
+    pub fn equation_on(&self, cards: u32) -> Result<String, TrainError> {
         let (b, t) = (self.train.micro_batch, self.model.seq_len);
-        Ok(format!(
-            "{} tokens = micro-batch {b} × {t} × {} accumulation steps",
-            self.train.batch_tokens,
-            self.accumulation()?
-        ))
+        let (passes, of_all) = (self.accumulation()?, cards.max(1) as usize);
+        let (update, length) = (grouped(self.train.batch_tokens as u64), grouped(t as u64));
+        let (b, count) = (grouped(b as u64), |n: usize| grouped(n as u64));
+        Ok(match (of_all, passes % of_all) {
+            (1, _) => format!("{update} tokens = micro-batch {b} × {length} × {} accumulation steps", count(passes)),
+            (_, 0) => format!(
+                "{update} tokens = micro-batch {b} × {length} × {} cards × {} accumulation steps",
+                count(of_all),
+                count(passes / of_all)
+            ),
+            _ => format!(
+                "{update} tokens = micro-batch {b} × {length} × {} dealt to {} cards, at most {} to each",
+                count(passes),
+                count(of_all),
+                count(passes.div_ceil(of_all))
+            ),
+        })
+    }
+
+    /// The most checkpoints that lie in the run folder at once: the newest, the best, and the one that is being written.
+    pub fn checkpoints_at_once(&self) -> u64 {
+        let (out, steps) = (&self.output, self.train.steps);
+        let made = if out.checkpoint_every == 0 { 1 } else { steps.div_ceil(out.checkpoint_every).max(1) };
+        let best = u64::from(out.val_every > 0);
+        made.min((out.keep as u64).saturating_add(best + 1))
     }
 
     /// Operations per token, forward and backward, by [`Formula::Causal`]; `matmul_params` is its N.
@@ -366,6 +392,24 @@ impl RunPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_update_is_an_equation_on_one_card_and_on_many() {
+        let plan = RunPlan::from_toml(include_str!("../../../runs/gpt2-1558m.toml")).expect("a plan");
+        let on = |cards| plan.equation_on(cards).expect("divides");
+        assert_eq!(on(8), "1,048,576 tokens = micro-batch 16 × 1,024 × 8 cards × 8 accumulation steps");
+        assert_eq!(on(1), "1,048,576 tokens = micro-batch 16 × 1,024 × 64 accumulation steps");
+        assert_eq!(on(7), "1,048,576 tokens = micro-batch 16 × 1,024 × 64 dealt to 7 cards, at most 10 to each");
+        assert_eq!(plan.equation().expect("divides"), on(1));
+        // The two newest, the best, and the one that is being written; never more than are made.
+        assert_eq!(plan.checkpoints_at_once(), 4);
+        let once = |every, steps| {
+            let mut plan = plan.clone();
+            (plan.output.checkpoint_every, plan.train.steps) = (every, steps);
+            plan.checkpoints_at_once()
+        };
+        assert_eq!((once(0, 32_000), once(2000, 3000), once(2000, 10)), (1, 2, 1));
+    }
 
     /// The scripts of llm.c, `scripts/run_gpt2_*.sh`: updates, tokens of each, micro-batch, rate, last fraction, length of a sample.
     #[test]

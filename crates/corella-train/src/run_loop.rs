@@ -3,9 +3,11 @@
 mod begin;
 mod hooks;
 mod measuring;
+mod pages;
 mod saving;
 mod telling;
 
+pub use begin::not_begun;
 pub use hooks::Hooks;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,13 +24,14 @@ use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::data_check::DataCheck;
 use crate::device::{Device, Usage};
-use crate::folder::RunFolder;
+use crate::folder::{self, RunFolder};
 use crate::heartbeat::RunState;
 use crate::log::JsonLines;
 use crate::plan::RunPlan;
 use crate::report::{Curve, Standing, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::step;
+use pages::Pages;
 use saving::UNSOUND;
 
 /// Updates in a row without a finite loss that end a run.
@@ -85,7 +88,17 @@ pub struct Outcome {
 pub fn train(run: &mut Run, hooks: &mut dyn Hooks, stop: &AtomicBool) -> Result<Outcome, TrainError> {
     run.plan.check()?;
     let folder = RunFolder::open(&run.dir)?;
-    let mut session = Session::begin(run, folder, hooks, stop)?;
+    let (dir, commands, resume) = (run.dir.clone(), run.plan.commands.clone(), run.resume);
+    let mut session = match Session::begin(run, folder, hooks, stop) {
+        Ok(session) => session,
+        Err(error) => {
+            // The lock went with what was begun. Whoever forgot --resume has a run that is as well as it was.
+            if resume || !checkpoint::any(&folder::checkpoints(&dir)) {
+                not_begun(&dir, &commands, &error.to_string());
+            }
+            return Err(error);
+        }
+    };
     let outcome = session.go();
     match &outcome {
         Ok(outcome) => session.end(if outcome.finished { RunState::Finished } else { RunState::Stopped }, ""),
@@ -124,6 +137,8 @@ struct Session<'a> {
     val_loss: Option<f64>,
     /// Validation loss of the weights as they are.
     rating: Option<f64>,
+    /// Bytes of text for each token of a validation, once it was asked for.
+    bytes_per_token: Option<Option<f64>>,
     standing: Option<Standing>,
     saved: Option<(u64, PathBuf)>,
     /// A checkpoint was written and older ones are not removed yet.
@@ -132,7 +147,7 @@ struct Session<'a> {
     trouble: Option<String>,
     /// What was last written into the heartbeat, and when.
     beat: Option<(RunState, Instant)>,
-    reported: Option<Instant>,
+    pages: Pages,
 }
 
 impl Session<'_> {
@@ -140,10 +155,7 @@ impl Session<'_> {
     fn go(&mut self) -> Result<Outcome, TrainError> {
         self.event(if self.done > 0 { "resumed" } else { "started" }, &self.run.model.backend_name());
         self.beat(RunState::Training, true);
-        match EventFile::create(&self.run.dir.join("tensorboard"), self.done, self.clock.wall()) {
-            Ok(board) => self.board = Some(board),
-            Err(error) => self.trouble(&error.to_string()),
-        }
+        self.open_board();
         let (steps, out) = (self.run.plan.train.steps, self.run.plan.output.clone());
         let due = |every: u64, step: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
         let validated = |step: u64| out.val_every > 0 && (due(out.val_every, step) || due(out.checkpoint_every, step));
@@ -163,6 +175,7 @@ impl Session<'_> {
             self.loss = Some(report.loss).filter(|loss| loss.is_finite());
             if validated(self.done) {
                 report.val_loss = self.validate();
+                report.val_bits_per_byte = report.val_loss.and_then(|loss| self.bits_per_byte(loss));
                 report.standing = report.val_loss.and_then(|loss| self.judge(loss));
             }
             self.keep_time(&mut report);
@@ -174,7 +187,7 @@ impl Session<'_> {
             let drawn = self.board.as_mut().map_or(Ok(()), |board| board.write(&report));
             self.tolerate(drawn);
             self.hooks.on_step(&report);
-            self.report(false);
+            self.report();
             self.beat(RunState::Training, false);
             self.count_skip(report.skipped)?;
             self.remove_old();
@@ -198,7 +211,7 @@ impl Session<'_> {
         }
         let checkpoint = match last {
             Some((at, path)) if at == self.done => path,
-            _ if self.is_sound()? => self.save()?,
+            _ if self.is_sound()? => self.until_there_is_room(Session::save)?,
             // The run is resumed where its weights were still good.
             Some((_, path)) if stopped => {
                 self.trouble(UNSOUND);
@@ -207,8 +220,7 @@ impl Session<'_> {
             last => return Err(self.diverged(last.map(|(_, path)| path))),
         };
         self.remove_old();
-        self.log.flush()?;
-        self.samples.flush()?;
+        self.until_there_is_room(|session| session.log.flush().and_then(|()| session.samples.flush()))?;
         let best = checkpoint::best(&self.checkpoints())?;
         let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
         let (val_loss, standing) = (self.val_loss, self.standing.clone());

@@ -51,6 +51,9 @@ pub struct StepReport {
     /// Validation loss after the update, where measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// The same in bits per byte of text, which is comparable between vocabularies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_bits_per_byte: Option<f64>,
     /// How it stands beside the reference curve, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standing: Option<Standing>,
@@ -152,6 +155,7 @@ pub fn step(
         z_norm: verdict.z_norm,
         skipped: verdict.skip,
         val_loss: None,
+        val_bits_per_byte: None,
         standing: None,
         scores: BTreeMap::new(),
         elapsed: 0.0,

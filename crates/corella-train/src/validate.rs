@@ -4,6 +4,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use corella_model::TrainModel;
 use corella_text::data::{DataError, TokenStream};
+use corella_text::tokenizer::Tokenizer;
+
+/// Sequences of `t` tokens that a validation of so many tokens takes: whole ones, and one at least where there is one.
+fn windows_of(val: &TokenStream, t: usize, tokens: usize) -> u64 {
+    let there = val.len().saturating_sub(1) / t as u64;
+    there.min((tokens / t).max(1) as u64)
+}
+
+/// Bytes of text for each token that a validation predicts. The token between documents stands for none.
+///
+/// `None` where the data does not fill one sequence.
+pub fn bytes_per_token(
+    val: &TokenStream,
+    tokenizer: &Tokenizer,
+    t: usize,
+    tokens: usize,
+) -> Result<Option<f64>, DataError> {
+    let (windows, end) = (windows_of(val, t, tokens), tokenizer.end_of_text());
+    let (mut bytes, mut window) = (0, vec![0; t]);
+    for first in 0..windows {
+        // The first token of all is only looked back on.
+        val.read(first * t as u64 + 1, &mut window)?;
+        bytes += window.iter().filter(|id| **id != end).map(|id| tokenizer.token_bytes(*id).len() as u64).sum::<u64>();
+    }
+    Ok((windows > 0).then(|| bytes as f64 / (windows * t as u64) as f64))
+}
 
 /// Mean loss over the first `tokens` tokens of `val`, in whole sequences: the number does not depend on the micro-batch.
 ///
@@ -15,8 +41,7 @@ pub fn validation_loss(
     stop: &AtomicBool,
 ) -> Result<Option<f64>, DataError> {
     let shape = model.batch_shape();
-    let there = val.len().saturating_sub(1) / shape.t as u64;
-    let windows = there.min((tokens / shape.t).max(1) as u64);
+    let windows = windows_of(val, shape.t, tokens);
     let (mut sum, mut first) = (0.0, 0);
     let mut batch = vec![0; shape.b * shape.t + 1];
     while first < windows {

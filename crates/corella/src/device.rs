@@ -65,7 +65,8 @@ impl TrainDevice {
     }
 
     /// The device with its peak for products in `dtype`, and the part of it that training a model with so many channels uses
-    /// where the estimate does not say; `None` for a card that is not in the table.
+    /// where the estimate does not say; `None` for a card that is not in the table, no peak where its data sheet says none for
+    /// the format.
     pub fn machine(&self, dtype: Dtype, channels: u64) -> Option<(Machine, Option<f64>)> {
         match self {
             TrainDevice::Cpu(cpu) => {

@@ -55,6 +55,11 @@ impl Failure {
         self.kind == Kind::Stopped
     }
 
+    /// Whether something failed, rather than was asked for wrongly or stopped.
+    pub fn is_failure(&self) -> bool {
+        self.kind == Kind::Failed
+    }
+
     /// Adds what to do about it.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
@@ -203,9 +208,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
         _ => {}
     }
     match error.downcast_ref::<std::io::Error>()?.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            Some("make room and run the command again; a training run goes on from its last checkpoint with --resume")
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Some(
+            "make room and run the command again; a training run that has a checkpoint goes on from its last one with --resume",
+        ),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             Some("choose a folder or file that you may read and write, or change who may")
         }

@@ -87,19 +87,6 @@ pub fn gib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 30))
 }
 
-/// A number with commas.
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +163,6 @@ mod tests {
     fn sizes_are_shown_as_people_read_them() {
         assert_eq!(size(811_706_777_600), "811.71 GB");
         assert_eq!([size(999), size(1_000_000)], ["999 bytes", "1.0 MB"]);
-        assert_eq!([grouped(7), grouped(1000), grouped(1_234_567)], ["7", "1,000", "1,234,567"]);
         assert_eq!(gib(3 << 29), "1.5");
     }
 }

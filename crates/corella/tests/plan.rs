@@ -56,8 +56,15 @@ fn cards_that_have_no_sequence_make_nothing_faster() {
         (more["dollars"].as_f64().expect("dollars") / all["dollars"].as_f64().expect("dollars") - 8.0).abs() < 1e-9
     );
     let text = done(&["plan", file, "--gpu", "4096xH100"]);
-    let time = text.lines().find(|line| line.starts_with("time:")).expect("a time");
-    assert!(time.contains("an update has 512 sequences: 3584 of the 4096 cards have none"), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let at =
+        lines.iter().position(|line| *line == "note: an update has 512 sequences: 3,584 of the 4,096 cards have none");
+    let hint = at.and_then(|i| lines.get(i + 1)).expect("a line of its own, and a hint");
+    assert_eq!(
+        *hint,
+        "hint: --batch-tokens 4194304 gives each a sequence; --gpu \"512xH100 SXM\" takes as long for less"
+    );
+    done(&["plan", file, "--gpu", "512xH100 SXM"]);
     // The lesson's run at 48.19 % on 100,000 cards: 1,024 of them work, 24 hours · 8 / 1,024.
     let flags = ["--gpu", "8xH100", "--mfu", "0.4819"];
     let lesson = json(&done(&[&THE_RUN_OF_THE_LESSON[..], &flags].concat()));
@@ -141,6 +148,7 @@ fn an_automatic_micro_batch_trains_and_is_written_down() {
         done(&[small_run(&text, &path, "2"), vec!["--micro-batch", "auto", "--batch-tokens", "512"]].concat());
     assert!(printed.contains("512 tokens = micro-batch 16 × 32 × 1"), "{printed}");
     assert!(printed.contains("time: about") && printed.contains("6N+6LCT"), "{printed}");
+    assert!(printed.contains("validation loss before the first update: "), "{printed}");
     let plan = std::fs::read_to_string(out.join("run.toml")).expect("a plan");
     assert!(plan.contains("micro_batch = 16"), "{plan}");
 }
@@ -217,4 +225,97 @@ fn every_run_file_is_a_plan() {
         }
     }
     assert_eq!(planned, 7);
+}
+
+#[test]
+fn a_card_is_planned_by_the_peak_of_the_runs_format() {
+    let plan = |gpu: &str, flags: &[&str]| {
+        let shape = ["plan", "--model", "gpt2-124m", "--tokens", "1e9", "--json", "--gpu", gpu];
+        json(&done(&[&shape[..], flags].concat()))
+    };
+    let (bf16, f32) = (plan("H200", &["--dtype", "bf16"]), plan("H200", &["--dtype", "f32"]));
+    let number = |plan: &Value, key: &str| plan[key].as_f64().unwrap_or_else(|| panic!("{key}: {plan}"));
+    assert_eq!((number(&bf16, "peak_tflops"), number(&f32, "peak_tflops")), (989.0, 67.0));
+    assert_eq!((bf16["dtype"].as_str(), f32["dtype"].as_str()), (Some("bf16"), Some("f32")));
+    assert!(number(&f32, "hours") > 5.0 * number(&bf16, "hours"), "{f32}");
+    assert!(number(&f32, "dollars") > 5.0 * number(&bf16, "dollars"), "{f32}");
+    assert_eq!(f32["memory_bytes"]["weights"].as_u64(), Some(4 * 124_439_808));
+    // No peak in f32 was published for this one.
+    let unknown = plan("8xH800", &["--dtype", "f32", "--mfu", "0.5"]);
+    assert!(unknown["hours"].is_null() && unknown["mfu"].is_null(), "{unknown}");
+    let text = done(&["plan", "--model", "gpt2-124m", "--tokens", "1e9", "--gpu", "8xH800", "--dtype", "f32"]);
+    assert!(text.contains("time: not planned, the peak of H800 in f32 is not known"), "{text}");
+    assert!(!text.contains("price:") && !text.contains("% utilisation"), "{text}");
+}
+
+#[test]
+fn recomputing_is_charged() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runs/gpt2-1558m.toml");
+    let plan = |flags: &[&str]| json(&done(&[&["plan", file, "--gpu", "8xH100", "--json"], flags].concat()));
+    let (once, twice) = (plan(&[]), plan(&["--recompute"]));
+    let number = |plan: &Value, key: &str| plan[key].as_f64().expect(key);
+    let times = number(&twice, "hours") / number(&once, "hours");
+    assert!((1.25..1.34).contains(&times), "{times}");
+    assert_eq!(once["flops"], twice["flops"], "the model's own operations are as many");
+    assert!((times * number(&twice, "mfu") / number(&once, "mfu") - 1.0).abs() < 1e-9);
+    let text = done(&["plan", file, "--gpu", "8xH100", "--recompute"]);
+    assert!(text.contains("recompute: ") && text.contains("more operations"), "{text}");
+}
+
+#[test]
+fn a_plan_says_what_the_program_cannot_do_and_how_an_update_is_made_up() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runs/gpt2-1558m.toml");
+    let text = done(&["plan", file, "--gpu", "8xH100"]);
+    for line in [
+        "gpt2-1558m: 1,557,611,200 parameters",
+        "update: 1,048,576 tokens = micro-batch 16 × 1,024 × 8 cards × 8 accumulation steps",
+        "disk: 74.77 GB for at most 4 checkpoints of 18.69 GB",
+        "note: corella trains on one card so far; this is what 8 would take",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing: {text}");
+    }
+    let plan = |gpu: &str| json(&done(&["plan", file, "--gpu", gpu, "--json"]));
+    assert!(plan("8xH100")["not_yet"].as_str().is_some_and(|what| what.contains("one card so far")));
+    assert!(plan("H200")["not_yet"].is_null());
+    // Years, and dollars in groups.
+    let long = done(&["plan", file, "--gpu", "H100", "--tokens", "3000000e9"]);
+    assert!(long.contains("y") && long.contains("price: $") && long.contains(",000"), "{long}");
+}
+
+#[test]
+fn what_does_not_fit_has_a_way_out_and_no_price() {
+    let file = |name: &str| format!("{}/../../runs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let text = done(&["plan", &file("gpt2-1558m"), "--gpu", "4090"]);
+    assert!(text.contains("DOES NOT FIT: 22.4 GiB are available\nhint: not even one sequence"), "{text}");
+    assert!(!text.contains("price:") && !text.contains("time:"), "{text}");
+    let text = done(&["plan", &file("gpt2-774m"), "--gpu", "4090"]);
+    let flags: Vec<&str> = text
+        .split("hint: it fits with ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next())
+        .expect("a way out")
+        .split(' ')
+        .collect();
+    let smaller = done(&[&["plan", &file("gpt2-774m"), "--gpu", "4090"], &flags[..]].concat());
+    assert!(smaller.contains("fits into") && smaller.contains("price:"), "{flags:?}: {smaller}");
+    let document = json(&done(&["plan", &file("gpt2-1558m"), "--gpu", "4090", "--json"]));
+    assert!(
+        document["fits"] == false && document["dollars"].is_null() && document["way_out"].is_string(),
+        "{document}"
+    );
+}
+
+#[test]
+fn a_published_shape_is_planned_with_its_published_batch() {
+    let plan = |flags: &[&str]| {
+        let shape = ["plan", "--model", "gpt2-124m", "--tokens", "10B", "--gpu", "8xH100", "--json"];
+        json(&done(&[&shape[..], flags].concat()))
+    };
+    let found = plan(&[]);
+    assert_eq!((found["tokens_per_step"].as_u64(), found["dtype"].as_str()), (Some(524_288), Some("bf16")), "{found}");
+    assert!(found["notes"][0].as_str().is_some_and(|note| note.contains("--batch-tokens 524288")), "{found}");
+    let own = plan(&["--batch-tokens", "65536", "--dtype", "f32"]);
+    assert_eq!((own["tokens_per_step"].as_u64(), own["dtype"].as_str()), (Some(65_536), Some("f32")), "{own}");
+    let message = stderr(&corella(&["plan"]));
+    assert!(message.contains("--model gpt2-124m --tokens N --batch-tokens 524288"), "{message}");
 }

@@ -54,6 +54,45 @@ fn a_run_writes_a_page_that_needs_nothing_else_and_runs_can_be_compared() {
 }
 
 #[test]
+fn runs_with_other_vocabularies_are_compared_in_bits_per_byte() {
+    let folder = Folder::new("vocabularies");
+    let text = folder.text().display().to_string();
+    let run = |name: &str, vocab: &str| {
+        let (data, out) = (folder.join(&format!("data-{name}")), folder.join(name).display().to_string());
+        let data = data.display().to_string();
+        done(&["prepare", &text, "--vocab-size", vocab, "--out", &data]);
+        done(&tiny_run(&data, &out, "10"));
+        out
+    };
+    let (a, b, c) = (run("a", "280"), run("b", "330"), run("c", "280"));
+    let compared = |other: &str| {
+        let page = folder.join("page.html").display().to_string();
+        let text = done(&["report", &a, other, "--out", &page]);
+        let document = json(&done(&["report", &a, other, "--out", &page, "--json"]));
+        (text, document, fs::read_to_string(page).expect("a page"))
+    };
+    let (text, document, page) = compared(&b);
+    assert!(text.contains("warning: the runs have different vocabularies"), "{text}");
+    assert!(page.contains("different vocabularies") && page.contains("bits per byte by tokens"));
+    let of = |i: usize, key: &str| document["runs"][i][key].clone();
+    assert!(document["one_vocabulary"] == false && of(0, "tokens_to_common_loss").is_null(), "{document}");
+    assert!((0..2).all(|i| of(i, "bits_per_byte").is_f64()), "{document}");
+    assert!((0..2).any(|i| of(i, "tokens_to_common_bits_per_byte").is_f64()), "{document}");
+    // As `eval` counts it, on the same windows.
+    let run = corella_train::report::Record::open(Path::new(&a)).expect("a run");
+    let (tokens, bits) = (64 / 16 * 16, document["runs"][0]["bits_per_byte"].as_f64().expect("bits"));
+    let data = folder.join("data-a").display().to_string();
+    let tokens = tokens.to_string();
+    let eval = json(&done(&["eval", &a, "--data", &data, "--limit", &tokens, "--context", "16", "--json"]));
+    assert!((eval["bits_per_byte"].as_f64().expect("bits") - bits).abs() < 1e-4, "{eval} {bits}");
+    assert_eq!(run.bits_per_byte().count(), run.validations().count());
+
+    let (text, document, page) = compared(&c);
+    assert!(!text.contains("warning") && page.contains("Validation loss by tokens"), "{text}");
+    assert!(document["one_vocabulary"] == true && document["runs"][0]["tokens_to_common_loss"].is_f64(), "{document}");
+}
+
+#[test]
 fn a_run_names_its_reference_curve_where_there_is_one() {
     let folder = Folder::new("track");
     let train = |name: &str, flags: &[&str]| {

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use common::{CORELLA, Folder, corella, done, losses, signal, small_run, start, stderr, tiny_run, wait_for};
@@ -196,8 +196,8 @@ fn a_folder_that_vanishes_is_made_anew_and_what_was_in_it_stays_whole() {
     let out = text(&run);
     let mut command = Command::new(CORELLA);
     let args = [tiny_run(&data, &out, "1000000000"), vec!["--checkpoint-every", "200"]].concat();
-    let child = command.args(args).stdout(std::process::Stdio::null());
-    let mut child = child.stderr(std::process::Stdio::piped()).spawn().expect("starts");
+    let child = command.args(args).stdout(Stdio::null());
+    let mut child = child.stderr(Stdio::piped()).spawn().expect("starts");
     let whole = || {
         let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
         entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("step-"))
@@ -211,6 +211,144 @@ fn a_folder_that_vanishes_is_made_anew_and_what_was_in_it_stays_whole() {
     assert!(output.status.code() == Some(common::STOPPED) && message.contains("vanished"), "{message}");
     done(&["generate", &out, "-p", "The red", "--max-tokens", "3"]);
     done(&["generate", &text(&moved), "-p", "The red", "--max-tokens", "3"]);
+    assert!(fs::read_dir(run.join("tensorboard")).expect("a folder").next().is_some(), "TensorBoard has a file again");
+}
+
+#[test]
+fn a_log_that_is_removed_is_begun_anew() {
+    let folder = Folder::new("log-removed");
+    let (data, run) = (text(&folder.data()), folder.join("run"));
+    let out = text(&run);
+    let args = [tiny_run(&data, &out, "1000000000"), vec!["--checkpoint-every", "50"]].concat();
+    let child = Command::new(CORELLA).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("starts");
+    wait_for(&mut child, "a checkpoint", || run.join("checkpoints").is_dir());
+    fs::remove_file(run.join("log.jsonl")).expect("removed");
+    wait_for(&mut child, "a new log", || run.join("log.jsonl").is_file());
+    signal(&child, "TERM");
+    let output = child.wait_with_output().expect("ended");
+    let message = stderr(&output);
+    assert!(output.status.code() == Some(common::STOPPED) && message.contains("log.jsonl vanished"), "{message}");
+}
+
+#[test]
+fn a_full_disk_at_the_end_is_waited_for() {
+    let folder = Folder::new("disk-end");
+    let Some(disk) = SmallDisk::mount(folder.join("disk"), 1024) else {
+        println!("skipped: no file system can be mounted here");
+        return;
+    };
+    let (source, run, filler) = (text(&folder.text()), disk.0.join("run"), disk.0.join("filler"));
+    let (out, told) = (text(&run), folder.join("told"));
+    let fill = || fs::write(&filler, vec![1; 700_000]).expect("there is room");
+    // The only checkpoint is that of the end, about 450 kB.
+    let args = |steps: &'static str, command: &str| {
+        let args =
+            [&small_run(&source, &out, steps)[..], &["--checkpoint-every", "0", "--on-failure", command, "--resume"]];
+        args.concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    fill();
+    let tells = format!("echo \"$CORELLA_ERROR\" >> {}", text(&told));
+    let child = Command::new(CORELLA).args(args("4", &tells)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("starts");
+    let heartbeat = || fs::read_to_string(run.join("heartbeat.json")).unwrap_or_default();
+    wait_for(&mut child, "a full disk", || told.is_file() && heartbeat().contains("\"waiting\""));
+    signal(&child, "TERM");
+    let output = child.wait_with_output().expect("ended");
+    let message = stderr(&output);
+    assert!(output.status.code() == Some(1) && message.contains("waits until there is room"), "{message}");
+    assert!(message.contains("hint: make room") && message.contains("that has a checkpoint"), "{message}");
+    assert!(message.contains("warning: at most 1 checkpoints of") && message.contains("are free there"), "{message}");
+    assert_eq!(checkpoints(&run).len(), 0);
+
+    let makes_room = format!("{tells}; rm {}", text(&filler));
+    let output = Command::new(CORELLA).args(args("4", &makes_room)).output().expect("starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(text(checkpoints(&run).last().expect("a checkpoint")).ends_with("step-00000004"));
+    assert_eq!(
+        fs::read_to_string(told).expect("told").lines().count(),
+        3,
+        "as it begins to wait, and as it ends without room"
+    );
+}
+
+#[test]
+fn a_run_that_cannot_go_on_is_recorded_as_one_that_failed() {
+    let folder = Folder::new("cannot-begin");
+    let (data, run) = (folder.data(), folder.join("run"));
+    let (source, out, told) = (text(&data), text(&run), folder.join("told"));
+    done(&tiny_run(&source, &out, "6"));
+    let read = |name: &str| fs::read_to_string(run.join(name)).expect(name);
+    // Whoever forgot --resume has a finished run.
+    refused(&tiny_run(&source, &out, "6"), &["finished checkpoint"]);
+    assert!(read("heartbeat.json").contains("\"finished\""), "{}", read("heartbeat.json"));
+    let command = format!("echo \"$CORELLA_STEP: $CORELLA_ERROR\" >> {}", text(&told));
+    let tells = [resumed(&source, &out, "9"), vec!["--on-failure", &command]].concat();
+
+    fs::rename(&data, folder.join("moved")).expect("moved");
+    assert!(!corella(&tells).status.success());
+    fs::rename(folder.join("moved"), &data).expect("moved back");
+    for checkpoint in checkpoints(&run) {
+        fs::write(checkpoint.join("state.json"), "").expect("written");
+    }
+    refused(&tells, &["no checkpoint in"]);
+    let told = fs::read_to_string(&told).expect("the command ran");
+    assert!(told.lines().count() == 2 && told.lines().all(|line| line.starts_with("6: ")), "{told}");
+    let beat = read("heartbeat.json");
+    assert!(beat.contains("\"failed\"") && beat.contains("no checkpoint in") && beat.contains("\"step\":6"), "{beat}");
+    assert_eq!(read("events.jsonl").matches("\"event\":\"failed\"").count(), 2);
+}
+
+#[test]
+fn the_loop_of_the_documentation_ends() {
+    let folder = Folder::new("loop");
+    let (data, run) = (text(&folder.data()), folder.join("run"));
+    let out = text(&run);
+    let page = include_str!("../../../docs/renting-a-node.md");
+    let script = page.split("```").find(|block| block.contains("until corella train")).expect("a loop");
+    let goes = |flags: &[&str]| {
+        let args = [&tiny_run(&data, &out, "500")[1..], flags].concat().join(" ");
+        let script = script.replace("runs/gpt2-124m.toml", &args).replace("out/gpt2-124m", &out);
+        let script =
+            format!("sleep() {{ echo again; }}\n{}", script.replace("corella train", &format!("{CORELLA} train")));
+        let output = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).output().expect("a shell");
+        common::stdout(&output).lines().filter(|line| *line == "again").count()
+    };
+    let ruin = ["--lr", "1e38", "--spike-z-loss", "0", "--spike-z-norm", "0"];
+    assert_eq!(goes(&ruin), 2, "a run that diverges is tried three times");
+    assert_eq!(goes(&["--no-such-flag"]), 0);
+    assert_eq!(goes(&["--steps", "12", "--lr", "0.001"]), 0);
+    assert!(text(checkpoints(&run).last().expect("a checkpoint")).ends_with("step-00000012"));
+}
+
+/// What a terminal does with Ctrl-C: it signals the whole group.
+#[test]
+fn ctrl_c_stops_the_run_and_not_the_copy_of_a_checkpoint() {
+    use std::os::unix::process::CommandExt;
+    let folder = Folder::new("group");
+    let (data, out) = (text(&folder.data()), text(&folder.join("run")));
+    let (begun, copied) = (folder.join("begun"), folder.join("copied"));
+    let copy = format!("touch {}; sleep 0.5; touch {}", text(&begun), text(&copied));
+    let args = [tiny_run(&data, &out, "1000000000"), vec!["--on-checkpoint", &copy]].concat();
+    let mut command = Command::new(CORELLA);
+    let child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn();
+    let mut child = child.expect("starts");
+    wait_for(&mut child, "a checkpoint", || begun.is_file());
+    let sent = Command::new("sh").args(["-c", &format!("kill -INT -{}", child.id())]).status().expect("a shell");
+    assert!(sent.success());
+    assert_eq!(child.wait().expect("ended").code(), Some(common::STOPPED));
+    assert!(copied.is_file(), "the copy was cut short");
+}
+
+#[test]
+fn another_format_is_said_as_what_it_is() {
+    let folder = Folder::new("format");
+    let (data, out) = (text(&folder.data()), text(&folder.join("run")));
+    done(&tiny_run(&data, &out, "3"));
+    let output = corella(&[resumed(&data, &out, "6"), vec!["--dtype", "bf16"]].concat());
+    let message = stderr(&output);
+    assert!(output.status.success() && message.contains("began in f32 and goes on in bf16"), "{message}");
+    assert!(!message.contains("order of additions"), "{message}");
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Accelerators and machines made of them.
 
+use corella_model::Dtype;
 use serde::Deserialize;
 
 use super::{EstimateError, HOST_OVERHEAD};
+
+/// Part of the peak that products in f32 reach: 51.1 of 67 TFLOP/s on an H200, alone (docs/measurements/nvidia-h200.json). No
+/// published run was made in f32, so nothing is fitted.
+const F32_SHARE: f64 = 0.76;
 
 /// An accelerator.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -13,8 +18,11 @@ pub struct Card {
     /// Shorter names.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// Dense peak in the format that products are computed in, in 10¹² operations per second.
+    /// Dense peak of products in bf16, in 10¹² operations per second.
     pub tflops: f64,
+    /// Peak of products in f32, where it is known.
+    #[serde(default)]
+    pub f32_tflops: Option<f64>,
     /// Memory, in 10⁹ bytes.
     pub memory_gb: f64,
     /// Memory bandwidth, in 10¹² bytes per second.
@@ -24,7 +32,7 @@ pub struct Card {
     /// Power limit.
     #[serde(default)]
     pub watts: Option<f64>,
-    /// Part of the peak that products reach inside a training step.
+    /// Part of the peak that products in bf16 reach inside a training step.
     #[serde(default)]
     pub share: f64,
     /// Card whose share stands in for its own.
@@ -33,6 +41,24 @@ pub struct Card {
     /// Figures that were not checked against a source.
     #[serde(default)]
     pub unverified: Vec<String>,
+}
+
+impl Card {
+    /// Peak of products in a format, in 10¹² operations per second, where it is known.
+    pub fn peak_tflops(&self, dtype: Dtype) -> Option<f64> {
+        match dtype {
+            Dtype::F32 => self.f32_tflops,
+            Dtype::Bf16 => Some(self.tflops),
+        }
+    }
+
+    /// Part of that peak that products reach inside a training step.
+    pub fn share_of_peak(&self, dtype: Dtype) -> f64 {
+        match dtype {
+            Dtype::F32 => F32_SHARE,
+            Dtype::Bf16 => self.share,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -112,9 +138,9 @@ impl Machine {
         self.card.watts.map(|watts| watts * f64::from(self.cards) * HOST_OVERHEAD)
     }
 
-    /// Operations per second of all cards together.
-    pub fn peak_flops(&self) -> f64 {
-        self.card.tflops * 1e12 * f64::from(self.cards)
+    /// Operations per second of all cards together in a format, where they are known.
+    pub fn peak_flops(&self, dtype: Dtype) -> Option<f64> {
+        self.card.peak_tflops(dtype).map(|tflops| tflops * 1e12 * f64::from(self.cards))
     }
 }
 
@@ -152,6 +178,8 @@ mod tests {
     fn every_card_has_a_share_and_a_power() {
         for card in cards().expect("readable") {
             assert!(card.share > 0.3 && card.share < 1.0 && card.watts.is_some(), "{card:?}");
+            // Multiply-adds outside the tensor cores: a half of their bf16 at most.
+            assert!(card.f32_tflops.is_none_or(|f32| f32 > 10.0 && f32 <= card.tflops / 1.9), "{card:?}");
         }
     }
 }

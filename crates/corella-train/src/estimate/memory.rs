@@ -1,7 +1,7 @@
 //! Memory of a training run, part by part.
 
+use corella_model::Dtype;
 use corella_model::memory::MemoryPlan;
-
 use serde::Serialize;
 
 /// Bytes by part, per card.
@@ -42,12 +42,15 @@ impl From<MemoryPlan> for MemoryBytes {
     }
 }
 
-/// The plan for a GPU: bf16 weights and activations; f32 gradients; f32 copies and moments, shared among the cards (ZeRO-1).
+/// The plan for a GPU: weights and activations in the run's format, f32 gradients; moments, and the f32 copies of bf16 weights,
+/// shared among the cards (ZeRO-1).
 ///
-/// `activations` is their memory in bf16.
-pub fn gpu_memory(parameters: u64, activations: u64, cards: u32) -> MemoryBytes {
+/// `activations` is their memory in that format.
+pub fn gpu_memory(parameters: u64, activations: u64, dtype: Dtype, cards: u32) -> MemoryBytes {
     let n = parameters;
-    let (weights, gradients, optimizer) = (2 * n, 4 * n, 12 * n / u64::from(cards.max(1)));
+    let copies = if dtype == Dtype::Bf16 { 4 * n } else { 0 };
+    let (weights, gradients) = (dtype.bytes() as u64 * n, 4 * n);
+    let optimizer = (copies + 8 * n) / u64::from(cards.max(1));
     let total = weights + gradients + optimizer + activations;
     MemoryBytes { weights, gradients, optimizer, activations, between_updates: 0, total }
 }
@@ -60,9 +63,9 @@ pub fn largest_micro_batch(sequences: usize, budget: u64, bytes: impl Fn(usize) 
 
 #[cfg(test)]
 mod tests {
+    use corella_model::BatchShape;
     use corella_model::Recompute;
     use corella_model::gpt2::{Gpt2Config, memory_plan};
-    use corella_model::{BatchShape, Dtype};
 
     use super::*;
 
@@ -78,8 +81,10 @@ mod tests {
         let config = Gpt2Config::preset("gpt2-124m").expect("a preset");
         let batch = BatchShape { b: 64, t: 1024 };
         let activations = memory_plan(&config, batch, Recompute::None, Dtype::Bf16).activations;
-        let plan = gpu_memory(config.parameter_count() as u64, activations, 8);
+        let plan = gpu_memory(config.parameter_count() as u64, activations, Dtype::Bf16, 8);
         assert!(plan.total < 80_000_000_000, "{plan:?}");
         assert_eq!(plan.weights, 2 * 124_439_808);
+        let one = |dtype| gpu_memory(1000, 0, dtype, 1).total;
+        assert_eq!((one(Dtype::F32), one(Dtype::Bf16)), (16_000, 18_000));
     }
 }

@@ -10,6 +10,7 @@ mod scale;
 mod speed;
 mod workload;
 
+use corella_model::Dtype;
 use serde::Serialize;
 
 pub use card::{Card, Machine, card, cards};
@@ -42,6 +43,14 @@ pub enum EstimateError {
     /// More than the card can do, or nothing.
     #[error("a utilisation of {0:.2} is impossible: it must be above 0 and at most 1")]
     BadMfu(f64),
+    /// The data sheet says no peak for the format.
+    #[error("the peak of {card} in {} is not known", dtype.name())]
+    NoPeak {
+        /// Which card.
+        card: String,
+        /// Which format.
+        dtype: Dtype,
+    },
     /// A table that cannot be read.
     #[error("{what}: {source}")]
     Table {
@@ -66,19 +75,28 @@ pub struct Bill {
 }
 
 /// Hours of a workload at a utilisation of the cards that have work.
-fn hours(work: &Workload, machine: &Machine, mfu: f64) -> f64 {
-    let peak = machine.card.tflops * 1e12 * work.busy_cards(machine.cards);
-    work.flops() as f64 / (peak * mfu) / 3600.0
+fn hours(work: &Workload, machine: &Machine, mfu: f64) -> Result<f64, EstimateError> {
+    let peak = machine.card.peak_tflops(work.dtype).ok_or_else(|| no_peak(work, machine))?;
+    Ok(work.flops() as f64 / (peak * 1e12 * work.busy_cards(machine.cards) * mfu) / 3600.0)
+}
+
+fn no_peak(work: &Workload, machine: &Machine) -> EstimateError {
+    EstimateError::NoPeak { card: machine.card.name.clone(), dtype: work.dtype }
+}
+
+/// The utilisation that is given, or else predicted from card and shape. With what is computed again it is still no more than
+/// the peak.
+fn utilisation(work: &Workload, machine: &Machine, mfu: Option<f64>) -> Result<f64, EstimateError> {
+    let mfu = mfu.or_else(|| predicted_mfu(work, machine)).ok_or_else(|| no_peak(work, machine))?;
+    let busy = mfu * work.computed();
+    if mfu > 0.0 && busy <= 1.0 { Ok(mfu) } else { Err(EstimateError::BadMfu(busy)) }
 }
 
 /// The bill of a workload on a machine at a utilisation (`None`: predicted from card and shape) and a price per hour of
 /// the whole machine. Cards that have no sequence of an update make nothing faster, and are paid for.
 pub fn bill(work: &Workload, machine: &Machine, mfu: Option<f64>, price: Option<f64>) -> Result<Bill, EstimateError> {
-    let mfu = mfu.unwrap_or_else(|| predicted_mfu(work, machine));
-    if !(mfu > 0.0 && mfu <= 1.0) {
-        return Err(EstimateError::BadMfu(mfu));
-    }
-    let hours = hours(work, machine, mfu);
+    let mfu = utilisation(work, machine, mfu)?;
+    let hours = hours(work, machine, mfu)?;
     Ok(Bill {
         hours,
         mfu,

@@ -1,5 +1,6 @@
 //! Training runs that others published: what the plan is checked against, and what its report compares with.
 
+use corella_model::Dtype;
 use serde::Deserialize;
 
 use super::EstimateError;
@@ -102,7 +103,9 @@ impl PublishedRun {
             tokens: self.tokens?,
             tokens_per_step,
             sequences_per_step,
+            dtype: Dtype::Bf16,
             fp8: self.fp8,
+            recompute: false,
             formula: self.formula.unwrap_or(Formula::Causal),
         })
     }
@@ -123,6 +126,10 @@ mod tests {
         values.sort_by(f64::total_cmp);
         let n = values.len();
         if n % 2 == 1 { values[n / 2] } else { (values[n / 2 - 1] + values[n / 2]) / 2.0 }
+    }
+
+    fn peak(machine: &Machine) -> f64 {
+        machine.peak_flops(Dtype::Bf16).expect("a peak")
     }
 
     #[test]
@@ -153,14 +160,14 @@ mod tests {
     fn a_claim_above_the_peak_is_refused() {
         let run = published_runs().expect("readable").into_iter().find(|r| r.check == Check::Impossible).expect("one");
         let (work, machine) = (run.workload().expect("a shape"), run.machine().expect("a card"));
-        let claimed = work.flops() as f64 / machine.peak_flops() / run.hours / 3600.0;
+        let claimed = work.flops() as f64 / peak(&machine) / run.hours / 3600.0;
         assert!(matches!(bill(&work, &machine, Some(claimed), None), Err(EstimateError::BadMfu(mfu)) if mfu > 1.0));
     }
 
     /// The share that a run itself shows: what is left for its products after everything else.
     fn shown_share(run: &PublishedRun) -> Option<f64> {
         let (work, machine) = (run.workload()?, run.machine()?);
-        let (products, rest) = seconds_per_token(&work, &machine);
+        let (products, rest) = seconds_per_token(&work, &machine)?;
         let total = run.hours * 3600.0 * f64::from(run.cards) / work.tokens as f64;
         Some(products / (total - rest))
     }
@@ -204,8 +211,8 @@ mod tests {
         for run in &runs {
             let (work, machine) = (run.workload().expect("a shape"), run.machine().expect("a card"));
             let (share, gain) = fit(&runs, &machine, Some(&run.id));
-            let mfu = mfu_at(&work, &machine, share, gain);
-            let hours = work.flops() as f64 / machine.peak_flops() / mfu / 3600.0;
+            let mfu = mfu_at(&work, &machine, share, gain).expect("a peak");
+            let hours = work.flops() as f64 / peak(&machine) / mfu / 3600.0;
             let error = hours / run.hours - 1.0;
             let percent = |error: f64| format!("{:+.1} %", 100.0 * error);
             let by_mfu = |mfu| bill(&work, &machine, Some(mfu), None).expect("possible").hours / run.hours - 1.0;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::card::Machine;
-use super::{EstimateError, Workload, hours, predicted_mfu};
+use super::{EstimateError, Workload, hours, utilisation};
 
 /// A machine and how long the run would take on it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,13 +20,10 @@ pub struct Scale {
 /// that have a sequence: they are counted as if they did not wait for each other, which is a lower bound.
 pub fn scale(work: &Workload, machine: &Machine, mfu: Option<f64>) -> Result<Vec<Scale>, EstimateError> {
     let node = Machine { card: machine.card.clone(), cards: machine.cards.min(8) };
-    let mfu = mfu.unwrap_or_else(|| predicted_mfu(work, &node));
-    if !(mfu > 0.0 && mfu <= 1.0) {
-        return Err(EstimateError::BadMfu(mfu));
-    }
+    let mfu = utilisation(work, &node, mfu)?;
     let of = |cards: u32| {
-        let hours = hours(work, &Machine { card: machine.card.clone(), cards }, mfu);
-        Scale { cards, hours, sequences_per_card: work.sequences_per_step as f64 / f64::from(cards) }
+        let hours = hours(work, &Machine { card: machine.card.clone(), cards }, mfu)?;
+        Ok(Scale { cards, hours, sequences_per_card: work.sequences_per_step as f64 / f64::from(cards) })
     };
-    Ok([1, 8, 100_000].map(of).to_vec())
+    [1, 8, 100_000].map(of).into_iter().collect()
 }

@@ -1,5 +1,6 @@
 //! What has to be computed, and how it is counted.
 
+use corella_model::Dtype;
 use serde::{Deserialize, Serialize};
 
 /// How operations per token, forward and backward, are counted. The choice moves utilisation by up to four points, so
@@ -57,8 +58,12 @@ pub struct Workload {
     pub tokens_per_step: u64,
     /// Sequences of an update.
     pub sequences_per_step: u64,
+    /// Number format of products and activations.
+    pub dtype: Dtype,
     /// Matrix products partly in fp8.
     pub fp8: bool,
+    /// The forward pass of the blocks is computed a second time, in the backward pass.
+    pub recompute: bool,
     /// How operations are counted.
     pub formula: Formula,
 }
@@ -67,6 +72,19 @@ impl Workload {
     /// Operations per token, forward and backward.
     pub fn flops_per_token(&self) -> u64 {
         self.formula.per_token(self.matmul_params, self.channels, self.span)
+    }
+
+    /// Operations per token that recomputing adds: the forward pass, a third of forward and backward, without the output head.
+    /// They are no work of the model's, so utilisation does not count them.
+    pub fn flops_again(&self) -> u64 {
+        let head = self.vocab_size * self.channels;
+        let blocks = self.formula.per_token(self.matmul_params.saturating_sub(head), self.channels, self.span) / 3;
+        if self.recompute { blocks } else { 0 }
+    }
+
+    /// By what factor more operations are computed than those of the model.
+    pub fn computed(&self) -> f64 {
+        1.0 + self.flops_again() as f64 / self.flops_per_token().max(1) as f64
     }
 
     /// Sequences of an update that fall to the card with the most: they are dealt out whole.
@@ -110,7 +128,9 @@ mod tests {
             tokens,
             tokens_per_step,
             sequences_per_step: 1024,
+            dtype: Dtype::Bf16,
             fp8: false,
+            recompute: false,
             formula,
         }
     }
@@ -129,6 +149,16 @@ mod tests {
         }
         assert_eq!(gpt2(48, 1600, 50_257, Formula::Causal).params, 1_557_611_200);
         assert_eq!(gpt2(48, 1600, 50_304, Formula::Causal).steps(), 32_000);
+    }
+
+    #[test]
+    fn recomputing_adds_the_forward_pass_of_the_blocks() {
+        let once = gpt2(48, 1600, 50_257, Formula::Causal);
+        let twice = Workload { recompute: true, ..once.clone() };
+        assert_eq!((once.computed(), twice.flops_per_token()), (1.0, once.flops_per_token()));
+        // 2 · (N - 50257 · 1600) + 2 · 48 · 1600 · 1024
+        assert_eq!(twice.flops_again(), 2 * (1_557_611_200 - 50_257 * 1600) + 2 * 48 * 1600 * 1024);
+        assert!((1.30..1.334).contains(&twice.computed()), "{}", twice.computed());
     }
 
     #[test]

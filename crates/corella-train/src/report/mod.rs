@@ -7,15 +7,17 @@ mod levels;
 mod page;
 mod record;
 mod reference;
+mod rows;
 pub mod tensorboard;
 mod timeline;
 
 use std::path::{Path, PathBuf};
 
-pub use compare::{Summary, comparison, differences, summaries};
+pub use compare::{OTHER_VOCABULARY, Summary, comparison, differences, one_vocabulary, summaries};
 pub use page::page;
 pub use record::{Record, Row};
 pub use reference::{Curve, Family, Shape, Standing, Verdict, curves, judge};
+pub use rows::Totals;
 
 use crate::TrainError;
 use crate::folder::REPORT;

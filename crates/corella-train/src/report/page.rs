@@ -13,7 +13,6 @@ use crate::TrainError;
 use crate::calendar::moment;
 use crate::console::{duration, energy};
 use crate::heartbeat::{Heartbeat, RunState};
-use crate::spread::Spread;
 
 /// The part of the scale that a chart of HellaSwag has at least: chance, and the models that it is drawn beside.
 const HELLASWAG: (f64, f64) = (0.24, 0.56);
@@ -88,16 +87,16 @@ fn tiles(record: &Record) -> String {
     let last = record.updates().last();
     let steps = record.plan.train.steps;
     let val = record.validations().last();
-    let best = record.validations().map(|v| v.1).min_by(f64::total_cmp);
+    let totals = &record.totals;
+    let best = totals.best;
     let dollars = record.plan.cost.price_per_hour.map(|price| price * record.seconds() / 3600.0);
-    let skipped = record.updates().filter(|row| row.skipped.is_some()).count();
+    let skipped = totals.skipped;
     let updates = format!("of {steps} updates");
     let epochs = last.and_then(|row| row.epochs);
     let beat = record.heartbeat.as_ref();
     let left = beat.filter(|b| is_going_on(b)).and_then(|b| Some((b.eta_seconds?, b.time)));
     let used = beat.and_then(|b| b.usage.energy_kwh);
-    let times = Spread::of(record.updates().filter_map(|row| row.ms));
-    let mfu = Spread::of(record.updates().filter_map(|row| row.mfu));
+    let (times, mfu) = (totals.ms, totals.mfu);
     let tiles = [
         (&*updates, last.map(|row| row.step.to_string())),
         ("tokens seen", last.map(|row| number(row.tokens_seen as f64))),
@@ -204,11 +203,7 @@ fn scores(record: &Record) -> Result<[Chart; 2], TrainError> {
 
 /// Where the time went: of the updates by part, and what lay between them.
 fn parts(record: &Record) -> String {
-    let mut inside = [0.0; 4];
-    for parts in record.updates().filter_map(|row| row.parts) {
-        let known = [parts.data_ms, parts.forward_ms, parts.backward_ms, parts.optimizer_ms];
-        (0..4).for_each(|i| inside[i] += known[i]);
-    }
+    let inside = record.totals.parts;
     // Validation, samples, checkpoints: in the run, but in no update.
     let between = (record.seconds() * 1e3 - inside.iter().sum::<f64>()).max(0.0);
     let all = inside.iter().sum::<f64>() + between;
@@ -228,8 +223,7 @@ fn parts(record: &Record) -> String {
         let _ = write!(bar, r#"<i class="c{colour}" style="width:{percent:.2}%" title="{name}"></i>"#);
         let _ = write!(legend, r#"<span class="key c{colour}">{name} {percent:.1} %</span>"#);
     }
-    let longest = record.updates().filter_map(|row| row.ms).max_by(f64::total_cmp);
-    let spread = match (Spread::of(record.updates().filter_map(|row| row.ms)), longest) {
+    let spread = match (record.totals.ms, record.totals.longest) {
         (Some(s), Some(longest)) => format!(
             r#"<p class="state">Half of the updates take less than {}; nine in ten take {} to {}, the longest {}.</p>"#,
             milliseconds(s.median),

@@ -1,12 +1,15 @@
 //! What a run folder says about its run.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use corella_text::tokenizer::Tokenizer;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::rows::{Rows, Totals};
 use crate::TrainError;
 use crate::folder::{ENVIRONMENT, EVENTS, LOG, PLAN, SAMPLES};
 use crate::heartbeat::{self, Heartbeat};
@@ -42,6 +45,8 @@ pub struct Row {
     pub skipped: Option<String>,
     /// Validation loss.
     pub val_loss: Option<f64>,
+    /// The same in bits per byte; absent in logs of earlier versions.
+    pub val_bits_per_byte: Option<f64>,
     /// Scores of evaluations by name.
     pub scores: BTreeMap<String, f64>,
     /// Seconds in the run.
@@ -55,8 +60,10 @@ pub struct Record {
     pub dir: PathBuf,
     /// The plan.
     pub plan: RunPlan,
-    /// The log, one row per step.
+    /// The log, one row per step; of a long one a few thousand rows ([`Rows`]).
     pub rows: Vec<Row>,
+    /// What all of its rows are together.
+    pub totals: Totals,
     /// What it wrote.
     pub samples: Vec<Sample>,
     /// What happened.
@@ -73,18 +80,15 @@ impl Record {
         let path = dir.join(PLAN);
         let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
         let plan = RunPlan::from_toml(&text)?;
-        let mut rows: Vec<Row> = Vec::new();
-        for row in lines::<Row>(&dir.join(LOG)) {
-            match rows.last_mut().filter(|last| last.step == row.step) {
-                Some(last) => *last = row,
-                None => rows.push(row),
-            }
-        }
+        let mut rows = Rows::default();
+        each::<Row>(&dir.join(LOG), |row| rows.push(row));
+        let (rows, totals) = rows.finish();
         let heartbeat = fs::read_to_string(dir.join(heartbeat::FILE)).ok();
         let environment = fs::read_to_string(dir.join(ENVIRONMENT)).ok();
         Ok(Record {
             plan,
             rows,
+            totals,
             samples: lines(&dir.join(SAMPLES)),
             events: lines(&dir.join(EVENTS)),
             heartbeat: heartbeat.and_then(|text| serde_json::from_str(&text).ok()),
@@ -109,16 +113,44 @@ impl Record {
         self.rows.iter().filter_map(|row| Some((row.tokens_seen as f64, row.val_loss?)))
     }
 
+    /// The same in bits per byte of text.
+    pub fn bits_per_byte(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.rows.iter().filter_map(|row| Some((row.tokens_seen as f64, row.val_bits_per_byte?)))
+    }
+
+    /// What tells its vocabulary from others: the tokenizer's fingerprint, or the size where there is no tokenizer.
+    pub fn vocabulary(&self) -> String {
+        let kept = Tokenizer::load(&self.dir.join("tokenizer.json")).ok();
+        kept.map_or_else(|| self.plan.model.vocab_size.to_string(), |tokenizer| tokenizer.fingerprint())
+    }
+
     /// Seconds of training so far.
     pub fn seconds(&self) -> f64 {
         self.rows.last().map_or(0.0, |row| row.elapsed)
     }
 }
 
-/// The lines of a file that can be read; a byte that is not UTF-8 spoils no line but its own.
+/// The lines of a file that can be read.
 fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
-    let bytes = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let mut found = Vec::new();
+    each(path, |line| found.push(line));
+    found
+}
+
+/// Calls `see` for every line that can be read; a byte that is not UTF-8 spoils no line but its own.
+fn each<T: DeserializeOwned>(path: &Path, mut see: impl FnMut(T)) {
+    let Ok(file) = File::open(path) else { return };
+    let (mut file, mut line) = (BufReader::with_capacity(1 << 20, file), Vec::new());
+    loop {
+        line.clear();
+        match file.read_until(b'\n', &mut line) {
+            Ok(1..) => {}
+            _ => return,
+        }
+        if let Ok(read) = serde_json::from_slice(&line) {
+            see(read);
+        }
+    }
 }
 
 #[cfg(test)]

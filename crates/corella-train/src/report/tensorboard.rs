@@ -37,12 +37,17 @@ impl EventFile {
         let values = [
             ("train/loss", Some(report.loss)),
             ("val/loss", report.val_loss),
+            ("val/bits_per_byte", report.val_bits_per_byte),
             ("train/lr", Some(report.lr)),
             ("train/norm", Some(report.norm)),
             ("speed/tokens_per_second", Some(report.tokens_per_second)),
             ("speed/ms", Some(report.ms)),
+            ("speed/mfu", report.mfu),
         ];
-        let present: Vec<(&str, f64)> = values.into_iter().filter_map(|(tag, v)| Some((tag, v?))).collect();
+        let scores: Vec<(String, f64)> =
+            report.scores.iter().map(|(name, score)| (format!("eval/{name}"), *score)).collect();
+        let known = values.into_iter().filter_map(|(tag, v)| Some((tag, v?)));
+        let present: Vec<(&str, f64)> = known.chain(scores.iter().map(|(tag, v)| (tag.as_str(), *v))).collect();
         self.scalars(report.step, report.time, &present)
     }
 
@@ -53,6 +58,11 @@ impl EventFile {
             summary = summary.message(VALUE, &Message::default().text(TAG, tag).float(SIMPLE_VALUE, *value as f32));
         }
         self.record(&Message::event(time, step).message(SUMMARY, &summary))
+    }
+
+    /// Whether the file still stands under its name.
+    pub fn is_there(&self) -> bool {
+        self.path.is_file()
     }
 
     /// Hands everything to the system.

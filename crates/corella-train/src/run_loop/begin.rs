@@ -1,22 +1,40 @@
 //! How a session begins: at the newest checkpoint, or at the start.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use corella_text::data::{Loader, LoaderOptions};
 
+use super::pages::Pages;
 use super::{Hooks, Run, Session};
 use crate::TrainError;
 use crate::checkpoint;
 use crate::clock::Clock;
-use crate::commands::Commands;
+use crate::commands::{CommandPlan, Commands};
 use crate::data_check::DataCheck;
 use crate::differences::differences;
 use crate::folder::{self, ENVIRONMENT, EVENTS, LOG, PLAN, RunFolder, SAMPLES};
-use crate::log::JsonLines;
+use crate::heartbeat;
+use crate::log::{Event, JsonLines};
 use crate::spikes::SpikeDetector;
 use crate::whole_file;
+
+/// Records in the folder of a run that it could not be begun again: an event, the heartbeat, and the user's command for it. A
+/// folder that is no run, or that another process holds, is left alone.
+pub fn not_begun(dir: &Path, commands: &CommandPlan, error: &str) {
+    if !folder::is_run(dir) {
+        return;
+    }
+    let Ok(_held) = RunFolder::open(dir) else { return };
+    let time = Clock::new(Duration::ZERO).wall();
+    let (step, elapsed) = heartbeat::fail(dir, error, time);
+    let event = Event { step, event: "failed".to_owned(), what: error.to_owned(), elapsed, time };
+    // As all that is told of a run: a help, on which nothing depends.
+    let _ = JsonLines::open(&dir.join(EVENTS), Some(u64::MAX)).and_then(|mut events| events.write(&event));
+    Commands::new(commands.clone()).failure(dir, step, error);
+}
 
 impl<'a> Session<'a> {
     /// Goes to the newest checkpoint, or to the start; writes run.toml and tokenizer.json.
@@ -82,6 +100,7 @@ impl<'a> Session<'a> {
             recent: VecDeque::new(),
             mfu: None,
             rating: val_loss,
+            bytes_per_token: None,
             standing: None,
             run,
             hooks,
@@ -104,7 +123,7 @@ impl<'a> Session<'a> {
             failed_saves: 0,
             trouble: None,
             beat: None,
-            reported: None,
+            pages: Pages::default(),
         };
         if let Err(error) = session.write_plan() {
             // A run that goes on has all of it in its checkpoint.

@@ -22,6 +22,8 @@ pub trait Hooks {
     fn evaluate(&mut self, _step: u64, _model: &mut dyn TextModel, _stop: &AtomicBool) -> BTreeMap<String, f64> {
         BTreeMap::new()
     }
+    /// A validation loss was measured that belongs to no update of this session: at its beginning.
+    fn on_validation(&mut self, _step: u64, _loss: f64) {}
     /// Something went wrong that does not end the run.
     fn on_trouble(&mut self, what: &str) {
         warn(what);

@@ -6,7 +6,7 @@ use super::Session;
 use crate::TrainError;
 use crate::heartbeat::RunState;
 use crate::report::Standing;
-use crate::validate::validation_loss;
+use crate::validate::{bytes_per_token, validation_loss};
 
 impl Session<'_> {
     pub(super) fn validate(&mut self) -> Option<f64> {
@@ -22,6 +22,18 @@ impl Session<'_> {
         self.beat(RunState::Training, false);
         self.val_loss = self.rating.or(self.val_loss);
         self.rating
+    }
+
+    /// A validation loss in bits per byte of text, where the text's length is known.
+    pub(super) fn bits_per_byte(&mut self, loss: f64) -> Option<f64> {
+        let (data, plan) = (&self.run.data, &self.run.plan);
+        let of_data = || {
+            let t = plan.model.seq_len;
+            // Data that cannot be read end the validation itself.
+            bytes_per_token(&data.val, &data.tokenizer, t, plan.output.val_tokens).ok().flatten()
+        };
+        let bytes = *self.bytes_per_token.get_or_insert_with(of_data);
+        bytes.filter(|bytes| *bytes > 0.0).map(|bytes| loss / std::f64::consts::LN_2 / bytes)
     }
 
     /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.
@@ -46,14 +58,15 @@ impl Session<'_> {
         }
         let Some(loss) = self.rating.or_else(|| self.validate()) else { return };
         self.judge(loss);
-        let mut line = self.log.last_of(self.done).cloned();
-        let written = match &mut line {
-            None => self.log.write(&serde_json::json!({"step": self.done, "val_loss": loss})),
-            Some(line) => {
-                line["val_loss"] = loss.into();
-                self.log.replace_last(line.take())
-            }
-        };
+        self.hooks.on_validation(self.done, loss);
+        let bits = self.bits_per_byte(loss);
+        let before = self.log.last_of(self.done).cloned();
+        let mut line = before.clone().unwrap_or_else(|| serde_json::json!({"step": self.done}));
+        line["val_loss"] = loss.into();
+        if let Some(bits) = bits {
+            line["val_bits_per_byte"] = bits.into();
+        }
+        let written = if before.is_some() { self.log.replace_last(line) } else { self.log.write(&line) };
         self.tolerate(written);
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::TrainError;
@@ -15,6 +16,8 @@ use crate::validate::validation_loss;
 
 /// Checkpoints in a row that may fail: a disk that is full for an hour must not end a run of days.
 const FAILED_SAVES: u32 = 3;
+/// Time between two tries to write the last checkpoint on a full disk.
+const RETRY: Duration = Duration::from_secs(5);
 /// What is said where a checkpoint is due and none is written.
 pub(super) const UNSOUND: &str =
     "no checkpoint is written while loss or gradient norm are no numbers; the ones before stay";
@@ -74,15 +77,67 @@ impl Session<'_> {
         Ok(())
     }
 
-    pub(super) fn save(&mut self) -> Result<PathBuf, TrainError> {
-        self.beat(RunState::Saving, false);
+    /// Does what the end of a run depends on, and does it again until a full disk has room: what is lost otherwise is all since
+    /// the last checkpoint. Who asks to stop, or asked before, is not kept waiting.
+    pub(super) fn until_there_is_room<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let mut told = false;
+        loop {
+            let error = match attempt(self) {
+                Err(error) if error.is_full_disk() && !self.stopped() => error,
+                result => return result,
+            };
+            if told {
+                self.beat(RunState::Waiting, false);
+                let begun = Instant::now();
+                while begun.elapsed() < RETRY && !self.stopped() {
+                    thread::sleep(Duration::from_millis(100));
+                }
+            } else {
+                told = true;
+                self.trouble(&format!("{error}; the run is at its end and waits until there is room, or for a signal"));
+                self.commands.failure(&self.run.dir, self.done, &error.to_string());
+                self.beat(RunState::Waiting, true);
+            }
+        }
+    }
+
+    /// Makes anew what was removed of the run folder while the run was going on.
+    fn restore_folder(&mut self) -> Result<(), TrainError> {
         if !self.folder.is_there() {
             self.trouble(&format!("{} vanished while the run was going on; it is made anew", self.run.dir.display()));
             self.folder = RunFolder::open(&self.run.dir)?;
             self.write_plan()?;
             let lines = |name: &str| JsonLines::open(&self.run.dir.join(name), Some(self.done));
             (self.log, self.samples, self.events) = (lines(LOG)?, lines(SAMPLES)?, lines(EVENTS)?);
+            self.open_board();
+            return Ok(());
         }
+        let mut vanished = Vec::new();
+        for (name, file) in [(LOG, &mut self.log), (SAMPLES, &mut self.samples), (EVENTS, &mut self.events)] {
+            if !file.is_there() {
+                *file = JsonLines::open(&self.run.dir.join(name), Some(self.done))?;
+                vanished.push(name);
+            }
+        }
+        if self.board.as_ref().is_some_and(|board| !board.is_there()) {
+            self.open_board();
+            vanished.push("the file for TensorBoard");
+        }
+        if !vanished.is_empty() {
+            self.trouble(&format!(
+                "{} vanished while the run was going on; the lines from here on are there",
+                vanished.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn save(&mut self) -> Result<PathBuf, TrainError> {
+        self.beat(RunState::Saving, false);
+        self.restore_folder()?;
         let state = State {
             step: self.done,
             loader: self.loader.state(),

@@ -10,8 +10,6 @@ use crate::report::{self, tensorboard::EventFile};
 use crate::spread::Spread;
 use crate::step::StepReport;
 
-/// Least time between two reports, so that they do not hold up short updates.
-const REPORT: Duration = Duration::from_secs(30);
 /// Updates whose times the heartbeat tells.
 const RECENT: usize = 100;
 /// Time between two heartbeats.
@@ -63,13 +61,31 @@ impl Session<'_> {
         }
     }
 
-    /// Writes report.html and what TensorBoard reads. A page that cannot be written must not end a run.
-    pub(super) fn report(&mut self, now: bool) {
-        if !now && self.reported.is_some_and(|last| last.elapsed() < REPORT) {
-            return;
+    /// Begins a file for TensorBoard.
+    pub(super) fn open_board(&mut self) {
+        match EventFile::create(&self.run.dir.join("tensorboard"), self.done, self.clock.wall()) {
+            Ok(board) => self.board = Some(board),
+            Err(error) => self.trouble(&error.to_string()),
         }
-        self.reported = Some(Instant::now());
+    }
+
+    /// Lets report.html be written where it is time, and what TensorBoard reads. A page that cannot be written must not end a
+    /// run.
+    pub(super) fn report(&mut self) {
+        if self.pages.due() {
+            let flushed = self.board.as_mut().map_or(Ok(()), EventFile::flush);
+            let before = self.pages.begin(&self.run.dir);
+            if let Err(error) = flushed.and(before) {
+                self.trouble(&error.to_string());
+            }
+        }
+    }
+
+    /// The last page, of all that there is.
+    fn last_report(&mut self) {
         let flushed = self.board.as_mut().map_or(Ok(()), EventFile::flush);
+        // Whatever became of the one before, this one takes its place.
+        let _ = self.pages.wait();
         if let Err(error) = flushed.and_then(|()| report::write(&self.run.dir)) {
             self.trouble(&error.to_string());
         }
@@ -125,7 +141,7 @@ impl Session<'_> {
             self.commands.failure(&self.run.dir, self.done, error);
         }
         self.beat(state, true);
-        self.report(true);
+        self.last_report();
         self.commands.wait();
     }
 }

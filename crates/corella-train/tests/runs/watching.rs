@@ -74,7 +74,7 @@ impl Hooks for Reader<'_> {
     }
     fn evaluate(&mut self, _: u64, _: &mut dyn TextModel, _: &AtomicBool) -> BTreeMap<String, f64> {
         self.note("evaluate");
-        BTreeMap::new()
+        [("piqa/acc".to_owned(), 0.5)].into()
     }
     fn on_checkpoint(&mut self, _: &Path) {
         self.note("on_checkpoint");
@@ -86,6 +86,7 @@ fn the_heartbeat_says_what_the_run_is_doing_from_its_beginning_on() {
     let dir = folder("states");
     let mut run = run(&dir, false);
     run.plan.output.eval_every = 4;
+    run.device.peak_flops = Some(1e12);
     let mut reader = Reader { dir: &dir, seen: Vec::new() };
     train(&mut run, &mut reader, &AtomicBool::new(false)).expect("trains");
     for (call, state) in
@@ -93,6 +94,12 @@ fn the_heartbeat_says_what_the_run_is_doing_from_its_beginning_on() {
     {
         let states: Vec<&String> = reader.seen.iter().filter(|(c, _)| *c == call).map(|(_, state)| state).collect();
         assert!(states.len() >= 4 && states.iter().all(|found| *found == state), "{call}: {states:?}");
+    }
+    let board =
+        std::fs::read_dir(dir.join("tensorboard")).expect("a folder").next().expect("a file").expect("readable");
+    let bytes = String::from_utf8_lossy(&std::fs::read(board.path()).expect("readable")).into_owned();
+    for tag in ["train/loss", "val/loss", "val/bits_per_byte", "eval/piqa/acc", "speed/mfu"] {
+        assert!(bytes.contains(tag), "TensorBoard gets no {tag}");
     }
 }
 

@@ -10,6 +10,7 @@ use corella_model::gpt2::{Gpt2Checkpoint, save_llmc};
 use corella_model::{AnyModel, Checkpoint, ModelError};
 use corella_ops::WeightFormat;
 use corella_text::tokenizer::Tokenizer;
+use corella_train::console::grouped;
 
 use crate::cli::{Common, ConvertArgs};
 use crate::error::{Failure, Result};
@@ -51,7 +52,7 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
             serde_json::json!({"output": args.output.display().to_string(), "format": kind, "parameters": parameters}),
         )
     } else {
-        deliver(format_args!("wrote {} ({kind}, {parameters} parameters)", args.output.display()))
+        deliver(format_args!("wrote {} ({kind}, {} parameters)", args.output.display(), grouped(parameters as u64)))
     }
 }
 

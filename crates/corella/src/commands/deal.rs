@@ -1,19 +1,36 @@
 //! How the sequences of an update are dealt to cards.
 
-use corella_train::estimate::Workload;
+use corella_train::console::grouped;
+use corella_train::estimate::{Machine, Workload};
 
-/// What it costs that sequences are dealt out whole: cards that have none, or fewer than others.
-pub fn dealt(work: &Workload, cards: u32) -> Vec<String> {
-    let (sequences, busy) = (work.sequences_per_step, work.busy_cards(cards));
-    match sequences {
-        n if n < u64::from(cards) => {
-            vec![format!("an update has {n} sequences: {} of the {cards} cards have none", u64::from(cards) - n)]
-        }
-        n if busy < f64::from(cards) => {
-            vec![format!("{n} sequences do not divide among {cards} cards, which are as fast as {busy:.1}")]
-        }
-        _ => Vec::new(),
+/// What it costs that sequences are dealt out whole, cards that have none or fewer than others, and what to do about it.
+pub fn dealt(work: &Workload, machine: &Machine, seq_len: usize) -> Option<(String, String)> {
+    let (sequences, cards) = (work.sequences_per_step, u64::from(machine.cards));
+    let (busy, name) = (work.busy_cards(machine.cards), &machine.card.name);
+    if sequences < cards {
+        let what = format!(
+            "an update has {} sequences: {} of the {} cards have none",
+            grouped(sequences),
+            grouped(cards - sequences),
+            grouped(cards)
+        );
+        let batch = cards * seq_len as u64;
+        return Some((
+            what,
+            format!(
+                "--batch-tokens {batch} gives each a sequence; --gpu \"{sequences}x{name}\" takes as long for less"
+            ),
+        ));
     }
+    (busy < f64::from(machine.cards)).then(|| {
+        let even = (1..=cards).rev().find(|n| sequences.is_multiple_of(*n)).unwrap_or(1);
+        let what = format!(
+            "{} sequences do not divide among {cards} cards, which are as fast as {busy:.1}",
+            grouped(sequences)
+        );
+        let batch = sequences.next_multiple_of(cards) * seq_len as u64;
+        (what, format!("--batch-tokens {batch} divides among them, as this update does among {even}"))
+    })
 }
 
 /// The largest micro-batch that is no more than planned, divides what falls to a card, and divides the update.

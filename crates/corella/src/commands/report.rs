@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use corella_train::console::grouped;
 use corella_train::folder;
-use corella_train::report::{self, Record, Summary, comparison, differences, standing, summaries};
+use corella_train::report::{
+    self, OTHER_VOCABULARY, Record, Summary, comparison, differences, one_vocabulary, standing, summaries,
+};
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
@@ -48,8 +51,14 @@ pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
     let differ = if records.len() > 1 { differences(&records) } else { Vec::new() };
     if common.json {
         let tracks: Vec<_> = records.iter().map(standing).collect::<std::result::Result<_, _>>()?;
-        println!("{}", serde_json::json!({"runs": found, "tracks": tracks, "differences": differ, "page": page}));
+        println!(
+            "{}",
+            serde_json::json!({"runs": found, "tracks": tracks, "one_vocabulary": one_vocabulary(&records), "differences": differ, "page": page})
+        );
         return Ok(());
+    }
+    if !one_vocabulary(&records) {
+        println!("warning: {OTHER_VOCABULARY}");
     }
     for (record, summary) in records.iter().zip(&found) {
         print(summary);
@@ -67,13 +76,14 @@ pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
 fn print(s: &Summary) {
     let show = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.4}"));
     println!(
-        "{}: {} updates, {} tokens, loss {}, validation {} (lowest {}), {:.0} tokens/s, {}",
+        "{}: {} updates, {} tokens, loss {}, validation {} (lowest {}), {} bits per byte, {:.0} tokens/s, {}",
         s.name,
-        s.step,
-        s.tokens,
+        grouped(s.step),
+        grouped(s.tokens),
         show(s.loss),
         show(s.val_loss),
         show(s.best_val_loss),
+        show(s.bits_per_byte),
         s.tokens_per_second.unwrap_or(0.0),
         corella_train::console::duration(s.seconds)
     );

@@ -23,10 +23,10 @@ use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Us
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_tasks, task_scores};
 use crate::commands::plan::{
-    check_memory, check_memory_flag, memory_budget, plan_recompute, print_run, settle_micro_batch,
+    check_memory, check_memory_flag, memory_budget, plan_recompute, print_run, settle_micro_batch, warn_of_disk,
 };
 use crate::commands::plan_fits;
-use crate::commands::run_plan::{first_model, wanted};
+use crate::commands::run_plan::{Wanted, first_model, wanted};
 use crate::commands::serve::Settings;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
@@ -45,8 +45,18 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     // First of all: whether device and address are there is known at once, and the data may take a while.
     let device = TrainDevice::choose(common)?;
     args.serve.map(site::check).transpose()?;
-    let (mut plan, dir, data) = resolve(args, common)?;
-    let mut run = build(&mut plan, dir, data, args.resume, device, args.memory, common.json)?;
+    let wanted = wanted(args, common)?;
+    let (dir, commands) = (wanted.dir.clone(), wanted.plan.commands.clone());
+    let begun = resolve(args, wanted)
+        .and_then(|(mut plan, dir, data)| build(&mut plan, dir, data, args.resume, device, args.memory, common.json));
+    if let Err(failure) = &begun
+        && args.resume
+        && failure.is_failure()
+    {
+        // Who watches a run that goes on looks into its folder, whatever keeps it from beginning.
+        corella_train::not_begun(&dir, &commands, failure.message());
+    }
+    let mut run = begun?;
     let stop = stop_flag(&run.dir)?;
     let site = args.serve.map(|address| Site::of_run(Some(address), &run.dir)).transpose()?;
     let mut hooks = Console::new(&run, common.json);
@@ -150,8 +160,7 @@ pub fn print_standing(outcome: &Outcome, judged: bool) {
 }
 
 /// The plan, the run folder, and the data.
-fn resolve(args: &TrainArgs, common: &Common) -> Result<(RunPlan, PathBuf, Dataset)> {
-    let wanted = wanted(args, common)?;
+fn resolve(args: &TrainArgs, wanted: Wanted) -> Result<(RunPlan, PathBuf, Dataset)> {
     let (source, dir) = (wanted.source.clone(), wanted.dir.clone());
     if source.as_os_str().is_empty() {
         return Err(Failure::usage("nothing to train on").hint("corella train FILE.txt, or --data tiny-internet"));
@@ -222,6 +231,7 @@ pub fn build(
     plan.check()?;
     let memory = device.memory(plan, &config, plan.train.micro_batch)?;
     check_memory(memory.total, device.available())?;
+    warn_of_disk(plan, &config, &dir);
     let reference = judge(plan)?;
     let machine = device.machine(plan.train.dtype, config.sizes().2 as u64);
     if !quiet {
@@ -237,7 +247,7 @@ pub fn build(
     let known = machine.as_ref().map(|(machine, _)| machine);
     let facts = Device {
         cards: u32::from(matches!(device, TrainDevice::Cuda(..))),
-        peak_flops: known.map(Machine::peak_flops).filter(|peak| *peak > 0.0),
+        peak_flops: known.and_then(|machine| machine.peak_flops(plan.train.dtype)).filter(|peak| *peak > 0.0),
         watts: known.and_then(Machine::watts),
     };
     let product_parameters = config.product_parameters();
@@ -402,6 +412,14 @@ impl Hooks for Console {
     fn evaluate(&mut self, _step: u64, model: &mut dyn TextModel, stop: &AtomicBool) -> BTreeMap<String, f64> {
         let warn = !std::mem::replace(&mut self.warned, true);
         task_scores(model, &self.tokenizer, &self.tasks, stop, warn).unwrap_or_default()
+    }
+
+    fn on_validation(&mut self, step: u64, loss: f64) {
+        // A stream of JSON lines is one of updates.
+        if !self.quiet {
+            let when = if step == 0 { "before the first update".to_owned() } else { format!("after {step} updates") };
+            println!("validation loss {when}: {loss:.6}");
+        }
     }
 
     fn on_checkpoint(&mut self, path: &Path) {

@@ -7,6 +7,7 @@ use corella_model::params::ParamSpec;
 use corella_model::place::Place;
 use corella_model::{AnyModel, ModelPart, Role, gpt2, llama};
 use corella_ops::WeightFormat;
+use corella_train::console::grouped;
 use serde::Serialize;
 
 use super::files::{FileRow, file_lines, files_of};
@@ -199,7 +200,7 @@ impl Anatomy {
         lines.push(format!("code       {} lines compute the forward pass", self.code_lines));
         lines.push(format!(
             "parameters {} ({}, {:.2} bits each)",
-            self.parameters,
+            grouped(self.parameters as u64),
             size(self.parameter_bytes),
             self.bits_per_parameter
         ));
@@ -215,12 +216,14 @@ impl Anatomy {
         lines.extend(shown.map(|t| {
             let share = 100.0 * t.parameters as f64 / self.parameters as f64;
             let shape = format!("{:?}", t.shape);
-            format!("{:<44} {shape:>20} {:>5} {:>14} {share:>6.2} %", t.name, t.dtype, t.parameters)
+            let parameters = grouped(t.parameters as u64);
+            format!("{:<44} {shape:>20} {:>5} {parameters:>15} {share:>6.2} %", t.name, t.dtype)
         }));
         let layers = self.layers.len();
         if !all && layers > 1 {
             let inside = self.layers.iter().map(|layer| layer.sum.parameters).sum::<usize>();
             let share = 100.0 * inside as f64 / self.parameters as f64;
+            let inside = grouped(inside as u64);
             lines.push(format!(
                 "… and so on: {layers} blocks with {inside} parameters, {share:.2} % (--all prints every tensor)"
             ));

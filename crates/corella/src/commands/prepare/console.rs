@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use corella_text::data::readers::SourceFile;
 use corella_text::data::{Problem, Report, Watch};
+use corella_train::console::grouped;
 
-use crate::units::{grouped, megabytes};
+use crate::units::megabytes;
 
 /// Most problems that are shown one by one.
 const PROBLEMS_SHOWN: u64 = 10;

@@ -12,6 +12,7 @@ use corella_text::data::{
     DatasetInfo, Document, Report, Vocabulary, is_token_file, prepare, prepare_documents, prepare_tokens,
 };
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts};
+use corella_train::console::grouped;
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
@@ -20,7 +21,7 @@ use crate::inputs::{
     tokenizer_for,
 };
 use crate::machine::peak_memory;
-use crate::units::{grouped, megabytes};
+use crate::units::megabytes;
 pub use args::PrepareArgs;
 use console::Console;
 

@@ -1,0 +1,74 @@
+//! What `train` prints of its plan before it begins.
+
+use corella_train::RunPlan;
+use corella_train::console::{duration, grouped, money};
+use corella_train::estimate::{Machine, MemoryBytes, bill};
+
+use super::workload;
+use crate::device::TrainDevice;
+use crate::shape::ModelShape;
+
+/// Prints what `train` is about to do; `machine` is what `device` is known as.
+pub fn print_run(
+    plan: &RunPlan,
+    config: &ModelShape,
+    memory: MemoryBytes,
+    corpus: u64,
+    device: &TrainDevice,
+    machine: Option<&(Machine, Option<f64>)>,
+) {
+    let work = workload(plan, config);
+    let (layers, heads, width) = config.sizes();
+    println!(
+        "{}: {} parameters, {} layers × {} heads, width {}, context {}, vocabulary {}",
+        plan.model.name,
+        grouped(work.params),
+        layers,
+        heads,
+        width,
+        grouped(plan.model.seq_len as u64),
+        grouped(config.vocab_size() as u64)
+    );
+    if let Ok(equation) = plan.equation() {
+        println!("update: {equation}");
+    }
+    println!(
+        "run: {} steps, {} tokens, {:.2} epochs of {} tokens, {:.3e} FLOPs ({} = {:.4e} per token)",
+        grouped(plan.train.steps),
+        grouped(work.tokens),
+        work.tokens as f64 / corpus.max(1) as f64,
+        grouped(corpus),
+        work.flops() as f64,
+        work.formula.name(),
+        work.flops_per_token() as f64
+    );
+    println!("{}", memory_line(memory));
+    println!("device: {}", device.name());
+    if let Some((machine, mfu)) = machine
+        && let Some(peak) = machine.card.peak_tflops(work.dtype)
+        && let Ok(bill) = bill(&work, machine, mfu.map(|share| share / work.computed()), plan.cost.price_per_hour)
+    {
+        println!(
+            "time: about {} at {:.1} % of this device's {} GFLOP/s in {}{}",
+            duration(bill.hours * 3600.0),
+            100.0 * bill.mfu,
+            grouped((1e3 * peak).round() as u64),
+            plan.train.dtype.name(),
+            bill.dollars.map(|d| format!(", {}", money(d))).unwrap_or_default()
+        );
+    }
+}
+
+/// Memory by part.
+pub fn memory_line(memory: MemoryBytes) -> String {
+    let mib = |bytes: u64| grouped((bytes as f64 / 1048576.0).round() as u64);
+    format!(
+        "memory: {} MiB = weights {} + gradients {} + optimizer {} + activations {} + between updates {}",
+        mib(memory.total),
+        mib(memory.weights),
+        mib(memory.gradients),
+        mib(memory.optimizer),
+        mib(memory.activations),
+        mib(memory.between_updates)
+    )
+}
