@@ -94,10 +94,19 @@ pub fn write(dir: &Path, heartbeat: &Heartbeat) {
     }
 }
 
+/// The last heartbeat of the run in `dir`, where there is one that can be read.
+fn read(dir: &Path) -> Option<Heartbeat> {
+    fs::read_to_string(dir.join(FILE)).ok().and_then(|text| serde_json::from_str(&text).ok())
+}
+
+/// Seconds in the run in `dir` until its heart last beat: more than its last checkpoint says where it was killed since.
+pub fn elapsed(dir: &Path) -> Option<f64> {
+    read(dir).map(|beat| beat.elapsed_seconds).filter(|seconds| seconds.is_finite())
+}
+
 /// What the run in `dir` did when its heart last beat, in a sentence.
 pub fn describe(dir: &Path) -> String {
-    let read = fs::read_to_string(dir.join(FILE)).ok().and_then(|text| serde_json::from_str::<Heartbeat>(&text).ok());
-    let Some(beat) = read else { return "the run has not begun to train".to_owned() };
+    let Some(beat) = read(dir) else { return "the run has not begun to train".to_owned() };
     let doing = match beat.state {
         RunState::Training => "it is in a forward and backward pass, which is not interrupted",
         RunState::Validating => "it is in one batch of the validation, which is not interrupted",

@@ -4,6 +4,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use corella_model::TrainModel;
 use corella_text::data::{DataError, TokenStream};
+use serde::{Deserialize, Serialize};
+
+/// What validation losses are measured on: only those of the same tokens can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validation {
+    /// [`TokenStream::mark`] of all tokens to validate on.
+    pub mark: u32,
+    /// How many of them are measured.
+    pub tokens: u64,
+}
+
+impl Validation {
+    /// What [`validation_loss`] measures with sequences of `seq_len` tokens; `None` where there is nothing to measure.
+    pub fn of(val: &TokenStream, tokens: usize, seq_len: usize) -> Result<Option<Validation>, DataError> {
+        match windows(val, tokens, seq_len) * seq_len as u64 {
+            0 => Ok(None),
+            tokens => Ok(Some(Validation { mark: val.mark()?, tokens })),
+        }
+    }
+}
+
+/// Whole sequences that are measured.
+fn windows(val: &TokenStream, tokens: usize, seq_len: usize) -> u64 {
+    let there = val.len().saturating_sub(1) / seq_len as u64;
+    there.min((tokens / seq_len).max(1) as u64)
+}
 
 /// Mean loss over the first `tokens` tokens of `val`, in whole sequences: the number does not depend on the micro-batch.
 ///
@@ -15,8 +41,7 @@ pub fn validation_loss(
     stop: &AtomicBool,
 ) -> Result<Option<f64>, DataError> {
     let shape = model.batch_shape();
-    let there = val.len().saturating_sub(1) / shape.t as u64;
-    let windows = there.min((tokens / shape.t).max(1) as u64);
+    let windows = windows(val, tokens, shape.t);
     let (mut sum, mut first) = (0.0, 0);
     let mut batch = vec![0; shape.b * shape.t + 1];
     while first < windows {

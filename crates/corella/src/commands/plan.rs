@@ -7,6 +7,7 @@ use corella_model::memory::Recompute;
 use corella_model::{BatchShape, Dtype};
 use corella_ops::OpsTrain;
 use corella_ops::cpu::{Cpu, probe};
+use corella_text::data::{Dataset, Order};
 use corella_train::estimate::{
     Bill, Card, Formula, Machine, MemoryBytes, Prices, ProcessorPeaks, Scale, Workload, bill, gpu_memory, history,
     largest_micro_batch, scale,
@@ -103,11 +104,11 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     }
     let mut wanted = wanted(&train, common)?;
     let data_tokens = settle_vocabulary(&train, &mut wanted)?;
+    let config = wanted.shape()?;
     let mut plan = wanted.plan;
     if plan.train.steps == 0 {
         return Err(Failure::usage("a run of no steps costs nothing").hint("--steps 1 or more, or --tokens N"));
     }
-    let config = ModelShape::of(&plan.model)?;
     let work = workload(&plan, &config);
     let (machine, memory_available) = match &args.gpu {
         Some(text) => {
@@ -127,7 +128,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         false => plan_memory(plan, &config, b),
     };
     let (per_card, mut notes) = (work.sequences_per_card(machine.cards) as usize, dealt(&work, machine.cards));
-    check_memory_flag(args.train.memory, &plan)?;
+    check_micro_batch_flags(args.train.memory, &plan)?;
     if plan.train.micro_batch == 0 {
         let budget = memory_budget(args.train.memory, memory_available);
         let fits = largest_micro_batch(per_card, budget.unwrap_or(u64::MAX), |b| bytes(&plan, b).total);
@@ -287,8 +288,15 @@ pub fn memory_budget(asked: Option<usize>, available: Option<u64>) -> Option<u64
     asked.map(|bytes| bytes as u64).or_else(usual)
 }
 
-/// Refuses `--memory` beside a micro-batch that is given: nothing would be fitted into it.
-pub fn check_memory_flag(memory: Option<usize>, plan: &RunPlan) -> Result<()> {
+/// Refuses `--memory` beside a micro-batch that is given: nothing would be fitted into it; and an automatic one where the order of
+/// the data depends on it, so that a run would read other windows on another machine.
+pub fn check_micro_batch_flags(memory: Option<usize>, plan: &RunPlan) -> Result<()> {
+    if plan.train.micro_batch == 0 && plan.data.order == Order::LlmC {
+        return Err(Failure::usage(
+            "in the order llm.c the micro-batch decides which windows come when, so it cannot be auto",
+        )
+        .hint("--micro-batch N, as llm.c's -b says it"));
+    }
     match (memory, plan.train.micro_batch) {
         (Some(_), given @ 1..) => Err(Failure::usage(format!(
             "--memory says what an automatic micro-batch may fill, and the micro-batch is {given}"
@@ -345,22 +353,26 @@ pub fn print_run(
     plan: &RunPlan,
     config: &ModelShape,
     memory: MemoryBytes,
-    corpus: u64,
+    data: &Dataset,
     device: &TrainDevice,
     machine: Option<&(Machine, Option<f64>)>,
 ) {
     let work = workload(plan, config);
     let (layers, heads, width) = config.sizes();
+    let (context, t) = (config.context_len(), plan.model.seq_len);
     println!(
-        "{}: {} parameters, {} layers × {} heads, width {}, context {}, vocabulary {}",
+        "{}: {} parameters, {} layers × {} heads, width {}, context {}{}, vocabulary {}",
         plan.model.name,
         work.params,
         layers,
         heads,
         width,
-        plan.model.seq_len,
+        context,
+        if context == t { String::new() } else { format!(" (trained with {t})") },
         config.vocab_size()
     );
+    let (corpus, val) = (data.train.len(), data.val.len());
+    println!("data: {corpus} tokens to train on, {val} to validate on");
     if let Ok(equation) = plan.equation() {
         println!("update: {equation}");
     }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use in_memory::{prepare_documents, tokens_of};
 pub use report::{Dropped, Example, Problems, Report, Tally};
 pub(crate) use token_files::is_to_validate_on;
-pub use token_files::{is_token_file, prepare_tokens};
+pub use token_files::{is_llm_c_shard, is_token_file, prepare_tokens};
 
 use super::clean::{CleanOptions, clean};
 use super::document::{Document, Flow, Problem};
