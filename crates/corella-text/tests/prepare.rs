@@ -238,7 +238,7 @@ fn of_a_few_texts_in_memory_one_is_for_validation_as_in_a_prepared_folder() {
 }
 
 #[test]
-fn of_a_few_large_texts_no_more_is_for_validation_than_was_asked_for() {
+fn of_a_few_large_texts_as_much_is_for_validation_as_was_asked_for() {
     let folder = Folder::new("book");
     let lines = |from: usize, count: usize| (from..from + count).map(|i| format!("{}\n", text(i))).collect::<String>();
     // A book and a note, as the hash has it; four times, so that the lot falls on the book in some; and five equal texts.
@@ -252,7 +252,7 @@ fn of_a_few_large_texts_no_more_is_for_validation_than_was_asked_for() {
         let (info, _) =
             run(&files, &folder, &out, &PrepareOptions { val_fraction: 0.05, ..options() }).expect("prepared");
         let share = info.val.bytes as f64 / (info.val.bytes + info.train.bytes) as f64;
-        assert!((0.02..0.06).contains(&share), "case {case}: {share}");
+        assert!((0.025..0.06).contains(&share), "case {case}: {share}");
         cut += usize::from(info.train.documents + info.val.documents > texts.len() as u64);
         let data = Dataset::open(&folder.0.join(out)).expect("a data set");
         let read = TextCorpus::read(&files, &options().read).expect("read").documents;

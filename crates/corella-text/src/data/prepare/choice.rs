@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// How many times the part that was asked for may be for validation before the largest documents are looked at.
+/// By what factor the documents on which the lot falls may miss the part that was asked for, before one is cut.
 const SLACK: f64 = 2.0;
 /// Documents that are remembered by their size. Only a few can be so large that the lot misses by much.
 const REMEMBERED: usize = 1024;
@@ -28,6 +28,8 @@ pub(super) struct Lots {
     /// Lot, number and bytes of the document with the lowest lot, and of that with the highest.
     lowest: (u64, u64, u64),
     highest: (u64, u64, u64),
+    /// Bytes and number of the largest document.
+    longest: (u64, u64),
     /// Bytes and numbers of the largest documents on which the lot falls, the smallest of them on top.
     largest: BinaryHeap<Reverse<(u64, u64)>>,
 }
@@ -35,9 +37,9 @@ pub(super) struct Lots {
 impl Lots {
     /// Before the first document; this part of all is asked for.
     pub(super) fn new(fraction: f64) -> Lots {
-        let (lowest, highest) = ((u64::MAX, 0, 0), (0, 0, 0));
+        let (lowest, highest, longest) = ((u64::MAX, 0, 0), (0, 0, 0), (0, 0));
         let (documents, bytes, chosen, chosen_bytes) = (0, 0, 0, 0);
-        Lots { fraction, documents, bytes, chosen, chosen_bytes, lowest, highest, largest: BinaryHeap::new() }
+        Lots { fraction, documents, bytes, chosen, chosen_bytes, lowest, highest, longest, largest: BinaryHeap::new() }
     }
 
     /// Counts a document of so many bytes.
@@ -48,6 +50,7 @@ impl Lots {
             self.lowest = (lot, number, bytes);
         }
         self.highest = self.highest.max((lot, number, bytes));
+        self.longest = self.longest.max((bytes, number));
         if falls(lot, self.fraction) {
             self.chosen += 1;
             self.chosen_bytes += bytes;
@@ -66,8 +69,9 @@ impl Lots {
     /// Decides over all that were counted. A single document is cut in two; of several, never all are for validation and,
     /// where a part is asked for, never none.
     ///
-    /// By its hash a document is there or not there as a whole, and of a few large ones that may be most of the text. Where
-    /// it is more than twice what was asked for, the largest are trained on and the last of those is cut.
+    /// By its hash a document is there or not there as a whole, and of a few large ones that may be most of the text, or next to
+    /// nothing. Where it is more than twice what was asked for, the largest are trained on and the last of those is cut; where it
+    /// is less than half, the largest of all is cut, if it is long enough.
     pub(super) fn decide(self) -> Choice {
         let mut choice = Choice { fraction: self.fraction, taken: None, left: Vec::new(), cut: None };
         if self.fraction <= 0.0 {
@@ -85,6 +89,12 @@ impl Lots {
             largest.push(Reverse((lowest_bytes, lowest)));
         }
         let wanted = self.bytes as f64 * self.fraction;
+        let (longest_bytes, longest) = self.longest;
+        let missing = (wanted - for_val as f64) / longest_bytes as f64;
+        if SLACK * (for_val as f64) < wanted && missing <= 0.5 {
+            choice.cut = Some((longest, missing));
+            return choice;
+        }
         if for_val as f64 <= SLACK * wanted {
             choice.left.extend((self.chosen == self.documents).then_some(self.highest.1));
             return choice;
@@ -164,7 +174,8 @@ mod tests {
     fn few_documents_give_no_more_than_was_asked_for() {
         // A book and a note, whichever of them the lot falls on.
         assert_eq!(for_val(&[(2, 300_000), (50, 5_000)], 0.05).0, 15_250.0);
-        assert_eq!(for_val(&[(50, 300_000), (2, 5_000)], 0.05), (5_000.0, vec![Part::Train, Part::Val]));
+        let (bytes, parts) = for_val(&[(50, 300_000), (2, 5_000)], 0.05);
+        assert!(bytes.round() == 15_250.0 && matches!(parts[..], [Part::Split(_), Part::Val]), "{bytes}: {parts:?}");
         // It falls on none: five equal ones, of which one would be a fifth.
         let equal = [(60, 1000), (50, 1000), (40, 1000), (30, 1000), (20, 1000)];
         assert_eq!(for_val(&equal, 0.05).0, 250.0);
@@ -176,6 +187,9 @@ mod tests {
         // On all of them, and nearly all is asked for: one is trained on.
         assert_eq!(for_val(&[(1, 100), (2, 100)], 0.9).1, [Part::Val, Part::Train]);
         assert_eq!(for_val(&[(1, 100), (2, 100)], 0.0).0, 0.0);
+        // On one of fifty that are as long as each other: no other is long enough to be cut.
+        let fifty: Vec<(u64, u64)> = (0..50).map(|i| (4 + i, 100)).collect();
+        assert_eq!(for_val(&fifty, 0.05).0, 100.0);
         // Less than a byte is asked for.
         assert_eq!(for_val(&[(10, 100), (20, 100)], 1e-9).1, [Part::Val, Part::Train]);
     }
