@@ -387,3 +387,21 @@ fn a_shard_of_an_unknown_version_is_no_file_of_bare_tokens() {
     let prepared = corella_text::data::prepare_tokens(&files, &Tokenizer::gpt2(), &out, 1000, false);
     assert!(prepared.as_ref().is_err_and(|e| e.to_string().contains(expected)), "{prepared:?}");
 }
+
+#[test]
+fn a_position_in_llm_cs_order_holds_for_its_batch_alone() {
+    let options = |b| LoaderOptions { order: Order::LlmC, llm_c_batch: b, ..LoaderOptions::new(5, 0) };
+    let stream = counting(201);
+    let mut before = loader(&stream, options(2));
+    firsts(&mut before, 3, 2, 5);
+    // 40 windows an epoch either way.
+    let refused = loader(&stream, options(4)).restore(&before.state()).expect_err("other windows").to_string();
+    assert!(refused.contains("batches of 2 sequences, here 4"), "{refused}");
+    let mut after = loader(&stream, options(2));
+    after.restore(&before.state()).expect("the same batch");
+    assert_eq!(firsts(&mut after, 9, 2, 5), firsts(&mut before, 9, 2, 5));
+    // A state of an earlier version does not say.
+    let mut old = serde_json::to_value(before.state()).expect("JSON");
+    old.as_object_mut().expect("an object").remove("batch");
+    after.restore(&serde_json::from_value(old).expect("a state")).expect("as before");
+}

@@ -9,8 +9,8 @@ use std::path::Path;
 use corella_text::data::filters::{FilterOptions, Rule};
 use corella_text::data::readers::{SourceFile, expand};
 use corella_text::data::{
-    DataError, Dataset, DatasetInfo, Document, Origin, PrepareOptions, ProblemKind, Report, Vocabulary, is_token_file,
-    prepare, prepare_tokens, read_index, read_shard, tokens_of, write_shard,
+    DataError, Dataset, DatasetInfo, Document, Origin, PrepareOptions, ProblemKind, Report, TextCorpus, Vocabulary,
+    is_token_file, prepare, prepare_tokens, read_index, read_shard, tokens_of, write_shard,
 };
 use corella_text::tokenizer::Tokenizer;
 use preparing::{Folder, Witness, contents, options};
@@ -235,6 +235,35 @@ fn of_a_few_texts_in_memory_one_is_for_validation_as_in_a_prepared_folder() {
         assert_eq!((train, val), (dataset.train.to_vec().expect("read"), dataset.val.to_vec().expect("read")));
         assert_eq!(tokens_of(&documents(&texts), &dataset.tokenizer, 0.0).3.documents, 0);
     }
+}
+
+#[test]
+fn of_a_few_large_texts_as_much_is_for_validation_as_was_asked_for() {
+    let folder = Folder::new("book");
+    let lines = |from: usize, count: usize| (from..from + count).map(|i| format!("{}\n", text(i))).collect::<String>();
+    // A book and a note, as the hash has it; four times, so that the lot falls on the book in some; and five equal texts.
+    let mut cases: Vec<Vec<String>> = (0..4).map(|i| vec![lines(100 * i, 90), lines(100 * i + 90, 3)]).collect();
+    cases.push((0..5).map(|i| lines(40 * i, 40)).collect());
+    let mut cut = 0;
+    for (texts, case) in cases.iter().zip(0..) {
+        let files: Vec<SourceFile> =
+            texts.iter().zip(0..).map(|(text, i)| folder.file(&format!("{case}-{i}.txt"), text)).collect();
+        let out = format!("out-{case}");
+        let (info, _) =
+            run(&files, &folder, &out, &PrepareOptions { val_fraction: 0.05, ..options() }).expect("prepared");
+        let share = info.val.bytes as f64 / (info.val.bytes + info.train.bytes) as f64;
+        assert!((0.025..0.06).contains(&share), "case {case}: {share}");
+        cut += usize::from(info.train.documents + info.val.documents > texts.len() as u64);
+        let data = Dataset::open(&folder.0.join(out)).expect("a data set");
+        let read = TextCorpus::read(&files, &options().read).expect("read").documents;
+        let (train, of_train, val, of_val) = tokens_of(&read, &data.tokenizer, 0.05);
+        assert_eq!((of_train, of_val), (info.train, info.val), "case {case}, in memory");
+        assert!(train == data.train.to_vec().expect("read") && val == data.val.to_vec().expect("read"), "case {case}");
+        let val = data.tokenizer.decode(&data.val.to_vec().expect("read")[1..]);
+        let ends = |text: &String| text.trim_end().ends_with(val.trim_end());
+        assert!(texts.iter().any(ends), "case {case}: the end of a text");
+    }
+    assert!((2..=cases.len()).contains(&cut), "{cut} of them are cut");
 }
 
 #[test]

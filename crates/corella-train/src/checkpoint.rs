@@ -21,6 +21,7 @@ use crate::TrainError;
 use crate::console::warn;
 use crate::plan::RunPlan;
 use crate::spikes::SpikeDetector;
+use crate::validate::Validation;
 
 const PREFIX: &str = "step-";
 const PARTIAL: &str = "partial-";
@@ -52,6 +53,9 @@ pub struct State {
     /// Validation loss of these weights, where measured: what the best checkpoint is chosen by.
     #[serde(default)]
     pub val_loss: Option<f64>,
+    /// What that was measured on; absent in states of earlier versions.
+    #[serde(default)]
+    pub validation: Option<Validation>,
     /// [`corella_text::data::TokenStream::mark`] of the tokens to train on; absent in states of earlier versions.
     #[serde(default)]
     pub data: Option<u32>,
@@ -61,6 +65,16 @@ pub struct State {
     /// CRC-32 of every other file.
     #[serde(default)]
     pub files: BTreeMap<String, u32>,
+}
+
+impl State {
+    /// Whether validation losses beside this state and beside another can be compared.
+    pub(crate) fn is_validated_as(&self, validation: Option<Validation>, val_tokens: usize) -> bool {
+        match (self.validation, validation) {
+            (Some(here), Some(there)) => here == there,
+            _ => self.plan.output.val_tokens == val_tokens,
+        }
+    }
 }
 
 /// A checkpoint whose files are as they were written.
@@ -126,11 +140,16 @@ pub fn prune(dir: &Path, keep: usize) -> Result<(), TrainError> {
     old.try_for_each(|path| remove(path))
 }
 
-/// The checkpoint with the lowest validation loss, and that loss. Ones without a validation loss are not compared.
+/// The checkpoint with the lowest validation loss, and that loss. Ones without a validation loss, or with one of other tokens
+/// than the newest checkpoint's, are not compared.
 pub fn best(dir: &Path) -> Result<Option<(PathBuf, f64)>, TrainError> {
-    let rated = list(dir)?.into_iter().filter_map(|path| {
-        let loss = read_state(&path).ok()?.val_loss?;
-        Some((path, loss))
+    let states = list(dir)?.into_iter().filter_map(|path| Some((read_state(&path).ok()?, path)));
+    let states: Vec<(State, PathBuf)> = states.collect();
+    let Some((newest, _)) = states.last() else { return Ok(None) };
+    let compared = |state: &State| state.is_validated_as(newest.validation, newest.plan.output.val_tokens);
+    let rated = states.iter().filter(|(state, _)| compared(state)).filter_map(|(state, path)| {
+        let loss = state.val_loss?;
+        Some((path.clone(), loss))
     });
     Ok(rated.min_by(|a, b| a.1.total_cmp(&b.1)))
 }

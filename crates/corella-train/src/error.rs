@@ -55,6 +55,16 @@ pub enum TrainError {
         /// What is wrong with the oldest.
         last: String,
     },
+    /// The order of the data depends on the micro-batch, and the run goes on with another one.
+    #[error(
+        "in the order llm.c micro-batches of {is} sequences read other windows than those of {was} that the run began with"
+    )]
+    OtherBatch {
+        /// Sequences that the run began with.
+        was: usize,
+        /// Those of the plan.
+        is: usize,
+    },
     /// Another process trains in this folder.
     #[error("{} is in use by another process{}", path.display(), holder.map(|pid| format!(" ({pid})")).unwrap_or_default())]
     Locked {

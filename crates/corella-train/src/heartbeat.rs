@@ -94,6 +94,7 @@ pub fn write(dir: &Path, heartbeat: &Heartbeat) {
     }
 }
 
+/// The last heartbeat of the run in `dir`, where there is one that can be read.
 fn read(dir: &Path) -> Option<Heartbeat> {
     fs::read_to_string(dir.join(FILE)).ok().and_then(|text| serde_json::from_str(&text).ok())
 }
@@ -130,6 +131,11 @@ pub fn fail(dir: &Path, error: &str, time: f64) -> (u64, f64) {
     let (pid, trouble) = (std::process::id(), Some(error.to_owned()));
     write(dir, &Heartbeat { state: RunState::Failed, pid, eta_seconds: None, trouble, time, ..before });
     told
+}
+
+/// Seconds in the run in `dir` until its heart last beat: more than its last checkpoint says where it was killed since.
+pub fn elapsed(dir: &Path) -> Option<f64> {
+    read(dir).map(|beat| beat.elapsed_seconds).filter(|seconds| seconds.is_finite())
 }
 
 /// What the run in `dir` did when its heart last beat, in a sentence.

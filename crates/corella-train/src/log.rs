@@ -42,6 +42,25 @@ pub struct Event {
     pub time: f64,
 }
 
+/// Gives a file of lines that a beginning would drop another name beside it, `log-1.jsonl` and so on. Returns that name; `None`
+/// where there is no line to keep.
+pub fn set_aside(path: &Path) -> Result<Option<PathBuf>, TrainError> {
+    let found = match fs::read(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(TrainError::io(path)(error)),
+    };
+    if !found.split(|byte| *byte == b'\n').any(|line| serde_json::from_slice::<Value>(line).is_ok()) {
+        return Ok(None);
+    }
+    let (stem, ending) = (path.file_stem().unwrap_or_default(), path.extension().unwrap_or_default());
+    let name = |n: u64| format!("{}-{n}.{}", stem.to_string_lossy(), ending.to_string_lossy());
+    let free = (1..).map(|n| path.with_file_name(name(n))).find(|kept| !kept.exists());
+    let kept = free.unwrap_or_else(|| path.with_file_name(name(0)));
+    fs::rename(path, &kept).map_err(TrainError::io(path))?;
+    Ok(Some(kept))
+}
+
 /// A file of JSON lines that each carry a `step`.
 ///
 /// Lines that a full disk does not take wait in memory and are tried again with the next one; half of a line never stays

@@ -122,7 +122,7 @@ pub struct TrainPlan {
     /// An update is left out when its loss lies more than this many standard deviations above the mean of the
     /// `spike_window` updates before it; 0 for never.
     pub spike_z_loss: f64,
-    /// The same for the gradient norm.
+    /// The same for the gradient norm, where the loss is above its mean too.
     pub spike_z_norm: f64,
     /// Updates that a spike is compared with.
     pub spike_window: usize,

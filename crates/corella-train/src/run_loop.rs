@@ -32,6 +32,7 @@ use crate::report::{Curve, Standing, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::step;
 use pages::Pages;
+use crate::validate::Validation;
 use saving::UNSOUND;
 
 /// Updates in a row without a finite loss that end a run.
@@ -125,6 +126,8 @@ struct Session<'a> {
     loader: Loader,
     /// [`corella_text::data::TokenStream::mark`] of the tokens to train on.
     data: u32,
+    /// What validation losses are measured on.
+    validation: Option<Validation>,
     check: DataCheck,
     spikes: SpikeDetector,
     not_finite: u32,

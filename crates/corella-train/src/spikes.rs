@@ -3,7 +3,8 @@
 //! As in llm.c (`outlier_detector.h`): z = (x − mean) / deviation over a window of past values, nothing until the window
 //! is full. Different from there: x is not part of its own window, so that it does not shrink its own score; a spike enters
 //! the window cut down to the threshold, so that the window neither forgets how calm it was nor stays blind to a new level;
-//! values that are not finite count as spikes at any time and never enter; and the window is part of the checkpoint.
+//! values that are not finite count as spikes at any time and never enter; a norm counts only where the loss is above its mean
+//! too, because the norms of healthy updates scatter far more than their losses; and the window is part of the checkpoint.
 
 use std::collections::VecDeque;
 
@@ -76,7 +77,7 @@ pub(crate) struct SpikeLimits {
     pub window: usize,
     /// Largest z of the loss; 0 for any.
     pub z_loss: f64,
-    /// Largest z of the gradient norm; 0 for any.
+    /// Largest z of the gradient norm of a loss above its mean; 0 for any.
     pub z_norm: f64,
 }
 
@@ -146,7 +147,7 @@ impl SpikeDetector {
             Some(Skip::NormNotFinite)
         } else if above(z_loss, limits.z_loss) {
             Some(Skip::LossSpike)
-        } else if above(z_norm, limits.z_norm) {
+        } else if above(z_norm, limits.z_norm) && z_loss.is_none_or(|z| z > 0.0) {
             Some(Skip::NormSpike)
         } else {
             None
@@ -187,7 +188,9 @@ mod tests {
             assert!(verdict.z_loss.is_some_and(|z| z.abs() < 3.0) && verdict.skip.is_none(), "{verdict:?}");
         }
         assert_eq!(detector.clone().judge(10.0, 1.5, LIMITS).skip, Some(Skip::LossSpike));
-        assert_eq!(detector.clone().judge(3.5, 90.0, LIMITS).skip, Some(Skip::NormSpike));
+        assert_eq!(detector.clone().judge(3.9, 90.0, LIMITS).skip, Some(Skip::NormSpike));
+        let ordinary = detector.clone().judge(3.1, 90.0, LIMITS);
+        assert!(ordinary.skip.is_none() && ordinary.z_norm > Some(7.0), "text that is foretold well: {ordinary:?}");
         let off = SpikeLimits { z_loss: 0.0, z_norm: 0.0, ..LIMITS };
         assert_eq!(detector.judge(10.0, 90.0, off).skip, None, "a limit of 0 lets everything finite pass");
     }

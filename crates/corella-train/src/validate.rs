@@ -5,12 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use corella_model::TrainModel;
 use corella_text::data::{DataError, TokenStream};
 use corella_text::tokenizer::Tokenizer;
-
-/// Sequences of `t` tokens that a validation of so many tokens takes: whole ones, and one at least where there is one.
-fn windows_of(val: &TokenStream, t: usize, tokens: usize) -> u64 {
-    let there = val.len().saturating_sub(1) / t as u64;
-    there.min((tokens / t).max(1) as u64)
-}
+use serde::{Deserialize, Serialize};
 
 /// Bytes of text for each token that a validation predicts. The token between documents stands for none.
 ///
@@ -21,7 +16,7 @@ pub fn bytes_per_token(
     t: usize,
     tokens: usize,
 ) -> Result<Option<f64>, DataError> {
-    let (windows, end) = (windows_of(val, t, tokens), tokenizer.end_of_text());
+    let (windows, end) = (windows(val, tokens, t), tokenizer.end_of_text());
     let (mut bytes, mut window) = (0, vec![0; t]);
     for first in 0..windows {
         // The first token of all is only looked back on.
@@ -29,6 +24,31 @@ pub fn bytes_per_token(
         bytes += window.iter().filter(|id| **id != end).map(|id| tokenizer.token_bytes(*id).len() as u64).sum::<u64>();
     }
     Ok((windows > 0).then(|| bytes as f64 / (windows * t as u64) as f64))
+}
+
+/// What validation losses are measured on: only those of the same tokens can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validation {
+    /// [`TokenStream::mark`] of all tokens to validate on.
+    pub mark: u32,
+    /// How many of them are measured.
+    pub tokens: u64,
+}
+
+impl Validation {
+    /// What [`validation_loss`] measures with sequences of `seq_len` tokens; `None` where there is nothing to measure.
+    pub fn of(val: &TokenStream, tokens: usize, seq_len: usize) -> Result<Option<Validation>, DataError> {
+        match windows(val, tokens, seq_len) * seq_len as u64 {
+            0 => Ok(None),
+            tokens => Ok(Some(Validation { mark: val.mark()?, tokens })),
+        }
+    }
+}
+
+/// Whole sequences that are measured.
+fn windows(val: &TokenStream, tokens: usize, seq_len: usize) -> u64 {
+    let there = val.len().saturating_sub(1) / seq_len as u64;
+    there.min((tokens / seq_len).max(1) as u64)
 }
 
 /// Mean loss over the first `tokens` tokens of `val`, in whole sequences: the number does not depend on the micro-batch.
@@ -41,7 +61,7 @@ pub fn validation_loss(
     stop: &AtomicBool,
 ) -> Result<Option<f64>, DataError> {
     let shape = model.batch_shape();
-    let windows = windows_of(val, shape.t, tokens);
+    let windows = windows(val, tokens, shape.t);
     let (mut sum, mut first) = (0.0, 0);
     let mut batch = vec![0; shape.b * shape.t + 1];
     while first < windows {

@@ -11,6 +11,7 @@ use crate::commands::tokenizer::TokenizerCommand;
 use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
 use corella_ops::cpu::Rounding;
+use corella_text::data::Order;
 
 use crate::error::Failure;
 use crate::units::{bytes, count};
@@ -211,6 +212,10 @@ pub struct TrainArgs {
     /// A prepared folder, a text file or folder, or `tiny-internet`
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// Order of the sequences: windows, documents (whole ones, one behind the other), file (as they stand) or llm.c [default:
+    /// windows]
+    #[arg(long, value_parser = order_parser())]
+    pub order: Option<Order>,
     /// Folder of the run [default: out/ and the name of the run file or text]
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -252,6 +257,15 @@ pub struct TrainArgs {
     /// over the last fifth or decay_fraction of a run file) [default: cosine]
     #[arg(long)]
     pub schedule: Option<String>,
+    /// Last learning rate, as a fraction of the peak [default: 0.1]
+    #[arg(long)]
+    pub final_lr_fraction: Option<f64>,
+    /// AdamW's decay of matrices and embeddings [default: 0.1]
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
+    /// Longest gradient; a longer one (Euclidean norm of all) is shortened to this [default: 1]
+    #[arg(long)]
+    pub clip: Option<f64>,
     /// Number format of activations and products: f32, or bf16 with f32 masters [default: f32]
     #[arg(long, value_parser = dtype_parser())]
     pub dtype: Option<Dtype>,
@@ -261,7 +275,7 @@ pub struct TrainArgs {
     /// Leave out an update whose loss is this many standard deviations above the recent mean (0: never) [default: 7]
     #[arg(long)]
     pub spike_z_loss: Option<f64>,
-    /// The same for the gradient norm [default: 7]
+    /// The same for the gradient norm, where the loss is above its mean too [default: 7]
     #[arg(long)]
     pub spike_z_norm: Option<f64>,
     /// Updates that a spike is compared with [default: 128]
@@ -285,6 +299,9 @@ pub struct TrainArgs {
     /// Text that the samples continue (may be given several times)
     #[arg(long)]
     pub sample_prompt: Vec<String>,
+    /// Tokens of a sample [default: 64]
+    #[arg(long)]
+    pub sample_tokens: Option<usize>,
     /// Updates between measurements of the validation loss; 0: none [default: 100]
     #[arg(long)]
     pub val_every: Option<u64>,
@@ -308,6 +325,12 @@ pub struct TrainArgs {
 /// Number formats by name.
 fn dtype_parser() -> impl TypedValueParser<Value = Dtype> {
     PossibleValuesParser::new(Dtype::ALL.map(Dtype::name)).map(|name| Dtype::from_name(&name).unwrap_or_default())
+}
+
+/// Orders of the data by name.
+fn order_parser() -> impl TypedValueParser<Value = Order> {
+    PossibleValuesParser::new(Order::ALL.map(Order::name))
+        .map(|name| Order::ALL.into_iter().find(|order| order.name() == name).unwrap_or_default())
 }
 
 /// Flags of `generate`.

@@ -139,6 +139,9 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             TrainError::AllDamaged { .. } => {
                 Some("bring a copy back, or begin again in another folder with --out; nothing here was changed")
             }
+            TrainError::OtherBatch { .. } => Some(
+                "resume with the micro-batch that the run began with (--micro-batch), or choose another folder with --out",
+            ),
             TrainError::Checkpoint { .. } => Some(
                 "resume with the flags that the run began with (its run.toml), or choose another folder with --out",
             ),

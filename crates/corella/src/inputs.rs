@@ -7,7 +7,7 @@ use std::sync::Arc;
 use corella_model::AnyModel;
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::readers::{ReadOptions, SourceFile, expand, is_pattern};
-use corella_text::data::{Dataset, Document, Origin, TextCorpus, is_token_file, tokens_of};
+use corella_text::data::{Dataset, Document, Origin, TextCorpus, is_llm_c_shard, is_token_file, tokens_of};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::{checkpoint, folder};
@@ -116,9 +116,19 @@ pub fn is_missing(source: &Path) -> bool {
     !elsewhere && !source.exists()
 }
 
-/// Documents of a source, in any format that `corella prepare` reads.
-pub fn documents(source: &Path) -> Result<Vec<Document>> {
-    let corpus = TextCorpus::read(&source_files(source, false)?, &ReadOptions::default())?;
+/// Documents of a source, in any format that `corella prepare` reads. What lies in `out`, a folder below the source that the
+/// program writes into, is no part of it.
+pub fn documents(source: &Path, out: Option<&Path>) -> Result<Vec<Document>> {
+    let mut files = source_files(source, false)?;
+    if let Some(out) = out.and_then(|out| std::fs::canonicalize(out).ok())
+        && std::fs::canonicalize(source).is_ok_and(|source| out.starts_with(source))
+    {
+        files.retain(|file| !std::fs::canonicalize(&file.path).is_ok_and(|file| file.starts_with(&out)));
+    }
+    if files.is_empty() {
+        return Err(no_file(source));
+    }
+    let corpus = TextCorpus::read(&files, &ReadOptions::default())?;
     for problem in corpus.problems.iter().take(PROBLEMS_SHOWN) {
         eprintln!("warning: {problem}");
     }
@@ -128,8 +138,16 @@ pub fn documents(source: &Path) -> Result<Vec<Document>> {
     Ok(corpus.documents)
 }
 
-/// The data set that a user names: `tiny-internet`, a prepared folder, or text that is tokenised on the spot.
-pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> Result<Dataset> {
+/// A folder without a file that is read.
+pub fn no_file(source: &Path) -> Failure {
+    Failure::new(format!("{} holds no file to read", source.display())).hint(
+        "hidden files, prepared data and the folders of runs are passed over; name a folder that holds text, or a file",
+    )
+}
+
+/// The data set that a user names: `tiny-internet`, a prepared folder, or text that is tokenised on the spot. `run` is the folder of
+/// the run: below a folder of texts it is none of them.
+pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64, run: &Path) -> Result<Dataset> {
     if source == Path::new(TINY_INTERNET) {
         let world = World::new(WORLD_SEED);
         let corpus = Corpus::generate(&world, CorpusOptions { seed, documents: TINY_PAGES });
@@ -146,7 +164,7 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64) -> 
         }
         return Ok(Dataset::open_token_files(source, tokenizers::load(tokenizer)?)?);
     }
-    let documents = documents(source)?;
+    let documents = documents(source, Some(run))?;
     let tokenizer = tokenizer_for(tokenizer, vocab_size, &documents)?;
     let (train, _, val, _) = tokens_of(&documents, &tokenizer, VAL_FRACTION);
     Ok(Dataset::from_parts(tokenizer, train, val))
@@ -174,13 +192,24 @@ pub fn check_finished(source: &Path) -> Result<()> {
     .hint("run the same `corella prepare` again; it goes on where it stopped"))
 }
 
-/// Whether this is a file of tokens (llm.c's or nanoGPT's), or a folder that holds such files and was not prepared here.
+/// Whether this is a file of tokens (llm.c's or nanoGPT's), or a folder of such files that was not prepared here.
+///
+/// llm.c's begin with a number of their own. nanoGPT's have nothing but their ending, as many other files have: a folder is one of
+/// tokens where they have nanoGPT's name, or where nothing else lies in it.
 fn holds_tokens(source: &Path) -> bool {
     if source.is_file() {
         return is_token_file(source);
     }
-    let inside = std::fs::read_dir(source).into_iter().flatten().flatten();
-    inside.into_iter().any(|entry| entry.path().extension().is_some_and(|e| e == "bin") && is_token_file(&entry.path()))
+    let entries = std::fs::read_dir(source).into_iter().flatten().flatten().map(|entry| entry.path());
+    let shown: Vec<PathBuf> = entries
+        .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
+        .collect();
+    let is_bin = |path: &&PathBuf| path.is_file() && path.extension().is_some_and(|e| e == "bin");
+    let bins: Vec<&PathBuf> = shown.iter().filter(is_bin).collect();
+    let named = |path: &&&PathBuf| path.file_name().is_some_and(|name| name == "train.bin");
+    bins.iter().any(|path| is_llm_c_shard(path))
+        || bins.iter().any(|path| named(&path))
+        || (!bins.is_empty() && bins.len() == shown.len())
 }
 
 /// The tiny internet with its own vocabulary; validation is a fresh stream of the same world, without planted pages.
@@ -286,4 +315,18 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
         Failure::new(format!("{} has no finished checkpoint yet", path.display()))
             .hint("train with --checkpoint-every N, or wait for the end of the run")
     })
+}
+
+/// The vocabulary that a run began with: that of its folder, or of its newest checkpoint where the folder's is damaged.
+pub fn kept_tokenizer(run: &Path) -> Result<Option<(PathBuf, Tokenizer)>> {
+    let kept = run.join("tokenizer.json");
+    if kept.is_file() {
+        match Tokenizer::load(&kept) {
+            Ok(tokenizer) => return Ok(Some((kept, tokenizer))),
+            Err(error) => eprintln!("warning: {error}; the tokenizer of the last checkpoint is taken"),
+        }
+    }
+    let newest = checkpoint::latest(&folder::checkpoints(run))?;
+    let path = newest.map(|found| found.path.join("tokenizer.json")).filter(|path| path.is_file());
+    Ok(path.map(|path| Tokenizer::load(&path).map(|tokenizer| (path, tokenizer))).transpose()?)
 }

@@ -19,7 +19,10 @@ pub fn extras(model: &Path) -> Extras {
     let tiny = plan.data.path == TINY_INTERNET;
     let measured = std::fs::read_to_string(model.join("tour.json")).ok().and_then(|t| serde_json::from_str(&t).ok());
     // The tiny internet is made and sorted in seconds; other data are searched where an index was made before.
-    let tracer = RunTracer::open(model, &plan, tiny).ok().flatten();
+    let tracer = RunTracer::open(model, &plan, tiny).unwrap_or_else(|failure| {
+        eprintln!("note: where text comes from is not shown: {}", failure.message());
+        None
+    });
     Extras {
         demos: tiny.then(|| demos(plan.train.seed, &measured.unwrap_or(Value::Null))),
         tracer: tracer.map(|tracer| Box::new(tracer) as Box<dyn Tracer>),

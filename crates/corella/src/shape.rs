@@ -4,7 +4,7 @@ use corella_model::gpt2::{self, Gpt2Config};
 use corella_model::llama::{self, LlamaConfig, LlamaShape, Rope, RopeScaling};
 use corella_model::memory::{MemoryPlan, Recompute};
 use corella_model::params::{ModelConfig, ParamSpec};
-use corella_model::{BatchShape, Dtype};
+use corella_model::{AnyModel, BatchShape, Dtype};
 use corella_train::ModelPlan;
 
 use crate::error::Result;
@@ -34,6 +34,14 @@ impl ModelShape {
     /// The published model of a name.
     pub fn preset(name: &str) -> Option<Self> {
         Gpt2Config::preset(name).map(ModelShape::Gpt2).or_else(|| LlamaConfig::preset(name).map(ModelShape::Llama))
+    }
+
+    /// The shape of a model that is there.
+    pub fn of_model(model: &AnyModel) -> Self {
+        match model {
+            AnyModel::Gpt2(checkpoint) => ModelShape::Gpt2(checkpoint.config.clone()),
+            AnyModel::Llama(checkpoint) => ModelShape::Llama(checkpoint.config.clone()),
+        }
     }
 
     /// The shape of a plan.
@@ -83,6 +91,14 @@ impl ModelShape {
         match self {
             ModelShape::Gpt2(c) => c.vocab_size(),
             ModelShape::Llama(c) => c.vocab_size,
+        }
+    }
+
+    /// Positions that the model has.
+    pub fn context_len(&self) -> usize {
+        match self {
+            ModelShape::Gpt2(c) => c.seq_len(),
+            ModelShape::Llama(c) => c.context_len,
         }
     }
 

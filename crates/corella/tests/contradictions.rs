@@ -455,3 +455,149 @@ fn tasks_without_a_time_to_evaluate_are_refused() {
     args.extend(["--eval", "nothing.jsonl"]);
     refused(&args, 2, "--eval names tasks, but nothing says when to evaluate");
 }
+
+#[test]
+fn a_size_is_for_a_vocabulary_that_is_trained_on_the_text() {
+    let folder = Folder::new("named-size");
+    let (text, first) = (folder.text().display().to_string(), folder.join("first").display().to_string());
+    done(&small_run(&text, &first, "1"));
+    let (own, out) = (format!("{first}/tokenizer.json"), folder.join("run").display().to_string());
+    let tiny =
+        "--n-layer 1 --n-head 1 --n-embd 8 --seq-len 16 --micro-batch 1 --steps 1 --sample-every 0 --val-every 0";
+    let with = |name: &str, size: &str| {
+        let args = ["train", &text, "--out", &out, "--tokenizer", name, "--vocab-size", size];
+        args.into_iter().chain(tiny.split(' ')).map(str::to_owned).collect::<Vec<String>>()
+    };
+    let strs = |args: &[String]| args.iter().map(|arg| arg.as_str().to_owned()).collect::<Vec<String>>();
+    let go = |name: &str, size: &str| {
+        let args = strs(&with(name, size));
+        corella(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    for (name, size, words) in
+        [("gpt2", "300", "gpt2 has 50257 tokens"), (&own, "5000", "tokenizer.json has 287 tokens")]
+    {
+        let output = go(name, size);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(&format!("--vocab-size {size}")) && said.contains(words) && said.contains("hint:"),
+            "{said}"
+        );
+    }
+    assert!(!folder.join("run").exists(), "nothing is recorded");
+    let padded = go("gpt2", "50304");
+    assert!(padded.status.success() && stderr(&padded).contains("no rows are padded"), "{}", stderr(&padded));
+}
+
+#[test]
+fn a_folder_of_texts_may_hold_other_files_and_a_folder_of_tokens_is_still_one() {
+    let folder = Folder::new("bytes");
+    let texts = folder.join("texts");
+    std::fs::create_dir(&texts).expect("made");
+    std::fs::rename(folder.text(), texts.join("my.txt")).expect("moved");
+    std::fs::write(texts.join("photo.bin"), [0x89, b'P', b'N', b'G', 0, 0, 0, 1, 2, 3, 0, 0]).expect("written");
+    let (source, out) = (texts.display().to_string(), folder.join("run").display().to_string());
+    let output = corella(&small_run(&source, &out, "1"));
+    assert!(output.status.success() && stderr(&output).contains("photo.bin"), "{}", stderr(&output));
+    // Tokens of nanoGPT beside the script that made them, and alone; and shards of llm.c beside a note.
+    let data = folder.data();
+    for (name, files) in
+        [("nano", &["train.bin", "prepare.py"][..]), ("alone", &["a.bin"]), ("llm.c", &["x.bin", "readme.md"])]
+    {
+        let tokens = folder.join(name);
+        std::fs::create_dir(&tokens).expect("made");
+        for file in files {
+            std::fs::write(tokens.join(file), "text ".repeat(40)).expect("written");
+        }
+        if name == "llm.c" {
+            std::fs::copy(data.join("train_000000.bin"), tokens.join("x.bin")).expect("a copy");
+        }
+        let tokens = tokens.display().to_string();
+        refused(&["train", &tokens, "--out", &out], 1, "holds tokens, but not which tokenizer made them");
+    }
+}
+
+#[test]
+fn tokens_of_a_run_that_goes_on_count_those_that_it_has_read() {
+    let folder = Folder::new("tokens");
+    let (data, out) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let run = |tokens: &'static str, batch: &'static str, resume: bool| {
+        let mut args = tiny_run(&data, &out, "1");
+        let steps = args.iter().position(|arg| *arg == "--steps").expect("a flag");
+        args.splice(steps..steps + 2, ["--tokens", tokens, "--batch-tokens", batch]);
+        args.extend(["--resume"].into_iter().filter(|_| resume));
+        args.push("--json");
+        let end = json(&done(&args));
+        [end["step"].as_u64(), end["tokens"].as_u64()].map(|n| n.expect("a number"))
+    };
+    assert_eq!(run("320", "32", false), [10, 320]);
+    assert_eq!(run("640", "64", true), [15, 640]);
+    // What is begun is made to its end.
+    assert_eq!(run("641", "128", true), [16, 768]);
+}
+
+#[test]
+fn a_run_that_goes_on_records_the_tokenizer_it_was_begun_with_and_the_model_as_it_is() {
+    let folder = Folder::new("recorded");
+    let (text, first) = (folder.text().display().to_string(), folder.join("first").display().to_string());
+    let mut args = small_run(&text, &first, "1");
+    args.extend(["--seq-len", "64"]);
+    done(&args);
+    let out = folder.join("run").display().to_string();
+    let begin = |more: &[&'static str]| {
+        let flags = "--seq-len 32 --micro-batch 2 --sample-every 0 --val-every 0 --warmup-steps 0";
+        let mut args = vec!["train", &text, "--out", &out, "--init-from", &first];
+        args.extend(flags.split(' ').chain(more.iter().copied()));
+        done(&args)
+    };
+    let recorded = || {
+        let plan: toml::Table =
+            std::fs::read_to_string(folder.join("run/run.toml")).expect("read").parse().expect("TOML");
+        plan["data"]["tokenizer"].as_str().expect("a name").to_owned()
+    };
+    let said = begin(&["--steps", "1"]);
+    assert_eq!(recorded(), first);
+    let shown = json(&done(&["inspect", &out, "--json"]));
+    assert!(said.contains("context 64 (trained with 32)"), "{said}");
+    let parameters = shown["parameters"].as_u64().expect("a number");
+    assert!(said.contains(&format!(": {parameters} parameters")), "{parameters}: {said}");
+    begin(&["--steps", "2", "--resume"]);
+    assert_eq!(recorded(), first);
+}
+
+#[test]
+fn keys_of_run_files_are_flags_too() {
+    let folder = Folder::new("keys");
+    let (data, out) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let flags = "--weight-decay 0.25 --clip 0.5 --final-lr-fraction 0.125 --order file --sample-tokens 3";
+    done(&tiny_run(&data, &out, "1").into_iter().chain(flags.split(' ')).collect::<Vec<_>>());
+    let plan = std::fs::read_to_string(folder.join("run/run.toml")).expect("a plan");
+    for line in
+        ["weight_decay = 0.25", "clip = 0.5", "final_lr_fraction = 0.125", "order = \"file\"", "sample_tokens = 3"]
+    {
+        assert!(plan.lines().any(|l| l == line), "{line} is missing: {plan}");
+    }
+}
+
+#[test]
+fn in_llm_cs_order_the_micro_batch_is_named_and_stays() {
+    let folder = Folder::new("llm-c-order");
+    let (data, out) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    let with = |steps: &'static str, more: &[&'static str]| {
+        let mut args = tiny_run(&data, &out, steps);
+        args.extend(["--order", "llm.c", "--batch-tokens", "64"]);
+        args.extend(more);
+        args.into_iter().map(str::to_owned).collect::<Vec<String>>()
+    };
+    let refuse = |args: Vec<String>, code, words| {
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, words);
+    };
+    refuse(with("1", &["--micro-batch", "auto"]), 2, "so it cannot be auto");
+    done(&with("2", &[]).iter().map(String::as_str).collect::<Vec<_>>());
+    refuse(
+        with("4", &["--micro-batch", "4", "--resume"]),
+        1,
+        "micro-batches of 4 sequences read other windows than those of 2",
+    );
+    done(&with("4", &["--resume"]).iter().map(String::as_str).collect::<Vec<_>>());
+}

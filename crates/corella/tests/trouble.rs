@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use common::{CORELLA, Folder, corella, done, losses, signal, small_run, start, stderr, tiny_run, wait_for};
+use common::{
+    CORELLA, Folder, corella, done, json, losses, signal, small_run, start, stderr, stdout, tiny_run, wait_for,
+};
 
 fn text(path: &Path) -> String {
     path.display().to_string()
@@ -496,4 +498,61 @@ fn the_newest_and_the_best_checkpoint_are_kept() {
     assert!(best < 30, "the end is not the best");
     let kept: Vec<String> = checkpoints(&run).iter().map(|p| text(p.file_name().expect("a name").as_ref())).collect();
     assert_eq!(kept, [format!("step-{best:08}"), "step-00000030".to_owned()]);
+}
+
+#[test]
+fn a_run_below_its_own_texts_is_none_of_them() {
+    let folder = Folder::new("within");
+    std::fs::create_dir(folder.join("texts")).expect("made");
+    std::fs::rename(folder.text(), folder.join("texts/my.txt")).expect("moved");
+    let train = |out: &'static str, steps: &'static str, more: &[&'static str]| {
+        let mut args = small_run(".", out, steps);
+        args.extend(more);
+        let output = std::process::Command::new(CORELLA).args(args).current_dir(folder.join("texts")).output();
+        let output = output.expect("started");
+        (output.status.code(), stdout(&output), stderr(&output))
+    };
+    let data = |(code, out, error): (Option<i32>, String, String)| {
+        assert_eq!(code, Some(0), "{error}");
+        out.lines().find(|line| line.starts_with("data: ")).expect("both sizes").to_owned()
+    };
+    let first = data(train("out/run", "3", &[]));
+    assert!(first.contains("tokens to train on, ") && first.ends_with(" to validate on"), "{first}");
+    assert_eq!(data(train("out/run", "4", &["--resume"])), first);
+    assert_eq!(data(train("out/other", "1", &[])), first);
+    // What is left of a run that was killed as it began is none of them either.
+    std::fs::create_dir(folder.join("texts/out/third")).expect("made");
+    std::fs::write(folder.join("texts/out/third/notes.txt"), "a note ".repeat(900)).expect("written");
+    assert_eq!(data(train("out/third", "1", &[])), first);
+    let (code, _, error) = train("../texts", "1", &[]);
+    assert!(code == Some(2) && error.contains("a folder of its own") && error.contains("hint:"), "{error}");
+}
+
+#[test]
+fn a_folder_without_a_file_is_named() {
+    let folder = Folder::new("nothing-there");
+    let (empty, out) = (folder.join("empty").display().to_string(), folder.join("out").display().to_string());
+    std::fs::create_dir(&empty).expect("made");
+    for args in [["train", &empty, "--out", &out], ["prepare", &empty, "--out", &out]] {
+        let message = refused(&args, &["holds no file to read", &empty]);
+        assert!(!message.contains("--out"), "{message}");
+    }
+}
+
+#[test]
+fn only_the_text_that_a_run_was_trained_on_is_traced() {
+    let folder = Folder::new("traced");
+    let (text, run) = (folder.text().display().to_string(), folder.join("run").display().to_string());
+    done(&small_run(&text, &run, "1"));
+    let find = ["trace", "find", &run, "-p", "The old fox number 4 saw", "--json"];
+    let found = json(&done(&find));
+    assert!(found["spans"][0]["count"].as_u64() >= Some(1), "{found}");
+    done(&["trace", "index", &run]);
+    assert_eq!(json(&done(&find)), found);
+    // As many bytes, but others: another tokenizer would be trained on them.
+    let changed = std::fs::read_to_string(&text).expect("read").replace("fox", "cow");
+    std::fs::write(&text, changed).expect("written");
+    for args in [&find[..], &["trace", "index", &run]] {
+        refused(args, &["it has changed since", &text]);
+    }
 }

@@ -25,10 +25,10 @@ impl TextCorpus {
         }
         if corpus.documents.is_empty() {
             let why = corpus.problems.first().map(|p| format!(": {p}")).unwrap_or_default();
-            return Err(DataError::bad(
-                files.first().map_or(Path::new("nothing"), |f| &f.path),
-                format!("holds no text{why}"),
-            ));
+            return Err(match files.first() {
+                Some(first) => DataError::bad(&first.path, format!("holds no text{why}")),
+                None => DataError::bad(Path::new("the sources"), "there is no file to read"),
+            });
         }
         Ok(corpus)
     }

@@ -23,6 +23,9 @@ pub struct LoaderState {
     pub windows: u64,
     /// Windows handed out since the start of training, to all ranks together.
     pub next: u64,
+    /// B, where the order depends on it ([`Order::LlmC`]); absent in states of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
 }
 
 /// What a loader is to do.
@@ -76,8 +79,9 @@ impl Loader {
     /// A loader at the start of the first epoch.
     pub fn new(stream: TokenStream, options: LoaderOptions) -> Result<Self, DataError> {
         let windows = options.windows(&stream)?;
-        let LoaderOptions { seed, order, seq_len, .. } = options;
-        let state = LoaderState { seed, order, seq_len, windows: windows.count(), next: 0 };
+        let LoaderOptions { seed, order, seq_len, llm_c_batch, .. } = options;
+        let batch = (order == Order::LlmC).then_some(llm_c_batch);
+        let state = LoaderState { seed, order, seq_len, windows: windows.count(), next: 0, batch };
         Ok(Loader { stream, options, state, ahead: Prefetcher::start(windows, seq_len) })
     }
 
@@ -125,10 +129,13 @@ impl Loader {
     /// Goes to a position saved by a loader over the same data, with any number of ranks.
     pub fn restore(&mut self, state: &LoaderState) -> Result<(), DataError> {
         let (saved, here) = (state, &self.state);
+        let batch = |state: &LoaderState| state.batch.unwrap_or_default();
+        let other_batch = saved.batch.is_some() && batch(saved) != batch(here);
         let differences = [
             (saved.seed != here.seed, format!("seed {}, here {}", saved.seed, here.seed)),
             (saved.order != here.order, format!("order {}, here {}", saved.order, here.order)),
             (saved.seq_len != here.seq_len, format!("sequences of {} tokens, here {}", saved.seq_len, here.seq_len)),
+            (other_batch, format!("batches of {} sequences, here {}", batch(saved), batch(here))),
             (saved.windows != here.windows, format!("{} sequences an epoch, here {}", saved.windows, here.windows)),
         ];
         let differences: Vec<String> = differences.into_iter().filter(|(d, _)| *d).map(|(_, what)| what).collect();

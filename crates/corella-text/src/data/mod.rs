@@ -28,7 +28,7 @@ pub use loader::{Loader, LoaderOptions, LoaderState, Packing};
 pub use order::Order;
 pub use prepare::{
     DatasetInfo, Dropped, Example, PrepareOptions, PrepareReport, Problems, Report, Tally, Vocabulary, Watch,
-    is_token_file, prepare, prepare_documents, prepare_tokens, tokens_of,
+    is_llm_c_shard, is_token_file, prepare, prepare_documents, prepare_tokens, tokens_of,
 };
 pub use shard::{read_shard, write_shard};
 pub use token_stream::{Checksum, TokenStream};

@@ -32,15 +32,24 @@ pub enum Order {
     LlmC,
 }
 
-/// The name as a run file has it.
-impl fmt::Display for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Order {
+    /// All of them.
+    pub const ALL: [Order; 4] = [Order::Windows, Order::Documents, Order::File, Order::LlmC];
+
+    /// The name as a run file has it.
+    pub fn name(self) -> &'static str {
+        match self {
             Order::Windows => "windows",
             Order::Documents => "documents",
             Order::File => "file",
             Order::LlmC => "llm.c",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -1,24 +1,25 @@
 //! How a session begins: at the newest checkpoint, or at the start.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use corella_text::data::{Loader, LoaderOptions};
+use corella_text::data::{Checksum, Loader, LoaderOptions, Order};
 
 use super::pages::Pages;
 use super::{Hooks, Run, Session};
 use crate::TrainError;
-use crate::checkpoint;
+use crate::checkpoint::{self, Whole};
 use crate::clock::Clock;
 use crate::commands::{CommandPlan, Commands};
 use crate::data_check::DataCheck;
 use crate::differences::differences;
 use crate::folder::{self, ENVIRONMENT, EVENTS, LOG, PLAN, RunFolder, SAMPLES};
 use crate::heartbeat;
-use crate::log::{Event, JsonLines};
+use crate::log::{self, Event, JsonLines};
 use crate::spikes::SpikeDetector;
+use crate::validate::Validation;
 use crate::whole_file;
 
 /// Records in the folder of a run that it could not be begun again: an event, the heartbeat, and the user's command for it. A
@@ -34,6 +35,19 @@ pub fn not_begun(dir: &Path, commands: &CommandPlan, error: &str) {
     // As all that is told of a run: a help, on which nothing depends.
     let _ = JsonLines::open(&dir.join(EVENTS), Some(u64::MAX)).and_then(|mut events| events.write(&event));
     Commands::new(commands.clone()).failure(dir, step, error);
+}
+
+/// Where a session begins.
+#[derive(Default)]
+struct Start {
+    /// Updates made.
+    done: u64,
+    /// Seconds in the run until then.
+    seconds: f64,
+    val_loss: Option<f64>,
+    checksum: Option<Checksum>,
+    spikes: Option<SpikeDetector>,
+    saved: Option<(u64, PathBuf)>,
 }
 
 impl<'a> Session<'a> {
@@ -55,37 +69,26 @@ impl<'a> Session<'a> {
         };
         let mut loader = Loader::new(run.data.train.clone(), options)?;
         let data = run.data.train.mark()?;
-        let mut spikes = SpikeDetector::new(plan.train.spike_window);
+        let validation = Validation::of(&run.data.val, plan.output.val_tokens, plan.model.seq_len)?;
         let newest = checkpoint::latest(&checkpoints)?;
         if !run.resume
             && let Some(found) = newest
         {
             return Err(TrainError::NotEmpty { path: found.path });
         }
-        let (mut done, mut seconds, mut val_loss, mut saved, mut checksum) = (0, 0.0, None, None, None);
-        if let Some(found) = newest {
-            run.model.take_choices(&found.state.choices);
-            checkpoint::restore(&found, &mut *run.model, &*run.files)?;
-            loader.restore(&found.state.loader)?;
-            checkpoint::check_tokenizer(&found, &run.data.tokenizer)?;
-            if found.state.data.is_some_and(|saved| saved != data) {
-                // Where a shard was damaged since, that is what there is to say.
-                run.data.train.read_through(stop)?;
-                return Err(TrainError::other_tokens());
-            }
-            for difference in differences(&found.state, &run.plan, &run.model.backend_name()) {
-                hooks.on_trouble(&difference);
-            }
-            let state = found.state;
-            if state.step > run.plan.train.steps {
-                let what = format!("{} are planned, but the run has made {} already", run.plan.train.steps, state.step);
-                return Err(TrainError::Plan { field: "steps", what });
-            }
-            (done, seconds, val_loss, checksum) = (state.step, state.seconds, state.val_loss, state.checksum);
-            spikes = state.spikes.filter(|s| s.is_of_size(run.plan.train.spike_window)).unwrap_or(spikes);
-            saved = Some((done, found.path));
+        let start = match newest {
+            Some(found) => take_up(run, hooks, stop, found, &mut loader, (data, validation))?,
+            None => from_the_start(run, hooks)?,
+        };
+        if plan_validates(run) && validation.is_none() {
+            let (there, t) = (run.data.val.len(), run.plan.model.seq_len);
+            hooks.on_trouble(&format!(
+                "no validation loss is measured: the data have {there} tokens for validation, and a window of T = {t} takes {}",
+                t + 1
+            ));
         }
-        let check = DataCheck::begin(&run.data, checksum)?;
+        let done = start.done;
+        let check = DataCheck::begin(&run.data, start.checksum)?;
         let lines = |name: &str| JsonLines::open(&run.dir.join(name), (done > 0).then_some(done));
         let (log, samples) = (lines(LOG)?, lines(SAMPLES)?);
         let loss = log.last_of(done).and_then(|line| line["loss"].as_f64());
@@ -93,23 +96,24 @@ impl<'a> Session<'a> {
         let events = JsonLines::open(&run.dir.join(EVENTS), Some(u64::MAX))?;
         let mut session = Session {
             commands: Commands::new(run.plan.commands.clone()),
-            clock: Clock::new(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+            clock: Clock::new(Duration::try_from_secs_f64(start.seconds).unwrap_or_default()),
             began: Instant::now(),
             first: done,
             flops_per_token: run.plan.flops_per_token(run.product_parameters),
             recent: VecDeque::new(),
             mfu: None,
-            rating: val_loss,
+            rating: start.val_loss,
             bytes_per_token: None,
             standing: None,
+            spikes: start.spikes.unwrap_or_else(|| SpikeDetector::new(run.plan.train.spike_window)),
             run,
             hooks,
             stop,
             folder,
             loader,
             data,
+            validation,
             check,
-            spikes,
             not_finite: 0,
             log,
             samples,
@@ -117,8 +121,8 @@ impl<'a> Session<'a> {
             board: None,
             done,
             loss,
-            val_loss,
-            saved,
+            val_loss: start.val_loss,
+            saved: start.saved,
             prune: false,
             failed_saves: 0,
             trouble: None,
@@ -143,4 +147,74 @@ impl<'a> Session<'a> {
         put(ENVIRONMENT, &format!("{:#}\n", serde_json::json!(environment)))?;
         self.run.data.tokenizer.files().iter().try_for_each(|(name, text)| put(name, text))
     }
+}
+
+fn plan_validates(run: &Run) -> bool {
+    run.plan.output.val_every > 0
+}
+
+/// The start of a run without a checkpoint. Lines that it would write again are another session's, and stay under another name.
+fn from_the_start(run: &Run, hooks: &mut dyn Hooks) -> Result<Start, TrainError> {
+    let mut start = Start::default();
+    if run.resume {
+        let checkpoints = folder::checkpoints(&run.dir);
+        hooks.on_trouble(&format!("no checkpoint in {} yet: beginning at update 1", checkpoints.display()));
+        start.seconds = heartbeat::elapsed(&run.dir).unwrap_or_default();
+    }
+    for name in [LOG, SAMPLES] {
+        if let Some(kept) = log::set_aside(&run.dir.join(name))? {
+            let kept = kept.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            hooks.on_trouble(&format!("{name} of the session before is kept as {kept}"));
+        }
+    }
+    Ok(start)
+}
+
+/// Puts weights, moments and the place in the data back, and says what is not as it was. `here` marks the tokens to train on and
+/// those to validate on.
+fn take_up(
+    run: &mut Run,
+    hooks: &mut dyn Hooks,
+    stop: &AtomicBool,
+    found: Whole,
+    loader: &mut Loader,
+    here: (u32, Option<Validation>),
+) -> Result<Start, TrainError> {
+    let ((data, validation), was) = (here, &found.state);
+    let (of_order, is) = (was.loader.batch.unwrap_or(was.plan.train.micro_batch), run.plan.train.micro_batch);
+    if was.loader.order == Order::LlmC && run.plan.data.order == Order::LlmC && of_order != is {
+        return Err(TrainError::OtherBatch { was: of_order, is });
+    }
+    run.model.take_choices(&found.state.choices);
+    checkpoint::restore(&found, &mut *run.model, &*run.files)?;
+    loader.restore(&found.state.loader)?;
+    checkpoint::check_tokenizer(&found, &run.data.tokenizer)?;
+    if found.state.data.is_some_and(|saved| saved != data) {
+        // Where a shard was damaged since, that is what there is to say.
+        run.data.train.read_through(stop)?;
+        return Err(TrainError::other_tokens());
+    }
+    for difference in differences(&found.state, &run.plan, &run.model.backend_name()) {
+        hooks.on_trouble(&difference);
+    }
+    let (mut state, window) = (found.state, run.plan.train.spike_window);
+    if state.step > run.plan.train.steps {
+        let what = format!("{} are planned, but the run has made {} already", run.plan.train.steps, state.step);
+        return Err(TrainError::Plan { field: "steps", what });
+    }
+    if plan_validates(run) && !state.is_validated_as(validation, run.plan.output.val_tokens) {
+        hooks.on_trouble(
+            "the validation loss goes on on other tokens than before: those of earlier checkpoints are not compared with it",
+        );
+        state.val_loss = None;
+    }
+    Ok(Start {
+        done: state.step,
+        // Time that a kill took back is paid all the same.
+        seconds: heartbeat::elapsed(&run.dir).unwrap_or_default().max(state.seconds),
+        val_loss: state.val_loss,
+        checksum: state.checksum,
+        spikes: state.spikes.filter(|s| s.is_of_size(window)),
+        saved: Some((state.step, found.path)),
+    })
 }

@@ -148,6 +148,7 @@ impl Session<'_> {
             spikes: Some(self.spikes.clone()),
             seconds: self.clock.elapsed(),
             val_loss: self.rating,
+            validation: self.validation,
             data: Some(self.data),
             checksum: self.check.checksum(),
             files: BTreeMap::new(),

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::common::small_run::{Watch, go, go_in, heartbeat, log, run, state};
 use crate::common::{folder, rows};
 use corella_model::{Dtype, TextModel};
-use corella_train::{Hooks, Sample, StepReport, TrainError, checkpoint, train};
+use corella_text::data::{Dataset, Order};
+use corella_train::{Hooks, Outcome, Run, Sample, StepReport, TrainError, checkpoint, train};
 
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
@@ -212,4 +213,141 @@ fn a_run_does_not_go_on_to_fewer_steps_than_it_has_made() {
     let refused = train(&mut fewer, &mut watch, &stop);
     assert!(matches!(&refused, Err(TrainError::Plan { field: "steps", .. })), "{refused:?}");
     assert_eq!(std::fs::read_to_string(dir.join("run.toml")).expect("kept"), before);
+}
+
+/// Collects what is told.
+struct Told<'a> {
+    stop: &'a AtomicBool,
+    stop_after: u64,
+    said: Vec<String>,
+}
+
+impl Hooks for Told<'_> {
+    fn on_step(&mut self, report: &StepReport) {
+        if report.step == self.stop_after {
+            self.stop.store(true, Ordering::SeqCst);
+        }
+    }
+    fn sample(&mut self, _: u64, _: &mut dyn TextModel, _: &AtomicBool) -> Vec<Sample> {
+        Vec::new()
+    }
+    fn on_checkpoint(&mut self, _: &Path) {}
+    fn on_trouble(&mut self, what: &str) {
+        self.said.push(what.to_owned());
+    }
+}
+
+/// Trains until `stop_after`: how it ended, and what was told.
+fn told(mut run: Run, stop_after: u64) -> (Result<Outcome, TrainError>, String) {
+    let stop = AtomicBool::new(false);
+    let mut hooks = Told { stop: &stop, stop_after, said: Vec::new() };
+    let outcome = train(&mut run, &mut hooks, &stop);
+    (outcome, hooks.said.join("\n"))
+}
+
+#[test]
+fn time_that_a_kill_took_back_is_paid_all_the_same() {
+    let dir = folder("paid");
+    go(&dir, false, 9);
+    // As if the heart had gone on beating for a million seconds after the last checkpoint.
+    let mut beat = heartbeat(&dir);
+    beat["elapsed_seconds"] = 1e6.into();
+    std::fs::write(dir.join("heartbeat.json"), beat.to_string()).expect("written");
+    let (_, outcome) = go(&dir, true, 12);
+    assert!(outcome.seconds > 1e6 && heartbeat(&dir)["elapsed_seconds"].as_f64() > Some(1e6), "{outcome:?}");
+    // A heartbeat that cannot be read takes nothing from what the checkpoint says.
+    std::fs::write(dir.join("heartbeat.json"), "{").expect("written");
+    assert!(go(&dir, true, u64::MAX).1.seconds > 1e6);
+}
+
+#[test]
+fn a_resume_without_a_checkpoint_says_so_and_keeps_the_lines_that_there_are() {
+    let dir = folder("no-checkpoint");
+    go(&dir, false, 4);
+    let log = std::fs::read_to_string(dir.join("log.jsonl")).expect("a log");
+    // As if it had been killed before the first checkpoint.
+    let begin_again = || std::fs::remove_dir_all(dir.join("checkpoints")).expect("removed");
+    begin_again();
+    let (outcome, said) = told(run(&dir, true), 2);
+    assert_eq!(outcome.expect("trains").step, 2);
+    assert!(said.contains("no checkpoint in") && said.contains("beginning at update 1"), "{said}");
+    assert!(said.contains("log.jsonl of the session before is kept as log-1.jsonl"), "{said}");
+    assert_eq!(std::fs::read_to_string(dir.join("log-1.jsonl")).expect("kept"), log);
+    assert_eq!(rows(&dir.join("log.jsonl")).last().map(|row| row["step"].as_u64()), Some(Some(2)));
+    begin_again();
+    let (_, said) = told(run(&dir, false), 1);
+    assert!(!said.contains("no checkpoint") && said.contains("log-2.jsonl"), "{said}");
+    assert_eq!(std::fs::read_to_string(dir.join("log-1.jsonl")).expect("kept"), log);
+    // Where nothing was written, nothing is kept.
+    let (_, said) = told(run(&folder("empty"), false), 1);
+    assert!(said.is_empty(), "{said}");
+}
+
+#[test]
+fn ratings_on_other_tokens_are_not_compared() {
+    for changed in [false, true] {
+        let dir = folder("rated");
+        go(&dir, false, 6);
+        // A rating that no checkpoint reaches.
+        let mut rated = state(&dir, 6);
+        assert!(rated["validation"]["tokens"] == 96 && rated["val_loss"].is_f64(), "{rated}");
+        rated["val_loss"] = 0.001.into();
+        let path = dir.join("checkpoints/step-00000006/state.json");
+        std::fs::write(&path, rated.to_string()).expect("written");
+        let mut on = run(&dir, true);
+        on.plan.output.val_tokens = if changed { 200 } else { 111 };
+        let (outcome, said) = told(on, u64::MAX);
+        let (best, loss) = outcome.expect("trains").best.expect("a rated one");
+        assert_eq!(said.contains("goes on on other tokens"), changed, "{said}");
+        assert_eq!(loss == 0.001, !changed, "{}", best.display());
+        assert_eq!(path.exists(), !changed, "the best is kept");
+    }
+}
+
+#[test]
+fn a_state_of_an_earlier_version_says_nothing_of_its_validation() {
+    let dir = folder("unsaid");
+    go(&dir, false, 6);
+    let path = dir.join("checkpoints/step-00000006/state.json");
+    let mut old = state(&dir, 6);
+    old.as_object_mut().expect("an object").remove("validation");
+    std::fs::write(path, old.to_string()).expect("written");
+    let (outcome, said) = told(run(&dir, true), u64::MAX);
+    assert!(outcome.is_ok_and(|outcome| outcome.finished) && said.is_empty(), "{said}");
+}
+
+#[test]
+fn in_llm_cs_order_a_run_goes_on_in_its_own_micro_batch() {
+    let dir = folder("llm-c");
+    let with = |micro_batch, resume| {
+        let mut run = run(&dir, resume);
+        (run.plan.data.order, run.plan.train.micro_batch) = (Order::LlmC, micro_batch);
+        run
+    };
+    told(with(2, false), 6).0.expect("trains");
+    let refused = told(with(4, true), 9).0;
+    assert!(matches!(refused, Err(TrainError::OtherBatch { was: 2, is: 4 })), "{refused:?}");
+    // A state of an earlier version has it in its plan alone.
+    let mut old = state(&dir, 6);
+    old["loader"].as_object_mut().expect("an object").remove("batch").expect("there");
+    std::fs::write(dir.join("checkpoints/step-00000006/state.json"), old.to_string()).expect("written");
+    assert!(matches!(told(with(1, true), 9).0, Err(TrainError::OtherBatch { was: 2, is: 1 })));
+    assert_eq!(told(with(2, true), 9).0.expect("trains").step, 9);
+}
+
+#[test]
+fn a_run_without_validation_says_so() {
+    let dir = folder("unvalidated");
+    let with = |tokens: &[u32], val_every| {
+        let mut run = run(&dir, false);
+        let (tokenizer, train) = (run.data.tokenizer.clone(), run.data.train.to_vec().expect("in memory"));
+        run.data = Dataset::from_parts(tokenizer, train, tokens.to_vec());
+        run.plan.output.val_every = val_every;
+        let said = told(run, 1).1;
+        std::fs::remove_dir_all(&*dir).expect("removed");
+        said
+    };
+    let said = with(&[1; 16], 5);
+    assert!(said.contains("16 tokens for validation") && said.contains("T = 16 takes 17"), "{said}");
+    assert_eq!((with(&[1; 17], 5), with(&[], 0)), (String::new(), String::new()));
 }

@@ -10,6 +10,9 @@ use crate::error::{Failure, Result};
 use crate::inputs::{check_finished, is_prepared};
 use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
 
+/// Vocabularies are padded to multiples of this, or of a part of it.
+const PADDING: usize = 128;
+
 /// Blocks, heads, width, heads of keys and values, width of the feed-forward layer.
 fn sizes(plan: &ModelPlan) -> [(&'static str, Option<usize>); 5] {
     [
@@ -77,6 +80,33 @@ pub fn model(plan: &ModelPlan, first: &ModelPlan) -> Result<()> {
     Ok(())
 }
 
+fn first_vocabulary(wanted: &Wanted) -> Option<usize> {
+    wanted.first.as_ref().map(ModelShape::vocab_size)
+}
+
+/// Refuses a flag or a run file that asks for another vocabulary than that of the tokenizer that is named: only one that is trained
+/// on the text can have any size. The rows of a model that starts from another may be padded.
+pub fn named_tokenizer(args: &TrainArgs, wanted: &Wanted) -> Result<()> {
+    let name = &wanted.plan.data.tokenizer;
+    let in_file = Some(wanted.plan.model.vocab_size).filter(|_| wanted.from_file && !args.resume);
+    let asked = [("--vocab-size", args.vocab_size), ("vocab_size =", in_file)];
+    let Some((key, Some(size))) = asked.into_iter().find(|(_, size)| size.is_some()).filter(|_| name != "own") else {
+        return Ok(());
+    };
+    let there = crate::tokenizers::load(name)?.vocab_size();
+    if size == there || Some(size) == first_vocabulary(wanted) {
+        return Ok(());
+    }
+    if size > there && size <= there.next_multiple_of(PADDING) {
+        eprintln!("note: the model has the {there} tokens of the tokenizer; no rows are padded for {key} {size}");
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{key} {size} is for a vocabulary that is trained on the text, and the tokenizer {name} has {there} tokens"
+    ))
+    .hint("leave the size out to train with that tokenizer, or the tokenizer to train a vocabulary of that size"))
+}
+
 /// Refuses flags and a run file that ask for another vocabulary than that of a prepared folder. What goes on was checked
 /// at its beginning.
 pub fn data(args: &TrainArgs, wanted: &Wanted, data: &Dataset) -> Result<()> {
@@ -86,7 +116,7 @@ pub fn data(args: &TrainArgs, wanted: &Wanted, data: &Dataset) -> Result<()> {
     }
     let from_file = wanted.from_file && !args.resume;
     let there = data.tokenizer.vocab_size();
-    let in_file = Some(plan.model.vocab_size).filter(|size| from_file && Some(*size) != wanted.first_vocabulary);
+    let in_file = Some(plan.model.vocab_size).filter(|size| from_file && Some(*size) != first_vocabulary(wanted));
     let sizes = [("--vocab-size", args.vocab_size), ("vocab_size =", in_file)];
     if let Some((key, Some(size))) = sizes.into_iter().find(|(_, size)| size.is_some_and(|size| size != there)) {
         let what = format!("{key} {size}, but {} was prepared with a vocabulary of {there}", source.display());

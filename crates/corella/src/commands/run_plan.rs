@@ -30,8 +30,15 @@ pub struct Wanted {
     pub dir: PathBuf,
     /// Whether the plan is that of a run file, not of defaults.
     pub from_file: bool,
-    /// Vocabulary of the model to start from, where there is one; it may be padded.
-    pub first_vocabulary: Option<usize>,
+    /// Shape of the model to start from, where there is one; its vocabulary may be padded, and its context longer than T.
+    pub first: Option<ModelShape>,
+}
+
+impl Wanted {
+    /// The shape of the model that is trained.
+    pub fn shape(&self) -> Result<ModelShape> {
+        self.first.clone().map_or_else(|| ModelShape::of(&self.plan.model), Ok)
+    }
 }
 
 /// The plan that the flags and the run file describe.
@@ -53,8 +60,15 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
     });
     let mut plan = from_file.unwrap_or_else(|| defaults(args, common));
     plan.data.path = source.display().to_string();
-    let first_vocabulary = override_plan(&mut plan, args, common, &dir)?;
-    Ok(Wanted { plan, source, dir, from_file: is_from_file, first_vocabulary })
+    let first = override_plan(&mut plan, args, common, &dir)?;
+    let unsaid = args.tokenizer.is_none() && (!is_from_file || args.init_from.is_some());
+    if args.resume
+        && unsaid
+        && let Some(name) = recorded_tokenizer(&dir)?
+    {
+        plan.data.tokenizer = name;
+    }
+    Ok(Wanted { plan, source, dir, from_file: is_from_file, first })
 }
 
 fn read_plan(path: &Path) -> Result<RunPlan> {
@@ -142,13 +156,34 @@ pub fn first_model(init_from: &Path, dir: &Path, resume: bool) -> Result<(AnyMod
     open_any(own.as_ref().map_or(init_from, |found| found.path.as_path()))
 }
 
-/// Flags win over the run file and the defaults. Returns the vocabulary of the model to start from.
-fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Path) -> Result<Option<usize>> {
-    fn set<T: Clone>(to: &mut T, from: &Option<T>) {
-        if let Some(value) = from {
-            *to = value.clone();
-        }
+/// Flags win over the run file and the defaults. Returns the shape of the model to start from.
+fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Path) -> Result<Option<ModelShape>> {
+    model_flags(plan, args)?;
+    train_flags(&mut plan.train, args)?;
+    set(&mut plan.train.seed, &common.seed);
+    set(&mut plan.data.tokenizer, &args.tokenizer);
+    set(&mut plan.data.order, &args.order);
+    output_flags(plan, args)?;
+    cost_flags(plan, args)?;
+    let first = start_from(plan, args, dir)?;
+    if plan.train.batch_tokens == 0 {
+        let sequences = if plan.train.micro_batch == 0 { SEQUENCES } else { plan.train.micro_batch };
+        plan.train.batch_tokens = sequences * plan.model.seq_len;
     }
+    if let Some(tokens) = args.tokens {
+        plan.train.steps = steps_for(tokens, plan.train.batch_tokens as u64, dir, args.resume)?;
+    }
+    settle_warmup(&mut plan.train)?;
+    Ok(first)
+}
+
+fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+    if let Some(value) = from {
+        *to = value.clone();
+    }
+}
+
+fn model_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
     if let Some(name) = &args.model {
         shape_flags::known(name)?;
         plan.model.name.clone_from(name);
@@ -169,49 +204,25 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Pa
     plan.model.n_ff = args.n_ff.or(plan.model.n_ff);
     set(&mut plan.model.seq_len, &args.seq_len);
     set(&mut plan.model.vocab_size, &args.vocab_size);
-    set(&mut plan.data.tokenizer, &args.tokenizer);
-    set(&mut plan.train.steps, &args.steps);
-    set(&mut plan.train.batch_tokens, &args.batch_tokens);
-    set(&mut plan.train.micro_batch, &args.micro_batch);
-    set(&mut plan.train.dtype, &args.dtype);
-    set(&mut plan.train.lr, &args.lr);
-    plan.train.warmup_steps = args.warmup_steps.or(plan.train.warmup_steps);
-    set(&mut plan.train.spike_z_loss, &args.spike_z_loss);
-    set(&mut plan.train.spike_z_norm, &args.spike_z_norm);
-    set(&mut plan.train.spike_window, &args.spike_window);
-    set(&mut plan.output.checkpoint_every, &args.checkpoint_every);
-    set(&mut plan.output.keep, &args.keep);
-    set(&mut plan.output.sample_every, &args.sample_every);
-    set(&mut plan.output.val_every, &args.val_every);
-    set(&mut plan.output.val_tokens, &args.val_tokens);
-    set(&mut plan.output.eval_every, &args.eval_every);
-    set(&mut plan.output.eval_limit, &args.eval_limit);
-    if !args.eval.is_empty() {
-        plan.output.eval_tasks.clone_from(&args.eval);
-        if plan.output.eval_every == 0 {
-            return Err(Failure::usage("--eval names tasks, but nothing says when to evaluate")
-                .hint("every N updates with --eval-every N"));
-        }
-    }
-    let commands = &mut plan.commands;
-    for (to, from) in [(&mut commands.on_checkpoint, &args.on_checkpoint), (&mut commands.on_failure, &args.on_failure)]
-    {
-        *to = from.clone().or_else(|| to.take());
-    }
-    let cost = &mut plan.cost;
-    (cost.price_per_hour, cost.watts) = (args.price.or(cost.price_per_hour), args.watts.or(cost.watts));
-    for (what, value) in [("price (dollars an hour)", cost.price_per_hour), ("power (watts)", cost.watts)] {
-        if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
-            return Err(Failure::usage(format!("{value} is no {what}")).hint("0 or more, for example --price 2.5"));
-        }
-    }
-    set(&mut plan.train.recompute, &args.recompute);
-    set(&mut plan.train.seed, &common.seed);
-    if !args.sample_prompt.is_empty() {
-        plan.output.sample_prompts.clone_from(&args.sample_prompt);
-    }
+    Ok(())
+}
+
+fn train_flags(train: &mut TrainPlan, args: &TrainArgs) -> Result<()> {
+    set(&mut train.steps, &args.steps);
+    set(&mut train.batch_tokens, &args.batch_tokens);
+    set(&mut train.micro_batch, &args.micro_batch);
+    set(&mut train.dtype, &args.dtype);
+    set(&mut train.lr, &args.lr);
+    set(&mut train.final_lr_fraction, &args.final_lr_fraction);
+    set(&mut train.weight_decay, &args.weight_decay);
+    set(&mut train.clip, &args.clip);
+    train.warmup_steps = args.warmup_steps.or(train.warmup_steps);
+    set(&mut train.spike_z_loss, &args.spike_z_loss);
+    set(&mut train.spike_z_norm, &args.spike_z_norm);
+    set(&mut train.spike_window, &args.spike_window);
+    set(&mut train.recompute, &args.recompute);
     if let Some(schedule) = &args.schedule {
-        plan.train.schedule = match schedule.as_str() {
+        train.schedule = match schedule.as_str() {
             "cosine" => Schedule::Cosine,
             "linear" => Schedule::Linear,
             "constant" => Schedule::Constant,
@@ -223,53 +234,104 @@ fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Pa
             }
         };
     }
-    let mut first_vocabulary = None;
-    if let Some(model) = &args.init_from {
-        plan.train.init_from = Some(model.display().to_string());
-        // The shape is that of the model to start from.
-        let (weights, at) = first_model(model, dir, args.resume)?;
-        first_vocabulary = Some(weights.vocab_size());
-        plan.model = plan_of(&weights, &plan.model);
-        shape_flags::fit_model(args, &plan.model)?;
-        set(&mut plan.model.seq_len, &args.seq_len);
-        // A run that goes on keeps its tokenizer.
-        if args.tokenizer.is_none() && !args.resume {
-            let holds =
-                [model.as_path(), at.as_path()].into_iter().find(|place| place.join("tokenizer.json").is_file());
-            if let Some(place) = holds.or_else(|| is_gguf(&at).then_some(at.as_path())) {
-                plan.data.tokenizer = place.display().to_string();
-            } else if weights.vocab_size() == Tokenizer::gpt2().vocab_size() {
-                plan.data.tokenizer = "gpt2".to_owned();
-            }
+    Ok(())
+}
+
+fn output_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
+    let output = &mut plan.output;
+    set(&mut output.checkpoint_every, &args.checkpoint_every);
+    set(&mut output.keep, &args.keep);
+    set(&mut output.sample_every, &args.sample_every);
+    set(&mut output.sample_tokens, &args.sample_tokens);
+    set(&mut output.val_every, &args.val_every);
+    set(&mut output.val_tokens, &args.val_tokens);
+    set(&mut output.eval_every, &args.eval_every);
+    set(&mut output.eval_limit, &args.eval_limit);
+    if !args.sample_prompt.is_empty() {
+        output.sample_prompts.clone_from(&args.sample_prompt);
+    }
+    if !args.eval.is_empty() {
+        output.eval_tasks.clone_from(&args.eval);
+        if output.eval_every == 0 {
+            return Err(Failure::usage("--eval names tasks, but nothing says when to evaluate")
+                .hint("every N updates with --eval-every N"));
         }
-    } else {
+    }
+    let commands = &mut plan.commands;
+    for (to, from) in [(&mut commands.on_checkpoint, &args.on_checkpoint), (&mut commands.on_failure, &args.on_failure)]
+    {
+        *to = from.clone().or_else(|| to.take());
+    }
+    Ok(())
+}
+
+fn cost_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
+    let cost = &mut plan.cost;
+    (cost.price_per_hour, cost.watts) = (args.price.or(cost.price_per_hour), args.watts.or(cost.watts));
+    for (what, value) in [("price (dollars an hour)", cost.price_per_hour), ("power (watts)", cost.watts)] {
+        if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
+            return Err(Failure::usage(format!("{value} is no {what}")).hint("0 or more, for example --price 2.5"));
+        }
+    }
+    Ok(())
+}
+
+/// The model to start from, where there is one: the plan gets its shape, or must have it, and the run its tokenizer.
+fn start_from(plan: &mut RunPlan, args: &TrainArgs, dir: &Path) -> Result<Option<ModelShape>> {
+    let Some(model) = &args.init_from else {
+        let mut shape = None;
         if let Some(model) = &plan.train.init_from {
             let (weights, _) = first_model(Path::new(model), dir, args.resume)?;
-            first_vocabulary = Some(weights.vocab_size());
             let first = plan_of(&weights, &plan.model);
             plan_fits::model(&plan.model, &first)?;
             // Without a word about the head it is the model's, which its memory depends on.
             plan.model.tied = first.tied;
+            shape = Some(ModelShape::of_model(&weights));
         }
         plan_fits::name(&plan.model)?;
+        return Ok(shape);
+    };
+    plan.train.init_from = Some(model.display().to_string());
+    // The shape is that of the model to start from.
+    let (weights, at) = first_model(model, dir, args.resume)?;
+    plan.model = plan_of(&weights, &plan.model);
+    shape_flags::fit_model(args, &plan.model)?;
+    set(&mut plan.model.seq_len, &args.seq_len);
+    // A run that goes on keeps its tokenizer.
+    if args.tokenizer.is_none() && !args.resume {
+        let holds = [model.as_path(), at.as_path()].into_iter().find(|place| place.join("tokenizer.json").is_file());
+        if let Some(place) = holds.or_else(|| is_gguf(&at).then_some(at.as_path())) {
+            plan.data.tokenizer = place.display().to_string();
+        } else if weights.vocab_size() == Tokenizer::gpt2().vocab_size() {
+            plan.data.tokenizer = "gpt2".to_owned();
+        }
     }
-    if plan.train.batch_tokens == 0 {
-        let sequences = if plan.train.micro_batch == 0 { SEQUENCES } else { plan.train.micro_batch };
-        plan.train.batch_tokens = sequences * plan.model.seq_len;
-    }
-    if let Some(tokens) = args.tokens {
-        plan.train.steps = tokens.div_ceil(plan.train.batch_tokens as u64);
-    }
-    settle_warmup(&mut plan.train)?;
-    Ok(first_vocabulary)
+    Ok(Some(ModelShape::of_model(&weights)))
+}
+
+/// The updates that make `tokens` of the run, those before a resume included, whose batch may have been another.
+fn steps_for(tokens: u64, batch: u64, dir: &Path, resume: bool) -> Result<u64> {
+    let newest = if resume { checkpoint::latest(&folder::checkpoints(dir))? } else { None };
+    let (done, seen) = newest.map_or((0, 0), |found| {
+        let loader = &found.state.loader;
+        (found.state.step, loader.next.saturating_mul(loader.seq_len as u64))
+    });
+    Ok(done + tokens.saturating_sub(seen).div_ceil(batch.max(1)))
+}
+
+/// The tokenizer as the run in `dir` was begun with, for its record: what is loaded is the run's own file.
+fn recorded_tokenizer(dir: &Path) -> Result<Option<String>> {
+    let plan = match folder::plan(dir) {
+        Some(plan) => Some(plan),
+        None => checkpoint::latest(&folder::checkpoints(dir))?.map(|found| found.state.plan),
+    };
+    Ok(plan.map(|plan| plan.data.tokenizer))
 }
 
 /// What a plan says of a model: `plan` with its name and its shape.
 fn plan_of(model: &AnyModel, plan: &ModelPlan) -> ModelPlan {
-    let (name, shape) = match model {
-        AnyModel::Gpt2(checkpoint) => (GPT2_CUSTOM, ModelShape::Gpt2(checkpoint.config.clone())),
-        AnyModel::Llama(checkpoint) => (LLAMA_CUSTOM, ModelShape::Llama(checkpoint.config.clone())),
-    };
+    let shape = ModelShape::of_model(model);
+    let name = if matches!(shape, ModelShape::Gpt2(_)) { GPT2_CUSTOM } else { LLAMA_CUSTOM };
     let mut plan = ModelPlan { name: name.to_owned(), ..plan.clone() };
     shape.set_plan(&mut plan);
     plan

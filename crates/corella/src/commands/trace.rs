@@ -8,12 +8,12 @@ use corella_infer::{Engine, EngineOptions, RequestParams};
 use corella_server::{Place, Span, Tracer};
 use corella_text::tokenizer::Tokenizer;
 use corella_trace::{Index, SpanRules, TokenSpan, WINDOW, Window, extraction, spans, starts, window};
-use corella_train::{RunPlan, folder};
+use corella_train::{RunPlan, checkpoint, folder};
 use serde_json::json;
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
-use crate::inputs::dataset;
+use crate::inputs::{dataset, kept_tokenizer};
 use crate::model::{self, Invariance};
 
 /// Name of the index in a run folder.
@@ -104,7 +104,7 @@ fn plan_of(run: &Path) -> Result<RunPlan> {
 }
 
 fn index(run: &Path, common: &Common) -> Result<()> {
-    let tracer = RunTracer::build(&plan_of(run)?)?;
+    let tracer = RunTracer::build(run, &plan_of(run)?)?;
     let path = run.join(INDEX);
     tracer.index.write(&path)?;
     let (tokens, documents) = (tracer.index.len(), tracer.index.documents());
@@ -120,7 +120,7 @@ fn find(run: &Path, text: &str, least: usize, common: &Common) -> Result<()> {
     let plan = plan_of(run)?;
     let mut tracer = match RunTracer::open(run, &plan, false)? {
         Some(tracer) => tracer,
-        None => RunTracer::build(&plan)?,
+        None => RunTracer::build(run, &plan)?,
     };
     tracer.rules.least = least;
     let found = tracer.find(text);
@@ -220,15 +220,15 @@ impl RunTracer {
     pub fn open(run: &Path, plan: &RunPlan, build: bool) -> Result<Option<RunTracer>> {
         let path = run.join(INDEX);
         if !path.is_file() {
-            return build.then(|| RunTracer::build(plan)).transpose();
+            return build.then(|| RunTracer::build(run, plan)).transpose();
         }
-        let (tokens, tokenizer) = training_tokens(plan)?;
+        let (tokens, tokenizer) = training_tokens(run, plan)?;
         let index = Index::read(&path, tokens, tokenizer.end_of_text())?;
         Ok(Some(RunTracer { index, tokenizer, rules: SpanRules::default() }))
     }
 
-    fn build(plan: &RunPlan) -> Result<RunTracer> {
-        let (tokens, tokenizer) = training_tokens(plan)?;
+    fn build(run: &Path, plan: &RunPlan) -> Result<RunTracer> {
+        let (tokens, tokenizer) = training_tokens(run, plan)?;
         let index = Index::build(tokens, tokenizer.end_of_text())?;
         Ok(RunTracer { index, tokenizer, rules: SpanRules::default() })
     }
@@ -273,9 +273,25 @@ impl Tracer for RunTracer {
     }
 }
 
-/// The tokens that a run was trained on, as it saw them.
-fn training_tokens(plan: &RunPlan) -> Result<(Vec<u32>, Tokenizer)> {
-    let data = dataset(Path::new(&plan.data.path), &plan.data.tokenizer, plan.model.vocab_size, plan.train.seed)?;
+/// The tokens that a run was trained on, as it saw them: by its own tokenizer, and refused where they are others by now.
+fn training_tokens(run: &Path, plan: &RunPlan) -> Result<(Vec<u32>, Tokenizer)> {
+    let source = Path::new(&plan.data.path);
+    let tokenizer = kept_tokenizer(run)?.map_or(plan.data.tokenizer.clone(), |(path, _)| path.display().to_string());
+    let data = dataset(source, &tokenizer, plan.model.vocab_size, plan.train.seed, run)?;
+    if let Some(newest) = checkpoint::latest(&folder::checkpoints(run))? {
+        let (mark, checksum) = (data.train.mark()?, data.train.checksum());
+        let other = checkpoint::check_tokenizer(&newest, &data.tokenizer).is_err()
+            || newest.state.data.is_some_and(|was| was != mark)
+            || newest.state.checksum.zip(checksum).is_some_and(|(was, is)| is.contradicts(was));
+        if other {
+            return Err(Failure::new(format!(
+                "{} is not what {} was trained on: it has changed since",
+                source.display(),
+                run.display()
+            ))
+            .hint("bring the data back as they were; the run's run.toml names them"));
+        }
+    }
     Ok((data.train.to_vec()?, data.tokenizer))
 }
 

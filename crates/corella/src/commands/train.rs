@@ -23,14 +23,14 @@ use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Us
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_tasks, task_scores};
 use crate::commands::plan::{
-    check_memory, check_memory_flag, memory_budget, plan_recompute, print_run, settle_micro_batch, warn_of_disk,
+    check_memory, check_micro_batch_flags, memory_budget, plan_recompute, print_run, settle_micro_batch, warn_of_disk,
 };
 use crate::commands::plan_fits;
 use crate::commands::run_plan::{Wanted, first_model, wanted};
 use crate::commands::serve::Settings;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::inputs::{dataset, is_prepared};
+use crate::inputs::{dataset, is_prepared, kept_tokenizer};
 use crate::machine::environment;
 use crate::model::own_tokenizer;
 use crate::shape::ModelShape;
@@ -176,13 +176,21 @@ fn resolve(args: &TrainArgs, wanted: Wanted) -> Result<(RunPlan, PathBuf, Datase
             source.display()
         )));
     }
+    let same =
+        |a: &Path, b: &Path| std::fs::canonicalize(a).is_ok_and(|a| std::fs::canonicalize(b).is_ok_and(|b| a == b));
+    if source.is_dir() && same(&source, &dir) {
+        return Err(Failure::usage(format!("{} holds the texts: a run needs a folder of its own", dir.display()))
+            .hint("name another one with --out; one below the texts is not read as one of them"));
+    }
     let kept = if args.resume { kept_tokenizer(&dir)? } else { None };
-    if let Some((_, tokenizer)) = kept.as_ref().filter(|_| !is_prepared(&source)) {
-        plan_fits::kept(args, tokenizer)?;
+    match &kept {
+        _ if is_prepared(&source) => {}
+        Some((_, tokenizer)) => plan_fits::kept(args, tokenizer)?,
+        None => plan_fits::named_tokenizer(args, &wanted)?,
     }
     let plan = &wanted.plan;
     let tokenizer = kept.map_or_else(|| plan.data.tokenizer.clone(), |(path, _)| path.display().to_string());
-    let data = dataset(&source, &tokenizer, plan.model.vocab_size, plan.train.seed)?;
+    let data = dataset(&source, &tokenizer, plan.model.vocab_size, plan.train.seed, &dir)?;
     plan_fits::data(args, &wanted, &data)?;
     let nobodys = !wanted.from_file && args.tokenizer.is_none();
     let mut plan = wanted.plan;
@@ -192,20 +200,6 @@ fn resolve(args: &TrainArgs, wanted: Wanted) -> Result<(RunPlan, PathBuf, Datase
     }
     plan.model.vocab_size = data.tokenizer.vocab_size();
     Ok((plan, dir, data))
-}
-
-/// The vocabulary that a resumed run began with: that of its folder, or of its checkpoint where the folder's is damaged.
-fn kept_tokenizer(dir: &Path) -> Result<Option<(PathBuf, Tokenizer)>> {
-    let kept = dir.join("tokenizer.json");
-    if kept.is_file() {
-        match Tokenizer::load(&kept) {
-            Ok(tokenizer) => return Ok(Some((kept, tokenizer))),
-            Err(error) => eprintln!("warning: {error}; the tokenizer of the last checkpoint is taken"),
-        }
-    }
-    let newest = checkpoint::latest(&folder::checkpoints(dir))?;
-    let path = newest.map(|found| found.path.join("tokenizer.json")).filter(|path| path.is_file());
-    Ok(path.map(|path| Tokenizer::load(&path).map(|tokenizer| (path, tokenizer))).transpose()?)
 }
 
 /// Builds model and run from a plan, and prints what will be done. A plan that does not fit into memory is refused;
@@ -219,8 +213,14 @@ pub fn build(
     memory: Option<usize>,
     quiet: bool,
 ) -> Result<Run> {
-    let config = ModelShape::of(&plan.model)?;
-    check_memory_flag(memory, plan)?;
+    check_micro_batch_flags(memory, plan)?;
+    let init_from = plan.train.init_from.as_ref();
+    let first = init_from.map(|model| first_model(Path::new(model), &dir, resume)).transpose()?;
+    // One to start from may have more positions than the sequences are long, and more rows than the vocabulary.
+    let config = match &first {
+        Some((model, _)) => ModelShape::of_model(model),
+        None => ModelShape::of(&plan.model)?,
+    };
     let budget = memory_budget(memory, device.available());
     if resume && plan.train.micro_batch == 0 {
         plan.train.micro_batch = settled_before(plan, &dir)?
@@ -235,7 +235,7 @@ pub fn build(
     let reference = judge(plan)?;
     let machine = device.machine(plan.train.dtype, config.sizes().2 as u64);
     if !quiet {
-        print_run(plan, &config, memory, data.train.len(), &device, machine.as_ref());
+        print_run(plan, &config, memory, &data, &device, machine.as_ref());
         if let Some(curve) = &reference {
             println!(
                 "reference curve: {}; validation losses are compared from {} tokens on",
@@ -251,8 +251,6 @@ pub fn build(
         watts: known.and_then(Machine::watts),
     };
     let product_parameters = config.product_parameters();
-    let init_from = plan.train.init_from.as_ref();
-    let first = init_from.map(|model| first_model(Path::new(model), &dir, resume)).transpose()?;
     let (model, files) = match device {
         TrainDevice::Cpu(cpu) => build_model(plan, config, cpu, &data, first)?,
         TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data, first)?,

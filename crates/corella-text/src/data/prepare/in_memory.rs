@@ -7,49 +7,46 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use super::super::{DataError, Document, duplicates::text_hash};
+use super::choice::{Lots, Part};
 use super::state::{Folder, write_synced, write_tokenizer};
 use super::writer::{PartState, PartWriter};
-use super::{DatasetInfo, PrepareReport, chosen, finish};
+use super::{DatasetInfo, PrepareReport, finish};
 use crate::tokenizer::Tokenizer;
 
 /// The documents' tokens, each document behind an end-of-text token: (train, its size, val, its size).
 ///
-/// A single document is split in two; of several, those are for validation on whose hash the lot falls, but never
-/// all, and, where a part is asked for, never none.
+/// What is for validation is decided as in a prepared folder: by the documents' hashes, and by a cut where that misses the part
+/// that was asked for.
 pub fn tokens_of(
     documents: &[Document],
     tokenizer: &Tokenizer,
     val_fraction: f64,
 ) -> (Vec<u32>, PrepareReport, Vec<u32>, PrepareReport) {
+    let mut lots = Lots::new(val_fraction);
+    for (document, number) in documents.iter().zip(0..) {
+        lots.add(number, lot(document), document.text.len() as u64);
+    }
+    let choice = lots.decide();
+    let mut pieces = Vec::new();
+    for (document, number) in documents.iter().zip(0..) {
+        match choice.of(number, lot(document)) {
+            Part::Train => pieces.push((0, &document.text[..])),
+            Part::Val => pieces.push((1, &document.text[..])),
+            Part::Split(part) => {
+                let (train, val) = split(&document.text, part);
+                pieces.extend([(0, train), (1, val)].into_iter().filter(|(_, text)| !text.is_empty()));
+            }
+        }
+    }
+    let texts: Vec<&str> = pieces.iter().map(|(_, text)| *text).collect();
     let mut parts = [(Vec::new(), PrepareReport::default()), (Vec::new(), PrepareReport::default())];
-    let mut put = |part: usize, text: &str, ids: Vec<u32>| {
-        let (tokens, report) = &mut parts[part];
+    for ((part, text), ids) in pieces.into_iter().zip(encode_all(&texts, tokenizer)) {
+        let (tokens, report): &mut (Vec<u32>, PrepareReport) = &mut parts[part];
         tokens.push(tokenizer.end_of_text());
         tokens.extend(ids);
         report.documents += 1;
         report.bytes += text.len() as u64;
         report.tokens = tokens.len() as u64;
-    };
-    if let [only] = documents {
-        let (train, val) = split(&only.text, val_fraction);
-        put(0, train, tokenizer.encode(train));
-        if !val.is_empty() {
-            put(1, val, tokenizer.encode(val));
-        }
-    } else {
-        let mut for_val: Vec<bool> = documents.iter().map(|document| chosen(lot(document), val_fraction)).collect();
-        // Where the lot falls on all, one is left to train on; where it falls on none, one is taken.
-        let lot_of = |i: &usize| lot(&documents[*i]);
-        if let Some(highest) = (0..documents.len()).max_by_key(lot_of).filter(|_| !for_val.contains(&false)) {
-            for_val[highest] = false;
-        }
-        let none = val_fraction > 0.0 && !for_val.contains(&true);
-        if let Some(lowest) = (0..documents.len()).min_by_key(lot_of).filter(|_| none) {
-            for_val[lowest] = true;
-        }
-        for ((document, ids), for_val) in documents.iter().zip(encode_all(documents, tokenizer)).zip(for_val) {
-            put(usize::from(for_val), &document.text, ids);
-        }
     }
     let [train, val] = parts;
     (train.0, train.1, val.0, val.1)
@@ -73,16 +70,16 @@ pub(super) fn split(text: &str, val_fraction: f64) -> (&str, &str) {
     text.split_at(if cut == 0 { text.len() } else { cut })
 }
 
-/// The ids of every document, in their order, on all processors.
-fn encode_all(documents: &[Document], tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); documents.len()]));
+/// The ids of every text, in their order, on all processors.
+fn encode_all(texts: &[&str], tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); texts.len()]));
     let work = || {
-        while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < documents.len()) {
-            let ids = tokenizer.encode(&documents[i].text);
+        while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < texts.len()) {
+            let ids = tokenizer.encode(texts[i]);
             done.lock().unwrap_or_else(PoisonError::into_inner)[i] = ids;
         }
     };
-    let threads = available_parallelism().map_or(1, usize::from).min(documents.len());
+    let threads = available_parallelism().map_or(1, usize::from).min(texts.len());
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
@@ -103,7 +100,8 @@ pub fn prepare_documents(
     let mut parts = Vec::new();
     for (name, documents) in [("train", train), ("val", val)] {
         let mut writer = PartWriter::new(out, name, tokenizer.vocab_size(), shard_tokens, PartState::default())?;
-        for (document, ids) in documents.iter().zip(encode_all(documents, tokenizer)) {
+        let texts: Vec<&str> = documents.iter().map(|document| &document.text[..]).collect();
+        for (document, ids) in documents.iter().zip(encode_all(&texts, tokenizer)) {
             if sources.last() != Some(&&*document.origin.source) {
                 sources.push(&document.origin.source);
             }

@@ -5,6 +5,7 @@
 //! ([`super::duplicates`]). The second ([`shards`]) reads again and tokenises what is kept. What is decided, and in which
 //! order it is written, depends on the sources and options alone: not on threads, memory or interruptions.
 
+mod choice;
 mod in_memory;
 mod parallel;
 mod report;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use in_memory::{prepare_documents, tokens_of};
 pub use report::{Dropped, Example, Problems, Report, Tally};
 pub(crate) use token_files::is_to_validate_on;
-pub use token_files::{is_token_file, prepare_tokens};
+pub use token_files::{is_llm_c_shard, is_token_file, prepare_tokens};
 
 use super::clean::{CleanOptions, clean};
 use super::document::{Document, Flow, Problem};
@@ -31,7 +32,8 @@ use super::filters::FilterOptions;
 use super::readers::{ReadOptions, SourceFile};
 use super::{DataError, duplicates};
 use crate::tokenizer::{Tokenizer, TrainOptions, WordCounts};
-use shards::Fate;
+use choice::Part;
+use shards::{Fate, Verdict};
 use state::{Folder, write_synced, write_tokenizer};
 use stream::Item;
 use survey::Survey;
@@ -49,7 +51,7 @@ pub struct PrepareOptions {
     pub exact_duplicates: bool,
     /// The similarity (Jaccard, of five-word shingles) from which a text counts as standing there again.
     pub near_duplicates: Option<f64>,
-    /// Share of the documents kept for validation; of a single document, its end.
+    /// Share of the text kept for validation: documents, and where they are too few or too large, the end of one.
     pub val_fraction: f64,
     /// Most tokens of a shard.
     pub shard_tokens: usize,
@@ -266,7 +268,7 @@ fn plan(job: &Job<'_>, vocabulary: &Vocabulary, out: &Path) -> Result<String, Da
         (&file.name[..], meta.map_or(0, |m| m.len()), changed.map_or(0, |c| c.as_nanos()))
     }
     let plan = Plan {
-        version: 1,
+        version: 2,
         options: job.options,
         tokenizer: match vocabulary {
             Vocabulary::Given(tokenizer) => tokenizer.fingerprint(),
@@ -309,9 +311,9 @@ fn sample(job: &Job<'_>, survey: &Survey, fate: &Fate, bytes: usize) -> Result<W
                 return Flow::Break(());
             }
         };
-        let verdict = fate.of(number, &record, job.options.val_fraction);
+        let verdict = fate.of(number, &record);
         number += 1;
-        if matches!(verdict, shards::Verdict::Train | shards::Verdict::Split) {
+        if matches!(verdict, Verdict::Keep(Part::Train | Part::Split(_))) {
             let cleaned = clean(&text, job.options.clean);
             let text = job.options.filters.cut(&cleaned).0;
             taken += text.len();
@@ -320,10 +322,4 @@ fn sample(job: &Job<'_>, survey: &Survey, fate: &Fate, bytes: usize) -> Result<W
         if taken >= bytes { Flow::Break(()) } else { Flow::Continue(()) }
     });
     failure.map_or(Ok(words), Err)
-}
-
-/// Whether a document is for validation: by its hash, so that the choice does not move when others are added.
-fn chosen(lot: u64, val_fraction: f64) -> bool {
-    // Exact: 53 bits of the hash as a number in 0 .. 1.
-    ((lot >> 11) as f64 / (1u64 << 53) as f64) < val_fraction
 }

@@ -9,13 +9,14 @@ use super::super::clean::clean;
 use super::super::document::{Document, Flow, Origin, Problem};
 use super::super::duplicates::Found;
 use super::super::filters::Rule;
+use super::choice::{Choice, Lots, Part};
 use super::parallel::ordered;
 use super::report::{EXAMPLES, Example, Report};
 use super::state::{Folder, Progress, ShardsDone, Stage};
 use super::stream::{Item, cost, read_all};
 use super::survey::{Record, Survey};
 use super::writer::{PartState, PartWriter};
-use super::{Job, Watch, chosen};
+use super::{Job, Watch};
 use crate::tokenizer::{Encoder, Tokenizer};
 
 /// Tokens between two notes of the progress.
@@ -26,82 +27,64 @@ pub(super) struct Fate {
     found: Found,
     /// Documents that are kept.
     pub kept: u64,
-    /// The one document to validate on where the lot falls on none.
-    lowest: Option<u64>,
-    /// The one document to train on where the lot falls on all.
-    highest: Option<u64>,
-    /// The whole corpus is one document, which is cut in two.
-    split: bool,
+    /// What is for validation.
+    choice: Choice,
 }
 
 /// What becomes of a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Verdict {
-    Train,
-    Val,
-    /// Its end is for validation.
-    Split,
+    Keep(Part),
     Dropped(Rule),
 }
 
 impl Fate {
     /// Decides over all documents of a survey, and counts them.
     pub(super) fn decide(job: &Job<'_>, survey: &Survey, found: Found, report: &mut Report) -> Result<Fate, DataError> {
-        let mut fate = Fate { found, kept: 0, lowest: None, highest: None, split: false };
-        let (mut records, mut chosen_any, mut lowest) = (survey.records()?, false, (u64::MAX, 0));
-        let (mut chosen_all, mut highest) = (true, (0, 0));
+        let (mut records, mut lots) = (survey.records()?, Lots::new(job.options.val_fraction));
         let mut number = 0;
         while let Some(record) = records.next()? {
             report.read.add(u64::from(record.bytes_in));
-            match fate.rule(number, &record) {
+            match rule(&found, number, &record) {
                 Some(rule) => report.dropped.entry(rule).or_default().tally.add(u64::from(record.bytes_in)),
                 None => {
-                    fate.kept += 1;
                     report.kept.add(u64::from(record.bytes_out));
                     report.lines_cut += u64::from(record.lines_cut);
-                    let is_chosen = chosen(record.lot(), job.options.val_fraction);
-                    (chosen_any, chosen_all) = (chosen_any | is_chosen, chosen_all & is_chosen);
-                    highest = highest.max((record.lot(), number));
-                    lowest = lowest.min((record.lot(), number));
+                    lots.add(number, record.lot(), u64::from(record.bytes_out));
                 }
             }
             number += 1;
         }
-        fate.split = fate.kept == 1 && job.options.val_fraction > 0.0;
-        fate.lowest = (fate.kept > 1 && !chosen_any && job.options.val_fraction > 0.0).then_some(lowest.1);
-        fate.highest = (fate.kept > 1 && chosen_all).then_some(highest.1);
-        Ok(fate)
-    }
-
-    fn rule(&self, number: u64, record: &Record) -> Option<Rule> {
-        record
-            .dropped
-            .or_else(|| self.found.exact.has(number).then_some(Rule::ExactDuplicate))
-            .or_else(|| self.found.near.has(number).then_some(Rule::NearDuplicate))
+        Ok(Fate { found, kept: lots.documents(), choice: lots.decide() })
     }
 
     /// What becomes of document `number`.
-    pub(super) fn of(&self, number: u64, record: &Record, val_fraction: f64) -> Verdict {
-        match self.rule(number, record) {
+    pub(super) fn of(&self, number: u64, record: &Record) -> Verdict {
+        match rule(&self.found, number, record) {
             Some(rule) => Verdict::Dropped(rule),
-            None if self.split => Verdict::Split,
-            None if self.highest == Some(number) => Verdict::Train,
-            None if self.lowest == Some(number) || chosen(record.lot(), val_fraction) => Verdict::Val,
-            None => Verdict::Train,
+            None => Verdict::Keep(self.choice.of(number, record.lot())),
         }
     }
 }
 
+/// Why a document is dropped, if it is.
+fn rule(found: &Found, number: u64, record: &Record) -> Option<Rule> {
+    record
+        .dropped
+        .or_else(|| found.exact.has(number).then_some(Rule::ExactDuplicate))
+        .or_else(|| found.near.has(number).then_some(Rule::NearDuplicate))
+}
+
 /// An item on its way to the writer.
 enum Task {
-    Keep { document: Document, verdict: Verdict, source: u32, hash: u64, number: u64 },
+    Keep { document: Document, part: Part, source: u32, hash: u64, number: u64 },
     Example { rule: Rule, document: Document },
     Problem(Problem),
     Failed(DataError),
 }
 
 enum Done {
-    Kept { origin: Origin, source: u32, hash: u64, number: u64, pieces: Vec<(Verdict, usize, Vec<u32>)> },
+    Kept { origin: Origin, source: u32, hash: u64, number: u64, pieces: Vec<(Part, usize, Vec<u32>)> },
     Example { rule: Rule, example: Example },
     Problem(Problem),
     Failed(DataError),
@@ -161,9 +144,9 @@ pub(super) fn write(
             }
         },
         |task| match task {
-            Task::Keep { document, verdict, source, hash, number } => {
+            Task::Keep { document, part, source, hash, number } => {
                 let pieces =
-                    encoders.with(|encoder| tokenise(job, encoder, tokenizer.end_of_text(), &document.text, verdict));
+                    encoders.with(|encoder| tokenise(job, encoder, tokenizer.end_of_text(), &document.text, part));
                 Done::Kept { origin: document.origin, source, hash, number, pieces }
             }
             Task::Example { rule, document } => Done::Example { rule, example: example(job, &document) },
@@ -174,9 +157,9 @@ pub(super) fn write(
             let step = || -> Result<(), DataError> {
                 match done {
                     Done::Kept { origin, source, hash, number, pieces } => {
-                        for (verdict, bytes, ids) in &pieces {
-                            let part = if *verdict == Verdict::Val { &mut val } else { &mut train };
-                            part.append(&origin, source, hash, *bytes, ids)?;
+                        for (part, bytes, ids) in &pieces {
+                            let writer = if *part == Part::Val { &mut val } else { &mut train };
+                            writer.append(&origin, source, hash, *bytes, ids)?;
                             tokens_since_note += ids.len() as u64;
                             watch.tokenised(*bytes as u64, ids.len() as u64);
                         }
@@ -262,14 +245,14 @@ impl<'a> Producer<'a> {
         self.number += 1;
         let Some(record) = self.records.next()? else { return Err(self.changed()) };
         let source = self.sources.number(&document.origin.source)?;
-        Ok(match self.fate.of(number, &record, self.job.options.val_fraction) {
+        Ok(match self.fate.of(number, &record) {
             Verdict::Dropped(rule) => {
                 let seen = self.examples.entry(rule).or_insert(0);
                 *seen += 1;
                 (*seen <= EXAMPLES).then_some(Task::Example { rule, document })
             }
-            _ if number < self.skip => None,
-            verdict => Some(Task::Keep { document, verdict, source, hash: record.lot(), number }),
+            Verdict::Keep(_) if number < self.skip => None,
+            Verdict::Keep(part) => Some(Task::Keep { document, part, source, hash: record.lot(), number }),
         })
     }
 
@@ -322,8 +305,8 @@ fn tokenise(
     encoder: &mut Encoder,
     end_of_text: u32,
     text: &str,
-    verdict: Verdict,
-) -> Vec<(Verdict, usize, Vec<u32>)> {
+    part: Part,
+) -> Vec<(Part, usize, Vec<u32>)> {
     let cleaned = clean(text, job.options.clean);
     let (text, _) = job.options.filters.cut(&cleaned);
     let mut encode = |text: &str| {
@@ -332,14 +315,14 @@ fn tokenise(
         encoder.encode(text, &mut ids);
         ids
     };
-    let pieces = match verdict {
-        Verdict::Split => {
-            let (train, val) = super::in_memory::split(&text, job.options.val_fraction);
-            vec![(Verdict::Train, train), (Verdict::Val, val)]
+    let pieces = match part {
+        Part::Split(share) => {
+            let (train, val) = super::in_memory::split(&text, share);
+            vec![(Part::Train, train), (Part::Val, val)]
         }
-        verdict => vec![(verdict, &text[..])],
+        part => vec![(part, &text[..])],
     };
-    pieces.into_iter().filter(|(_, t)| !t.is_empty()).map(|(v, t)| (v, t.len(), encode(t))).collect()
+    pieces.into_iter().filter(|(_, t)| !t.is_empty()).map(|(part, t)| (part, t.len(), encode(t))).collect()
 }
 
 fn example(job: &Job<'_>, document: &Document) -> Example {

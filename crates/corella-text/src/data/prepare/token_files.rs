@@ -19,10 +19,14 @@ const LONGEST: usize = 16 << 20;
 
 /// Whether a file holds tokens: a shard of llm.c by its first bytes, a file of nanoGPT (which has no header) by its ending.
 pub fn is_token_file(path: &Path) -> bool {
+    is_llm_c_shard(path) || path.extension().is_some_and(|e| e == "bin")
+}
+
+/// Whether a file begins as llm.c's shards do, in whatever version.
+pub fn is_llm_c_shard(path: &Path) -> bool {
     let mut head = [0; 12];
     let read = File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok();
-    let llm_c = token_width(&head).is_some() || unread_version(&head).is_some();
-    read && llm_c || path.extension().is_some_and(|e| e == "bin")
+    read && (token_width(&head).is_some() || unread_version(&head).is_some())
 }
 
 /// Whether the name of a file of tokens says that it is to validate on: one of its words is `val`, `valid`, `validation`,

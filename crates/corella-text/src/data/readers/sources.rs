@@ -26,8 +26,8 @@ impl SourceFile {
 /// The files that a path, a folder or a pattern (`*`, `?`, `[…]`, `**`) stands for, in the order of their names.
 ///
 /// Hidden files below a folder are left out: version control and editors' leavings are not text of the user's. So are folders
-/// that [`super::super::prepare`] wrote or is writing; one that is named itself is an error. Links to folders below a folder
-/// are not followed, so there is no way in circles.
+/// that [`super::super::prepare`] wrote or is writing, where naming one itself is an error, and folders of training runs, whose
+/// logs are nobody's text. Links to folders below a folder are not followed, so there is no way in circles.
 pub fn expand(source: &Path) -> Result<Vec<SourceFile>, DataError> {
     let mut paths = Vec::new();
     let pattern = source.to_string_lossy();
@@ -76,7 +76,7 @@ fn matching(base: PathBuf, parts: &[Component<'_>], pattern: &Path, files: &mut 
         matching(base.clone(), rest, pattern, &mut found)?;
         for name in entries(dir)?.iter().filter(|n| !is_hidden(n)) {
             let next = base.join(name);
-            if fs::symlink_metadata(&next).is_ok_and(|m| m.is_dir()) && !is_own_folder(&next) {
+            if fs::symlink_metadata(&next).is_ok_and(|m| m.is_dir()) && !is_written_here(&next) {
                 matching(next, parts, pattern, &mut found)?;
             }
         }
@@ -93,7 +93,7 @@ fn matching(base: PathBuf, parts: &[Component<'_>], pattern: &Path, files: &mut 
         if wanted.matches_with(&name.to_string_lossy(), options)
             && (rest.is_empty() || next.is_dir())
             && next.exists()
-            && !is_own_folder(&next)
+            && !is_written_here(&next)
         {
             matching(next, rest, pattern, files)?;
         }
@@ -110,6 +110,14 @@ fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, DataError> {
     Ok(names)
 }
 
+/// Whether a folder is one that this program wrote, or is writing: prepared data, or a run with its plan beside its log or its
+/// checkpoints.
+fn is_written_here(dir: &Path) -> bool {
+    let is_run =
+        || dir.join("run.toml").is_file() && (dir.join("log.jsonl").is_file() || dir.join("checkpoints").is_dir());
+    is_own_folder(dir) || is_run()
+}
+
 fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
@@ -123,7 +131,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     for name in entries(path)?.iter().filter(|n| !is_hidden(n)) {
         let inside = path.join(name);
         let link = fs::symlink_metadata(&inside).map_err(DataError::io(&inside))?.is_symlink();
-        if !(link && inside.is_dir()) && inside.exists() && !is_own_folder(&inside) {
+        if !(link && inside.is_dir()) && inside.exists() && !is_written_here(&inside) {
             collect(&inside, files)?;
         }
     }
@@ -159,6 +167,28 @@ mod tests {
         assert_eq!(found("*"), ["a.txt", "b.md", "x/a.txt", "x/y/[1].txt", "x/y/a.txt"]);
         assert_eq!(found(".h*"), [".hidden.txt"]);
         assert!(found("a.txt/*").is_empty() && found("*.none").is_empty() && found("a**").is_empty());
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
+    fn runs_below_a_folder_are_no_text() {
+        let dir = std::env::temp_dir().join(format!("corella-sources-runs-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let files =
+            ["a.txt", "out/run/run.toml", "out/run/log.jsonl", "out/run/config.json", "plans/run.toml", "b/x.txt"];
+        for file in files {
+            let path = dir.join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            fs::write(path, "text").expect("written");
+        }
+        for pattern in ["", "**", "**/*"] {
+            let files = expand(&dir.join(pattern)).expect("found");
+            let found: Vec<&str> =
+                files.iter().filter_map(|file| file.path.strip_prefix(&dir).ok()?.to_str()).collect();
+            assert_eq!(found, ["a.txt", "b/x.txt", "plans/run.toml"], "{pattern}");
+        }
+        fs::create_dir(dir.join("plans/checkpoints")).expect("made");
+        assert_eq!(expand(&dir).expect("found").len(), 2, "a run that has not begun its log");
         fs::remove_dir_all(&dir).expect("removed");
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use corella_model::memory::Recompute;
 use corella_model::{BatchShape, Dtype};
+use corella_text::data::Order;
 use corella_train::estimate::{MemoryBytes, largest_micro_batch};
 use corella_train::{RunPlan, folder};
 
@@ -47,8 +48,15 @@ pub fn memory_budget(asked: Option<usize>, available: Option<u64>) -> Option<u64
     asked.map(|bytes| bytes as u64).or_else(usual)
 }
 
-/// Refuses `--memory` beside a micro-batch that is given: nothing would be fitted into it.
-pub fn check_memory_flag(memory: Option<usize>, plan: &RunPlan) -> Result<()> {
+/// Refuses `--memory` beside a micro-batch that is given: nothing would be fitted into it; and an automatic one where the order of
+/// the data depends on it, so that a run would read other windows on another machine.
+pub fn check_micro_batch_flags(memory: Option<usize>, plan: &RunPlan) -> Result<()> {
+    if plan.train.micro_batch == 0 && plan.data.order == Order::LlmC {
+        return Err(Failure::usage(
+            "in the order llm.c the micro-batch decides which windows come when, so it cannot be auto",
+        )
+        .hint("--micro-batch N, as llm.c's -b says it"));
+    }
     match (memory, plan.train.micro_batch) {
         (Some(_), given @ 1..) => Err(Failure::usage(format!(
             "--memory says what an automatic micro-batch may fill, and the micro-batch is {given}"

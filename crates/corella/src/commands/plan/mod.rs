@@ -29,7 +29,7 @@ use crate::output::deliver;
 use crate::shape::ModelShape;
 use document::{Document, Note};
 pub use memory::{
-    DiskBytes, check_memory, check_memory_flag, memory_budget, plan_memory, plan_recompute, settle_micro_batch,
+    DiskBytes, check_memory, check_micro_batch_flags, memory_budget, plan_memory, plan_recompute, settle_micro_batch,
     warn_of_disk,
 };
 pub use train_lines::print_run;
@@ -119,11 +119,11 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     }
     let mut wanted = wanted(&train, common)?;
     let data_tokens = settle_vocabulary(&train, &mut wanted)?;
+    let config = wanted.shape()?;
     let mut plan = wanted.plan;
     if plan.train.steps == 0 {
         return Err(Failure::usage("a run of no steps costs nothing").hint("--steps 1 or more, or --tokens N"));
     }
-    let config = ModelShape::of(&plan.model)?;
     let place = Place::of(args, common, &workload(&plan, &config))?;
     let mut notes: Vec<Note> = as_published.map(Note::from).into_iter().collect();
     notes.extend(settle(&mut plan, &config, &place, args.train.memory)?);
@@ -140,7 +140,7 @@ fn settle(plan: &mut RunPlan, config: &ModelShape, place: &Place, memory: Option
         .map(|(what, hint)| Note { what, hint: Some(hint) })
         .into_iter()
         .collect();
-    check_memory_flag(memory, plan)?;
+    check_micro_batch_flags(memory, plan)?;
     if plan.train.micro_batch == 0 {
         let budget = memory_budget(memory, place.available);
         let bytes = |b| place.memory(plan, config, b).total;

@@ -1,5 +1,6 @@
 //! What `train` prints of its plan before it begins.
 
+use corella_text::data::Dataset;
 use corella_train::RunPlan;
 use corella_train::console::{duration, grouped, money};
 use corella_train::estimate::{Machine, MemoryBytes, bill};
@@ -13,22 +14,26 @@ pub fn print_run(
     plan: &RunPlan,
     config: &ModelShape,
     memory: MemoryBytes,
-    corpus: u64,
+    data: &Dataset,
     device: &TrainDevice,
     machine: Option<&(Machine, Option<f64>)>,
 ) {
     let work = workload(plan, config);
     let (layers, heads, width) = config.sizes();
+    let (context, t) = (config.context_len(), plan.model.seq_len);
     println!(
-        "{}: {} parameters, {} layers × {} heads, width {}, context {}, vocabulary {}",
+        "{}: {} parameters, {} layers × {} heads, width {}, context {}{}, vocabulary {}",
         plan.model.name,
         grouped(work.params),
         layers,
         heads,
         width,
-        grouped(plan.model.seq_len as u64),
+        grouped(context as u64),
+        if context == t { String::new() } else { format!(" (trained with {})", grouped(t as u64)) },
         grouped(config.vocab_size() as u64)
     );
+    let (corpus, val) = (data.train.len(), data.val.len());
+    println!("data: {} tokens to train on, {} to validate on", grouped(corpus), grouped(val));
     if let Ok(equation) = plan.equation() {
         println!("update: {equation}");
     }

@@ -17,8 +17,8 @@ use corella_train::console::grouped;
 use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::inputs::{
-    TINY_INTERNET, TINY_PAGES, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, no_card, pages_as_documents, source_files,
-    tokenizer_for,
+    TINY_INTERNET, TINY_PAGES, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, no_card, no_file, pages_as_documents,
+    source_files, tokenizer_for,
 };
 use crate::machine::peak_memory;
 use crate::units::megabytes;
@@ -49,10 +49,6 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
             file.name
         ))
         .hint("write the text into a file first, and prepare that"));
-    }
-    if files.is_empty() {
-        return Err(Failure::new("there is nothing to read: every source lies in --out, or is empty")
-            .hint("write into a folder beside the texts, not around them"));
     }
     if files.iter().all(|f| is_token_file(&f.path)) {
         args.check_tokens()?;
@@ -96,7 +92,14 @@ fn outside(out: &Path, args: &PrepareArgs, common: &Common) -> Result<Vec<Source
         files.extend(found.into_iter().filter(|file| !absolute(&file.path).starts_with(&out)));
         left_out += before - files.len();
     }
-    if left_out > 0 && !files.is_empty() {
+    if files.is_empty() && left_out > 0 {
+        return Err(Failure::new(format!("there is nothing to read: every file lies in --out {}", args.out.display()))
+            .hint("write into a folder beside the texts, not around them"));
+    }
+    if let Some(source) = args.sources.first().filter(|_| files.is_empty()) {
+        return Err(no_file(source));
+    }
+    if left_out > 0 {
         eprintln!("note: {left_out} files that lie in --out {} are left out", args.out.display());
     }
     Ok(files)

@@ -19,7 +19,7 @@ pub fn run(args: &TokenizerTrainArgs, common: &Common) -> Result<()> {
     let (mut bytes, mut read, mut count) = (0, 0.0, 0.0);
     for source in &args.sources {
         let begin = Instant::now();
-        let texts: Vec<String> = documents(source)?.into_iter().map(|document| document.text).collect();
+        let texts: Vec<String> = documents(source, None)?.into_iter().map(|document| document.text).collect();
         read += begin.elapsed().as_secs_f64();
         let begin = Instant::now();
         counts.add_all(&texts, threads);
