@@ -382,6 +382,9 @@ pub struct SamplingArgs {
     /// 0 always takes the likeliest token; 1 draws from the model's distribution
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f32,
+    /// The temperature comes behind top-k, top-p, min-p and typical-p, as in llama.cpp
+    #[arg(long)]
+    pub temperature_last: bool,
     /// Draw from the K likeliest tokens only (0: from all)
     #[arg(long)]
     pub top_k: Option<usize>,

@@ -203,6 +203,7 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
         min_tokens: args.min_tokens,
         sample: SampleParams {
             temperature: s.temperature,
+            temperature_last: s.temperature_last,
             // 0 filters nothing, as in other programs and in requests to the server.
             top_k: s.top_k.filter(|k| *k > 0),
             top_p: s.top_p,
