@@ -27,7 +27,7 @@ pub use generate::continue_tokens;
 pub use metrics::MetricsSnapshot;
 pub use pages::CacheScope;
 pub use request::{LogProbStage, Request, RequestLimits, RequestParams};
-pub use sampler::{Distribution, History, SampleParams, Sampler, Sampling};
+pub use sampler::{Distribution, History, SampleParams, Sampler, Sampling, random_bits};
 pub use scheduler::Sink;
 pub use sequence::TokenBytes;
 pub use text::{Released, StopError, StopStrings, TextStream};

@@ -9,6 +9,7 @@ fn params(json: &Value) -> SampleParams {
     let bias = json["logit_bias"].as_array().cloned().unwrap_or_default();
     SampleParams {
         temperature: number("temperature").unwrap_or(1.0),
+        temperature_last: false,
         top_k: json["top_k"].as_u64().map(|k| k as usize),
         top_p: number("top_p"),
         min_p: number("min_p"),
@@ -50,6 +51,43 @@ fn every_filter_leaves_what_transformers_leaves() {
             }
         }
     }
+}
+
+/// llama.cpp's order, in a vocabulary that is listed whole and in one that is not.
+#[test]
+fn a_temperature_that_comes_last_acts_on_what_the_filters_leave() {
+    let plain = SampleParams::default();
+    let filters = [
+        SampleParams { top_k: Some(7), ..plain.clone() },
+        SampleParams { top_p: Some(0.8), ..plain.clone() },
+        SampleParams { min_p: Some(0.2), ..plain.clone() },
+        SampleParams { typical_p: Some(0.6), ..plain.clone() },
+        SampleParams { top_k: Some(50), top_p: Some(0.9), min_p: Some(0.05), typical_p: Some(0.9), ..plain.clone() },
+    ];
+    let mut sampler = Sampler::default();
+    for (size, spread) in [(300, 12.0), (6000, 3.0)] {
+        let logits: Vec<f32> = (0..size).map(|i| (i * 7919 % size) as f32 / size as f32 * spread).collect();
+        for filter in &filters {
+            let first = Sampling::new(filter.clone(), size).expect("valid");
+            let untouched = sampler.distribution(&logits, &first);
+            let kept: Vec<bool> = (0..size).map(|id| untouched.log_prob(id as u32).is_finite()).collect();
+            for temperature in [0.4, 2.5] {
+                let last = SampleParams { temperature, temperature_last: true, ..filter.clone() };
+                let last = Sampling::new(last, size).expect("valid");
+                let found = sampler.distribution(&logits, &last);
+                let scaled = |id: usize| f64::from(logits[id]) / f64::from(temperature);
+                let total: f64 = (0..size).filter(|id| kept[*id]).map(|id| scaled(id).exp()).sum();
+                for (id, kept) in kept.iter().enumerate() {
+                    let (found, expected) = (f64::from(found.log_prob(id as u32)), scaled(id) - total.ln());
+                    let right = if *kept { (found - expected).abs() < 1e-5 } else { found == f64::NEG_INFINITY };
+                    assert!(right, "{filter:?} at {temperature}: {id}: {found}, not {expected}");
+                }
+            }
+        }
+    }
+    // Without a filter there is nothing behind which it could come: such draws stay where the device makes them.
+    let alone = SampleParams { temperature: 0.5, temperature_last: true, ..plain };
+    assert!(!Sampling::new(alone, 300).expect("valid").params().temperature_last);
 }
 
 /// Which tokens pass, found by sorting them all, with sums in f64.

@@ -61,6 +61,24 @@ fn a_file_names_its_format_by_the_number_of_llama_cpp() {
     }
 }
 
+/// Be it the embedding, or a tensor of its own beside an embedding that is only looked up.
+#[test]
+fn the_head_keeps_more_bits_than_four() {
+    let folder = Folder::new("gguf-head");
+    let path = folder.path("m.gguf");
+    let encoding = |name: &str| {
+        let (_, header) = open(&path).expect("a right file");
+        header.tensors.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.encoding)
+    };
+    gguf::save(&gpt2(), "m", Vec::new(), WeightFormat::Q4_0, &path).expect("written");
+    assert_eq!(encoding("token_embd.weight"), Some(Encoding::Q8_0));
+    assert_eq!(encoding("blk.0.ffn_up.weight"), Some(Encoding::Q4_0));
+    let untied = Gpt2Config::new(40, 1, 2, 32, 20).and_then(|config| config.with_own_head()).expect("valid");
+    gguf::save(&Weights::random(&untied, 11), "m", Vec::new(), WeightFormat::Q4_0, &path).expect("written");
+    assert_eq!(encoding("token_embd.weight"), Some(Encoding::Q4_0));
+    assert_eq!(encoding("output.weight"), Some(Encoding::Q8_0));
+}
+
 #[test]
 fn vectors_and_positions_stay_in_f32() {
     let folder = Folder::new("gguf-positions");

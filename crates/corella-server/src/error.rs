@@ -31,6 +31,11 @@ impl ApiError {
         ApiError { param: Some(param.to_owned()), ..error }
     }
 
+    /// The same about one of several prompts, of which the first has number 0.
+    pub fn of_prompt(self, number: usize, of: usize) -> ApiError {
+        ApiError { message: format!("prompt {} of {of}: {}", number + 1, self.message), ..self }
+    }
+
     /// 400: the body as a whole is wrong.
     pub fn bad_body(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", message)

@@ -44,6 +44,11 @@ impl Fields {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether a field was sent and not taken yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// A whole number.
     pub fn uint(&mut self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
@@ -155,9 +160,13 @@ impl Fields {
         self.0.into_iter()
     }
 
-    /// Takes a field out if it has this value, by which it asks for nothing.
+    /// Takes a field out if it has this value, by which it asks for nothing. A number is the same however it is written.
     pub fn pass_over(&mut self, name: &str, neutral: &Value) {
-        if self.0.get(name) == Some(neutral) {
+        let neutral = |value: &Value| match (value.as_f64(), neutral.as_f64()) {
+            (Some(value), Some(neutral)) => value == neutral,
+            _ => value == neutral,
+        };
+        if self.0.get(name).is_some_and(neutral) {
             self.0.remove(name);
         }
     }

@@ -1,11 +1,12 @@
 //! The model that is served: engine, tokenizer, and what people want to know of it.
 
 use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use corella_infer::{
     EngineHandle, MetricsSnapshot, Request, RequestError, RequestLimits, RequestParams, Sink, SubmitError, Ticket,
+    random_bits,
 };
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
@@ -29,7 +30,10 @@ pub struct Served {
     pub aside: Aside,
     engine: EngineHandle,
     ids: AtomicU64,
-    random: RandomState,
+    /// What the seeds of requests that name none follow from, and how many there were.
+    seed: u64,
+    seeds: AtomicU64,
+    lookup: usize,
 }
 
 impl Served {
@@ -37,8 +41,25 @@ impl Served {
     pub fn new(name: String, engine: EngineHandle, tokenizer: Tokenizer, base: bool, facts: Value) -> Served {
         let random = RandomState::new();
         let fingerprint = engine.backend_name().to_owned();
-        let ids = AtomicU64::new(random.hash_one(&name));
-        Served { name, base, facts, fingerprint, tokenizer, aside: Aside::default(), engine, ids, random }
+        let (ids, seed) = (AtomicU64::new(random.hash_one(&name)), random.hash_one(&fingerprint));
+        let (seeds, aside) = (AtomicU64::default(), Aside::default());
+        Served { name, base, facts, fingerprint, tokenizer, aside, engine, ids, seed, seeds, lookup: 0 }
+    }
+
+    /// Lets the seeds of requests that name none follow from this one and from their order, instead of from nothing that
+    /// anybody knows.
+    pub fn with_seed(self, seed: u64) -> Served {
+        Served { seed, ..self }
+    }
+
+    /// Lets texts that repeat themselves be proposed, at most so many tokens at once.
+    pub fn with_lookup(self, lookup: usize) -> Served {
+        Served { lookup, ..self }
+    }
+
+    /// Tokens proposed at once.
+    pub(crate) fn lookup(&self) -> usize {
+        self.lookup
     }
 
     /// A number for an answer's id.
@@ -48,9 +69,7 @@ impl Served {
 
     /// A seed for a request that names none; small enough for every JSON reader to give back exactly.
     pub fn random_seed(&self) -> u64 {
-        let mut hasher = self.random.build_hasher();
-        hasher.write_u64(self.next_id());
-        hasher.finish() >> 32
+        random_bits(self.seed, self.seeds.fetch_add(1, Ordering::Relaxed), 0) >> 32
     }
 
     /// Ids of a text, with the token in front that marks the start of a text, as `corella generate` puts it: not where the

@@ -42,6 +42,7 @@ pub struct Common {
     pub threads: Option<u16>,
     /// Seed of everything random: weights, data order, samples [default: that of the run file, or 42]
     #[arg(long, global = true)]
+    #[arg(allow_negative_numbers = true, value_parser = parse_seed)]
     pub seed: Option<u64>,
     /// What products with BF16 weights make of activations, on a processor with instructions for them
     #[arg(long, global = true, value_enum, default_value = "exact")]
@@ -345,19 +346,19 @@ pub struct GenerateArgs {
     #[arg(long, group = "input")]
     pub prompt_file: Option<PathBuf>,
     /// The token ids to continue, e.g. 1,2,3
-    #[arg(long, group = "input", value_delimiter = ',')]
+    #[arg(long, group = "input", value_delimiter = ',', allow_negative_numbers = true, value_parser = parse_id)]
     pub prompt_ids: Option<Vec<u32>>,
     /// Number of continuations; side by side on a terminal that is wide enough
-    #[arg(short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short, default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub n: u32,
     /// Draw so many continuations and keep the n likeliest
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub best_of: Option<u32>,
     /// Most tokens to add
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, allow_negative_numbers = true, value_parser = parse_most_tokens)]
     pub max_tokens: usize,
     /// No end before so many tokens
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub min_tokens: usize,
     /// How to draw
     #[command(flatten)]
@@ -380,6 +381,9 @@ pub struct GenerateArgs {
     /// Do not put the token in front that marks the start of a text; it is there unless the tokenizer's file forbids it
     #[arg(long, conflicts_with = "prompt_ids")]
     pub no_bos: bool,
+    /// Take names of special tokens in the text for these tokens (<|endoftext|>); otherwise they are text
+    #[arg(long, conflicts_with = "prompt_ids")]
+    pub parse_special: bool,
     /// Go on after an end-of-text token
     #[arg(long)]
     pub ignore_eos: bool,
@@ -399,26 +403,30 @@ pub struct GenerateArgs {
     pub tokenizer: Option<String>,
 }
 
-/// How a token is drawn. The steps come in this order: bias, penalties, temperature, top-k, top-p, min-p, typical-p.
+/// How a token is drawn.
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
-    /// 0 always takes the likeliest token; 1 draws from the model's distribution
+    /// 0 always takes the likeliest token; 1 draws from the model's distribution. The order is: bias, penalties,
+    /// temperature, top-k, top-p, min-p, typical-p
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f32,
-    /// Draw from the K likeliest tokens only (0: from all)
+    /// The temperature comes behind top-k, top-p, min-p and typical-p, as in llama.cpp
     #[arg(long)]
+    pub temperature_last: bool,
+    /// Draw from the K likeliest tokens only (0 or -1: from all)
+    #[arg(long, allow_negative_numbers = true, value_parser = parse_top_k)]
     pub top_k: Option<usize>,
     /// Draw from the likeliest tokens that together reach this probability
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Draw from tokens at least this likely, relative to the likeliest (0: from all)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Draw from the tokens closest to the expected surprise that together reach this probability
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub typical_p: Option<f32>,
-    /// Above 1: tokens of prompt and output become less likely
-    #[arg(long, default_value_t = 1.0)]
+    /// Above 1: tokens of prompt and output become less likely (in llama.cpp only the last 64 of them)
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub repetition_penalty: f32,
     /// Above 0: a token becomes less likely with each time that it was drawn
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
@@ -429,6 +437,31 @@ pub struct SamplingArgs {
     /// Make a token likelier, or less likely: ID=BIAS (may be given several times)
     #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias)]
     pub logit_bias: Vec<(u32, f32)>,
+}
+
+/// A seed.
+fn parse_seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "expected a whole number from 0 to 18446744073709551615".to_owned())
+}
+
+/// A token id, with or without a space beside it.
+fn parse_id(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| "expected token ids: whole numbers from 0 on".to_owned())
+}
+
+/// A number of tokens.
+fn parse_most_tokens(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| {
+        "expected a whole number from 0 on; a large one is as many tokens as the context leaves room for".to_owned()
+    })
+}
+
+/// 0 and −1 mean no limit, as in requests to the server.
+fn parse_top_k(text: &str) -> Result<usize, String> {
+    if text == "-1" {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| "expected a whole number from 1 on, or 0 or -1 for no limit".to_owned())
 }
 
 /// `ID=BIAS`.
@@ -481,7 +514,8 @@ pub struct ConvertArgs {
     pub input: PathBuf,
     /// A folder (Hugging Face), a name ending in .gguf, or one ending in .bin (llm.c, f32 or bf16)
     pub output: PathBuf,
-    /// Number format of the matrices [default: in a .gguf bf16 where they are bf16, else f16; elsewhere as they are, quantised ones f32]
+    /// Number format of the matrices; beside q4_0 the output head is q8_0, the embedding too where it is the head [default: in a
+    /// .gguf bf16 where they are bf16, else f16; elsewhere as they are, quantised ones f32]
     #[arg(long, value_parser = weight_format_parser())]
     pub dtype: Option<WeightFormat>,
     /// The tokenizer to write beside the weights, for a model that carries none: `gpt2` or a tokenizer file

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use corella_model::AnyModel;
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::readers::{ReadOptions, SourceFile, expand, is_pattern};
-use corella_text::data::{Dataset, Document, Origin, TextCorpus, is_llm_c_shard, is_token_file, tokens_of};
+use corella_text::data::{
+    Dataset, Document, Origin, TextCorpus, Unified, is_llm_c_shard, is_token_file, tokens_of, unify,
+};
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::{checkpoint, folder};
@@ -71,6 +73,11 @@ pub fn tokenizer_for(name: &str, vocab_size: usize, documents: &[Document]) -> R
     }
 }
 
+/// What a person calls a file.
+fn input_name(path: &Path) -> std::borrow::Cow<'_, str> {
+    if path.as_os_str() == "-" { "standard input".into() } else { path.to_string_lossy() }
+}
+
 /// A file's text; `-` is standard input.
 pub fn read_text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
@@ -79,12 +86,31 @@ pub fn read_text(path: &Path) -> Result<String> {
     } else {
         std::fs::read(path).map(|read| bytes = read)
     };
-    let name = if path.as_os_str() == "-" { "standard input".into() } else { path.to_string_lossy() };
+    let name = input_name(path);
     read.map_err(|e| of_path(path, e))?;
     String::from_utf8(bytes).map_err(|e| {
         Failure::new(format!("{name}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
             .hint("convert it first, for example with iconv -t UTF-8")
     })
+}
+
+/// A file's text as training reads texts: without a byte order mark, its lines ending in `\n`; whether it was so is said. `-` is
+/// standard input.
+pub fn read_as_trained(path: &Path) -> Result<String> {
+    let text = read_text(path)?;
+    let (unified, changed) = unify(&text);
+    if changed == Unified::default() {
+        return Ok(text);
+    }
+    let mark = if changed.mark { "a byte order mark is left out" } else { "" };
+    let ends = match changed.line_ends {
+        0 => String::new(),
+        1 => "one carriage return is read as the end of a line".to_owned(),
+        n => format!("{n} carriage returns are read as ends of lines"),
+    };
+    let both = if mark.is_empty() || ends.is_empty() { "" } else { ", " };
+    eprintln!("note: {}: {mark}{both}{ends}, as in the texts of training", input_name(path));
+    Ok(unified.into_owned())
 }
 
 /// Most problems of the input that are printed one by one.

@@ -8,6 +8,7 @@ mod output;
 
 mod cli;
 mod commands;
+mod control;
 mod device;
 mod error;
 mod fetch;
@@ -16,6 +17,7 @@ mod gguf_vocab;
 mod inputs;
 mod loading;
 mod machine;
+mod meter;
 mod model;
 mod playground;
 mod room;

@@ -31,14 +31,6 @@ macro_rules! println {
     }};
 }
 
-/// As `std::print!`; what nobody takes is dropped.
-macro_rules! print {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = write!(std::io::stdout(), $($text)*);
-    }};
-}
-
 /// As `std::eprintln!`; what nobody takes is dropped.
 macro_rules! eprintln {
     ($($text:tt)*) => {{

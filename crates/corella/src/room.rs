@@ -33,6 +33,24 @@ impl Sizes {
         let fitting = usize::try_from(fitting).unwrap_or(usize::MAX) / PAGE_TOKENS * PAGE_TOKENS;
         fitting.clamp(context_len, most)
     }
+
+    /// Texts that are computed at once: at most `most`, fewer where `free` bytes do not hold the keys and values of the
+    /// `shared` positions and of each one's `own` beside the weights, and one at least.
+    pub fn texts_at_once(&self, shared: usize, own: usize, most: usize, free: u64) -> usize {
+        (self.fitting(free).saturating_sub(shared) / own.max(1)).clamp(1, most.max(1))
+    }
+
+    /// Positions, in whole pages, that `free` bytes hold beside the weights.
+    fn fitting(&self, free: u64) -> usize {
+        let fitting = free.saturating_sub(self.stored) / self.token_bytes.max(1);
+        usize::try_from(fitting).unwrap_or(usize::MAX) / PAGE_TOKENS * PAGE_TOKENS
+    }
+
+    /// Bytes of weights and of this many positions, rounded up to whole pages; and of these the pages.
+    fn total(&self, positions: usize) -> (u64, u64) {
+        let pages = (positions.next_multiple_of(PAGE_TOKENS) as u64).saturating_mul(self.token_bytes);
+        (self.stored.saturating_add(pages), pages)
+    }
 }
 
 /// What a model takes of a memory.
@@ -46,8 +64,17 @@ struct Needed {
 }
 
 impl Needed {
-    /// The refusal where `free` bytes are too few and `fitting` positions would fit.
-    fn refusal(&self, whose: &str, free: u64, fitting: usize, options: StepOptions, smaller: &str) -> Failure {
+    /// The refusal where `free` bytes are too few; `fitting` positions would fit, or all of them as 8-bit integers where
+    /// `q8_fits`.
+    fn refusal(
+        &self,
+        whose: &str,
+        free: u64,
+        (fitting, q8_fits): (usize, bool),
+        options: StepOptions,
+        smaller: &str,
+    ) -> Failure {
+        let q8 = if q8_fits { ", or --kv-type q8 of generate and serve," } else { "" };
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let refused = Failure::new(format!(
             "the model needs {:.2} GiB of {whose}, {:.2} of them for {} positions of keys and values, and {:.2} GiB are free",
@@ -59,10 +86,10 @@ impl Needed {
         match fitting {
             0 => refused.hint(smaller),
             fitting if fitting >= options.context_len => {
-                refused.hint(format!("--kv-tokens {fitting} of serve, a smaller -n of generate, or --kv-type q8 fits"))
+                refused.hint(format!("--kv-tokens {fitting} of serve, or a smaller -n of generate{q8} fits"))
             }
             fitting => refused.hint(format!(
-                "a context of {fitting} fits (--context-len of serve, --context of eval, --max-tokens of generate), or --kv-type q8"
+                "a context of {fitting} (--context-len of serve, --context of eval, --max-tokens of generate){q8} fits"
             )),
         }
     }
@@ -71,20 +98,20 @@ impl Needed {
 /// Refuses a model whose weights, with its keys and values, do not fit into `free` bytes of the machine's memory. The
 /// system would give the pages and end the program, or another one, when they are written.
 pub fn check_memory(free: u64, weights: &Loadable, options: StepOptions) -> Result<()> {
-    let Sizes { stored, token_bytes } = match weights {
-        Loadable::Gpt2(source) => Sizes::of(&**source, options.kv_kind),
-        Loadable::Llama(source) => Sizes::of(&**source, options.kv_kind),
+    let sizes = |kind| match weights {
+        Loadable::Gpt2(source) => Sizes::of(&**source, kind),
+        Loadable::Llama(source) => Sizes::of(&**source, kind),
     };
-    let positions = options.kv_tokens.next_multiple_of(PAGE_TOKENS);
-    let pages = (positions as u64).saturating_mul(token_bytes);
-    let needed = Needed { total: stored.saturating_add(pages), pages, positions };
-    if needed.total <= free {
+    let own = sizes(options.kv_kind);
+    let (total, pages) = own.total(options.kv_tokens);
+    if total <= free {
         return Ok(());
     }
-    let fitting = usize::try_from(free.saturating_sub(stored) / token_bytes.max(1)).unwrap_or(usize::MAX);
-    let fitting = fitting / PAGE_TOKENS * PAGE_TOKENS;
+    let needed = Needed { total, pages, positions: options.kv_tokens.next_multiple_of(PAGE_TOKENS) };
+    let q8_fits = options.kv_kind != KvKind::Q8 && sizes(KvKind::Q8).total(options.kv_tokens).0 <= free;
+    let fits = (own.fitting(free), q8_fits);
     let smaller = "a file with fewer bits a weight (Q8_0, Q4_K), or a machine with more memory";
-    Err(needed.refusal("memory", free, fitting, options, smaller))
+    Err(needed.refusal("memory", free, fits, options, smaller))
 }
 
 /// Refuses a model that does not fit into a card's free memory.
@@ -104,10 +131,13 @@ pub fn check_card(ops: &Cuda, free: u64, weights: &Loadable, options: StepOption
             over = room_on_paper(ops, weights, fewer)?.0.saturating_sub(free);
         }
     }
+    let in_q8 = StepOptions { kv_kind: KvKind::Q8, ..options };
+    let q8_fits =
+        options.kv_kind != KvKind::Q8 && room_on_paper(ops, weights, in_q8).is_ok_and(|(total, _)| total <= free);
     let pages = limits.pages as u64 * limits.page_bytes;
     let needed = Needed { total, pages, positions: limits.pages * limits.page_tokens };
     let smaller = "a file with fewer bits a weight (Q8_0, Q4_K), or --device cpu";
-    Err(needed.refusal("the card's memory", free, fitting, options, smaller))
+    Err(needed.refusal("the card's memory", free, (fitting, q8_fits), options, smaller))
 }
 
 /// Bytes that a model and its largest steps take of a card, counted on paper, and the model's limits.
@@ -190,6 +220,34 @@ mod tests {
         assert!(refused.contains("hint: --kv-tokens"), "{refused}");
         let refused = check(WeightFormat::Bf16, 8192, 8192, 8_000_000_000).expect_err("16 GB of weights");
         assert!(refused.contains("hint: a file with fewer bits a weight"), "{refused}");
+    }
+
+    #[test]
+    fn smaller_keys_and_values_are_named_where_they_help() {
+        let check = |kv_kind, positions: usize, free: u64| {
+            let config = LlamaConfig::preset("llama-3.1-8b").expect("a size of Llama");
+            let options = StepOptions { kv_kind, ..StepOptions::one_sequence(positions) };
+            let weights = Loadable::Llama(Box::new(Zeros::new(config, WeightFormat::Q4_K)));
+            check_memory(free, &weights, options).map_err(|refused| refused.to_string())
+        };
+        // 131,072 positions are 16 GiB in F16, and half of that and their scales in Q8, beside 4.2 GiB of weights.
+        let refused = check(KvKind::F16, 131_072, 16_000_000_000).expect_err("20 GiB");
+        assert!(refused.contains("--kv-type q8"), "{refused}");
+        assert_eq!(check(KvKind::Q8, 131_072, 16_000_000_000), Ok(()));
+        for (kind, free) in [(KvKind::F16, 9_000_000_000), (KvKind::Q8, 9_000_000_000)] {
+            let refused = check(kind, 131_072, free).expect_err("13 GiB");
+            assert!(refused.contains("a context of ") && !refused.contains("kv-type"), "{kind:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn many_texts_are_computed_in_turns_where_the_memory_is_short() {
+        let sizes = Sizes { stored: 1_000_000, token_bytes: 100 };
+        // 320 positions, ten pages, are left beside the weights: 64 for all and 64 for each.
+        for (free, expected) in [(10_000_000, 32), (1_032_000, 4), (1_031_999, 3), (0, 1)] {
+            assert_eq!(sizes.texts_at_once(64, 64, 32, free), expected, "{free}");
+        }
+        assert_eq!(sizes.total(64 + 4 * 64), (1_032_000, 32_000));
     }
 
     #[test]

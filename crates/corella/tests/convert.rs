@@ -240,6 +240,26 @@ fn the_ending_of_a_name_says_what_is_written_and_its_folder_is_made() {
 }
 
 #[test]
+fn weights_that_were_quantised_before_are_said_to_be() {
+    let folder = Folder::new("requantised");
+    let path = |name: &str| folder.join(name).display().to_string();
+    let convert = |from: &str, to: &str, format: &str| {
+        let out = corella(&["convert", from, &path(to), "--dtype", format]);
+        assert!(out.status.success(), "{}", stderr(&out));
+        stderr(&out)
+    };
+    let said = |text: &str| text.contains("quantised");
+    assert!(!said(&convert(&fixture("eval/llama"), "a.gguf", "q8_0")));
+    let down = convert(&path("a.gguf"), "b.gguf", "q4_0");
+    assert!(down.contains("warning: the weights are quantised already (Q8_0); in Q4_0 they lose"), "{down}");
+    let up = convert(&path("a.gguf"), "c.gguf", "f16");
+    assert!(up.contains("note: the weights are quantised (Q8_0)"), "{up}");
+    assert!(said(&convert(&path("a.gguf"), "d", "f32")), "a folder too");
+    // As they are: nothing is lost, with a head of other bits too.
+    assert!(!said(&convert(&path("a.gguf"), "e.gguf", "q8_0")) && !said(&convert(&path("b.gguf"), "f.gguf", "q4_0")));
+}
+
+#[test]
 fn of_several_conversions_to_one_name_one_is_written_and_none_replaced() {
     let folder = Folder::new("at-once");
     for round in 0..4 {

@@ -175,3 +175,32 @@ fn the_parts_of_a_model_add_up_to_it_and_a_tied_head_is_counted_once() {
     assert_eq!(roles, expected.map(|role| format!("\"{role}\"")));
     assert_eq!(block(&file), block(&fixture("llama/model")));
 }
+
+/// GPT-2's matrices lie the other way round in Hugging Face's files than in GGUF.
+#[test]
+fn a_tensor_has_the_shape_that_its_file_says() {
+    let folder = Folder::new("shapes");
+    let (model, file) = (fixture("gpt2/model"), folder.join("m.gguf").display().to_string());
+    done(&["convert", &model, &file, "--dtype", "f32"]);
+    let shapes = |model: &str| -> std::collections::BTreeMap<String, Value> {
+        let model = json(&done(&["inspect", model, "--json"]));
+        let tensors = model["tensors"].as_array().expect("tensors").clone();
+        tensors.iter().map(|t| (t["name"].as_str().unwrap_or("").to_owned(), t["shape"].clone())).collect()
+    };
+    let bytes = std::fs::read(format!("{model}/model.safetensors")).expect("readable");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("a length")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+    for (name, shape) in shapes(&model) {
+        assert_eq!(shape, header[&name]["shape"], "{name}");
+    }
+    let (_, header) = gguf::open(Path::new(&file)).expect("a right file");
+    for (name, shape) in shapes(&file) {
+        let dims = &header.tensors.iter().find(|t| t.name == name).expect("a tensor").dims;
+        assert_eq!(shape, Value::from(dims.iter().rev().copied().collect::<Vec<u64>>()), "{name}");
+    }
+    assert_eq!(
+        shapes("gpt2-124m")["transformer.h.0.attn.c_attn.weight"],
+        serde_json::json!([768, 2304]),
+        "as published"
+    );
+}

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::models::{IDS, changed_llama, checkpoints, fixture, json_file};
-use common::{Folder, corella, done, json, refused, stderr};
+use common::{Folder, corella, done, json, refused, stderr, tiny_run};
 use corella_infer::{StopStrings, TextStream};
 use corella_text::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -109,7 +109,8 @@ fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
     for more in [&["--json"][..], &[]] {
         let plan = "plan --model gpt2-124m --tokens 1000000 --gpu 8xH100".split(' ').collect();
         let generate = [&["generate", &model], &IDS[..4]].concat();
-        for command in [generate, vec!["inspect", &model], vec!["doctor"], plan, vec!["plan", "--history"]] {
+        let inspect = vec!["tokenizer", "inspect", "gpt2"];
+        for command in [generate, vec!["inspect", &model], vec!["doctor"], plan, vec!["plan", "--history"], inspect] {
             let mut program = std::process::Command::new(common::CORELLA);
             program.args(&command).args(more);
             let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
@@ -118,6 +119,147 @@ fn output_that_nobody_takes_is_an_error_where_a_disk_is_full() {
             assert!(stderr(&out).contains("cannot be written") && stderr(&out).contains("hint:"), "{}", stderr(&out));
         }
     }
+}
+
+/// What is written in minutes is not lost at its last line either.
+#[test]
+fn results_of_runs_data_and_traces_are_errors_too_where_a_disk_is_full() {
+    if !Path::new("/dev/full").exists() {
+        return println!("skipped: no /dev/full");
+    }
+    let folder = Folder::new("full");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    done(&tiny_run(&data, &run, "3"));
+    let (text, more, page) = (folder.join("my.txt"), folder.join("more"), folder.join("page.html"));
+    let [text, more, page] = [text, more, page].map(|path| path.display().to_string());
+    let words = "The red fox number 7 saw 9 geese. ".repeat(20);
+    for command in [
+        vec!["prepare", &text, "--vocab-size", "280", "--out", &more, "--overwrite"],
+        vec!["report", &run, "--out", &page],
+        vec!["trace", "index", &run],
+        vec!["trace", "find", &run, "-p", &words],
+        vec!["trace", "memory", &fixture("eval/llama"), "-p", &words],
+    ] {
+        for json in [&["--json"][..], &[]] {
+            let mut program = std::process::Command::new(common::CORELLA);
+            program.args(&command).args(json);
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+            let out = program.stdout(full).output().expect("the program starts");
+            assert_eq!(out.status.code(), Some(1), "{command:?} {json:?}: {}", stderr(&out));
+            assert!(stderr(&out).contains("cannot be written"), "{command:?}: {}", stderr(&out));
+        }
+    }
+}
+
+/// A text out of Windows is the text that `prepare` and `train` make of it.
+#[test]
+fn texts_are_read_as_training_reads_them() {
+    let (folder, model) = (Folder::new("crlf"), fixture("eval/llama"));
+    let lines = "The red fox number 7 saw 9 geese.\n".repeat(5);
+    let (plain, other) = (folder.join("lf.txt"), folder.join("crlf.txt"));
+    std::fs::write(&plain, &lines).expect("written");
+    std::fs::write(&other, format!("\u{feff}{}", lines.replace('\n', "\r\n"))).expect("written");
+    let (plain, other) = (plain.display().to_string(), other.display().to_string());
+    for before in [
+        &["eval", &model, "--text"][..],
+        &["trace", "memory", &model, "--text"],
+        &["generate", &model, "--seed", "1", "--max-tokens", "1", "--prompt-file"],
+    ] {
+        let ask = |file: &str| corella(&[before, &[file, "--json"]].concat());
+        let (wanted, found) = (ask(&plain), ask(&other));
+        let result = |out: &std::process::Output| {
+            let mut result = json(&common::stdout(out));
+            // Times differ.
+            result.as_object_mut().expect("an object").remove("usage");
+            result
+        };
+        assert_eq!(result(&found), result(&wanted), "{before:?}");
+        let said = stderr(&found);
+        assert!(said.contains("byte order mark") && said.contains("5 carriage returns"), "{said}");
+        assert!(!stderr(&wanted).contains("carriage"), "{}", stderr(&wanted));
+    }
+    // Ids of a text are of the text as it is.
+    assert!(
+        done(&["tokenizer", "encode", "--file", &other, "--tokenizer", &model])
+            != done(&["tokenizer", "encode", "--file", &plain, "--tokenizer", &model])
+    );
+}
+
+#[test]
+fn a_text_to_trace_may_come_from_standard_input() {
+    let trace = |text: &[u8]| {
+        use std::io::Write;
+        let mut program = std::process::Command::new(common::CORELLA);
+        program.args(["trace", "memory", &fixture("eval/llama"), "--text", "-", "--json"]);
+        program.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = program.stderr(std::process::Stdio::piped()).spawn().expect("the program starts");
+        child.stdin.take().expect("an input").write_all(text).expect("taken");
+        child.wait_with_output().expect("ended")
+    };
+    let found = trace("The red fox saw nine geese. ".repeat(20).as_bytes());
+    assert!(json(&common::stdout(&found))["tokens"].as_u64() > Some(100), "{}", stderr(&found));
+    let wrong = trace(b"The red\xff");
+    let said = stderr(&wrong);
+    assert!(wrong.status.code() == Some(1) && said.contains("byte 7 is not UTF-8") && said.contains("iconv"), "{said}");
+}
+
+#[test]
+fn a_model_file_without_a_tokenizer_is_traced_with_the_one_that_is_named() {
+    let folder = Folder::new("trace-tokenizer");
+    let (model, bare) = (fixture("eval/llama"), folder.join("bare"));
+    std::fs::create_dir(&bare).expect("made");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(Path::new(&model).join(name), bare.join(name)).expect("copied");
+    }
+    let bare = bare.display().to_string();
+    let text = "The red fox number 7 saw 9 geese. ".repeat(20);
+    refused(&["trace", "memory", &bare, "-p", &text], 1, "tokenizer");
+    let named = done(&["trace", "memory", &bare, "-p", &text, "--tokenizer", &model, "--json"]);
+    assert_eq!(named, done(&["trace", "memory", &model, "-p", &text, "--json"]));
+}
+
+#[test]
+fn numbers_below_zero_mean_what_they_mean_to_servers_or_are_refused_by_name() {
+    let model = fixture("eval/llama");
+    let generate =
+        |flags: &[&str]| corella(&[&["generate", &model, "-p", "The", "--seed", "3", "--json"], flags].concat());
+    let ids = |flags: &[&str]| json(&common::stdout(&generate(flags)))["choices"][0]["ids"].clone();
+    assert_eq!(ids(&["--max-tokens", "4", "--top-k", "-1"]), ids(&["--max-tokens", "4"]));
+    for flags in [
+        &["--max-tokens", "-1"][..],
+        &["--top-k", "-2"],
+        &["--top-p", "-1"],
+        &["--min-tokens", "-1"],
+        &["--seed", "-1"],
+        &["-n", "-1"],
+    ] {
+        let out = corella(&[&["generate", &model, "-p", "The"], flags].concat());
+        let said = stderr(&out);
+        assert!(out.status.code() == Some(2) && !said.contains("-- -"), "{flags:?}: {said}");
+    }
+    let prompt = |ids: &str| json(&done(&["generate", &model, "--prompt-ids", ids, "--max-tokens", "1", "--json"]));
+    assert_eq!(prompt("1, 2 ,3")["prompt_ids"], serde_json::json!([1, 2, 3]));
+}
+
+#[test]
+fn names_of_special_tokens_and_spaces_at_the_end_are_pointed_out() {
+    let model = fixture("eval/model");
+    let tokenizer = Tokenizer::load(Path::new(&model)).expect("a vocabulary");
+    let end = tokenizer.end_of_text();
+    let name = tokenizer.special_tokens().into_iter().find(|(_, id)| *id == end).expect("a name").0.to_owned();
+    let prompt = format!("The{name}red");
+    let ask = |prompt: &str, flags: &[&str]| {
+        let out =
+            corella(&[&["generate", &model, "-p", prompt, "--max-tokens", "1", "--no-bos", "--json"], flags].concat());
+        let ids = json(&common::stdout(&out))["prompt_ids"].as_array().expect("ids").clone();
+        (ids.contains(&end.into()), stderr(&out))
+    };
+    let (token, said) = ask(&prompt, &[]);
+    assert!(!token && said.contains("--parse-special"), "{said}");
+    let (token, said) = ask(&prompt, &["--parse-special"]);
+    assert!(token && !said.contains("--parse-special"), "{said}");
+    assert!(ask("The red ", &[]).1.contains("ends with a space"));
+    assert_eq!(ask("The red", &[]).1, "");
 }
 
 /// Whoever reads a pipe gets what the model was given; a terminal is not commanded by it (see `control.rs`).

@@ -93,6 +93,76 @@ fn many_prompts_and_samples_come_back_in_their_places() {
     assert_eq!(best["choices"].as_array().map(Vec::len), Some(1));
 }
 
+/// Nobody named a seed, so nobody wants one text several times; each prompt's own seed repeats it.
+#[test]
+fn equal_prompts_without_a_seed_go_on_in_different_ways() {
+    let server = Server::start(&[]);
+    let texts = |answer: &Value| -> Vec<String> {
+        answer["choices"].as_array().expect("choices").iter().map(|c| c["text"].to_string()).collect()
+    };
+    let body = json!({"prompt": vec!["The red fox"; 6], "max_tokens": 12, "temperature": 1.5, "ignore_eos": true});
+    let all = server.complete(body.clone());
+    let seeds = all["corella"]["seeds"].as_array().expect("a seed for each prompt");
+    assert!(seeds.len() == 6 && all["corella"]["seed"].is_null());
+    let distinct: std::collections::BTreeSet<String> = texts(&all).into_iter().collect();
+    assert!(distinct.len() > 3, "{distinct:?}");
+    let mut alone = body.clone();
+    (alone["prompt"], alone["seed"]) = (json!("The red fox"), seeds[4].clone());
+    let again = server.complete(alone);
+    assert_eq!((texts(&again)[0].as_str(), &again["corella"]["seed"]), (texts(&all)[4].as_str(), &seeds[4]));
+    let mut streamed = body.clone();
+    streamed["stream"] = json!(true);
+    assert_eq!(
+        server.post("/v1/completions", &streamed).events()[0]["corella"]["seeds"].as_array().map(Vec::len),
+        Some(6)
+    );
+    // A seed that was named is every prompt's.
+    let mut named = body;
+    named["seed"] = json!(9);
+    let named = server.complete(named);
+    assert!(texts(&named).iter().all(|text| *text == texts(&named)[0]) && named["corella"]["seed"] == json!(9));
+}
+
+#[test]
+fn a_server_with_a_seed_says_the_same_again() {
+    let asked = |flags: &[&str]| {
+        let server = Server::start(flags);
+        let body = json!({"prompt": "The red fox", "max_tokens": 12, "temperature": 1.5, "ignore_eos": true});
+        [0; 3].map(|_| text(&server.complete(body.clone())).to_owned())
+    };
+    let first = asked(&["--seed", "7"]);
+    assert_eq!(first, asked(&["--seed", "7", "--lookup", "4"]), "proposals change no byte");
+    assert!(first[0] != first[1] || first[1] != first[2], "{first:?}");
+    assert_ne!(first, asked(&["--seed", "8"]));
+}
+
+/// llama.cpp's order of sampling, by the name that other servers have for it.
+#[test]
+fn a_temperature_may_come_last() {
+    let server = Server::start(&[]);
+    let ask = |last: bool| {
+        let body = json!({"prompt": "The red fox", "max_tokens": 1, "temperature": 100, "top_p": 0.2, "logprobs": 100,
+            "post_sampling_probs": true, "seed": 1, "temperature_last": last});
+        server.complete(body)["choices"][0]["logprobs"]["top_logprobs"][0].as_object().map(serde_json::Map::len)
+    };
+    // At 100 a fifth of the vocabulary is a fifth of all; before that fewer tokens are.
+    let [last, first] = [true, false].map(|last| ask(last).expect("alternatives"));
+    assert!(first > 50 && 2 * last < first, "{last}, {first}");
+}
+
+#[test]
+fn a_refusal_says_which_prompt_it_is_about() {
+    let server = Server::start(&[]);
+    for prompts in [json!(["The", "x ".repeat(2000)]), json!([[1], [999_999]])] {
+        let refused = server.post("/v1/completions", &json!({"prompt": prompts, "max_tokens": 1}));
+        let error = refused.error();
+        assert_eq!((refused.status, error["param"].as_str()), (400, Some("prompt")), "{error}");
+        assert!(error["message"].as_str().is_some_and(|m| m.starts_with("prompt 2 of 2: ")), "{error}");
+    }
+    let alone = server.post("/v1/completions", &json!({"prompt": [999_999], "max_tokens": 1})).error();
+    assert!(alone["message"].as_str().is_some_and(|m| !m.contains("prompt 1")), "{alone}");
+}
+
 #[test]
 fn tokens_of_a_prompt_are_shown_as_vllm_shows_them() {
     let server = Server::start(&[]);

@@ -4,7 +4,8 @@
 //!
 //! 1. logit bias, repetition penalty, frequency and presence penalty, forbidden tokens ([`History::adjust`]);
 //! 2. temperature: logits divided by it; 0 leaves the likeliest token alone (the lowest id among equals);
-//! 3. top-k, then top-p, then min-p, then typical-p, each with the probabilities renormalised over what is left;
+//! 3. top-k, then top-p, then min-p, then typical-p, each with the probabilities renormalised over what is left; where the
+//!    temperature is to come last (the order of llama.cpp) it does behind these;
 //! 4. the draw: 64 random bits, a hash of (seed, sample, position), pick a place in the weights in order of id.
 //!
 //! Weights are whole numbers ([`corella_ops::cpu::draw`]), so every cut and every draw is exact and independent of how it
@@ -18,6 +19,7 @@ mod select;
 
 pub use history::History;
 pub use params::{SampleParams, Sampling};
+pub use random::bits as random_bits;
 
 use corella_ops::cpu::draw::{ONE, likeliest, weight, weights};
 
@@ -83,7 +85,7 @@ impl Sampler {
                 filtered: true,
             };
         }
-        let temperature = p.temperature;
+        let temperature = if p.temperature_last { 1.0 } else { p.temperature };
         let mut row = Row { logits, max, temperature, total: 0, listed: true };
         if let Some(k) = p.top_k.filter(|k| *k < logits.len()) {
             row.total = self.list(row, |order| top_n(logits, k, |_| true, order));
@@ -102,8 +104,11 @@ impl Sampler {
                 row = self.typical(row, f64::from(p));
             }
         }
+        if p.temperature_last {
+            row = self.weigh_again(row, p.temperature);
+        }
         let filtered = p.top_k.is_some() || p.top_p.is_some() || p.min_p.is_some() || p.typical_p.is_some();
-        let Row { total, .. } = row;
+        let Row { total, temperature, .. } = row;
         let (weights, order) = (&self.weights, &mut self.order);
         Distribution { logits, weights, only: None, order, total, max, temperature, filtered }
     }
@@ -123,6 +128,24 @@ impl Sampler {
             }
         }
         total
+    }
+
+    /// Weighs the tokens that are left under another temperature.
+    fn weigh_again<'a>(&mut self, row: Row<'a>, temperature: f32) -> Row<'a> {
+        let mut total = 0;
+        if row.listed {
+            for (logit, id) in &self.order {
+                let weight = weight(*logit, row.max, temperature);
+                self.weights[*id as usize] = weight;
+                total += weight;
+            }
+        } else {
+            for (place, logit) in self.weights.iter_mut().zip(row.logits).filter(|(place, _)| **place > 0) {
+                *place = weight(*logit, row.max, temperature);
+                total += *place;
+            }
+        }
+        Row { total, temperature, ..row }
     }
 
     /// Takes the weight of all tokens but those of `order`.

@@ -14,6 +14,8 @@ const PENALTY: f32 = 2.0;
 pub struct SampleParams {
     /// Divides the logits; 0 takes the likeliest token.
     pub temperature: f32,
+    /// The filters see the model's own probabilities, and the temperature acts on what they leave.
+    pub temperature_last: bool,
     /// Only the K likeliest tokens.
     pub top_k: Option<usize>,
     /// Only the likeliest tokens that together reach this probability (Holtzman et al., arXiv 1904.09751).
@@ -44,6 +46,7 @@ impl Default for SampleParams {
     fn default() -> Self {
         SampleParams {
             temperature: 1.0,
+            temperature_last: false,
             top_k: None,
             top_p: None,
             min_p: None,
@@ -75,7 +78,7 @@ impl Sampling {
     }
 
     /// Checks `params` for a vocabulary of `vocab_size` tokens.
-    pub fn new(params: SampleParams, vocab_size: usize) -> Result<Sampling, RequestError> {
+    pub fn new(mut params: SampleParams, vocab_size: usize) -> Result<Sampling, RequestError> {
         let check = |ok: bool, field, value: f32, rule| {
             if ok { Ok(()) } else { Err(RequestError::OutOfRange { field, value: as_written(value), rule }) }
         };
@@ -107,6 +110,10 @@ impl Sampling {
             }
             check((-BIAS..=BIAS).contains(bias), Field::LogitBias, *bias, "must be between -100 and 100")?;
         }
+        // Where one of both changes nothing their order does not either.
+        let filters = p.top_k.is_some() || [p.top_p, p.min_p, p.typical_p].iter().any(Option::is_some);
+        let matters = filters && p.temperature != 1.0;
+        params.temperature_last &= matters;
         Ok(Sampling { params })
     }
 

@@ -23,8 +23,8 @@ pub(super) struct Drawer {
 pub(super) type Drawn = (TokenLogProb, f64);
 
 /// The draws of a continuation that the model's device can make: of its next token and, behind each of its `drafts` proposals, of
-/// the one that follows. None where something needs the logits here: log-probabilities, ranks, typical-p, owed bytes, several
-/// samples of one row, or penalties that depend on whether a proposal was right.
+/// the one that follows. None where something needs the logits here: log-probabilities, ranks, typical-p, a temperature behind
+/// the filters, owed bytes, several samples of one row, or penalties that depend on whether a proposal was right.
 pub(super) fn on_device(
     request: &Request,
     seq: &Sequence,
@@ -35,7 +35,8 @@ pub(super) fn on_device(
     let (sampling, p) = (&request.sampling, request.sampling.params());
     let reports = request.logprobs.is_some() || request.best_of > request.n;
     let guesses = drafts > 0 && sampling.has_penalties();
-    if !one_sample || reports || guesses || p.typical_p.is_some() || !seq.owes(request).is_empty() {
+    let ordered = p.typical_p.is_some() || p.temperature_last;
+    if !one_sample || reports || guesses || ordered || !seq.owes(request).is_empty() {
         return None;
     }
     let sample = request.first_sample.wrapping_add(seq.sample as u64);

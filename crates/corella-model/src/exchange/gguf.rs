@@ -229,14 +229,21 @@ fn special_ids(keys: &Keys<'_>) -> SpecialIds {
     special
 }
 
-/// How a tensor is stored: where its rows are no whole blocks of the format that was asked for in F16, as llama.cpp's converter
-/// does it.
-fn stored<C: Exchange>(spec: &ParamSpec<C::Tensor>, format: WeightFormat) -> WeightFormat {
-    let wanted = C::gguf_format(spec, format);
+/// The format that a part is to have. What the head multiplies by decides between all tokens, so four bits are too few for it:
+/// llama.cpp gives it more too.
+fn wanted<C: Exchange>(config: &C, spec: &ParamSpec<C::Tensor>, part: usize, format: WeightFormat) -> WeightFormat {
+    let tensor = spec.parts[part].tensor;
+    let head = tensor == C::HEAD || (tensor == C::EMBEDDING && config.tied());
+    C::gguf_format(spec, if head && format == WeightFormat::Q4_0 { WeightFormat::Q8_0 } else { format })
+}
+
+/// How it is stored: where its rows are no whole blocks of that format in F16, as llama.cpp's converter does it.
+fn stored<C: Exchange>(config: &C, spec: &ParamSpec<C::Tensor>, part: usize, format: WeightFormat) -> WeightFormat {
+    let wanted = wanted(config, spec, part, format);
     if spec.cols.is_multiple_of(wanted.block_len()) { wanted } else { WeightFormat::F16 }
 }
 
-/// Writes a file that llama.cpp opens. Matrices are stored in `format`, vectors in F32; `tokenizer` holds the keys that begin
+/// Writes a file that llama.cpp opens. Matrices are stored in `format`, the head beside Q4_0 in Q8_0, vectors in F32; `tokenizer` holds the keys that begin
 /// with `tokenizer.`. Returns the names of the tensors that are stored in F16 because their rows are no whole blocks of `format`.
 pub fn save<C: Exchange>(
     source: &dyn Source<C>,
@@ -254,9 +261,9 @@ pub fn save<C: Exchange>(
         tensors.push(NewTensor { name: (*name).to_owned(), dims, encoding: Encoding::F32 });
     }
     for (_, spec, part) in each_part(&table) {
-        let stored = stored::<C>(spec, format);
+        let stored = stored(config, spec, part, format);
         let name = C::gguf_name(spec.parts[part].tensor, spec.layer);
-        if stored != C::gguf_format(spec, format) {
+        if stored != wanted(config, spec, part, format) {
             ragged.push(name.clone());
         }
         tensors.push(NewTensor { name, dims: dims(spec, part), encoding: stored.into() });
@@ -275,7 +282,7 @@ pub fn save<C: Exchange>(
         out.tensor(&values.iter().flat_map(|d| d.to_le_bytes()).collect::<Vec<u8>>())?;
     }
     for (row, spec, part) in each_part(&table) {
-        let stored = stored::<C>(spec, format);
+        let stored = stored(config, spec, part, format);
         let order = config.gguf_order(spec.parts[part].tensor);
         encode_ordered(source, (row, part, spec.cols), stored, order, &mut |bytes| out.tensor(bytes))?;
     }

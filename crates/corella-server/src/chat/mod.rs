@@ -37,9 +37,9 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     let aside = &served.aside;
     let parsed = aside.run(body.len(), || parse(&app.transcript, &body, served.limits(), scope, seed)).await?;
     let (call, page, begun) = parsed?;
-    let (show, streamed) = (call.show, call.stream);
+    let (show, streamed, seed) = (call.show, call.stream, call.params.sample.seed);
     let running = aside.run(call.work(&served), || start(&served, call)).await??;
-    let about = About { page, stop: app.transcript.stop(), begun, seed: running.seed };
+    let about = About { page, stop: app.transcript.stop(), begun, seed };
     if streamed {
         let chunks = ChatChunks::new(about, running.n);
         return Ok(stream(served, running, show, Box::new(chunks)));

@@ -62,6 +62,8 @@ pub struct CompletionCall {
     pub show: Show,
     /// Server-sent events instead of one document.
     pub stream: bool,
+    /// Whether the request names its seed, which then holds for each of its prompts.
+    pub seeded: bool,
 }
 
 impl CompletionCall {
@@ -90,13 +92,13 @@ impl CompletionCall {
         let mark_start = f.flag_if_given("add_special_tokens")?.unwrap_or(true);
         let by_name = f.flag("parse_special")?;
         let heal = f.flag("token_healing")?;
-        let params = engine_params(&mut f, &show, limits, scope, seed)?;
+        let named = f.take("seed").map_or(Ok(None), |value| seed_of(&value))?;
+        let params = engine_params(&mut f, &show, limits, scope, named.unwrap_or(seed))?;
         let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
-        // Clients that send every field of another server send the defaults of these.
-        f.pass_over("response_format", &json!({"type": "text"}));
-        f.pass_over("mirostat", &json!(0));
+        pass_over_neutral(&mut f);
         f.finish(&HARMLESS)?;
-        Ok(CompletionCall { model, prompts, params, mark_start, by_name, heal, show, stream })
+        let seeded = named.is_some();
+        Ok(CompletionCall { model, prompts, params, mark_start, by_name, heal, show, stream, seeded })
     }
 
     /// How much it is to make tokens of the prompts, in bytes of text that would take as long.
@@ -108,6 +110,37 @@ impl CompletionCall {
         // Healing goes through the vocabulary.
         let heal = if self.heal { self.prompts.len().saturating_mul(served.vocabulary()) } else { 0 };
         self.prompts.iter().map(bytes).sum::<usize>().saturating_add(heal)
+    }
+}
+
+/// Samplers of other servers that are off, each with the fields that only say more of it.
+const OFF: [(&str, f64, &[&str]); 9] = [
+    ("mirostat", 0.0, &["mirostat_tau", "mirostat_eta"]),
+    ("dry_multiplier", 0.0, &["dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"]),
+    ("xtc_probability", 0.0, &["xtc_threshold"]),
+    ("dynatemp_range", 0.0, &["dynatemp_exponent"]),
+    ("tfs_z", 1.0, &[]),
+    ("top_n_sigma", -1.0, &[]),
+    ("top_a", 0.0, &[]),
+    ("smoothing_factor", 0.0, &["smoothing_curve"]),
+    ("length_penalty", 1.0, &[]),
+];
+
+/// Clients that send every field of another server send values that ask for nothing.
+fn pass_over_neutral(f: &mut Fields) {
+    f.pass_over("response_format", &json!({"type": "text"}));
+    for (name, off, more) in OFF {
+        // What says more of a sampler is refused by the sampler's name, if at all.
+        if f.has(name) {
+            more.iter().for_each(|name| drop(f.take(name)));
+        }
+        f.pass_over(name, &json!(off));
+    }
+    for (name, neutral) in [("n_keep", 0), ("min_keep", 0), ("id_slot", -1), ("priority", 0)] {
+        f.pass_over(name, &json!(neutral));
+    }
+    for name in ["detokenize", "spaces_between_special_tokens"] {
+        f.pass_over(name, &json!(true));
     }
 }
 
@@ -205,6 +238,7 @@ fn sample(f: &mut Fields, seed: u64) -> Result<SampleParams, ApiError> {
     let repetition = f.any_of(&penalties, |f, name| f.float(name, SampleParams::REPETITION_PENALTY))?;
     Ok(SampleParams {
         temperature: f.float("temperature", 0.0..=100.0)?.unwrap_or(all.temperature),
+        temperature_last: f.flag("temperature_last")?,
         top_k: top_k(f)?,
         top_p: f.share("top_p")?,
         min_p: f.float("min_p", 0.0..=1.0)?.filter(|p| *p > 0.0),
@@ -213,7 +247,7 @@ fn sample(f: &mut Fields, seed: u64) -> Result<SampleParams, ApiError> {
         frequency_penalty: f.float("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
         presence_penalty: f.float("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
         logit_bias: logit_bias(f)?,
-        seed: f.take("seed").map_or(Ok(seed), |value| seed_of(&value, seed))?,
+        seed,
     })
 }
 
@@ -226,14 +260,16 @@ fn top_k(f: &mut Fields) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// Any 64-bit integer, with or without a sign; −1 is no seed, as in llama.cpp and vLLM, and gives the one that is `drawn`.
-fn seed_of(value: &Value, drawn: u64) -> Result<u64, ApiError> {
-    let seed = match whole(value) {
-        Some(-1) => Some(drawn),
-        Some(n) => u64::try_from(n).ok().or_else(|| i64::try_from(n).ok().map(i64::cast_unsigned)),
-        None => None,
-    };
-    seed.ok_or_else(|| ApiError::bad("seed", "`seed` must be a whole number of 64 bits"))
+/// Any 64-bit integer, with or without a sign; −1 is no seed, as in llama.cpp and vLLM.
+fn seed_of(value: &Value) -> Result<Option<u64>, ApiError> {
+    let of_64_bits = |n: i128| u64::try_from(n).ok().or_else(|| i64::try_from(n).ok().map(i64::cast_unsigned));
+    match whole(value) {
+        Some(-1) => Ok(None),
+        n => match n.and_then(of_64_bits) {
+            Some(seed) => Ok(Some(seed)),
+            None => Err(ApiError::bad("seed", "`seed` must be a whole number of 64 bits")),
+        },
+    }
 }
 
 /// OpenAI's form: an object from token ids, as strings, to numbers.
@@ -353,12 +389,38 @@ mod tests {
     }
 
     #[test]
+    fn samplers_that_are_off_ask_for_nothing_and_are_refused_by_name_otherwise() {
+        let off = r#"{"dry_multiplier": 0, "dry_base": 1.75, "dry_allowed_length": 2, "dry_sequence_breakers": ["\n"],
+            "xtc_probability": 0.0, "xtc_threshold": 0.1, "dynatemp_range": 0, "dynatemp_exponent": 1, "tfs_z": 1,
+            "top_n_sigma": -1, "top_a": 0, "n_keep": 0, "min_keep": 0, "id_slot": -1, "length_penalty": 1.0,
+            "priority": 0, "detokenize": true, "spaces_between_special_tokens": true, "mirostat": 0,
+            "mirostat_tau": 5.0, "mirostat_eta": 0.1, "smoothing_factor": 0}"#;
+        assert_eq!(parse(off).map(|call| call.params), parse("{}").map(|call| call.params));
+        for (text, param) in [
+            (r#"{"dry_multiplier": 0.8, "dry_base": 1.75}"#, "dry_multiplier"),
+            (r#"{"dry_base": 1.75}"#, "dry_base"),
+            (r#"{"xtc_probability": 0.5}"#, "xtc_probability"),
+            (r#"{"dynatemp_range": 0.5}"#, "dynatemp_range"),
+            (r#"{"tfs_z": 0.9}"#, "tfs_z"),
+            (r#"{"top_n_sigma": 1}"#, "top_n_sigma"),
+            (r#"{"n_keep": 5}"#, "n_keep"),
+            (r#"{"id_slot": 0}"#, "id_slot"),
+            (r#"{"length_penalty": 1.2}"#, "length_penalty"),
+            (r#"{"priority": true}"#, "priority"),
+        ] {
+            assert_eq!(param_of(text), param, "{text}");
+        }
+    }
+
+    #[test]
     fn seeds_at_the_limits_work_and_one_is_given_where_none_is_named() {
         let seed = |text| parse(text).expect(text).params.sample.seed;
         assert_eq!(seed(r#"{"seed": 18446744073709551615}"#), u64::MAX);
         assert_eq!(seed(r#"{"seed": -9223372036854775808}"#), 1 << 63);
         assert_eq!(seed(r#"{"seed": -2}"#), u64::MAX - 1);
         assert_eq!((seed("{}"), seed(r#"{"seed": -1}"#), seed(r#"{"seed": -1.0}"#)), (7, 7, 7));
+        let seeded = |text| parse(text).expect(text).seeded;
+        assert!(seeded(r#"{"seed": 7}"#) && !seeded("{}") && !seeded(r#"{"seed": -1}"#));
     }
 
     #[test]

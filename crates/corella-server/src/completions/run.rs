@@ -18,6 +18,41 @@ use super::response::{Choice, Stretch, prompt_logprobs, timings, usage};
 use crate::error::ApiError;
 use crate::served::Served;
 
+/// The seeds that the prompts of a request draw with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seeds {
+    /// One for all prompts.
+    One(u64),
+    /// One for each: nobody named any, so equal prompts are to go on in different ways.
+    Each(Vec<u64>),
+}
+
+impl Seeds {
+    /// The seeds of `prompts` prompts: those that `draw` gives behind the `first` unless the request is `seeded`.
+    fn of(prompts: usize, first: u64, seeded: bool, draw: impl FnMut() -> u64) -> Seeds {
+        if seeded || prompts < 2 {
+            return Seeds::One(first);
+        }
+        Seeds::Each(std::iter::once(first).chain(std::iter::repeat_with(draw)).take(prompts).collect())
+    }
+
+    /// The seed of a prompt.
+    fn of_prompt(&self, prompt: usize) -> u64 {
+        match self {
+            Seeds::One(seed) => *seed,
+            Seeds::Each(seeds) => seeds[prompt],
+        }
+    }
+
+    /// As the answer names them: `seed`, or `seeds`, each of which repeats its prompt where it is asked for alone.
+    pub fn named(&self) -> (&'static str, Value) {
+        match self {
+            Seeds::One(seed) => ("seed", json!(seed)),
+            Seeds::Each(seeds) => ("seeds", json!(seeds)),
+        }
+    }
+}
+
 /// A request at work. Dropping it (a client that leaves) ends the work and frees its pages.
 pub struct Running {
     /// Events, each with the number of its prompt.
@@ -30,8 +65,8 @@ pub struct Running {
     pub n: usize,
     /// Most tokens of a continuation, after the context's room has cut it.
     pub max_tokens: usize,
-    /// Its seed.
-    pub seed: u64,
+    /// The seed of each prompt: one for all where the request named it.
+    pub seeds: Seeds,
     /// Cancel what still runs when dropped.
     _tickets: Vec<Ticket>,
 }
@@ -90,20 +125,31 @@ fn refused(error: RequestError, show: &Show) -> ApiError {
 /// Checks every prompt, then hands all of them to the engine: either all are taken or none.
 pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError> {
     served.check_model(call.model.as_deref())?;
-    let (n, seed) = (call.params.n, call.params.sample.seed);
+    let n = call.params.n;
+    let of = call.prompts.len();
+    let seeds = Seeds::of(of, call.params.sample.seed, call.seeded, || served.random_seed());
     let heal = call.heal && call.params.max_tokens > 0;
     let specials = if call.show.skip_special { served.tokenizer.special_tokens() } else { Vec::new() };
     let hidden: Vec<u32> = specials.into_iter().map(|(_, id)| id).collect();
     let (mut prompts, mut healed, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     let mut extent = Extent::default();
-    for prompt in call.prompts {
+    for (number, prompt) in call.prompts.into_iter().enumerate() {
+        // Whoever sends many is told which one it is.
+        let of_prompt = |error: ApiError| if of > 1 { error.of_prompt(number, of) } else { error };
         let is_text = matches!(prompt, Prompt::Text(_));
-        let mut prompt = ids(served, prompt, call.mark_start, call.by_name)?;
+        let mut prompt = ids(served, prompt, call.mark_start, call.by_name).map_err(of_prompt)?;
         let back = if heal && is_text { taken_back(&prompt, &served.tokenizer) } else { 0 };
         let owed = spelled(&prompt, back, &served.tokenizer);
         healed.push(prompt.split_off(prompt.len() - back));
-        let params = RequestParams { prompt: prompt.clone(), owed, hidden: hidden.clone(), ..call.params.clone() };
-        let request = served.check(params).map_err(|error| refused(error, &call.show))?;
+        let mut params = RequestParams { prompt: prompt.clone(), owed, hidden: hidden.clone(), ..call.params.clone() };
+        params.sample.seed = seeds.of_prompt(number);
+        params.lookup = served.lookup();
+        let request = served.check(params).map_err(|error| {
+            // What room there is follows from the prompt.
+            let about_prompt = matches!(error.field(), Field::Prompt | Field::MaxTokens);
+            let error = refused(error, &call.show);
+            if about_prompt { of_prompt(error) } else { error }
+        })?;
         extent.add(&call.show, &request)?;
         requests.push(request);
         prompts.push(prompt);
@@ -123,7 +169,7 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
         (request, sink)
     };
     let tickets = served.submit(requests.into_iter().enumerate().map(with_sink).collect())?;
-    Ok(Running { events, prompts, healed: heal.then_some(healed), n, max_tokens, seed, _tickets: tickets })
+    Ok(Running { events, prompts, healed: heal.then_some(healed), n, max_tokens, seeds, _tickets: tickets })
 }
 
 /// The frame of a new answer: a document of kind `object` whose id begins with `prefix`.
@@ -236,10 +282,11 @@ impl Whole<'_> {
     }
 }
 
-/// What the request came to: the seed that repeats it, the tokens that the context left room for, and the end of each
+/// What the request came to: the seed that repeats it, or that of each prompt, the tokens that the context left room for, and the end of each
 /// prompt that was healed.
 pub fn about(served: &Served, running: &Running) -> Value {
-    let mut about = json!({"seed": running.seed, "max_tokens": running.max_tokens});
+    let (name, seeds) = running.seeds.named();
+    let mut about = json!({name: seeds, "max_tokens": running.max_tokens});
     if let Some(healed) = &running.healed {
         let text = |(prompt, back): (&Vec<u32>, &Vec<u32>)| {
             let bytes = spelled(&[&prompt[..], back].concat(), back.len(), &served.tokenizer);

@@ -18,7 +18,7 @@ mod token_stream;
 
 use std::path::{Path, PathBuf};
 
-pub use clean::{CleanOptions, clean};
+pub use clean::{CleanOptions, Unified, clean, unify};
 pub use corpus::TextCorpus;
 pub use dataset::Dataset;
 pub use document::{Document, Flow, Origin, Problem, ProblemKind, Sink};

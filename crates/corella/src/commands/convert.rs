@@ -36,7 +36,9 @@ pub fn run(args: &ConvertArgs, common: &Common) -> Result<()> {
             // llm.c's files hold one of two formats; the one that keeps every number.
             let own = checkpoint.plain_format();
             let kept = if own == WeightFormat::Bf16 { own } else { WeightFormat::F32 };
-            save_llmc(&**checkpoint, args.dtype.unwrap_or(kept), &to)?;
+            let format = args.dtype.unwrap_or(kept);
+            say_quantised(&model, format);
+            save_llmc(&**checkpoint, format, &to)?;
             say_lost_ends(checkpoint, &to)?;
         }
         AnyModel::Llama(_) if kind == "llm.c" => {
@@ -109,6 +111,7 @@ fn write<C: Exchange>(
         let own = checkpoint.plain_format();
         let format = args.dtype.unwrap_or(if own == WeightFormat::Bf16 { own } else { WeightFormat::F16 });
         say_front(given.as_ref(), model, at);
+        say_quantised(model, format);
         let ragged = gguf::save(checkpoint, &name, tokenizer_keys(model, at, given)?, format, to)?;
         say_ragged(&ragged, format);
         return Ok(());
@@ -118,6 +121,7 @@ fn write<C: Exchange>(
         return Err(Failure::usage(format!("safetensors do not hold {}", format.name()))
             .hint("f32, f16 or bf16 for a folder; quantised formats for a .gguf"));
     }
+    say_quantised(model, format);
     hugging_face::save(checkpoint, &checkpoint.special, format, to).map_err(|error| match error {
         ModelError::BadConfig { field: "rope_freqs", .. } => {
             Failure::from(error).hint("the .gguf itself can be used: every command that takes a model reads it")
@@ -126,6 +130,32 @@ fn write<C: Exchange>(
     })?;
     say_front(given.as_ref(), model, at);
     write_tokenizer(model, at, given, to)
+}
+
+/// Says what becomes of weights that were quantised before: of those of the layers, since heads may have another format.
+fn say_quantised(model: &AnyModel, format: WeightFormat) {
+    let mut found: Vec<&str> = Vec::new();
+    for (_, _, place) in model.tensors().into_iter().filter(|(layer, ..)| layer.is_some()) {
+        let name = place.format.name();
+        if place.format.block_len() > 1 && place.format != format && !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    if found.is_empty() {
+        return;
+    }
+    let (found, format_name) = (found.join(", "), format.name());
+    if format.block_len() > 1 {
+        eprintln!(
+            "warning: the weights are quantised already ({found}); in {format_name} they lose a second time: convert the \
+             model that they were made of, if it can be had"
+        );
+    } else {
+        eprintln!(
+            "note: the weights are quantised ({found}); in {format_name} they take more room, and what was lost does not \
+             come back"
+        );
+    }
 }
 
 /// Most tensors that are named one by one.

@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use crate::cli::Common;
 use crate::error::{Failure, Result, of_path};
-use crate::inputs::{check_finished, read_text};
+use crate::inputs::{check_finished, read_as_trained};
+use crate::meter::Meter;
 use crate::model::{self, Invariance};
 use crate::output::deliver;
 use crate::unfinished::Unfinished;
@@ -114,15 +115,25 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
     let backend = step.backend_name();
     let mut model = OneSequence::new(step);
     let front = tokenizer.front().filter(|_| !args.no_bos);
+    let quiet = common.json;
     let surprise = match (&args.text, &args.data) {
-        (Some(path), _) => Some(of_text(&mut model, &tokenizer, path, context, front)?),
-        (None, Some(dir)) => Some(of_data(&mut model, &tokenizer, dir, context, args.limit)?),
+        (Some(path), _) => Some(of_text(&mut model, &tokenizer, path, context, front, quiet)?),
+        (None, Some(dir)) => Some(of_data(&mut model, &tokenizer, dir, context, args.limit, quiet)?),
         (None, None) => None,
     };
     let mut lines = Vec::new();
     let mut found = BTreeMap::new();
     for (task, items) in &tasks {
-        let scores: Vec<_> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
+        let mut meter = Meter::new(items.len(), quiet);
+        let mut scores = Vec::with_capacity(items.len());
+        for item in items {
+            scores.push(score_item(&mut model, &tokenizer, item));
+            meter.at(scores.len(), || {
+                let so_far = summary(*task, &scores).map(|score| format!(" so far: acc {:.4}", score.acc));
+                format!("items of {}{}", task.name(), so_far.unwrap_or_default())
+            });
+        }
+        drop(meter);
         for (number, score) in scores.iter().enumerate() {
             lines.push(serde_json::json!({"task": task.name(), "item": number, "score": score}).to_string());
         }
@@ -256,8 +267,9 @@ fn of_text(
     path: &Path,
     context: usize,
     bos: Option<u32>,
+    quiet: bool,
 ) -> Result<Surprise> {
-    let text = read_text(path)?;
+    let text = read_as_trained(path)?;
     let ids = tokenizer.encode(&text);
     if ids.is_empty() {
         return Err(Failure::new(format!("{} is empty", path.display())).hint("give a file with text in it"));
@@ -271,7 +283,7 @@ fn of_text(
     }
     // Of what is predicted: without the token in front that is not all of the text.
     let bytes = if bos.is_some() { text.len() } else { bytes_of_targets(tokenizer, &windows) };
-    Ok(surprise(model, windows, bytes, context))
+    Ok(surprise(model, windows, bytes, context, quiet))
 }
 
 /// The validation part of a prepared folder in windows of the context length, of which each begins with the last token of the
@@ -282,6 +294,7 @@ fn of_data(
     dir: &Path,
     context: usize,
     limit: usize,
+    quiet: bool,
 ) -> Result<Surprise> {
     check_finished(dir)?;
     let data = Dataset::open(dir)?;
@@ -299,7 +312,7 @@ fn of_data(
     let window = |i: usize| val[i * t..val.len().min((i + 1) * t + 1)].to_vec();
     let windows: Vec<Vec<u32>> = (0..(val.len() - 1).div_ceil(t)).map(window).collect();
     let bytes = bytes_of_targets(tokenizer, &windows);
-    Ok(surprise(model, windows, bytes, t))
+    Ok(surprise(model, windows, bytes, t, quiet))
 }
 
 /// Bytes of the tokens that windows predict: all but the first of each. The token between documents stands for none.
@@ -309,9 +322,15 @@ fn bytes_of_targets(tokenizer: &Tokenizer, windows: &[Vec<u32>]) -> usize {
     targets.map(|id| tokenizer.token_bytes(*id).len()).sum()
 }
 
-fn surprise(model: &mut dyn TextModel, windows: Vec<Vec<u32>>, bytes: usize, context: usize) -> Surprise {
-    let tokens = windows.iter().map(|window| window.len() - 1).sum();
-    let nll: f64 = windows.iter().map(|window| negative_log_likelihood(model, window)).sum();
+fn surprise(model: &mut dyn TextModel, windows: Vec<Vec<u32>>, bytes: usize, context: usize, quiet: bool) -> Surprise {
+    let (mut tokens, mut nll) = (0, 0.0);
+    let mut meter = Meter::new(windows.len(), quiet);
+    for (number, window) in windows.iter().enumerate() {
+        nll += negative_log_likelihood(model, window);
+        tokens += window.len() - 1;
+        meter.at(number + 1, || format!("windows so far: loss {:.4}", nll / tokens as f64));
+    }
+    drop(meter);
     let perplexity = (nll / tokens as f64).exp();
     let bits_per_byte = nll / std::f64::consts::LN_2 / bytes.max(1) as f64;
     Surprise { tokens, nll, perplexity, bits_per_byte, context }

@@ -12,6 +12,7 @@ use corella_train::report::{
 use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::inputs::no_card;
+use crate::output::deliver;
 
 /// Flags of `report`.
 #[derive(Debug, Args)]
@@ -51,31 +52,24 @@ pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
     let differ = if records.len() > 1 { differences(&records) } else { Vec::new() };
     if common.json {
         let tracks: Vec<_> = records.iter().map(standing).collect::<std::result::Result<_, _>>()?;
-        println!(
-            "{}",
-            serde_json::json!({"runs": found, "tracks": tracks, "one_vocabulary": one_vocabulary(&records), "differences": differ, "page": page})
-        );
-        return Ok(());
+        return deliver(serde_json::json!({"runs": found, "tracks": tracks, "one_vocabulary": one_vocabulary(&records), "differences": differ, "page": page}));
     }
+    let mut lines = Vec::new();
     if !one_vocabulary(&records) {
-        println!("warning: {OTHER_VOCABULARY}");
+        lines.push(format!("warning: {OTHER_VOCABULARY}"));
     }
     for (record, summary) in records.iter().zip(&found) {
-        print(summary);
-        if let Some(standing) = standing(record)? {
-            println!("    {standing}");
-        }
+        lines.push(line(summary));
+        lines.extend(standing(record)?.map(|standing| format!("    {standing}")));
     }
-    for (key, values) in differ {
-        println!("{key}: {}", values.join(" | "));
-    }
-    println!("wrote {}", page.display());
-    Ok(())
+    lines.extend(differ.into_iter().map(|(key, values)| format!("{key}: {}", values.join(" | "))));
+    lines.push(format!("wrote {}", page.display()));
+    deliver(lines.join("\n"))
 }
 
-fn print(s: &Summary) {
+fn line(s: &Summary) -> String {
     let show = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.4}"));
-    println!(
+    format!(
         "{}: {} updates, {} tokens, loss {}, validation {} (lowest {}), {} bits per byte, {:.0} tokens/s, {}",
         s.name,
         grouped(s.step),
@@ -86,5 +80,5 @@ fn print(s: &Summary) {
         show(s.bits_per_byte),
         s.tokens_per_second.unwrap_or(0.0),
         corella_train::console::duration(s.seconds)
-    );
+    )
 }

@@ -12,9 +12,11 @@ use corella_train::{RunPlan, checkpoint, folder};
 use serde_json::json;
 
 use crate::cli::Common;
+use crate::control::line_for_output;
 use crate::error::{Failure, Result};
-use crate::inputs::{dataset, kept_tokenizer};
-use crate::model::{self, Invariance};
+use crate::inputs::{dataset, kept_tokenizer, read_as_trained};
+use crate::model::{self, Invariance, Opened};
+use crate::output::deliver;
 
 /// Name of the index in a run folder.
 const INDEX: &str = "trace.index";
@@ -56,6 +58,9 @@ enum TraceCommand {
         /// The text
         #[command(flatten)]
         text: TextArgs,
+        /// Tokenizer for a model file that carries none: `gpt2` or a tokenizer file
+        #[arg(long)]
+        tokenizer: Option<String>,
         /// Tokens from one window to the next
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         stride: u32,
@@ -68,7 +73,7 @@ struct TextArgs {
     /// The text itself
     #[arg(short, long, allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// A file with the text
+    /// A file with the text (`-`: standard input)
     #[arg(long)]
     text: Option<PathBuf>,
 }
@@ -77,9 +82,7 @@ impl TextArgs {
     fn read(&self) -> Result<String> {
         match (&self.prompt, &self.text) {
             (Some(text), _) => Ok(text.clone()),
-            (None, Some(path)) => {
-                std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
-            }
+            (None, Some(path)) => read_as_trained(path),
             (None, None) => Ok(String::new()),
         }
     }
@@ -90,7 +93,10 @@ pub fn run(args: &TraceArgs, common: &Common) -> Result<()> {
     match &args.command {
         TraceCommand::Index { run } => index(run, common),
         TraceCommand::Find { run, text, least } => find(run, &text.read()?, *least, common),
-        TraceCommand::Memory { model, text, stride } => memory(model, &text.read()?, *stride as usize, common),
+        TraceCommand::Memory { model, text, tokenizer, stride } => {
+            let opened = model::open(model, tokenizer.as_deref())?;
+            memory(opened, &text.read()?, *stride as usize, common)
+        }
     }
 }
 
@@ -109,11 +115,10 @@ fn index(run: &Path, common: &Common) -> Result<()> {
     tracer.index.write(&path)?;
     let (tokens, documents) = (tracer.index.len(), tracer.index.documents());
     if common.json {
-        println!("{}", json!({"path": path.display().to_string(), "tokens": tokens, "documents": documents}));
+        deliver(json!({"path": path.display().to_string(), "tokens": tokens, "documents": documents}))
     } else {
-        println!("wrote {}: {tokens} tokens in {documents} documents", path.display());
+        deliver(format_args!("wrote {}: {tokens} tokens in {documents} documents", path.display()))
     }
-    Ok(())
 }
 
 fn find(run: &Path, text: &str, least: usize, common: &Common) -> Result<()> {
@@ -125,61 +130,50 @@ fn find(run: &Path, text: &str, least: usize, common: &Common) -> Result<()> {
     tracer.rules.least = least;
     let found = tracer.find(text);
     if common.json {
-        println!("{}", json!({"spans": found}));
-        return Ok(());
+        return deliver(json!({"spans": found}));
     }
     if found.is_empty() {
-        println!("no span of {least} tokens or more stands in the training data");
+        return deliver(format_args!("no span of {least} tokens or more stands in the training data"));
     }
+    let mut lines = Vec::new();
     let units: Vec<u16> = text.encode_utf16().collect();
     for span in &found {
         let stretch = String::from_utf16_lossy(&units[span.start..span.end]);
         let times = if span.count == 1 { "once".to_owned() } else { format!("{} times", span.count) };
-        println!("stands {times} in the training data, {} tokens: {stretch:?}", span.tokens);
-        for place in &span.documents {
-            println!(
-                "    document {}: …{}【{}】{}…",
-                place.document,
-                line(&place.before),
-                line(&place.matched),
-                line(&place.after)
-            );
-        }
+        lines.push(format!("stands {times} in the training data, {} tokens: {stretch:?}", span.tokens));
+        lines.extend(span.documents.iter().map(|place| {
+            let [before, matched, after] = [&place.before, &place.matched, &place.after].map(|t| line_for_output(t));
+            format!("    document {}: …{before}【{matched}】{after}…", place.document)
+        }));
     }
-    Ok(())
+    deliver(lines.join("\n"))
 }
 
-fn line(text: &str) -> String {
-    text.replace('\n', " ⏎ ")
-}
-
-fn memory(path: &Path, text: &str, stride: usize, common: &Common) -> Result<()> {
-    let (tokens, found) = scores(path, text, stride, common)?;
+fn memory(opened: Opened, text: &str, stride: usize, common: &Common) -> Result<()> {
+    let (tokens, found) = scores(opened, text, stride, common)?;
     let share = extraction(&found);
     if common.json {
         let rows: Vec<_> = found.iter().map(|w| json!({"start": w.start, "log_p": w.log_p, "p": w.p()})).collect();
-        println!("{}", json!({"tokens": tokens, "window": WINDOW, "windows": rows, "memorised_share": share}));
-        return Ok(());
+        return deliver(json!({"tokens": tokens, "window": WINDOW, "windows": rows, "memorised_share": share}));
     }
     if found.is_empty() {
         let what = format!("the text has {tokens} tokens; a window of {WINDOW} needs {WINDOW} more in front of it");
         return Err(Failure::usage(what).hint("give a longer text"));
     }
-    for w in &found {
+    let row = |w: &Window| {
         let bar = "█".repeat((w.p() * 40.0).round() as usize);
-        println!("token {:6}  p = {:<12.3e} {bar}", w.start, w.p());
-    }
-    println!(
-        "{} of {} windows have p > 0.5: that part of the text it knows by heart",
+        format!("token {:6}  p = {:<12.3e} {bar}\n", w.start, w.p())
+    };
+    deliver(format_args!(
+        "{}{} of {} windows have p > 0.5: that part of the text it knows by heart",
+        found.iter().map(row).collect::<String>(),
         (share * found.len() as f64).round(),
         found.len()
-    );
-    Ok(())
+    ))
 }
 
 /// The number of a text's tokens, and its windows, each read with nothing but its prefix in front of it.
-fn scores(path: &Path, text: &str, stride: usize, common: &Common) -> Result<(usize, Vec<Window>)> {
-    let opened = model::open(path, None)?;
+fn scores(opened: Opened, text: &str, stride: usize, common: &Common) -> Result<(usize, Vec<Window>)> {
     let tokenizer = opened.tokenizer()?;
     let ids = tokenizer.encode(text);
     // The token that marks the start of a text, the prefix, the window.
@@ -295,7 +289,7 @@ fn training_tokens(run: &Path, plan: &RunPlan) -> Result<(Vec<u32>, Tokenizer)> 
     Ok((data.train.to_vec()?, data.tokenizer))
 }
 
-/// Where each token begins, and where the last ends, in UTF-16 units of `text`. A border inside a character counts as the
+/// Where each token begins, and where the last ends, in UTF-16 units of `text`, whose tokens they are. A border inside a character counts as the
 /// character's beginning.
 fn token_units(text: &str, ids: &[u32], tokenizer: &Tokenizer) -> Vec<usize> {
     let mut units = vec![0; text.len() + 1];
@@ -307,9 +301,28 @@ fn token_units(text: &str, ids: &[u32], tokenizer: &Tokenizer) -> Vec<usize> {
     units[text.len()] = count;
     let mut at = 0;
     let mut starts = vec![0];
-    for id in ids {
-        at += tokenizer.token_bytes(*id).len();
+    for (i, id) in ids.iter().enumerate() {
+        at += tokenizer.token_bytes_after(&ids[..i], *id).len();
         starts.push(units[at.min(text.len())]);
     }
     starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SentencePiece puts a space in front of a text, which is a part of the first token and not of the text.
+    #[test]
+    fn tokens_stand_where_their_words_are() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/eval/llama");
+        let tokenizer = Tokenizer::load(&path).expect("a vocabulary");
+        let text = "The red fox saw nine geese";
+        let ids = tokenizer.encode(text);
+        let units = token_units(text, &ids, &tokenizer);
+        for (i, unit) in units.iter().enumerate() {
+            assert_eq!(text[..*unit], tokenizer.decode(&ids[..i]), "in front of token {i}");
+        }
+        assert_eq!(*units.last().expect("an end"), text.len());
+    }
 }

@@ -28,11 +28,13 @@ use crate::commands::plan::{
 use crate::commands::plan_fits;
 use crate::commands::run_plan::{Wanted, first_model, wanted};
 use crate::commands::serve::Settings;
+use crate::control::line_for_output;
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::{dataset, is_prepared, kept_tokenizer};
 use crate::machine::environment;
 use crate::model::own_tokenizer;
+use crate::output::deliver;
 use crate::shape::ModelShape;
 use crate::signals::{end_at_once, on_stop, stop_flag};
 use crate::site::{self, Site};
@@ -116,13 +118,12 @@ fn finish(run: &Run, outcome: &Outcome, common: &Common) -> Result<()> {
     let Usage { gpu_hours, energy_kwh, dollars } = outcome.usage;
     let word = if outcome.finished { "finished" } else { "stopped" };
     if common.json {
-        println!(
-            "{}",
+        deliver(
             serde_json::json!({"state": word, "step": outcome.step, "tokens": outcome.tokens, "val_loss": outcome.val_loss,
                 "checkpoint": outcome.checkpoint.display().to_string(),
                 "best": outcome.best.as_ref().map(|(path, val_loss)| serde_json::json!({"checkpoint": path.display().to_string(), "val_loss": val_loss})),
-                "standing": outcome.standing, "seconds": outcome.seconds, "gpu_hours": gpu_hours, "dollars": dollars, "energy_kwh": energy_kwh})
-        );
+                "standing": outcome.standing, "seconds": outcome.seconds, "gpu_hours": gpu_hours, "dollars": dollars, "energy_kwh": energy_kwh}),
+        )?;
     } else {
         println!("{word} after {} steps; {}", outcome.step, outcome.checkpoint.display());
         if let Some((path, loss)) = outcome.best.as_ref().filter(|(path, _)| *path != outcome.checkpoint) {
@@ -399,8 +400,8 @@ impl Hooks for Console {
                 return Vec::new();
             }
             if !self.quiet {
-                let line = |text: &str| text.replace('\n', " ⏎ ");
-                println!("--- sample after {step} steps: {}▸{}", line(prompt), line(&text));
+                let (prompt, text) = (line_for_output(prompt), line_for_output(&text));
+                println!("--- sample after {step} steps: {prompt}▸{text}");
             }
             samples.push(Sample { step, prompt: prompt.clone(), text, seed });
         }

@@ -26,6 +26,7 @@ use crate::commands::train::{Console, build, print_standing};
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, processor, tiny_dataset};
+use crate::output::deliver;
 use crate::signals::stop_flag;
 use crate::site::{self, Site};
 use crate::terminal::plot;
@@ -99,7 +100,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         "phenomena": measured});
     std::fs::write(&path, format!("{json:#}\n")).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
     if common.json {
-        println!("{json}");
+        deliver(&json)?;
     } else {
         println!(
             "\nAll of this is in {}. Ask it yourself:\n  corella generate {} -p \"Once upon a time\"",

@@ -22,6 +22,7 @@ use crate::cli::{BenchArgs, BenchWhat, Common};
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, processor};
 use crate::machine::peak_memory;
+use crate::output::deliver;
 
 /// One measured figure.
 #[derive(Debug, Serialize)]
@@ -265,7 +266,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         models: bench.models,
         peak_memory_bytes: peak_memory(),
     };
-    println!("{}", serde_json::to_string(&document)?);
+    deliver(serde_json::to_string(&document)?)?;
     if let Some(row) = document.results.iter().find(|row| row.impossible) {
         return Err(Failure::new(format!(
             "{} {} is at {:.0} % of the ceiling: the probe is too weak, or the machine was busy while it ran",

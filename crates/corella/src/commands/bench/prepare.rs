@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::cli::{BenchArgs, Common};
 use crate::error::Result;
 use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, pages_as_documents, source_files};
+use crate::output::deliver;
 
 /// A stage and its rate.
 #[derive(Serialize)]
@@ -96,8 +97,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         text_bytes: bytes,
         results: stages.rows,
     };
-    println!("{}", serde_json::to_string(&output)?);
-    Ok(())
+    deliver(serde_json::to_string(&output)?)
 }
 
 impl Stages<'_> {

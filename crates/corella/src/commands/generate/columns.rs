@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthChar;
 
-use super::control;
+use crate::control;
 
 /// Characters between two columns.
 const GAP: &str = " │ ";

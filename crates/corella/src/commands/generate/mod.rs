@@ -2,7 +2,6 @@
 
 mod colour;
 mod columns;
-mod control;
 mod view;
 
 use corella_infer::{
@@ -10,11 +9,13 @@ use corella_infer::{
     TokenLogProb,
 };
 use corella_model::StepOptions;
+use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::cli::{Common, GenerateArgs};
+use crate::cli::{Common, Device, GenerateArgs};
 use crate::error::{Failure, Result};
-use crate::inputs::read_text;
+use crate::inputs::read_as_trained;
+use crate::machine::available_memory;
 use crate::model::{self, Invariance, Opened};
 use crate::output::{deliver, taken};
 use view::View;
@@ -80,7 +81,7 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     let bytes = opened.token_bytes();
     let (prompt_ids, prompt_text) = prompt(args, &opened)?;
     let samples = args.best_of.unwrap_or(0).max(args.n) as usize;
-    let steps = room(&opened, args, prompt_ids.len(), samples);
+    let steps = room(&opened, args, common, prompt_ids.len(), samples);
     let request = check(&opened, args, common, &prompt_ids, steps)?;
     let engine = start(opened, args, common, steps)?;
     let handle = engine.handle();
@@ -146,18 +147,24 @@ fn summary(completion: &Completion, samples: usize, seed: Option<u64>) -> String
     )
 }
 
-/// Room for this request.
-fn room(opened: &Opened, args: &GenerateArgs, prompt: usize, samples: usize) -> StepOptions {
+/// Room for this request: of many samples as many at once as the machine's memory holds, which changes no byte of them.
+fn room(opened: &Opened, args: &GenerateArgs, common: &Common, prompt: usize, samples: usize) -> StepOptions {
     let context_len = prompt.saturating_add(args.max_tokens).clamp(1, opened.context_len().max(1));
-    let at_once = samples.min(AT_ONCE);
+    let kv_kind = args.kv_type.into();
     // The prompt's full pages are shared; each sample has its own last pages.
     let prompt = prompt.min(context_len);
     let own = context_len - prompt + 2 * corella_model::step_options::PAGE_TOKENS;
+    let most = samples.min(AT_ONCE);
+    let free = if common.device == Device::Cpu { available_memory() } else { None };
+    let at_once = free.map_or(most, |free| opened.sizes(kv_kind).texts_at_once(prompt, own, most, free));
+    if at_once < most {
+        eprintln!("note: the memory that is free holds {at_once} continuations at once, and not {most}");
+    }
     let max_batch_tokens = context_len.clamp(2 * at_once, 512);
     StepOptions {
         context_len,
         kv_tokens: prompt + at_once * own,
-        kv_kind: args.kv_type.into(),
+        kv_kind,
         max_seqs: at_once,
         max_batch_tokens,
         max_logit_rows: max_batch_tokens.min(at_once + 32),
@@ -171,7 +178,7 @@ fn check(opened: &Opened, args: &GenerateArgs, common: &Common, prompt: &[u32], 
     Request::new(params(args, common, prompt), &model, &opened.eos(), &LIMITS).map_err(|error| {
         let hint = match error {
             RequestError::PromptTooLong { .. } => "shorten the prompt: the model does not see more than its context",
-            RequestError::NeverFits { .. } => "lower --max-tokens, or --kv-type q8",
+            RequestError::NeverFits { .. } => "lower --max-tokens",
             _ => "`corella generate --help` says what each flag takes",
         };
         Failure::usage(error).hint(hint)
@@ -203,6 +210,7 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
         min_tokens: args.min_tokens,
         sample: SampleParams {
             temperature: s.temperature,
+            temperature_last: s.temperature_last,
             // 0 filters nothing, as in other programs and in requests to the server.
             top_k: s.top_k.filter(|k| *k > 0),
             top_p: s.top_p,
@@ -240,7 +248,7 @@ fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
     let tokenizer = opened.tokenizer()?;
     let text = match (&args.prompt, &args.prompt_file) {
         (Some(text), _) => text.clone(),
-        (None, Some(path)) => read_text(path)?,
+        (None, Some(path)) => read_as_trained(path)?,
         (None, None) => {
             if fed() {
                 // Not read unasked: in a shell's loop over lines it would take the lines away.
@@ -249,13 +257,29 @@ fn prompt(args: &GenerateArgs, opened: &Opened) -> Result<(Vec<u32>, String)> {
             String::new()
         }
     };
+    say_what_it_ends_and_holds(&text, args, &tokenizer);
     let front = if text.is_empty() { Some(tokenizer.start_of_text()) } else { tokenizer.front() };
     let mut ids: Vec<u32> = front.filter(|_| !args.no_bos).into_iter().collect();
-    ids.extend(tokenizer.encode(&text));
+    ids.extend(if args.parse_special { tokenizer.encode_with_special(&text) } else { tokenizer.encode(&text) });
     if ids.is_empty() {
         return Err(Failure::usage("an empty prompt with --no-bos leaves nothing to continue").hint("give -p TEXT"));
     }
     Ok((ids, text))
+}
+
+/// Says what of a prompt may not mean what whoever wrote it thinks.
+fn say_what_it_ends_and_holds(text: &str, args: &GenerateArgs, tokenizer: &Tokenizer) {
+    if text.ends_with(' ') {
+        eprintln!(
+            "note: the prompt ends with a space; most tokens begin with theirs, so without it the text goes on better"
+        );
+    }
+    let specials = tokenizer.special_tokens();
+    let held = specials.into_iter().find(|(name, _)| !name.is_empty() && text.contains(name));
+    if let Some((name, _)) = held.filter(|_| !args.parse_special) {
+        let name = name.escape_debug();
+        eprintln!("note: `{name}` in the prompt is read as text; --parse-special makes it the token of this name");
+    }
 }
 
 /// Whether standard input is a pipe, or a file with something in it.

@@ -5,9 +5,10 @@ use std::io::{IsTerminal, Result, Write};
 
 use corella_infer::{Event, TokenBytes, TokenLogProb};
 
+use super::colour;
 use super::columns::Columns;
-use super::{colour, control};
 use crate::cli::{Common, GenerateArgs};
+use crate::control;
 
 /// Width of a terminal that does not say.
 const WIDTH: usize = 80;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use corella_model::exchange::Exchange;
 use corella_model::params::ParamSpec;
-use corella_model::place::Place;
+use corella_model::place::{Place, RowOrder};
 use corella_model::{AnyModel, ModelPart, Role, gpt2, llama};
 use corella_ops::WeightFormat;
 use corella_train::console::grouped;
@@ -26,7 +26,7 @@ const LARGEST_GPT2: [usize; 2] = [1_557_611_200, 1_557_686_400];
 pub struct TensorRow {
     /// Its name.
     pub name: String,
-    /// Its shape, (out, in) for matrices.
+    /// Its shape in the file: (out, in) for matrices, (in, out) for those of GPT-2 in Hugging Face's files.
     pub shape: Vec<usize>,
     /// How its numbers are stored.
     pub dtype: &'static str,
@@ -47,7 +47,7 @@ impl TensorRow {
         TensorRow {
             name: place.name.clone(),
             // A single row is a vector: no matrix has fewer rows than the model is wide.
-            shape: if place.rows == 1 { vec![place.cols] } else { vec![place.rows, place.cols] },
+            shape: if place.rows == 1 { vec![place.cols] } else { in_file(vec![place.rows, place.cols], place.order) },
             dtype: place.format.name(),
             parameters: place.rows * place.cols,
             bytes: place.bytes(),
@@ -58,12 +58,21 @@ impl TensorRow {
     }
 }
 
+/// A shape of memory as a file has it whose rows lie so.
+fn in_file(mut shape: Vec<usize>, order: RowOrder) -> Vec<usize> {
+    if order == RowOrder::Transposed {
+        shape.reverse();
+    }
+    shape
+}
+
 /// The list of parameters of a shape, by the names of Hugging Face's files.
 fn rows_of<C: Exchange>(config: &C, format: WeightFormat) -> Vec<TensorRow> {
     let table = config.table();
     let parts = table.iter().flat_map(|spec| (0..spec.parts.len()).map(move |part| (spec, part)));
     let row = |(spec, part): (&ParamSpec<C::Tensor>, usize)| {
-        let (shape, tensor) = (spec.part_shape(part), spec.parts[part].tensor);
+        let tensor = spec.parts[part].tensor;
+        let shape = in_file(spec.part_shape(part), config.hugging_face_order(tensor));
         let parameters = shape.iter().product();
         let role = C::role(tensor);
         let mut names = config.hugging_face_names(tensor, spec.layer).into_iter();

@@ -21,6 +21,7 @@ use crate::inputs::{
     source_files, tokenizer_for,
 };
 use crate::machine::peak_memory;
+use crate::output::deliver;
 use crate::units::megabytes;
 pub use args::PrepareArgs;
 use console::Console;
@@ -138,22 +139,19 @@ fn done(
         json["report"] = serde_json::to_value(report)?;
         json["seconds"] = seconds.into();
         json["peak_memory_bytes"] = peak_memory().into();
-        println!("{json}");
-        return Ok(());
+        return deliver(json);
     }
-    if let Some(report) = report {
-        print!("{}", console::summary(report));
-    }
+    let mut text = report.map(console::summary).unwrap_or_default();
     for (name, part) in [("train", info.train), ("val", info.val)] {
-        println!(
-            "{name:9} {} documents, {} tokens, {}",
+        text += &format!(
+            "{name:9} {} documents, {} tokens, {}\n",
             grouped(part.documents),
             grouped(part.tokens),
             megabytes(part.bytes)
         );
     }
     let memory = peak_memory().map(|b| format!(", at most {} of memory", megabytes(b)));
-    println!("wrote {} in {seconds:.1} s{}", args.out.display(), memory.unwrap_or_default());
-    println!("train on it with: corella train --data {}", args.out.display());
-    Ok(())
+    text += &format!("wrote {} in {seconds:.1} s{}\n", args.out.display(), memory.unwrap_or_default());
+    text += &format!("train on it with: corella train --data {}", args.out.display());
+    deliver(text)
 }

@@ -8,6 +8,7 @@ use corella_text::tokenizer::{Encoder, Tokenizer};
 use super::args::TokenizerBenchArgs;
 use crate::cli::Common;
 use crate::error::{Failure, Result, of_path};
+use crate::output::deliver;
 use crate::tokenizers;
 
 /// Bytes of text that a thread takes at a time, about: it ends with a line. Small, so that no thread waits long for the last part.
@@ -38,8 +39,7 @@ pub fn run(args: &TokenizerBenchArgs, common: &Common) -> Result<()> {
         }
         results.push(serde_json::json!({"threads": threads, "mb_per_second": rate}));
     }
-    println!("{}", serde_json::json!({"bytes": text.len(), "tokens": ids.len(), "results": results}));
-    Ok(())
+    deliver(serde_json::json!({"bytes": text.len(), "tokens": ids.len(), "results": results}))
 }
 
 /// Seconds to encode all parts.

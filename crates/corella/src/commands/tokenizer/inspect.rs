@@ -5,6 +5,7 @@ use corella_text::tokenizer::Tokenizer;
 use super::args::InspectTokenizerArgs;
 use crate::cli::Common;
 use crate::error::Result;
+use crate::output::deliver;
 use crate::tokenizers;
 
 /// Special tokens that are listed one by one.
@@ -33,36 +34,28 @@ pub fn run(args: &InspectTokenizerArgs, common: &Common) -> Result<()> {
             "fingerprint": tokenizer.fingerprint(),
             "pieces": args.text.as_deref().map(|text| pieces(&tokenizer, text)),
         });
-        println!("{report}");
-        return Ok(());
+        return deliver(report);
     }
-    println!("{}", tokenizer.kind());
-    println!(
-        "{} tokens, {} merges, checksum {}",
-        tokenizer.vocab_size(),
-        tokenizer.merge_count(),
-        tokenizer.fingerprint()
-    );
-    println!("tokens of text: {mean:.2} bytes in the mean, {longest} at most");
+    let (size, merges, checksum) = (tokenizer.vocab_size(), tokenizer.merge_count(), tokenizer.fingerprint());
+    let mut lines = vec![
+        tokenizer.kind(),
+        format!("{size} tokens, {merges} merges, checksum {checksum}"),
+        format!("tokens of text: {mean:.2} bytes in the mean, {longest} at most"),
+    ];
     let specials = tokenizer.special_tokens();
-    for (name, id) in specials.iter().take(SPECIALS_SHOWN) {
-        println!("{id:>8}  {name}");
-    }
+    lines.extend(specials.iter().take(SPECIALS_SHOWN).map(|(name, id)| format!("{id:>8}  {name}")));
     if let Some(more) = specials.len().checked_sub(SPECIALS_SHOWN).filter(|n| *n > 0) {
-        println!("          and {more} more special tokens");
+        lines.push(format!("          and {more} more special tokens"));
     }
-    println!(
+    lines.push(format!(
         "a text starts behind {}, ends at {}; generation stops at {:?}",
         tokenizer.start_of_text(),
         tokenizer.end_of_text(),
         tokenizer.stop_ids()
-    );
-    if let Some(text) = &args.text {
-        for (id, piece) in pieces(&tokenizer, text) {
-            println!("{id:>8}  {piece:?}");
-        }
-    }
-    Ok(())
+    ));
+    let pieces = args.text.as_deref().map(|text| pieces(&tokenizer, text)).unwrap_or_default();
+    lines.extend(pieces.into_iter().map(|(id, piece)| format!("{id:>8}  {piece:?}")));
+    deliver(lines.join("\n"))
 }
 
 /// Ids of a text and what each stands for.

@@ -9,6 +9,7 @@ use super::args::TokenizerTrainArgs;
 use crate::cli::Common;
 use crate::error::{Result, of_path};
 use crate::inputs::documents;
+use crate::output::deliver;
 use crate::unfinished::Unfinished;
 
 /// Runs the command.
@@ -37,7 +38,7 @@ pub fn run(args: &TokenizerTrainArgs, common: &Common) -> Result<()> {
             "out": args.out, "vocab_size": size, "bytes": bytes, "words": words,
             "read_seconds": read, "count_seconds": count, "merge_seconds": merge
         });
-        println!("{report}");
+        deliver(report)?;
     } else {
         println!("{}: {size} tokens from {bytes} bytes, {words} different words", args.out.display());
         println!("reading {read:.1} s, counting {count:.1} s on {threads} threads, merging {merge:.1} s");

@@ -2,6 +2,7 @@
 //! the terminal.
 
 use std::borrow::Cow;
+use std::io::IsTerminal;
 
 /// What is shown instead of a control character; `None` of a character that is shown as it is.
 pub fn picture(c: char) -> Option<char> {
@@ -18,6 +19,16 @@ pub fn picture(c: char) -> Option<char> {
 pub fn visible(text: &str) -> Cow<'_, str> {
     let shown = |c: char| if matches!(c, '\n' | '\t') { c } else { picture(c).unwrap_or(c) };
     if text.chars().all(|c| shown(c) == c) { text.into() } else { text.chars().map(shown).collect() }
+}
+
+/// A text as standard output takes it: a terminal shows it, a pipe or a file gets it as it is.
+pub fn for_output(text: &str) -> Cow<'_, str> {
+    if std::io::stdout().is_terminal() { visible(text) } else { text.into() }
+}
+
+/// The same on one line.
+pub fn line_for_output(text: &str) -> String {
+    for_output(&text.replace('\n', " ⏎ ")).into_owned()
 }
 
 #[cfg(test)]
