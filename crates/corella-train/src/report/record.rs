@@ -71,8 +71,7 @@ impl Record {
     /// Reads a run folder. Lines that are half written (the run may be going on) are left out.
     pub fn open(dir: &Path) -> Result<Record, TrainError> {
         let path = dir.join(PLAN);
-        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-        let plan = RunPlan::from_toml(&text)?;
+        let plan = RunPlan::read(&path)?;
         let mut rows: Vec<Row> = Vec::new();
         for row in lines::<Row>(&dir.join(LOG)) {
             match rows.last_mut().filter(|last| last.step == row.step) {
