@@ -46,10 +46,13 @@ pub struct Span {
     pub leaves: Option<String>,
 }
 
+/// Of a model that was trained elsewhere.
+const NOT_AT_HAND: &str = "What this model was trained on is not known here.";
+
 /// Finds spans.
 pub trait Tracer: Send + Sync {
-    /// The spans of a text, in order.
-    fn spans(&self, text: &str) -> Vec<Span>;
+    /// The spans of a text, in order; or, where the training data cannot be searched, why, and what would help.
+    fn spans(&self, text: &str) -> Result<Vec<Span>, String>;
 }
 
 /// The route.
@@ -63,12 +66,11 @@ pub async fn trace(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Valu
     }
     let traced = tokio::task::spawn_blocking(move || {
         let tracer = app.extras.get().and_then(|e| e.tracer.as_ref());
-        tracer.map(|tracer| tracer.spans(&text))
+        tracer.map_or_else(|| Err(NOT_AT_HAND.to_owned()), |tracer| tracer.spans(&text))
     });
     match traced.await {
-        Ok(Some(spans)) => Ok(Json(json!({"spans": spans}))),
-        // The training data of this model are not at hand.
-        Ok(None) => Ok(Json(json!({"spans": null}))),
+        Ok(Ok(spans)) => Ok(Json(json!({"spans": spans}))),
+        Ok(Err(hint)) => Ok(Json(json!({"spans": null, "hint": hint}))),
         Err(_) => Err(ApiError::internal("the search failed")),
     }
 }

@@ -48,8 +48,7 @@ const source = sourcePanel(byId("panel-source"), {
   text: () => state.textOf(past.document),
   lastPromptAndAnswer,
   trace: async (text) => {
-    const found = await api.postJson("/corella/trace", { text });
-    return found.spans ? found : null;
+    return api.postJson("/corella/trace", { text });
   },
 });
 

@@ -35,8 +35,8 @@ export function sourcePanel(panel, { onSpans, text, lastPromptAndAnswer, trace }
     try {
       const found = await trace(asked);
       if (asked !== text()) return;
-      [traced, tracedText] = [found, asked];
-      message = traced ? "" : "This model’s training data is not at hand (or not indexed: corella trace index RUN). Paste a text to compare with below.";
+      [traced, tracedText] = [found.spans ? found : null, asked];
+      message = traced ? "" : `${found.hint} Or paste a text to compare with below.`;
     } catch (error) {
       message = error.message;
     }

@@ -25,6 +25,14 @@ pub enum TrainError {
         /// What is wrong and what would be right.
         what: String,
     },
+    /// A run file is none.
+    #[error("{}: {what}", path.display())]
+    RunFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where in the file.
+        what: String,
+    },
     /// A checkpoint is damaged or belongs to another run.
     #[error("{}: {what}", path.display())]
     Checkpoint {

@@ -1,5 +1,7 @@
 //! The resolved plan of a run: what run.toml holds.
 
+use std::path::Path;
+
 use corella_model::Dtype;
 use corella_model::gpt2::Gpt2Config;
 use corella_text::data::Order;
@@ -287,6 +289,15 @@ impl RunPlan {
             plan.data.tokenizer = if published { "gpt2" } else { "own" }.to_owned();
         }
         Ok(plan)
+    }
+
+    /// Reads a run file.
+    pub fn read(path: &Path) -> Result<RunPlan, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        RunPlan::from_toml(&text).map_err(|error| match error {
+            TrainError::Plan { what, .. } => TrainError::RunFile { path: path.to_path_buf(), what },
+            other => other,
+        })
     }
 
     /// The run file.

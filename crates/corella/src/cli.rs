@@ -18,7 +18,7 @@ use crate::units::{bytes, count};
 
 /// Train GPT-2 and Llama from random weights, run Llama 3.1 base models, and serve them with a playground.
 #[derive(Debug, Parser)]
-#[command(name = "corella", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORELLA_COMMIT"), ")"), about, propagate_version = true)]
+#[command(name = "corella", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CORELLA_COMMIT"), ")"), propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -40,7 +40,7 @@ pub struct Common {
     /// Worker threads [default: the processor's cores]
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Seed of everything random: weights, data order, samples [default: that of the run file, or 42]
+    /// Seed of everything random: weights, data order, samples [default: that of the run file, or 42; generate draws one]
     #[arg(long, global = true)]
     #[arg(allow_negative_numbers = true, value_parser = parse_seed)]
     pub seed: Option<u64>,
@@ -153,10 +153,10 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct TourArgs {
     /// Folder of the run
-    #[arg(long, default_value = "out/tour")]
+    #[arg(long, default_value = TOUR_FOLDER)]
     pub out: PathBuf,
     /// Tokens to train on, in millions; the default is all that the corpus has
-    #[arg(long, default_value_t = 3.9)]
+    #[arg(long, default_value_t = TOUR_TOKENS)]
     pub million_tokens: f64,
     /// Number format of activations and products: f32, or bf16 with f32 masters [default: bf16 where the processor multiplies
     /// it faster, else f32; with --resume that of the run]
@@ -172,6 +172,11 @@ pub struct TourArgs {
     #[arg(long, conflicts_with = "serve")]
     pub no_serve: bool,
 }
+
+/// Where the tour is kept when nothing is said.
+pub const TOUR_FOLDER: &str = "out/tour";
+/// Millions of tokens that the tour reads when nothing is said.
+pub const TOUR_TOKENS: f64 = 3.9;
 
 /// Where `--serve` without an address is.
 const SITE: &str = "127.0.0.1:8080";
@@ -363,8 +368,9 @@ pub struct GenerateArgs {
     /// How to draw
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// End before this text (may be given several times)
-    #[arg(long)]
+    /// End before this text; \n, \t and \\ stand for a line end, a tabulator and a backslash, as in '\nHuman:' (may be given
+    /// several times)
+    #[arg(long, value_name = "TEXT", value_parser = unescaped, allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// End before this token (may be given several times)
     #[arg(long)]
@@ -468,6 +474,26 @@ fn parse_top_k(text: &str) -> Result<usize, String> {
 fn parse_bias(text: &str) -> Result<(u32, f32), String> {
     let parsed = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
     parsed.ok_or_else(|| "expected ID=BIAS, for example 50256=-100".to_owned())
+}
+
+/// A text in which `\n`, `\t` and `\\` stand for what a shell does not let people type; any other backslash is one.
+fn unescaped(text: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let stands_for = match (c, rest.as_str().chars().next()) {
+            ('\\', Some('n')) => '\n',
+            ('\\', Some('t')) => '\t',
+            ('\\', Some('\\')) => '\\',
+            _ => {
+                out.push(c);
+                continue;
+            }
+        };
+        rest.next();
+        out.push(stands_for);
+    }
+    Ok(out)
 }
 
 /// Number types of cached keys and values.
@@ -581,4 +607,23 @@ pub enum BenchWhat {
     Generate,
     /// Reading, cleaning, judging, hashing and tokenising of text
     Prepare,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    #[test]
+    fn line_ends_tabulators_and_backslashes_can_be_typed() {
+        for (typed, meant) in [
+            (r"\nHuman:", "\nHuman:"),
+            (r"a\tb\n\n", "a\tb\n\n"),
+            (r"\\n", r"\n"),
+            (r"C:\dir\", r"C:\dir\"),
+            ("é\n", "é\n"),
+            ("", ""),
+        ] {
+            assert_eq!(unescaped(typed).as_deref(), Ok(meant), "{typed}");
+        }
+    }
 }

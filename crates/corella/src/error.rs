@@ -66,6 +66,12 @@ impl Failure {
         self
     }
 
+    /// Says in what it happened: a file, a key, a flag.
+    pub fn within(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     /// What happened, without what to do about it: for a sentence of which it is a part.
     pub fn message(&self) -> &str {
         &self.message
@@ -157,7 +163,7 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             TrainError::Diverged { last: None, .. } => Some(
                 "lower --lr or lengthen --warmup-steps, and begin again; --checkpoint-every N keeps weights to go back to",
             ),
-            TrainError::Plan { .. } => Some(
+            TrainError::Plan { .. } | TrainError::RunFile { .. } => Some(
                 "`corella train --help` names every flag and docs/run-files.md every key; run.toml in a run's folder has them all",
             ),
             _ => None,

@@ -17,6 +17,8 @@ use corella_train::{checkpoint, folder};
 use crate::cli::{Common, Device};
 use crate::error::{Failure, Result, of_path};
 use crate::fetch::{fetch, fetch_model};
+use crate::shape::ModelShape;
+use crate::terminal::in_shell;
 use crate::tokenizers;
 
 /// The name that stands for the embedded corpus.
@@ -88,6 +90,10 @@ pub fn read_text(path: &Path) -> Result<String> {
     };
     let name = input_name(path);
     read.map_err(|e| of_path(path, e))?;
+    if bytes.starts_with(b"%PDF-") {
+        return Err(Failure::new(format!("{name}: PDF is not read"))
+            .hint(format!("extract its text first: pdftotext {}", in_shell(&name))));
+    }
     String::from_utf8(bytes).map_err(|e| {
         Failure::new(format!("{name}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
             .hint("convert it first, for example with iconv -t UTF-8")
@@ -176,7 +182,7 @@ pub fn no_file(source: &Path) -> Failure {
 pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64, run: &Path) -> Result<Dataset> {
     if source == Path::new(TINY_INTERNET) {
         let world = World::new(WORLD_SEED);
-        let corpus = Corpus::generate(&world, CorpusOptions { seed, documents: TINY_PAGES });
+        let corpus = tiny_pages(&world, seed);
         return tiny_dataset(&world, &corpus, tokenizer, vocab_size);
     }
     check_finished(source)?;
@@ -236,6 +242,11 @@ fn holds_tokens(source: &Path) -> bool {
     bins.iter().any(|path| is_llm_c_shard(path))
         || bins.iter().any(|path| named(&path))
         || (!bins.is_empty() && bins.len() == shown.len())
+}
+
+/// The pages of the tiny internet to train on, where no other number of them is asked for.
+pub fn tiny_pages(world: &World, seed: u64) -> Corpus {
+    Corpus::generate(world, CorpusOptions { seed, documents: TINY_PAGES })
 }
 
 /// The tiny internet with its own vocabulary; validation is a fresh stream of the same world, without planted pages.
@@ -317,9 +328,24 @@ fn no_model(dir: &Path) -> Failure {
     }
 }
 
+/// The name of a published shape, taken for a model.
+fn no_weights(name: &str) -> Failure {
+    let failure = Failure::new(format!("{name} is a shape without weights, and nothing here has this name"));
+    match ModelShape::published(name) {
+        Some(weights) => failure.hint(format!(
+            "{}{weights} has the published weights; `corella inspect {name}` shows the shape",
+            corella_hub::PREFIX
+        )),
+        None => failure.hint(format!("`corella inspect {name}` shows the shape")),
+    }
+}
+
 /// The folder or file that holds the weights: of a run folder, its newest checkpoint.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if !path.exists() {
+        if let Some(name) = path.to_str().filter(|name| ModelShape::preset(name).is_some()) {
+            return Err(no_weights(name));
+        }
         return Err(Failure::new(format!("{} does not exist", path.display())).hint(
             "MODEL is a run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, or hf://owner/name",
         ));

@@ -14,10 +14,12 @@ mod error;
 mod fetch;
 mod gguf_tokenizer;
 mod gguf_vocab;
+mod help;
 mod inputs;
 mod loading;
 mod machine;
 mod meter;
+mod mistakes;
 mod model;
 mod playground;
 mod room;
@@ -32,13 +34,21 @@ mod units;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     corella_ops::cpu::return_large_blocks();
-    let cli = Cli::parse();
+    let parsed = help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            let typed: Vec<String> =
+                std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+            return mistakes::report(&error, &typed);
+        }
+    };
     let outcome = cli.check().and_then(|()| match cli.command {
         Command::Tour(args) => tour::run(&args, &cli.common),
         Command::Train(args) => commands::train::run(&args, &cli.common),

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use corella_server::{Extras, Tracer, Transcript, assistant_page};
-use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts, probes};
+use corella_server::{Extras, Transcript, assistant_page};
+use corella_text::tiny_internet::{World, facts, probes};
 use corella_train::folder;
 use serde_json::{Value, json};
 
-use crate::commands::trace::RunTracer;
-use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED};
+use crate::commands::trace::Traced;
+use crate::inputs::{TINY_INTERNET, WORLD_SEED, tiny_pages};
 use crate::tour::{OPENING, Reading};
 
 /// Everything that goes with `model`, where it is a run folder.
@@ -18,22 +18,14 @@ pub fn extras(model: &Path) -> Extras {
     let Some(plan) = folder::plan(model) else { return Extras::default() };
     let tiny = plan.data.path == TINY_INTERNET;
     let measured = std::fs::read_to_string(model.join("tour.json")).ok().and_then(|t| serde_json::from_str(&t).ok());
-    // The tiny internet is made and sorted in seconds; other data are searched where an index was made before.
-    let tracer = RunTracer::open(model, &plan, tiny).unwrap_or_else(|failure| {
-        eprintln!("note: where text comes from is not shown: {}", failure.message());
-        None
-    });
-    Extras {
-        demos: tiny.then(|| demos(plan.train.seed, &measured.unwrap_or(Value::Null))),
-        tracer: tracer.map(|tracer| Box::new(tracer) as Box<dyn Tracer>),
-        ..Extras::default()
-    }
+    let demos = tiny.then(|| demos(plan.train.seed, &measured.unwrap_or(Value::Null)));
+    Extras { demos, tracer: Some(Box::new(Traced::new(model, plan))), ..Extras::default() }
 }
 
 /// The lecture's demonstrations with pages, facts and words of the tiny internet. `measured` is tour.json.
 fn demos(seed: u64, measured: &Value) -> Value {
     let world = World::new(WORLD_SEED);
-    let corpus = Corpus::generate(&world, CorpusOptions { seed, documents: TINY_PAGES });
+    let corpus = tiny_pages(&world, seed);
     let list = facts(&world, &corpus);
     let probes = probes(&world, &list);
     let found = &measured["phenomena"];

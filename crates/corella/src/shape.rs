@@ -44,6 +44,25 @@ impl ModelShape {
         }
     }
 
+    /// The hub's name of the base model with the weights that were published in a shape.
+    pub fn published(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "gpt2-124m" => "openai-community/gpt2",
+            "gpt2-355m" => "openai-community/gpt2-medium",
+            "gpt2-774m" => "openai-community/gpt2-large",
+            "gpt2-1558m" => "openai-community/gpt2-xl",
+            "llama-3-8b" => "meta-llama/Meta-Llama-3-8B",
+            "llama-3-70b" => "meta-llama/Meta-Llama-3-70B",
+            "llama-3.1-8b" => "meta-llama/Llama-3.1-8B",
+            "llama-3.1-70b" => "meta-llama/Llama-3.1-70B",
+            "llama-3.1-405b" => "meta-llama/Llama-3.1-405B",
+            "llama-3.2-1b" => "meta-llama/Llama-3.2-1B",
+            "llama-3.2-3b" => "meta-llama/Llama-3.2-3B",
+            // Of 3.3 no base model was published.
+            _ => return None,
+        })
+    }
+
     /// The shape of a plan.
     pub fn of(plan: &ModelPlan) -> Result<Self> {
         if !plan.name.starts_with("llama") {

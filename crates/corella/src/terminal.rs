@@ -1,4 +1,11 @@
-//! Drawing in the terminal: a line plot in characters.
+//! What the terminal is given: a line plot in characters, lines that fit it, how far work is, and words that its shell can be
+//! given back.
+
+use std::io::{IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use corella_train::console::duration;
+use unicode_width::UnicodeWidthStr;
 
 /// Rows and columns of the plot's area.
 const ROWS: usize = 12;
@@ -39,6 +46,82 @@ pub fn plot(values: &[f64], total: usize, unit: &str) -> String {
     out
 }
 
+/// How far work of known length is, on standard error: a line that is drawn over on a terminal, plain lines elsewhere.
+pub struct Progress {
+    what: &'static str,
+    all: usize,
+    every: Duration,
+    terminal: bool,
+    started: Instant,
+    drawn: Instant,
+    line: bool,
+    quiet: bool,
+}
+
+impl Progress {
+    /// Of so many; one that is quiet shows nothing.
+    pub fn new(what: &'static str, all: usize, quiet: bool) -> Progress {
+        let terminal = std::io::stderr().is_terminal();
+        let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        let now = Instant::now();
+        Progress { what, all, every, terminal, started: now, drawn: now, line: false, quiet }
+    }
+
+    /// So many are done.
+    pub fn done(&mut self, n: usize) {
+        if self.quiet || self.drawn.elapsed() < self.every {
+            return;
+        }
+        self.drawn = Instant::now();
+        let seconds = self.started.elapsed().as_secs_f64() * self.all.saturating_sub(n) as f64 / n.max(1) as f64;
+        let text = format!("{n} of {} {}, about {} to go", self.all, self.what, duration(seconds));
+        if self.terminal {
+            eprint!("\r\x1b[2K{text}");
+            let _ = std::io::stderr().flush();
+            self.line = true;
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Takes the line away again.
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.line) {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+/// Columns that every terminal has.
+const WIDTH: usize = 80;
+
+/// Words behind a head, in lines that fit a terminal; those behind the first begin below the first word.
+pub fn wrapped(head: &str, words: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
+    let indent = head.width();
+    let (mut lines, mut line) = (Vec::new(), head.to_owned());
+    for word in words {
+        let word = word.as_ref();
+        let begun = line.width() > indent;
+        if begun && line.width() + 1 + word.width() > WIDTH {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+        } else if begun {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+/// A word as a shell takes it: in quotes where it has to be.
+pub fn in_shell(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// The mean of the values in each column, `None` where there are none yet.
 fn columns(values: &[f64], total: usize) -> Option<Vec<Option<f64>>> {
     if values.is_empty() || total == 0 {
@@ -55,7 +138,26 @@ fn columns(values: &[f64], total: usize) -> Option<Vec<Option<f64>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::plot;
+    use super::{in_shell, plot, wrapped};
+
+    #[test]
+    fn words_are_set_in_lines_that_fit() {
+        let words = ["0123456789"; 14];
+        let lines = wrapped("head ", words);
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.chars().count() <= 80) && lines[1].starts_with("     0"), "{lines:?}");
+        assert_eq!(lines.join(" ").split_whitespace().count(), 15);
+        assert_eq!(wrapped("… ", [String::from("é")]), ["… é"]);
+    }
+
+    #[test]
+    fn words_come_back_from_a_shell_as_they_are() {
+        assert_eq!(in_shell("out/a-1_b.c"), "out/a-1_b.c");
+        assert_eq!(
+            [in_shell("my run"), in_shell("it's"), in_shell("$x"), in_shell("")],
+            ["'my run'", r"'it'\''s'", "'$x'", "''"]
+        );
+    }
 
     #[test]
     fn a_falling_curve_starts_at_the_top_left_and_ends_at_the_bottom() {

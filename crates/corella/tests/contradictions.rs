@@ -369,6 +369,18 @@ fn flags_of_another_bench_and_names_that_nothing_has_are_refused_before_anything
     }
 }
 
+/// A percentage is of what was measured beside it, which stands there too.
+fn each_row_has_its_ceiling(printed: &str) {
+    assert!(printed.lines().next().is_some_and(|line| line.contains("measured at the start")), "{printed}");
+    let rows = common::json(printed)["results"].as_array().expect("rows").clone();
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().expect("a number");
+        let percent = 100.0 * number("value") / number("ceiling");
+        assert!((percent / number("percent_of_ceiling") - 1.0).abs() < 1e-6, "{row}");
+        assert!(printed.contains(&format!(" % of {:.1} ", number("ceiling"))), "{row}: {printed}");
+    }
+}
+
 #[test]
 fn a_bench_says_what_there_is_and_what_it_changes() {
     let said = stderr(&corella(&["bench", "generate", "--model", "foo"]));
@@ -382,6 +394,7 @@ fn a_bench_says_what_there_is_and_what_it_changes() {
     let bench = |prompt: &str| {
         let output = corella(&["bench", "generate", &out, "--prompt", prompt, "--repeat", "1"]);
         assert!(output.status.success(), "{}", stderr(&output));
+        each_row_has_its_ceiling(&common::stdout(&output));
         stderr(&output)
     };
     let said = bench("4096");

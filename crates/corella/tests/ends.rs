@@ -183,18 +183,19 @@ fn what_ended_a_text_is_a_string_or_the_number_of_a_token() {
     let stop = free[5].to_string();
     let found = generate(&small.model(), &["-p", "The red", "--max-tokens", "12", "--stop-id", &stop, "--ignore-eos"]);
     assert_eq!(found["choices"][0]["stop"], free[5]);
-    // A digit comes for sure where nothing else may.
-    let digits =
-        ["-p", "1", "--max-tokens", "12", "--stop", "7", "--logit-bias", &digit_bias(&small)].map(str::to_owned);
-    let digits: Vec<&str> = digits.iter().map(String::as_str).collect();
-    assert_eq!(generate(&small.model(), &digits)["choices"][0]["stop"], "7");
+    // One comes for sure where nothing else may. A line end is typed as two characters: a shell passes them on as they are.
+    for (typed, text) in [("7", "7"), (r"\n", "\n")] {
+        let bias = bias_of(&small, text);
+        let args = ["-p", "1", "--max-tokens", "12", "--stop", typed, "--logit-bias", &bias];
+        assert_eq!(generate(&small.model(), &args)["choices"][0]["stop"], text);
+    }
 }
 
-/// A bias that makes the token `7` come.
-fn digit_bias(small: &Small) -> String {
+/// A bias that makes the token of a text come.
+fn bias_of(small: &Small, text: &str) -> String {
     let model = small.model().display().to_string();
-    let seven = &json(&done(&["tokenizer", "encode", "7", "--tokenizer", &model, "--json"]))["ids"];
-    format!("{}=100", ids(seven).last().expect("a token"))
+    let found = &json(&done(&["tokenizer", "encode", text, "--tokenizer", &model, "--json"]))["ids"];
+    format!("{}=100", ids(found).last().expect("a token"))
 }
 
 #[test]

@@ -64,6 +64,59 @@ fn published_shapes_are_inspected_without_their_files() {
 }
 
 #[test]
+fn what_inspect_prints_fits_a_terminal() {
+    for model in ["gpt2-1558m", "llama-3.1-405b", &fixture("gpt2/model")] {
+        let text = done(&["inspect", model, "--corpus-bytes", "15MB"]);
+        // The first line has the name, which may be a long path.
+        for line in text.lines().skip(1) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(text.contains("a lossy zip: 15.0 MB of text (as given)"), "{text}");
+    }
+    // Every column ends where it does in the title.
+    let text = done(&["inspect", "llama-3.1-8b"]);
+    let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("tensor ")).take(13).collect();
+    assert!(rows.iter().any(|row| row.contains("post_attention_layernorm")), "{text}");
+    assert!(rows.iter().all(|row| row.chars().count() == rows[0].chars().count()), "{rows:#?}");
+}
+
+/// Bytes of a run's corpus as `inspect` has them.
+fn corpus_of(folder: &Folder, data: &str) -> Value {
+    let run = folder.join("run");
+    std::fs::write(
+        run.join("run.toml"),
+        format!("[model]\nname = 'gpt2-custom'\nn_layer = 1\nn_head = 1\nn_embd = 8\nvocab_size = 300\nseq_len = 8\n[data]\npath = '{data}'\n"),
+    )
+    .expect("written");
+    json(&done(&["inspect", &run.display().to_string(), "--json"]))["corpus"].clone()
+}
+
+#[test]
+fn a_run_is_compared_with_the_bytes_that_it_was_trained_on() {
+    let folder = Folder::new("lossy");
+    std::fs::create_dir(folder.join("run")).expect("a folder");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture(&format!("gpt2/model/{file}")), folder.join("run").join(file)).expect("a copy");
+    }
+    let data = folder.data().display().to_string();
+    let info = std::fs::read_to_string(folder.join("data/dataset.json")).expect("read");
+    let info: Value = serde_json::from_str(&info).expect("JSON");
+    let prepared = corpus_of(&folder, &data);
+    assert!(prepared["bytes"].as_u64() > Some(0) && prepared["bytes"] == info["train"]["bytes"], "{prepared}");
+    // The pages of the tour: 3.9 million tokens of some 3.7 bytes.
+    let tiny = corpus_of(&folder, "tiny-internet");
+    assert!((10_000_000..20_000_000).contains(&tiny["bytes"].as_u64().unwrap_or(0)), "{tiny}");
+    let texts = folder.join("texts");
+    std::fs::create_dir(&texts).expect("a folder");
+    for (name, text) in [("a.txt", "one"), ("b.md", "three")] {
+        std::fs::write(texts.join(name), text).expect("written");
+    }
+    assert_eq!(corpus_of(&folder, &texts.display().to_string())["bytes"], 8);
+    std::fs::write(texts.join("c.txt.gz"), "packed").expect("written");
+    assert!(corpus_of(&folder, &texts.display().to_string()).is_null(), "what is packed has another size");
+}
+
+#[test]
 fn inspect_measures_all_files_of_a_split_model() {
     let folder = Folder::new("split");
     let whole = folder.join("whole.gguf");

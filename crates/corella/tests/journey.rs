@@ -26,24 +26,40 @@ fn a_text_becomes_a_model_that_continues_it() {
     }
     assert!(last["loss"].as_f64() < first["loss"].as_f64(), "the loss falls");
 
-    let generated =
-        json(&done(&["generate", &run, "-p", "The red", "--max-tokens", "8", "--json", "-n", "2", "--logprobs", "3"]));
+    let generate = |more: &[&str]| {
+        let args = ["generate", &run, "-p", "The red", "--max-tokens", "8", "--seed", "42", "--json"];
+        json(&done(&[&args[..], more].concat()))
+    };
+    let generated = generate(&["-n", "2", "--logprobs", "3"]);
     assert_eq!(generated["choices"].as_array().map(Vec::len), Some(2));
     let choice = &generated["choices"][0];
     assert_eq!(choice["ids"].as_array().map(Vec::len), choice["logprobs"].as_array().map(Vec::len));
     assert!(choice["text"].is_string() && choice["finish_reason"].is_string());
-    let drawn = |temperature| {
-        stderr(&corella(&["generate", &run, "-p", "The", "--max-tokens", "2", "--temperature", temperature]))
-    };
-    assert!(drawn("1").contains(", seed 42: --seed N draws another text]") && !drawn("0").contains("seed"));
-    let again = json(&done(&["generate", &run, "-p", "The red", "--max-tokens", "8", "--json", "--threads", "1"]));
+    let again = generate(&["--threads", "1"]);
     assert_eq!(again["choices"][0]["ids"], choice["ids"], "neither n nor the threads change a sample");
+
+    a_seed_repeats_what_it_drew(&run);
 
     let measured = json(&done(&["eval", &run, "--text", &text, "--json"]));
     let (nll, ppl) = (measured["nll"].as_f64().expect("nll"), measured["perplexity"].as_f64().expect("perplexity"));
     let tokens = measured["tokens"].as_f64().expect("tokens");
     assert!(((nll / tokens).exp() / ppl - 1.0).abs() < 1e-6 || (nll.exp() / ppl - 1.0).abs() < 1e-6, "{measured}");
     assert!(measured["bits_per_byte"].is_number());
+}
+
+/// Three runs, three texts; and each of them again.
+fn a_seed_repeats_what_it_drew(run: &str) {
+    let drawn = |more: &[&str]| corella(&[&["generate", run, "-p", "The", "--max-tokens", "30"], more].concat());
+    let runs = [(); 3].map(|()| drawn(&["--ignore-eos"]));
+    let texts = runs.each_ref().map(stdout);
+    assert!(texts[0] != texts[1] && texts[1] != texts[2] && texts[2] != texts[0], "{texts:?}");
+    let said = stderr(&runs[0]);
+    let seed = said.split(", seed ").nth(1).and_then(|rest| rest.split(':').next()).expect("a seed");
+    assert!(said.contains(&format!(", seed {seed}: --seed {seed} repeats it]")), "{said}");
+    assert_eq!(stdout(&drawn(&["--ignore-eos", "--seed", seed])), texts[0]);
+    let [one, two] = [(); 2].map(|()| json(&stdout(&drawn(&["--json"])))["seed"].clone());
+    assert!(one.is_u64() && one != two, "{one} {two}");
+    assert!(!stderr(&drawn(&["--temperature", "0"])).contains("seed"));
 }
 
 #[test]
@@ -162,9 +178,27 @@ fn mistakes_are_answered_with_what_to_do() {
     let path = |name: &str| folder.join(name).display().to_string();
     std::fs::write(folder.join("pickle.bin"), [0x80, 2, b'}', b'q']).expect("written");
     std::fs::write(folder.join("empty.txt"), "").expect("written");
+    std::fs::write(folder.join("doc.pdf"), b"%PDF-1.7\n\xe2\xe3").expect("written");
+    std::fs::write(folder.join("run.toml"), "[model\n").expect("written");
+    let shape = "[model]\nname = 'gpt2-custom'\nn_layer = 1\nn_head = 1\nn_embd = 8\nvocab_size = 300\nseq_len = 8\n";
+    let from = format!("{shape}[data]\npath = '{text}'\n[train]\ninit_from = 'out/nowhere'\n");
+    std::fs::write(folder.join("from.toml"), from).expect("written");
     let (missing, pickle, empty, below) =
         (path("missing"), path("pickle.bin"), path("empty.txt"), format!("{text}/below"));
-    let cases: [(&[&str], i32, &str, bool); 13] = [
+    let (pdf, run, from) = (path("doc.pdf"), path("run.toml"), path("from.toml"));
+    let (named, out) = (format!("{run}: TOML parse error"), path("prepared"));
+    let cases: [(&[&str], i32, &str, bool); 24] = [
+        (&["generate", &missing, "The sea"], 2, "-p 'The sea'", true),
+        (&["train", &text, "--serve", "8090"], 2, "--serve=127.0.0.1:8090", true),
+        (&["trace", "memory", &missing, "--text", &pdf], 1, "pdftotext", true),
+        (&["train", &pdf], 1, "pdftotext", false),
+        (&["prepare", &text, "--language", "en", "--out", &out], 2, "did you mean eng?", false),
+        (&["generate", "gpt2-124m", "-p", "a"], 1, "hf://openai-community/gpt2 has", true),
+        (&["serve", "llama-3.1-405b"], 1, "hf://meta-llama/Llama-3.1-405B has", true),
+        (&["plan", &run], 1, &named, true),
+        (&["train", &run], 1, &named, true),
+        (&["plan", &from], 1, "init_from: out/nowhere does not exist", true),
+        (&["train", &text, "--init-from", "out/nowhere"], 1, "--init-from: out/nowhere does not exist", true),
         (&[], 2, "Usage", false),
         (&["train"], 2, "nothing to train on", true),
         (&["train", &missing], 1, "does not exist", true),

@@ -21,7 +21,17 @@ fn ends_of_newest_checkpoint(run: &Path) -> (Value, Value) {
 #[test]
 fn a_model_without_tokenizer_continues_ids() {
     for model in ["llama/model", "gpt2/model"] {
-        let out = corella(&["generate", &fixture(model), "--prompt-ids", "1,2,3", "--max-tokens", "4", "--json"]);
+        let out = corella(&[
+            "generate",
+            &fixture(model),
+            "--prompt-ids",
+            "1,2,3",
+            "--max-tokens",
+            "4",
+            "--seed",
+            "42",
+            "--json",
+        ]);
         assert!(out.status.success() && stderr(&out).contains("tokens are shown as numbers"), "{}", stderr(&out));
         assert!(!stderr(&out).contains("error:") && !stderr(&out).contains("hint:"), "{}", stderr(&out));
         let found = json(&String::from_utf8_lossy(&out.stdout));
@@ -315,7 +325,7 @@ fn bits_per_byte_count_what_is_predicted() {
 
 #[test]
 fn activations_are_rounded_where_asked_and_the_output_says_so() {
-    let ids = ["--prompt-ids", "1,2,3", "--max-tokens", "2", "--json"];
+    let ids = ["--prompt-ids", "1,2,3", "--max-tokens", "2", "--seed", "42", "--json"];
     let generate = |more: &[&str]| corella(&[&["generate", &fixture("llama/model_bf16")], &ids[..], more].concat());
     let backend = |more: &[&str]| {
         let out = generate(more);
@@ -372,7 +382,8 @@ fn text_behind_a_bare_bos_begins_without_the_space_that_encoding_adds() {
     let Some(dir) = checkpoints() else { return };
     let tokenizer = dir.join("stories260K/tok512.bin").display().to_string();
     let model = dir.join("stories260K/stories260K.bin").display().to_string();
-    let out = json(&done(&["generate", &model, "--tokenizer", &tokenizer, "--max-tokens", "60", "-n", "3", "--json"]));
+    let flags = ["--max-tokens", "60", "-n", "3", "--seed", "42", "--json"];
+    let out = json(&done(&[&["generate", &model, "--tokenizer", &tokenizer], &flags[..]].concat()));
     assert_eq!(out["prompt_ids"], serde_json::json!([1]));
     let vocabulary = Tokenizer::load(Path::new(&tokenizer)).expect("a vocabulary");
     for choice in out["choices"].as_array().expect("choices") {

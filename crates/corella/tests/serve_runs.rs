@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::server::Server;
-use common::{CORELLA, Folder, end_of, json, signal, tiny_run};
+use common::{CORELLA, Folder, done, end_of, json, signal, tiny_run};
 use serde_json::json;
 
 #[test]
@@ -82,6 +82,31 @@ fn a_run_in_progress_is_shown_live_and_ends_when_it_is_told_to() {
     assert_eq!(server.child.wait().expect("ended").code(), Some(common::STOPPED));
     let last = reader.join().expect("a reader").expect("a line").expect("text");
     assert_eq!(json(&last)["state"], "stopped");
+}
+
+/// What a server of a run knows of its data: how much they are, and, from when they are indexed, where a text stands in them.
+#[test]
+fn a_server_finds_the_index_that_is_made_while_it_runs() {
+    let folder = Folder::new("indexed-late");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    done(&tiny_run(&data, &run, "3"));
+    let (server, _) = Server::beside(&["serve", &run, "--port", "0", "--json"]);
+    server.ready(60);
+    let info = json(&std::fs::read_to_string(folder.join("data/dataset.json")).expect("read").replace('\n', " "));
+    let anatomy = json(&server.get("/corella/anatomy").body);
+    assert_eq!(anatomy["corpus"]["bytes"], info["train"]["bytes"], "{}", anatomy["corpus"]);
+    let ask = || json(&server.post("/corella/trace", &json!({"text": "The old fox number 7 saw 9 geese."})).body);
+    let before = ask();
+    assert!(before["spans"].is_null(), "{before}");
+    let hint = before["hint"].as_str().expect("a hint");
+    assert!(hint.contains(&format!("corella trace index {run}")), "{hint}");
+    done(&["trace", "index", &run]);
+    let after = ask();
+    assert!(after["spans"].as_array().is_some_and(|spans| !spans.is_empty()), "{after}");
+    // One of other data is no answer, and says so.
+    std::fs::write(folder.join("run/trace.index"), [0; 64]).expect("written");
+    let broken = ask();
+    assert!(broken["hint"].as_str().is_some_and(|hint| hint.contains("cannot be used")), "{broken}");
 }
 
 #[test]

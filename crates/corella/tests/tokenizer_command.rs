@@ -45,6 +45,7 @@ fn a_vocabulary_is_trained_and_shown() {
     std::fs::write(&text, "the cat and the hat and the bat\n".repeat(50)).expect("written");
     let (text, out) = (text.to_string_lossy().into_owned(), out.to_string_lossy().into_owned());
     done(&["tokenizer", "train", &text, "--vocab-size", "280", "--out", &out]);
+    assert!(done(&["tokenizer", "inspect", &out]).starts_with("byte-level BPE, text split as GPT-2 splits it"));
     let shown = done(&["tokenizer", "inspect", &out, "--text", "the bat", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(report["end_of_text"], 0);

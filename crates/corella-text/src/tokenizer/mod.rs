@@ -288,8 +288,8 @@ impl Tokenizer {
     pub fn kind(&self) -> String {
         match &self.inner.level {
             Level::Bytes(level) => format!(
-                "byte-level BPE, {:?}{}",
-                level.split,
+                "byte-level BPE, text split as {}{}",
+                level.split.in_words(),
                 if level.takes_whole_pieces() { ", pieces that are tokens taken whole" } else { "" }
             ),
             Level::Chars(level) => format!(

@@ -47,6 +47,17 @@ impl Split {
         }
     }
 
+    /// Whose rule it is, as people know it: text is split as …
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Split::Gpt2 { single_digits: false } => "GPT-2 splits it",
+            Split::Gpt2 { single_digits: true } => "GPT-2 splits it, each digit a piece",
+            Split::Llama3 { digits: 1 } => "Qwen 2 splits it (Llama 3's rule, each digit a piece)",
+            Split::Llama3 { .. } => "Llama 3 splits it",
+            Split::LlamaCppDefault => "llama.cpp splits it where a file names no rule",
+        }
+    }
+
     /// The pieces of a text, which together are the text.
     pub fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
         let mut start = 0;

@@ -78,8 +78,7 @@ impl Record {
     /// Reads a run folder. Lines that are half written (the run may be going on) are left out.
     pub fn open(dir: &Path) -> Result<Record, TrainError> {
         let path = dir.join(PLAN);
-        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-        let plan = RunPlan::from_toml(&text)?;
+        let plan = RunPlan::read(&path)?;
         let mut rows = Rows::default();
         each::<Row>(&dir.join(LOG), |row| rows.push(row));
         let (rows, totals) = rows.finish();

@@ -42,8 +42,8 @@ struct Library {
     found: Option<PathBuf>,
     /// Why it cannot be used, where it cannot.
     problem: Option<String>,
-    /// What brings it.
-    package: &'static str,
+    /// What brings it; none of one that no command uses yet.
+    package: Option<&'static str>,
 }
 
 /// A card that the driver knows.
@@ -111,16 +111,16 @@ fn libraries() -> Vec<Library> {
         purpose: wanted.purpose,
         found: wanted.find(),
         problem: wanted.load().err().map(|error| error.to_string()),
-        package: wanted.package,
+        package: Some(wanted.package),
     });
     // Not called yet: runs with several cards come later.
     let nccl = library::find("libnccl.so");
     let several = Library {
         name: "libnccl.so",
-        purpose: "several cards",
+        purpose: "several cards; not used yet",
         problem: nccl.is_none().then(|| "not found".to_owned()),
         found: nccl,
-        package: "pip install nvidia-nccl-cu13, or NVIDIA's libnccl2",
+        package: None,
     };
     needed.into_iter().chain([several]).collect()
 }
@@ -185,7 +185,10 @@ fn sheet(d: &Document) -> String {
         let what = format!("{head:12} {} ({})", library.name, library.purpose);
         match (&library.problem, &library.found) {
             (Some(problem), Some(path)) => lines.push(format!("{what}: {problem}; {}", path.display())),
-            (Some(_), None) => lines.push(format!("{what}: missing; {}", library.package)),
+            (Some(_), None) => {
+                let package = library.package.map(|package| format!("; {package}")).unwrap_or_default();
+                lines.push(format!("{what}: missing{package}"));
+            }
             (None, Some(path)) => lines.push(format!("{what}: {}", path.display())),
             (None, None) => lines.push(format!("{what}: loaded")),
         }

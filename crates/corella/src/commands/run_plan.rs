@@ -1,6 +1,5 @@
 //! What a user asked to train: run file, flags and defaults, resolved into one plan. No data is read here.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use corella_model::AnyModel;
@@ -47,7 +46,7 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
     let text = args.source.as_ref().filter(|_| file.is_none());
     let data = args.data.as_ref().or(text);
     let from_file = match file {
-        Some(path) => Some(read_plan(path)?),
+        Some(path) => Some(RunPlan::read(path)?),
         None => own_plan(args, data.is_some())?,
     };
     let is_from_file = from_file.is_some();
@@ -71,11 +70,6 @@ pub fn wanted(args: &TrainArgs, common: &Common) -> Result<Wanted> {
     Ok(Wanted { plan, source, dir, from_file: is_from_file, first })
 }
 
-fn read_plan(path: &Path) -> Result<RunPlan> {
-    let text = fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    Ok(RunPlan::from_toml(&text)?)
-}
-
 /// The plan of the run that goes on, where its folder is named and neither run file nor text. A damaged one matters only where it
 /// alone says what the data are: `data_named` tells that flags do, and then the last checkpoint has the plan too.
 fn own_plan(args: &TrainArgs, data_named: bool) -> Result<Option<RunPlan>> {
@@ -83,7 +77,7 @@ fn own_plan(args: &TrainArgs, data_named: bool) -> Result<Option<RunPlan>> {
     let Some(dir) = args.out.as_ref().filter(|dir| alone && folder::is_run(dir)) else {
         return Ok(None);
     };
-    match read_plan(&dir.join(folder::PLAN)) {
+    match RunPlan::read(&dir.join(folder::PLAN)) {
         Err(_) if data_named => {
             let newest = checkpoint::latest(&folder::checkpoints(dir))?;
             if newest.is_some() {
@@ -94,7 +88,7 @@ fn own_plan(args: &TrainArgs, data_named: bool) -> Result<Option<RunPlan>> {
             }
             Ok(newest.map(|found| found.state.plan))
         }
-        read => read.map(Some),
+        read => Ok(Some(read?)),
     }
 }
 
@@ -281,7 +275,8 @@ fn start_from(plan: &mut RunPlan, args: &TrainArgs, dir: &Path) -> Result<Option
     let Some(model) = &args.init_from else {
         let mut shape = None;
         if let Some(model) = &plan.train.init_from {
-            let (weights, _) = first_model(Path::new(model), dir, args.resume)?;
+            let first = first_model(Path::new(model), dir, args.resume);
+            let (weights, _) = first.map_err(|e| e.within("init_from"))?;
             let first = plan_of(&weights, &plan.model);
             plan_fits::model(&plan.model, &first)?;
             // Without a word about the head it is the model's, which its memory depends on.
@@ -293,7 +288,7 @@ fn start_from(plan: &mut RunPlan, args: &TrainArgs, dir: &Path) -> Result<Option
     };
     plan.train.init_from = Some(model.display().to_string());
     // The shape is that of the model to start from.
-    let (weights, at) = first_model(model, dir, args.resume)?;
+    let (weights, at) = first_model(model, dir, args.resume).map_err(|e| e.within("--init-from"))?;
     plan.model = plan_of(&weights, &plan.model);
     shape_flags::fit_model(args, &plan.model)?;
     set(&mut plan.model.seq_len, &args.seq_len);

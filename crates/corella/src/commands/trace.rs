@@ -2,6 +2,8 @@
 //! has by heart.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use corella_infer::{Engine, EngineOptions, RequestParams};
@@ -14,9 +16,11 @@ use serde_json::json;
 use crate::cli::Common;
 use crate::control::line_for_output;
 use crate::error::{Failure, Result};
-use crate::inputs::{dataset, kept_tokenizer, read_as_trained};
+use crate::inputs::{TINY_INTERNET, dataset, kept_tokenizer, read_as_trained};
+use crate::meter::Meter;
 use crate::model::{self, Invariance, Opened};
 use crate::output::deliver;
+use crate::terminal::in_shell;
 
 /// Name of the index in a run folder.
 const INDEX: &str = "trace.index";
@@ -102,11 +106,11 @@ pub fn run(args: &TraceArgs, common: &Common) -> Result<()> {
 
 fn plan_of(run: &Path) -> Result<RunPlan> {
     let path = run.join(folder::PLAN);
-    let text = std::fs::read_to_string(&path).map_err(|e| {
-        Failure::new(format!("{}: {e}", path.display()))
-            .hint("name a run folder, as `corella train` and `corella tour` write it")
-    })?;
-    Ok(RunPlan::from_toml(&text)?)
+    if !path.is_file() {
+        return Err(Failure::new(format!("{} does not exist", path.display()))
+            .hint("name a run folder, as `corella train` and `corella tour` write it"));
+    }
+    Ok(RunPlan::read(&path)?)
 }
 
 fn index(run: &Path, common: &Common) -> Result<()> {
@@ -123,7 +127,7 @@ fn index(run: &Path, common: &Common) -> Result<()> {
 
 fn find(run: &Path, text: &str, least: usize, common: &Common) -> Result<()> {
     let plan = plan_of(run)?;
-    let mut tracer = match RunTracer::open(run, &plan, false)? {
+    let mut tracer = match RunTracer::open(run, &plan)? {
         Some(tracer) => tracer,
         None => RunTracer::build(run, &plan)?,
     };
@@ -198,23 +202,30 @@ fn scores(opened: Opened, text: &str, stride: usize, common: &Common) -> Result<
             completion.prompt.iter().skip(front.len() + WINDOW).filter_map(|t| t.logprob).collect();
         Ok(window(start, &log_probs))
     };
-    let found = starts(ids.len(), stride).map(score).collect::<Result<Vec<Window>>>()?;
+    let starts: Vec<usize> = starts(ids.len(), stride).collect();
+    let mut bar = Progress::new("windows", starts.len(), common.json);
+    let mut found = Vec::with_capacity(starts.len());
+    for start in starts {
+        found.push(score(start)?);
+        bar.done(found.len());
+    }
+    bar.end();
     Ok((ids.len(), found))
 }
 
 /// The index of a run's training tokens, with the tokenizer that made them.
-pub struct RunTracer {
+struct RunTracer {
     index: Index,
     tokenizer: Tokenizer,
     rules: SpanRules,
 }
 
 impl RunTracer {
-    /// Reads the index that `corella trace index` wrote; where there is none, makes one if `build`.
-    pub fn open(run: &Path, plan: &RunPlan, build: bool) -> Result<Option<RunTracer>> {
+    /// Reads the index that `corella trace index` wrote, where there is one.
+    fn open(run: &Path, plan: &RunPlan) -> Result<Option<RunTracer>> {
         let path = run.join(INDEX);
         if !path.is_file() {
-            return build.then(|| RunTracer::build(run, plan)).transpose();
+            return Ok(None);
         }
         let (tokens, tokenizer) = training_tokens(run, plan)?;
         let index = Index::read(&path, tokens, tokenizer.end_of_text())?;
@@ -261,9 +272,67 @@ impl RunTracer {
     }
 }
 
-impl Tracer for RunTracer {
-    fn spans(&self, text: &str) -> Vec<Span> {
-        self.find(text)
+/// The training data of a run as a server searches them. The tiny internet is made and sorted in seconds; other data are
+/// searched from when an index of them is there, which may be made while the server runs.
+pub struct Traced {
+    run: PathBuf,
+    plan: RunPlan,
+    known: Mutex<Known>,
+}
+
+/// The index that was read last.
+struct Known {
+    /// When it was written; none of one that was made here.
+    written: Option<SystemTime>,
+    /// It, or why it cannot be used.
+    tracer: std::result::Result<RunTracer, String>,
+}
+
+impl Traced {
+    /// Of the run in this folder, with what can be searched already.
+    pub fn new(run: &Path, plan: RunPlan) -> Traced {
+        let known = if plan.data.path == TINY_INTERNET && !run.join(INDEX).is_file() {
+            let tracer = RunTracer::build(run, &plan).map_err(|failure| failure.to_string());
+            Known { written: None, tracer }
+        } else {
+            Known { written: None, tracer: Err(missing(run)) }
+        };
+        let traced = Traced { run: run.to_path_buf(), plan, known: Mutex::new(known) };
+        traced.look_again(&mut traced.lock());
+        traced
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // A search that failed left the index as it was.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the index where there is another one than the last time.
+    fn look_again(&self, known: &mut Known) {
+        let written = std::fs::metadata(self.run.join(INDEX)).and_then(|meta| meta.modified()).ok();
+        if written.is_none() || written == known.written {
+            return;
+        }
+        known.written = written;
+        known.tracer = match RunTracer::open(&self.run, &self.plan) {
+            Ok(Some(tracer)) => Ok(tracer),
+            Ok(None) => Err(missing(&self.run)),
+            Err(failure) => Err(format!("The index of the training data cannot be used: {}.", failure.message())),
+        };
+    }
+}
+
+/// What to do where no index is.
+fn missing(run: &Path) -> String {
+    let run = in_shell(&run.to_string_lossy());
+    format!("The training data are not indexed: run `corella trace index {run}`, and ask again.")
+}
+
+impl Tracer for Traced {
+    fn spans(&self, text: &str) -> std::result::Result<Vec<Span>, String> {
+        let mut known = self.lock();
+        self.look_again(&mut known);
+        known.tracer.as_ref().map(|tracer| tracer.find(text)).map_err(Clone::clone)
     }
 }
 

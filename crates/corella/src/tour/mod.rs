@@ -14,22 +14,22 @@ use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Exact};
 use corella_model::{Dtype, TextModel};
 use corella_server::Loading;
 use corella_text::data::Order;
-use corella_text::tiny_internet::{Corpus, CorpusOptions, Grammar, World, facts, probes};
+use corella_text::tiny_internet::{Grammar, World, facts, probes};
 use corella_train::{
     CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan,
     folder,
 };
 
-use crate::cli::{Common, TourArgs};
+use crate::cli::{Common, Device, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
 use crate::commands::serve::Settings;
 use crate::commands::train::{Console, build, print_standing};
 use crate::device::TrainDevice;
 use crate::error::{Failure, Result};
-use crate::inputs::{TINY_INTERNET, TINY_PAGES, WORLD_SEED, processor, tiny_dataset};
+use crate::inputs::{TINY_INTERNET, WORLD_SEED, processor, tiny_dataset, tiny_pages};
 use crate::output::deliver;
 use crate::signals::stop_flag;
 use crate::site::{self, Site};
-use crate::terminal::plot;
+use crate::terminal::{in_shell, plot};
 
 /// Tokens per update.
 const BATCH: usize = 8;
@@ -43,7 +43,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     }
     args.serve.map(site::check).transpose()?;
     let world = World::new(WORLD_SEED);
-    let corpus = Corpus::generate(&world, CorpusOptions { seed: common.seed(), documents: TINY_PAGES });
+    let corpus = tiny_pages(&world, common.seed());
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
     let mut plan = plan(args, common, data.tokenizer.vocab_size());
     plan.train.dtype = match args.dtype.or_else(|| earlier_dtype(args)) {
@@ -73,7 +73,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         if common.json {
             println!("{}", serde_json::json!({"state": "stopped", "step": outcome.step}));
         } else {
-            println!("stopped after {} steps; go on with: corella tour --resume", outcome.step);
+            println!("stopped after {} steps; go on with: {}", outcome.step, going_on(args, common));
         }
         return site.map_or(Ok(()), Site::stop).and(Err(Failure::stopped()));
     }
@@ -114,6 +114,27 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         site.announce(false, &[("or in the playground, each effect one click away", "")]);
     }
     site.serve(&Settings::of_run(&args.out, common))
+}
+
+/// The command that goes on with this tour: another folder, corpus or length would be another run.
+fn going_on(args: &TourArgs, common: &Common) -> String {
+    let mut command = "corella tour".to_owned();
+    let mut add = |flag: &str, value: String| command.push_str(&format!(" {flag} {value}"));
+    if args.out != Path::new(TOUR_FOLDER) {
+        add("--out", in_shell(&args.out.to_string_lossy()));
+    }
+    if args.million_tokens != TOUR_TOKENS {
+        add("--million-tokens", args.million_tokens.to_string());
+    }
+    if let Some(seed) = common.seed {
+        add("--seed", seed.to_string());
+    }
+    match common.device {
+        Device::Cpu => {}
+        Device::Auto => add("--device", "auto".to_owned()),
+        Device::Cuda(number) => add("--device", format!("cuda:{number}")),
+    }
+    command + " --resume"
 }
 
 /// The number format of the tour that goes on: another one would give other losses.
@@ -197,4 +218,30 @@ impl Hooks for Live {
     }
 
     fn on_checkpoint(&mut self, _path: &Path) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn the_way_on_names_the_run_that_was_stopped() {
+        let way_on = |flags: &[&str]| {
+            let cli = Cli::parse_from([&["corella", "tour"], flags].concat());
+            let Command::Tour(args) = &cli.command else { panic!("another command") };
+            going_on(args, &cli.common)
+        };
+        assert_eq!(way_on(&["--no-serve"]), "corella tour --resume");
+        assert_eq!(
+            way_on(&["--out", "out/other", "--million-tokens", "0.05"]),
+            "corella tour --out out/other --million-tokens 0.05 --resume"
+        );
+        assert_eq!(
+            way_on(&["--out", "my run", "--seed", "7", "--resume", "--device", "auto"]),
+            "corella tour --out 'my run' --seed 7 --device auto --resume"
+        );
+    }
 }

@@ -58,8 +58,7 @@ pub fn measure(
     say("\n── Facts, by how many pages of the corpus state them ─────────".to_owned());
     let recall = recall(&mut asked, &probes.recall);
     for (least, (right, of)) in &recall {
-        let pages = if *least == 0 { "no page".to_owned() } else { format!("{least:2}+ pages") };
-        say(format!("stated by {pages:9} {right:2} of {of:2} right (a guess: 1 in 8)"));
+        say(format!("stated by {:16} {right:2} of {of:2} right (a guess: 1 in 8)", pages(*least)));
     }
 
     say("\n── Words of a language, from examples in its prompt ──────────".to_owned());
@@ -160,11 +159,24 @@ fn recitation(asked: &mut Asked<'_>, planted: &[Planted]) -> BTreeMap<usize, Vec
     runs
 }
 
+/// From so many mentions on facts are counted together.
+const MANY: usize = 64;
+
+/// The range of mentions that begins with `least`.
+fn pages(least: usize) -> String {
+    match least {
+        0 => "no page".to_owned(),
+        1 => "1 page".to_owned(),
+        MANY.. => format!("{least} or more pages"),
+        _ => format!("{least}–{} pages", 2 * least - 1),
+    }
+}
+
 /// For each range of mentions (by its least), right answers and questions.
 fn recall(asked: &mut Asked<'_>, probes: &[Recall]) -> BTreeMap<usize, (usize, usize)> {
     let mut ranges: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     for probe in probes {
-        let least = probe.mentions.checked_ilog2().map_or(0, |power| (1 << power).min(64));
+        let least = probe.mentions.checked_ilog2().map_or(0, |power| (1 << power).min(MANY));
         let range = ranges.entry(least).or_default();
         if range.1 < ASKED {
             range.1 += 1;
@@ -191,4 +203,15 @@ fn answered(asked: &mut Asked<'_>, page: &str, questions: &[Question]) -> usize 
         text.split("\nHuman:").next().is_some_and(|answer| answer.contains(&q.answer))
     };
     questions.iter().filter(right).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_mentions_are_named_as_ranges() {
+        let names = [0, 1, 2, 4, 32, 64].map(pages);
+        assert_eq!(names, ["no page", "1 page", "2–3 pages", "4–7 pages", "32–63 pages", "64 or more pages"]);
+    }
 }

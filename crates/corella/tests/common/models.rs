@@ -60,4 +60,4 @@ pub fn changed_llama(folder: &Path, config: impl Fn(&mut Value), weight: impl Fn
     folder.display().to_string()
 }
 
-pub const IDS: [&str; 5] = ["--prompt-ids", "1,2,3", "--max-tokens", "4", "--json"];
+pub const IDS: [&str; 7] = ["--prompt-ids", "1,2,3", "--max-tokens", "4", "--seed", "42", "--json"];

@@ -9,10 +9,94 @@ const SAMPLE: usize = 4096;
 
 /// A code that names no known language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{code} is no known language (ISO 639-3); known are {known}")]
+#[error("{code} is no known language (ISO 639-3); {advice}")]
 pub struct UnknownLanguage {
     code: String,
-    known: String,
+    advice: String,
+}
+
+/// Two letters (ISO 639-1) of the languages that are known by three.
+const TWO_LETTERS: [(&str, &str); 70] = [
+    ("af", "afr"),
+    ("ak", "aka"),
+    ("am", "amh"),
+    ("ar", "ara"),
+    ("az", "aze"),
+    ("be", "bel"),
+    ("bg", "bul"),
+    ("bn", "ben"),
+    ("ca", "cat"),
+    ("cs", "ces"),
+    ("cy", "cym"),
+    ("da", "dan"),
+    ("de", "deu"),
+    ("el", "ell"),
+    ("en", "eng"),
+    ("eo", "epo"),
+    ("es", "spa"),
+    ("et", "est"),
+    ("fa", "pes"),
+    ("fi", "fin"),
+    ("fr", "fra"),
+    ("gu", "guj"),
+    ("he", "heb"),
+    ("hi", "hin"),
+    ("hr", "hrv"),
+    ("hu", "hun"),
+    ("hy", "hye"),
+    ("id", "ind"),
+    ("it", "ita"),
+    ("ja", "jpn"),
+    ("jv", "jav"),
+    ("ka", "kat"),
+    ("km", "khm"),
+    ("kn", "kan"),
+    ("ko", "kor"),
+    ("la", "lat"),
+    ("lt", "lit"),
+    ("lv", "lav"),
+    ("mk", "mkd"),
+    ("ml", "mal"),
+    ("mr", "mar"),
+    ("my", "mya"),
+    ("nb", "nob"),
+    ("ne", "nep"),
+    ("nl", "nld"),
+    ("no", "nob"),
+    ("or", "ori"),
+    ("pa", "pan"),
+    ("pl", "pol"),
+    ("pt", "por"),
+    ("ro", "ron"),
+    ("ru", "rus"),
+    ("si", "sin"),
+    ("sk", "slk"),
+    ("sl", "slv"),
+    ("sn", "sna"),
+    ("sr", "srp"),
+    ("sv", "swe"),
+    ("ta", "tam"),
+    ("te", "tel"),
+    ("th", "tha"),
+    ("tk", "tuk"),
+    ("tl", "tgl"),
+    ("tr", "tur"),
+    ("uk", "ukr"),
+    ("ur", "urd"),
+    ("uz", "uzb"),
+    ("vi", "vie"),
+    ("yi", "yid"),
+    ("zh", "cmn"),
+];
+
+/// The code that was meant: by two letters, perhaps with a country, by the language's English name, or in capitals.
+fn meant(code: &str) -> Option<&'static str> {
+    let code = code.trim().to_ascii_lowercase();
+    let short = code.split(['-', '_']).next().unwrap_or_default();
+    let of_two = TWO_LETTERS.iter().find(|(two, _)| *two == short).map(|(_, three)| *three);
+    let named = |lang: &&Lang| lang.code() == short || lang.eng_name().eq_ignore_ascii_case(&code);
+    // Not every language of the table is known to every version of the detector.
+    of_two.and_then(Lang::from_code).or_else(|| Lang::all().iter().find(named).copied()).map(|lang| lang.code())
 }
 
 /// Checks a code such as `eng` or `deu`.
@@ -20,8 +104,12 @@ pub fn known_language(code: &str) -> Result<(), UnknownLanguage> {
     match Lang::from_code(code) {
         Some(_) => Ok(()),
         None => {
-            let known: Vec<&str> = Lang::all().iter().map(|l| l.code()).collect();
-            Err(UnknownLanguage { code: code.to_owned(), known: known.join(" ") })
+            let known = || Lang::all().iter().map(|l| l.code()).collect::<Vec<_>>().join(" ");
+            let advice = match meant(code) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("known are {}", known()),
+            };
+            Err(UnknownLanguage { code: code.to_owned(), advice })
         }
     }
 }
@@ -37,5 +125,28 @@ pub(super) fn check(text: &str, languages: &[String]) -> Option<Rejection> {
             format!("{} (confidence {:.2})", info.lang().code(), info.confidence()),
         )),
         None => Some(Rejection::new(Rule::Language, "no language")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_language_that_is_named_otherwise_is_found() {
+        let advice = |code| known_language(code).expect_err(code).to_string();
+        for (code, meant) in [("en", "eng"), ("de-AT", "deu"), ("English", "eng"), ("FRA", "fra"), ("zh_CN", "cmn")] {
+            assert!(advice(code).ends_with(&format!("did you mean {meant}?")), "{}", advice(code));
+        }
+        assert!(advice("klingon").contains("known are") && advice("klingon").contains(" eng "));
+        assert!(known_language("eng").is_ok());
+    }
+
+    #[test]
+    fn two_letters_stand_for_languages_that_are_known() {
+        let unknown = TWO_LETTERS.iter().filter(|(_, three)| Lang::from_code(three).is_none()).count();
+        assert!(unknown <= 1, "all but one that newer versions know");
+        let missing = Lang::all().iter().filter(|lang| TWO_LETTERS.iter().all(|(_, three)| *three != lang.code()));
+        assert_eq!(missing.map(|lang| lang.code()).collect::<Vec<_>>(), Vec::<&str>::new());
     }
 }

@@ -31,7 +31,7 @@ const UNSUPPORTED: [(&[u8], &str); 8] = [
     (b"BZh", "bzip2 is not read: compress with zstd or gzip instead"),
     (b"\xfd7zXZ", "xz is not read: compress with zstd or gzip instead"),
     (b"7z\xbc\xaf", "7z is not read: pack as zip or tar instead"),
-    (b"%PDF-", "PDF is not read: extract its text first"),
+    (b"%PDF-", "PDF is not read: extract its text first, with pdftotext FILE.pdf"),
     (b"ARROW1", "Arrow is not read: save as Parquet instead"),
     (b"\xff\xfe", "UTF-16 is not read: save as UTF-8 instead"),
     (b"\xfe\xff", "UTF-16 is not read: save as UTF-8 instead"),

@@ -84,7 +84,7 @@ impl OnCard {
             format!(" ({} by its datasheet: {:.0} and {:.0})", card.card, card.bf16_gflops, card.memory_gbs)
         });
         format!(
-            "{}: measured at most {:.0} GFLOP/s in bf16, {:.0} in f32, {:.0} GB/s read, {:.0} copied{datasheet}; {:.1} GB/s up, {:.1} down",
+            "{}; measured at the start: {:.0} GFLOP/s in bf16, {:.0} in f32, {:.0} GB/s read, {:.0} copied{datasheet}; {:.1} GB/s up, {:.1} down",
             self.backend,
             c.bf16_gflops,
             c.f32_gflops,

@@ -35,7 +35,9 @@ pub struct Row {
     pub value: f64,
     /// Unit of the value.
     pub unit: &'static str,
-    /// Part of the ceiling that bounds it.
+    /// What bounds it, in the same unit, measured beside it.
+    pub ceiling: f64,
+    /// Part of that.
     pub percent_of_ceiling: f64,
     /// Whether the machine cannot be that fast.
     #[serde(skip)]
@@ -345,7 +347,7 @@ impl Bench {
             let datasheet =
                 percent_of_datasheet.map_or(String::new(), |percent| format!(" ({percent:.1} % of the datasheet)"));
             println!(
-                "{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} %{datasheet}  {:9.3} ms",
+                "{name:18} {shape:28} {value:8.1} {unit:8} {percent_of_ceiling:5.1} % of {ceiling:.1}{datasheet}  {:9.3} ms",
                 seconds * 1e3
             );
         }
@@ -354,6 +356,7 @@ impl Bench {
             shape,
             value,
             unit,
+            ceiling,
             percent_of_ceiling,
             impossible,
             percent_of_datasheet,

@@ -25,7 +25,7 @@ impl Processor {
         let Ceilings { f32_gflops, bf16_gflops, read_gbs, .. } = self.first;
         let bf16 = bf16_gflops.map_or("as many".to_owned(), |rate| format!("{rate:.0}"));
         format!(
-            "{}, {} threads: at most {f32_gflops:.0} GFLOP/s in f32, {bf16} in bf16, {read_gbs:.1} GB/s from memory",
+            "{}, {} threads; measured at the start: {f32_gflops:.0} GFLOP/s in f32, {bf16} in bf16, {read_gbs:.1} GB/s from memory",
             cpu.name(),
             cpu.threads()
         )

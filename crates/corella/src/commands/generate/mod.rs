@@ -4,6 +4,9 @@ mod colour;
 mod columns;
 mod view;
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
 use corella_infer::{
     Completion, Engine, EngineOptions, LogProbStage, Request, RequestError, RequestLimits, RequestParams, SampleParams,
     TokenLogProb,
@@ -73,6 +76,7 @@ struct Document {
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
+    let seed = common.seed.unwrap_or_else(fresh_seed);
     let name = args.tokenizer.as_deref();
     let opened = match args.prompt_ids {
         Some(_) => model::open_for_ids(&args.model, name)?,
@@ -82,7 +86,7 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     let (prompt_ids, prompt_text) = prompt(args, &opened)?;
     let samples = args.best_of.unwrap_or(0).max(args.n) as usize;
     let steps = room(&opened, args, common, prompt_ids.len(), samples);
-    let request = check(&opened, args, common, &prompt_ids, steps)?;
+    let request = check(&opened, params(args, common.json, seed, &prompt_ids), steps)?;
     let engine = start(opened, args, common, steps)?;
     let handle = engine.handle();
     match request.max_tokens() {
@@ -95,7 +99,7 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
         }
         _ => {}
     }
-    let drawn_with = (args.sampling.temperature > 0.0).then(|| common.seed());
+    let drawn_with = (args.sampling.temperature > 0.0).then_some(seed);
     let (_ticket, events) = handle.stream(request)?;
     let mut view = View::new(args, common, bytes);
     // Where nobody reads on, nothing more is computed: the ticket goes, and the request with it.
@@ -119,7 +123,7 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
         return Err(Failure::new("the engine ended before the text did"));
     }
     if common.json {
-        let document = document(completion, prompt_ids, handle.backend_name(), common.seed());
+        let document = document(completion, prompt_ids, handle.backend_name(), seed);
         return deliver(serde_json::to_string(&document)?);
     }
     view.end();
@@ -127,8 +131,13 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
-/// `[7 prompt tokens, first token after 12 ms, 128 tokens, 45.1 tok/s, seed 42]`, the seed where tokens were drawn: the same
-/// seed draws the same text again.
+/// A seed that no run had before, for tokens that nobody wants again; small enough for every JSON reader to give back exactly.
+fn fresh_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id()) >> 32
+}
+
+/// `[7 prompt tokens, first token after 12 ms, 128 tokens, 45.1 tok/s, seed 42: --seed 42 repeats it]`, the seed where tokens
+/// were drawn.
 fn summary(completion: &Completion, samples: usize, seed: Option<u64>) -> String {
     let usage = &completion.usage;
     // The first token of each sample comes out of the prompt. The engine's own times: printing may lag behind.
@@ -138,7 +147,7 @@ fn summary(completion: &Completion, samples: usize, seed: Option<u64>) -> String
         0 => String::new(),
         drafted => format!(", {} of {drafted} proposed tokens taken", usage.accepted_tokens),
     };
-    let seed = seed.map(|seed| format!(", seed {seed}: --seed N draws another text")).unwrap_or_default();
+    let seed = seed.map(|seed| format!(", seed {seed}: --seed {seed} repeats it")).unwrap_or_default();
     format!(
         "[{} prompt tokens, first token after {:.0} ms, {} tokens, {rest:.1} tok/s{looked_up}{seed}]",
         usage.prompt_tokens,
@@ -172,10 +181,10 @@ fn room(opened: &Opened, args: &GenerateArgs, common: &Common, prompt: usize, sa
 }
 
 /// The flags as a request that cannot be wrong any more, known before the weights are loaded.
-fn check(opened: &Opened, args: &GenerateArgs, common: &Common, prompt: &[u32], steps: StepOptions) -> Result<Request> {
+fn check(opened: &Opened, params: RequestParams, steps: StepOptions) -> Result<Request> {
     let token_bytes = opened.sizes(steps.kv_kind).token_bytes;
     let model = steps.limits(opened.context_len(), opened.known_tokens(), token_bytes)?;
-    Request::new(params(args, common, prompt), &model, &opened.eos(), &LIMITS).map_err(|error| {
+    Request::new(params, &model, &opened.eos(), &LIMITS).map_err(|error| {
         let hint = match error {
             RequestError::PromptTooLong { .. } => "shorten the prompt: the model does not see more than its context",
             RequestError::NeverFits { .. } => "lower --max-tokens",
@@ -199,7 +208,7 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, steps: StepOption
 }
 
 /// The flags as a request.
-fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams {
+fn params(args: &GenerateArgs, json: bool, seed: u64, prompt: &[u32]) -> RequestParams {
     let s = &args.sampling;
     let tabled = args.show_tokens;
     RequestParams {
@@ -220,14 +229,14 @@ fn params(args: &GenerateArgs, common: &Common, prompt: &[u32]) -> RequestParams
             frequency_penalty: s.frequency_penalty,
             presence_penalty: s.presence_penalty,
             logit_bias: s.logit_bias.clone(),
-            seed: common.seed(),
+            seed,
         },
         stop: args.stop.clone(),
         stop_ids: args.stop_id.clone(),
         ignore_eos: args.ignore_eos,
-        logprobs: if common.json || tabled { Some(args.logprobs.unwrap_or(0)) } else { args.logprobs },
+        logprobs: if json || tabled { Some(args.logprobs.unwrap_or(0)) } else { args.logprobs },
         logprob_stage: if args.filtered { LogProbStage::Filtered } else { LogProbStage::Raw },
-        prompt_logprobs: if tabled || (common.json && args.logprobs.is_some()) {
+        prompt_logprobs: if tabled || (json && args.logprobs.is_some()) {
             Some(args.logprobs.unwrap_or(0))
         } else {
             None

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::files::{FileRow, file_lines, files_of};
 use super::sums::{FormatRow, LayerRow, PartRow, formats, layers, parts};
 use crate::shape::ModelShape;
+use crate::terminal::wrapped;
 use crate::units::size;
 
 /// Bits that a parameter keeps of what was read: about 3.6, measured on models of GPT's kind (Morris et al. 2025, arXiv
@@ -197,12 +198,10 @@ impl Anatomy {
 
     /// The lines to print; of the blocks only the first unless `all`.
     pub fn lines(&self, all: bool) -> Vec<String> {
-        let config: Vec<String> = self.config.iter().map(|(k, v)| format!("{k} {v}")).collect();
         let article = if self.kind == "instruct" { "an" } else { "a" };
         let mut lines = vec![format!("{}: {article} {} {} model", self.path, self.kind, self.family)];
         if self.files.is_empty() {
-            lines
-                .push("files      none: the published shape, in the number format of the published weights".to_owned());
+            lines.push("files      none: the published shape, in the number format of its weights".to_owned());
         } else {
             lines.extend(file_lines(&self.files, all));
         }
@@ -213,31 +212,53 @@ impl Anatomy {
             size(self.parameter_bytes),
             self.bits_per_parameter
         ));
-        lines.extend(self.note.map(|note| format!("           {note}")));
-        lines.push(format!(
-            "capacity   about {} can be learnt by heart, at {BITS_KEPT} bits per parameter (arXiv 2505.24832)",
+        lines.extend(self.note.into_iter().flat_map(|note| wrapped("           ", note.split(' '))));
+        let capacity = format!(
+            "about {} can be learnt by heart, at {BITS_KEPT} bits per parameter (arXiv 2505.24832)",
             size(self.capacity_bytes)
-        ));
+        );
+        lines.extend(wrapped("capacity   ", capacity.split(' ')));
         lines.push(format!("KV cache   {} per token in 16 bits", size(self.kv_bytes_per_token)));
-        lines.push(format!("config     {}", config.join(", ")));
+        let comma = |i| if i + 1 < self.config.len() { "," } else { "" };
+        lines.extend(wrapped(
+            "config     ",
+            self.config.iter().enumerate().map(|(i, (key, value))| format!("{key} {value}{}", comma(i))),
+        ));
         lines.push(String::new());
-        let shown = self.tensors.iter().filter(|t| all || t.layer.is_none_or(|l| l == 0));
-        lines.extend(shown.map(|t| {
-            let share = 100.0 * t.parameters as f64 / self.parameters as f64;
-            let shape = format!("{:?}", t.shape);
-            let parameters = grouped(t.parameters as u64);
-            format!("{:<44} {shape:>20} {:>5} {parameters:>15} {share:>6.2} %", t.name, t.dtype)
-        }));
+        lines.extend(self.table(all));
         let layers = self.layers.len();
         if !all && layers > 1 {
             let inside = self.layers.iter().map(|layer| layer.sum.parameters).sum::<usize>();
             let share = 100.0 * inside as f64 / self.parameters as f64;
             let inside = grouped(inside as u64);
-            lines.push(format!(
-                "… and so on: {layers} blocks with {inside} parameters, {share:.2} % (--all prints every tensor)"
-            ));
+            let more = format!(
+                "and so on: {layers} blocks with {inside} parameters, {share:.2} % (--all prints every tensor)"
+            );
+            lines.extend(wrapped("… ", more.split(' ')));
         }
         lines
+    }
+}
+
+impl Anatomy {
+    /// The list of parameters, its columns as wide as what stands in them; of the blocks only the first unless `all`.
+    fn table(&self, all: bool) -> Vec<String> {
+        let shown = self.tensors.iter().filter(|t| all || t.layer.is_none_or(|l| l == 0));
+        let row = |t: &TensorRow| {
+            let shape: Vec<String> = t.shape.iter().map(usize::to_string).collect();
+            let share = 100.0 * t.parameters as f64 / self.parameters as f64;
+            [t.name.clone(), shape.join("×"), t.dtype.to_owned(), grouped(t.parameters as u64), format!("{share:.1}")]
+        };
+        let titles = ["tensor", "shape", "type", "numbers", "%"].map(str::to_owned);
+        let rows: Vec<[String; 5]> = std::iter::once(titles).chain(shown.map(row)).collect();
+        let widths: [usize; 5] =
+            std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+        let line = |row: &[String; 5]| {
+            let [name, shape, dtype, numbers, share] = row;
+            let [a, b, c, d, e] = widths;
+            format!("{name:<a$} {shape:>b$} {dtype:>c$} {numbers:>d$} {share:>e$}")
+        };
+        rows.iter().map(line).collect()
     }
 }
 

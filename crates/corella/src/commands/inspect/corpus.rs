@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
+use corella_text::data::DatasetInfo;
+use corella_text::data::readers::expand;
+use corella_text::tiny_internet::World;
 use corella_train::folder;
 use serde::Serialize;
 
 use super::anatomy::Anatomy;
+use crate::inputs::{TINY_INTERNET, WORLD_SEED, is_prepared, tiny_pages};
+use crate::terminal::wrapped;
 use crate::units::size;
 
 /// Tokens that Llama 3 was trained on: "over 15T" (The Llama 3 Herd of Models, arXiv 2407.21783).
@@ -41,7 +46,7 @@ impl Corpus {
             return corpus(bytes, "as given");
         }
         if let Some((bytes, name)) = run_text(path) {
-            return corpus(bytes, &format!("the size of {name}, which this run trains on"));
+            return corpus(bytes, &format!("{name}, which this run trains on"));
         }
         // A run trains on what its plan says, whatever its shape.
         if folder::is_run(path) {
@@ -61,9 +66,10 @@ impl Corpus {
 
     /// The lines of the comparison.
     pub fn lines(&self) -> Vec<String> {
-        let title = format!("a lossy zip: {} of text ({})", size(self.bytes), self.source);
-        let comparison = self.comparison.iter().map(|line| format!("             {line}"));
-        [String::new(), title].into_iter().chain(comparison).collect()
+        let text = format!("{} of text ({})", size(self.bytes), self.source);
+        let title = wrapped("a lossy zip: ", text.split(' '));
+        let comparison = self.comparison.iter().flat_map(|line| wrapped("             ", line.split(' ')));
+        std::iter::once(String::new()).chain(title).chain(comparison).collect()
     }
 }
 
@@ -89,11 +95,31 @@ fn comparison(text: u64, parameters: u64, capacity: u64) -> Vec<String> {
     lines
 }
 
-/// Bytes and name of the text that a run folder names in its plan.
-fn run_text(path: &Path) -> Option<(u64, String)> {
-    let data = folder::plan(path)?.data.path;
-    let size = std::fs::metadata(&data).ok().filter(|m| m.is_file())?.len();
-    Some((size, data))
+/// Bytes and name of the text that a run folder names in its plan, where they can be known.
+fn run_text(run: &Path) -> Option<(u64, String)> {
+    let plan = folder::plan(run)?;
+    let data = Path::new(&plan.data.path);
+    let name = data.display();
+    if data == Path::new(TINY_INTERNET) {
+        let corpus = tiny_pages(&World::new(WORLD_SEED), plan.train.seed);
+        let bytes = corpus.documents.iter().map(|page| page.text.len() as u64).sum();
+        return Some((bytes, "the tiny internet".to_owned()));
+    }
+    if is_prepared(data) {
+        let info: DatasetInfo = serde_json::from_str(&std::fs::read_to_string(data.join("dataset.json")).ok()?).ok()?;
+        return Some((info.train.bytes, format!("the texts to train on in {name}"))).filter(|(bytes, _)| *bytes > 0);
+    }
+    let files = expand(data).ok()?;
+    // What is packed has other bytes than its text.
+    let sizes = files.iter().map(|file| std::fs::metadata(&file.path).ok().filter(|_| is_plain(&file.path)));
+    let bytes = sizes.map(|meta| meta.map(|meta| meta.len())).sum::<Option<u64>>()?;
+    Some((bytes, format!("the size of {name}"))).filter(|(bytes, _)| *bytes > 0)
+}
+
+/// Whether a file's bytes are text, by its name.
+fn is_plain(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
+    !["gz", "tgz", "zst", "zip", "tar", "parquet", "bin", "npy"].iter().any(|packed| ending == *packed)
 }
 
 #[cfg(test)]

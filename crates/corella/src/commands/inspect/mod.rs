@@ -17,6 +17,7 @@ use crate::error::{Failure, Result};
 use crate::inputs::{no_card, open_any};
 use crate::output::deliver;
 use crate::shape::{GPT2_PRESETS, ModelShape};
+use crate::units::bytes;
 
 use anatomy::Anatomy;
 use corpus::Corpus;
@@ -27,9 +28,9 @@ pub struct InspectArgs {
     /// A run folder, a Hugging Face folder, a .gguf file, an llm.c or llama2.c .bin, hf://owner/name, or, without any file, the
     /// name of a published shape: gpt2-124m … gpt2-1558m, llama-3.1-8b … llama-3.1-405b
     pub model: PathBuf,
-    /// Bytes of the text that it was trained on, for the comparison with its own size
-    #[arg(long)]
-    pub corpus_bytes: Option<u64>,
+    /// Size of the text that it was trained on, for the comparison with its own size, e.g. 15MB
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub corpus_bytes: Option<usize>,
     /// Print every tensor, not only one block's
     #[arg(long)]
     pub all: bool,
@@ -47,7 +48,7 @@ pub fn run(args: &InspectArgs, common: &Common) -> Result<()> {
             Anatomy::of(&model, &at)
         }
     };
-    let corpus = Corpus::of(&args.model, &anatomy, args.corpus_bytes);
+    let corpus = Corpus::of(&args.model, &anatomy, args.corpus_bytes.map(|bytes| bytes as u64));
     if common.json {
         return deliver(document(&anatomy, corpus.as_ref())?);
     }
