@@ -31,8 +31,8 @@ use crate::plan::RunPlan;
 use crate::report::{Curve, Standing, tensorboard::EventFile};
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::step;
-use pages::Pages;
 use crate::validate::Validation;
+use pages::Pages;
 use saving::UNSOUND;
 
 /// Updates in a row without a finite loss that end a run.

@@ -1,10 +1,5 @@
-//! What the terminal is given: a line plot in characters, lines that fit it, how far work is, and words that its shell can be
-//! given back.
+//! What the terminal is given: a line plot in characters, lines that fit it, and words that its shell can be given back.
 
-use std::io::{IsTerminal, Write as _};
-use std::time::{Duration, Instant};
-
-use corella_train::console::duration;
 use unicode_width::UnicodeWidthStr;
 
 /// Rows and columns of the plot's area.
@@ -44,52 +39,6 @@ pub fn plot(values: &[f64], total: usize, unit: &str) -> String {
         width = COLUMNS - 1
     ));
     out
-}
-
-/// How far work of known length is, on standard error: a line that is drawn over on a terminal, plain lines elsewhere.
-pub struct Progress {
-    what: &'static str,
-    all: usize,
-    every: Duration,
-    terminal: bool,
-    started: Instant,
-    drawn: Instant,
-    line: bool,
-    quiet: bool,
-}
-
-impl Progress {
-    /// Of so many; one that is quiet shows nothing.
-    pub fn new(what: &'static str, all: usize, quiet: bool) -> Progress {
-        let terminal = std::io::stderr().is_terminal();
-        let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-        let now = Instant::now();
-        Progress { what, all, every, terminal, started: now, drawn: now, line: false, quiet }
-    }
-
-    /// So many are done.
-    pub fn done(&mut self, n: usize) {
-        if self.quiet || self.drawn.elapsed() < self.every {
-            return;
-        }
-        self.drawn = Instant::now();
-        let seconds = self.started.elapsed().as_secs_f64() * self.all.saturating_sub(n) as f64 / n.max(1) as f64;
-        let text = format!("{n} of {} {}, about {} to go", self.all, self.what, duration(seconds));
-        if self.terminal {
-            eprint!("\r\x1b[2K{text}");
-            let _ = std::io::stderr().flush();
-            self.line = true;
-        } else {
-            eprintln!("{text}");
-        }
-    }
-
-    /// Takes the line away again.
-    pub fn end(&mut self) {
-        if std::mem::take(&mut self.line) {
-            eprint!("\r\x1b[2K");
-        }
-    }
 }
 
 /// Columns that every terminal has.

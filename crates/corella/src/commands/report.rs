@@ -52,7 +52,9 @@ pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
     let differ = if records.len() > 1 { differences(&records) } else { Vec::new() };
     if common.json {
         let tracks: Vec<_> = records.iter().map(standing).collect::<std::result::Result<_, _>>()?;
-        return deliver(serde_json::json!({"runs": found, "tracks": tracks, "one_vocabulary": one_vocabulary(&records), "differences": differ, "page": page}));
+        return deliver(
+            serde_json::json!({"runs": found, "tracks": tracks, "one_vocabulary": one_vocabulary(&records), "differences": differ, "page": page}),
+        );
     }
     let mut lines = Vec::new();
     if !one_vocabulary(&records) {

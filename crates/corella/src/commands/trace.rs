@@ -203,13 +203,12 @@ fn scores(opened: Opened, text: &str, stride: usize, common: &Common) -> Result<
         Ok(window(start, &log_probs))
     };
     let starts: Vec<usize> = starts(ids.len(), stride).collect();
-    let mut bar = Progress::new("windows", starts.len(), common.json);
+    let mut meter = Meter::new(starts.len(), common.json);
     let mut found = Vec::with_capacity(starts.len());
     for start in starts {
         found.push(score(start)?);
-        bar.done(found.len());
+        meter.at(found.len(), || "windows".to_owned());
     }
-    bar.end();
     Ok((ids.len(), found))
 }
 

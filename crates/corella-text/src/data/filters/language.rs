@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn two_letters_stand_for_languages_that_are_known() {
-        let unknown = TWO_LETTERS.iter().filter(|(_, three)| Lang::from_code(three).is_none()).count();
+        let unknown = TWO_LETTERS.iter().filter(|(_, three)| Lang::from_code(*three).is_none()).count();
         assert!(unknown <= 1, "all but one that newer versions know");
         let missing = Lang::all().iter().filter(|lang| TWO_LETTERS.iter().all(|(_, three)| *three != lang.code()));
         assert_eq!(missing.map(|lang| lang.code()).collect::<Vec<_>>(), Vec::<&str>::new());
