@@ -100,7 +100,8 @@ fn meant(code: &str) -> Option<&'static str> {
 
 /// Checks a code such as `eng` or `deu`.
 pub fn known_language(code: &str) -> Result<(), UnknownLanguage> {
-    match Lang::from_code(code) {
+    // The detector takes capitals too, in which a document's language is never written.
+    match Lang::from_code(code).filter(|lang| lang.code() == code) {
         Some(_) => Ok(()),
         None => {
             let known = || Lang::all().iter().map(|l| l.code()).collect::<Vec<_>>().join(" ");
