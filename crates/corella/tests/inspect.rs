@@ -54,7 +54,7 @@ fn published_shapes_are_inspected_without_their_files() {
     }
     let text = done(&["inspect", "gpt2-1558m"]);
     for part in
-        ["1557611200", "rounded it is 1.6 billion", "48 blocks with 1475558400 parameters", "700.9 MB", "WebText"]
+        ["1,557,611,200", "rounded it is 1.6 billion", "48 blocks with 1,475,558,400 parameters", "700.9 MB", "WebText"]
     {
         assert!(text.contains(part), "{part}: {text}");
     }
