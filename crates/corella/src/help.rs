@@ -13,8 +13,21 @@ type Headings = &'static [(&'static str, &'static [&'static str])];
 
 const TRAIN: Headings = &[
     ("Model", &["model", "n_layer", "n_head", "n_embd", "n_kv_head", "n_ff", "seq_len", "init_from"]),
-    ("Data", &["data", "tokenizer", "vocab_size"]),
-    ("Schedule", &["steps", "tokens", "batch_tokens", "lr", "warmup_steps", "schedule"]),
+    ("Data", &["data", "tokenizer", "vocab_size", "order"]),
+    (
+        "Schedule",
+        &[
+            "steps",
+            "tokens",
+            "batch_tokens",
+            "lr",
+            "warmup_steps",
+            "schedule",
+            "final_lr_fraction",
+            "weight_decay",
+            "clip",
+        ],
+    ),
     ("Speed and memory", &["micro_batch", "memory", "dtype", "recompute"]),
     ("Updates that are left out", &["spike_z_loss", "spike_z_norm", "spike_window"]),
     (
@@ -28,6 +41,7 @@ const TRAIN: Headings = &[
             "on_failure",
             "sample_every",
             "sample_prompt",
+            "sample_tokens",
             "serve",
         ],
     ),
@@ -36,12 +50,13 @@ const TRAIN: Headings = &[
 ];
 const GENERATE: Headings = &[
     ("Model", &["tokenizer", "kv_type", "batch_invariant", "lookup"]),
-    ("Text", &["prompt", "prompt_file", "prompt_ids", "no_bos"]),
+    ("Text", &["prompt", "prompt_file", "prompt_ids", "no_bos", "parse_special"]),
     ("Length", &["n", "best_of", "max_tokens", "min_tokens", "stop", "stop_id", "ignore_eos"]),
     (
         "Sampling",
         &[
             "temperature",
+            "temperature_last",
             "top_k",
             "top_p",
             "min_p",
@@ -56,7 +71,7 @@ const GENERATE: Headings = &[
 ];
 const SERVE: Headings = &[
     ("Listening", &["host", "port", "api_key", "allow_exposed", "allow_host", "cors_origin", "drain_seconds"]),
-    ("Room", &["context_len", "kv_tokens", "kv_type", "batch_invariant", "parallel", "queue"]),
+    ("Room", &["context_len", "kv_tokens", "kv_type", "batch_invariant", "parallel", "queue", "lookup"]),
     ("Model", &["name", "tokenizer"]),
     ("Playground", &["transcript", "peer", "chat_peer"]),
 ];
@@ -81,7 +96,7 @@ const EXAMPLES: [(&str, &str); 12] = [
     (
         "tour",
         "  corella tour                              # the whole lesson, in minutes\n  \
-           corella tour --million-tokens 0.5         # its beginning, in half a minute",
+           corella tour --million-tokens 0.5         # a first look at its beginning",
     ),
     (
         "train",

@@ -224,7 +224,7 @@ fn every_run_file_is_a_plan() {
             planned += 1;
         }
     }
-    assert_eq!(planned, 7);
+    assert_eq!(planned, 8);
 }
 
 #[test]

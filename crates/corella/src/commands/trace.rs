@@ -98,8 +98,8 @@ pub fn run(args: &TraceArgs, common: &Common) -> Result<()> {
         TraceCommand::Index { run } => index(run, common),
         TraceCommand::Find { run, text, least } => find(run, &text.read()?, *least, common),
         TraceCommand::Memory { model, text, tokenizer, stride } => {
-            let opened = model::open(model, tokenizer.as_deref())?;
-            memory(opened, &text.read()?, *stride as usize, common)
+            let text = text.read()?;
+            memory(model::open(model, tokenizer.as_deref())?, &text, *stride as usize, common)
         }
     }
 }

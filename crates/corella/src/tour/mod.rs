@@ -39,7 +39,7 @@ const SEQ_LEN: usize = 256;
 pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     if !(args.million_tokens > 0.0 && args.million_tokens <= 1000.0) {
         return Err(Failure::usage("--million-tokens must be above 0 and at most 1000")
-            .hint("3.9 is the usual; 0.5 shows the beginning in half a minute"));
+            .hint("3.9 is the usual; 0.5 shows the beginning"));
     }
     args.serve.map(site::check).transpose()?;
     let world = World::new(WORLD_SEED);

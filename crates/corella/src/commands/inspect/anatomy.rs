@@ -247,7 +247,7 @@ impl Anatomy {
         let row = |t: &TensorRow| {
             let shape: Vec<String> = t.shape.iter().map(usize::to_string).collect();
             let share = 100.0 * t.parameters as f64 / self.parameters as f64;
-            [t.name.clone(), shape.join("×"), t.dtype.to_owned(), grouped(t.parameters as u64), format!("{share:.1}")]
+            [t.name.clone(), shape.join("×"), t.dtype.to_owned(), t.parameters.to_string(), format!("{share:.1}")]
         };
         let titles = ["tensor", "shape", "type", "numbers", "%"].map(str::to_owned);
         let rows: Vec<[String; 5]> = std::iter::once(titles).chain(shown.map(row)).collect();
