@@ -16,7 +16,7 @@ pub struct UnknownLanguage {
 }
 
 /// Two letters (ISO 639-1) of the languages that are known by three.
-const TWO_LETTERS: [(&str, &str); 70] = [
+const TWO_LETTERS: [(&str, &str); 71] = [
     ("af", "afr"),
     ("ak", "aka"),
     ("am", "amh"),
@@ -87,6 +87,7 @@ const TWO_LETTERS: [(&str, &str); 70] = [
     ("vi", "vie"),
     ("yi", "yid"),
     ("zh", "cmn"),
+    ("zu", "zul"),
 ];
 
 /// The code that was meant: by two letters, perhaps with a country, by the language's English name, or in capitals.
