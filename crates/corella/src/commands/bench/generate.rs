@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use corella_infer::{CacheScope, Engine, EngineHandle, EngineOptions, Event, RequestParams, SampleParams};
+use corella_infer::{
+    CacheScope, Engine, EngineHandle, EngineOptions, Event, Request, RequestParams, SampleParams, Sink,
+};
 use corella_model::llama::LlamaConfig;
 use corella_model::params::{ModelConfig, ParamSpec, Part};
 use corella_model::{KvKind, Source, StepOptions};
@@ -280,18 +282,15 @@ fn request(prompt: Vec<u32>, max_tokens: usize, salt: usize) -> RequestParams {
 /// them ends.
 fn step_seconds(handle: &EngineHandle, requests: Vec<RequestParams>) -> Result<f64> {
     let (sender, events) = std::sync::mpsc::channel();
-    let mut tickets = Vec::new();
     let n = requests.len();
+    let mut all: Vec<(Request, Sink)> = Vec::with_capacity(n);
     for (i, params) in requests.into_iter().enumerate() {
         let sender = sender.clone();
-        tickets.push(
-            handle.submit(
-                handle.check(params)?,
-                Box::new(move |event| sender.send((i, Instant::now(), event)).is_ok()),
-            )?,
-        );
+        all.push((handle.check(params)?, Box::new(move |event| sender.send((i, Instant::now(), event)).is_ok())));
     }
     drop(sender);
+    // At once: one of a small model could end before the last is handed over.
+    let _tickets = handle.submit_all(all)?;
     let mut drawn = vec![0usize; n];
     let mut from: Option<(Instant, usize)> = None;
     let mut to: Option<(Instant, usize)> = None;
