@@ -478,6 +478,18 @@ test("a run that has stopped says so and where, and is not asked for all the tim
   assert.equal(asked(), 1);
 });
 
+test("a run that gives no sign of life for long promises no end, and goes on when it does", { skip }, async () => {
+  let told = { ...runIn("training"), silent: 840 };
+  const { page } = await pageOfRun(() => told);
+  await page.waitForSelector("#loss polyline");
+  assert.match(await page.textContent("#status"), /^No sign of life for 14 min, at update 120 of 900/);
+  assert.ok(!(await namesOf(page)).includes("left"));
+  told = { ...runIn("training"), silent: 1 };
+  await page.clock.runFor(31_000);
+  await page.waitForFunction(() => document.querySelector("#status").textContent.startsWith("Training"));
+  assert.ok((await namesOf(page)).includes("left"));
+});
+
 test("what goes wrong in a run is said, and a server that is gone promises no end of it", { skip }, async () => {
   let told = runIn("training", "model.safetensors: File too large");
   const { page } = await pageOfRun(() => told);
