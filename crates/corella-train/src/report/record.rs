@@ -60,7 +60,7 @@ pub struct Record {
     pub dir: PathBuf,
     /// The plan.
     pub plan: RunPlan,
-    /// The log, one row per step; of a long one a few thousand rows ([`Rows`]).
+    /// The log, one row per step; of a long one a few thousand rows (`rows.rs`).
     pub rows: Vec<Row>,
     /// What all of its rows are together.
     pub totals: Totals,
