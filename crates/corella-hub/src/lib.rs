@@ -42,4 +42,5 @@ pub use error::HubError;
 pub use listing::{Listing, RemoteFile};
 pub use name::{HubName, PREFIX, RepoKind};
 pub use notice::Notice;
+pub use room::free_disk;
 pub use settings::Settings;

@@ -1,7 +1,7 @@
 //! Room on disk, asked for before gigabytes are fetched in vain.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cache::RepoCache;
 use crate::{HubError, RemoteFile};
@@ -20,10 +20,8 @@ pub(crate) fn check(cache: &RepoCache, commit: &str, files: &[RemoteFile]) -> Re
         .filter(|wanted| !blobs.iter().any(|(name, size)| size == wanted && !name.ends_with(".incomplete")))
         .fold(0, u64::saturating_add)
         .saturating_sub(begun);
-    let folder = cache.folder();
-    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
-    match free(there) {
-        Some(free) if needed > free => Err(HubError::NoRoom { folder: there.to_path_buf(), needed, free }),
+    match free_disk(cache.folder()) {
+        Some((there, free)) if needed > free => Err(HubError::NoRoom { folder: there, needed, free }),
         _ => Ok(()),
     }
 }
@@ -34,7 +32,13 @@ fn blobs(cache: &RepoCache) -> Vec<(String, u64)> {
     entries.filter_map(|e| Some((e.file_name().into_string().ok()?, e.metadata().ok()?.len()))).collect()
 }
 
-/// Bytes that may still be written where `path` lies.
+/// The folder above `path` that is there, or itself, and the bytes that may still be written to it; `None` where the system does not say.
+pub fn free_disk(path: &Path) -> Option<(PathBuf, u64)> {
+    let whole = std::path::absolute(path).ok()?;
+    let there = whole.ancestors().find(|folder| folder.exists())?;
+    Some((there.to_path_buf(), free(there)?))
+}
+
 #[cfg(unix)]
 fn free(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;

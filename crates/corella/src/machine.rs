@@ -1,7 +1,6 @@
 //! What this machine has: processor, memory as far as the process may use it, system.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use sysinfo::{CpuRefreshKind, System};
 
@@ -36,24 +35,6 @@ pub fn memory() -> Option<Memory> {
 /// Bytes that a run may take, where the system says.
 pub fn available_memory() -> Option<u64> {
     memory().map(|memory| memory.available)
-}
-
-/// Bytes that may still be written where `path` lies, or will lie; where the system says.
-pub fn free_disk(path: &Path) -> Option<u64> {
-    let whole = std::path::absolute(path).ok()?;
-    free(whole.ancestors().find(|folder| folder.exists())?)
-}
-
-#[cfg(unix)]
-fn free(path: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    // Some network and virtual file systems count nothing.
-    (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free(_: &Path) -> Option<u64> {
-    None
 }
 
 /// The most memory that this process has held at once, where the system tells.

@@ -10,6 +10,7 @@ use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::commands::train::continue_text;
+use crate::control::for_output;
 
 /// Tokens of a planted article that are given, and that are compared.
 const GIVEN: usize = 20;
@@ -36,7 +37,7 @@ pub fn measure(
     let mut asked = Asked { model, tokenizer };
     let say = |text: String| {
         if show {
-            println!("{text}");
+            println!("{}", for_output(&text));
         }
     };
 

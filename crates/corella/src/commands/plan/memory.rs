@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use corella_hub::free_disk;
 use corella_model::memory::Recompute;
 use corella_model::{BatchShape, Dtype};
 use corella_text::data::Order;
@@ -9,7 +10,6 @@ use corella_train::estimate::{MemoryBytes, largest_micro_batch};
 use corella_train::{RunPlan, folder};
 
 use crate::error::{Failure, Result};
-use crate::machine::free_disk;
 use crate::shape::ModelShape;
 use crate::units::size;
 
@@ -134,7 +134,7 @@ pub fn warn_of_disk(plan: &RunPlan, config: &ModelShape, dir: &Path) {
     let needed = DiskBytes::of(plan, config);
     // What a run that goes on has written is part of what it takes.
     let there = bytes_below(&folder::checkpoints(dir));
-    if let Some(free) = free_disk(dir).filter(|free| free.saturating_add(there) < needed.total) {
+    if let Some((_, free)) = free_disk(dir).filter(|(_, free)| free.saturating_add(there) < needed.total) {
         eprintln!(
             "warning: at most {} checkpoints of {} will lie in {}, {} together, and {} are free there",
             needed.checkpoints,
