@@ -341,7 +341,7 @@ fn attention_has_the_same_bits_however_a_prompt_is_cut() -> Result {
     let (len, page_len) = (601usize, 32);
     for path in Path::available() {
         for kind in KvKind::ALL {
-            for (nh, nkv, hs) in [(4, 2, 64), (8, 2, 128), (3, 1, 40)] {
+            for (nh, nkv, hs) in [(4, 2, 64), (8, 2, 128), (10, 2, 48), (3, 1, 40)] {
                 let d = HeadDims { nh, nkv, hs };
                 let mut random = Random::new(5);
                 let qkv: Vec<Vec<f32>> = (0..2).map(|_| random.normals(len * d.qkv())).collect();

@@ -27,7 +27,11 @@ mod output;
 mod pack;
 mod paged;
 #[cfg(target_arch = "x86_64")]
+mod paged256;
+#[cfg(target_arch = "x86_64")]
 mod paged512;
+#[cfg(target_arch = "x86_64")]
+mod paged_direct;
 mod paged_read;
 mod paged_tile;
 mod pages;

@@ -184,7 +184,7 @@ impl Call<'_> {
         let n = chunk.rows * heads;
         let mut queries = Scratch::new(n * hs);
         let scale = std::f32::consts::LOG2_E / (hs as f32).sqrt();
-        let whole = if is_direct(self.path, n) { 1 } else { tile_rows(self.path) };
+        let whole = if is_direct(self.path, n, self.d.hs) { 1 } else { tile_rows(self.path) };
         for (first, rows) in tiles(n, whole) {
             for q in 0..rows {
                 let row = (chunk.row + (first + q) / heads) * self.d.qkv() + (head * heads + (first + q) % heads) * hs;
@@ -228,7 +228,7 @@ impl Call<'_> {
         let n = chunk.rows * self.d.nh / self.d.nkv;
         let mut out = Partial::new(n, self.width).numbers;
         #[cfg(target_arch = "x86_64")]
-        if is_direct(self.path, n) {
+        if is_direct(self.path, n, self.d.hs) {
             // Values of a stretch are read beside the keys of the next one.
             let mut scores: [Scratch; 2] = std::array::from_fn(|_| Scratch::new(n * STRETCH));
             let mut part = self.part(chunk, head, 0);

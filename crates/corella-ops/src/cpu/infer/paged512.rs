@@ -1,64 +1,19 @@
-//! Attention of few queries on 512-bit vectors: keys and values are converted as they are read, each line of memory once for
-//! four queries, and a line of what comes soon is asked for where a line is read. The order of additions is that of
-//! [`super::paged`].
+//! The loops of [`super::paged_direct`] on 512-bit vectors, and one that reads keys beside values.
 
 // Queries and groups index several arrays of registers at once.
 #![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 
-use super::super::vendor::is_amd;
 use super::ahead::{self, Level};
-use super::cached_numbers::element_bytes;
 use super::paged::STRETCH;
+use super::paged_direct::{BRAIN, BYTE, HALF, Keys, SINGLE, TILE, Values, size, with_shape};
 use super::paged_read::GROUPS;
 use super::pages::GROUP;
 use crate::contract_infer::KvKind;
 
-/// Queries up to which converting again for every four costs less than keeping what was converted.
-pub const QUERIES: usize = 8;
-/// Queries that meet a line together.
-pub const TILE: usize = 4;
-/// Vectors of columns that a tile of queries adds up together, at most.
-const COLUMNS: usize = 4;
-
-// Kinds of numbers as constant parameters.
-const HALF: u8 = 0;
-const BRAIN: u8 = 1;
-const BYTE: u8 = 2;
-const SINGLE: u8 = 3;
-
-/// Calls a function with a kind, a number of queries (up to 4) and one of vectors as constant parameters.
-macro_rules! with_shape {
-    ($kind:expr, $n:expr, $vectors:tt, $name:ident $args:tt) => {
-        match $kind {
-            KvKind::F32 => with_shape!(@queries SINGLE, $n, $vectors, $name $args),
-            KvKind::F16 => with_shape!(@queries HALF, $n, $vectors, $name $args),
-            KvKind::Bf16 => with_shape!(@queries BRAIN, $n, $vectors, $name $args),
-            KvKind::Q8 => with_shape!(@queries BYTE, $n, $vectors, $name $args),
-        }
-    };
-    (@queries $kind:ident, $n:expr, $vectors:tt, $name:ident $args:tt) => {
-        match $n {
-            1 => $name::<$kind, 1, $vectors> $args,
-            2 => $name::<$kind, 2, $vectors> $args,
-            3 => $name::<$kind, 3, $vectors> $args,
-            _ => $name::<$kind, 4, $vectors> $args,
-        }
-    };
-}
-
-/// Bytes of a number.
-const fn size(kind: u8) -> usize {
-    match kind {
-        SINGLE => 4,
-        BYTE => 1,
-        _ => 2,
-    }
-}
-
-/// Bytes from a line that is read to the one that is asked for, at least: less and the answer comes late (docs/log.md).
-pub const AHEAD: usize = 2048;
+/// Columns that a tile of queries adds up together, at most.
+pub const COLUMNS: usize = 4 * GROUP;
 
 /// 16 numbers of a kind as f32, without their scales, those outside of `mask` 0.
 ///
@@ -80,65 +35,24 @@ unsafe fn load<const KIND: u8>(at: *const u8, mask: __mmask16) -> __m512 {
     }
 }
 
-/// Bytes of keys or values that several tiles of queries or columns meet in turn, from the first-level cache.
-const NEAR: usize = 8192;
-
-/// One or two runs of groups of keys, each (HS,16).
-#[derive(Clone, Copy)]
-pub struct Keys {
-    /// How numbers are stored.
-    pub kind: KvKind,
-    /// HS.
-    pub hs: usize,
-    /// Groups of a run, behind each other in memory.
-    pub run: usize,
-    /// The first of each run; the second run is read if there are two.
-    pub groups: [*const u8; GROUPS],
-    /// What is read soon, asked for line by line, as far as the run is long. Any address will do.
-    pub soon: [*const u8; GROUPS],
-    /// Where in a row of scores those of the first group lie.
-    pub places: [usize; GROUPS],
-}
-
-impl Keys {
-    /// `run` groups of each run, from group `first` on.
-    #[inline(always)]
-    fn part(self, first: usize, run: usize, group_bytes: usize) -> Keys {
-        let skip = |at: *const u8| at.wrapping_add(first * group_bytes);
-        let places = self.places.map(|place| place + first * GROUP);
-        Keys { run, groups: self.groups.map(skip), soon: self.soon.map(skip), places, ..self }
-    }
-}
-
-/// scores\[q\]\[place of g + 0 .. 16\] = Σ_i queries\[q\]\[i\] · keys\[g\]\[i\]\[0 .. 16\], i ascending, for each group g; rows of
-/// scores are a stretch apart.
+/// [`super::paged_direct::dot`] for up to four queries.
 ///
 /// # Safety
-/// queries (n,HS), `count` runs of [`Keys`] (one or two), n rows of scores with 16 places for each group; the processor has
-/// AVX-512 F, BW, DQ and VL.
+/// As there; the processor has AVX-512 F, BW, DQ and VL.
 pub unsafe fn dot(queries: *const f32, n: usize, keys: Keys, count: usize, scores: *mut f32) {
-    let group_bytes = GROUP * keys.hs * element_bytes(keys.kind);
-    let near = if n <= TILE { keys.run } else { (NEAR / group_bytes).max(1) };
-    for group in (0..keys.run).step_by(near) {
-        let keys = keys.part(group, near.min(keys.run - group), group_bytes);
-        for first in (0..n).step_by(TILE) {
-            // SAFETY: some of the queries, some of the groups.
-            unsafe {
-                let (queries, scores) = (queries.add(first * keys.hs), scores.add(first * STRETCH));
-                let n = (n - first).min(TILE);
-                match count {
-                    1 => with_shape!(keys.kind, n, 1, dot_tile(queries, keys, scores)),
-                    _ => with_shape!(keys.kind, n, 2, dot_tile(queries, keys, scores)),
-                }
-            }
+    // SAFETY: handed on.
+    unsafe {
+        match count {
+            1 => with_shape!(keys.kind, n, 1, dot_tile(queries, keys, scores)),
+            _ => with_shape!(keys.kind, n, 2, dot_tile(queries, keys, scores)),
         }
     }
 }
 
-/// `N` queries and `G` runs of [`dot`].
+/// `N` queries and `G` runs.
 ///
 /// # Safety
-/// As there.
+/// As of [`dot`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn dot_tile<const KIND: u8, const N: usize, const G: usize>(queries: *const f32, keys: Keys, scores: *mut f32) {
     let group_bytes = keys.hs * GROUP * const { size(KIND) };
@@ -189,19 +103,12 @@ pub struct Beside {
     pub soon: [*const u8; GROUPS],
 }
 
-/// Whether a stretch's keys are read from one end to the other, then its values, and the lines of each ask for those of what is
-/// read after it: faster by a quarter on AMD's processors than several streams side by side, each asked for a little ahead
-/// (docs/log.md). Elsewhere it has not been measured.
-pub fn reads_in_turn() -> bool {
-    is_amd()
-}
-
-/// Whether there is a [`dot_and_add`] for `n` queries, and it pays. 8-bit numbers are bound by arithmetic, and lost a tenth by it.
+/// Whether there is a [`dot_and_add`] for `n` queries where keys and values are not read in turn, and it pays. 8-bit numbers are bound by arithmetic, and lost a tenth by it.
 pub fn reads_beside(kind: KvKind, hs: usize, n: usize) -> bool {
-    !reads_in_turn() && n <= TILE && matches!(kind, KvKind::F16 | KvKind::Bf16) && matches!(hs, 64 | 128)
+    n <= TILE && matches!(kind, KvKind::F16 | KvKind::Bf16) && matches!(hs, 64 | 128)
 }
 
-/// [`dot`] of two groups and [`add_weighted`] of two others in one loop: memory is read all the time, and neither waits for the
+/// [`dot`](super::paged_direct::dot) of two groups and [`add_weighted`](super::paged_direct::add_weighted) of two others in one loop: memory is read all the time, and neither waits for the
 /// other's lines.
 ///
 /// # Safety
@@ -294,65 +201,34 @@ unsafe fn both_tile<const KIND: u8, const N: usize, const HS: usize>(
     }
 }
 
-/// Values of positions, (count,HS).
-#[derive(Clone, Copy)]
-pub struct Values {
-    /// How numbers are stored.
-    pub kind: KvKind,
-    /// HS.
-    pub hs: usize,
-    /// Positions.
-    pub count: usize,
-    /// The values.
-    pub at: *const u8,
-    /// Values that are read soon, asked for as keys are.
-    pub soon: *const u8,
-}
-
-/// sums\[q\] += Σ_s p\[q\]\[s\] · values\[s\], s ascending; rows of p are a stretch apart, those of sums `width` floats.
+/// The next columns of [`super::paged_direct::add_weighted`] for up to four queries; returns how many.
 ///
 /// # Safety
-/// n rows of p with a weight for each position, [`Values`], sums (n,width), width HS up to a multiple of 16; the processor
-/// has AVX-512 F, BW, DQ and VL.
-pub unsafe fn add_weighted(p: *const f32, n: usize, values: Values, width: usize, sums: *mut f32) {
-    let bytes = values.hs * element_bytes(values.kind);
-    let near = if n <= TILE && width <= COLUMNS * GROUP { values.count } else { (NEAR / bytes).max(GROUP) };
-    for from in (0..values.count).step_by(near.max(1)) {
-        let skip = |at: *const u8| at.wrapping_add(from * bytes);
-        let count = near.min(values.count - from);
-        let values = Values { count, at: skip(values.at), soon: skip(values.soon), ..values };
-        for first in (0..n).step_by(TILE) {
-            let n = (n - first).min(TILE);
-            let mut column = 0;
-            while column < width {
-                // SAFETY: some of the positions and queries, as many vectors of columns as there are left.
-                let vectors = unsafe {
-                    let (p, sums) = (p.add(first * STRETCH + from), sums.add(first * width + column));
-                    match (width - column) / GROUP {
-                        COLUMNS.. => {
-                            with_shape!(values.kind, n, COLUMNS, add_tile(p, values, column, width, sums));
-                            COLUMNS
-                        }
-                        2.. => {
-                            with_shape!(values.kind, n, 2, add_tile(p, values, column, width, sums));
-                            2
-                        }
-                        _ => {
-                            with_shape!(values.kind, n, 1, add_tile(p, values, column, width, sums));
-                            1
-                        }
-                    }
-                };
-                column += vectors * GROUP;
+/// As there; the processor has AVX-512 F, BW, DQ and VL.
+pub unsafe fn add(p: *const f32, n: usize, values: Values, column: usize, width: usize, sums: *mut f32) -> usize {
+    // SAFETY: handed on, with as many vectors of columns as there are left.
+    unsafe {
+        match (width - column) / GROUP {
+            4.. => {
+                with_shape!(values.kind, n, 4, add_tile(p, values, column, width, sums));
+                4 * GROUP
+            }
+            2.. => {
+                with_shape!(values.kind, n, 2, add_tile(p, values, column, width, sums));
+                2 * GROUP
+            }
+            _ => {
+                with_shape!(values.kind, n, 1, add_tile(p, values, column, width, sums));
+                GROUP
             }
         }
     }
 }
 
-/// `N` queries and `C` vectors of columns of [`add_weighted`].
+/// `N` queries and `C` vectors of columns.
 ///
 /// # Safety
-/// As there.
+/// As of [`add`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
     p: *const f32,
@@ -394,10 +270,12 @@ unsafe fn add_tile<const KIND: u8, const N: usize, const C: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::path::Path;
+    use super::super::paged_direct::{add_weighted, dot};
     use super::*;
     use crate::cases::Random;
 
-    /// Which way a processor reads depends on whose it is ([`reads_in_turn`]), so no other test sees both.
+    /// Which way a processor reads depends on whose it is ([`super::super::paged_direct::reads_in_turn`]), so no other test sees both.
     #[test]
     fn keys_beside_values_give_what_keys_and_values_in_turn_do() {
         if !(is_x86_feature_detected!("avx512bw")
@@ -437,9 +315,9 @@ mod tests {
             dot_and_add(queries.as_ptr(), n, two, scores.as_mut_ptr(), p.as_ptr(), beside, sums.as_mut_ptr());
             for i in 0..GROUPS {
                 let one = Keys { groups: [groups[i]; GROUPS], places: [i * GROUP; GROUPS], ..two };
-                dot(queries.as_ptr(), n, one, 1, scores_in_turn.as_mut_ptr());
+                dot(Path::Avx512, queries.as_ptr(), n, one, 1, scores_in_turn.as_mut_ptr());
                 let values = Values { kind, hs, count: GROUP, at: at[i], soon: at[i] };
-                add_weighted(p[i * GROUP..].as_ptr(), n, values, hs, sums_in_turn.as_mut_ptr());
+                add_weighted(Path::Avx512, p[i * GROUP..].as_ptr(), n, values, hs, sums_in_turn.as_mut_ptr());
             }
         }
         assert!(scores.iter().any(|x| *x != 0.0) && sums != before, "{kind:?}, {hs}, {n}");

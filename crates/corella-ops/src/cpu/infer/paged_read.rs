@@ -2,17 +2,15 @@
 //! convert what they read; for more, keys and values are converted first.
 
 use super::super::path::Path;
-#[cfg(target_arch = "x86_64")]
-use super::super::path::Vectors;
 use super::super::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
 use super::ahead;
 use super::batch::Batch;
 use super::paged::STRETCH;
 use super::paged_tile::{MOST, Scales, add_weighted, scores, tile_rows, tiles, weights};
-#[cfg(target_arch = "x86_64")]
-use super::paged512;
 use super::pages::{GROUP, KvPages};
+#[cfg(target_arch = "x86_64")]
+use super::{paged_direct, paged512};
 use crate::contract_infer::KvKind;
 
 /// Groups of keys that are converted at a time: what a tile's sums meet side by side.
@@ -46,13 +44,13 @@ pub struct Part<'a> {
     pub width: usize,
 }
 
-/// Whether `n` queries read keys and values as they are stored.
-pub fn is_direct(path: Path, n: usize) -> bool {
+/// Whether `n` queries of heads of `hs` dimensions read keys and values as they are stored.
+pub fn is_direct(path: Path, n: usize, hs: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return n <= paged512::QUERIES && path.vectors() == Vectors::Avx512;
+    return paged_direct::has_loops(path, n, hs);
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (path, n);
+        let _ = (path, n, hs);
         false
     }
 }
@@ -88,7 +86,7 @@ impl Part<'_> {
         let all = self.seen(self.n - 1);
         values.fill(0.0);
         #[cfg(target_arch = "x86_64")]
-        if is_direct(self.path, self.n) {
+        if is_direct(self.path, self.n, self.pages.dims().hs) {
             self.first_scores(queries, scores);
             self.ask_next_keys();
             self.all_weights(scores, statistics);
@@ -192,8 +190,8 @@ impl Part<'_> {
     #[cfg(target_arch = "x86_64")]
     pub fn first_scores(&self, queries: &[f32], scores: &mut [f32]) {
         assert!(queries.len() >= self.n * self.pages.dims().hs && scores.len() >= self.n * STRETCH);
-        if !paged512::reads_in_turn() {
-            ahead::ask(self.pages.stored_values(self.place(0), self.head, 1).as_ptr(), paged512::AHEAD);
+        if !paged_direct::reads_in_turn(self.path) {
+            ahead::ask(self.pages.stored_values(self.place(0), self.head, 1).as_ptr(), paged_direct::AHEAD);
         }
         // SAFETY: lengths as asserted; the path's features were detected.
         unsafe { self.scores_as_stored(queries.as_ptr(), self.seen(self.n - 1), scores.as_mut_ptr()) };
@@ -211,7 +209,10 @@ impl Part<'_> {
     #[cfg(target_arch = "x86_64")]
     pub fn is_beside(&self) -> bool {
         let dims = self.pages.dims();
-        paged512::reads_beside(dims.kind, dims.hs, self.n) && self.n == self.heads && self.seen(0) == STRETCH
+        !paged_direct::reads_in_turn(self.path)
+            && paged512::reads_beside(dims.kind, dims.hs, self.n)
+            && self.n == self.heads
+            && self.seen(0) == STRETCH
     }
 
     /// Adds the stretch's values up, with weights in `scores`, and computes the scores of the next one.
@@ -232,7 +233,7 @@ impl Part<'_> {
         assert!(scores.len() >= self.n * STRETCH && next_scores.len() >= self.n * STRETCH);
         let dims = self.pages.dims();
         let group_bytes = self.pages.group_bytes();
-        let ahead = paged512::AHEAD.div_ceil(group_bytes);
+        let ahead = paged_direct::AHEAD.div_ceil(group_bytes);
         let half = STRETCH / GROUP / GROUPS;
         let stored_keys = |at| self.pages.stored_keys(next.place(at), self.head, 1).as_ptr();
         let stored_values = |at| self.pages.stored_values(self.place(at), self.head, 1).as_ptr();
@@ -247,7 +248,7 @@ impl Part<'_> {
                 }
             });
             let groups = places.map(stored_keys);
-            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, run: 1, groups, soon, places };
+            let keys = paged_direct::Keys { kind: dims.kind, hs: dims.hs, run: 1, groups, soon, places };
             let at: [usize; GROUPS] = std::array::from_fn(|i| (first * GROUPS + i) * GROUP);
             // The next stretch is seen, and with it what follows in this one.
             let values = paged512::Beside {
@@ -266,15 +267,15 @@ impl Part<'_> {
     /// slower by a tenth: each ends where the other begins.
     ///
     /// # Safety
-    /// queries (n,HS), n rows of scores, a stretch apart, with room for whole groups; the processor has AVX-512.
+    /// queries (n,HS), n rows of scores, a stretch apart, with room for whole groups; [`is_direct`].
     #[cfg(target_arch = "x86_64")]
     unsafe fn scores_as_stored(&self, queries: *const f32, all: usize, scores: *mut f32) {
         let dims = self.pages.dims();
         let groups = all.div_ceil(GROUP);
-        let in_turn = paged512::reads_in_turn();
+        let in_turn = paged_direct::reads_in_turn(self.path);
         let half = if in_turn { groups } else { groups.div_ceil(GROUPS) };
         let group_bytes = self.pages.group_bytes();
-        let ahead = paged512::AHEAD.div_ceil(group_bytes);
+        let ahead = paged_direct::AHEAD.div_ceil(group_bytes);
         let mut first = 0;
         while first < half {
             let (count, until) = if first + half < groups { (GROUPS, groups - half) } else { (1, half) };
@@ -289,9 +290,9 @@ impl Part<'_> {
                 _ => stored(place, 1).wrapping_add(ahead * group_bytes),
             });
             let groups = places.map(|place| stored(place, run));
-            let keys = paged512::Keys { kind: dims.kind, hs: dims.hs, run, groups, soon, places };
+            let keys = paged_direct::Keys { kind: dims.kind, hs: dims.hs, run, groups, soon, places };
             // SAFETY: runs of groups of keys; the rest is handed on.
-            unsafe { paged512::dot(queries, self.n, keys, count, scores) };
+            unsafe { paged_direct::dot(self.path, queries, self.n, keys, count, scores) };
             first += run;
         }
     }
@@ -299,14 +300,14 @@ impl Part<'_> {
     /// Asks for the keys of the next stretch, where [`Part::scores_as_stored`] begins.
     #[cfg(target_arch = "x86_64")]
     pub fn ask_next_keys(&self) {
-        if paged512::reads_in_turn() {
+        if paged_direct::reads_in_turn(self.path) {
             return;
         }
         let next = (self.end - self.start).saturating_sub(STRETCH).min(STRETCH);
         let groups = next.div_ceil(GROUP);
         for group in [0, groups.div_ceil(GROUPS)].iter().filter(|group| **group < groups) {
             let keys = self.pages.stored_keys(self.place(STRETCH + group * GROUP), self.head, 1);
-            ahead::ask(keys.as_ptr(), paged512::AHEAD);
+            ahead::ask(keys.as_ptr(), paged_direct::AHEAD);
         }
     }
 
@@ -344,17 +345,17 @@ impl Part<'_> {
         let dims = self.pages.dims();
         let stored = |at, count| self.pages.stored_values(self.place(at), self.head, count).as_ptr();
         let group_bytes = self.pages.group_bytes();
-        let ahead = paged512::AHEAD.div_ceil(group_bytes);
+        let ahead = paged_direct::AHEAD.div_ceil(group_bytes);
         // As for keys.
         let soon = match at + ahead * GROUP {
-            _ if paged512::reads_in_turn() => self.next_keys(at),
+            _ if paged_direct::reads_in_turn(self.path) => self.next_keys(at),
             later if later < self.seen(self.n - 1) => stored(later, 1),
             _ => stored(at, 1).wrapping_add(ahead * group_bytes),
         };
-        let values = paged512::Values { kind: dims.kind, hs: dims.hs, count, at: stored(at, count), soon };
+        let values = paged_direct::Values { kind: dims.kind, hs: dims.hs, count, at: stored(at, count), soon };
         let (p, sums) = (scores[q * STRETCH + at..].as_ptr(), sums[q * self.width..].as_mut_ptr());
         // SAFETY: `n` queries with `count` weights each, `count` values, as many rows of sums; the path's features were
         // detected.
-        unsafe { paged512::add_weighted(p, n, values, self.width, sums) };
+        unsafe { paged_direct::add_weighted(self.path, p, n, values, self.width, sums) };
     }
 }
