@@ -35,8 +35,8 @@ pub struct Common {
     #[arg(long, global = true)]
     pub json: bool,
     /// Where to compute: cpu, cuda, cuda:N, or auto for the best there is (cards only when asked for)
-    #[arg(long, global = true, value_parser = Device::parse, default_value = "cpu")]
-    pub device: Device,
+    #[arg(long, global = true, value_parser = DeviceFlag::parse, default_value = "cpu")]
+    pub device: DeviceFlag,
     /// Worker threads [default: the processor's cores]
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -75,7 +75,7 @@ impl Cli {
             return Ok(());
         }
         let refused = match (&self.command, self.common.device) {
-            (_, Device::Cuda(_)) => "--activations is for the processor",
+            (_, DeviceFlag::Cuda(_)) => "--activations is for the processor",
             (Generate(_) | Serve(_) | Eval(_) | Bench(_), _) => return Ok(()),
             _ => "--activations is for commands that load models as they are stored",
         };
@@ -90,9 +90,9 @@ impl Common {
     }
 }
 
-/// Where to compute.
+/// Where to compute, as it is asked for: what it stands for on a machine says [`Device::choose`](crate::device::Device::choose).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
+pub enum DeviceFlag {
     /// The best there is
     Auto,
     /// The processor
@@ -101,15 +101,15 @@ pub enum Device {
     Cuda(u32),
 }
 
-impl Device {
-    fn parse(text: &str) -> Result<Device, String> {
+impl DeviceFlag {
+    fn parse(text: &str) -> Result<DeviceFlag, String> {
         match text {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
+            "auto" => Ok(DeviceFlag::Auto),
+            "cpu" => Ok(DeviceFlag::Cpu),
+            "cuda" => Ok(DeviceFlag::Cuda(0)),
             other => other
                 .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok().map(Device::Cuda))
+                .and_then(|number| number.parse().ok().map(DeviceFlag::Cuda))
                 .ok_or_else(|| "auto, cpu, cuda or cuda:N".to_owned()),
         }
     }

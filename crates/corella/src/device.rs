@@ -8,33 +8,33 @@ use corella_ops::{OpsTrain, WeightFormat};
 use corella_train::RunPlan;
 use corella_train::estimate::{self, Machine, MemoryBytes};
 
-use crate::cli::{Common, Device};
+use crate::cli::{Common, DeviceFlag};
 use crate::commands::plan::{plan_memory, plan_recompute, this_processor};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
 use crate::machine::available_memory;
 use crate::shape::ModelShape;
 
-/// A device to compute on.
-pub enum TrainDevice {
+/// The device that computes: chosen once, from then on the flag is not asked again.
+pub enum Device {
     /// The processor.
     Cpu(Cpu),
     /// A card, and the bytes of its memory that are free.
     Cuda(Box<Cuda>, u64),
 }
 
-impl TrainDevice {
+impl Device {
     /// What `--device` asks for; `auto` takes the first card where everything that it needs was found.
-    pub fn choose(common: &Common) -> Result<TrainDevice> {
+    pub fn choose(common: &Common) -> Result<Device> {
         match common.device {
-            Device::Cpu => Ok(TrainDevice::Cpu(processor(common)?)),
-            Device::Cuda(index) => open(index, common),
-            Device::Auto => match cards() {
-                Err(_) => Ok(TrainDevice::Cpu(processor(common)?)),
-                Ok(found) if found.is_empty() => Ok(TrainDevice::Cpu(processor(common)?)),
+            DeviceFlag::Cpu => Ok(Device::Cpu(processor(common)?)),
+            DeviceFlag::Cuda(index) => open(index, common),
+            DeviceFlag::Auto => match cards() {
+                Err(_) => Ok(Device::Cpu(processor(common)?)),
+                Ok(found) if found.is_empty() => Ok(Device::Cpu(processor(common)?)),
                 Ok(found) => open(0, common).or_else(|failure| {
                     eprintln!("warning: {} is not used: {failure}", found[0].name);
-                    Ok(TrainDevice::Cpu(processor(common)?))
+                    Ok(Device::Cpu(processor(common)?))
                 }),
             },
         }
@@ -43,24 +43,33 @@ impl TrainDevice {
     /// Bytes that a run may take, where that is known.
     pub fn available(&self) -> Option<u64> {
         match self {
-            TrainDevice::Cpu(_) => available_memory(),
-            TrainDevice::Cuda(_, free) => Some(*free),
+            Device::Cpu(_) => available_memory(),
+            Device::Cuda(_, free) => Some(*free),
+        }
+    }
+
+    /// Bytes of the machine's memory that are free, where the processor computes and the system says. What a card holds is counted
+    /// when a model is loaded.
+    pub fn free_memory(&self) -> Option<u64> {
+        match self {
+            Device::Cpu(_) => available_memory(),
+            Device::Cuda(..) => None,
         }
     }
 
     /// Memory of a run with `b` sequences per pass.
     pub fn memory(&self, plan: &RunPlan, config: &ModelShape, b: usize) -> Result<MemoryBytes> {
         match self {
-            TrainDevice::Cpu(_) => Ok(plan_memory(plan, config, b)),
-            TrainDevice::Cuda(cuda, _) => card_memory(cuda, plan, config, b),
+            Device::Cpu(_) => Ok(plan_memory(plan, config, b)),
+            Device::Cuda(cuda, _) => card_memory(cuda, plan, config, b),
         }
     }
 
     /// Name of device and kernels.
     pub fn name(&self) -> String {
         match self {
-            TrainDevice::Cpu(cpu) => cpu.name(),
-            TrainDevice::Cuda(cuda, _) => cuda.name(),
+            Device::Cpu(cpu) => cpu.name(),
+            Device::Cuda(cuda, _) => cuda.name(),
         }
     }
 
@@ -69,12 +78,12 @@ impl TrainDevice {
     /// the format.
     pub fn machine(&self, dtype: Dtype, channels: u64) -> Option<(Machine, Option<f64>)> {
         match self {
-            TrainDevice::Cpu(cpu) => {
+            Device::Cpu(cpu) => {
                 let machine = this_processor(cpu, dtype, channels);
                 let share = machine.card.share;
                 Some((machine, Some(share)))
             }
-            TrainDevice::Cuda(cuda, _) => known_card(&cuda.name()).map(|machine| (machine, None)),
+            Device::Cuda(cuda, _) => known_card(&cuda.name()).map(|machine| (machine, None)),
         }
     }
 }
@@ -125,7 +134,7 @@ pub fn known_card(name: &str) -> Option<Machine> {
     Some(Machine { card, cards: 1 })
 }
 
-fn open(index: u32, common: &Common) -> Result<TrainDevice> {
+fn open(index: u32, common: &Common) -> Result<Device> {
     let card = Card::open(index).map_err(|error| {
         let hint = match &error {
             CudaError::Missing { .. } | CudaError::Symbol { .. } => {
@@ -138,7 +147,7 @@ fn open(index: u32, common: &Common) -> Result<TrainDevice> {
         Failure::new(format!("cuda:{index} cannot be used: {error}")).hint(hint)
     })?;
     let (free, _) = card.memory()?;
-    Ok(TrainDevice::Cuda(Box::new(Cuda::new(card, processor(common)?)), free))
+    Ok(Device::Cuda(Box::new(Cuda::new(card, processor(common)?)), free))
 }
 
 #[cfg(test)]

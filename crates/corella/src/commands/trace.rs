@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::cli::Common;
 use crate::control::line_for_output;
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, dataset, kept_tokenizer, read_as_trained};
 use crate::meter::Meter;
@@ -187,7 +188,9 @@ fn scores(opened: Opened, text: &str, stride: usize, common: &Common) -> Result<
         return Err(Failure::usage(what).hint("only a model with a longer context can be asked"));
     }
     let bytes = opened.token_bytes();
-    let model = opened.load(common, model::to_score(length, common), Invariance::AsFast)?;
+    let device = Device::choose(common)?;
+    let options = model::to_score(length, &device);
+    let model = opened.load(device, options, Invariance::AsFast)?;
     let engine = Engine::start(model, bytes, EngineOptions::default())?;
     let handle = engine.handle();
     let front: Vec<u32> = tokenizer.front().into_iter().collect();

@@ -18,7 +18,7 @@ use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
 use corella_train::estimate::Machine;
 use corella_train::report::judge;
-use corella_train::{Device, Hooks, Outcome, Run, RunPlan, Sample, StepReport, Usage, checkpoint, folder};
+use corella_train::{Hooks, Outcome, Run, RunPlan, Sample, StepReport, Usage, checkpoint, folder};
 
 use crate::cli::{Common, TrainArgs};
 use crate::commands::eval::{load_tasks, task_scores};
@@ -29,7 +29,7 @@ use crate::commands::plan_fits;
 use crate::commands::run_plan::{Wanted, first_model, wanted};
 use crate::commands::serve::Settings;
 use crate::control::line_for_output;
-use crate::device::TrainDevice;
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{dataset, is_prepared, kept_tokenizer};
 use crate::machine::environment;
@@ -45,7 +45,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     // Until there are updates, there is nothing to keep.
     on_stop(|| end_at_once())?;
     // First of all: whether device and address are there is known at once, and the data may take a while.
-    let device = TrainDevice::choose(common)?;
+    let device = Device::choose(common)?;
     args.serve.map(site::check).transpose()?;
     let wanted = wanted(args, common)?;
     let (dir, commands) = (wanted.dir.clone(), wanted.plan.commands.clone());
@@ -210,7 +210,7 @@ pub fn build(
     dir: PathBuf,
     data: Dataset,
     resume: bool,
-    device: TrainDevice,
+    device: Device,
     memory: Option<usize>,
     quiet: bool,
 ) -> Result<Run> {
@@ -246,15 +246,15 @@ pub fn build(
         }
     }
     let known = machine.as_ref().map(|(machine, _)| machine);
-    let facts = Device {
-        cards: u32::from(matches!(device, TrainDevice::Cuda(..))),
+    let facts = corella_train::Device {
+        cards: u32::from(matches!(device, Device::Cuda(..))),
         peak_flops: known.and_then(|machine| machine.peak_flops(plan.train.dtype)).filter(|peak| *peak > 0.0),
         watts: known.and_then(Machine::watts),
     };
     let product_parameters = config.product_parameters();
     let (model, files) = match device {
-        TrainDevice::Cpu(cpu) => build_model(plan, config, cpu, &data, first)?,
-        TrainDevice::Cuda(cuda, _) => build_model(plan, config, *cuda, &data, first)?,
+        Device::Cpu(cpu) => build_model(plan, config, cpu, &data, first)?,
+        Device::Cuda(cuda, _) => build_model(plan, config, *cuda, &data, first)?,
     };
     let (plan, environment) = (plan.clone(), environment());
     Ok(Run { plan, dir, model, product_parameters, files, data, resume, device: facts, environment, reference })

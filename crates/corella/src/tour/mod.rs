@@ -20,10 +20,10 @@ use corella_train::{
     folder,
 };
 
-use crate::cli::{Common, Device, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
+use crate::cli::{Common, DeviceFlag, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
 use crate::commands::serve::Settings;
 use crate::commands::train::{Console, build, print_standing};
-use crate::device::TrainDevice;
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, WORLD_SEED, processor, tiny_dataset, tiny_pages};
 use crate::output::deliver;
@@ -58,8 +58,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         );
         println!("Its loss is the surprise, in nats, at each next token. Low is good.\n");
     }
-    let mut run =
-        build(&mut plan, args.out.clone(), data, args.resume, TrainDevice::choose(common)?, None, common.json)?;
+    let mut run = build(&mut plan, args.out.clone(), data, args.resume, Device::choose(common)?, None, common.json)?;
     let stop = stop_flag(&run.dir)?;
     let site = its_site(args, common)?;
     let mut console = Console::new(&run, common.json);
@@ -130,9 +129,9 @@ fn going_on(args: &TourArgs, common: &Common) -> String {
         add("--seed", seed.to_string());
     }
     match common.device {
-        Device::Cpu => {}
-        Device::Auto => add("--device", "auto".to_owned()),
-        Device::Cuda(number) => add("--device", format!("cuda:{number}")),
+        DeviceFlag::Cpu => {}
+        DeviceFlag::Auto => add("--device", "auto".to_owned()),
+        DeviceFlag::Cuda(number) => add("--device", format!("cuda:{number}")),
     }
     command + " --resume"
 }

@@ -17,6 +17,7 @@ use super::processor::Beside;
 use super::random_rows::RandomRows;
 use super::{Bench, Bound, Loaded, median, train};
 use crate::cli::{BenchArgs, Common};
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::open_any;
 use crate::machine::{forget_peak_memory, peak_memory};
@@ -165,7 +166,7 @@ fn measure(bench: &mut Bench, subject: Subject, asked: Option<usize>, common: &C
     // What was held before, to measure the machine, is no part of loading.
     let peak_of_loading = forget_peak_memory();
     let start = Instant::now();
-    let model = model::load(subject.weights, common, options, Invariance::AsFast)?;
+    let model = model::load(subject.weights, Device::choose(common)?, options, Invariance::AsFast)?;
     let (loading, loaded_memory) = (start.elapsed().as_secs_f64(), peak_memory());
     let engine = Engine::start(model, Arc::new(|_, _| Vec::new()), EngineOptions::default())?;
     let handle = engine.handle();

@@ -6,7 +6,7 @@ use corella_train::console::{duration, grouped, money};
 use corella_train::estimate::{Machine, MemoryBytes, bill};
 
 use super::workload;
-use crate::device::TrainDevice;
+use crate::device::Device;
 use crate::shape::ModelShape;
 
 /// Prints what `train` is about to do; `machine` is what `device` is known as.
@@ -15,7 +15,7 @@ pub fn print_run(
     config: &ModelShape,
     memory: MemoryBytes,
     data: &Dataset,
-    device: &TrainDevice,
+    device: &Device,
     machine: Option<&(Machine, Option<f64>)>,
 ) {
     let work = workload(plan, config);
