@@ -46,7 +46,8 @@ pub fn file_sizes() -> Result<(), String> {
 }
 
 fn sizes_below(root: &Path) -> Result<(), String> {
-    let mut sizes: Vec<(usize, PathBuf)> = sources(root, &WRITTEN)?.into_iter().map(|(p, t)| (t.lines().count(), p)).collect();
+    let mut sizes: Vec<(usize, PathBuf)> =
+        sources(root, &WRITTEN)?.into_iter().map(|(p, t)| (t.lines().count(), p)).collect();
     sizes.sort();
     let median = sizes.get(sizes.len() / 2).map_or(0, |s| s.0);
     let mut wrong: Vec<String> = sizes

@@ -14,13 +14,13 @@ use corella_train::{RunPlan, checkpoint, folder};
 use serde_json::json;
 
 use crate::cli::Common;
-use crate::control::line_for_output;
 use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, dataset, kept_tokenizer, read_as_trained};
 use crate::meter::Meter;
 use crate::model::{self, Invariance, Opened};
 use crate::output::deliver;
+use crate::printable::line_for_output;
 use crate::terminal::in_shell;
 
 /// Name of the index in a run folder.

@@ -22,7 +22,6 @@ use corella_train::{
 
 use crate::cli::{Common, DeviceFlag, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
 use crate::commands::serve::Settings;
-use crate::commands::train::{Console, build, print_standing};
 use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, WORLD_SEED, processor, tiny_dataset, tiny_pages};
@@ -30,6 +29,9 @@ use crate::output::deliver;
 use crate::signals::stop_flag;
 use crate::site::{self, Site};
 use crate::terminal::{in_shell, plot};
+use crate::training::build::build;
+use crate::training::hooks::Console;
+use crate::training::lines::print_standing;
 
 /// Tokens per update.
 const BATCH: usize = 8;

@@ -4,8 +4,8 @@ use corella_train::console::{duration, grouped, money};
 use corella_train::estimate::{Bill, MemoryBytes, Scale};
 use serde::Serialize;
 
-use super::memory::{DiskBytes, gib};
-use super::train_lines::memory_line;
+use crate::training::lines::memory_line;
+use crate::training::memory::{DiskBytes, gib};
 use crate::units::size;
 
 /// What `--json` prints.

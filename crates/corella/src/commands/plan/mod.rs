@@ -1,38 +1,33 @@
 //! `corella plan`: what a run costs before it is made.
 
 mod bills;
+mod deal;
 mod document;
-mod memory;
 mod recipe;
-mod train_lines;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use corella_model::Dtype;
-use corella_ops::OpsTrain;
-use corella_ops::cpu::{Cpu, probe};
 use corella_train::estimate::{
-    Bill, Card, EstimateError, Formula, Machine, MemoryBytes, Prices, ProcessorPeaks, Scale, Workload, bill,
-    gpu_memory, largest_micro_batch, scale,
+    Bill, EstimateError, Machine, MemoryBytes, Prices, Scale, Workload, bill, gpu_memory, largest_micro_batch, scale,
 };
 use corella_train::{RunPlan, folder};
 
 use crate::cli::{Common, TrainArgs};
-use crate::commands::deal::{dealt, within};
-use crate::commands::plan_fits::settle_vocabulary;
-use crate::commands::run_plan::wanted;
+use crate::device::this_processor;
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, is_missing};
 use crate::machine::available_memory;
 use crate::output::deliver;
 use crate::shape::ModelShape;
-use document::{Document, Note};
-pub use memory::{
-    DiskBytes, check_memory, check_micro_batch_flags, memory_budget, plan_memory, plan_recompute, settle_micro_batch,
-    warn_of_disk,
+use crate::training::memory::{
+    self, DiskBytes, check_memory, check_micro_batch_flags, memory_budget, plan_memory, plan_recompute,
 };
-pub use train_lines::print_run;
+use crate::training::vocabulary_checks::settle_vocabulary;
+use crate::training::wanted::wanted;
+use crate::training::workload::workload;
+use deal::{dealt, within};
+use document::{Document, Note};
 
 /// Flags of `plan`: those of `train`, and the machine.
 #[derive(Debug, Args)]
@@ -53,9 +48,6 @@ pub struct PlanArgs {
     #[arg(long)]
     pub history: bool,
 }
-
-/// Measurements of the processor's peak, each a fraction of a millisecond to a few.
-const PROBES: usize = 10;
 
 /// Where a run is to be made.
 struct Place {
@@ -268,47 +260,4 @@ fn price(args: &PlanArgs, plan: &RunPlan, machine: &Machine) -> Result<(Option<f
         }
         None => (None, None),
     })
-}
-
-/// The plan as a workload.
-pub fn workload(plan: &RunPlan, config: &ModelShape) -> Workload {
-    let (layers, _, channels) = config.sizes();
-    let layers = layers as u64;
-    Workload {
-        params: config.parameter_count() as u64,
-        matmul_params: config.product_parameters() as u64,
-        layers,
-        channels: channels as u64,
-        span: layers * plan.model.seq_len as u64,
-        vocab_size: config.vocab_size() as u64,
-        tokens: plan.train.steps * plan.train.batch_tokens as u64,
-        tokens_per_step: plan.train.batch_tokens as u64,
-        sequences_per_step: (plan.train.batch_tokens / plan.model.seq_len.max(1)) as u64,
-        dtype: plan.train.dtype,
-        fp8: false,
-        recompute: plan.train.recompute,
-        formula: Formula::Causal,
-    }
-}
-
-/// This machine's processor as a card with one peak, that of products in `dtype`, for them of a model with so many channels; its peak is measured now.
-pub fn this_processor(cpu: &Cpu, dtype: Dtype, channels: u64) -> Machine {
-    // The best of several: a busy machine only ever shows less than it can.
-    let best = |now: fn(&Cpu) -> f64| (0..PROBES).map(|_| now(cpu)).fold(0.0, f64::max);
-    let peaks = ProcessorPeaks { f32_gflops: best(probe::f32_now), bf16_gflops: best(probe::bf16_now) };
-    let (gflops, share) = peaks.of(dtype, channels);
-    let card = Card {
-        name: cpu.name(),
-        aliases: Vec::new(),
-        tflops: gflops / 1e3,
-        f32_tflops: Some(gflops / 1e3),
-        memory_gb: available_memory().unwrap_or(0) as f64 / 1e9,
-        bandwidth_tb_s: f64::NAN,
-        link_gb_s: f64::NAN,
-        watts: None,
-        share,
-        share_of: None,
-        unverified: Vec::new(),
-    };
-    Machine { card, cards: 1 }
 }

@@ -1,11 +1,11 @@
-//! What `train` prints of its plan before it begins.
+//! What is printed of a run before it begins, and how it stands at its end.
 
 use corella_text::data::Dataset;
-use corella_train::RunPlan;
 use corella_train::console::{duration, grouped, money};
 use corella_train::estimate::{Machine, MemoryBytes, bill};
+use corella_train::{Outcome, RunPlan};
 
-use super::workload;
+use super::workload::workload;
 use crate::device::Device;
 use crate::shape::ModelShape;
 
@@ -76,4 +76,15 @@ pub fn memory_line(memory: MemoryBytes) -> String {
         mib(memory.activations),
         mib(memory.between_updates)
     )
+}
+
+/// How a run stands at its end; `judged` where there is a reference curve.
+pub fn print_standing(outcome: &Outcome, judged: bool) {
+    match (&outcome.standing, outcome.val_loss) {
+        (Some(standing), _) => println!("{standing}"),
+        (None, Some(_)) if !judged => {
+            println!("no reference curve for this model on these data; `corella report A B` compares runs");
+        }
+        (None, _) => {}
+    }
 }

@@ -9,7 +9,7 @@ use corella_train::{
     CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan, checkpoint, folder,
 };
 
-use super::{plan_fits, shape_flags};
+use super::shape_checks;
 use crate::cli::{Common, TrainArgs};
 use crate::error::{Failure, Result};
 use crate::inputs::{is_prepared, open_any};
@@ -179,7 +179,7 @@ fn set<T: Clone>(to: &mut T, from: &Option<T>) {
 
 fn model_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
     if let Some(name) = &args.model {
-        shape_flags::known(name)?;
+        shape_checks::known(name)?;
         plan.model.name.clone_from(name);
         if let Some(preset) = ModelShape::preset(name) {
             let (seq_len, vocab_size) = (plan.model.seq_len, plan.model.vocab_size);
@@ -187,9 +187,9 @@ fn model_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
             (plan.model.seq_len, plan.model.vocab_size) = (seq_len, vocab_size);
         }
     }
-    shape_flags::known(&plan.model.name)?;
+    shape_checks::known(&plan.model.name)?;
     if args.init_from.is_none() {
-        shape_flags::fit_name(args, &plan.model.name)?;
+        shape_checks::fit_name(args, &plan.model.name)?;
     }
     set(&mut plan.model.n_layer, &args.n_layer);
     set(&mut plan.model.n_head, &args.n_head);
@@ -278,19 +278,19 @@ fn start_from(plan: &mut RunPlan, args: &TrainArgs, dir: &Path) -> Result<Option
             let first = first_model(Path::new(model), dir, args.resume);
             let (weights, _) = first.map_err(|e| e.within("init_from"))?;
             let first = plan_of(&weights, &plan.model);
-            plan_fits::model(&plan.model, &first)?;
+            shape_checks::model(&plan.model, &first)?;
             // Without a word about the head it is the model's, which its memory depends on.
             plan.model.tied = first.tied;
             shape = Some(ModelShape::of_model(&weights));
         }
-        plan_fits::name(&plan.model)?;
+        shape_checks::name(&plan.model)?;
         return Ok(shape);
     };
     plan.train.init_from = Some(model.display().to_string());
     // The shape is that of the model to start from.
     let (weights, at) = first_model(model, dir, args.resume).map_err(|e| e.within("--init-from"))?;
     plan.model = plan_of(&weights, &plan.model);
-    shape_flags::fit_model(args, &plan.model)?;
+    shape_checks::fit_model(args, &plan.model)?;
     set(&mut plan.model.seq_len, &args.seq_len);
     // A run that goes on keeps its tokenizer.
     if args.tokenizer.is_none() && !args.resume {
