@@ -64,45 +64,27 @@ impl Device {
         }
     }
 
-    /// The device with its peak for products in `dtype`, and the part of it that training a model with so many channels uses
-    /// where the estimate does not say; `None` for a card that is not in the table, no peak where its data sheet says none for
-    /// the format.
-    pub fn machine(&self, dtype: Dtype, channels: u64) -> Option<(Machine, Option<f64>)> {
+    /// What the estimate knows of the device, with its peak for products in `dtype` of a model with so many channels; `None` for a
+    /// card that is not in the table, no peak where its data sheet says none for the format.
+    pub fn machine(&self, dtype: Dtype, channels: u64) -> Option<Machine> {
         match self {
-            Device::Cpu(cpu) => {
-                let machine = this_processor(cpu, dtype, channels);
-                let share = machine.card.share;
-                Some((machine, Some(share)))
-            }
-            Device::Cuda(cuda, _) => known_card(&cuda.name()).map(|machine| (machine, None)),
+            Device::Cpu(cpu) => Some(this_processor(cpu, dtype, channels)),
+            Device::Cuda(cuda, _) => Some(Machine::Cards { card: known_card(&cuda.name())?, count: 1 }),
         }
     }
 }
 
-/// This machine's processor as a card with one peak, that of products in `dtype`, for them of a model with so many channels; its peak is measured now.
+/// This machine's processor, for updates of a model with so many channels; its peak, that of products in `dtype`, is measured now.
 pub fn this_processor(cpu: &Cpu, dtype: Dtype, channels: u64) -> Machine {
     // The best of several: a busy machine only ever shows less than it can.
     let best = |now: fn(&Cpu) -> f64| (0..PROBES).map(|_| now(cpu)).fold(0.0, f64::max);
     let peaks = ProcessorPeaks { f32_gflops: best(probe::f32_now), bf16_gflops: best(probe::bf16_now) };
     let (gflops, share) = peaks.of(dtype, channels);
-    let card = estimate::Card {
-        name: cpu.name(),
-        aliases: Vec::new(),
-        tflops: gflops / 1e3,
-        f32_tflops: Some(gflops / 1e3),
-        memory_gb: available_memory().unwrap_or(0) as f64 / 1e9,
-        bandwidth_tb_s: f64::NAN,
-        link_gb_s: f64::NAN,
-        watts: None,
-        share,
-        share_of: None,
-        unverified: Vec::new(),
-    };
-    Machine { card, cards: 1 }
+    Machine::Processor { name: cpu.name(), dtype, tflops: gflops / 1e3, share }
 }
 
 /// The card of the table whose name, or a short form of it, stands in what the driver calls it.
-pub fn known_card(name: &str) -> Option<Machine> {
+pub fn known_card(name: &str) -> Option<estimate::Card> {
     let name = name.to_lowercase();
     let found = estimate::cards().ok()?.into_iter().filter_map(|card| {
         let longest = std::iter::once(&card.name)
@@ -112,8 +94,7 @@ pub fn known_card(name: &str) -> Option<Machine> {
             .max()?;
         Some((longest, card))
     });
-    let card = found.max_by_key(|(length, _)| *length)?.1;
-    Some(Machine { card, cards: 1 })
+    found.max_by_key(|(length, _)| *length).map(|(_, card)| card)
 }
 
 fn open(index: u32, common: &Common) -> Result<Device> {
@@ -138,7 +119,7 @@ mod tests {
 
     #[test]
     fn cards_are_known_by_the_drivers_name() {
-        let name = |driver: &str| known_card(driver).map(|machine| machine.card.name);
+        let name = |driver: &str| known_card(driver).map(|card| card.name);
         assert!(name("cuda NVIDIA H100 80GB HBM3 sm_90").is_some_and(|n| n.starts_with("H100")));
         assert!(name("cuda NVIDIA GeForce RTX 4090 sm_89").is_some_and(|n| n.contains("4090")));
         assert_eq!(name("cuda NVIDIA T400 sm_75"), None);

@@ -66,11 +66,13 @@ pub fn build(
             );
         }
     }
-    let known = machine.as_ref().map(|(machine, _)| machine);
     let facts = corella_train::Device {
         cards: u32::from(matches!(device, Device::Cuda(..))),
-        peak_flops: known.and_then(|machine| machine.peak_flops(plan.train.dtype)).filter(|peak| *peak > 0.0),
-        watts: known.and_then(Machine::watts),
+        peak_flops: machine
+            .as_ref()
+            .and_then(|machine| machine.peak_flops(plan.train.dtype))
+            .filter(|peak| *peak > 0.0),
+        watts: machine.as_ref().and_then(Machine::watts),
     };
     let product_parameters = config.product_parameters();
     let (model, files) = match device {

@@ -16,7 +16,7 @@ pub fn print_run(
     memory: MemoryBytes,
     data: &Dataset,
     device: &Device,
-    machine: Option<&(Machine, Option<f64>)>,
+    machine: Option<&Machine>,
 ) {
     let work = workload(plan, config);
     let (layers, heads, width) = config.sizes();
@@ -49,9 +49,9 @@ pub fn print_run(
     );
     println!("{}", memory_line(memory));
     println!("device: {}", device.name());
-    if let Some((machine, mfu)) = machine
-        && let Some(peak) = machine.card.peak_tflops(work.dtype)
-        && let Ok(bill) = bill(&work, machine, mfu.map(|share| share / work.computed()), plan.cost.price_per_hour)
+    if let Some(machine) = machine
+        && let Some(peak) = machine.peak_tflops(work.dtype)
+        && let Ok(bill) = bill(&work, machine, None, plan.cost.price_per_hour)
     {
         println!(
             "time: about {} at {:.1} % of this device's {} GFLOP/s in {}{}",

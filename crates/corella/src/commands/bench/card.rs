@@ -46,10 +46,10 @@ impl OnCard {
                 return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
             }
         }
-        let datasheet = known_card(&device.name()).map(|machine| Datasheet {
-            card: machine.card.name.clone(),
-            bf16_gflops: 1e3 * machine.card.tflops,
-            memory_gbs: 1e3 * machine.card.bandwidth_tb_s,
+        let datasheet = known_card(&device.name()).map(|card| Datasheet {
+            bf16_gflops: 1e3 * card.tflops,
+            memory_gbs: 1e3 * card.bandwidth_tb_s,
+            card: card.name,
         });
         Ok(Some(OnCard { backend: device.name(), ceilings: probe::ceilings(cuda)?, datasheet }))
     }

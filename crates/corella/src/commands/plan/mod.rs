@@ -52,7 +52,6 @@ pub struct PlanArgs {
 /// Where a run is to be made.
 struct Place {
     machine: Machine,
-    on_gpu: bool,
     /// Bytes of memory, of each card.
     available: Option<u64>,
 }
@@ -61,36 +60,36 @@ impl Place {
     fn of(args: &PlanArgs, common: &Common, work: &Workload) -> Result<Place> {
         let Some(text) = &args.gpu else {
             let machine = this_processor(&backend(common)?, work.dtype, work.channels);
-            return Ok(Place { machine, on_gpu: false, available: available_memory() });
+            return Ok(Place { machine, available: available_memory() });
         };
         let machine = Machine::parse(text)
             .map_err(|e| Failure::usage(e).hint("--gpu takes a number of cards and a name: 8xH100"))?;
-        let available = Some((machine.card.memory_gb * 1e9) as u64);
-        Ok(Place { machine, on_gpu: true, available })
+        let available = match &machine {
+            Machine::Cards { card, .. } => Some((card.memory_gb * 1e9) as u64),
+            Machine::Processor { .. } => available_memory(),
+        };
+        Ok(Place { machine, available })
     }
 
     /// Memory with `b` sequences per pass.
     fn memory(&self, plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
-        if !self.on_gpu {
-            return plan_memory(plan, config, b);
-        }
+        let Machine::Cards { count, .. } = self.machine else { return plan_memory(plan, config, b) };
         let dtype = plan.train.dtype;
         let activations = config.memory(memory::shape(plan, b), plan_recompute(plan), dtype).activations;
-        gpu_memory(config.parameter_count() as u64, activations, dtype, self.machine.cards)
+        gpu_memory(config.parameter_count() as u64, activations, dtype, count)
     }
 
     fn fits(&self, memory: MemoryBytes) -> bool {
         self.available.is_none_or(|available| memory.total <= available)
     }
 
-    /// Utilisation that is given, or usual here; predicted where there is none.
-    fn utilisation(&self, args: &PlanArgs, work: &Workload) -> Option<f64> {
-        args.mfu.or_else(|| (!self.on_gpu).then(|| self.machine.card.share / work.computed()))
+    fn on_cards(&self) -> bool {
+        matches!(self.machine, Machine::Cards { .. })
     }
 
     /// What a plan has that the program does not do yet.
     fn not_yet(&self) -> Option<String> {
-        let cards = self.machine.cards;
+        let cards = self.machine.count();
         (cards > 1).then(|| format!("corella trains on one card so far; this is what {cards} would take"))
     }
 }
@@ -126,7 +125,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
 /// Settles the micro-batch by memory and by what falls to a card; what is to be said of it.
 fn settle(plan: &mut RunPlan, config: &ModelShape, place: &Place, memory: Option<usize>) -> Result<Vec<Note>> {
     let work = workload(plan, config);
-    let cards = place.machine.cards;
+    let cards = place.machine.count();
     let (per_card, sequences) = (work.sequences_per_card(cards) as usize, work.sequences_per_step as usize);
     let mut notes: Vec<Note> = dealt(&work, &place.machine, plan.model.seq_len)
         .map(|(what, hint)| Note { what, hint: Some(hint) })
@@ -145,7 +144,7 @@ fn settle(plan: &mut RunPlan, config: &ModelShape, place: &Place, memory: Option
     plan.check()?;
     let planned = plan.train.micro_batch;
     plan.train.micro_batch = within(planned, per_card, sequences);
-    if place.on_gpu && plan.train.micro_batch < planned {
+    if place.on_cards() && plan.train.micro_batch < planned {
         notes.push(Note::from(format!(
             "the micro-batch is {} instead of {planned} (sequences of an update for each card: {per_card})",
             plan.train.micro_batch
@@ -168,8 +167,7 @@ fn document(
     let fits = place.fits(memory_bytes);
     let smaller_fits = |smaller: &RunPlan| place.fits(place.memory(smaller, config, smaller.train.micro_batch));
     let (price_per_hour, price_from) = price(args, plan, machine)?;
-    let mfu = place.utilisation(args, &work);
-    let (bill, scale, no_bill) = costs(plan, &work, place, mfu, price_per_hour.filter(|_| fits))?;
+    let (bill, scale, no_bill) = costs(plan, &work, place, args.mfu, price_per_hour.filter(|_| fits))?;
     Ok(Document {
         model: plan.model.name.clone(),
         parameters: work.params,
@@ -182,18 +180,18 @@ fn document(
         epochs: data_tokens.map(|there| work.tokens as f64 / there.max(1) as f64),
         tokens_per_step: work.tokens_per_step,
         sequences_per_step: work.sequences_per_step,
-        update: plan.equation_on(machine.cards)?,
+        update: plan.equation_on(machine.count())?,
         steps: plan.train.steps,
         micro_batch: plan.train.micro_batch,
         machine: machine.name(),
-        cards: machine.cards,
-        cards_with_work: work.sequences_per_step.min(u64::from(machine.cards)),
+        cards: machine.count(),
+        cards_with_work: work.sequences_per_step.min(u64::from(machine.count())),
         not_yet: place.not_yet(),
         notes,
         dtype: work.dtype.name(),
         peak_tflops: machine.peak_flops(work.dtype).map(|peak| peak / 1e12),
-        peak_from: if place.on_gpu { "data sheet" } else { "measured now" },
-        mfu_from: match (args.mfu, place.on_gpu) {
+        peak_from: if place.on_cards() { "data sheet" } else { "measured now" },
+        mfu_from: match (args.mfu, place.on_cards()) {
             (Some(_), _) => "given",
             (None, true) => "predicted from card and model",
             (None, false) => "usual on processors in this format",
@@ -231,8 +229,7 @@ fn costs(
     if let Some(watts) = plan.cost.watts {
         bill.energy_kwh = Some(watts * bill.hours / 1000.0);
     }
-    let scale = if place.on_gpu { scale(work, &place.machine, mfu)? } else { Vec::new() };
-    Ok((Some(bill), scale, None))
+    Ok((Some(bill), scale(work, &place.machine, mfu)?, None))
 }
 
 /// The flags, with the run file of a run folder in its place.
