@@ -159,8 +159,8 @@ fn sheet(d: &Document) -> String {
     lines.push(format!("{:12} {} of {} that the process may use", "threads", d.threads, d.cores));
     if let Some(memory) = d.memory {
         let limit =
-            memory.limit.map(|limit| format!(", limited to {} by the container", gib(limit))).unwrap_or_default();
-        lines.push(format!("{:12} {} GiB free of {}{limit}", "", gib(memory.available), gib(memory.total)));
+            memory.limit.map(|limit| format!(", limited to {:.1} by the container", gib(limit))).unwrap_or_default();
+        lines.push(format!("{:12} {:.1} GiB free of {:.1}{limit}", "", gib(memory.available), gib(memory.total)));
     }
     lines.push(format!("{:12} {}", "features", d.features.join(" ")));
     lines.push(format!(
@@ -173,7 +173,7 @@ fn sheet(d: &Document) -> String {
     lines.push(format!("{:12} {}", "formats", d.formats.join(", ")));
     for gpu in &d.gpus {
         lines.push(format!(
-            "{:12} {} ({}, {} GiB)",
+            "{:12} {} ({}, {:.1} GiB)",
             format!("cuda:{}", gpu.index),
             gpu.name,
             gpu.architecture,

@@ -19,6 +19,7 @@ use crate::loading::Progress;
 use crate::model::{self, Invariance};
 use crate::room::Sizes;
 use crate::site::{ListenArgs, Site};
+use crate::units::gib;
 
 /// Flags of `serve`.
 #[derive(Debug, Args)]
@@ -222,7 +223,6 @@ fn kv_tokens(settings: &Settings, sizes: Sizes, context_len: usize, free: Option
     }
     let positions = settings.kv_tokens.unwrap_or_else(|| sizes.usual_positions(context_len, free)).max(context_len);
     if let Some(free) = free {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let pages = sizes.token_bytes.saturating_mul(positions as u64);
         eprintln!(
             "memory: {:.2} GiB of weights, {:.2} GiB for {positions} positions of keys and values; {:.2} GiB are free",

@@ -16,8 +16,7 @@ use corella_server::Loading;
 use corella_text::data::Order;
 use corella_text::tiny_internet::{Grammar, World, facts, probes};
 use corella_train::{
-    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan,
-    folder,
+    CommandPlan, CostPlan, DataPlan, Hooks, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan, folder,
 };
 
 use crate::cli::{Common, DeviceFlag, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
@@ -26,6 +25,7 @@ use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, WORLD_SEED, processor, tiny_dataset, tiny_pages};
 use crate::output::deliver;
+use crate::shape::small_gpt2;
 use crate::signals::stop_flag;
 use crate::site::{self, Site};
 use crate::terminal::{in_shell, plot};
@@ -33,9 +33,8 @@ use crate::training::build::build;
 use crate::training::hooks::Console;
 use crate::training::lines::print_standing;
 
-/// Tokens per update.
+/// Sequences of an update.
 const BATCH: usize = 8;
-const SEQ_LEN: usize = 256;
 
 /// Runs the command.
 pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
@@ -155,23 +154,15 @@ fn its_site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
 
 /// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, decay over the last 40 %.
 fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
-    let steps = ((args.million_tokens * 1e6) as u64 / (BATCH * SEQ_LEN) as u64).max(1);
+    let model = small_gpt2(vocab_size);
+    let batch_tokens = BATCH * model.seq_len;
+    let steps = ((args.million_tokens * 1e6) as u64 / batch_tokens as u64).max(1);
     RunPlan {
-        model: ModelPlan {
-            name: "gpt2-custom".to_owned(),
-            n_layer: 4,
-            n_head: 4,
-            n_embd: 256,
-            n_kv_head: None,
-            n_ff: None,
-            tied: None,
-            seq_len: SEQ_LEN,
-            vocab_size,
-        },
+        model,
         data: DataPlan { path: TINY_INTERNET.to_owned(), tokenizer: "own".to_owned(), order: Order::default() },
         train: TrainPlan {
             steps,
-            batch_tokens: BATCH * SEQ_LEN,
+            batch_tokens,
             micro_batch: BATCH,
             lr: 2e-3,
             schedule: Schedule::Wsd,

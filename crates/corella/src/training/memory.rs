@@ -13,7 +13,7 @@ use super::card_memory::card_memory;
 use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::shape::ModelShape;
-use crate::units::size;
+use crate::units::{gib, size};
 
 /// Part of the free memory that a micro-batch chosen by the program may fill.
 const MEMORY_SHARE: f64 = 0.8;
@@ -112,11 +112,6 @@ pub fn check_memory(needed: u64, available: Option<u64>) -> Result<()> {
         .hint(SMALLER)),
         _ => Ok(()),
     }
-}
-
-/// A number of bytes in GiB.
-pub fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
 }
 
 /// What the checkpoints of a run take.

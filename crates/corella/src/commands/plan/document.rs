@@ -5,8 +5,8 @@ use corella_train::estimate::{Bill, MemoryBytes, Scale};
 use serde::Serialize;
 
 use crate::training::lines::memory_line;
-use crate::training::memory::{DiskBytes, gib};
-use crate::units::size;
+use crate::training::memory::DiskBytes;
+use crate::units::{gib, size};
 
 /// What `--json` prints.
 #[derive(Serialize)]
