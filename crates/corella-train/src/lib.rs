@@ -27,7 +27,9 @@ pub use commands::CommandPlan;
 pub use device::{Device, Usage};
 pub use error::TrainError;
 pub use log::{Event, Sample};
-pub use plan::{CostPlan, DataPlan, ModelPlan, NoMicroBatch, OutputPlan, RunPlan, TrainPlan, parse_micro_batch};
+pub use plan::{
+    CostPlan, DataPlan, Family, ModelPlan, NoMicroBatch, OutputPlan, RunPlan, TrainPlan, parse_micro_batch,
+};
 pub use run_loop::{Hooks, Outcome, Run, not_begun, train};
 pub use schedule::Schedule;
 pub use spikes::{Skip, SpikeDetector};

@@ -75,6 +75,30 @@ pub struct ModelPlan {
     pub vocab_size: usize,
 }
 
+/// A kind of model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// gpt2-…
+    Gpt2,
+    /// llama-…
+    Llama,
+}
+
+impl Family {
+    /// That of the model of a name.
+    pub fn of(name: &str) -> Family {
+        if name.starts_with("llama") { Family::Llama } else { Family::Gpt2 }
+    }
+}
+
+impl ModelPlan {
+    /// The kind of model that it describes.
+    pub fn family(&self) -> Family {
+        Family::of(&self.name)
+    }
+}
+
 /// The data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

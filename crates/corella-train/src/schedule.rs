@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// How the learning rate falls after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
     /// Half a cosine wave.
+    #[default]
     Cosine,
     /// A straight line.
     Linear,
@@ -14,6 +15,21 @@ pub enum Schedule {
     Constant,
     /// Not until the last part of the run, then with the square root of the progress through it.
     Wsd,
+}
+
+impl Schedule {
+    /// All of them.
+    pub const ALL: [Schedule; 4] = [Schedule::Cosine, Schedule::Linear, Schedule::Constant, Schedule::Wsd];
+
+    /// The name as a run file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Schedule::Cosine => "cosine",
+            Schedule::Linear => "linear",
+            Schedule::Constant => "constant",
+            Schedule::Wsd => "wsd",
+        }
+    }
 }
 
 /// Learning rate of update `step` (from 0) of `steps`.
@@ -47,6 +63,13 @@ mod tests {
         let first = learning_rate(Schedule::Cosine, 0, 32_000, 6e-4, 700, 0.1, 0.2);
         assert_eq!(format!("{first:.2e}"), "8.57e-7");
         assert_eq!(learning_rate(Schedule::Cosine, 699, 32_000, 6e-4, 700, 0.1, 0.2), 6e-4);
+    }
+
+    #[test]
+    fn names_are_those_of_run_files() {
+        for schedule in Schedule::ALL {
+            assert_eq!(serde_json::to_value(schedule).expect("a name"), schedule.name());
+        }
     }
 
     #[test]

@@ -8,12 +8,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::prepare::PrepareArgs;
 use crate::commands::tokenizer::TokenizerCommand;
+use corella_model::llama::LlamaConfig;
 use corella_model::{Dtype, KvKind};
 use corella_ops::WeightFormat;
 use corella_ops::cpu::Rounding;
 use corella_text::data::Order;
+use corella_train::Schedule;
 
 use crate::error::Failure;
+use crate::shape::{GPT2_CUSTOM, GPT2_PRESETS, LLAMA_CUSTOM, presets};
 use crate::units::{bytes, count};
 
 /// Train GPT-2 and Llama from random weights, run Llama 3.1 base models, and serve them with a playground.
@@ -35,8 +38,8 @@ pub struct Common {
     #[arg(long, global = true)]
     pub json: bool,
     /// Where to compute: cpu, cuda, cuda:N, or auto for the best there is (cards only when asked for)
-    #[arg(long, global = true, value_parser = Device::parse, default_value = "cpu")]
-    pub device: Device,
+    #[arg(long, global = true, value_parser = DeviceFlag::parse, default_value = "cpu")]
+    pub device: DeviceFlag,
     /// Worker threads [default: the processor's cores]
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -75,7 +78,7 @@ impl Cli {
             return Ok(());
         }
         let refused = match (&self.command, self.common.device) {
-            (_, Device::Cuda(_)) => "--activations is for the processor",
+            (_, DeviceFlag::Cuda(_)) => "--activations is for the processor",
             (Generate(_) | Serve(_) | Eval(_) | Bench(_), _) => return Ok(()),
             _ => "--activations is for commands that load models as they are stored",
         };
@@ -90,9 +93,9 @@ impl Common {
     }
 }
 
-/// Where to compute.
+/// Where to compute, as it is asked for: what it stands for on a machine says [`Device::choose`](crate::device::Device::choose).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
+pub enum DeviceFlag {
     /// The best there is
     Auto,
     /// The processor
@@ -101,15 +104,15 @@ pub enum Device {
     Cuda(u32),
 }
 
-impl Device {
-    fn parse(text: &str) -> Result<Device, String> {
+impl DeviceFlag {
+    fn parse(text: &str) -> Result<DeviceFlag, String> {
         match text {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
+            "auto" => Ok(DeviceFlag::Auto),
+            "cpu" => Ok(DeviceFlag::Cpu),
+            "cuda" => Ok(DeviceFlag::Cuda(0)),
             other => other
                 .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok().map(Device::Cuda))
+                .and_then(|number| number.parse().ok().map(DeviceFlag::Cuda))
                 .ok_or_else(|| "auto, cpu, cuda or cuda:N".to_owned()),
         }
     }
@@ -187,9 +190,8 @@ const SITE: &str = "127.0.0.1:8080";
 pub struct TrainArgs {
     /// A run file (.toml), or text to train on: a file or a folder
     pub source: Option<PathBuf>,
-    /// gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m, gpt2-custom, llama-3.2-1b, llama-3.1-8b … or llama-custom [default:
-    /// gpt2-custom]
-    #[arg(long)]
+    /// The model by its name
+    #[arg(long, help = models())]
     pub model: Option<String>,
     /// Layers (custom models) [default: 4]
     #[arg(long)]
@@ -259,10 +261,10 @@ pub struct TrainArgs {
     /// Updates until the peak [default: 40, or all of a shorter run]
     #[arg(long)]
     pub warmup_steps: Option<u64>,
-    /// cosine, linear, constant or wsd (constant, then down with the square root of the progress,
-    /// over the last fifth or decay_fraction of a run file) [default: cosine]
-    #[arg(long)]
-    pub schedule: Option<String>,
+    /// How the rate falls; wsd: constant, then down with the square root of the progress, over the last fifth or
+    /// decay_fraction of a run file [default: cosine]
+    #[arg(long, value_parser = schedule_parser())]
+    pub schedule: Option<Schedule>,
     /// Last learning rate, as a fraction of the peak [default: 0.1]
     #[arg(long)]
     pub final_lr_fraction: Option<f64>,
@@ -331,6 +333,23 @@ pub struct TrainArgs {
 /// Number formats by name.
 fn dtype_parser() -> impl TypedValueParser<Value = Dtype> {
     PossibleValuesParser::new(Dtype::ALL.map(Dtype::name)).map(|name| Dtype::from_name(&name).unwrap_or_default())
+}
+
+/// Schedules by name.
+fn schedule_parser() -> impl TypedValueParser<Value = Schedule> {
+    PossibleValuesParser::new(Schedule::ALL.map(Schedule::name))
+        .map(|name| Schedule::ALL.into_iter().find(|schedule| schedule.name() == name).unwrap_or_default())
+}
+
+/// What the help says of the models that can be trained.
+fn models() -> String {
+    format!("{}, {GPT2_CUSTOM} or {LLAMA_CUSTOM} [default: {GPT2_CUSTOM}]", presets().join(", "))
+}
+
+/// What it says of those that are measured with random weights.
+fn measured_models() -> String {
+    let (gpt2, llama) = (GPT2_PRESETS.join(", "), LlamaConfig::PRESETS.join(", "));
+    format!("Only this model, with random weights: tour, small, mid, {gpt2} (train and generate), {llama} (generate)")
 }
 
 /// Orders of the data by name.
@@ -561,8 +580,8 @@ pub struct BenchArgs {
     /// Repetitions; the median counts
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
     pub repeat: usize,
-    /// Only this model, with random weights: tour, small, mid, gpt2-124m … gpt2-1558m (train and generate), llama-3.1-8b … (generate)
-    #[arg(long)]
+    /// The model by its name
+    #[arg(long, help = measured_models())]
     pub model: Option<String>,
     /// Number format of the random weights [default: f32; bf16 of a Llama] (generate)
     #[arg(long, value_name = "FORMAT", value_parser = format_parser(["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q6_k"]), conflicts_with = "path")]

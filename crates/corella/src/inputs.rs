@@ -14,7 +14,7 @@ use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
 use corella_train::{checkpoint, folder};
 
-use crate::cli::{Common, Device};
+use crate::cli::{Common, DeviceFlag};
 use crate::error::{Failure, Result, of_path};
 use crate::fetch::{fetch, fetch_model};
 use crate::shape::ModelShape;
@@ -35,7 +35,7 @@ pub const VOCABULARY_BYTES: usize = 20_000_000;
 /// Refuses a card for a command that has nothing to compute there.
 pub fn no_card(common: &Common) -> Result<()> {
     match common.device {
-        Device::Cuda(number) => Err(Failure::new(format!(
+        DeviceFlag::Cuda(number) => Err(Failure::new(format!(
             "cuda:{number} cannot be used here: this command does not compute on a card"
         ))
         .hint("leave --device out, or give --device cpu; train, generate, serve, eval and bench take --device cuda")),

@@ -67,7 +67,7 @@ pub fn environment() -> BTreeMap<String, String> {
         ("program", Some(format!("corella {} ({})", env!("CARGO_PKG_VERSION"), env!("CORELLA_COMMIT")))),
         ("processor", processor()),
         ("threads", Some(threads.to_string())),
-        ("memory", memory().map(|m| format!("{} GiB", gib(m.total)))),
+        ("memory", memory().map(|m| format!("{:.1} GiB", gib(m.total)))),
         ("system", System::long_os_version().ok()),
         ("command", Some(command)),
     ];

@@ -8,7 +8,6 @@ mod output;
 
 mod cli;
 mod commands;
-mod control;
 mod device;
 mod error;
 mod fetch;
@@ -22,6 +21,7 @@ mod meter;
 mod mistakes;
 mod model;
 mod playground;
+mod printable;
 mod room;
 mod shape;
 mod signals;
@@ -29,6 +29,7 @@ mod site;
 mod terminal;
 mod tokenizers;
 mod tour;
+mod training;
 mod unfinished;
 mod units;
 
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = cli.check().and_then(|()| match cli.command {
-        Command::Tour(args) => tour::run(&args, &cli.common),
+        Command::Tour(args) => commands::tour::run(&args, &cli.common),
         Command::Train(args) => commands::train::run(&args, &cli.common),
         Command::Report(args) => commands::report::run(&args, &cli.common),
         Command::Doctor => commands::doctor::run(&cli.common),

@@ -12,8 +12,7 @@ use corella_model::{AnyModel, KvKind, Source, StepModel, StepOptions};
 use corella_ops::OpsInfer;
 use corella_text::tokenizer::{Tokenizer, TokenizerError};
 
-use crate::cli::{Common, Device};
-use crate::device::TrainDevice;
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::gguf_vocab;
 use crate::inputs::{open_any, tokenizer_for};
@@ -154,19 +153,19 @@ impl Opened {
     }
 
     /// Loads the weights; see [`load`].
-    pub fn load(self, common: &Common, options: StepOptions, invariance: Invariance) -> Result<Box<dyn StepModel>> {
-        load(self.files.into(), common, options, invariance)
+    pub fn load(self, device: Device, options: StepOptions, invariance: Invariance) -> Result<Box<dyn StepModel>> {
+        load(self.files.into(), device, options, invariance)
     }
 
     /// The same, and tells `progress` the share that has been read.
     pub fn load_watched(
         self,
-        common: &Common,
+        device: Device,
         options: StepOptions,
         invariance: Invariance,
         progress: &Progress<'_>,
     ) -> Result<Box<dyn StepModel>> {
-        load_watched(self.files.into(), common, options, invariance, progress)
+        load_watched(self.files.into(), device, options, invariance, progress)
     }
 }
 
@@ -203,31 +202,31 @@ impl From<AnyModel> for Loadable {
     }
 }
 
-/// Loads a model's weights on the device that is asked for, with the room that `options` say.
+/// Loads a model's weights on a device, with the room that `options` say.
 pub fn load(
     weights: Loadable,
-    common: &Common,
+    device: Device,
     options: StepOptions,
     invariance: Invariance,
 ) -> Result<Box<dyn StepModel>> {
-    load_watched(weights, common, options, invariance, &|_| {})
+    load_watched(weights, device, options, invariance, &|_| {})
 }
 
 fn load_watched(
     weights: Loadable,
-    common: &Common,
+    device: Device,
     options: StepOptions,
     invariance: Invariance,
     progress: &Progress<'_>,
 ) -> Result<Box<dyn StepModel>> {
-    match TrainDevice::choose(common)? {
-        TrainDevice::Cpu(ops) => {
+    match device {
+        Device::Cpu(ops) => {
             if let Some(free) = available_memory() {
                 check_memory(free, &weights, options)?;
             }
             load_on(ops, &weights, options, progress)
         }
-        TrainDevice::Cuda(ops, free) => {
+        Device::Cuda(ops, free) => {
             let ops = if invariance == Invariance::OfBatch { ops.with_batch_invariance() } else { *ops };
             check_card(&ops, free, &weights, options)?;
             load_on(ops, &weights, options, progress)
@@ -250,7 +249,10 @@ pub fn load_on<B: OpsInfer>(
 
 /// Options for a model whose log-probabilities are compared: two may lie closer together than the rounding of keys and values
 /// to half precision.
-pub fn to_score(context: usize, common: &Common) -> StepOptions {
-    let kv_kind = if common.device == Device::Cpu { KvKind::F32 } else { KvKind::F16 };
+pub fn to_score(context: usize, device: &Device) -> StepOptions {
+    let kv_kind = match device {
+        Device::Cpu(_) => KvKind::F32,
+        Device::Cuda(..) => KvKind::F16,
+    };
     StepOptions { kv_kind, ..StepOptions::one_sequence(context) }
 }

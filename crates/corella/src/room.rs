@@ -8,6 +8,7 @@ use corella_model::{KvKind, Source, StepLimits, StepOptions};
 use crate::error::{Failure, Result};
 use crate::loading::stored_bytes;
 use crate::model::{Loadable, load_on};
+use crate::units::gib;
 
 /// What a model's own files say of the memory that it takes.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,6 @@ impl Needed {
         smaller: &str,
     ) -> Failure {
         let q8 = if q8_fits { ", or --kv-type q8 of generate and serve," } else { "" };
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let refused = Failure::new(format!(
             "the model needs {:.2} GiB of {whose}, {:.2} of them for {} positions of keys and values, and {:.2} GiB are free",
             gib(self.total),

@@ -5,7 +5,7 @@ use corella_model::llama::{self, LlamaConfig, LlamaShape, Rope, RopeScaling};
 use corella_model::memory::{MemoryPlan, Recompute};
 use corella_model::params::{ModelConfig, ParamSpec};
 use corella_model::{AnyModel, BatchShape, Dtype};
-use corella_train::ModelPlan;
+use corella_train::{Family, ModelPlan};
 
 use crate::error::Result;
 
@@ -20,6 +20,26 @@ const ROPE_THETA: f64 = 500_000.0;
 /// Width of the feed-forward layer where none is given: two thirds of GPT-2's, because it has three matrices, in whole
 /// multiples of this.
 const FEED_FORWARD_STEP: usize = 32;
+
+/// Names of all published shapes.
+pub fn presets() -> Vec<&'static str> {
+    [&GPT2_PRESETS[..], &LlamaConfig::PRESETS].concat()
+}
+
+/// A GPT-2 that a laptop trains in minutes: the tour's, and what is trained where nothing else is said.
+pub fn small_gpt2(vocab_size: usize) -> ModelPlan {
+    ModelPlan {
+        name: GPT2_CUSTOM.to_owned(),
+        n_layer: 4,
+        n_head: 4,
+        n_embd: 256,
+        n_kv_head: None,
+        n_ff: None,
+        tied: None,
+        seq_len: 256,
+        vocab_size,
+    }
+}
 
 /// A shape of either family.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +85,7 @@ impl ModelShape {
 
     /// The shape of a plan.
     pub fn of(plan: &ModelPlan) -> Result<Self> {
-        if !plan.name.starts_with("llama") {
+        if plan.family() == Family::Gpt2 {
             let config = Gpt2Config::new(plan.vocab_size, plan.n_layer, plan.n_head, plan.n_embd, plan.seq_len)?;
             return Ok(ModelShape::Gpt2(config));
         }
@@ -87,6 +107,13 @@ impl ModelShape {
             tied: plan.tied.unwrap_or_else(|| preset.as_ref().is_none_or(|p| p.tied)),
             rope: preset.map_or(Rope { theta: ROPE_THETA, scaling: RopeScaling::None }, |p| p.rope.clone()),
         })?))
+    }
+
+    /// The shape as the plan of a model of this name.
+    pub fn plan(&self, name: &str) -> ModelPlan {
+        let mut plan = ModelPlan { name: name.to_owned(), ..small_gpt2(0) };
+        self.set_plan(&mut plan);
+        plan
     }
 
     /// Writes the shape into a plan, the context and the vocabulary too.
@@ -188,20 +215,8 @@ mod tests {
                 })
                 .expect("valid"),
             );
-            let (name, head) = (LLAMA_CUSTOM.to_owned(), if tied { 0 } else { 512 * 64 });
-            let mut plan = ModelPlan {
-                name,
-                n_layer: 0,
-                n_head: 0,
-                n_embd: 0,
-                n_kv_head: None,
-                n_ff: None,
-                tied: None,
-                seq_len: 0,
-                vocab_size: 0,
-            };
-            shape.set_plan(&mut plan);
-            let planned = ModelShape::of(&plan).expect("a shape");
+            let head = if tied { 0 } else { 512 * 64 };
+            let planned = ModelShape::of(&shape.plan(LLAMA_CUSTOM)).expect("a shape");
             assert_eq!(planned, shape);
             assert_eq!(planned.parameter_count() - planned.product_parameters(), head, "of an embedding alone");
         }

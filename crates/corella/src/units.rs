@@ -82,9 +82,9 @@ pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// How many GiB of memory.
-pub fn gib(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / f64::from(1 << 30))
+/// Bytes of memory in GiB.
+pub fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
 #[cfg(test)]
@@ -163,6 +163,6 @@ mod tests {
     fn sizes_are_shown_as_people_read_them() {
         assert_eq!(size(811_706_777_600), "811.71 GB");
         assert_eq!([size(999), size(1_000_000)], ["999 bytes", "1.0 MB"]);
-        assert_eq!(gib(3 << 29), "1.5");
+        assert_eq!(gib(3 << 29), 1.5);
     }
 }

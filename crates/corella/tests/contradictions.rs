@@ -66,7 +66,8 @@ fn shape_flags_of_another_kind_of_model_are_refused() {
     let (text, out) = (folder.text().display().to_string(), folder.join("run").display().to_string());
     let with = |flags: &[&'static str]| [&["train", &text, "--out", &out, "--steps", "1"][..], flags].concat();
     refused(&with(&["--n-kv-head", "2"]), 2, "--n-kv-head is of a Llama, but the model is gpt2-custom");
-    refused(&with(&["--model", "gpt2-124m", "--n-layer", "2"]), 2, "--n-layer would make another model of gpt2-124m");
+    refused(&with(&["--model", "gpt2-124m", "--n-layer", "2"]), 2, "--n-layer 2, but gpt2-124m has 12");
+    refused(&with(&["--model", "gpt5"]), 2, "llama-3.3-70b, or gpt2-custom");
     assert!(!folder.join("run").exists());
 }
 
@@ -150,15 +151,15 @@ fn a_run_file_that_contradicts_itself_its_data_or_its_first_model_is_refused() {
     for (changes, words) in [
         (&[("gpt2-custom", "foo")][..], "no model is called foo"),
         (&[("gpt2-custom", "Llama-custom")], "no model is called Llama-custom"),
-        (&[("gpt2-custom", "gpt2-124m")], "n_layer is 1, but gpt2-124m has 12"),
+        (&[("gpt2-custom", "gpt2-124m")], "n_layer = 1, but gpt2-124m has 12"),
         (&[("n_head = 2", "n_head = 2\nn_kv_head = 1")], "n_kv_head is of a Llama, but the model is gpt2-custom"),
         (&[("vocab_size = 280", "vocab_size = 1024")], "vocab_size = 1024, but"),
         (&[("tokenizer = \"own\"", "tokenizer = \"gpt2\"")], "tokenizer = gpt2, but"),
         (&[("warmup_steps = 1", "warmup_steps = 1000")], "warmup_steps is 1000, but the run has only 3 steps"),
-        (&[init, ("n_layer = 1", "n_layer = 4")], "n_layer is 4, but the model to start from has another"),
-        (&[init, ("n_embd = 16", "n_embd = 64")], "n_embd is 64, but the model to start from has another"),
-        (&[init, ("vocab_size = 280", "vocab_size = 999")], "vocab_size is 999, but the model to start from"),
-        (&[init, ("gpt2-custom", "llama-custom")], "the model is llama-custom, but the model to start from"),
+        (&[init, ("n_layer = 1", "n_layer = 4")], "n_layer = 4, but the model to start from has 1"),
+        (&[init, ("n_embd = 16", "n_embd = 64")], "n_embd = 64, but the model to start from has 16"),
+        (&[init, ("vocab_size = 280", "vocab_size = 999")], "vocab_size = 999, but the model to start from has 280"),
+        (&[init, ("gpt2-custom", "llama-custom")], "name = \"llama-custom\", but the model to start from is another"),
     ] {
         write(changes);
         refused(&["train", &file, "--out", &out], 2, words);

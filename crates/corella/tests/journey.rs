@@ -205,7 +205,7 @@ fn mistakes_are_answered_with_what_to_do() {
         (&["train", &empty], 1, "holds no text", false),
         (&["train", &text, "--out", &below], 1, "Not a directory", true),
         (&["train", &text, "--model", "gpt5"], 2, "no model is called gpt5", true),
-        (&["train", &text, "--schedule", "sine"], 2, "no schedule is called sine", true),
+        (&["train", &text, "--schedule", "sine"], 2, "[possible values: cosine, linear, constant, wsd]", false),
         (&["train", &text, "--n-embd", "30", "--n-head", "4"], 1, "n_head", false),
         (&["train", &text, "--batch-tokens", "1000", "--out", &path("x")], 1, "batch_tokens", true),
         (&["generate", &missing, "-p", "a"], 1, "does not exist", true),

@@ -324,6 +324,30 @@ fn bits_per_byte_count_what_is_predicted() {
 }
 
 #[test]
+fn without_a_card_the_device_auto_is_the_processor() {
+    if json(&done(&["doctor", "--json", "--device", "auto"]))["device"] != "cpu" {
+        println!("skipped: there is a card");
+        return;
+    }
+    let folder = Folder::new("auto");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    done(&tiny_run(&data, &run, "3"));
+    let eval = |device| json(&done(&["eval", &run, "--data", &data, "--json", "--device", device]));
+    let (cpu, auto) = (eval("cpu"), eval("auto"));
+    assert!(cpu["backend"].as_str().is_some_and(|name| name.contains("kv f32")), "{cpu}");
+    assert_eq!(cpu, auto);
+    // The server ends by itself, because reading these weights fails; before that it says what memory it takes.
+    let model = folder.join("m");
+    done(&["convert", &run, &model.display().to_string()]);
+    let mut bytes = std::fs::read(model.join("model.safetensors")).expect("readable");
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(model.join("model.safetensors"), bytes).expect("written");
+    let said = stderr(&corella(&["serve", &model.display().to_string(), "--port", "0", "--device", "auto"]));
+    assert!(said.contains("positions of keys and values; "), "{said}");
+}
+
+#[test]
 fn activations_are_rounded_where_asked_and_the_output_says_so() {
     let ids = ["--prompt-ids", "1,2,3", "--max-tokens", "2", "--seed", "42", "--json"];
     let generate = |more: &[&str]| corella(&[&["generate", &fixture("llama/model_bf16")], &ids[..], more].concat());

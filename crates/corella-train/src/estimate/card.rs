@@ -104,13 +104,27 @@ fn plain(name: &str) -> String {
     name.strip_suffix("gb").map(str::to_owned).unwrap_or(name)
 }
 
-/// Some cards of a kind that train together.
+/// What trains a model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Machine {
-    /// Their kind.
-    pub card: Card,
-    /// How many.
-    pub cards: u32,
+pub enum Machine {
+    /// Cards of a kind, together.
+    Cards {
+        /// Their kind.
+        card: Card,
+        /// How many.
+        count: u32,
+    },
+    /// A processor.
+    Processor {
+        /// Its name.
+        name: String,
+        /// The format of the products that it was looked at for.
+        dtype: Dtype,
+        /// Peak of these products, in 10¹² operations per second.
+        tflops: f64,
+        /// Part of that which updates of the model reach, with what is computed again.
+        share: f64,
+    },
 }
 
 impl Machine {
@@ -121,26 +135,56 @@ impl Machine {
             _ => ("1", text),
         };
         let bad = || EstimateError::BadMachine(text.to_owned());
-        let cards: u32 = count.parse().ok().filter(|n| (1..=1_000_000).contains(n)).ok_or_else(bad)?;
+        let count: u32 = count.parse().ok().filter(|n| (1..=1_000_000).contains(n)).ok_or_else(bad)?;
         if name.trim().is_empty() {
             return Err(bad());
         }
-        Ok(Machine { card: card(name.trim())?, cards })
+        Ok(Machine::Cards { card: card(name.trim())?, count })
     }
 
     /// `8 × H100 SXM`.
     pub fn name(&self) -> String {
-        if self.cards == 1 { self.card.name.clone() } else { format!("{} × {}", self.cards, self.card.name) }
+        match self.count() {
+            1 => self.kind().to_owned(),
+            count => format!("{count} × {}", self.kind()),
+        }
+    }
+
+    /// Name of one of its cards, or of the processor.
+    pub fn kind(&self) -> &str {
+        match self {
+            Machine::Cards { card, .. } => &card.name,
+            Machine::Processor { name, .. } => name,
+        }
+    }
+
+    /// Its cards; a processor is one.
+    pub fn count(&self) -> u32 {
+        match self {
+            Machine::Cards { count, .. } => *count,
+            Machine::Processor { .. } => 1,
+        }
+    }
+
+    /// Peak of a card or of the processor in a format, in 10¹² operations per second, where it is known.
+    pub fn peak_tflops(&self, dtype: Dtype) -> Option<f64> {
+        match self {
+            Machine::Cards { card, .. } => card.peak_tflops(dtype),
+            Machine::Processor { dtype: of, tflops, .. } => (*of == dtype).then_some(*tflops),
+        }
     }
 
     /// Watts of all cards at their power limit with the machine around them, where the limit is known.
     pub fn watts(&self) -> Option<f64> {
-        self.card.watts.map(|watts| watts * f64::from(self.cards) * HOST_OVERHEAD)
+        match self {
+            Machine::Cards { card, count } => card.watts.map(|watts| watts * f64::from(*count) * HOST_OVERHEAD),
+            Machine::Processor { .. } => None,
+        }
     }
 
-    /// Operations per second of all cards together in a format, where they are known.
+    /// Operations per second of all of it together in a format, where they are known.
     pub fn peak_flops(&self, dtype: Dtype) -> Option<f64> {
-        self.card.peak_tflops(dtype).map(|tflops| tflops * 1e12 * f64::from(self.cards))
+        self.peak_tflops(dtype).map(|tflops| tflops * 1e12 * f64::from(self.count()))
     }
 }
 
@@ -151,7 +195,7 @@ mod tests {
     #[test]
     fn machines_are_read_as_people_write_them() {
         assert_eq!(Machine::parse("8xH100").expect("known").name(), "8 × H100 SXM");
-        assert_eq!(Machine::parse("4x rtx 4090").expect("known").cards, 4);
+        assert_eq!(Machine::parse("4x rtx 4090").expect("known").count(), 4);
         assert_eq!(Machine::parse("a100").expect("known").name(), "A100-80 SXM");
         for (asked, name) in [
             ("8xA100-80GB", "8 × A100-80 SXM"),

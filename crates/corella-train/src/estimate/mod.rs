@@ -76,12 +76,12 @@ pub struct Bill {
 
 /// Hours of a workload at a utilisation of the cards that have work.
 fn hours(work: &Workload, machine: &Machine, mfu: f64) -> Result<f64, EstimateError> {
-    let peak = machine.card.peak_tflops(work.dtype).ok_or_else(|| no_peak(work, machine))?;
-    Ok(work.flops() as f64 / (peak * 1e12 * work.busy_cards(machine.cards) * mfu) / 3600.0)
+    let peak = machine.peak_tflops(work.dtype).ok_or_else(|| no_peak(work, machine))?;
+    Ok(work.flops() as f64 / (peak * 1e12 * work.busy_cards(machine.count()) * mfu) / 3600.0)
 }
 
 fn no_peak(work: &Workload, machine: &Machine) -> EstimateError {
-    EstimateError::NoPeak { card: machine.card.name.clone(), dtype: work.dtype }
+    EstimateError::NoPeak { card: machine.kind().to_owned(), dtype: work.dtype }
 }
 
 /// The utilisation that is given, or else predicted from card and shape. With what is computed again it is still no more than

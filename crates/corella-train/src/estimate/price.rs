@@ -57,8 +57,9 @@ impl Prices {
 
     /// Dollars per hour of the whole machine by the default price, and that price.
     pub fn of(&self, machine: &Machine) -> Option<(f64, &Price)> {
-        let price = self.default_of(&machine.card.name)?;
-        Some(((price.low + price.high) / 2.0 * f64::from(machine.cards), price))
+        let Machine::Cards { card, count } = machine else { return None };
+        let price = self.default_of(&card.name)?;
+        Some(((price.low + price.high) / 2.0 * f64::from(*count), price))
     }
 }
 

@@ -112,14 +112,14 @@ impl PublishedRun {
 
     /// Its machine, where the card is in the table.
     pub fn machine(&self) -> Option<Machine> {
-        Some(Machine { card: card(&self.card).ok()?, cards: self.cards })
+        Some(Machine::Cards { card: card(&self.card).ok()?, count: self.cards })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::speed::{FP8_GAIN, mfu_at, seconds_per_token};
-    use super::super::{EstimateError, bill};
+    use super::super::{Card, EstimateError, bill};
     use super::*;
 
     fn median(mut values: Vec<f64>) -> f64 {
@@ -166,8 +166,8 @@ mod tests {
 
     /// The share that a run itself shows: what is left for its products after everything else.
     fn shown_share(run: &PublishedRun) -> Option<f64> {
-        let (work, machine) = (run.workload()?, run.machine()?);
-        let (products, rest) = seconds_per_token(&work, &machine)?;
+        let work = run.workload()?;
+        let (products, rest) = seconds_per_token(&work, &card(&run.card).ok()?, run.cards)?;
         let total = run.hours * 3600.0 * f64::from(run.cards) / work.tokens as f64;
         Some(products / (total - rest))
     }
@@ -180,16 +180,16 @@ mod tests {
 
     /// The fit without run `left_out`: the median share of the other runs on the card (or of its `share_of`), and the
     /// median gain of the other fp8 runs.
-    fn fit(runs: &[PublishedRun], of: &Machine, left_out: Option<&str>) -> (f64, f64) {
+    fn fit(runs: &[PublishedRun], of: &Card, left_out: Option<&str>) -> (f64, f64) {
         let used = |r: &&PublishedRun| Some(r.id.as_str()) != left_out;
-        let owner = |m: &Machine| m.card.share_of.clone().unwrap_or(m.card.name.clone());
-        let share = |machine: &Machine| {
-            let same = |r: &&PublishedRun| r.machine().is_some_and(|m| owner(&m) == owner(machine));
+        let owner = |card: &Card| card.share_of.clone().unwrap_or(card.name.clone());
+        let share = |of: &Card| {
+            let same = |r: &&PublishedRun| card(&r.card).is_ok_and(|card| owner(&card) == owner(of));
             let shown = runs.iter().filter(used).filter(same).filter(|r| !r.fp8).filter_map(shown_share).collect();
             median(shown)
         };
         let gains = runs.iter().filter(used).filter(|r| r.fp8);
-        let gains = gains.filter_map(|r| Some(shown_share(r)? / share(&r.machine()?))).collect();
+        let gains = gains.filter_map(|r| Some(shown_share(r)? / share(&card(&r.card).ok()?))).collect();
         (share(of), median(gains))
     }
 
@@ -197,9 +197,9 @@ mod tests {
     fn the_shares_of_the_table_are_the_fit() {
         let runs = predictable();
         for name in ["A100-80 SXM", "H100 SXM", "RTX 4090"] {
-            let machine = Machine { card: card(name).expect("known"), cards: 8 };
-            let (share, gain) = fit(&runs, &machine, None);
-            assert!((share - machine.card.share).abs() < 0.005, "{name}: {share}");
+            let card = card(name).expect("known");
+            let (share, gain) = fit(&runs, &card, None);
+            assert!((share - card.share).abs() < 0.005, "{name}: {share}");
             assert!((gain - FP8_GAIN).abs() < 0.02, "fp8: {gain}");
         }
     }
@@ -210,8 +210,9 @@ mod tests {
         let (mut errors, mut table) = (Vec::new(), String::new());
         for run in &runs {
             let (work, machine) = (run.workload().expect("a shape"), run.machine().expect("a card"));
-            let (share, gain) = fit(&runs, &machine, Some(&run.id));
-            let mfu = mfu_at(&work, &machine, share, gain).expect("a peak");
+            let card = card(&run.card).expect("known");
+            let (share, gain) = fit(&runs, &card, Some(&run.id));
+            let mfu = mfu_at(&work, &card, run.cards, share, gain).expect("a peak");
             let hours = work.flops() as f64 / peak(&machine) / mfu / 3600.0;
             let error = hours / run.hours - 1.0;
             let percent = |error: f64| format!("{:+.1} %", 100.0 * error);

@@ -11,7 +11,7 @@
 //! predictions for the published runs stand in docs/plan.md; there each run is predicted with the shares that the *other*
 //! runs give.
 
-use super::card::Machine;
+use super::card::{Card, Machine};
 use super::workload::Workload;
 
 /// Part of a card's memory bandwidth that large kernels reach.
@@ -30,8 +30,8 @@ pub const FP8_GAIN: f64 = 1.31;
 
 /// Seconds per token on each card that works: of the products at the full peak, and of everything else; `None` where the card's
 /// peak in the format is not known.
-pub fn seconds_per_token(work: &Workload, machine: &Machine) -> Option<(f64, f64)> {
-    let (card, cards) = (&machine.card, f64::from(machine.cards));
+pub fn seconds_per_token(work: &Workload, card: &Card, count: u32) -> Option<(f64, f64)> {
+    let cards = f64::from(count);
     let peak = card.peak_tflops(work.dtype)? * 1e12;
     let bytes = work.dtype.bytes() as f64;
     let again = work.flops_again() as f64;
@@ -41,24 +41,28 @@ pub fn seconds_per_token(work: &Workload, machine: &Machine) -> Option<(f64, f64
     let blocks = passes * BLOCK_TRAFFIC * (work.channels * work.layers) as f64;
     let traffic = bytes * (blocks + LOGIT_TRAFFIC * work.vocab_size as f64);
     let bandwidth = BANDWIDTH_SHARE * card.bandwidth_tb_s * 1e12;
-    let part = work.tokens_per_step as f64 / work.busy_cards(machine.cards);
+    let part = work.tokens_per_step as f64 / work.busy_cards(count);
     let optimizer = work.params as f64 * OPTIMIZER_BYTES / cards / bandwidth / part;
     // A ring sends every gradient and weight nearly twice.
     let gradients = 2.0 * bytes * work.params as f64 * (cards - 1.0) / cards / (card.link_gb_s * 1e9) / part;
     Some((executed / peak, traffic / bandwidth + optimizer + gradients))
 }
 
-/// Model FLOPs utilisation that a well-made trainer reaches on the cards that have work, by the workload's own formula; `None`
+/// Model FLOPs utilisation that a well-made trainer reaches on the cards that have work, or this one on a processor, by the
+/// workload's own formula; `None`
 /// where the card's peak in the format is not known.
 pub fn predicted_mfu(work: &Workload, machine: &Machine) -> Option<f64> {
-    mfu_at(work, machine, machine.card.share_of_peak(work.dtype), FP8_GAIN)
+    match machine {
+        Machine::Cards { card, count } => mfu_at(work, card, *count, card.share_of_peak(work.dtype), FP8_GAIN),
+        Machine::Processor { share, .. } => Some(share / work.computed()),
+    }
 }
 
-/// The same for a given share and a given gain of fp8.
-pub fn mfu_at(work: &Workload, machine: &Machine, share: f64, fp8_gain: f64) -> Option<f64> {
-    let (products, rest) = seconds_per_token(work, machine)?;
+/// The same of cards for a given share and a given gain of fp8.
+pub fn mfu_at(work: &Workload, card: &Card, count: u32, share: f64, fp8_gain: f64) -> Option<f64> {
+    let (products, rest) = seconds_per_token(work, card, count)?;
     let share = if work.fp8 { share * fp8_gain } else { share };
-    let peak = machine.card.peak_tflops(work.dtype)? * 1e12;
+    let peak = card.peak_tflops(work.dtype)? * 1e12;
     Some(work.flops_per_token() as f64 / peak / (products / share + rest))
 }
 

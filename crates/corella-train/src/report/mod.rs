@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use compare::{OTHER_VOCABULARY, Summary, comparison, differences, one_vocabulary, summaries};
 pub use page::page;
 pub use record::{Record, Row};
-pub use reference::{Curve, Family, Shape, Standing, Verdict, curves, judge};
+pub use reference::{Curve, Shape, Standing, Verdict, curves, judge};
 pub use rows::Totals;
 
 use crate::TrainError;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::plan::RunPlan;
+use crate::plan::{Family, RunPlan};
 
 /// A curve of the validation loss.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -40,16 +40,6 @@ pub struct Shape {
     pub n_embd: usize,
     /// Context.
     pub seq_len: usize,
-}
-
-/// A kind of model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// gpt2-…
-    Gpt2,
-    /// llama-…
-    Llama,
 }
 
 /// How a run stands beside a curve.
@@ -114,8 +104,8 @@ impl Curve {
     /// Whether its band holds for a plan.
     pub fn judges(&self, plan: &RunPlan) -> bool {
         let m = &plan.model;
-        let family = if m.name.starts_with("llama") { Family::Llama } else { Family::Gpt2 };
-        self.is_of(plan) && self.shape == Shape { family, n_layer: m.n_layer, n_embd: m.n_embd, seq_len: m.seq_len }
+        self.is_of(plan)
+            && self.shape == Shape { family: m.family(), n_layer: m.n_layer, n_embd: m.n_embd, seq_len: m.seq_len }
     }
 
     /// The loss after `tokens`, between the points; `None` outside of them.

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::common::small_run::{Watch, go, heartbeat, run, state};
 use crate::common::{folder, rows};
 use corella_model::TextModel;
-use corella_train::report::{Curve, Family, Shape};
+use corella_train::report::{Curve, Shape};
 use corella_train::{Device, Hooks, Run, Sample, StepReport, train};
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ fn validation_losses_are_judged_while_a_run_goes_on_and_at_its_end() {
         name: "a run that goes better".into(),
         data: Vec::new(),
         vocab_size: 300,
-        shape: Shape { family: Family::Gpt2, n_layer: 2, n_embd: 16, seq_len: 16 },
+        shape: Shape { family: corella_train::Family::Gpt2, n_layer: 2, n_embd: 16, seq_len: 16 },
         band: 0.5,
         source: String::new(),
         points: vec![(0.0, 5.7), (640.0, of(10)), (1280.0, of(20) - 1.0)],

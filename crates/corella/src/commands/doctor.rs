@@ -8,7 +8,7 @@ use corella_ops::OpsTrain;
 use corella_ops::cpu::{PATH_VARIABLE, Path as KernelPath};
 use serde::Serialize;
 
-use crate::cli::{Common, Device};
+use crate::cli::{Common, DeviceFlag};
 use crate::error::{Failure, Result};
 use crate::inputs::processor;
 use crate::machine::{Memory, environment, memory};
@@ -96,7 +96,7 @@ pub fn run(common: &Common) -> Result<()> {
         deliver(sheet(&document))?;
     }
     match common.device {
-        Device::Cuda(index) if document.device != format!("cuda:{index}") => {
+        DeviceFlag::Cuda(index) if document.device != format!("cuda:{index}") => {
             Err(Failure::new(format!("cuda:{index} cannot be used: {}", document.device_why))
                 .hint("install what is missing above, or leave --device out"))
         }
@@ -127,15 +127,15 @@ fn libraries() -> Vec<Library> {
 
 /// What a device's flag stands for, and why.
 fn chosen_device(
-    asked: Device,
+    asked: DeviceFlag,
     cards: &std::result::Result<Vec<CardInfo>, CudaError>,
     libraries: &[Library],
 ) -> (String, String) {
     let cpu = |why: String| ("cpu".to_owned(), why);
     let index = match asked {
-        Device::Cpu => return cpu("cards only with --device cuda or auto".to_owned()),
-        Device::Auto => 0,
-        Device::Cuda(index) => index,
+        DeviceFlag::Cpu => return cpu("cards only with --device cuda or auto".to_owned()),
+        DeviceFlag::Auto => 0,
+        DeviceFlag::Cuda(index) => index,
     };
     let card = match cards {
         Err(error) => return cpu(error.to_string()),
@@ -159,8 +159,8 @@ fn sheet(d: &Document) -> String {
     lines.push(format!("{:12} {} of {} that the process may use", "threads", d.threads, d.cores));
     if let Some(memory) = d.memory {
         let limit =
-            memory.limit.map(|limit| format!(", limited to {} by the container", gib(limit))).unwrap_or_default();
-        lines.push(format!("{:12} {} GiB free of {}{limit}", "", gib(memory.available), gib(memory.total)));
+            memory.limit.map(|limit| format!(", limited to {:.1} by the container", gib(limit))).unwrap_or_default();
+        lines.push(format!("{:12} {:.1} GiB free of {:.1}{limit}", "", gib(memory.available), gib(memory.total)));
     }
     lines.push(format!("{:12} {}", "features", d.features.join(" ")));
     lines.push(format!(
@@ -173,7 +173,7 @@ fn sheet(d: &Document) -> String {
     lines.push(format!("{:12} {}", "formats", d.formats.join(", ")));
     for gpu in &d.gpus {
         lines.push(format!(
-            "{:12} {} ({}, {} GiB)",
+            "{:12} {} ({}, {:.1} GiB)",
             format!("cuda:{}", gpu.index),
             gpu.name,
             gpu.architecture,

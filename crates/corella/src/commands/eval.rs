@@ -13,6 +13,7 @@ use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::cli::Common;
+use crate::device::Device;
 use crate::error::{Failure, Result, of_path};
 use crate::inputs::{check_finished, read_as_trained};
 use crate::meter::Meter;
@@ -110,8 +111,9 @@ pub fn run(args: &EvalArgs, common: &Common) -> Result<()> {
         return Err(Failure::usage("a context of fewer than two tokens predicts nothing").hint("--context 2 or more"));
     }
     let rows = context.min(ROWS);
-    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, ..model::to_score(context, common) };
-    let step = model.load(common, options, Invariance::AsFast)?;
+    let device = Device::choose(common)?;
+    let options = StepOptions { max_batch_tokens: rows, max_logit_rows: rows, ..model::to_score(context, &device) };
+    let step = model.load(device, options, Invariance::AsFast)?;
     let backend = step.backend_name();
     let mut model = OneSequence::new(step);
     let front = tokenizer.front().filter(|_| !args.no_bos);

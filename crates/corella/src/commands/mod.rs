@@ -1,19 +1,16 @@
-//! One file per command.
+//! One file per command, or one folder.
 
 pub mod bench;
 pub mod convert;
-mod deal;
 pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod plan;
-mod plan_fits;
 pub mod prepare;
 pub mod report;
-pub mod run_plan;
 pub mod serve;
-mod shape_flags;
 pub mod tokenizer;
+pub mod tour;
 pub mod trace;
 pub mod train;

@@ -10,15 +10,16 @@ use corella_server::{NoKeys, Peer, Served, Transcript};
 use corella_train::folder;
 use serde_json::{Value, json};
 
-use crate::cli::{Common, Device, KvType};
+use crate::cli::{Common, DeviceFlag, KvType};
 use crate::commands::inspect;
+use crate::device::Device;
 use crate::error::{Failure, Result, of_path};
 use crate::inputs::model_folder;
 use crate::loading::Progress;
-use crate::machine::available_memory;
 use crate::model::{self, Invariance};
 use crate::room::Sizes;
 use crate::site::{ListenArgs, Site};
+use crate::units::gib;
 
 /// Flags of `serve`.
 #[derive(Debug, Args)]
@@ -149,7 +150,7 @@ impl Settings {
             seed: None,
             peers: Vec::new(),
             // Wherever it was trained, the processor writes.
-            common: Common { device: Device::Cpu, ..common.clone() },
+            common: Common { device: DeviceFlag::Cpu, ..common.clone() },
         }
     }
 
@@ -214,16 +215,14 @@ fn peers(args: &ServeArgs) -> Result<Vec<Peer>> {
 /// Longest context that is planned for when nothing is said.
 const CONTEXT: usize = 8192;
 
-/// Positions of keys and values to keep; says which where it is not what was asked for, and on the processor what memory is
-/// taken, before it is.
-fn kv_tokens(settings: &Settings, sizes: Sizes, context_len: usize) -> usize {
+/// Positions of keys and values to keep; says which where it is not what was asked for, and of the processor's memory (`free`
+/// of it) what is taken, before it is.
+fn kv_tokens(settings: &Settings, sizes: Sizes, context_len: usize, free: Option<u64>) -> usize {
     if let Some(asked) = settings.kv_tokens.filter(|asked| *asked < context_len) {
         eprintln!("note: --kv-tokens {asked} is less than one text of {context_len} tokens; {context_len} are kept");
     }
-    let free = if settings.common.device == Device::Cpu { available_memory() } else { None };
     let positions = settings.kv_tokens.unwrap_or_else(|| sizes.usual_positions(context_len, free)).max(context_len);
     if let Some(free) = free {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let pages = sizes.token_bytes.saturating_mul(positions as u64);
         eprintln!(
             "memory: {:.2} GiB of weights, {:.2} GiB for {positions} positions of keys and values; {:.2} GiB are free",
@@ -254,7 +253,8 @@ pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<Loaded> {
     if let Some(asked) = settings.context_len.filter(|asked| *asked > whole) {
         eprintln!("note: --context-len {asked} is more than the model's context; texts have up to {whole} tokens");
     }
-    let kv_tokens = kv_tokens(settings, opened.sizes(settings.kv_kind), context_len);
+    let device = Device::choose(&settings.common)?;
+    let kv_tokens = kv_tokens(settings, opened.sizes(settings.kv_kind), context_len, device.free_memory());
     let max_batch_tokens = 512.max(2 * settings.parallel);
     let step = StepOptions {
         context_len,
@@ -274,8 +274,7 @@ pub fn load(settings: &Settings, progress: &Progress<'_>) -> Result<Loaded> {
     let bytes = opened.token_bytes();
     let (files, at) = opened.files();
     let anatomy = inspect::document_of(files, at, &settings.model)?;
-    let engine =
-        Engine::start(opened.load_watched(&settings.common, step, settings.invariance, progress)?, bytes, options)?;
+    let engine = Engine::start(opened.load_watched(device, step, settings.invariance, progress)?, bytes, options)?;
     let path = &settings.model;
     let facts = json!({"path": path.display().to_string(), "model_context": whole, "kv_tokens": step.kv_tokens});
     let served = Served::new(settings.served_name(), engine.handle(), tokenizer, base, facts);

@@ -14,12 +14,13 @@ use corella_train::{RunPlan, checkpoint, folder};
 use serde_json::json;
 
 use crate::cli::Common;
-use crate::control::line_for_output;
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, dataset, kept_tokenizer, read_as_trained};
 use crate::meter::Meter;
 use crate::model::{self, Invariance, Opened};
 use crate::output::deliver;
+use crate::printable::line_for_output;
 use crate::terminal::in_shell;
 
 /// Name of the index in a run folder.
@@ -187,7 +188,9 @@ fn scores(opened: Opened, text: &str, stride: usize, common: &Common) -> Result<
         return Err(Failure::usage(what).hint("only a model with a longer context can be asked"));
     }
     let bytes = opened.token_bytes();
-    let model = opened.load(common, model::to_score(length, common), Invariance::AsFast)?;
+    let device = Device::choose(common)?;
+    let options = model::to_score(length, &device);
+    let model = opened.load(device, options, Invariance::AsFast)?;
     let engine = Engine::start(model, bytes, EngineOptions::default())?;
     let handle = engine.handle();
     let front: Vec<u32> = tokenizer.front().into_iter().collect();

@@ -16,24 +16,25 @@ use corella_server::Loading;
 use corella_text::data::Order;
 use corella_text::tiny_internet::{Grammar, World, facts, probes};
 use corella_train::{
-    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan,
-    folder,
+    CommandPlan, CostPlan, DataPlan, Hooks, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan, folder,
 };
 
-use crate::cli::{Common, Device, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
+use crate::cli::{Common, DeviceFlag, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
 use crate::commands::serve::Settings;
-use crate::commands::train::{Console, build, print_standing};
-use crate::device::TrainDevice;
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, WORLD_SEED, processor, tiny_dataset, tiny_pages};
 use crate::output::deliver;
+use crate::shape::small_gpt2;
 use crate::signals::stop_flag;
 use crate::site::{self, Site};
 use crate::terminal::{in_shell, plot};
+use crate::training::build::build;
+use crate::training::hooks::Console;
+use crate::training::lines::print_standing;
 
-/// Tokens per update.
+/// Sequences of an update.
 const BATCH: usize = 8;
-const SEQ_LEN: usize = 256;
 
 /// Runs the command.
 pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
@@ -58,8 +59,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         );
         println!("Its loss is the surprise, in nats, at each next token. Low is good.\n");
     }
-    let mut run =
-        build(&mut plan, args.out.clone(), data, args.resume, TrainDevice::choose(common)?, None, common.json)?;
+    let mut run = build(&mut plan, args.out.clone(), data, args.resume, Device::choose(common)?, None, common.json)?;
     let stop = stop_flag(&run.dir)?;
     let site = its_site(args, common)?;
     let mut console = Console::new(&run, common.json);
@@ -130,9 +130,9 @@ fn going_on(args: &TourArgs, common: &Common) -> String {
         add("--seed", seed.to_string());
     }
     match common.device {
-        Device::Cpu => {}
-        Device::Auto => add("--device", "auto".to_owned()),
-        Device::Cuda(number) => add("--device", format!("cuda:{number}")),
+        DeviceFlag::Cpu => {}
+        DeviceFlag::Auto => add("--device", "auto".to_owned()),
+        DeviceFlag::Cuda(number) => add("--device", format!("cuda:{number}")),
     }
     command + " --resume"
 }
@@ -154,23 +154,15 @@ fn its_site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
 
 /// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, decay over the last 40 %.
 fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
-    let steps = ((args.million_tokens * 1e6) as u64 / (BATCH * SEQ_LEN) as u64).max(1);
+    let model = small_gpt2(vocab_size);
+    let batch_tokens = BATCH * model.seq_len;
+    let steps = ((args.million_tokens * 1e6) as u64 / batch_tokens as u64).max(1);
     RunPlan {
-        model: ModelPlan {
-            name: "gpt2-custom".to_owned(),
-            n_layer: 4,
-            n_head: 4,
-            n_embd: 256,
-            n_kv_head: None,
-            n_ff: None,
-            tied: None,
-            seq_len: SEQ_LEN,
-            vocab_size,
-        },
+        model,
         data: DataPlan { path: TINY_INTERNET.to_owned(), tokenizer: "own".to_owned(), order: Order::default() },
         train: TrainPlan {
             steps,
-            batch_tokens: BATCH * SEQ_LEN,
+            batch_tokens,
             micro_batch: BATCH,
             lr: 2e-3,
             schedule: Schedule::Wsd,

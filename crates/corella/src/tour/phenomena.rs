@@ -9,8 +9,8 @@ use corella_text::tiny_internet::{FactList, FewShot, Grammar, Planted, Probes, Q
 use corella_text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::commands::train::continue_text;
-use crate::control::for_output;
+use crate::printable::for_output;
+use crate::training::hooks::continue_text;
 
 /// Tokens of a planted article that are given, and that are compared.
 const GIVEN: usize = 20;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Bound, CeilingsOut};
 use crate::cli::{BenchWhat, Common};
-use crate::device::{TrainDevice, known_card};
+use crate::device::{Device, known_card};
 use crate::error::{Failure, Result};
 
 /// What the maker says of a card.
@@ -35,8 +35,8 @@ impl OnCard {
     /// Of the card that `--device` stands for, once every operation that is to be timed agrees with the reference there; none for
     /// the processor.
     pub fn of(what: BenchWhat, common: &Common) -> Result<Option<OnCard>> {
-        let device = TrainDevice::choose(common)?;
-        let TrainDevice::Cuda(cuda, _) = &device else { return Ok(None) };
+        let device = Device::choose(common)?;
+        let Device::Cuda(cuda, _) = &device else { return Ok(None) };
         for dtype in Dtype::ALL {
             let differences = match what {
                 BenchWhat::Train => Expected::new(dtype)?.training_differences(&**cuda)?,
@@ -46,17 +46,17 @@ impl OnCard {
                 return Err(Failure::new(format!("not timed, because it is wrong in {}: {wrong}", dtype.name())));
             }
         }
-        let datasheet = known_card(&device.name()).map(|machine| Datasheet {
-            card: machine.card.name.clone(),
-            bf16_gflops: 1e3 * machine.card.tflops,
-            memory_gbs: 1e3 * machine.card.bandwidth_tb_s,
+        let datasheet = known_card(&device.name()).map(|card| Datasheet {
+            bf16_gflops: 1e3 * card.tflops,
+            memory_gbs: 1e3 * card.bandwidth_tb_s,
+            card: card.name,
         });
         Ok(Some(OnCard { backend: device.name(), ceilings: probe::ceilings(cuda)?, datasheet }))
     }
 
     /// Measures the ceilings once more, and keeps the best of both: the card may have changed its mind since.
     pub fn again(self, common: &Common) -> Result<OnCard> {
-        let TrainDevice::Cuda(cuda, _) = TrainDevice::choose(common)? else {
+        let Device::Cuda(cuda, _) = Device::choose(common)? else {
             return Err(Failure::new("the card that was there is gone"));
         };
         Ok(OnCard { ceilings: probe::ceilings(&cuda)?.best(&self.ceilings), ..self })
@@ -112,8 +112,8 @@ impl OnCard {
 
 /// The card's backend, anew: what was measured before has given its memory back.
 pub fn cuda(common: &Common) -> Result<Option<Cuda>> {
-    match TrainDevice::choose(common)? {
-        TrainDevice::Cuda(cuda, _) => Ok(Some(*cuda)),
-        TrainDevice::Cpu(_) => Ok(None),
+    match Device::choose(common)? {
+        Device::Cuda(cuda, _) => Ok(Some(*cuda)),
+        Device::Cpu(_) => Ok(None),
     }
 }

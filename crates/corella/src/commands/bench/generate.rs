@@ -9,6 +9,7 @@ use corella_infer::{
 };
 use corella_model::llama::LlamaConfig;
 use corella_model::params::{ModelConfig, ParamSpec, Part};
+use corella_model::step_options::PAGE_TOKENS;
 use corella_model::{KvKind, Source, StepOptions};
 use corella_ops::cpu::Cpu;
 use corella_ops::{Dtype, WeightFormat};
@@ -17,6 +18,7 @@ use super::processor::Beside;
 use super::random_rows::RandomRows;
 use super::{Bench, Bound, Loaded, median, train};
 use crate::cli::{BenchArgs, Common};
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::open_any;
 use crate::machine::{forget_peak_memory, peak_memory};
@@ -140,131 +142,200 @@ fn name(path: &Path) -> String {
     path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Times prefill of `asked` tokens, and decoding.
-fn measure(bench: &mut Bench, subject: Subject, asked: Option<usize>, common: &Common) -> Result<()> {
-    let (sizes, prompt) = (subject.sizes(), asked.unwrap_or(PROMPT));
-    let context = sizes.context_len.min(prompt + DECODED);
-    let (given, decoded) = (GIVEN.min(context / 4), DECODED.min(context / 4));
-    let prompt = prompt.min(context - decoded);
-    if let Some(asked) = asked.filter(|asked| *asked > prompt) {
-        eprintln!(
-            "note: {} is measured with a prompt of {prompt} tokens instead of {asked}: its context holds {}, and {decoded} are decoded",
-            subject.name, sizes.context_len
-        );
+/// Tokens of what is measured.
+struct Lengths {
+    context: usize,
+    prompt: usize,
+    /// That each of several texts is given, and decodes.
+    given: usize,
+    decoded: usize,
+}
+
+impl Lengths {
+    /// A prompt of `asked` tokens, or the usual one, as far as the model's context holds it; says where it does not.
+    fn of(subject: &Subject, sizes: &Sizes, asked: Option<usize>) -> Lengths {
+        let prompt = asked.unwrap_or(PROMPT);
+        let context = sizes.context_len.min(prompt + DECODED);
+        let (given, decoded) = (GIVEN.min(context / 4), DECODED.min(context / 4));
+        let prompt = prompt.min(context - decoded);
+        if let Some(asked) = asked.filter(|asked| *asked > prompt) {
+            eprintln!(
+                "note: {} is measured with a prompt of {prompt} tokens instead of {asked}: its context holds {}, and {decoded} are decoded",
+                subject.name, sizes.context_len
+            );
+        }
+        Lengths { context, prompt, given, decoded }
     }
-    let most = BATCHES[BATCHES.len() - 1];
-    let options = StepOptions {
-        context_len: context,
-        kv_tokens: context + most * (given + decoded + corella_model::step_options::PAGE_TOKENS),
-        kv_kind: KvKind::F16,
-        max_seqs: most,
-        max_batch_tokens: prompt.clamp(2 * most, CHUNK),
-        max_logit_rows: most,
-    };
-    let (name, vocab_size) = (subject.name.clone(), sizes.vocab_size);
+
+    /// Room for all of it.
+    fn options(&self) -> StepOptions {
+        let most = BATCHES[BATCHES.len() - 1];
+        StepOptions {
+            context_len: self.context,
+            kv_tokens: self.context + most * (self.given + self.decoded + PAGE_TOKENS),
+            kv_kind: KvKind::F16,
+            max_seqs: most,
+            max_batch_tokens: self.prompt.clamp(2 * most, CHUNK),
+            max_logit_rows: most,
+        }
+    }
+}
+
+/// A model that answers.
+struct Running {
+    name: String,
+    sizes: Sizes,
+    lengths: Lengths,
+    handle: EngineHandle,
+}
+
+impl Running {
+    /// Tokens of a text; another seed is another text.
+    fn ids(&self, seed: usize, len: usize) -> Vec<u32> {
+        (0..len).map(|i| ((seed * 31 + i) * 7919 % self.sizes.vocab_size) as u32).collect()
+    }
+
+    /// Computes a prompt and one token behind it.
+    fn complete(&self, prompt: Vec<u32>, salt: usize) -> Result<()> {
+        let done = self.handle.complete(self.handle.check(request(prompt, 1, salt))?)?;
+        done.error.map_or(Ok(()), |error| Err(Failure::new(error)))
+    }
+}
+
+/// Texts that are decoded together.
+struct Decoding {
+    shape: String,
+    /// Bytes that a step reads.
+    bytes: f64,
+    formula: &'static str,
+    /// What each begins with.
+    prompts: Vec<Vec<u32>>,
+    /// Whether the prompt's pages are those that were kept, instead of others each time.
+    kept: bool,
+}
+
+/// Measures loading, prefill and decoding.
+fn measure(bench: &mut Bench, subject: Subject, asked: Option<usize>, common: &Common) -> Result<()> {
+    let sizes = subject.sizes();
+    let lengths = Lengths::of(&subject, &sizes, asked);
     // What was held before, to measure the machine, is no part of loading.
     let peak_of_loading = forget_peak_memory();
     let start = Instant::now();
-    let model = model::load(subject.weights, common, options, Invariance::AsFast)?;
-    let (loading, loaded_memory) = (start.elapsed().as_secs_f64(), peak_memory());
+    let model = model::load(subject.weights, Device::choose(common)?, lengths.options(), Invariance::AsFast)?;
+    let (load_seconds, peak_memory_bytes) = (start.elapsed().as_secs_f64(), peak_memory());
     let engine = Engine::start(model, Arc::new(|_, _| Vec::new()), EngineOptions::default())?;
-    let handle = engine.handle();
-    let ids = |seed: usize, len: usize| -> Vec<u32> {
-        (0..len).map(|i| ((seed * 31 + i) * 7919 % vocab_size) as u32).collect()
-    };
+    let running = Running { name: subject.name, sizes, lengths, handle: engine.handle() };
 
-    let operations = 2.0 * (sizes.products * prompt as f64 + sizes.head);
-    let compute = sizes.bound(&bench.cpu, operations);
+    let (first, first_token_seconds) = prefill(bench, &running)?;
+    if !common.json {
+        println!(
+            "{:18} loaded in {load_seconds:.2} s; first token after {:.1} ms, the first time {:.1} ms",
+            "",
+            first * 1e3,
+            first_token_seconds * 1e3
+        );
+    }
+    for batch in BATCHES {
+        decode(bench, &running, &beginnings(&running, batch))?;
+    }
+    if running.lengths.prompt >= LONG {
+        decode(bench, &running, &after_the_prompt(&running)?)?;
+    }
+    let limits = running.handle.model();
+    let loaded = Loaded {
+        load_seconds,
+        first_token_seconds,
+        weight_bytes: running.sizes.bytes,
+        kv_bytes: limits.pages as f64 * limits.page_bytes as f64,
+        peak_memory_bytes,
+        name: running.name,
+    };
+    if !common.json {
+        say_memory(&loaded, peak_of_loading);
+    }
+    bench.models.push(loaded);
+    Ok(())
+}
+
+/// Times the prompt: the median of its repetitions, and the first of all, which touches the memory for the first time.
+fn prefill(bench: &mut Bench, running: &Running) -> Result<(f64, f64)> {
+    let (sizes, prompt) = (&running.sizes, running.lengths.prompt);
+    let compute = sizes.bound(&bench.cpu, 2.0 * (sizes.products * prompt as f64 + sizes.head));
     let (mut seconds, mut beside): (Vec<f64>, Beside) = (Vec::new(), Beside::default());
     for repeat in 0..=bench.repeat {
         bench.look(&mut beside, compute);
-        let params = request(ids(repeat, prompt), 1, repeat);
+        let ids = running.ids(repeat, prompt);
         let start = Instant::now();
-        let done = handle.complete(handle.check(params)?)?;
-        if let Some(error) = done.error {
-            return Err(Failure::new(error));
-        }
+        running.complete(ids, repeat)?;
         seconds.push(start.elapsed().as_secs_f64());
         bench.look(&mut beside, compute);
     }
-    // The first run touches the memory for the first time.
     let very_first = seconds.remove(0);
     let first = median(&mut seconds);
-    bench.row(
-        &format!("prefill {name}"),
-        format!("{prompt} tokens"),
-        compute,
-        "2·N per token, 2·V·C once",
-        first,
-        &beside,
-    );
+    let name = format!("prefill {}", running.name);
+    bench.row(&name, format!("{prompt} tokens"), compute, "2·N per token, 2·V·C once", first, &beside);
     bench.tokens(prompt as f64 / first);
-    if !common.json {
-        println!(
-            "{:18} loaded in {loading:.2} s; first token after {:.1} ms, the first time {:.1} ms",
-            "",
-            first * 1e3,
-            very_first * 1e3
-        );
+    Ok((first, very_first))
+}
+
+/// Texts with a few tokens each.
+fn beginnings(running: &Running, batch: usize) -> Decoding {
+    let Lengths { given, decoded, .. } = running.lengths;
+    Decoding {
+        shape: format!("{batch} × {decoded} tokens"),
+        bytes: running.sizes.bytes,
+        formula: "bytes of all weights per step",
+        prompts: (0..batch).map(|i| running.ids(1000 + i, given)).collect(),
+        kept: false,
     }
-    let mut decode = |shape: String,
-                      bytes: f64,
-                      formula,
-                      batch: usize,
-                      salt: fn(usize) -> usize,
-                      prompt: &dyn Fn(usize) -> Vec<u32>|
-     -> Result<()> {
-        let (mut steps, mut beside): (Vec<f64>, Beside) = (Vec::new(), Beside::default());
-        let bound = Bound::Memory(bytes);
-        for repeat in 0..bench.repeat.clamp(1, 3) {
-            let prompts = (0..batch).map(|i| request(prompt(i), decoded, salt(repeat) + i));
-            bench.look(&mut beside, bound);
-            steps.push(step_seconds(&handle, prompts.collect())?);
-            bench.look(&mut beside, bound);
-        }
-        let step = median(&mut steps);
-        bench.row(&format!("decode {name}"), shape, bound, formula, step, &beside);
-        bench.tokens(batch as f64 / step);
-        Ok(())
-    };
-    for batch in BATCHES {
-        let shape = format!("{batch} × {decoded} tokens");
-        decode(shape, sizes.bytes, "bytes of all weights per step", batch, |repeat| 1000 * (repeat + 1), &|i| {
-            ids(1000 + i, given)
-        })?;
+}
+
+/// One text behind the whole prompt. Its pages are found again, so that the ceiling is measured right before and after decoding,
+/// not before a long prefill.
+fn after_the_prompt(running: &Running) -> Result<Decoding> {
+    let Lengths { prompt, decoded, .. } = running.lengths;
+    let ids = running.ids(1000, prompt);
+    running.complete(ids.clone(), KEPT)?;
+    let position = running.handle.model().page_bytes as f64 / PAGE_TOKENS as f64;
+    Ok(Decoding {
+        shape: format!("{decoded} tokens after {prompt}"),
+        bytes: running.sizes.bytes + position * (prompt + decoded / 2) as f64,
+        formula: "bytes of all weights, keys and values per step",
+        prompts: vec![ids],
+        kept: true,
+    })
+}
+
+/// Times the steps in which texts decode together.
+fn decode(bench: &mut Bench, running: &Running, texts: &Decoding) -> Result<()> {
+    let (mut steps, mut beside): (Vec<f64>, Beside) = (Vec::new(), Beside::default());
+    let bound = Bound::Memory(texts.bytes);
+    for repeat in 0..bench.repeat.clamp(1, 3) {
+        let salt = if texts.kept { KEPT } else { 1000 * (repeat + 1) };
+        let of = |(i, prompt): (usize, &Vec<u32>)| request(prompt.clone(), running.lengths.decoded, salt + i);
+        let requests = texts.prompts.iter().enumerate().map(of).collect();
+        bench.look(&mut beside, bound);
+        steps.push(step_seconds(&running.handle, requests)?);
+        bench.look(&mut beside, bound);
     }
-    if prompt >= LONG {
-        let position = handle.model().page_bytes as f64 / corella_model::step_options::PAGE_TOKENS as f64;
-        let bytes = sizes.bytes + position * (prompt + decoded / 2) as f64;
-        let shape = format!("{decoded} tokens after {prompt}");
-        // Its pages are found again, so that the ceiling is measured right before and after decoding, not before a long prefill.
-        let kept = handle.complete(handle.check(request(ids(1000, prompt), 1, KEPT))?)?;
-        if let Some(error) = kept.error {
-            return Err(Failure::new(error));
-        }
-        decode(shape, bytes, "bytes of all weights, keys and values per step", 1, |_| KEPT, &|_| ids(1000, prompt))?;
-    }
-    let kv_bytes = handle.model().pages as f64 * handle.model().page_bytes as f64;
-    if !common.json {
-        let mib = |bytes: f64| bytes / 1_048_576.0;
-        let when = if peak_of_loading { "while loading" } else { "by the program until it was loaded" };
-        let peak = loaded_memory.map_or(String::new(), |b| format!(", {:.0} MiB held at most {when}", mib(b as f64)));
-        println!(
-            "{:18} {:.0} MiB of weights are read per step, {:.0} MiB of KV pages{peak}",
-            "",
-            mib(sizes.bytes),
-            mib(kv_bytes)
-        );
-    }
-    bench.models.push(Loaded {
-        name,
-        load_seconds: loading,
-        first_token_seconds: very_first,
-        weight_bytes: sizes.bytes,
-        kv_bytes,
-        peak_memory_bytes: loaded_memory,
-    });
+    let step = median(&mut steps);
+    bench.row(&format!("decode {}", running.name), texts.shape.clone(), bound, texts.formula, step, &beside);
+    bench.tokens(texts.prompts.len() as f64 / step);
     Ok(())
+}
+
+/// Prints what a model takes; `of_loading` where the peak is that of loading alone.
+fn say_memory(loaded: &Loaded, of_loading: bool) {
+    let mib = |bytes: f64| bytes / 1_048_576.0;
+    let when = if of_loading { "while loading" } else { "by the program until it was loaded" };
+    let peak = loaded.peak_memory_bytes;
+    let peak = peak.map_or(String::new(), |b| format!(", {:.0} MiB held at most {when}", mib(b as f64)));
+    println!(
+        "{:18} {:.0} MiB of weights are read per step, {:.0} MiB of KV pages{peak}",
+        "",
+        mib(loaded.weight_bytes),
+        mib(loaded.kv_bytes)
+    );
 }
 
 /// A request that nothing ends early, with pages that no other finds.

@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthChar;
 
-use crate::control;
+use crate::printable;
 
 /// Characters between two columns.
 const GAP: &str = " │ ";
@@ -80,7 +80,7 @@ impl Column {
             return;
         }
         // Whatever moves the cursor would break the columns.
-        let c = if c == '\t' { ' ' } else { control::picture(c).unwrap_or(c) };
+        let c = if c == '\t' { ' ' } else { printable::picture(c).unwrap_or(c) };
         let cells = c.width().unwrap_or(0);
         if line.width + cells > width {
             let next = line.break_off(c == ' ');

@@ -15,10 +15,10 @@ use corella_model::StepOptions;
 use corella_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::cli::{Common, Device, GenerateArgs};
+use crate::cli::{Common, GenerateArgs};
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::read_as_trained;
-use crate::machine::available_memory;
 use crate::model::{self, Invariance, Opened};
 use crate::output::{deliver, taken};
 use view::View;
@@ -85,9 +85,10 @@ pub fn run(args: &GenerateArgs, common: &Common) -> Result<()> {
     let bytes = opened.token_bytes();
     let (prompt_ids, prompt_text) = prompt(args, &opened)?;
     let samples = args.best_of.unwrap_or(0).max(args.n) as usize;
-    let steps = room(&opened, args, common, prompt_ids.len(), samples);
+    let device = Device::choose(common)?;
+    let steps = room(&opened, args, &device, prompt_ids.len(), samples);
     let request = check(&opened, params(args, common.json, seed, &prompt_ids), steps)?;
-    let engine = start(opened, args, common, steps)?;
+    let engine = start(opened, args, device, steps)?;
     let handle = engine.handle();
     match request.max_tokens() {
         0 if args.max_tokens > 0 => eprintln!(
@@ -157,14 +158,14 @@ fn summary(completion: &Completion, samples: usize, seed: Option<u64>) -> String
 }
 
 /// Room for this request: of many samples as many at once as the machine's memory holds, which changes no byte of them.
-fn room(opened: &Opened, args: &GenerateArgs, common: &Common, prompt: usize, samples: usize) -> StepOptions {
+fn room(opened: &Opened, args: &GenerateArgs, device: &Device, prompt: usize, samples: usize) -> StepOptions {
     let context_len = prompt.saturating_add(args.max_tokens).clamp(1, opened.context_len().max(1));
     let kv_kind = args.kv_type.into();
     // The prompt's full pages are shared; each sample has its own last pages.
     let prompt = prompt.min(context_len);
     let own = context_len - prompt + 2 * corella_model::step_options::PAGE_TOKENS;
     let most = samples.min(AT_ONCE);
-    let free = if common.device == Device::Cpu { available_memory() } else { None };
+    let free = device.free_memory();
     let at_once = free.map_or(most, |free| opened.sizes(kv_kind).texts_at_once(prompt, own, most, free));
     if at_once < most {
         eprintln!("note: the memory that is free holds {at_once} continuations at once, and not {most}");
@@ -195,7 +196,7 @@ fn check(opened: &Opened, params: RequestParams, steps: StepOptions) -> Result<R
 }
 
 /// Loads the model, and starts its engine.
-fn start(opened: Opened, args: &GenerateArgs, common: &Common, steps: StepOptions) -> Result<Engine> {
+fn start(opened: Opened, args: &GenerateArgs, device: Device, steps: StepOptions) -> Result<Engine> {
     let engine = EngineOptions {
         max_running: steps.max_seqs,
         max_queue: 1,
@@ -204,7 +205,7 @@ fn start(opened: Opened, args: &GenerateArgs, common: &Common, steps: StepOption
         vocab_size: Some(opened.known_tokens()),
     };
     let bytes = opened.token_bytes();
-    Ok(Engine::start(opened.load(common, steps, Invariance::of_flag(args.batch_invariant))?, bytes, engine)?)
+    Ok(Engine::start(opened.load(device, steps, Invariance::of_flag(args.batch_invariant))?, bytes, engine)?)
 }
 
 /// The flags as a request.

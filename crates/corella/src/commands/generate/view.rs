@@ -8,7 +8,7 @@ use corella_infer::{Event, TokenBytes, TokenLogProb};
 use super::colour;
 use super::columns::Columns;
 use crate::cli::{Common, GenerateArgs};
-use crate::control;
+use crate::printable;
 
 /// Width of a terminal that does not say.
 const WIDTH: usize = 80;
@@ -74,7 +74,7 @@ impl View {
 
     /// A text as it is shown.
     fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.terminal { control::visible(text) } else { text.into() }
+        if self.terminal { printable::visible(text) } else { text.into() }
     }
 
     fn heading(&self, sample: usize) -> Result<()> {

@@ -9,14 +9,13 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 
 use corella_model::AnyModel;
-use corella_model::llama::LlamaConfig;
 use serde_json::Value;
 
 use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::inputs::{no_card, open_any};
 use crate::output::deliver;
-use crate::shape::{GPT2_PRESETS, ModelShape};
+use crate::shape::{ModelShape, presets};
 use crate::units::bytes;
 
 use anatomy::Anatomy;
@@ -62,7 +61,7 @@ fn check_name(model: &Path) -> Result<()> {
     if model.exists() || model.to_str().is_some_and(|name| name.starts_with(corella_hub::PREFIX)) {
         return Ok(());
     }
-    let names = [&GPT2_PRESETS[..], &LlamaConfig::PRESETS].concat().join(", ");
+    let names = presets().join(", ");
     Err(Failure::new(format!("{} does not exist, and no published shape has this name", model.display()))
         .hint(format!("name a model's file or folder, hf://owner/name, or a published shape: {names}")))
 }

@@ -4,9 +4,9 @@ use corella_train::console::{duration, grouped, money};
 use corella_train::estimate::{Bill, MemoryBytes, Scale};
 use serde::Serialize;
 
-use super::memory::{DiskBytes, gib};
-use super::train_lines::memory_line;
-use crate::units::size;
+use crate::training::lines::memory_line;
+use crate::training::memory::DiskBytes;
+use crate::units::{gib, size};
 
 /// What `--json` prints.
 #[derive(Serialize)]

@@ -1,38 +1,33 @@
 //! `corella plan`: what a run costs before it is made.
 
 mod bills;
+mod deal;
 mod document;
-mod memory;
 mod recipe;
-mod train_lines;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use corella_model::Dtype;
-use corella_ops::OpsTrain;
-use corella_ops::cpu::{Cpu, probe};
 use corella_train::estimate::{
-    Bill, Card, EstimateError, Formula, Machine, MemoryBytes, Prices, ProcessorPeaks, Scale, Workload, bill,
-    gpu_memory, largest_micro_batch, scale,
+    Bill, EstimateError, Machine, MemoryBytes, Prices, Scale, Workload, bill, gpu_memory, largest_micro_batch, scale,
 };
 use corella_train::{RunPlan, folder};
 
 use crate::cli::{Common, TrainArgs};
-use crate::commands::deal::{dealt, within};
-use crate::commands::plan_fits::settle_vocabulary;
-use crate::commands::run_plan::wanted;
+use crate::device::this_processor;
 use crate::error::{Failure, Result};
 use crate::inputs::{backend, is_missing};
 use crate::machine::available_memory;
 use crate::output::deliver;
 use crate::shape::ModelShape;
-use document::{Document, Note};
-pub use memory::{
-    DiskBytes, check_memory, check_micro_batch_flags, memory_budget, plan_memory, plan_recompute, settle_micro_batch,
-    warn_of_disk,
+use crate::training::memory::{
+    self, DiskBytes, check_memory, check_micro_batch_flags, memory_budget, plan_memory, plan_recompute,
 };
-pub use train_lines::print_run;
+use crate::training::vocabulary_checks::settle_vocabulary;
+use crate::training::wanted::wanted;
+use crate::training::workload::workload;
+use deal::{dealt, within};
+use document::{Document, Note};
 
 /// Flags of `plan`: those of `train`, and the machine.
 #[derive(Debug, Args)]
@@ -54,13 +49,9 @@ pub struct PlanArgs {
     pub history: bool,
 }
 
-/// Measurements of the processor's peak, each a fraction of a millisecond to a few.
-const PROBES: usize = 10;
-
 /// Where a run is to be made.
 struct Place {
     machine: Machine,
-    on_gpu: bool,
     /// Bytes of memory, of each card.
     available: Option<u64>,
 }
@@ -69,36 +60,36 @@ impl Place {
     fn of(args: &PlanArgs, common: &Common, work: &Workload) -> Result<Place> {
         let Some(text) = &args.gpu else {
             let machine = this_processor(&backend(common)?, work.dtype, work.channels);
-            return Ok(Place { machine, on_gpu: false, available: available_memory() });
+            return Ok(Place { machine, available: available_memory() });
         };
         let machine = Machine::parse(text)
             .map_err(|e| Failure::usage(e).hint("--gpu takes a number of cards and a name: 8xH100"))?;
-        let available = Some((machine.card.memory_gb * 1e9) as u64);
-        Ok(Place { machine, on_gpu: true, available })
+        let available = match &machine {
+            Machine::Cards { card, .. } => Some((card.memory_gb * 1e9) as u64),
+            Machine::Processor { .. } => available_memory(),
+        };
+        Ok(Place { machine, available })
     }
 
     /// Memory with `b` sequences per pass.
     fn memory(&self, plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
-        if !self.on_gpu {
-            return plan_memory(plan, config, b);
-        }
+        let Machine::Cards { count, .. } = self.machine else { return plan_memory(plan, config, b) };
         let dtype = plan.train.dtype;
         let activations = config.memory(memory::shape(plan, b), plan_recompute(plan), dtype).activations;
-        gpu_memory(config.parameter_count() as u64, activations, dtype, self.machine.cards)
+        gpu_memory(config.parameter_count() as u64, activations, dtype, count)
     }
 
     fn fits(&self, memory: MemoryBytes) -> bool {
         self.available.is_none_or(|available| memory.total <= available)
     }
 
-    /// Utilisation that is given, or usual here; predicted where there is none.
-    fn utilisation(&self, args: &PlanArgs, work: &Workload) -> Option<f64> {
-        args.mfu.or_else(|| (!self.on_gpu).then(|| self.machine.card.share / work.computed()))
+    fn on_cards(&self) -> bool {
+        matches!(self.machine, Machine::Cards { .. })
     }
 
     /// What a plan has that the program does not do yet.
     fn not_yet(&self) -> Option<String> {
-        let cards = self.machine.cards;
+        let cards = self.machine.count();
         (cards > 1).then(|| format!("corella trains on one card so far; this is what {cards} would take"))
     }
 }
@@ -134,7 +125,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
 /// Settles the micro-batch by memory and by what falls to a card; what is to be said of it.
 fn settle(plan: &mut RunPlan, config: &ModelShape, place: &Place, memory: Option<usize>) -> Result<Vec<Note>> {
     let work = workload(plan, config);
-    let cards = place.machine.cards;
+    let cards = place.machine.count();
     let (per_card, sequences) = (work.sequences_per_card(cards) as usize, work.sequences_per_step as usize);
     let mut notes: Vec<Note> = dealt(&work, &place.machine, plan.model.seq_len)
         .map(|(what, hint)| Note { what, hint: Some(hint) })
@@ -153,7 +144,7 @@ fn settle(plan: &mut RunPlan, config: &ModelShape, place: &Place, memory: Option
     plan.check()?;
     let planned = plan.train.micro_batch;
     plan.train.micro_batch = within(planned, per_card, sequences);
-    if place.on_gpu && plan.train.micro_batch < planned {
+    if place.on_cards() && plan.train.micro_batch < planned {
         notes.push(Note::from(format!(
             "the micro-batch is {} instead of {planned} (sequences of an update for each card: {per_card})",
             plan.train.micro_batch
@@ -176,8 +167,7 @@ fn document(
     let fits = place.fits(memory_bytes);
     let smaller_fits = |smaller: &RunPlan| place.fits(place.memory(smaller, config, smaller.train.micro_batch));
     let (price_per_hour, price_from) = price(args, plan, machine)?;
-    let mfu = place.utilisation(args, &work);
-    let (bill, scale, no_bill) = costs(plan, &work, place, mfu, price_per_hour.filter(|_| fits))?;
+    let (bill, scale, no_bill) = costs(plan, &work, place, args.mfu, price_per_hour.filter(|_| fits))?;
     Ok(Document {
         model: plan.model.name.clone(),
         parameters: work.params,
@@ -190,18 +180,18 @@ fn document(
         epochs: data_tokens.map(|there| work.tokens as f64 / there.max(1) as f64),
         tokens_per_step: work.tokens_per_step,
         sequences_per_step: work.sequences_per_step,
-        update: plan.equation_on(machine.cards)?,
+        update: plan.equation_on(machine.count())?,
         steps: plan.train.steps,
         micro_batch: plan.train.micro_batch,
         machine: machine.name(),
-        cards: machine.cards,
-        cards_with_work: work.sequences_per_step.min(u64::from(machine.cards)),
+        cards: machine.count(),
+        cards_with_work: work.sequences_per_step.min(u64::from(machine.count())),
         not_yet: place.not_yet(),
         notes,
         dtype: work.dtype.name(),
         peak_tflops: machine.peak_flops(work.dtype).map(|peak| peak / 1e12),
-        peak_from: if place.on_gpu { "data sheet" } else { "measured now" },
-        mfu_from: match (args.mfu, place.on_gpu) {
+        peak_from: if place.on_cards() { "data sheet" } else { "measured now" },
+        mfu_from: match (args.mfu, place.on_cards()) {
             (Some(_), _) => "given",
             (None, true) => "predicted from card and model",
             (None, false) => "usual on processors in this format",
@@ -239,8 +229,7 @@ fn costs(
     if let Some(watts) = plan.cost.watts {
         bill.energy_kwh = Some(watts * bill.hours / 1000.0);
     }
-    let scale = if place.on_gpu { scale(work, &place.machine, mfu)? } else { Vec::new() };
-    Ok((Some(bill), scale, None))
+    Ok((Some(bill), scale(work, &place.machine, mfu)?, None))
 }
 
 /// The flags, with the run file of a run folder in its place.
@@ -268,47 +257,4 @@ fn price(args: &PlanArgs, plan: &RunPlan, machine: &Machine) -> Result<(Option<f
         }
         None => (None, None),
     })
-}
-
-/// The plan as a workload.
-pub fn workload(plan: &RunPlan, config: &ModelShape) -> Workload {
-    let (layers, _, channels) = config.sizes();
-    let layers = layers as u64;
-    Workload {
-        params: config.parameter_count() as u64,
-        matmul_params: config.product_parameters() as u64,
-        layers,
-        channels: channels as u64,
-        span: layers * plan.model.seq_len as u64,
-        vocab_size: config.vocab_size() as u64,
-        tokens: plan.train.steps * plan.train.batch_tokens as u64,
-        tokens_per_step: plan.train.batch_tokens as u64,
-        sequences_per_step: (plan.train.batch_tokens / plan.model.seq_len.max(1)) as u64,
-        dtype: plan.train.dtype,
-        fp8: false,
-        recompute: plan.train.recompute,
-        formula: Formula::Causal,
-    }
-}
-
-/// This machine's processor as a card with one peak, that of products in `dtype`, for them of a model with so many channels; its peak is measured now.
-pub fn this_processor(cpu: &Cpu, dtype: Dtype, channels: u64) -> Machine {
-    // The best of several: a busy machine only ever shows less than it can.
-    let best = |now: fn(&Cpu) -> f64| (0..PROBES).map(|_| now(cpu)).fold(0.0, f64::max);
-    let peaks = ProcessorPeaks { f32_gflops: best(probe::f32_now), bf16_gflops: best(probe::bf16_now) };
-    let (gflops, share) = peaks.of(dtype, channels);
-    let card = Card {
-        name: cpu.name(),
-        aliases: Vec::new(),
-        tflops: gflops / 1e3,
-        f32_tflops: Some(gflops / 1e3),
-        memory_gb: available_memory().unwrap_or(0) as f64 / 1e9,
-        bandwidth_tb_s: f64::NAN,
-        link_gb_s: f64::NAN,
-        watts: None,
-        share,
-        share_of: None,
-        unverified: Vec::new(),
-    };
-    Machine { card, cards: 1 }
 }

@@ -1,12 +1,12 @@
-//! What `train` prints of its plan before it begins.
+//! What is printed of a run before it begins, and how it stands at its end.
 
 use corella_text::data::Dataset;
-use corella_train::RunPlan;
 use corella_train::console::{duration, grouped, money};
 use corella_train::estimate::{Machine, MemoryBytes, bill};
+use corella_train::{Outcome, RunPlan};
 
-use super::workload;
-use crate::device::TrainDevice;
+use super::workload::workload;
+use crate::device::Device;
 use crate::shape::ModelShape;
 
 /// Prints what `train` is about to do; `machine` is what `device` is known as.
@@ -15,8 +15,8 @@ pub fn print_run(
     config: &ModelShape,
     memory: MemoryBytes,
     data: &Dataset,
-    device: &TrainDevice,
-    machine: Option<&(Machine, Option<f64>)>,
+    device: &Device,
+    machine: Option<&Machine>,
 ) {
     let work = workload(plan, config);
     let (layers, heads, width) = config.sizes();
@@ -49,9 +49,9 @@ pub fn print_run(
     );
     println!("{}", memory_line(memory));
     println!("device: {}", device.name());
-    if let Some((machine, mfu)) = machine
-        && let Some(peak) = machine.card.peak_tflops(work.dtype)
-        && let Ok(bill) = bill(&work, machine, mfu.map(|share| share / work.computed()), plan.cost.price_per_hour)
+    if let Some(machine) = machine
+        && let Some(peak) = machine.peak_tflops(work.dtype)
+        && let Ok(bill) = bill(&work, machine, None, plan.cost.price_per_hour)
     {
         println!(
             "time: about {} at {:.1} % of this device's {} GFLOP/s in {}{}",
@@ -76,4 +76,15 @@ pub fn memory_line(memory: MemoryBytes) -> String {
         mib(memory.activations),
         mib(memory.between_updates)
     )
+}
+
+/// How a run stands at its end; `judged` where there is a reference curve.
+pub fn print_standing(outcome: &Outcome, judged: bool) {
+    match (&outcome.standing, outcome.val_loss) {
+        (Some(standing), _) => println!("{standing}"),
+        (None, Some(_)) if !judged => {
+            println!("no reference curve for this model on these data; `corella report A B` compares runs");
+        }
+        (None, _) => {}
+    }
 }

@@ -5,8 +5,8 @@ use corella_train::estimate::{Machine, Workload};
 
 /// What it costs that sequences are dealt out whole, cards that have none or fewer than others, and what to do about it.
 pub fn dealt(work: &Workload, machine: &Machine, seq_len: usize) -> Option<(String, String)> {
-    let (sequences, cards) = (work.sequences_per_step, u64::from(machine.cards));
-    let (busy, name) = (work.busy_cards(machine.cards), &machine.card.name);
+    let (sequences, cards) = (work.sequences_per_step, u64::from(machine.count()));
+    let (busy, name) = (work.busy_cards(machine.count()), machine.kind());
     if sequences < cards {
         let what = format!(
             "an update has {} sequences: {} of the {} cards have none",
@@ -22,7 +22,7 @@ pub fn dealt(work: &Workload, machine: &Machine, seq_len: usize) -> Option<(Stri
             ),
         ));
     }
-    (busy < f64::from(machine.cards)).then(|| {
+    (busy < f64::from(machine.count())).then(|| {
         let even = (1..=cards).rev().find(|n| sequences.is_multiple_of(*n)).unwrap_or(1);
         let what = format!(
             "{} sequences do not divide among {cards} cards, which are as fast as {busy:.1}",

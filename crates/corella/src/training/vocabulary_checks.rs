@@ -1,84 +1,16 @@
-//! A plan against its model and its data: what a run file says and the run does not have is refused as flags are.
+//! A plan and its flags against the vocabulary of the data: what is asked for and not there is refused.
 
 use corella_text::data::Dataset;
 use corella_text::tokenizer::Tokenizer;
-use corella_train::ModelPlan;
 
-use super::run_plan::Wanted;
+use super::wanted::Wanted;
 use crate::cli::TrainArgs;
 use crate::error::{Failure, Result};
 use crate::inputs::{check_finished, is_prepared};
-use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
+use crate::shape::ModelShape;
 
 /// Vocabularies are padded to multiples of this, or of a part of it.
 const PADDING: usize = 128;
-
-/// Blocks, heads, width, heads of keys and values, width of the feed-forward layer.
-fn sizes(plan: &ModelPlan) -> [(&'static str, Option<usize>); 5] {
-    [
-        ("n_layer", Some(plan.n_layer)),
-        ("n_head", Some(plan.n_head)),
-        ("n_embd", Some(plan.n_embd)),
-        ("n_kv_head", plan.n_kv_head),
-        ("n_ff", plan.n_ff),
-    ]
-}
-
-/// Refuses a plan whose shape is not that of the model that it names.
-pub fn name(plan: &ModelPlan) -> Result<()> {
-    let name = &plan.name;
-    let of_llama = [("n_kv_head", plan.n_kv_head), ("n_ff", plan.n_ff)];
-    if let Some((key, _)) = of_llama.iter().find(|key| key.1.is_some() && !name.starts_with("llama")) {
-        return Err(Failure::usage(format!("{key} is of a Llama, but the model is {name}"))
-            .hint(format!("name = \"{LLAMA_CUSTOM}\", or leave it out")));
-    }
-    if plan.tied.is_some() && !name.starts_with("llama") {
-        return Err(Failure::usage(format!("tied is of a Llama, but the model is {name}"))
-            .hint("leave it out: a GPT-2's output head is always its embedding"));
-    }
-    let Some(preset) = ModelShape::preset(name) else { return Ok(()) };
-    let (mut published, mut here) = (plan.clone(), plan.clone());
-    preset.set_plan(&mut published);
-    // What is absent follows from the rest.
-    ModelShape::of(plan)?.set_plan(&mut here);
-    match sizes(&here).into_iter().zip(sizes(&published)).find(|(here, there)| here != there) {
-        Some(((key, Some(here)), (_, Some(there)))) => {
-            Err(Failure::usage(format!("{key} is {here}, but {name} has {there}"))
-                .hint(format!("{GPT2_CUSTOM} and {LLAMA_CUSTOM} take any shape")))
-        }
-        _ if here.tied != published.tied => {
-            Err(Failure::usage(format!("tied is {}, but {name} is otherwise", here.tied.unwrap_or(true)))
-                .hint(format!("{LLAMA_CUSTOM} takes either")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses a plan that asks for another shape than that of `first`, the model to start from.
-pub fn model(plan: &ModelPlan, first: &ModelPlan) -> Result<()> {
-    let refused = |what: String| {
-        Err(Failure::usage(format!("{what}, but the model to start from has another")).hint(format!(
-            "it is a {} with n_layer = {}, n_head = {}, n_embd = {}, vocab_size = {}",
-            first.name, first.n_layer, first.n_head, first.n_embd, first.vocab_size
-        )))
-    };
-    let is_llama = |plan: &ModelPlan| plan.name.starts_with("llama");
-    if is_llama(plan) != is_llama(first) {
-        return refused(format!("the model is {}", plan.name));
-    }
-    let differs = |(here, there): &((_, Option<usize>), (_, Option<usize>))| here.1.is_some() && here.1 != there.1;
-    if let Some(((key, Some(here)), _)) = sizes(plan).into_iter().zip(sizes(first)).find(differs) {
-        return refused(format!("{key} is {here}"));
-    }
-    if plan.tied.is_some() && plan.tied != first.tied {
-        return refused("tied is written".to_owned());
-    }
-    // Rows behind the vocabulary are padding.
-    if plan.vocab_size > first.vocab_size {
-        return refused(format!("vocab_size is {}", plan.vocab_size));
-    }
-    Ok(())
-}
 
 fn first_vocabulary(wanted: &Wanted) -> Option<usize> {
     wanted.first.as_ref().map(ModelShape::vocab_size)

@@ -9,9 +9,11 @@ use corella_text::data::Order;
 use corella_train::estimate::{MemoryBytes, largest_micro_batch};
 use corella_train::{RunPlan, folder};
 
+use super::card_memory::card_memory;
+use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::shape::ModelShape;
-use crate::units::size;
+use crate::units::{gib, size};
 
 /// Part of the free memory that a micro-batch chosen by the program may fill.
 const MEMORY_SHARE: f64 = 0.8;
@@ -32,6 +34,14 @@ pub fn plan_recompute(plan: &RunPlan) -> Recompute {
 pub fn plan_memory(plan: &RunPlan, config: &ModelShape, b: usize) -> MemoryBytes {
     let memory: MemoryBytes = config.memory(shape(plan, b), plan_recompute(plan), plan.train.dtype).into();
     memory.with_between_updates(between_updates(plan, config))
+}
+
+/// Memory of a run on a device with `b` sequences per pass.
+pub fn memory_on(device: &Device, plan: &RunPlan, config: &ModelShape, b: usize) -> Result<MemoryBytes> {
+    match device {
+        Device::Cpu(_) => Ok(plan_memory(plan, config, b)),
+        Device::Cuda(cuda, _) => card_memory(cuda, plan, config, b),
+    }
 }
 
 /// What stands beside a run between updates, in f32: the weights while text is sampled or tasks are scored, and one tensor as
@@ -102,11 +112,6 @@ pub fn check_memory(needed: u64, available: Option<u64>) -> Result<()> {
         .hint(SMALLER)),
         _ => Ok(()),
     }
-}
-
-/// A number of bytes in GiB.
-pub fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
 }
 
 /// What the checkpoints of a run take.
@@ -201,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_way_out_is_the_least_that_fits() {
-        let text = include_str!("../../../../../runs/gpt2-124m.toml");
+        let text = include_str!("../../../../runs/gpt2-124m.toml");
         let mut plan = RunPlan::from_toml(text).expect("a run file of the project");
         plan.train.dtype = Dtype::F32;
         let out = |fits: &dyn Fn(&RunPlan) -> bool| way_out(&plan, 512, fits);

@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use corella_model::AnyModel;
 use corella_text::data::Order;
 use corella_text::tokenizer::Tokenizer;
-use corella_train::{
-    CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, Schedule, TrainPlan, checkpoint, folder,
-};
+use corella_train::{CommandPlan, CostPlan, DataPlan, ModelPlan, OutputPlan, RunPlan, TrainPlan, checkpoint, folder};
 
-use super::{plan_fits, shape_flags};
+use super::shape_checks::{self, Asked};
 use crate::cli::{Common, TrainArgs};
 use crate::error::{Failure, Result};
 use crate::inputs::{is_prepared, open_any};
-use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape};
+use crate::shape::{GPT2_CUSTOM, LLAMA_CUSTOM, ModelShape, small_gpt2};
 use crate::tokenizers::is_gguf;
 
 /// Sequences of an update where neither they nor the micro-batch are given.
@@ -114,20 +112,10 @@ fn defaults(args: &TrainArgs, common: &Common) -> RunPlan {
     let preset = args.model.as_deref().and_then(ModelShape::preset);
     let tokenizer = if matches!(preset, Some(ModelShape::Gpt2(_))) { "gpt2" } else { "own" };
     let name = args.model.clone().unwrap_or_else(|| GPT2_CUSTOM.to_owned());
-    let mut model = ModelPlan {
-        name,
-        n_layer: 4,
-        n_head: 4,
-        n_embd: 256,
-        n_kv_head: None,
-        n_ff: None,
-        tied: None,
-        seq_len: 256,
-        vocab_size: 2048,
+    let model = match &preset {
+        Some(preset) => preset.plan(&name),
+        None => ModelPlan { name, ..small_gpt2(2048) },
     };
-    if let Some(preset) = &preset {
-        preset.set_plan(&mut model);
-    }
     RunPlan {
         model,
         data: DataPlan { path: String::new(), tokenizer: tokenizer.to_owned(), order: Order::default() },
@@ -153,7 +141,7 @@ pub fn first_model(init_from: &Path, dir: &Path, resume: bool) -> Result<(AnyMod
 /// Flags win over the run file and the defaults. Returns the shape of the model to start from.
 fn override_plan(plan: &mut RunPlan, args: &TrainArgs, common: &Common, dir: &Path) -> Result<Option<ModelShape>> {
     model_flags(plan, args)?;
-    train_flags(&mut plan.train, args)?;
+    train_flags(&mut plan.train, args);
     set(&mut plan.train.seed, &common.seed);
     set(&mut plan.data.tokenizer, &args.tokenizer);
     set(&mut plan.data.order, &args.order);
@@ -179,7 +167,7 @@ fn set<T: Clone>(to: &mut T, from: &Option<T>) {
 
 fn model_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
     if let Some(name) = &args.model {
-        shape_flags::known(name)?;
+        shape_checks::known(name)?;
         plan.model.name.clone_from(name);
         if let Some(preset) = ModelShape::preset(name) {
             let (seq_len, vocab_size) = (plan.model.seq_len, plan.model.vocab_size);
@@ -187,9 +175,9 @@ fn model_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
             (plan.model.seq_len, plan.model.vocab_size) = (seq_len, vocab_size);
         }
     }
-    shape_flags::known(&plan.model.name)?;
+    shape_checks::known(&plan.model.name)?;
     if args.init_from.is_none() {
-        shape_flags::fit_name(args, &plan.model.name)?;
+        Asked::by_flags(args).of_name(&plan.model.name)?;
     }
     set(&mut plan.model.n_layer, &args.n_layer);
     set(&mut plan.model.n_head, &args.n_head);
@@ -201,12 +189,13 @@ fn model_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
-fn train_flags(train: &mut TrainPlan, args: &TrainArgs) -> Result<()> {
+fn train_flags(train: &mut TrainPlan, args: &TrainArgs) {
     set(&mut train.steps, &args.steps);
     set(&mut train.batch_tokens, &args.batch_tokens);
     set(&mut train.micro_batch, &args.micro_batch);
     set(&mut train.dtype, &args.dtype);
     set(&mut train.lr, &args.lr);
+    set(&mut train.schedule, &args.schedule);
     set(&mut train.final_lr_fraction, &args.final_lr_fraction);
     set(&mut train.weight_decay, &args.weight_decay);
     set(&mut train.clip, &args.clip);
@@ -215,20 +204,6 @@ fn train_flags(train: &mut TrainPlan, args: &TrainArgs) -> Result<()> {
     set(&mut train.spike_z_norm, &args.spike_z_norm);
     set(&mut train.spike_window, &args.spike_window);
     set(&mut train.recompute, &args.recompute);
-    if let Some(schedule) = &args.schedule {
-        train.schedule = match schedule.as_str() {
-            "cosine" => Schedule::Cosine,
-            "linear" => Schedule::Linear,
-            "constant" => Schedule::Constant,
-            "wsd" => Schedule::Wsd,
-            other => {
-                return Err(
-                    Failure::usage(format!("no schedule is called {other}")).hint("cosine, linear, constant or wsd")
-                );
-            }
-        };
-    }
-    Ok(())
 }
 
 fn output_flags(plan: &mut RunPlan, args: &TrainArgs) -> Result<()> {
@@ -278,19 +253,19 @@ fn start_from(plan: &mut RunPlan, args: &TrainArgs, dir: &Path) -> Result<Option
             let first = first_model(Path::new(model), dir, args.resume);
             let (weights, _) = first.map_err(|e| e.within("init_from"))?;
             let first = plan_of(&weights, &plan.model);
-            plan_fits::model(&plan.model, &first)?;
+            Asked::by_file(&plan.model).of_model(&first)?;
             // Without a word about the head it is the model's, which its memory depends on.
             plan.model.tied = first.tied;
             shape = Some(ModelShape::of_model(&weights));
         }
-        plan_fits::name(&plan.model)?;
+        shape_checks::name(&plan.model)?;
         return Ok(shape);
     };
     plan.train.init_from = Some(model.display().to_string());
     // The shape is that of the model to start from.
     let (weights, at) = first_model(model, dir, args.resume).map_err(|e| e.within("--init-from"))?;
     plan.model = plan_of(&weights, &plan.model);
-    shape_flags::fit_model(args, &plan.model)?;
+    Asked::by_flags(args).of_model(&plan.model)?;
     set(&mut plan.model.seq_len, &args.seq_len);
     // A run that goes on keeps its tokenizer.
     if args.tokenizer.is_none() && !args.resume {
