@@ -117,7 +117,7 @@ impl OpsInfer for Cuda {
         self.select(out, x, rows, c);
     }
 
-    fn draw(&self, logits: &mut Buf, v: usize, draws: &[(usize, &Draw)]) -> Option<Vec<u32>> {
+    fn draw(&self, logits: &mut Buf, v: usize, draws: &[(usize, &Draw)]) -> Option<Vec<Option<u32>>> {
         Some(self.draw_tokens(logits, v, draws))
     }
 
