@@ -13,7 +13,7 @@
 #
 # Nothing else need be carried: PyTorch's packages bring cuBLASLt and NVRTC, which compiles the kernels for the card at first use
 # (on all cores, once; $CORELLA_KERNEL_CACHE keeps them), and weights are random ones made on the spot. Without PyTorch:
-# scripts/cuda_venv.sh nvidia-cublas.
+# scripts/cuda_venv.sh nvidia-cublas, whose packages are found in .venv.
 #
 # On one H200 with 16 cores: doctor 1 s, tests 29 s (the first compiles the kernels), GPT-2 124M 13 s for ours, PyTorch 51 s, Llama 8B
 # 17 s in each of bf16, Q8_0 and Q4_K, GPT-2 1558M 32 s; memory and race checker may take 90 s each, and come last.

@@ -14,6 +14,8 @@
 #define ONE (1ull << 44)
 // So many times the temperature below the largest logit a token has no weight.
 #define DEEPEST 32.0f
+// The token of a row that is not numbers; also more than every token.
+#define NO_TOKEN 0xffffffffu
 
 // As struct Draw of src/infer/draw.rs.
 struct Draw {
@@ -65,13 +67,16 @@ __device__ __forceinline__ u64 block_total(u64 x, u64* sums) {
 
 // ---- logits are changed, and the largest found ---------------------------------------------------------------------
 
-// A block per draw. tops: the largest logits; tokens: of greedy draws the first with it.
+// A block per draw. tops: the largest logits, not a number where the first logit is not: what all of them come from makes each
+// of them one. tokens: of greedy draws the first with it.
 extern "C" __global__ void __launch_bounds__(THREADS)
     draw_prepare(u32* tokens, float* tops, float* logits, const Draw* draws, const Edit* edits, u64 v) {
     __shared__ float largest[WARPS];
     __shared__ u32 first[WARPS];
     const Draw d = draws[blockIdx.x];
     float* const row = logits + d.row * v;
+    const float before = row[0];
+    __syncthreads();
     for (u32 i = threadIdx.x; i < d.edits; i += THREADS) {
         const Edit e = edits[d.first_edit + i];
         float x = row[e.id];
@@ -101,13 +106,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int i = 0; i < WARPS; i++) {
         top = largest[i] > top ? largest[i] : top;
     }
+    const bool broken = before != before;
     if (threadIdx.x == 0) {
-        tops[blockIdx.x] = top;
+        tops[blockIdx.x] = broken ? before : top;
     }
     if (d.temperature != 0.0f) {
         return;
     }
-    u32 id = 0xffffffffu;
+    u32 id = NO_TOKEN;
     for (u32 i = threadIdx.x; i < d.tokens; i += THREADS) {
         id = row[i] == top && i < id ? i : id;
     }
@@ -124,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (int i = 1; i < WARPS; i++) {
             id = first[i] < id ? first[i] : id;
         }
-        tokens[blockIdx.x] = id == 0xffffffffu ? 0 : id;
+        tokens[blockIdx.x] = broken ? NO_TOKEN : id == NO_TOKEN ? 0 : id;
     }
 }
 
@@ -289,10 +295,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         row.least = d.least;
         total = row.total(sums);
     }
-    // Nothing has any weight: every logit is −∞ or not a number.
+    // Nothing has any weight: every logit is −∞, or none is a number.
     if (total == 0) {
         if (threadIdx.x == 0) {
-            tokens[blockIdx.x] = 0;
+            tokens[blockIdx.x] = row.top != row.top ? NO_TOKEN : 0;
         }
         return;
     }

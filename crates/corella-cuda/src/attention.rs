@@ -6,6 +6,7 @@ use crate::array::{Array, Buf};
 use crate::backend::{Argument, Cuda};
 use crate::beside::Beside;
 use crate::driver::{Address, Launch};
+use crate::geometry::MOST_HS;
 
 /// As `struct Heads` of kernels/attention.cu.
 #[repr(C)]
@@ -46,8 +47,6 @@ impl Argument for PlainHeads {}
 const BLOCK: u32 = 128;
 /// Warps of a block, each with a row of its own in the plain kernels.
 const WARPS: usize = 4;
-/// Largest head of the plain kernels.
-const MOST_HS: usize = 256;
 
 /// A kernel on tensor cores: the rows (queries, or keys) that a block takes, and of a tile that passes by, as at the end of
 /// kernels/attention.cu.

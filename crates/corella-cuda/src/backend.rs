@@ -16,7 +16,7 @@ use crate::array::{Array, Buf, from_bytes, to_bytes};
 use crate::beside::Left;
 use crate::driver::{Address, Driver, Launch, Memory};
 use crate::error::CudaError;
-use crate::geometry;
+use crate::geometry::{self, MOST_HS};
 use crate::ids::Ids;
 use crate::infer::Angles;
 use crate::paper::Paper;
@@ -213,6 +213,11 @@ impl OpsTrain for Cuda {
 
     fn take_choices(&self, choices: &Choices) {
         self.driver.take_choices(choices);
+    }
+
+    fn check_heads(&self, hs: usize) -> Result<(), OpsError> {
+        let refused = OpsError::HeadTooLarge { device: "cuda", found: hs, allowed: MOST_HS };
+        if hs > MOST_HS { Err(refused) } else { Ok(()) }
     }
 
     fn buf(&self, len: usize, dtype: Dtype, what: &str) -> Result<Buf, OpsError> {

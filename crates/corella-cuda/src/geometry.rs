@@ -6,6 +6,8 @@ use crate::kernels::CLASSIFIER_DECLARES;
 
 /// Threads of a block in most kernels.
 pub const THREADS: u32 = 256;
+/// Numbers of the largest head, as MOST_HS of attention_plain.cu.
+pub const MOST_HS: usize = 256;
 /// Numbers that a thread takes at once, as PACKET in common.cuh.
 const PACKET: usize = 8;
 /// Threads of a warp.

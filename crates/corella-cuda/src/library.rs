@@ -3,7 +3,11 @@
 //! The bindings of `cudarc` load a library when one of its functions is called first, and panic where library or function is
 //! missing. So [`Library::load`] comes before every first call: it finds the file, also in the folders of Python packages, and
 //! looks for every function that this crate calls.
+//!
+//! What is loaded runs. So folders are looked into that the system or the user's environment names, and never one that follows
+//! from where the program was started.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -18,6 +22,8 @@ pub struct Library {
     pub purpose: &'static str,
     /// What brings it.
     pub package: &'static str,
+    /// Whether Python packages bring it.
+    in_packages: bool,
     /// Functions that this crate calls.
     symbols: &'static [&'static str],
     binding: Binding,
@@ -54,6 +60,7 @@ pub static DRIVER: Library = Library {
     name: "libcuda.so",
     purpose: "driver",
     package: "the NVIDIA driver (Debian: nvidia-driver with libcuda1; in a container: the NVIDIA container toolkit)",
+    in_packages: false,
     symbols: &[
         "cuInit",
         "cuGetErrorName",
@@ -97,6 +104,7 @@ pub static NVRTC: Library = Library {
     name: "libnvrtc.so",
     purpose: "compiles kernels",
     package: "pip install nvidia-cuda-nvrtc, or Debian: libnvrtc12, or the CUDA toolkit",
+    in_packages: true,
     symbols: &[
         "nvrtcVersion",
         "nvrtcCreateProgram",
@@ -116,6 +124,7 @@ pub static CUBLASLT: Library = Library {
     name: "libcublasLt.so",
     purpose: "matrix products",
     package: "pip install nvidia-cublas, or Debian: libcublaslt12, or the CUDA toolkit",
+    in_packages: true,
     symbols: &[
         "cublasLtCreate",
         "cublasLtDestroy",
@@ -165,13 +174,19 @@ impl Library {
 
     /// Its file, where there is one in the usual folders.
     pub fn find(&self) -> Option<PathBuf> {
-        find(self.name)
+        find(self.name, self.in_packages)
     }
 }
 
-/// The first file in the usual folders whose name begins with `name`, with or without a version behind it.
-pub fn find(name: &str) -> Option<PathBuf> {
-    places().iter().find_map(|dir| first_in(dir, name))
+/// The first file in the usual folders whose name begins with `name`, with or without a version behind it; where Python packages
+/// bring it, in theirs too.
+pub fn find(name: &str, in_packages: bool) -> Option<PathBuf> {
+    let packages = if in_packages { package_folders(environment) } else { Vec::new() };
+    system_folders(environment).iter().chain(&packages).find_map(|dir| first_in(dir, name))
+}
+
+fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// The file in `dir` whose name is the library's, with or without a version behind it.
@@ -185,10 +200,9 @@ fn first_in(dir: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Folders in which the system's loader and Python's packages keep libraries.
-fn places() -> Vec<PathBuf> {
-    let split = |name: &str| std::env::var_os(name).map(|v| std::env::split_paths(&v).collect::<Vec<_>>());
-    let mut places = split("LD_LIBRARY_PATH").unwrap_or_default();
+/// Folders in which the system's loader looks. Relative ones would be others wherever the program is started.
+fn system_folders(environment: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let listed = environment("LD_LIBRARY_PATH").unwrap_or_default();
     let usual = [
         "/usr/lib/x86_64-linux-gnu",
         "/usr/lib/aarch64-linux-gnu",
@@ -198,15 +212,19 @@ fn places() -> Vec<PathBuf> {
         "/usr/local/cuda/lib64",
         "/usr/local/nvidia/lib64",
     ];
-    places.extend(usual.map(PathBuf::from));
-    // Wheels keep theirs in site-packages/nvidia/*/lib of the active environment, or of the one that scripts/venv.sh makes.
-    let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
-    for python in active.chain([PathBuf::from(".venv")]).flat_map(|root| folders(&root.join("lib"))) {
-        for package in folders(&python.join("site-packages/nvidia")) {
-            places.push(package.join("lib"));
-        }
-    }
-    places
+    let listed = std::env::split_paths(&listed).filter(|path| path.is_absolute());
+    listed.chain(usual.map(PathBuf::from)).collect()
+}
+
+/// Folders in which Python packages keep libraries: site-packages/nvidia/*/lib of the environment that is active. One that only
+/// lies there, a `.venv` of whoever owns the current folder say, is not.
+fn package_folders(environment: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(environment).map(PathBuf::from);
+    let pythons = active.filter(|root| root.is_absolute()).flat_map(|root| folders(&root.join("lib")));
+    pythons
+        .flat_map(|python| folders(&python.join("site-packages/nvidia")))
+        .map(|package| package.join("lib"))
+        .collect()
 }
 
 fn folders(dir: &Path) -> Vec<PathBuf> {
@@ -232,5 +250,34 @@ fn keep_loaded(path: &Path) {
     // SAFETY: as above.
     if let Ok(library) = unsafe { libloading::Library::new(path) } {
         std::mem::forget(library);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_folder_depends_on_where_the_program_was_started() {
+        let root = std::env::temp_dir().join(format!("corella-library-{}", std::process::id()));
+        let lib = root.join("lib/python3.12/site-packages/nvidia/cu13/lib");
+        std::fs::create_dir_all(&lib).expect("made");
+        let with = |value: OsString| move |name: &str| (name != "CONDA_PREFIX").then(|| value.clone());
+        assert_eq!(package_folders(with(root.clone().into())), [lib.clone()]);
+        let paths = std::env::join_paths([Path::new("."), Path::new(""), &lib, Path::new("lib")]).expect("no colon");
+        let listed = system_folders(with(paths));
+        assert!(listed[0] == lib && listed.iter().all(|path| path.is_absolute()), "{listed:?}");
+        // The same environment, named as seen from the folder that it is in: `.venv` was looked for like this.
+        let up: PathBuf = std::env::current_dir().expect("a folder").components().skip(1).map(|_| "..").collect();
+        let relative = up.join(root.strip_prefix("/").expect("an absolute path"));
+        assert!(relative.join("lib").is_dir() && relative.is_relative());
+        assert_eq!(package_folders(with(relative.into())), [""; 0].map(PathBuf::from));
+        assert_eq!(package_folders(|_| None), [""; 0].map(PathBuf::from));
+        std::fs::remove_dir_all(&root).expect("removed");
+    }
+
+    #[test]
+    fn the_driver_is_never_taken_from_a_package() {
+        assert!(!DRIVER.in_packages && NVRTC.in_packages && CUBLASLT.in_packages);
     }
 }

@@ -1,11 +1,13 @@
 //! What models take of a card's memory, counted on paper: what fits the cards that people have, and what does not.
 
 use corella_cuda::{BESIDE, Cuda, Paper};
-use corella_model::gpt2::{Gpt2Config, Gpt2Train};
+use corella_model::gpt2::{Gpt2Config, Gpt2Exact, Gpt2Infer, Gpt2Train};
 use corella_model::llama::{LlamaConfig, LlamaInfer};
-use corella_model::{AdamW, BatchShape, Dtype, KvKind, Recompute, StepModel, StepOptions, TrainModel, Zeros};
-use corella_ops::WeightFormat;
+use corella_model::{
+    AdamW, BatchShape, Dtype, KvKind, ModelError, Recompute, StepModel, StepOptions, TrainModel, Zeros,
+};
 use corella_ops::cpu::{Cpu, CpuOptions};
+use corella_ops::{KvPagesDims, OpsError, OpsInfer, WeightFormat};
 
 /// Bytes that the driver offers on an idle RTX 3060 and 4090, about: their memory without what the display and the driver keep.
 const CARD_12: u64 = 12_000_000_000;
@@ -132,4 +134,29 @@ fn the_count_of_a_llama_is_its_parts() {
     let rest = 2 * 14_336 * 4096 + 512 * (4096 * 4 + 2 * (4096 + 6144 + 4096 + 3 * 14_336)) + 32 * 128_256 * 4;
     let parts = matrices + pages + rest;
     assert!(bytes > parts && bytes < parts + (600 << 20), "{bytes} counted, {parts} in parts");
+}
+
+/// Before anything is allocated, wherever attention follows: in training, in its samples, and in steps.
+#[test]
+fn heads_beyond_the_kernels_are_refused() {
+    let config = |n_head| Gpt2Config::new(64, 1, n_head, 640, 16).expect("a shape");
+    let too_large =
+        |error: ModelError| matches!(error, ModelError::Ops(OpsError::HeadTooLarge { found: 320, allowed: 256, .. }));
+    let train = |n_head| {
+        let (zeros, batch) = (Zeros::new(config(n_head), WeightFormat::F32), BatchShape { b: 1, t: 8 });
+        Gpt2Train::new(on_paper().0, &zeros, batch, Recompute::None, Dtype::F32).map(drop)
+    };
+    let sample = |n_head| Gpt2Exact::new(on_paper().0, &Zeros::new(config(n_head), WeightFormat::F32)).map(drop);
+    let step = |n_head| {
+        let zeros = Zeros::new(config(n_head), WeightFormat::F32);
+        Gpt2Infer::new(on_paper().0, &zeros, options(16, 16, KvKind::F16)).map(drop)
+    };
+    for (what, refused, taken) in
+        [("training", train(2), train(4)), ("samples", sample(2), sample(4)), ("steps", step(2), step(4))]
+    {
+        assert!(refused.is_err_and(too_large), "{what}");
+        taken.unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+    let pages = on_paper().0.kv_pages(KvPagesDims { pages: 1, page_len: 16, nkv: 1, hs: 257, kind: KvKind::F16 });
+    assert!(matches!(pages, Err(OpsError::HeadTooLarge { found: 257, .. })));
 }

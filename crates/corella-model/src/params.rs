@@ -112,6 +112,8 @@ pub trait ModelConfig: Clone + Debug + PartialEq + Send + Sync + 'static {
     fn context_len(&self) -> usize;
     /// C, the width of the residual stream.
     fn width(&self) -> usize;
+    /// HS, the numbers of an attention head.
+    fn head_size(&self) -> usize;
     /// Number of parameters, a tied head counted once.
     fn parameter_count(&self) -> usize;
     /// Bytes that a position takes in the cache of keys and values, all layers together.

@@ -261,8 +261,8 @@ impl StepLimits {
 pub struct StepOut<'a> {
     /// Logits of the wanted rows, in their order (rows, V).
     pub logits: &'a [f32],
-    /// The token of each draw.
-    pub drawn: &'a [u32],
+    /// The token of each draw; none where the logits were not numbers.
+    pub drawn: &'a [Option<u32>],
     /// Threads for what the caller does with it.
     pub threads: Threads<'a>,
 }
@@ -307,7 +307,7 @@ impl<B: OpsInfer> Share for B {
 pub(crate) struct Results {
     /// Logits brought from the device (max_logit_rows, V); none where they are read in their place.
     logits: Option<Vec<f32>>,
-    drawn: Vec<u32>,
+    drawn: Vec<Option<u32>>,
     /// Whether the backend draws.
     pub draws: bool,
 }

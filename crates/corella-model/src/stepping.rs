@@ -55,6 +55,7 @@ impl<B: OpsInfer, L: Layers<B>> Stepping<B, L> {
         options: StepOptions,
     ) -> Result<Self, ModelError> {
         let (ops, config, kind) = (ops.into(), source.config(), options.kv_kind);
+        ops.check_heads(config.head_size())?;
         let limits = options.limits(config.context_len(), config.vocab_size(), config.kv_token_bytes(kind))?;
         let mut layers = L::load(&*ops, source, limits)?;
         let HeadDims { nkv, hs, .. } = L::heads(config);

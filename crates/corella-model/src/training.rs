@@ -97,6 +97,7 @@ impl<B: OpsTrain, C: Network> Training<B, C> {
                 rule: format!("at least one sequence of 1 to {} tokens", config.context_len()),
             });
         }
+        ops.check_heads(config.head_size())?;
         let table = config.table();
         let mut params = Vec::new();
         for (row, spec) in table.iter().enumerate() {

@@ -51,6 +51,16 @@ pub enum OpsError {
         /// Kinds that would work.
         known: String,
     },
+    /// Heads are larger than the backend's kernels hold.
+    #[error("{device} computes attention with heads of up to {allowed} numbers, and the model's have {found}")]
+    HeadTooLarge {
+        /// Which device refused.
+        device: &'static str,
+        /// Numbers of a head of the model.
+        found: usize,
+        /// Most that would work.
+        allowed: usize,
+    },
     /// A row of weights is not a whole number of the format's blocks.
     #[error("{what}: rows of {cols} weights cannot be {format}, whose blocks hold {block}")]
     RaggedRow {
@@ -284,6 +294,11 @@ pub trait OpsTrain: Send + Sync + 'static {
 
     /// Takes choices over from an earlier run, before the first operation. Those of another machine are left aside.
     fn take_choices(&self, _choices: &Choices) {}
+
+    /// Refuses heads that are too large for the operations of attention: asked before anything is allocated for a model.
+    fn check_heads(&self, _hs: usize) -> Result<(), OpsError> {
+        Ok(())
+    }
 
     // ---- memory -------------------------------------------------------------------------------------------------
     /// `len` zeros.

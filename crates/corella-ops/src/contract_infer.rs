@@ -275,8 +275,8 @@ pub trait OpsInfer: OpsTrain {
     fn rope_rows(&self, qkv: &mut Self::Buf, batch: &Self::Batch, pairs: RopePairs, dims: HeadDims);
 
     /// Draws a token from each named row of `logits` (N, v), whose edited logits it may change; none from a backend that leaves
-    /// drawing to its caller.
-    fn draw(&self, _logits: &mut Self::Buf, _v: usize, _draws: &[(usize, &Draw)]) -> Option<Vec<u32>> {
+    /// drawing to its caller. A row whose first logit is not a number has no token.
+    fn draw(&self, _logits: &mut Self::Buf, _v: usize, _draws: &[(usize, &Draw)]) -> Option<Vec<Option<u32>>> {
         None
     }
 

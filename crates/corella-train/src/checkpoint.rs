@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use corella_model::formats::safetensors::{self, NewTensor, SafeTensors};
@@ -103,8 +103,7 @@ pub fn save(
         let _ = fs::remove_dir_all(&partial);
         return Err(error);
     }
-    // Only a damaged one can stand there: a run goes on from a whole one and does not write that step again.
-    remove(&path)?;
+    make_way(&path, &partial)?;
     fs::rename(&partial, &path).map_err(TrainError::io(&path))?;
     sync_folder(dir)?;
     Ok(path)
@@ -126,6 +125,32 @@ fn write(
         .map_err(|e| TrainError::Checkpoint { path: partial.to_path_buf(), what: e.to_string() })?;
     write_new(&partial.join(STATE), &text)?;
     sync_folder(partial)
+}
+
+/// Takes what stands where the checkpoint `new` will: a damaged one, as a run goes on from a whole one and does not write that
+/// step again. With files that are not in the new one, which are somebody's, it is kept under another name.
+fn make_way(path: &Path, new: &Path) -> Result<(), TrainError> {
+    if !path.exists() || !has_others(path, new)? {
+        return remove(path);
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names = (1u32..).map(|n| if n == 1 { format!("kept-{name}") } else { format!("kept-{n}-{name}") });
+    let free = names.map(|name| path.with_file_name(name)).find(|kept| !kept.exists());
+    let kept = free.unwrap_or_else(|| path.with_extension("kept"));
+    fs::rename(path, &kept).map_err(TrainError::io(path))?;
+    warn(&format!("{} has files that no run wrote; it is kept as {}", path.display(), kept.display()));
+    Ok(())
+}
+
+/// Whether a folder has an entry that another has not.
+fn has_others(dir: &Path, other: &Path) -> Result<bool, TrainError> {
+    for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
+        let entry = entry.map_err(TrainError::io(dir))?;
+        if !other.join(entry.file_name()).is_file() || !entry.path().is_file() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn remove(dir: &Path) -> Result<(), TrainError> {
@@ -242,22 +267,31 @@ fn read_state(path: &Path) -> Result<State, TrainError> {
     serde_json::from_str(&text).map_err(wrong)
 }
 
-/// Reads state.json and compares every file with its checksum.
+/// Reads state.json and compares every file that it names with its checksum. What else lies there is its owner's.
 fn verify(path: &Path) -> Result<State, TrainError> {
     let wrong = |what: String| TrainError::Checkpoint { path: path.to_path_buf(), what };
     let state = read_state(path)?;
     if let Some(what) = contradiction(&state, path) {
         return Err(wrong(format!("{STATE} is damaged ({what})")));
     }
-    let found = checksums(path)?;
     for (name, sum) in &state.files {
-        match found.get(name) {
-            None => return Err(wrong(format!("{name} is missing"))),
-            Some(other) if other != sum => return Err(wrong(format!("{name} is damaged (checksum differs)"))),
-            Some(_) => {}
+        if !is_plain(name) {
+            return Err(wrong(format!("{STATE} is damaged (a file called {name:?})")));
+        }
+        let file = path.join(name);
+        if !file.is_file() {
+            return Err(wrong(format!("{name} is missing")));
+        }
+        if checksum(&file)? != *sum {
+            return Err(wrong(format!("{name} is damaged (checksum differs)")));
         }
     }
     Ok(state)
+}
+
+/// Whether a name is that of an entry of a folder, and leads nowhere else.
+fn is_plain(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
 }
 
 /// What in a state cannot be: nothing else tells whether its numbers are those that were written.
@@ -306,30 +340,33 @@ pub fn restore(from: &Whole, model: &mut dyn TrainModel, files: &dyn ModelFiles)
     Ok(())
 }
 
-/// CRC-32 of every file of a folder but state.json.
+/// CRC-32 of every file of a folder.
 fn checksums(dir: &Path) -> Result<BTreeMap<String, u32>, TrainError> {
     let mut sums = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
         let path = entry.map_err(TrainError::io(dir))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name != STATE {
-            let sum = File::open(&path).and_then(checksum).map_err(TrainError::io(&path))?;
-            sums.insert(name, sum);
+        if path.is_file() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            sums.insert(name, checksum(&path)?);
         }
     }
     Ok(sums)
 }
 
-fn checksum(file: File) -> std::io::Result<u32> {
-    let (mut input, mut hasher) = (BufReader::new(file), crc32fast::Hasher::new());
+fn checksum(path: &Path) -> Result<u32, TrainError> {
+    let mut hasher = crc32fast::Hasher::new();
     let mut block = vec![0; 1 << 16];
-    loop {
-        let n = input.read(&mut block)?;
-        if n == 0 {
-            return Ok(hasher.finalize());
+    let mut read = || -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        loop {
+            match file.read(&mut block)? {
+                0 => return Ok(()),
+                n => hasher.update(&block[..n]),
+            }
         }
-        hasher.update(&block[..n]);
-    }
+    };
+    read().map_err(TrainError::io(path))?;
+    Ok(hasher.finalize())
 }
 
 /// Writes and syncs a file of a folder that nobody reads before it has its name.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::calendar::moment;
-use crate::step::StepReport;
+use crate::step_report::StepReport;
 
 /// `step   12/1000 | loss 7.123456 (+0.12z) | norm 1.2345 (-0.55z) | lr 3.00e-4 | 812.33 ms | 42.6% mfu | 5043 tok/s | 1.2% | eta 13m02s (14:05 UTC)`
 ///
@@ -14,19 +14,19 @@ pub fn line(report: &StepReport, steps: u64, flops_per_token: f64, price_per_hou
     let width = steps.to_string().len();
     let rate = match report.mfu {
         Some(mfu) => format!("{:.1}% mfu", 100.0 * mfu),
-        None => format!("{:.1} GFLOP/s", flops_per_token * report.tokens_per_second / 1e9),
+        None => format!("{:.1} GFLOP/s", flops_per_token * report.update.tokens_per_second / 1e9),
     };
     let mut line = format!(
         "step {:width$}/{steps} | loss {:.6}{} | norm {:.4}{} | lr {:.2e} | {:.2} ms | {rate} | {:.0} tok/s | {:.1}% | eta {} ({})",
-        report.step,
-        report.loss,
-        score(report.z_loss),
-        report.norm,
-        score(report.z_norm),
-        report.lr,
-        report.ms,
-        report.tokens_per_second,
-        100.0 * report.step as f64 / steps as f64,
+        report.update.step,
+        report.update.loss,
+        score(report.update.z_loss),
+        report.update.norm,
+        score(report.update.z_norm),
+        report.update.lr,
+        report.update.ms,
+        report.update.tokens_per_second,
+        100.0 * report.update.step as f64 / steps as f64,
         duration(report.eta),
         moment(report.time + report.eta, report.time),
     );
@@ -42,7 +42,7 @@ pub fn line(report: &StepReport, steps: u64, flops_per_token: f64, price_per_hou
     for (name, score) in &report.scores {
         line += &format!(" | {name} {score:.4}");
     }
-    if let Some(skip) = report.skipped {
+    if let Some(skip) = report.update.skipped {
         line += &format!(" | SKIPPED: {}", skip.name());
     }
     line
@@ -102,25 +102,28 @@ pub fn duration(seconds: f64) -> String {
 mod tests {
     use super::*;
     use crate::report::{Standing, Verdict};
-    use crate::{Skip, StepParts};
+    use crate::{Skip, StepParts, Update};
 
     #[test]
     fn the_line_shows_what_the_update_did() {
-        let report = StepReport {
+        let update = Update {
             step: 12,
             loss: 7.1234561,
             lr: 3e-4,
             norm: 1.23454,
             ms: 500.0,
             tokens_per_second: 4096.0,
-            mfu: None,
             tokens_seen: 24576,
             epoch: 0,
-            epochs: 0.5,
             parts: StepParts::default(),
             z_loss: Some(0.123),
             z_norm: None,
             skipped: Some(Skip::NormSpike),
+        };
+        let report = StepReport {
+            update,
+            mfu: None,
+            epochs: 0.5,
             val_loss: Some(6.5),
             val_bits_per_byte: Some(2.5),
             standing: Some(Standing {

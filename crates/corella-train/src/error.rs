@@ -81,6 +81,14 @@ pub enum TrainError {
         /// That process, where it is known.
         holder: Option<u32>,
     },
+    /// So many lines waited for a disk that takes nothing that they are given up.
+    #[error("{}: {lines} lines are lost: the disk takes none, and more cannot wait in memory", path.display())]
+    LinesLost {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        lines: usize,
+    },
     /// Loss or gradient stopped being numbers.
     #[error("{}; {}", not_finite(*updates), before(last.as_deref()))]
     Diverged {

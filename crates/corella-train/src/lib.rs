@@ -3,7 +3,6 @@
 mod calendar;
 pub mod checkpoint;
 mod clock;
-mod commands;
 pub mod console;
 mod data_check;
 mod device;
@@ -17,13 +16,14 @@ mod plan;
 pub mod report;
 mod run_loop;
 mod schedule;
+mod shell_commands;
 mod spikes;
 mod spread;
 mod step;
+mod step_report;
 mod validate;
 mod whole_file;
 
-pub use commands::CommandPlan;
 pub use device::{Device, Usage};
 pub use error::TrainError;
 pub use log::{Event, Sample};
@@ -32,6 +32,8 @@ pub use plan::{
 };
 pub use run_loop::{Hooks, Outcome, Run, not_begun, train};
 pub use schedule::Schedule;
+pub use shell_commands::CommandPlan;
 pub use spikes::{Skip, SpikeDetector};
 pub use spread::Spread;
-pub use step::{StepParts, StepReport};
+pub use step::{StepParts, Update};
+pub use step_report::StepReport;

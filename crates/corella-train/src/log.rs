@@ -1,9 +1,10 @@
 //! log.jsonl, samples.jsonl and events.jsonl: one object per line, appended.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
+use corella_model::formats::atomic::AtomicFile;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -109,16 +110,20 @@ impl JsonLines {
         fs::metadata(&self.path).is_ok_and(|found| self.file.metadata().is_ok_and(|held| same(&found, &held)))
     }
 
-    /// Appends one object.
+    /// Appends one object. Where the disk takes nothing and too many lines wait, all that wait are given up: an error of its own.
     pub fn write(&mut self, object: &impl Serialize) -> Result<(), TrainError> {
         let value = to_value(object)?;
         let line = format!("{value}\n").into_bytes();
         self.last = Some((value, line.len() as u64));
         self.backlog.extend(line);
-        if self.backlog.len() > LARGEST_BACKLOG {
-            self.backlog.clear();
+        let written = self.flush();
+        if written.is_ok() || self.backlog.len() <= LARGEST_BACKLOG {
+            return written;
         }
-        self.flush()
+        let lines = self.backlog.iter().filter(|byte| **byte == b'\n').count();
+        self.backlog.clear();
+        self.last = None;
+        Err(TrainError::LinesLost { path: self.path.clone(), lines })
     }
 
     /// The last line, where it is of this step.
@@ -200,19 +205,17 @@ fn each_line(
     }
 }
 
-/// Leaves in the file only the lines that are kept.
+/// Leaves in the file only the lines that are kept. A power cut leaves all lines or these.
 fn keep(path: &Path, step: Option<u64>) -> Result<(), TrainError> {
-    let temporary = path.with_extension("jsonl.partial");
     let write = || -> std::io::Result<()> {
-        let mut out = BufWriter::new(File::create(&temporary)?);
+        let mut out = BufWriter::new(AtomicFile::create(path)?);
         each_line(path, step, |line| match line {
             Line::Kept { text, .. } => out.write_all(text).and_then(|()| out.write_all(b"\n")),
             Line::Dropped => Ok(()),
         })?;
-        out.flush()
+        out.into_inner().map_err(IntoInnerError::into_error)?.commit()
     };
-    write().map_err(TrainError::io(&temporary))?;
-    fs::rename(&temporary, path).map_err(TrainError::io(path))
+    write().map_err(TrainError::io(path))
 }
 
 fn to_value(object: &impl Serialize) -> Result<Value, TrainError> {
@@ -268,5 +271,40 @@ mod tests {
             let read: f64 = serde_json::from_str(&serde_json::to_string(&number).expect("JSON")).expect("JSON");
             assert_eq!(read.to_bits(), bits, "{number}");
         }
+    }
+
+    /// A file that others hold goes on as it was until the new one is whole, and nothing is left beside it.
+    #[test]
+    fn lines_are_dropped_in_a_new_file_that_takes_the_place_of_the_old() {
+        let dir = std::env::temp_dir().join(format!("corella-kept-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("made");
+        let path = dir.join("log.jsonl");
+        // Another session's, or somebody's.
+        fs::write(dir.join("log.jsonl.partial"), "mine").expect("written");
+        fs::write(&path, "{\"step\":1}\n{\"step\":2}\n").expect("written");
+        let before = fs::metadata(&path).expect("there");
+        let lines = JsonLines::open(&path, Some(1)).expect("opened");
+        assert!(!same(&before, &fs::metadata(&path).expect("there")) && lines.is_there());
+        assert_eq!(fs::read_to_string(&path).expect("read"), "{\"step\":1}\n");
+        assert_eq!(fs::read_to_string(dir.join("log.jsonl.partial")).expect("read"), "mine");
+        assert_eq!(fs::read_dir(&dir).expect("listed").count(), 2);
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn lines_that_are_given_up_are_an_error_of_their_own() {
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().append(true).open(&path).expect("a disk that is full");
+        let mut lines = JsonLines { path, file, length: 0, last: None, backlog: Vec::new() };
+        let first = lines.write(&serde_json::json!({"step": 1})).expect_err("it is full");
+        assert!(first.is_full_disk() && lines.last_of(1).is_some(), "{first}");
+        lines.backlog.resize(LARGEST_BACKLOG, b'\n');
+        let waiting = lines.backlog.iter().filter(|byte| **byte == b'\n').count();
+        match lines.write(&serde_json::json!({"step": 2})) {
+            Err(TrainError::LinesLost { lines, .. }) => assert_eq!(lines, waiting + 1),
+            other => panic!("{other:?}"),
+        }
+        assert!(lines.backlog.is_empty() && lines.last_of(2).is_none(), "what is lost is not replaced in the file");
     }
 }

@@ -8,10 +8,10 @@ use corella_text::data::Order;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::commands::CommandPlan;
 use crate::console::grouped;
 use crate::estimate::Formula;
 use crate::schedule::{Schedule, learning_rate};
+use crate::shell_commands::CommandPlan;
 use crate::spikes::SpikeLimits;
 
 /// The resolved plan of a run.

@@ -3,14 +3,16 @@
 mod begin;
 mod hooks;
 mod measuring;
+mod pace;
 mod pages;
+mod records;
 mod saving;
 mod telling;
 
 pub use begin::not_begun;
 pub use hooks::Hooks;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -20,20 +22,19 @@ use corella_text::data::{Dataset, Loader};
 
 use crate::TrainError;
 use crate::checkpoint;
-use crate::clock::Clock;
-use crate::commands::Commands;
-use crate::data_check::DataCheck;
 use crate::device::{Device, Usage};
 use crate::folder::{self, RunFolder};
 use crate::heartbeat::RunState;
-use crate::log::JsonLines;
 use crate::plan::RunPlan;
-use crate::report::{Curve, Standing, tensorboard::EventFile};
+use crate::report::{Curve, Standing};
+use crate::shell_commands::ShellCommands;
 use crate::spikes::{Skip, SpikeDetector};
 use crate::step::step;
-use crate::validate::Validation;
+use measuring::{Measured, Validated};
+use pace::Pace;
 use pages::Pages;
-use saving::UNSOUND;
+use records::Records;
+use saving::{Saving, UNSOUND};
 
 /// Updates in a row without a finite loss that end a run.
 const PATIENCE: u32 = 8;
@@ -114,43 +115,24 @@ struct Session<'a> {
     hooks: &'a mut dyn Hooks,
     stop: &'a AtomicBool,
     folder: RunFolder,
-    commands: Commands,
-    clock: Clock,
-    /// When this session began to make updates.
-    began: Instant,
-    first: u64,
-    flops_per_token: f64,
-    /// Milliseconds of the last updates.
-    recent: VecDeque<f64>,
-    mfu: Option<f64>,
+    commands: ShellCommands,
     loader: Loader,
-    /// [`corella_text::data::TokenStream::mark`] of the tokens to train on.
-    data: u32,
-    /// What validation losses are measured on.
-    validation: Option<Validation>,
-    check: DataCheck,
     spikes: SpikeDetector,
+    /// Updates in a row without a finite loss.
     not_finite: u32,
-    log: JsonLines,
-    samples: JsonLines,
-    events: JsonLines,
-    board: Option<EventFile>,
+    /// Updates made.
     done: u64,
+    /// The last loss that is finite.
     loss: Option<f64>,
-    val_loss: Option<f64>,
-    /// Validation loss of the weights as they are.
-    rating: Option<f64>,
-    /// Bytes of text for each token of a validation, once it was asked for.
-    bytes_per_token: Option<Option<f64>>,
-    standing: Option<Standing>,
-    saved: Option<(u64, PathBuf)>,
-    /// A checkpoint was written and older ones are not removed yet.
-    prune: bool,
-    failed_saves: u32,
+    measured: Measured,
+    saving: Saving,
+    pace: Pace,
+    records: Records,
+    pages: Pages,
+    /// What went wrong last.
     trouble: Option<String>,
     /// What was last written into the heartbeat, and when.
     beat: Option<(RunState, Instant)>,
-    pages: Pages,
 }
 
 impl Session<'_> {
@@ -162,37 +144,29 @@ impl Session<'_> {
         let (steps, out) = (self.run.plan.train.steps, self.run.plan.output.clone());
         let due = |every: u64, step: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
         let validated = |step: u64| out.val_every > 0 && (due(out.val_every, step) || due(out.checkpoint_every, step));
-        if due(out.sample_every, self.done) && self.samples.last_of(self.done).is_none() {
+        if due(out.sample_every, self.done) && self.records.samples.last_of(self.done).is_none() {
             self.write_samples()?;
         }
         if validated(self.done) || (self.done == 0 && out.val_every > 0) {
             self.catch_up_validation();
         }
-        self.began = Instant::now();
+        self.pace.begin();
         while self.done < steps && !self.stopped() {
             let (model, loader, spikes) = (&mut *self.run.model, &mut self.loader, &mut self.spikes);
-            let Some(mut report) = step(model, loader, spikes, &self.run.plan, self.done, self.stop)? else { break };
-            self.check.look()?;
+            let Some(update) = step(model, loader, spikes, &self.run.plan, self.done, self.stop)? else { break };
+            self.saving.check.look()?;
             self.done += 1;
-            self.rating = None;
-            self.loss = Some(report.loss).filter(|loss| loss.is_finite());
-            if validated(self.done) {
-                report.val_loss = self.validate();
-                report.val_bits_per_byte = report.val_loss.and_then(|loss| self.bits_per_byte(loss));
-                report.standing = report.val_loss.and_then(|loss| self.judge(loss));
-            }
-            self.keep_time(&mut report);
+            self.measured.weights_changed();
+            self.loss = Some(update.loss).filter(|loss| loss.is_finite());
+            let skipped = update.skipped;
+            let validation = if validated(self.done) { self.validate_update() } else { Validated::default() };
+            let mut report = self.report_of(update, validation);
             if due(out.eval_every, self.done) {
                 report.scores = self.evaluate()?;
             }
-            let written = self.log.write(&report);
-            self.tolerate(written);
-            let drawn = self.board.as_mut().map_or(Ok(()), |board| board.write(&report));
-            self.tolerate(drawn);
-            self.hooks.on_step(&report);
-            self.report();
+            self.tell(&report);
             self.beat(RunState::Training, false);
-            self.count_skip(report.skipped)?;
+            self.count_skip(skipped)?;
             self.remove_old();
             if due(out.sample_every, self.done) {
                 self.write_samples()?;
@@ -208,7 +182,7 @@ impl Session<'_> {
     /// The last checkpoint, and how the run stands.
     fn close(&mut self) -> Result<Outcome, TrainError> {
         let steps = self.run.plan.train.steps;
-        let (stopped, last) = (self.done < steps, self.saved.clone());
+        let (stopped, last) = (self.done < steps, self.saving.last().cloned());
         if last.as_ref().is_none_or(|(at, _)| *at != self.done) {
             self.await_data()?;
         }
@@ -223,10 +197,10 @@ impl Session<'_> {
             last => return Err(self.diverged(last.map(|(_, path)| path))),
         };
         self.remove_old();
-        self.until_there_is_room(|session| session.log.flush().and_then(|()| session.samples.flush()))?;
+        self.until_there_is_room(|session| session.records.flush())?;
         let best = checkpoint::best(&self.checkpoints())?;
-        let (seconds, finished) = (self.clock.elapsed(), self.done >= steps);
-        let (val_loss, standing) = (self.val_loss, self.standing.clone());
+        let (seconds, finished) = (self.pace.elapsed(), self.done >= steps);
+        let (val_loss, standing) = (self.measured.val_loss, self.measured.standing.clone());
         let usage = self.run.device.usage(&self.run.plan.cost, seconds);
         Ok(Outcome {
             step: self.done,
@@ -254,7 +228,7 @@ impl Session<'_> {
         if self.not_finite < PATIENCE {
             return Ok(());
         }
-        Err(self.diverged(self.saved.as_ref().map(|(_, path)| path.clone())))
+        Err(self.diverged(self.saving.last().map(|(_, path)| path.clone())))
     }
 
     fn diverged(&self, last: Option<PathBuf>) -> TrainError {

@@ -1,6 +1,5 @@
 //! One update, from tokens to new weights.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -10,12 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::plan::RunPlan;
-use crate::report::Standing;
 use crate::spikes::{Skip, SpikeDetector};
 
 /// What an update did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StepReport {
+pub struct Update {
     /// Number of the update, from 1.
     pub step: u64,
     /// Mean loss of its tokens before it, in nats.
@@ -30,15 +28,10 @@ pub struct StepReport {
     pub parts: StepParts,
     /// Speed.
     pub tokens_per_second: f64,
-    /// Part of the device's peak that the model's operations took (6N + 6·L·C·T per token), where the peak is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mfu: Option<f64>,
     /// Tokens since the start of training.
     pub tokens_seen: u64,
     /// Epoch of the data, from 0.
     pub epoch: u64,
-    /// Tokens seen by tokens of the data: below 1 the share of the data that was read.
-    pub epochs: f64,
     /// Standard deviations of the loss above the recent mean, once there are enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub z_loss: Option<f64>,
@@ -48,24 +41,6 @@ pub struct StepReport {
     /// Why the weights were left alone, if they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skip>,
-    /// Validation loss after the update, where measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_loss: Option<f64>,
-    /// The same in bits per byte of text, which is comparable between vocabularies.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_bits_per_byte: Option<f64>,
-    /// How it stands beside the reference curve, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub standing: Option<Standing>,
-    /// Scores of evaluations after the update, by name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub scores: BTreeMap<String, f64>,
-    /// Seconds in the run until here, over all sessions.
-    pub elapsed: f64,
-    /// Seconds until the last update, at this session's pace with all that lies between its updates.
-    pub eta: f64,
-    /// Seconds since 1970 by the wall's clock.
-    pub time: f64,
 }
 
 /// Where the milliseconds of an update went.
@@ -93,7 +68,7 @@ pub fn step(
     plan: &RunPlan,
     done: u64,
     stop: &AtomicBool,
-) -> Result<Option<StepReport>, TrainError> {
+) -> Result<Option<Update>, TrainError> {
     let start = Instant::now();
     let (train, accumulation) = (&plan.train, plan.accumulation()?);
     let shape = model.batch_shape();
@@ -139,7 +114,7 @@ pub fn step(
 
     let seconds = start.elapsed().as_secs_f64();
     let tokens = (shape.b * shape.t * accumulation) as u64;
-    Ok(Some(StepReport {
+    Ok(Some(Update {
         step: done + 1,
         loss,
         lr,
@@ -147,20 +122,11 @@ pub fn step(
         ms: seconds * 1e3,
         parts,
         tokens_per_second: tokens as f64 / seconds,
-        mfu: None,
         tokens_seen: loader.tokens(),
         epoch,
-        epochs: 0.0,
         z_loss: verdict.z_loss,
         z_norm: verdict.z_norm,
         skipped: verdict.skip,
-        val_loss: None,
-        val_bits_per_byte: None,
-        standing: None,
-        scores: BTreeMap::new(),
-        elapsed: 0.0,
-        eta: 0.0,
-        time: 0.0,
     }))
 }
 

@@ -186,6 +186,11 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
                 "a shorter context, fewer sequences at once, --kv-type q8, or a file with fewer bits a weight",
             );
         }
+        Some(OpsError::HeadTooLarge { .. }) => {
+            return Some(
+                "--device cpu takes heads of any size; a model to be trained has smaller ones with more heads",
+            );
+        }
         Some(OpsError::RaggedRow { .. }) => {
             return Some("choose another --dtype: f32, f16 and bf16 take rows of any length");
         }

@@ -46,3 +46,35 @@ fn a_driver_without_its_functions_is_an_error_with_a_hint() {
     assert!(code == Some(1) && text.contains("has no function") && text.contains("hint:"), "{text}");
     assert!(!text.contains("panicked"), "{text}");
 }
+
+/// What the folder holds in which the program is started is not the user's environment: nothing of it runs.
+#[cfg(target_os = "linux")]
+#[test]
+fn libraries_of_an_environment_that_only_lies_there_do_not_run() {
+    let dir = Folder::new("stray-environment");
+    let lib = dir.0.join(".venv/lib/python3.12/site-packages/nvidia/cuda/lib");
+    std::fs::create_dir_all(&lib).expect("a folder");
+    let (source, ran) = (dir.0.join("library.c"), dir.0.join("ran"));
+    let text = "#include <fcntl.h>\n__attribute__((constructor)) static void run(void) { creat(\"ran\", 0600); }\n";
+    std::fs::write(&source, text).expect("a file");
+    let library = lib.join("libcuda.so.1");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        println!("skipped: no C compiler");
+        return;
+    }
+    for name in ["libnvrtc.so.12", "libnvrtc-builtins.so.12", "libcublasLt.so.12"] {
+        std::fs::copy(&library, lib.join(name)).expect("a copy");
+    }
+    for (variable, value) in [(None, ""), (Some("VIRTUAL_ENV"), ".venv"), (Some("LD_LIBRARY_PATH"), "elsewhere")] {
+        let mut doctor = Command::new(CORELLA);
+        doctor
+            .args(["doctor", "--device", "auto"])
+            .current_dir(&dir.0)
+            .env_remove("VIRTUAL_ENV")
+            .env_remove("CONDA_PREFIX");
+        variable.iter().for_each(|name| drop(doctor.env(name, value)));
+        let out = doctor.output().expect("the program starts");
+        assert!(out.status.success() && !ran.exists(), "{variable:?}: {}", String::from_utf8_lossy(&out.stdout));
+    }
+}

@@ -10,6 +10,7 @@ use crate::attention::{PlainHeads, View, plain_launch};
 use crate::backend::{Argument, Cuda};
 use crate::driver::{Driver, Memory};
 use crate::error::CudaError;
+use crate::geometry::MOST_HS;
 
 /// Keys and values of positions 0 .. capacity, each (capacity, C).
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl Cuda {
     ) {
         let c = kv.c;
         assert!(pos0 + n <= kv.capacity && c == nh * hs, "{n} more positions at {pos0} of {}", kv.capacity);
+        assert!(hs <= MOST_HS, "heads of up to {MOST_HS}");
         out.holds(n * c);
         qkv.holds(3 * n * c);
         for (memory, part) in [(&kv.k, 1), (&kv.v, 2)] {

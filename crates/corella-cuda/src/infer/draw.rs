@@ -15,6 +15,9 @@ const MOST_DRAWS: usize = 32;
 const DRAW_WORDS: usize = 12;
 const EDIT_WORDS: usize = 5;
 
+/// What stands for the token of a row that is not numbers, as in kernels/draw.cu.
+const NO_TOKEN: u32 = u32::MAX;
+
 /// The halves of a number of 64 bits, as they lie in memory.
 fn halves(bits: u64) -> [u32; 2] {
     [bits as u32, (bits >> 32) as u32]
@@ -43,12 +46,13 @@ fn edit_words(edit: &Edit) -> [u32; EDIT_WORDS] {
 impl Cuda {
     /// See [`corella_ops::OpsInfer::draw`].
     #[track_caller]
-    pub(crate) fn draw_tokens(&self, logits: &mut Buf, v: usize, draws: &[(usize, &Draw)]) -> Vec<u32> {
+    pub(crate) fn draw_tokens(&self, logits: &mut Buf, v: usize, draws: &[(usize, &Draw)]) -> Vec<Option<u32>> {
         let mut tokens = Vec::new();
         for draws in draws.chunks(MOST_DRAWS) {
             let mut bytes = vec![0; 4 * draws.len()];
             self.draw_some(logits, v, draws, &mut bytes);
-            tokens.extend(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            let ids = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            tokens.extend(ids.map(|id| (id != NO_TOKEN).then_some(id)));
         }
         tokens
     }

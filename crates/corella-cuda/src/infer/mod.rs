@@ -19,8 +19,8 @@ pub use weight::Weight;
 
 use corella_ops::shapes;
 use corella_ops::{
-    BatchPlan, Draw, Dtype, EmbeddingDims, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, ReadRows,
-    RopePairs, Store, WeightFormat,
+    BatchPlan, Draw, Dtype, EmbeddingDims, HeadDims, KvKind, KvPagesDims, Linear, OpsError, OpsInfer, OpsTrain,
+    ReadRows, RopePairs, Store, WeightFormat,
 };
 
 use crate::array::Buf;
@@ -117,7 +117,7 @@ impl OpsInfer for Cuda {
         self.select(out, x, rows, c);
     }
 
-    fn draw(&self, logits: &mut Buf, v: usize, draws: &[(usize, &Draw)]) -> Option<Vec<u32>> {
+    fn draw(&self, logits: &mut Buf, v: usize, draws: &[(usize, &Draw)]) -> Option<Vec<Option<u32>>> {
         Some(self.draw_tokens(logits, v, draws))
     }
 
@@ -137,6 +137,7 @@ impl OpsInfer for Cuda {
             let (asked, known) = (dims.kind.name(), known.join(", "));
             return Err(OpsError::UnknownKvKind { device: "cuda", asked, known });
         }
+        self.check_heads(dims.hs)?;
         KvPages::new(self.shared_driver(), dims).map_err(no_memory(dims.bytes(), "pages of keys and values"))
     }
 

@@ -7,11 +7,10 @@ use super::pages::{KvPages, padded_head};
 use crate::array::Buf;
 use crate::backend::{Argument, Cuda};
 use crate::driver::{Address, Launch};
+use crate::geometry::MOST_HS;
 
 /// Threads of a block of every kernel here.
 const BLOCK: usize = 128;
-/// Largest head.
-const MOST_HS: usize = 256;
 /// Bytes of partial results that one launch may leave; more rows take several launches.
 const MOST_PARTIAL: usize = 64 << 20;
 

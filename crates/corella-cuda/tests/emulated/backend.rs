@@ -151,6 +151,7 @@ fn draws_are_the_samplers() {
             suite::draws::draws_are_the_samplers(&ops, 97);
             suite::draws::draws_are_the_samplers(&ops, 1301);
             suite::draws::the_whole_range_of_bits_is_used(&ops);
+            suite::draws::a_row_that_is_not_numbers_has_no_token(&ops);
         }
     });
 }

@@ -75,7 +75,7 @@ pub fn draws_are_the_samplers(ops: &Cuda, v: usize) {
     let list: Vec<(usize, &Draw)> = draws.iter().enumerate().collect();
     let found = ops.draw(&mut logits, v, &list).expect("a backend that draws");
     for ((draw, found), expected) in draws.iter().zip(&found).zip(&expected) {
-        assert_eq!(found, expected, "{v} tokens: {draw:?}");
+        assert_eq!(*found, Some(*expected), "{v} tokens: {draw:?}");
     }
 }
 
@@ -89,6 +89,25 @@ pub fn the_whole_range_of_bits_is_used(ops: &Cuda) {
     let draws: Vec<Draw> = bits.iter().map(|bits| draw(*bits)).collect();
     let list: Vec<(usize, &Draw)> = draws.iter().map(|draw| (0, draw)).collect();
     let found = ops.draw(&mut logits, v, &list).expect("a backend that draws");
-    let expected: Vec<u32> = bits.iter().map(|bits| ((u128::from(*bits) * v as u128) >> 64) as u32).collect();
+    let expected: Vec<_> = bits.iter().map(|bits| Some(((u128::from(*bits) * v as u128) >> 64) as u32)).collect();
     assert_eq!(found, expected);
+}
+
+/// A row that is not numbers has no token, whatever the settings and whatever its first logit is changed to; the rows beside it
+/// have theirs.
+pub fn a_row_that_is_not_numbers_has_no_token(ops: &Cuda) {
+    let v = 97;
+    let edited = [Vec::new(), vec![Edit { id: 0, bias: Some(1.0), penalty: None, forbidden: true }]];
+    let of = |params: &SampleParams, edits: &Vec<Edit>| {
+        let SampleParams { temperature, top_k, top_p, min_p, .. } = *params;
+        Draw { tokens: v, edits: edits.clone(), temperature, top_k, top_p, min_p, bits: 1 << 63 }
+    };
+    let draws: Vec<Draw> = settings().iter().flat_map(|params| edited.iter().map(move |e| of(params, e))).collect();
+    let rows = draws.iter().enumerate().flat_map(|(i, _)| vec![if i % 4 < 2 { f32::NAN } else { 0.5 }; v]);
+    let mut logits = ops.buf(draws.len() * v, Dtype::F32, "logits").expect("memory");
+    ops.write(&mut logits, &rows.collect::<Vec<_>>());
+    let list: Vec<(usize, &Draw)> = draws.iter().enumerate().collect();
+    let found = ops.draw(&mut logits, v, &list).expect("a backend that draws");
+    let broken: Vec<bool> = found.iter().map(Option::is_none).collect();
+    assert_eq!(broken, (0..draws.len()).map(|i| i % 4 < 2).collect::<Vec<_>>());
 }

@@ -227,3 +227,32 @@ fn who_is_in_a_step_that_fails_is_told_and_the_others_go_on() {
     check(&params, &result.lock().expect("unpoisoned").0);
     assert_eq!((rig.metrics.failed.get(), rig.metrics.completed.get()), (4, 2));
 }
+
+/// Whoever draws, and also where nothing is drawn and only the prompt is scored, in one step or in several.
+#[test]
+fn logits_that_are_not_numbers_fail_the_request() {
+    let scored = |prompt, max_tokens| RequestParams { prompt_logprobs: Some(1), ..plain(prompt, max_tokens) };
+    let long: Vec<u32> = (0..38).map(|i| i % 11).collect();
+    let requests = [
+        plain(vec![1, 2, 3], 4),
+        RequestParams { n: 3, logprobs: Some(2), ..plain(vec![1, 2, 3], 4) },
+        scored(vec![1, 2, 3], 0),
+        scored(long.clone(), 0),
+        scored(long, 4),
+    ];
+    for (params, draws) in requests.iter().flat_map(|params| [(params, true), (params, false)]) {
+        let mut rig = Rig::new(limits(64, 4, 8), 8);
+        (rig.model.draws, rig.model.broken) = (draws, true);
+        let (result, _) = rig.add(params);
+        rig.run();
+        let found = result.lock().expect("unpoisoned").0.clone();
+        assert!(found.error.as_deref().is_some_and(|why| why.contains("not numbers")), "{params:?}: {found:?}");
+        assert!(found.prompt.is_empty() && found.choices.iter().all(|choice| choice.tokens.is_empty()), "{found:?}");
+        assert_eq!((rig.metrics.failed.get(), rig.metrics.pages_held.get()), (1, 0));
+        // Nothing of it is left for others to find.
+        rig.model.broken = false;
+        let (result, _) = rig.add(params);
+        rig.run();
+        check(params, &result.lock().expect("unpoisoned").0);
+    }
+}

@@ -130,6 +130,7 @@ impl<B: OpsInfer> Gpt2Exact<B> {
     /// Uploads the weights.
     pub fn new(ops: impl Into<Arc<B>>, source: &dyn Source<Gpt2Config>) -> Result<Self, ModelError> {
         let (ops, config) = (ops.into(), source.config().clone());
+        ops.check_heads(config.head_size())?;
         let mut params = Vec::new();
         for (row, spec) in config.table().iter().enumerate() {
             let mut param = ops.param(spec.rows(), spec.cols, false, Dtype::F32, &spec.name)?;

@@ -165,6 +165,10 @@ impl ModelConfig for Gpt2Config {
         self.n_embd()
     }
 
+    fn head_size(&self) -> usize {
+        self.n_embd() / self.n_head()
+    }
+
     fn parameter_count(&self) -> usize {
         Gpt2Config::parameter_count(self)
     }

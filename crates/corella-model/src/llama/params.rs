@@ -137,6 +137,10 @@ impl ModelConfig for LlamaConfig {
         self.n_embd
     }
 
+    fn head_size(&self) -> usize {
+        self.head_size
+    }
+
     fn parameter_count(&self) -> usize {
         LlamaConfig::parameter_count(self)
     }

@@ -116,8 +116,8 @@ pub fn inference_differences<B: OpsInfer>(
     let mut reference = inference::<Reference>(B::kv_kinds());
     cases.retain(|case| wanted(&case.name));
     reference.retain(|case| wanted(&case.name));
-    let outputs: Result<_, OpsError> = reference.iter().map(|case| case.run(&Reference, dtype)).collect();
-    Expected { dtype, outputs: outputs? }.compare(&cases, ops, ops.bf16_rounding())
+    let expected = Expected::of(&reference, dtype)?;
+    compare(&expected.cases, dtype, &cases, ops, ops.bf16_rounding())
 }
 
 /// How far a right result may be off, relative to the largest of its array. f32: a few roundings of 6e-8 on sums of up to
@@ -132,15 +132,19 @@ pub fn tolerance(dtype: Dtype) -> f64 {
 /// What the reference computes for every case of a format.
 pub struct Expected {
     dtype: Dtype,
-    outputs: Vec<Outputs>,
+    /// Each case's name and outputs.
+    cases: Vec<(String, Outputs)>,
 }
 
 impl Expected {
     /// Computes it.
     pub fn new(dtype: Dtype) -> Result<Expected, OpsError> {
-        let outputs =
-            all::<Reference>(dtype).iter().map(|case| case.run(&Reference, dtype)).collect::<Result<_, _>>()?;
-        Ok(Expected { dtype, outputs })
+        Expected::of(&all(dtype), dtype)
+    }
+
+    fn of(cases: &[Case<Reference>], dtype: Dtype) -> Result<Expected, OpsError> {
+        let run = |case: &Case<Reference>| Ok((case.name.clone(), case.run(&Reference, dtype)?));
+        Ok(Expected { dtype, cases: cases.iter().map(run).collect::<Result<_, OpsError>>()? })
     }
 
     /// Runs every case on a backend, and says what differs.
@@ -148,30 +152,56 @@ impl Expected {
     /// Inputs are rounded to the format first, for both. An output may differ from the reference by
     /// [`tolerance`] times the largest element of the reference's output.
     pub fn differences<B: OpsInfer>(&self, ops: &B) -> Result<Vec<String>, OpsError> {
-        self.compare(&all(self.dtype), ops, ops.bf16_rounding())
+        compare(&self.cases, self.dtype, &all(self.dtype), ops, ops.bf16_rounding())
     }
 
     /// As [`Expected::differences`], for the cases of training.
     pub fn training_differences<B: OpsTrain>(&self, ops: &B) -> Result<Vec<String>, OpsError> {
-        self.compare(&training(), ops, 0.0)
+        let cases = training();
+        // Those of training come first.
+        let expected = &self.cases[..cases.len().min(self.cases.len())];
+        compare(expected, self.dtype, &cases, ops, 0.0)
     }
+}
 
-    fn compare<B: OpsTrain>(&self, cases: &[Case<B>], ops: &B, bf16: f64) -> Result<Vec<String>, OpsError> {
-        let mut found = Vec::new();
-        for (case, expected) in cases.iter().zip(&self.outputs) {
-            let allowed = match case.rounding {
-                Allowed::Nothing => 0.0,
-                Allowed::Share(share) => share,
-                Allowed::Bf16Weights => bf16,
-            };
-            for ((name, got), (_, expected)) in case.run(ops, self.dtype)?.iter().zip(expected) {
-                if let Some(difference) = difference(got, expected, tolerance(self.dtype) + allowed) {
-                    found.push(format!("{}: {name}: {difference}", case.name));
-                }
+/// Runs cases on a backend and says what differs. A case or an output that has no counterpart differs too: left out, it would look
+/// like one that agrees.
+fn compare<B: OpsTrain>(
+    expected: &[(String, Outputs)],
+    dtype: Dtype,
+    cases: &[Case<B>],
+    ops: &B,
+    bf16: f64,
+) -> Result<Vec<String>, OpsError> {
+    let names = |names: &mut dyn Iterator<Item = &str>| names.collect::<Vec<_>>().join(", ");
+    let mut found = Vec::new();
+    if cases.len() != expected.len() {
+        found.push(format!("{} cases, of which the reference has {}", cases.len(), expected.len()));
+    }
+    for (case, (name, outputs)) in cases.iter().zip(expected) {
+        if case.name != *name {
+            found.push(format!("{}: the reference has {name} in its place", case.name));
+            continue;
+        }
+        let allowed = match case.rounding {
+            Allowed::Nothing => 0.0,
+            Allowed::Share(share) => share,
+            Allowed::Bf16Weights => bf16,
+        };
+        let got = case.run(ops, dtype)?;
+        let (here, there) =
+            (names(&mut got.iter().map(|(name, _)| *name)), names(&mut outputs.iter().map(|(n, _)| *n)));
+        if here != there {
+            found.push(format!("{name}: outputs {here}, of the reference {there}"));
+            continue;
+        }
+        for ((output, got), (_, expected)) in got.iter().zip(outputs) {
+            if let Some(difference) = difference(got, expected, tolerance(dtype) + allowed) {
+                found.push(format!("{name}: {output}: {difference}"));
             }
         }
-        Ok(found)
     }
+    Ok(found)
 }
 
 /// Runs every case on a backend and on the reference, and says what differs: see [`Expected::differences`].
@@ -180,6 +210,9 @@ pub fn differences<B: OpsInfer>(ops: &B, dtype: Dtype) -> Result<Vec<String>, Op
 }
 
 fn difference(got: &[f32], expected: &[f32], tolerance: f64) -> Option<String> {
+    if got.len() != expected.len() {
+        return Some(format!("{} numbers instead of {}", got.len(), expected.len()));
+    }
     let body = expected.len() - MARGIN;
     let scale = expected[..body].iter().fold(0.0f64, |scale, x| scale.max(f64::from(x.abs())));
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
@@ -286,5 +319,31 @@ impl<B: OpsInfer> Arrays<'_, B> {
         self.ops.weight_rows(&mut weight, cut, rest);
         self.ops.weight_rows(&mut weight, 0, first);
         Ok(weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(name: &str, outputs: Vec<(&'static str, usize)>) -> Case<Reference> {
+        let numbers = |len: usize| [vec![1.0; len], vec![MARK; MARGIN]].concat();
+        Case::new(name.to_owned(), move |_| Ok(outputs.iter().map(|(name, len)| (*name, numbers(*len))).collect()))
+    }
+
+    #[test]
+    fn what_has_no_counterpart_differs() {
+        let both = || vec![("out", 3), ("lse", 2)];
+        let all = |last: Vec<_>| [case("a", both()), case("b", both()), case("c", last)];
+        let expected = Expected::of(&all(both()), Dtype::F32).expect("runs");
+        let found =
+            |cases: &[Case<Reference>]| compare(&expected.cases, Dtype::F32, cases, &Reference, 0.0).expect("runs");
+        assert_eq!(found(&all(both())), [""; 0]);
+        assert_eq!(found(&all(both())[..2]), ["2 cases, of which the reference has 3"]);
+        assert_eq!(found(&all(vec![("out", 3)])), ["c: outputs out, of the reference out, lse"]);
+        assert_eq!(found(&all(vec![("out", 3), ("dx", 2)])), ["c: outputs out, dx, of the reference out, lse"]);
+        assert_eq!(found(&all(vec![("out", 3), ("lse", 1)])), ["c: lse: 6 numbers instead of 7"]);
+        let other = [case("a", both()), case("d", both()), case("c", both())];
+        assert_eq!(found(&other), ["d: the reference has b in its place"]);
     }
 }

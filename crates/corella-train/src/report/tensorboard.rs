@@ -9,7 +9,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::TrainError;
-use crate::step::StepReport;
+use crate::step_report::StepReport;
 
 /// An open event file.
 #[derive(Debug)]
@@ -35,20 +35,20 @@ impl EventFile {
     /// Adds an update's values.
     pub fn write(&mut self, report: &StepReport) -> Result<(), TrainError> {
         let values = [
-            ("train/loss", Some(report.loss)),
+            ("train/loss", Some(report.update.loss)),
             ("val/loss", report.val_loss),
             ("val/bits_per_byte", report.val_bits_per_byte),
-            ("train/lr", Some(report.lr)),
-            ("train/norm", Some(report.norm)),
-            ("speed/tokens_per_second", Some(report.tokens_per_second)),
-            ("speed/ms", Some(report.ms)),
+            ("train/lr", Some(report.update.lr)),
+            ("train/norm", Some(report.update.norm)),
+            ("speed/tokens_per_second", Some(report.update.tokens_per_second)),
+            ("speed/ms", Some(report.update.ms)),
             ("speed/mfu", report.mfu),
         ];
         let scores: Vec<(String, f64)> =
             report.scores.iter().map(|(name, score)| (format!("eval/{name}"), *score)).collect();
         let known = values.into_iter().filter_map(|(tag, v)| Some((tag, v?)));
         let present: Vec<(&str, f64)> = known.chain(scores.iter().map(|(tag, v)| (tag.as_str(), *v))).collect();
-        self.scalars(report.step, report.time, &present)
+        self.scalars(report.update.step, report.time, &present)
     }
 
     /// Adds named values of a step.

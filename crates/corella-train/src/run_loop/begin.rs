@@ -1,23 +1,26 @@
 //! How a session begins: at the newest checkpoint, or at the start.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corella_text::data::{Checksum, Loader, LoaderOptions, Order};
 
+use super::measuring::Measured;
+use super::pace::Pace;
 use super::pages::Pages;
+use super::records::Records;
+use super::saving::Saving;
 use super::{Hooks, Run, Session};
 use crate::TrainError;
 use crate::checkpoint::{self, Whole};
 use crate::clock::Clock;
-use crate::commands::{CommandPlan, Commands};
 use crate::data_check::DataCheck;
 use crate::differences::differences;
 use crate::folder::{self, ENVIRONMENT, EVENTS, LOG, PLAN, RunFolder, SAMPLES};
 use crate::heartbeat;
 use crate::log::{self, Event, JsonLines};
+use crate::shell_commands::{CommandPlan, ShellCommands};
 use crate::spikes::SpikeDetector;
 use crate::validate::Validation;
 use crate::whole_file;
@@ -34,7 +37,7 @@ pub fn not_begun(dir: &Path, commands: &CommandPlan, error: &str) {
     let event = Event { step, event: "failed".to_owned(), what: error.to_owned(), elapsed, time };
     // As all that is told of a run: a help, on which nothing depends.
     let _ = JsonLines::open(&dir.join(EVENTS), Some(u64::MAX)).and_then(|mut events| events.write(&event));
-    Commands::new(commands.clone()).failure(dir, step, error);
+    ShellCommands::new(commands.clone()).failure(dir, step, error);
 }
 
 /// Where a session begins.
@@ -89,45 +92,26 @@ impl<'a> Session<'a> {
         }
         let done = start.done;
         let check = DataCheck::begin(&run.data, start.checksum)?;
-        let lines = |name: &str| JsonLines::open(&run.dir.join(name), (done > 0).then_some(done));
-        let (log, samples) = (lines(LOG)?, lines(SAMPLES)?);
-        let loss = log.last_of(done).and_then(|line| line["loss"].as_f64());
-        // What happened stays on record, whatever is done again.
-        let events = JsonLines::open(&run.dir.join(EVENTS), Some(u64::MAX))?;
+        let records = Records::open(&run.dir, done)?;
+        let loss = records.log.last_of(done).and_then(|line| line["loss"].as_f64());
         let mut session = Session {
-            commands: Commands::new(run.plan.commands.clone()),
-            clock: Clock::new(Duration::try_from_secs_f64(start.seconds).unwrap_or_default()),
-            began: Instant::now(),
-            first: done,
-            flops_per_token: run.plan.flops_per_token(run.product_parameters),
-            recent: VecDeque::new(),
-            mfu: None,
-            rating: start.val_loss,
-            bytes_per_token: None,
-            standing: None,
+            commands: ShellCommands::new(run.plan.commands.clone()),
+            loader,
             spikes: start.spikes.unwrap_or_else(|| SpikeDetector::new(run.plan.train.spike_window)),
+            not_finite: 0,
+            done,
+            loss,
+            measured: Measured::new(validation, start.val_loss),
+            saving: Saving::new(start.saved, check, data),
+            pace: Pace::new(done, start.seconds, run.plan.flops_per_token(run.product_parameters)),
+            records,
+            pages: Pages::default(),
+            trouble: None,
+            beat: None,
             run,
             hooks,
             stop,
             folder,
-            loader,
-            data,
-            validation,
-            check,
-            not_finite: 0,
-            log,
-            samples,
-            events,
-            board: None,
-            done,
-            loss,
-            val_loss: start.val_loss,
-            saved: start.saved,
-            prune: false,
-            failed_saves: 0,
-            trouble: None,
-            beat: None,
-            pages: Pages::default(),
         };
         if let Err(error) = session.write_plan() {
             // A run that goes on has all of it in its checkpoint.

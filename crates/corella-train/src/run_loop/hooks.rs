@@ -8,7 +8,7 @@ use corella_model::TextModel;
 
 use crate::console::warn;
 use crate::log::Sample;
-use crate::step::StepReport;
+use crate::step_report::StepReport;
 
 /// What the loop asks its caller to do. The caller prints and samples; the loop decides when.
 pub trait Hooks {

@@ -1,7 +1,7 @@
 //! Checkpoints of a run: when one is worth its place, and what becomes of those before.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::Session;
 use crate::TrainError;
 use crate::checkpoint::{self, State};
-use crate::folder::{self, EVENTS, LOG, RunFolder, SAMPLES};
+use crate::data_check::DataCheck;
+use crate::folder::{self, RunFolder};
 use crate::heartbeat::RunState;
-use crate::log::JsonLines;
 use crate::validate::validation_loss;
 
 /// Checkpoints in a row that may fail: a disk that is full for an hour must not end a run of days.
@@ -21,6 +21,43 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What is said where a checkpoint is due and none is written.
 pub(super) const UNSOUND: &str =
     "no checkpoint is written while loss or gradient norm are no numbers; the ones before stay";
+
+/// The checkpoints of a session.
+pub(super) struct Saving {
+    /// The newest, and its updates.
+    saved: Option<(u64, PathBuf)>,
+    /// Older ones are not removed yet since it was written.
+    prune: bool,
+    /// How many failed since the last that was written.
+    failed: u32,
+    /// Whether the data are whole, without which none is written.
+    pub check: DataCheck,
+    /// [`corella_text::data::TokenStream::mark`] of the tokens to train on.
+    data: u32,
+}
+
+impl Saving {
+    /// Of a session that goes on from `saved`.
+    pub fn new(saved: Option<(u64, PathBuf)>, check: DataCheck, data: u32) -> Saving {
+        Saving { saved, prune: false, failed: 0, check, data }
+    }
+
+    /// The newest checkpoint, and its updates.
+    pub fn last(&self) -> Option<&(u64, PathBuf)> {
+        self.saved.as_ref()
+    }
+
+    /// One was written.
+    fn wrote(&mut self, step: u64, path: &Path) {
+        (self.saved, self.prune, self.failed) = (Some((step, path.to_path_buf())), true, 0);
+    }
+
+    /// One failed. Returns whether that were too many in a row.
+    fn failed(&mut self) -> bool {
+        self.failed += 1;
+        self.failed >= FAILED_SAVES
+    }
+}
 
 impl Session<'_> {
     pub(super) fn checkpoints(&self) -> PathBuf {
@@ -36,7 +73,7 @@ impl Session<'_> {
         if self.not_finite > 0 {
             return Ok(false);
         }
-        let loss = match self.rating {
+        let loss = match self.measured.rating {
             Some(loss) => Some(loss),
             // One sequence, whatever was asked to stop: it takes a fraction of what writing the checkpoint takes.
             None => validation_loss(&mut *self.run.model, &self.run.data.train, 0, &AtomicBool::new(false))?,
@@ -46,9 +83,9 @@ impl Session<'_> {
 
     /// Lets no checkpoint depend on data that may be damaged: waits until they are read through, or for who asks to stop.
     pub(super) fn await_data(&mut self) -> Result<(), TrainError> {
-        if !self.check.wait(Duration::from_secs(1), self.stop)? {
+        if !self.saving.check.wait(Duration::from_secs(1), self.stop)? {
             self.trouble("the first checkpoint waits until all data are read through");
-            self.check.wait(Duration::MAX, self.stop)?;
+            self.saving.check.wait(Duration::MAX, self.stop)?;
         }
         Ok(())
     }
@@ -64,10 +101,9 @@ impl Session<'_> {
             Err(error) => Err(error),
         };
         match saved {
-            Ok(()) => self.failed_saves = 0,
+            Ok(()) => {}
             Err(error) => {
-                self.failed_saves += 1;
-                if self.failed_saves == FAILED_SAVES {
+                if self.saving.failed() {
                     return Err(error);
                 }
                 self.trouble(&format!("{error}; training goes on, the next checkpoint tries again"));
@@ -110,19 +146,12 @@ impl Session<'_> {
             self.trouble(&format!("{} vanished while the run was going on; it is made anew", self.run.dir.display()));
             self.folder = RunFolder::open(&self.run.dir)?;
             self.write_plan()?;
-            let lines = |name: &str| JsonLines::open(&self.run.dir.join(name), Some(self.done));
-            (self.log, self.samples, self.events) = (lines(LOG)?, lines(SAMPLES)?, lines(EVENTS)?);
+            self.records.begin_anew(self.done)?;
             self.open_board();
             return Ok(());
         }
-        let mut vanished = Vec::new();
-        for (name, file) in [(LOG, &mut self.log), (SAMPLES, &mut self.samples), (EVENTS, &mut self.events)] {
-            if !file.is_there() {
-                *file = JsonLines::open(&self.run.dir.join(name), Some(self.done))?;
-                vanished.push(name);
-            }
-        }
-        if self.board.as_ref().is_some_and(|board| !board.is_there()) {
+        let mut vanished = self.records.begin_vanished(self.done)?;
+        if self.records.board_vanished() {
             self.open_board();
             vanished.push("the file for TensorBoard");
         }
@@ -146,18 +175,17 @@ impl Session<'_> {
             choices: self.run.model.choices(),
             model: self.run.files.describe(),
             spikes: Some(self.spikes.clone()),
-            seconds: self.clock.elapsed(),
-            val_loss: self.rating,
-            validation: self.validation,
-            data: Some(self.data),
-            checksum: self.check.checksum(),
+            seconds: self.pace.elapsed(),
+            val_loss: self.measured.rating,
+            validation: self.measured.validation,
+            data: Some(self.saving.data),
+            checksum: self.saving.check.checksum(),
             files: BTreeMap::new(),
         };
         let dir = self.checkpoints();
         let (model, tokenizer) = (&*self.run.model, &self.run.data.tokenizer);
         let path = checkpoint::save(&dir, model, &*self.run.files, tokenizer, state)?;
-        self.prune = true;
-        self.saved = Some((self.done, path.clone()));
+        self.saving.wrote(self.done, &path);
         self.event("checkpoint", &path.display().to_string());
         self.hooks.on_checkpoint(&path);
         if self.commands.is_running() {
@@ -171,8 +199,8 @@ impl Session<'_> {
     /// Removes the checkpoints beyond those to keep, once an update from the newest had a finite loss and norm, or the
     /// run is at its end: a gradient may overflow where the loss does not, and then the ones before are needed.
     pub(super) fn remove_old(&mut self) {
-        if self.prune && self.not_finite == 0 {
-            self.prune = false;
+        if self.saving.prune && self.not_finite == 0 {
+            self.saving.prune = false;
             if let Err(error) = checkpoint::prune(&self.checkpoints(), self.run.plan.output.keep) {
                 self.trouble(&error.to_string());
             }

@@ -1,31 +1,46 @@
 //! What a run tells while it goes on: times, troubles, events, heartbeat, report.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Session;
+use super::measuring::Validated;
 use crate::TrainError;
 use crate::heartbeat::{self, Heartbeat, RunState};
 use crate::log::Event;
-use crate::report::{self, tensorboard::EventFile};
-use crate::spread::Spread;
-use crate::step::StepReport;
+use crate::report;
+use crate::step::Update;
+use crate::step_report::StepReport;
 
-/// Updates whose times the heartbeat tells.
-const RECENT: usize = 100;
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 impl Session<'_> {
-    /// Completes what an update reports by what the session knows: times, utilisation, the share of the data.
-    pub(super) fn keep_time(&mut self, report: &mut StepReport) {
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
+    /// What is told of an update: what it did, and what the session knows of time, utilisation and the share of the data.
+    pub(super) fn report_of(&mut self, update: Update, validated: Validated) -> StepReport {
+        self.pace.take(&update, self.run.device.peak_flops);
+        StepReport {
+            update,
+            mfu: self.pace.mfu,
+            epochs: self.epochs(),
+            val_loss: validated.loss,
+            val_bits_per_byte: validated.bits_per_byte,
+            standing: validated.standing,
+            scores: BTreeMap::new(),
+            elapsed: self.pace.elapsed(),
+            eta: self.eta().unwrap_or_default(),
+            time: self.pace.wall(),
         }
-        self.recent.push_back(report.ms);
-        self.mfu = self.run.device.peak_flops.map(|peak| self.flops_per_token * report.tokens_per_second / peak);
-        (report.mfu, report.epochs) = (self.mfu, self.epochs());
-        (report.elapsed, report.time) = (self.clock.elapsed(), self.clock.wall());
-        report.eta = self.eta().unwrap_or_default();
+    }
+
+    /// Tells of an update wherever it is told: log, TensorBoard, the caller, and now and then the page.
+    pub(super) fn tell(&mut self, report: &StepReport) {
+        let written = self.records.log.write(report);
+        self.tolerate(written);
+        let drawn = self.records.board().map_or(Ok(()), |board| board.write(report));
+        self.tolerate(drawn);
+        self.hooks.on_step(report);
+        self.report();
     }
 
     /// Tokens seen by tokens of the data.
@@ -33,16 +48,9 @@ impl Session<'_> {
         self.loader.tokens() as f64 / self.run.data.train.len().max(1) as f64
     }
 
-    /// Seconds of an update in this session, with what lies between updates.
-    pub(super) fn pace(&self) -> Option<f64> {
-        let made = self.done - self.first;
-        (made > 0).then(|| self.began.elapsed().as_secs_f64() / made as f64)
-    }
-
     /// Seconds until the last update.
-    pub(super) fn eta(&self) -> Option<f64> {
-        let left = self.run.plan.train.steps.saturating_sub(self.done);
-        if left == 0 { Some(0.0) } else { self.pace().map(|seconds| seconds * left as f64) }
+    fn eta(&self) -> Option<f64> {
+        self.pace.eta(self.done, self.run.plan.train.steps)
     }
 
     /// Says what went wrong without ending the run.
@@ -56,16 +64,17 @@ impl Session<'_> {
 
     /// A log that cannot be written now is written later, at the latest with the end of the run.
     pub(super) fn tolerate(&mut self, written: Result<(), TrainError>) {
-        if let Err(error) = written {
-            self.trouble(&format!("{error}; its lines wait in memory"));
+        match written {
+            Ok(()) => {}
+            Err(error @ TrainError::LinesLost { .. }) => self.trouble(&error.to_string()),
+            Err(error) => self.trouble(&format!("{error}; its lines wait in memory")),
         }
     }
 
     /// Begins a file for TensorBoard.
     pub(super) fn open_board(&mut self) {
-        match EventFile::create(&self.run.dir.join("tensorboard"), self.done, self.clock.wall()) {
-            Ok(board) => self.board = Some(board),
-            Err(error) => self.trouble(&error.to_string()),
+        if let Err(error) = self.records.open_board(self.done, self.pace.wall()) {
+            self.trouble(&error.to_string());
         }
     }
 
@@ -73,7 +82,7 @@ impl Session<'_> {
     /// run.
     pub(super) fn report(&mut self) {
         if self.pages.due() {
-            let flushed = self.board.as_mut().map_or(Ok(()), EventFile::flush);
+            let flushed = self.records.flush_board();
             let before = self.pages.begin(&self.run.dir);
             if let Err(error) = flushed.and(before) {
                 self.trouble(&error.to_string());
@@ -83,7 +92,7 @@ impl Session<'_> {
 
     /// The last page, of all that there is.
     fn last_report(&mut self) {
-        let flushed = self.board.as_mut().map_or(Ok(()), EventFile::flush);
+        let flushed = self.records.flush_board();
         // Whatever became of the one before, this one takes its place.
         let _ = self.pages.wait();
         if let Err(error) = flushed.and_then(|()| report::write(&self.run.dir)) {
@@ -92,10 +101,9 @@ impl Session<'_> {
     }
 
     pub(super) fn event(&mut self, event: &str, what: &str) {
-        let (elapsed, time) = (self.clock.elapsed(), self.clock.wall());
+        let (elapsed, time) = (self.pace.elapsed(), self.pace.wall());
         let event = Event { step: self.done, event: event.to_owned(), what: what.to_owned(), elapsed, time };
-        // The record of events is a help; the run does not depend on it.
-        let _ = self.events.write(&event);
+        self.records.event(&event);
     }
 
     /// Writes the heartbeat: whenever the run begins to do something else, which may take minutes, and once a second.
@@ -104,7 +112,7 @@ impl Session<'_> {
             return;
         }
         self.beat = Some((state, Instant::now()));
-        let elapsed_seconds = self.clock.elapsed();
+        let elapsed_seconds = self.pace.elapsed();
         let heartbeat = Heartbeat {
             state,
             pid: std::process::id(),
@@ -113,17 +121,17 @@ impl Session<'_> {
             loss: self.loss,
             tokens_seen: self.loader.tokens(),
             epochs: self.epochs(),
-            val_loss: self.val_loss,
-            standing: self.standing.as_ref().map(|standing| standing.verdict),
-            seconds_per_step: self.pace(),
-            update_ms: Spread::of(self.recent.iter().copied()),
-            mfu: self.mfu,
+            val_loss: self.measured.val_loss,
+            standing: self.measured.standing.as_ref().map(|standing| standing.verdict),
+            seconds_per_step: self.pace.seconds_per_step(self.done),
+            update_ms: self.pace.update_ms(),
+            mfu: self.pace.mfu,
             eta_seconds: self.eta(),
             elapsed_seconds,
             usage: self.run.device.usage(&self.run.plan.cost, elapsed_seconds),
-            checkpoint: self.saved.as_ref().map(|(_, path)| path.display().to_string()),
+            checkpoint: self.saving.last().map(|(_, path)| path.display().to_string()),
             trouble: self.trouble.clone(),
-            time: self.clock.wall(),
+            time: self.pace.wall(),
         };
         heartbeat::write(&self.run.dir, &heartbeat);
     }

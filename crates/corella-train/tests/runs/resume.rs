@@ -112,6 +112,47 @@ fn time_and_events_go_on_where_they_stopped() {
     assert_eq!(found, [0, 9, 9, 20].map(|step| vec![Some(step)]), "{events:?}");
 }
 
+/// What somebody puts into a checkpoint takes nothing from it, and stays theirs.
+#[test]
+fn other_files_in_a_checkpoint_do_not_damage_it() {
+    let dir = folder("notes");
+    go(&dir, false, 15);
+    let newest = dir.join("checkpoints/step-00000015");
+    std::fs::create_dir(newest.join("notes")).expect("made");
+    std::fs::write(newest.join("notes/why.txt"), "the good one").expect("written");
+    let (losses, outcome) = go(&dir, true, 16);
+    assert_eq!((losses[0].0, outcome.step), (16, 16), "goes on from step 15");
+    assert_eq!(std::fs::read_to_string(newest.join("notes/why.txt")).expect("there"), "the good one");
+}
+
+#[test]
+fn a_damaged_checkpoint_with_other_files_makes_way_and_is_kept() {
+    let dir = folder("kept");
+    go(&dir, false, 18);
+    let (newest, checkpoints) = (dir.join("checkpoints/step-00000018"), dir.join("checkpoints"));
+    std::fs::create_dir(newest.join("notes")).expect("made");
+    std::fs::remove_file(newest.join("model.safetensors")).expect("removed");
+    let (losses, outcome) = go(&dir, true, 18);
+    assert_eq!((losses[0].0, outcome.checkpoint), (13, newest.clone()), "goes on from step 12");
+    assert!(newest.join("model.safetensors").is_file() && !newest.join("notes").exists());
+    assert!(checkpoints.join("kept-step-00000018/notes").is_dir());
+    // Without them a damaged one is only replaced.
+    std::fs::remove_file(newest.join("model.safetensors")).expect("removed");
+    go(&dir, true, 18);
+    let names = std::fs::read_dir(&checkpoints).expect("listed").map(|entry| entry.expect("listed").file_name());
+    assert_eq!(names.filter(|name| name.to_string_lossy().contains("kept")).count(), 1);
+}
+
+#[test]
+fn a_state_that_names_files_elsewhere_is_damaged() {
+    let dir = folder("elsewhere");
+    go(&dir, false, 15);
+    let mut written = state(&dir, 15);
+    written["files"]["../../run.toml"] = 7.into();
+    std::fs::write(dir.join("checkpoints/step-00000015/state.json"), written.to_string()).expect("written");
+    assert_eq!(go(&dir, true, u64::MAX).0[0].0, 13, "goes on from step 12");
+}
+
 #[test]
 fn a_checkpoint_that_lacks_a_file_is_passed_over() {
     for file in ["optimizer.safetensors", "model.safetensors", "config.json"] {
@@ -224,7 +265,7 @@ struct Told<'a> {
 
 impl Hooks for Told<'_> {
     fn on_step(&mut self, report: &StepReport) {
-        if report.step == self.stop_after {
+        if report.update.step == self.stop_after {
             self.stop.store(true, Ordering::SeqCst);
         }
     }

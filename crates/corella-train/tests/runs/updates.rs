@@ -57,7 +57,7 @@ struct Watch {
 
 impl Hooks for Watch {
     fn on_step(&mut self, report: &StepReport) {
-        self.there.push((report.step, steps_in(&self.checkpoints)));
+        self.there.push((report.update.step, steps_in(&self.checkpoints)));
     }
     fn sample(&mut self, _: u64, _: &mut dyn TextModel, _: &AtomicBool) -> Vec<Sample> {
         Vec::new()

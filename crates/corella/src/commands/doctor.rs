@@ -114,7 +114,7 @@ fn libraries() -> Vec<Library> {
         package: Some(wanted.package),
     });
     // Not called yet: runs with several cards come later.
-    let nccl = library::find("libnccl.so");
+    let nccl = library::find("libnccl.so", true);
     let several = Library {
         name: "libnccl.so",
         purpose: "several cards; not used yet",

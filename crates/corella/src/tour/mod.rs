@@ -194,8 +194,8 @@ struct Live {
 
 impl Hooks for Live {
     fn on_step(&mut self, report: &StepReport) {
-        self.losses.push(report.loss);
-        if report.step % 50 == 1 || report.val_loss.is_some() {
+        self.losses.push(report.update.loss);
+        if report.update.step % 50 == 1 || report.val_loss.is_some() {
             self.console.on_step(report);
         } else {
             self.console.count(report);

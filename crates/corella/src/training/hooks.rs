@@ -45,8 +45,8 @@ impl Console {
     pub fn count(&mut self, report: &StepReport) {
         if let Some(app) = &self.watched {
             let steps = self.plan.train.steps;
-            let what = format!("training, update {} of {steps}", report.step);
-            app.loading(Loading::Busy { what, share: Some(report.step as f32 / steps.max(1) as f32) });
+            let what = format!("training, update {} of {steps}", report.update.step);
+            app.loading(Loading::Busy { what, share: Some(report.update.step as f32 / steps.max(1) as f32) });
         }
     }
 }

@@ -27,7 +27,9 @@ pub(super) struct PageModel {
     pub(super) fed: usize,
     /// Whether it draws where it can, as a device does, and what it drew.
     pub(super) draws: bool,
-    pub(super) drawn: Vec<u32>,
+    pub(super) drawn: Vec<Option<u32>>,
+    /// Whether its logits are not numbers.
+    pub(super) broken: bool,
     /// Whether it refuses the next step, as a device does that has an error.
     pub(super) refuses: bool,
 }
@@ -35,7 +37,8 @@ pub(super) struct PageModel {
 impl PageModel {
     pub(super) fn new(limits: StepLimits) -> PageModel {
         let pages = vec![vec![None; limits.page_tokens]; limits.pages];
-        PageModel { limits, pages, logits: Vec::new(), fed: 0, draws: false, drawn: Vec::new(), refuses: false }
+        let (logits, drawn) = (Vec::new(), Vec::new());
+        PageModel { limits, pages, logits, fed: 0, draws: false, drawn, broken: false, refuses: false }
     }
 }
 
@@ -75,7 +78,11 @@ impl StepModel for PageModel {
             logits_behind((0..=position).map(read))
         };
         self.logits.extend(plan.logit_rows.iter().flat_map(|row| behind(*row)));
-        self.drawn = plan.draws.iter().map(|(row, draw)| draw_of(behind(*row), draw)).collect();
+        self.drawn = plan.draws.iter().map(|(row, draw)| Some(draw_of(behind(*row), draw))).collect();
+        if self.broken {
+            self.logits.fill(f32::NAN);
+            self.drawn.fill(None);
+        }
         Ok(StepOut { logits: &self.logits, drawn: &self.drawn, threads: Threads::NONE })
     }
 

@@ -26,8 +26,8 @@ pub struct Watch<'a> {
 
 impl Hooks for Watch<'_> {
     fn on_step(&mut self, report: &StepReport) {
-        self.losses.push((report.step, report.loss));
-        if report.step == self.stop_after {
+        self.losses.push((report.update.step, report.update.loss));
+        if report.update.step == self.stop_after {
             self.stop.store(true, Ordering::SeqCst);
         }
     }

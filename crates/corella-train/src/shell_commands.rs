@@ -22,15 +22,15 @@ pub struct CommandPlan {
 
 /// Starts the commands of a plan, one at a time.
 #[derive(Debug)]
-pub struct Commands {
+pub struct ShellCommands {
     plan: CommandPlan,
     running: Option<Child>,
 }
 
-impl Commands {
+impl ShellCommands {
     /// None is running yet.
     pub fn new(plan: CommandPlan) -> Self {
-        Commands { plan, running: None }
+        ShellCommands { plan, running: None }
     }
 
     /// Whether one is still running.
