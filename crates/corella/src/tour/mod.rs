@@ -16,8 +16,8 @@ use corella_server::Loading;
 use corella_text::data::Order;
 use corella_text::tiny_internet::{Grammar, World, facts, probes};
 use corella_train::{
-    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan,
-    folder,
+    CommandPlan, CostPlan, DataPlan, Hooks, ModelPlan, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainError,
+    TrainPlan, folder,
 };
 
 use crate::cli::{Common, Device, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
@@ -42,6 +42,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
             .hint("3.9 is the usual; 0.5 shows the beginning"));
     }
     args.serve.map(site::check).transpose()?;
+    of_its_seed(args, common)?;
     let world = World::new(WORLD_SEED);
     let corpus = tiny_pages(&world, common.seed());
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
@@ -68,7 +69,13 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         console.watched = Some(site.app());
     }
     let mut live = Live { console, losses: Vec::new(), quiet: common.json, steps: plan.train.steps };
-    let outcome = corella_train::train(&mut run, &mut live, &stop)?;
+    let outcome = corella_train::train(&mut run, &mut live, &stop).map_err(|error| {
+        let is_shorter = matches!(error, TrainError::Plan { field: "steps", .. });
+        match begun(args).filter(|_| is_shorter) {
+            Some(was) => Failure::from(error).hint(format!("go on with: {}", as_begun(&was, args, common))),
+            None => error.into(),
+        }
+    })?;
     if !outcome.finished {
         if common.json {
             println!("{}", serde_json::json!({"state": "stopped", "step": outcome.step}));
@@ -116,6 +123,31 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     site.serve(&Settings::of_run(&args.out, common))
 }
 
+/// The plan of the tour that goes on.
+fn begun(args: &TourArgs) -> Option<RunPlan> {
+    if args.resume { folder::plan(&args.out) } else { None }
+}
+
+/// Refuses another corpus than the one that the tour that goes on has read so far.
+fn of_its_seed(args: &TourArgs, common: &Common) -> Result<()> {
+    let Some(was) = begun(args).filter(|was| was.train.seed != common.seed()) else { return Ok(()) };
+    let (out, seed) = (args.out.display(), was.train.seed);
+    Err(Failure::usage(format!("the tour in {out} was begun with seed {seed}, not {}", common.seed()))
+        .hint(format!("go on with: {}", as_begun(&was, args, common))))
+}
+
+/// The command that goes on with a tour of this plan.
+fn as_begun(was: &RunPlan, args: &TourArgs, common: &Common) -> String {
+    // Half an update more, so that the number of updates is the same when it is read.
+    let updates = |million_tokens: f64| steps(&TourArgs { million_tokens, ..args.clone() });
+    let exact = (was.train.steps * (BATCH * SEQ_LEN) as u64) as f64 / 1e6;
+    let more = exact + (BATCH * SEQ_LEN / 2) as f64 / 1e6;
+    let fits = [TOUR_TOKENS, exact].into_iter().find(|million| updates(*million) == was.train.steps);
+    let args = TourArgs { million_tokens: fits.unwrap_or(more), ..args.clone() };
+    let seed = Some(was.train.seed).filter(|seed| *seed != Common::DEFAULT_SEED);
+    going_on(&args, &Common { seed, ..common.clone() })
+}
+
 /// The command that goes on with this tour: another folder, corpus or length would be another run.
 fn going_on(args: &TourArgs, common: &Common) -> String {
     let mut command = "corella tour".to_owned();
@@ -139,8 +171,7 @@ fn going_on(args: &TourArgs, common: &Common) -> String {
 
 /// The number format of the tour that goes on: another one would give other losses.
 fn earlier_dtype(args: &TourArgs) -> Option<Dtype> {
-    let plan = args.resume.then(|| folder::plan(&args.out))??;
-    Some(plan.train.dtype)
+    Some(begun(args)?.train.dtype)
 }
 
 /// The site of the tour: where it is asked for, and for somebody who sits at a terminal.
@@ -152,9 +183,14 @@ fn its_site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
     }
 }
 
+/// The updates of a tour.
+fn steps(args: &TourArgs) -> u64 {
+    ((args.million_tokens * 1e6) as u64 / (BATCH * SEQ_LEN) as u64).max(1)
+}
+
 /// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, decay over the last 40 %.
 fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
-    let steps = ((args.million_tokens * 1e6) as u64 / (BATCH * SEQ_LEN) as u64).max(1);
+    let steps = steps(args);
     RunPlan {
         model: ModelPlan {
             name: "gpt2-custom".to_owned(),
@@ -239,6 +275,18 @@ mod tests {
             way_on(&["--out", "out/other", "--million-tokens", "0.05"]),
             "corella tour --out out/other --million-tokens 0.05 --resume"
         );
+        let cli = Cli::parse_from(["corella", "tour", "--resume", "--million-tokens", "1", "--seed", "7"]);
+        let Command::Tour(args) = &cli.command else { panic!("another command") };
+        for (million_tokens, seed, words) in [
+            (0.05, 42, "--million-tokens 0.049152"),
+            (TOUR_TOKENS, 3, "--seed 3"),
+            (0.004, 42, "--million-tokens 0.002048"),
+        ] {
+            let mut was = plan(&TourArgs { million_tokens, ..args.clone() }, &cli.common, 2048);
+            was.train.seed = seed;
+            let command = as_begun(&was, args, &cli.common);
+            assert_eq!(command, format!("corella tour {words} --resume"));
+        }
         assert_eq!(
             way_on(&["--out", "my run", "--seed", "7", "--resume", "--device", "auto"]),
             "corella tour --out 'my run' --seed 7 --device auto --resume"
