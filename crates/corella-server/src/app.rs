@@ -12,16 +12,20 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::arrival;
+use crate::call::is_stream;
 use crate::chat::{self, Transcript};
 use crate::completions::completions;
 use crate::error::ApiError;
-use crate::live::RunFiles;
+use crate::live::{LiveRun, RunFiles};
 use crate::peers::Peer;
+use crate::requests_log::Entry;
 use crate::served::Served;
 use crate::socket::Line;
+use crate::tally::Responses;
 use crate::{live, monitor, playground, tokens, trace};
 
 /// Where loading stands.
@@ -59,28 +63,37 @@ pub struct App {
     /// Requests under way, streams included.
     active: Arc<AtomicUsize>,
     started: Instant,
+    /// Set when what is under way is waited for no longer.
+    cut: watch::Sender<bool>,
+    /// Answers by status.
+    pub(crate) responses: Responses,
+    /// Whether each request gets a line on stderr.
+    logs: bool,
     /// Who may ask.
     pub access: Access,
     /// The prompt that makes a chat of completions.
     pub transcript: Transcript,
     /// The run whose log is shown live.
-    pub run: Option<RunFiles>,
+    pub run: Option<Arc<LiveRun>>,
     /// Demos, tracer, anatomy.
     pub extras: OnceLock<Extras>,
 }
 
 impl App {
-    /// An application whose model is still to come.
-    pub fn new(access: Access, transcript: Transcript, run: Option<RunFiles>) -> Arc<App> {
+    /// An application whose model is still to come. `logs`: whether each request gets a line on stderr.
+    pub fn new(access: Access, transcript: Transcript, run: Option<RunFiles>, logs: bool) -> Arc<App> {
         Arc::new(App {
             served: OnceLock::new(),
             loading: RwLock::new(Loading::Busy { what: "loading the model".to_owned(), share: None }),
             draining: AtomicBool::new(false),
             active: Arc::default(),
             started: Instant::now(),
+            cut: watch::Sender::new(false),
+            responses: Responses::default(),
+            logs,
             access,
             transcript,
-            run,
+            run: run.map(|files| Arc::new(LiveRun::new(files))),
             extras: OnceLock::new(),
         })
     }
@@ -100,7 +113,7 @@ impl App {
     /// The model, or 503 with the reason.
     pub(crate) fn served(&self) -> Result<Arc<Served>, ApiError> {
         if self.draining.load(Ordering::Relaxed) {
-            return Err(ApiError::unavailable("the server is shutting down", None));
+            return Err(ApiError::shutting_down("the server is shutting down"));
         }
         if let Some(served) = self.served.get() {
             return Ok(served.clone());
@@ -124,6 +137,24 @@ impl App {
         self.draining.store(true, Ordering::Relaxed);
         if let Some(served) = self.served.get() {
             served.close();
+        }
+    }
+
+    /// What is under way is waited for no longer: each answer that is not whole ends with an error. Returns how many there are.
+    pub fn cut(&self) -> usize {
+        let active = self.active();
+        self.cut.send_replace(true);
+        active
+    }
+
+    /// Ends when what is under way is cut off.
+    fn cut_off(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut cut = self.cut.subscribe();
+        async move {
+            if cut.wait_for(|cut| *cut).await.is_err() {
+                // The application is gone, and nobody is left to be told.
+                std::future::pending().await
+            }
         }
     }
 
@@ -196,14 +227,21 @@ async fn arrived(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         biased;
         response = next.run(request) => response,
         () = closed() => return Err(ApiError::bad_body("the client has closed the connection")),
+        () = app.cut_off() => return Err(ApiError::cut_off()),
     };
     // A stream is under way until its body ends or is dropped.
     let (parts, body) = response.into_parts();
-    Ok(Response::from_parts(parts, Body::new(Guarded { body, gone: Box::pin(closed()), _guard: guard })))
+    let kind = parts.headers.get(header::CONTENT_TYPE);
+    let cut: Option<Ending> = kind.is_some_and(is_stream).then(|| Box::pin(app.cut_off()) as Ending);
+    Ok(Response::from_parts(
+        parts,
+        Body::new(Guarded { body, gone: Box::pin(closed()), cut, is_cut: false, _guard: guard }),
+    ))
 }
 
 /// What every request passes through: the head's size, host name, origin and CORS.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let entry = app.logs.then(|| Entry::new(&request));
     let origin = app.access.allowed_origin(request.headers());
     let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let mut response = match within(&app, request, next).await {
@@ -222,7 +260,11 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
-    response
+    app.responses.add(response.status());
+    match entry {
+        Some(entry) => entry.follow(response),
+        None => response,
+    }
 }
 
 async fn within(app: &Arc<App>, request: Request, next: Next) -> Result<Response, ApiError> {
@@ -251,10 +293,16 @@ impl Drop for Active {
     }
 }
 
+/// Something that ends once.
+type Ending = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
 struct Guarded {
     body: Body,
     /// Ends when the client has left: nothing is waited for then.
-    gone: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+    gone: Ending,
+    /// Of a stream: ends when it is cut off, which it says itself. What comes whole breaks off before its announced end.
+    cut: Option<Ending>,
+    is_cut: bool,
     _guard: Active,
 }
 
@@ -266,6 +314,16 @@ impl HttpBody for Guarded {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        if self.is_cut {
+            return std::task::Poll::Ready(None);
+        }
+        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(context).is_ready()) {
+            self.is_cut = true;
+            // The work ends with its body. Of another server's stream half an event may have been passed on.
+            self.body = Body::empty();
+            let last = format!("\n\ndata: {}\n\n", ApiError::cut_off().body());
+            return std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(last.into()))));
+        }
         let frame = std::pin::Pin::new(&mut self.body).poll_frame(context);
         if frame.is_pending() && self.gone.as_mut().poll(context).is_ready() {
             let left = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
@@ -275,7 +333,8 @@ impl HttpBody for Guarded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // What is left of a stream that may still be cut off is not known before its end.
+        if self.cut.is_some() { self.is_cut } else { self.body.is_end_stream() }
     }
 
     fn size_hint(&self) -> hyper::body::SizeHint {

@@ -32,6 +32,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its type.
     pub kind: Option<HeaderValue>,
+    /// When to ask again, where it says so.
+    pub retry_after: Option<HeaderValue>,
     /// What follows: lines of a stream, or all in one.
     pub body: Body,
 }
@@ -59,6 +61,12 @@ impl Stream for Pieces {
     }
 }
 
+/// Whether a content type is that of server-sent events, in whatever case it is written.
+pub fn is_stream(kind: &HeaderValue) -> bool {
+    const STREAM: &[u8] = b"text/event-stream";
+    kind.as_bytes().get(..STREAM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(STREAM))
+}
+
 /// Posts `body` to `url` and waits for the head of the answer; `each` may rewrite every line of a stream, or the whole of
 /// another answer. The error is what the other side, or the way there, came to.
 pub async fn call(
@@ -84,15 +92,17 @@ pub async fn call(
     tokio::task::spawn_blocking(move || match ask(&agent, &url, key.as_deref(), &body) {
         Err(error) => drop(send_head.send(Err(error.to_string()))),
         Ok(answer) => {
-            let (status, kind) = (answer.status(), answer.headers().get(header::CONTENT_TYPE).cloned());
-            let stream = kind.as_ref().is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+            let field = |name| answer.headers().get(name).cloned();
+            let (status, kind, retry_after) =
+                (answer.status(), field(header::CONTENT_TYPE), field(header::RETRY_AFTER));
+            let stream = kind.as_ref().is_some_and(is_stream);
             let body = BufReader::new(answer.into_body().into_reader());
-            let _ = send_head.send(Ok((status, kind)));
+            let _ = send_head.send(Ok((status, kind, retry_after)));
             read(body, stream, |piece| send.blocking_send(piece.map(|piece| each(status, piece).into())).is_ok());
         }
     });
-    let (status, kind) = head.await.map_err(|_| "it was not asked".to_owned())??;
-    Ok(Answer { status, kind, body: Body::from_stream(Pieces { received, _line: line }) })
+    let (status, kind, retry_after) = head.await.map_err(|_| "it was not asked".to_owned())??;
+    Ok(Answer { status, kind, retry_after, body: Body::from_stream(Pieces { received, _line: line }) })
 }
 
 /// Reads to the end, or until `pass` finds that nobody listens. A stream goes line by line. What breaks off ends with an
@@ -178,6 +188,18 @@ mod tests {
         assert_eq!(piece, "data: a\n");
         drop(answer);
         assert!(closed(&mut peer).await, "the connection stays open");
+    }
+
+    #[tokio::test]
+    async fn the_head_of_an_answer_is_read_in_any_case() {
+        let (answer, mut peer) = asked().await;
+        let begun = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nRETRY-AFTER: 7\r\n\r\ndata: a\n";
+        peer.write_all(begun).await.expect("written");
+        let mut answer = answer.await.expect("a task").expect("an answer");
+        assert_eq!(answer.retry_after, Some(HeaderValue::from_static("7")));
+        // The line comes while the rest of the answer is still to come.
+        let piece = timeout(Duration::from_secs(20), answer.body.frame()).await.expect("in time").expect("a piece");
+        assert_eq!(piece.expect("a piece").into_data().expect("bytes"), "data: a\n");
     }
 
     #[tokio::test]

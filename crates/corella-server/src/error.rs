@@ -1,5 +1,7 @@
 //! Errors as OpenAI's clients expect them: `{"error": {"message", "type", "param", "code"}}`.
 
+use std::fmt;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use corella_infer::{Field, RequestError};
@@ -146,6 +148,24 @@ impl ApiError {
         ApiError { retry_after, ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
     }
 
+    /// 503: no new work is taken any more.
+    pub fn shutting_down(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
+    }
+
+    /// 503, or the last event of a stream: the server has waited for the answer as long as it was to.
+    pub fn cut_off() -> ApiError {
+        ApiError::shutting_down("the server has shut down before the answer was whole")
+    }
+
+    /// 400: the prompt is longer than the context; `tokens` says how long it is. Clients look for the code and for these words.
+    pub fn too_long(tokens: impl fmt::Display, context: usize) -> ApiError {
+        let message =
+            format!("the prompt has {tokens} tokens, but this model's maximum context length is {context} tokens");
+        let error = ApiError::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message);
+        ApiError { param: Some("prompt".to_owned()), ..error }
+    }
+
     /// The document.
     pub fn body(&self) -> Value {
         let kind = match self.status.as_u16() {
@@ -161,6 +181,9 @@ impl ApiError {
 
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> ApiError {
+        if let RequestError::PromptTooLong { prompt, context } = error {
+            return ApiError::too_long(prompt, context);
+        }
         let field = error.field();
         let param = match field {
             // No parameter of a completion.

@@ -22,6 +22,7 @@ use crate::arrival::MOST_HEAD;
 use crate::heard::{Asked, Heard};
 use crate::patience::Patience;
 use crate::places::Places;
+use crate::requests_log::Client;
 use crate::socket::{Line, Socket};
 
 /// Longest time that the head of a request may take to arrive.
@@ -92,13 +93,14 @@ impl Shutdown {
     }
 }
 
-/// Serves `app` until it is told to stop, then lets requests under way finish. `bound` is told the address.
+/// Serves `app` until it is told to stop, then lets requests under way finish; returns how many were cut off because they took
+/// longer than they have for that. `bound` is told the address.
 pub fn serve(
     app: Arc<App>,
     options: &ListenOptions,
     stop: Stopped,
     bound: impl FnOnce(SocketAddr),
-) -> Result<(), ServeError> {
+) -> Result<usize, ServeError> {
     options.check(&app.access)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -109,8 +111,7 @@ pub fn serve(
         let listen = |source| ServeError::Listen { address: options.address, source };
         let listener = TcpListener::bind(options.address).await.map_err(listen)?;
         bound(listener.local_addr().map_err(listen)?);
-        accept(app, listener, stop.0, options.drain).await;
-        Ok(())
+        Ok(accept(app, listener, stop.0, options.drain).await)
     });
     // Dropping it would wait for threads that wait for others: a peer that is silent, a name that is looked up.
     runtime.shutdown_timeout(LAST_TIME);
@@ -144,7 +145,8 @@ fn connection<S: AsyncRead + AsyncWrite + Unpin, A: Answers>(
     builder.serve_connection(TokioIo::new(Patience::new(socket, WRITE_TIME)), service)
 }
 
-async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>, drain: Duration) {
+/// Returns how many requests were cut off.
+async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>, drain: Duration) -> usize {
     let places = Places::new();
     let service = router(app.clone());
     // Each connection holds an end of it, so it closes with the last of them.
@@ -171,6 +173,7 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
         let line = socket.line();
         let service = service.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(line.clone());
+            request.extensions_mut().insert(Client(client.ip()));
             request
         });
         let connection = connection(Heard::new(socket, asked.clone()), TowerToHyperService::new(service));
@@ -184,7 +187,13 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
     app.drain();
     drop(open);
     // Not until requests are answered but until their answers are written: the last bytes of a long one take their time.
-    let _ = tokio::time::timeout(drain, all_closed.recv()).await;
+    if tokio::time::timeout(drain, all_closed.recv()).await.is_ok() {
+        return 0;
+    }
+    let cut = app.cut();
+    // Each is told so.
+    let _ = tokio::time::timeout(LAST_TIME, all_closed.recv()).await;
+    cut
 }
 
 /// Serves a connection to its end. When the server stops, what was begun on it is finished; a connection on which nothing
@@ -215,7 +224,7 @@ mod tests {
     use crate::chat::Transcript;
 
     fn service() -> TowerToHyperService<Router> {
-        TowerToHyperService::new(router(App::new(Access::default(), Transcript::default(), None)))
+        TowerToHyperService::new(router(App::new(Access::default(), Transcript::default(), None, false)))
     }
 
     /// A connection over `bytes` of pipe that is attended to, and the client's end of it.

@@ -1,7 +1,5 @@
 //! `/corella/run`: the run that this server follows, from its files.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,9 +12,12 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::follow::{Choice, Followed};
 
-/// Longest part of a log that is read for one answer: its end.
-const MOST_LOG: u64 = 64 << 20;
+/// Most rows of the log in one answer: more than a chart has room for.
+const MOST_ROWS: usize = 2000;
+/// Most updates whose samples are in one answer.
+const MOST_SAMPLED: usize = 200;
 
 /// Where a run that goes on writes what is shown of it.
 #[derive(Clone, Debug)]
@@ -31,6 +32,37 @@ pub struct RunFiles {
     pub heartbeat: PathBuf,
 }
 
+/// The run that a server follows, and what it has read of it.
+#[derive(Debug)]
+pub struct LiveRun {
+    files: RunFiles,
+    log: Followed,
+    samples: Followed,
+}
+
+impl LiveRun {
+    /// Nothing of it is read yet.
+    pub fn new(files: RunFiles) -> LiveRun {
+        let log = Followed::new(&files.log, Choice::Even(MOST_ROWS));
+        let samples = Followed::new(&files.samples, Choice::Early(MOST_SAMPLED));
+        LiveRun { files, log, samples }
+    }
+
+    /// What is new to whoever knows updates up to `since`.
+    fn news(&self, since: u64) -> Value {
+        let heartbeat = document(&self.files.heartbeat);
+        json!({
+            "plan": std::fs::read_to_string(&self.files.plan).unwrap_or_default(),
+            "log": self.log.rows(if since == 0 { 0 } else { since.saturating_add(1) }),
+            // By this machine's clock, which may not be the page's.
+            "silent": heartbeat["time"].as_f64().map(age),
+            "heartbeat": heartbeat,
+            // An update is logged before its samples are written.
+            "samples": self.samples.rows(since),
+        })
+    }
+}
+
 /// Which part is wanted.
 #[derive(Debug, Deserialize)]
 pub struct Since {
@@ -39,32 +71,17 @@ pub struct Since {
     since: u64,
 }
 
-/// Plan, log, samples and heartbeat of the run, and the seconds that this is old; null where no run is followed.
+/// Plan, log, samples and heartbeat of the run, of many rows a bounded number, and the seconds that this is old; null where no run is followed.
 pub async fn run(
     State(app): State<Arc<App>>,
     query: Result<Query<Since>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(Since { since }) =
         query.map_err(|_| ApiError::bad("since", "`since` must be a whole number: an update of the run"))?;
-    let Some(files) = app.run.clone() else {
+    let Some(run) = app.run.clone() else {
         return Ok(Json(Value::Null));
     };
-    let read = tokio::task::spawn_blocking(move || {
-        let from = |first: u64, rows: Vec<Value>| -> Vec<Value> {
-            rows.into_iter().filter(|row| row["step"].as_u64().is_some_and(|step| step >= first)).collect()
-        };
-        let next = if since == 0 { 0 } else { since.saturating_add(1) };
-        let heartbeat = document(&files.heartbeat);
-        json!({
-            "plan": std::fs::read_to_string(&files.plan).unwrap_or_default(),
-            "log": from(next, rows(&files.log, MOST_LOG)),
-            // By this machine's clock, which may not be the page's.
-            "silent": heartbeat["time"].as_f64().map(age),
-            "heartbeat": heartbeat,
-            // An update is logged before its samples are written.
-            "samples": from(since, rows(&files.samples, MOST_LOG)),
-        })
-    });
+    let read = tokio::task::spawn_blocking(move || run.news(since));
     read.await.map(Json).map_err(|_| ApiError::internal("the run folder could not be read"))
 }
 
@@ -76,44 +93,4 @@ fn age(time: f64) -> f64 {
 /// A file that is one JSON document; null where there is none.
 fn document(path: &Path) -> Value {
     std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-}
-
-/// The rows in the last `most` bytes of a JSON-lines file that another process may be writing: a line without its end is not
-/// there yet.
-fn rows(path: &Path, most: u64) -> Vec<Value> {
-    let text = end_of(path, most).unwrap_or_default();
-    text.split_inclusive('\n').filter(|l| l.ends_with('\n')).filter_map(|l| serde_json::from_str(l).ok()).collect()
-}
-
-/// The last `most` bytes of a file, from the first line that begins in them.
-fn end_of(path: &Path, most: u64) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let len = file.metadata()?.len();
-    // One byte more shows whether a line begins there.
-    let from = len.saturating_sub(most.saturating_add(1));
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    file.take(len - from).read_to_end(&mut bytes)?;
-    let cut =
-        if from == 0 { 0 } else { bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1) };
-    Ok(String::from_utf8_lossy(&bytes[cut..]).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_log_that_is_too_long_the_last_lines_are_shown() {
-        let path = std::env::temp_dir().join(format!("corella-live-{}.jsonl", std::process::id()));
-        let lines: String = (1..=5).map(|step| format!("{{\"step\":{step}}}\n")).collect();
-        std::fs::write(&path, lines.clone() + "{\"step\":6").expect("written");
-        // Each line has 11 bytes, and 9 of the sixth are there.
-        let steps = |most| rows(&path, most).iter().map(|row| row["step"].as_u64()).collect::<Vec<_>>();
-        assert_eq!(steps(1000), [Some(1), Some(2), Some(3), Some(4), Some(5)]);
-        assert_eq!(steps(9 + 22), [Some(4), Some(5)]);
-        assert_eq!(steps(9 + 21), [Some(5)]);
-        assert!(steps(9).is_empty());
-        std::fs::remove_file(&path).expect("removed");
-    }
 }

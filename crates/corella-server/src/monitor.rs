@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -29,8 +30,12 @@ pub async fn models(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError
 }
 
 /// One of them by its name.
-pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn model(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
     let served = app.served()?;
+    let Path(name) = name.map_err(|_| ApiError::bad("model", "the name of a model is UTF-8, and this is none"))?;
     match app.peers().iter().find(|peer| peer.name == name) {
         Some(peer) => Ok(Json(peer.model())),
         None => served.check_model(Some(&name)).map(|()| Json(served.model())),
@@ -44,7 +49,8 @@ pub async fn openapi() -> Response {
 
 /// Prometheus' text format. Counters that only grow are `_total`.
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let snapshot = serde_json::to_value(app.served()?.metrics()).unwrap_or_default();
+    let served = app.served()?;
+    let snapshot = serde_json::to_value(served.metrics()).unwrap_or_default();
     const GAUGES: [&str; 7] = ["queued", "waiting", "running", "occupied", "pages", "pages_held", "pages_idle"];
     let mut text = String::new();
     for (name, value) in snapshot.as_object().into_iter().flatten() {
@@ -56,6 +62,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     let _ = writeln!(text, "# TYPE corella_http_active gauge\ncorella_http_active {}", app.active());
     let _ =
         writeln!(text, "# TYPE corella_uptime_seconds gauge\ncorella_uptime_seconds {:.1}", app.uptime().as_secs_f64());
+    app.responses.write(&mut text);
+    served.times.write(&mut text);
     if let Some(bytes) = resident_bytes() {
         let name = "process_resident_memory_bytes";
         let _ = writeln!(text, "# TYPE {name} gauge\n{name} {bytes}");

@@ -60,7 +60,7 @@ mod tests {
                 _ => json!("text"),
             };
             let parse = |value: &Value| {
-                let body = json!({ name: value }).to_string();
+                let body = json!({ name: value, "stream": true }).to_string();
                 CompletionCall::parse(body.as_bytes(), &RequestLimits::default(), CacheScope::default(), 0)
             };
             let parsed = parse(&value);

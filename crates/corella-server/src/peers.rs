@@ -173,9 +173,18 @@ pub async fn pass_on(peer: &Peer, body: &[u8], aside: &Aside) -> Result<Response
         if chat && status.is_success() { as_completion_line(piece) } else { piece }
     };
     let answer = call(url, peer.key.clone(), body, each).await.map_err(|why| ApiError::peer(&peer.name, &why))?;
-    let body = if answer.status.is_success() { answer.body } else { refusal(peer, answer.status, answer.body).await? };
+    let again = answer.retry_after.as_ref().and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
+    let body = if answer.status.is_success() {
+        answer.body
+    } else {
+        let refused = refusal(peer, answer.status, answer.body).await;
+        refused.map_err(|error| ApiError { retry_after: again, ..error })?
+    };
     let mut response = Response::new(body);
     *response.status_mut() = answer.status;
+    if let Some(seconds) = answer.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
     if let Some(kind) = answer.kind {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }

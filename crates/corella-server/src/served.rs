@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use corella_infer::{
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::aside::Aside;
 use crate::error::ApiError;
+use crate::tally::Times;
 
 /// A loaded model behind its engine.
 pub struct Served {
@@ -28,6 +30,8 @@ pub struct Served {
     pub tokenizer: Tokenizer,
     /// Where large work is done.
     pub aside: Aside,
+    /// How fast requests are answered.
+    pub times: Arc<Times>,
     engine: EngineHandle,
     ids: AtomicU64,
     /// What the seeds of requests that name none follow from, and how many there were.
@@ -43,7 +47,8 @@ impl Served {
         let fingerprint = engine.backend_name().to_owned();
         let (ids, seed) = (AtomicU64::new(random.hash_one(&name)), random.hash_one(&fingerprint));
         let (seeds, aside) = (AtomicU64::default(), Aside::default());
-        Served { name, base, facts, fingerprint, tokenizer, aside, engine, ids, seed, seeds, lookup: 0 }
+        let times = Arc::default();
+        Served { name, base, facts, fingerprint, tokenizer, aside, times, engine, ids, seed, seeds, lookup: 0 }
     }
 
     /// Lets the seeds of requests that name none follow from this one and from their order, instead of from nothing that
@@ -104,8 +109,7 @@ impl Served {
         if fewest <= context {
             return Ok(());
         }
-        let message = format!("the prompt has at least {fewest} tokens, but the model's context holds {context}");
-        Err(ApiError::bad("prompt", message))
+        Err(ApiError::too_long(format_args!("at least {fewest}"), context))
     }
 
     /// Text of ids, without the token that only marks the start.
@@ -125,7 +129,7 @@ impl Served {
     pub(crate) fn submit(&self, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, ApiError> {
         self.engine.submit_all(requests).map_err(|error| match error {
             SubmitError::QueueFull { .. } => ApiError::busy(),
-            SubmitError::Closed => ApiError::unavailable("the server is shutting down", None),
+            SubmitError::Closed => ApiError::shutting_down("the server is shutting down"),
         })
     }
 

@@ -1,4 +1,4 @@
-//! `/tokenize` and `/detokenize`, by llama.cpp's names.
+//! `/tokenize` and `/detokenize`, by llama.cpp's names, and by vLLM's.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::completions::token_text;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::served::Served;
@@ -25,16 +26,29 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Respon
 
 fn tokens(served: &Served, body: &[u8]) -> Result<String, ApiError> {
     let mut f = Fields::parse(body)?;
-    let Some(text) = f.string("content")? else {
-        return Err(ApiError::bad("content", "`content` is the text to tokenise"));
+    let (content, prompt) = (f.string("content")?, f.string("prompt")?);
+    // vLLM's names, with its default and its answer, beside llama.cpp's.
+    let as_vllm = prompt.is_some() && content.is_none();
+    let text = match (content, prompt) {
+        (Some(text), None) | (None, Some(text)) => text,
+        (Some(_), Some(_)) => return Err(ApiError::bad("prompt", "`content` and `prompt` are names of one text")),
+        (None, None) => return Err(ApiError::bad("content", "`content`, or `prompt`, is the text to tokenise")),
     };
-    let special = f.flag("add_special")?;
+    let named = f.any_of(&["add_special", "add_special_tokens"], |f, name| f.flag_if_given(name))?;
+    let special = named.unwrap_or(as_vllm);
+    let strings = f.flag("return_token_strs")?;
     let pieces = f.flag("with_pieces")?;
     let by_name = f.flag("parse_special")?;
     served.check_model(f.string("model")?.as_deref())?;
     f.finish(&[])?;
     let ids = if by_name { served.encode_with_special(&text, special) } else { served.encode(&text, special) };
-    let tokens = Tokens { list: (&ids, pieces.then_some(&served.tokenizer)) };
+    let strs = strings.then(|| ids.iter().map(|id| token_text(*id, &served.tokenizer)).collect());
+    let tokens = Tokens {
+        list: (&ids, pieces.then_some(&served.tokenizer)),
+        count: as_vllm.then_some(ids.len()),
+        max_model_len: as_vllm.then(|| served.context()),
+        token_strs: strs,
+    };
     serde_json::to_string(&tokens).map_err(|error| ApiError::internal(error.to_string()))
 }
 
@@ -43,6 +57,12 @@ fn tokens(served: &Served, body: &[u8]) -> Result<String, ApiError> {
 struct Tokens<'a> {
     #[serde(rename = "tokens", serialize_with = "with_pieces")]
     list: (&'a [u32], Option<&'a Tokenizer>),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_model_len: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_strs: Option<Vec<String>>,
 }
 
 /// A token's text, or its bytes where they are no text of their own.

@@ -28,7 +28,7 @@ const { askForKey, events, getJson } = await module("api.js");
 const { figures, standing } = await module("figures.js");
 const { merged, places, timeline } = await module("timeline.js");
 const { pages } = await module("pages.js");
-const { niceTicks } = await module("chart.js");
+const { lineChart, niceTicks } = await module("chart.js");
 const words = await module("anatomy_words.js");
 const { stack } = await module("anatomy_stack.js");
 const { steps } = await module("anatomy_steps.js");
@@ -218,6 +218,8 @@ test("a sample is read from what each kind of server tells of its tokens", async
   assert.deepEqual(listed.map((t) => [t.text, t.logprob, t.top.map((a) => a.text)]), [[" a", -1, [" the", " a"]], [" b", -2, []]]);
   assert.deepEqual(tokenReader()({ text: "plain", logprobs: null }).map((t) => [t.text, t.logprob]), [["plain", null]]);
   assert.deepEqual(tokenReader()({ text: "" }), []);
+  const marked = tokenReader()({ completion_probabilities: [drawn("\ufeff"), drawn("a\ufeff")] });
+  assert.deepEqual(marked.map((t) => t.text), ["\ufeff", "a\ufeff"], "a byte order mark is a character of the text");
 });
 
 test("what a healed prompt has already is not written again, and only alternatives that spell it are offered", async () => {
@@ -244,6 +246,16 @@ test("ticks are round and enclose the range", () => {
     const ticks = niceTicks(low, high);
     assert.ok(ticks[0] <= low && ticks[ticks.length - 1] >= high && ticks.length <= 8, `${low} ${high}: ${ticks}`);
   }
+});
+
+test("a run of a million updates is drawn", (t) => {
+  const element = () => ({ attributes: {}, children: [], setAttribute(key, value) { this.attributes[key] = value; }, append(...more) { this.children.push(...more); } });
+  globalThis.document = { createElementNS: element };
+  t.after(() => delete globalThis.document);
+  const points = Array.from({ length: 1_000_000 }, (_, i) => [i + 1, i % 1000 === 0 ? null : 5 - i / 1e6]);
+  const svg = lineChart([{ points }, { points: [[500_000, 4.4]] }], "Loss", 600);
+  const drawn = svg.children.filter((c) => "points" in c.attributes).map((c) => c.attributes.points.split(" ").length);
+  assert.deepEqual(drawn, [800, 1]);
 });
 
 /** A browser's database as a map, and the locks of its tabs. */

@@ -6,11 +6,13 @@ const MOST = 800;
 
 /** `lines`: [{ name, className, points: [[x, y], …] }]. Returns an SVG element `width` pixels wide. */
 export function lineChart(lines, label, width) {
-  const all = lines.flatMap((l) => l.points).filter(([, y]) => Number.isFinite(y));
+  const thinned = lines.map((line) => ({ ...line, points: thin(line.points.filter(([, y]) => Number.isFinite(y))) }));
+  const all = thinned.flatMap((line) => line.points);
   const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, class: "chart", role: "img", "aria-label": label });
   if (all.length === 0) return svg;
-  const [x0, x1] = [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]), 1)];
-  const ticks = niceTicks(Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1])));
+  const [x0, last] = range(all.map((p) => p[0]));
+  const x1 = Math.max(last, 1);
+  const ticks = niceTicks(...range(all.map((p) => p[1])));
   const [y0, y1] = [ticks[0], ticks[ticks.length - 1]];
   const px = (x) => LEFT + ((x - x0) / Math.max(1e-9, x1 - x0)) * (width - LEFT - 10);
   const py = (y) => HEIGHT - BOTTOM - ((y - y0) / Math.max(1e-9, y1 - y0)) * (HEIGHT - BOTTOM - 10);
@@ -18,9 +20,8 @@ export function lineChart(lines, label, width) {
     svg.append(node("line", { x1: LEFT, x2: width - 10, y1: py(tick), y2: py(tick), class: "grid" }), text(LEFT - 6, py(tick) + 4, short(tick), "end"));
   }
   for (const tick of niceTicks(x0, x1).filter((t) => t >= x0 && t <= x1)) svg.append(text(px(tick), HEIGHT - 6, short(tick), "middle"));
-  for (const line of lines) {
-    const points = thin(line.points.filter(([, y]) => Number.isFinite(y)));
-    svg.append(node("polyline", { class: "line " + (line.className ?? ""), points: points.map(([x, y]) => px(x).toFixed(1) + "," + py(y).toFixed(1)).join(" ") }));
+  for (const line of thinned) {
+    svg.append(node("polyline", { class: "line " + (line.className ?? ""), points: line.points.map(([x, y]) => px(x).toFixed(1) + "," + py(y).toFixed(1)).join(" ") }));
   }
   return svg;
 }
@@ -36,6 +37,9 @@ function text(x, y, content, anchor) {
   element.textContent = content;
   return element;
 }
+
+/** The least and the largest: a function takes only so many arguments, and a run has more updates. */
+const range = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
 
 /** Means of equal stretches. */
 function thin(points) {

@@ -9,7 +9,8 @@ import { lineReader, plainLines } from "./lines.js";
  * page already, so their texts begin behind it.
  */
 export function tokenReader(healed = "") {
-  const decoder = new TextDecoder();
+  // A byte order mark in the middle of a text is a character like others.
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const lines = lineReader();
   let owed = healed;
   let owedBytes = new TextEncoder().encode(healed).length;

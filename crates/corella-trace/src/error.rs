@@ -22,14 +22,10 @@ pub enum TraceError {
         what: String,
     },
     /// The index belongs to other tokens.
-    #[error("{}: the index was made of other tokens ({found:08x} instead of {expected:08x}); make it again", path.display())]
+    #[error("{}: the index was made of other tokens than the data give now; make it again", path.display())]
     OtherTokens {
         /// The file.
         path: PathBuf,
-        /// Checksum in the index.
-        found: u32,
-        /// Checksum of the tokens at hand.
-        expected: u32,
     },
     /// More tokens than positions of 31 bits can name.
     #[error("{0} tokens: an index holds at most 2147483647; index the shards one by one")]

@@ -41,15 +41,21 @@ impl Index {
         Ok(Index { starts: starts(&tokens, border), tokens, order })
     }
 
-    /// Reads the suffix array that [`Index::write`] wrote; the tokens come from the data set and must be the same.
-    pub fn read(path: &Path, tokens: Vec<u32>, border: u32) -> Result<Index, TraceError> {
-        let order = file::read(path, &tokens)?;
-        Ok(Index { starts: starts(&tokens, border), tokens, order })
+    /// Reads what [`Index::write`] wrote, and the mark that it was given.
+    pub fn read(path: &Path, border: u32) -> Result<(Index, u64), TraceError> {
+        let file::Content { tokens, order, mark } = file::read(path)?;
+        Ok((Index { starts: starts(&tokens, border), tokens, order }, mark))
     }
 
-    /// Writes the suffix array: to a temporary name, synced, renamed.
-    pub fn write(&self, path: &Path) -> Result<(), TraceError> {
-        file::write(path, &self.tokens, &self.order)
+    /// Writes tokens and suffix array, so that neither has to be made again: to a temporary name, synced, renamed. `mark` says
+    /// what the tokens were made of; whoever reads them compares it with what is there then.
+    pub fn write(&self, path: &Path, mark: u64) -> Result<(), TraceError> {
+        file::write(path, &self.tokens, &self.order, mark)
+    }
+
+    /// Refuses an index of other tokens than `tokens`; `path` is its file.
+    pub fn check_tokens(&self, path: &Path, tokens: &[u32]) -> Result<(), TraceError> {
+        if self.tokens == tokens { Ok(()) } else { Err(TraceError::OtherTokens { path: path.to_path_buf() }) }
     }
 
     /// Tokens indexed.

@@ -79,22 +79,40 @@ fn an_index_survives_its_file_and_a_damaged_or_foreign_one_is_refused() {
     let path = dir.join("index.bin");
     let tokens: Vec<u32> = (0..300).map(|i| i % 7).collect();
     let index = Index::build(tokens.clone(), BORDER).expect("an index");
-    index.write(&path).expect("written");
-    let read = Index::read(&path, tokens.clone(), BORDER).expect("read");
+    let mark = 0x0123_4567_89ab_cdef;
+    index.write(&path, mark).expect("written");
+    let (read, found) = Index::read(&path, BORDER).expect("read");
+    assert_eq!((found, read.len()), (mark, tokens.len()));
     assert_eq!(read.find(&[1, 2, 3]), index.find(&[1, 2, 3]));
+    assert_eq!(read.tokens(0..300), tokens);
 
+    assert!(read.check_tokens(&path, &tokens).is_ok());
     let other: Vec<u32> = tokens.iter().map(|t| t + 1).collect();
-    assert!(matches!(Index::read(&path, other, BORDER), Err(TraceError::OtherTokens { .. })));
-    assert!(matches!(Index::read(&path, tokens[1..].to_vec(), BORDER), Err(TraceError::Bad { .. })));
+    for other in [&other[..], &tokens[1..]] {
+        assert!(matches!(read.check_tokens(&path, other), Err(TraceError::OtherTokens { .. })));
+    }
     let good = std::fs::read(&path).expect("bytes");
-    let mut bytes = good.clone();
-    bytes[100] ^= 1;
-    std::fs::write(&path, &bytes).expect("written");
-    let error = Index::read(&path, tokens.clone(), BORDER).expect_err("damaged");
-    assert!(error.to_string().contains("damaged"), "{error}");
-    for (bytes, word) in [(&good[..7], "too short"), (&b"GGUF"[..], "too short")] {
+    // One of the tokens, and one of their places.
+    for at in [100, 28 + 4 * 300 + 100] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let error = Index::read(&path, BORDER).expect_err("damaged");
+        assert!(error.to_string().contains("damaged"), "{error}");
+    }
+    // A file says that it holds what no memory holds; an index of an earlier version had no tokens.
+    let vast = [&good[..8], &[0xff; 4], &good[12..]].concat();
+    let earlier = [&good[..4], &[1, 0, 0, 0], &good[8..28 + 4 * 298]].concat();
+    for (bytes, word) in [
+        (&good[..7], "too short"),
+        (&b"GGUF"[..], "too short"),
+        (&[b'a'; 64], "no index"),
+        (&good[..good.len() - 4], "make it again"),
+        (&vast, "make it again"),
+        (&earlier, "version 1"),
+    ] {
         std::fs::write(&path, bytes).expect("written");
-        let error = Index::read(&path, tokens.clone(), BORDER).expect_err("no index");
+        let error = Index::read(&path, BORDER).expect_err("no index");
         assert!(error.to_string().contains(word), "{error}");
     }
     std::fs::remove_dir_all(&dir).expect("removed");

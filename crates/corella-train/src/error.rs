@@ -127,6 +127,26 @@ impl TrainError {
         move |source| TrainError::Io { path, source }
     }
 
+    /// Whether what was asked for is refused, and the run in the folder is as well as it was: whoever asks rightly goes on with it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            TrainError::Plan { .. }
+            | TrainError::RunFile { .. }
+            | TrainError::NotEmpty { .. }
+            | TrainError::OtherFiles { .. }
+            | TrainError::OtherBatch { .. }
+            | TrainError::Locked { .. }
+            // A whole one, of a model of another shape: where none is whole there is an error of its own.
+            | TrainError::Checkpoint { .. }
+            | TrainError::Data(DataError::OtherData(_)) => true,
+            TrainError::Io { .. }
+            | TrainError::AllDamaged { .. }
+            | TrainError::Diverged { .. }
+            | TrainError::Model(_)
+            | TrainError::Data(_) => false,
+        }
+    }
+
     /// Whether it is that a disk, or what of it this user may take, is full: somebody can make room.
     pub(crate) fn is_full_disk(&self) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);

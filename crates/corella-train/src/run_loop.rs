@@ -94,8 +94,10 @@ pub fn train(run: &mut Run, hooks: &mut dyn Hooks, stop: &AtomicBool) -> Result<
     let mut session = match Session::begin(run, folder, hooks, stop) {
         Ok(session) => session,
         Err(error) => {
-            // The lock went with what was begun. Whoever forgot --resume has a run that is as well as it was.
-            if resume || !checkpoint::any(&folder::checkpoints(&dir)) {
+            // The lock went with what was begun. Whoever forgot --resume, or asked for what cannot be, has a run that is as well
+            // as it was.
+            let untouched = error.is_refusal() || (!resume && checkpoint::any(&folder::checkpoints(&dir)));
+            if !untouched {
                 not_begun(&dir, &commands, &error.to_string());
             }
             return Err(error);

@@ -87,9 +87,12 @@ impl Cli {
 }
 
 impl Common {
+    /// The seed where none is named.
+    pub const DEFAULT_SEED: u64 = 42;
+
     /// The seed where nothing else says one.
     pub fn seed(&self) -> u64 {
-        self.seed.unwrap_or(42)
+        self.seed.unwrap_or(Common::DEFAULT_SEED)
     }
 }
 
@@ -153,7 +156,7 @@ pub enum Command {
 }
 
 /// Flags of `tour`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct TourArgs {
     /// Folder of the run
     #[arg(long, default_value = TOUR_FOLDER)]

@@ -70,7 +70,10 @@ const GENERATE: Headings = &[
     ("Output", &["logprobs", "filtered", "show_tokens"]),
 ];
 const SERVE: Headings = &[
-    ("Listening", &["host", "port", "api_key", "allow_exposed", "allow_host", "cors_origin", "drain_seconds"]),
+    (
+        "Listening",
+        &["host", "port", "api_key", "allow_exposed", "allow_host", "cors_origin", "drain_seconds", "log_requests"],
+    ),
     ("Room", &["context_len", "kv_tokens", "kv_type", "batch_invariant", "parallel", "queue", "lookup"]),
     ("Model", &["name", "tokenizer"]),
     ("Playground", &["transcript", "peer", "chat_peer"]),

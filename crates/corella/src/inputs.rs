@@ -151,6 +151,19 @@ pub fn is_missing(source: &Path) -> bool {
 /// Documents of a source, in any format that `corella prepare` reads. What lies in `out`, a folder below the source that the
 /// program writes into, is no part of it.
 pub fn documents(source: &Path, out: Option<&Path>) -> Result<Vec<Document>> {
+    let files = text_files(source, out)?;
+    let corpus = TextCorpus::read(&files, &ReadOptions::default())?;
+    for problem in corpus.problems.iter().take(PROBLEMS_SHOWN) {
+        eprintln!("warning: {problem}");
+    }
+    if let Some(more) = corpus.problems.len().checked_sub(PROBLEMS_SHOWN).filter(|n| *n > 0) {
+        eprintln!("warning: and {more} more like these");
+    }
+    Ok(corpus.documents)
+}
+
+/// The files that hold a source's texts, but for those in `out`.
+pub fn text_files(source: &Path, out: Option<&Path>) -> Result<Vec<SourceFile>> {
     let mut files = source_files(source, false)?;
     if let Some(out) = out.and_then(|out| std::fs::canonicalize(out).ok())
         && std::fs::canonicalize(source).is_ok_and(|source| out.starts_with(source))
@@ -160,14 +173,7 @@ pub fn documents(source: &Path, out: Option<&Path>) -> Result<Vec<Document>> {
     if files.is_empty() {
         return Err(no_file(source));
     }
-    let corpus = TextCorpus::read(&files, &ReadOptions::default())?;
-    for problem in corpus.problems.iter().take(PROBLEMS_SHOWN) {
-        eprintln!("warning: {problem}");
-    }
-    if let Some(more) = corpus.problems.len().checked_sub(PROBLEMS_SHOWN).filter(|n| *n > 0) {
-        eprintln!("warning: and {more} more like these");
-    }
-    Ok(corpus.documents)
+    Ok(files)
 }
 
 /// A folder without a file that is read.

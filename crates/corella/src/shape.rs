@@ -26,6 +26,9 @@ pub fn presets() -> Vec<&'static str> {
     [&GPT2_PRESETS[..], &LlamaConfig::PRESETS].concat()
 }
 
+/// Tokens of a sequence of [`small_gpt2`].
+pub const SMALL_SEQ_LEN: usize = 256;
+
 /// A GPT-2 that a laptop trains in minutes: the tour's, and what is trained where nothing else is said.
 pub fn small_gpt2(vocab_size: usize) -> ModelPlan {
     ModelPlan {
@@ -36,7 +39,7 @@ pub fn small_gpt2(vocab_size: usize) -> ModelPlan {
         n_kv_head: None,
         n_ff: None,
         tied: None,
-        seq_len: 256,
+        seq_len: SMALL_SEQ_LEN,
         vocab_size,
     }
 }

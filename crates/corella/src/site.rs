@@ -51,8 +51,8 @@ pub struct ListenArgs {
     /// Port; 0 takes a free one
     #[arg(long, default_value_t = PORT)]
     pub port: u16,
-    /// A key that requests must carry (may be given several times; also CORELLA_API_KEY)
-    #[arg(long, env = KEYS, hide_env_values = true, value_delimiter = ',')]
+    /// A key that requests must carry (may be given several times; also CORELLA_API_KEY, where commas stand between keys)
+    #[arg(long)]
     pub api_key: Vec<String>,
     /// Listen on an address that other machines reach although there is no key
     #[arg(long)]
@@ -66,21 +66,42 @@ pub struct ListenArgs {
     /// Seconds that requests under way have to finish when the server is told to stop
     #[arg(long, default_value_t = 30)]
     pub drain_seconds: u64,
+    /// Write a line for each request to stderr: who, what, status, bytes, time
+    #[arg(long)]
+    pub log_requests: bool,
+}
+
+/// The keys in the environment, where a list can only be one text: commas stand between them. None where there is no variable.
+fn keys_of_environment() -> Option<Vec<String>> {
+    // What is no text becomes a key that is refused.
+    let keys = std::env::var_os(KEYS)?.to_string_lossy().into_owned();
+    Some(keys.split(',').map(str::to_owned).collect())
 }
 
 impl ListenArgs {
     /// What `--serve=ADDRESS` stands for: the same with everything else as it is by default.
     fn at(address: SocketAddr) -> ListenArgs {
-        let keys = std::env::var(KEYS).unwrap_or_default();
+        let mut keys = keys_of_environment().unwrap_or_default();
+        keys.retain(|key| !key.trim().is_empty());
         ListenArgs {
             host: address.ip(),
             port: address.port(),
-            api_key: keys.split(',').filter(|key| !key.trim().is_empty()).map(str::to_owned).collect(),
+            api_key: keys,
             allow_exposed: false,
             allow_host: Vec::new(),
             cors_origin: Vec::new(),
             drain_seconds: 5,
+            log_requests: false,
         }
+    }
+
+    /// The same with the keys of the environment where none is given by flag.
+    fn with_keys_of_environment(&self) -> ListenArgs {
+        let mut listen = self.clone();
+        if listen.api_key.is_empty() {
+            listen.api_key = keys_of_environment().unwrap_or_default();
+        }
+        listen
     }
 
     fn access(&self) -> Result<Access> {
@@ -97,11 +118,14 @@ impl ListenArgs {
             return Err(Failure::usage(format!("--allow-host {wrong:?} is no host name"))
                 .hint("give the name alone, as in --allow-host models.example.org: no scheme, port or path"));
         }
-        if let Some(wrong) = self.cors_origin.iter().find(|origin| !is_origin(origin)) {
-            return Err(Failure::usage(format!("--cors-origin {wrong:?} is no origin"))
-                .hint("give scheme and host, and the port where it is not the usual one, as in --cors-origin https://example.org; `*`: all"));
-        }
-        Ok(Access { keys, hosts: self.hosts(), origins: self.cors_origin.clone() })
+        let origin = |text: &String| {
+            as_sent(text).ok_or_else(|| {
+                Failure::usage(format!("--cors-origin {text:?} is no origin"))
+                    .hint("give scheme and host (in ASCII, as browsers send it), and the port where it is not the usual one, as in --cors-origin https://example.org; `*`: all")
+            })
+        };
+        let origins = self.cors_origin.iter().map(origin).collect::<Result<_>>()?;
+        Ok(Access { keys, hosts: self.hosts(), origins })
     }
 
     /// On this machine alone only its own names are answered; elsewhere any name may be right unless some are listed.
@@ -148,25 +172,41 @@ fn is_host(name: &str) -> bool {
     }
 }
 
-/// Whether a browser may send this as the origin of a page: `scheme://host`, perhaps a port, and nothing behind it.
-fn is_origin(origin: &str) -> bool {
+/// An origin as a browser sends it, if it may be one: `scheme://host`, perhaps a port, and nothing behind it. Browsers write
+/// scheme and host in small letters, and no port that is the scheme's usual one.
+fn as_sent(origin: &str) -> Option<String> {
     if origin == "*" || origin == "null" {
-        return true;
+        return Some(origin.to_owned());
     }
-    let Some((scheme, place)) = origin.split_once("://") else { return false };
-    let host = match place.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => host,
-        _ => place,
+    let (scheme, place) = origin.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let (host, port) = match place.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) => (host, Some(port)),
+        _ => (place, None),
     };
-    !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) && is_host(host)
+    let named = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    if !named || !host.is_ascii() || !is_host(host) {
+        return None;
+    }
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match bracketed {
+        Some(address) => format!("[{}]", address.parse::<std::net::Ipv6Addr>().ok()?),
+        None => host.to_ascii_lowercase(),
+    };
+    let usual = matches!((&*scheme, port), ("http", Some(80)) | ("https", Some(443)));
+    let port = port.filter(|_| !usual).map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{scheme}://{host}{port}"))
 }
+
+/// How a server has ended: with so many requests cut off, or not begun.
+type Served = std::result::Result<usize, ServeError>;
 
 /// A server on a thread of its own.
 pub struct Site {
     app: Arc<App>,
     address: SocketAddr,
     shutdown: Arc<Shutdown>,
-    server: JoinHandle<std::result::Result<(), ServeError>>,
+    server: JoinHandle<Served>,
     ways_out: WaysOut,
 }
 
@@ -191,11 +231,11 @@ pub fn check(address: SocketAddr) -> Result<()> {
 impl Site {
     /// Starts to listen. `run` is the folder whose log the live page follows.
     pub fn start(listen: &ListenArgs, transcript: Transcript, run: Option<PathBuf>) -> Result<Site> {
-        Site::begin(listen, transcript, run, OF_SERVE)
+        Site::begin(&listen.with_keys_of_environment(), transcript, run, OF_SERVE)
     }
 
     fn begin(listen: &ListenArgs, transcript: Transcript, run: Option<PathBuf>, ways_out: WaysOut) -> Result<Site> {
-        let app = App::new(listen.access()?, transcript, run.as_deref().map(files_of));
+        let app = App::new(listen.access()?, transcript, run.as_deref().map(files_of), listen.log_requests);
         let (shutdown, stopped) = Shutdown::new();
         let (send, bound) = mpsc::channel();
         let (for_server, options) = (app.clone(), listen.options());
@@ -313,9 +353,15 @@ enum News {
 }
 
 /// Waits for the server's end.
-fn ended(server: JoinHandle<std::result::Result<(), ServeError>>, ways_out: WaysOut) -> Result<()> {
+fn ended(server: JoinHandle<Served>, ways_out: WaysOut) -> Result<()> {
     match server.join() {
-        Ok(outcome) => outcome.map_err(|error| explain(error, ways_out)),
+        Ok(Ok(0)) => Ok(()),
+        Ok(Ok(cut)) => {
+            let requests = if cut == 1 { "1 request was" } else { &format!("{cut} requests were") };
+            eprintln!("warning: {requests} cut off: they took longer than the time to finish (--drain-seconds)");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(explain(error, ways_out)),
         Err(_) => Err(Failure::new("the server failed")),
     }
 }
@@ -354,6 +400,41 @@ mod tests {
         assert_eq!(keys(&["a", " b", "c\r"]).expect("keys"), ["a", "b", "c"]);
         for wrong in ["", " ", "schlüssel", "a\u{7}b"] {
             assert!(keys(&[wrong]).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_have_a_comma_and_the_variable_separates_several() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Flags {
+            #[command(flatten)]
+            listen: ListenArgs,
+        }
+        let flags = |words: &[&str]| Flags::parse_from([&["x"], words].concat()).listen;
+        assert_eq!(flags(&["--api-key", "a,longsecret", "--api-key", "b"]).api_key, ["a,longsecret", "b"]);
+    }
+
+    #[test]
+    fn an_origin_is_compared_as_browsers_send_it() {
+        let of = |origin: &str| {
+            let listen = ListenArgs { cors_origin: vec![origin.to_owned()], ..at("127.0.0.1") };
+            listen.access().map(|access| access.origins.concat())
+        };
+        for (given, sent) in [
+            ("https://Example.ORG", "https://example.org"),
+            ("HTTPS://b.example:443", "https://b.example"),
+            ("http://b.example:443", "http://b.example:443"),
+            ("http://[0:0::1]:80", "http://[::1]"),
+            ("chrome-extension://abc", "chrome-extension://abc"),
+            ("null", "null"),
+            ("*", "*"),
+        ] {
+            assert_eq!(of(given).expect(given), sent);
+        }
+        for wrong in ["example.org", "https://bücher.example", "https://a.example/", "https://a.example:99999", "://a"]
+        {
+            assert!(of(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -198,7 +198,17 @@ fn s06_a_prompt_beyond_the_context_is_refused_with_both_numbers() {
     let answer = server.post("/v1/completions", &json!({"prompt": vec![5; 100_000]}));
     assert_eq!((answer.status, answer.error()["param"].clone()), (400, json!("prompt")));
     let message = answer.error()["message"].as_str().expect("a sentence").to_owned();
-    assert!(message.contains("100000") && message.contains("256"), "{message}");
+    assert!(message.contains("100000") && message.contains("maximum context length is 256"), "{message}");
+    assert_eq!(answer.error()["code"], "context_length_exceeded");
+    // A text of which that is known before its tokens are, and a chat, whose prompt has another name.
+    let long = "fox ".repeat(100_000);
+    for (path, body, param) in [
+        ("/v1/completions", json!({"prompt": long}), "prompt"),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": long}]}), "messages"),
+    ] {
+        let error = server.post(path, &body).error();
+        assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!(param)), "{path}");
+    }
     // Three gigabytes are announced and refused before any of it is read.
     let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3000000000\r\n\r\n";
     assert_eq!(server.raw(head.as_bytes()).status, 413);

@@ -211,3 +211,41 @@ fn doctor_names_what_is_used_and_what_is_missing() {
     }
     assert_eq!(corella(&["doctor", "--device", "tpu"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_log_that_is_lost_leaves_the_page_as_it_was_and_broken_lines_are_counted() {
+    let folder = Folder::new("lost-log");
+    let (data, run) = (folder.data().display().to_string(), folder.join("run").display().to_string());
+    done(&tiny_run(&data, &run, "5"));
+    let (log, page) = (folder.join("run/log.jsonl"), folder.join("run/report.html"));
+    let whole = fs::read_to_string(&log).expect("a log");
+    fs::write(&log, format!("{{broken\n{whole}")).expect("written");
+    fs::write(folder.join("run/heartbeat.json"), "{").expect("written");
+    let output = corella(&["report", &run]);
+    let told = stderr(&output);
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains("log.jsonl: 1 line cannot be read") && told.contains("heartbeat.json cannot be read"),
+        "{told}"
+    );
+    let before = fs::read(&page).expect("a page");
+    for lost in [Some("{broken\n"), None] {
+        match lost {
+            Some(text) => fs::write(&log, text).expect("written"),
+            None => fs::remove_file(&log).expect("removed"),
+        }
+        let output = corella(&["report", &run]);
+        assert_eq!(output.status.code(), Some(1), "{lost:?}");
+        assert!(stderr(&output).contains("no row that can be read") && stderr(&output).contains("hint:"));
+        assert_eq!(fs::read(&page).expect("a page"), before);
+    }
+}
+
+#[test]
+fn a_text_without_a_window_is_refused_in_either_form() {
+    for json in [&["--json"][..], &[]] {
+        let output = corella(&[&["trace", "memory", &fixture("llama"), "-p", "short"], json].concat());
+        assert_eq!(output.status.code(), Some(2), "{json:?}");
+        assert!(stderr(&output).contains("give a longer text"), "{}", stderr(&output));
+    }
+}

@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::server::{Answer, Server, text};
-use common::{Folder, end_of, signal};
+use common::server::{Answer, Server, model, text};
+use common::{CORELLA, Folder, end_of, signal};
 use serde_json::json;
 
 /// However few may wait, the prompts of one request are taken together.
@@ -162,6 +162,53 @@ fn a_server_told_to_stop_finishes_what_is_under_way() {
     assert!(rest.contains("data: [DONE]"), "{rest}");
     let status = server.child.wait().expect("ended");
     assert!(status.success(), "{status}");
+}
+
+/// Nothing is waited for: whoever is cut off is told, and whoever stopped the server how many there were.
+#[test]
+fn what_is_cut_off_at_the_end_is_told_so_and_every_request_has_a_line() {
+    let flags = ["--port", "0", "--json", "--threads", "1", "--drain-seconds", "0", "--log-requests"];
+    let mut child = Command::new(CORELLA)
+        .args(["serve", model()])
+        .args(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut first).expect("a line");
+    let address = common::json(&first)["address"].as_str().expect("an address").to_owned();
+    let mut server = Server { child, address };
+    server.ready(60);
+    let ask = |stream: bool| {
+        let body =
+            json!({"prompt": "The", "max_tokens": 200, "n": 128, "stream": stream, "ignore_eos": true}).to_string();
+        let head =
+            format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let mut stream = server.open();
+        stream.write_all(head.as_bytes()).expect("sent");
+        stream
+    };
+    let mut streamed = ask(true);
+    streamed.read_exact(&mut [0; 9]).expect("it has begun");
+    let whole = ask(false);
+    while server.metric("http_active") < 3 {
+        std::thread::yield_now();
+    }
+    signal(&server.child, "TERM");
+    let mut rest = String::new();
+    BufReader::new(streamed).read_to_string(&mut rest).expect("it ends");
+    let last = rest.lines().rfind(|line| line.starts_with("data: ")).expect("an event");
+    assert!(last.contains("\"shutting_down\""), "{last}");
+    let whole = Answer::read(whole);
+    assert_eq!((whole.status, &whole.error()["code"]), (503, &json!("shutting_down")), "{}", whole.body);
+    let mut told = String::new();
+    server.child.stderr.take().expect("stderr").read_to_string(&mut told).expect("text");
+    assert!(told.contains("2 requests were cut off"), "{told}");
+    for line in ["127.0.0.1 GET /health 200 ", "127.0.0.1 POST /v1/completions 503 "] {
+        assert!(told.lines().any(|found| found.starts_with(line)), "{line}: {told}");
+    }
+    assert!(server.child.wait().expect("ended").success());
 }
 
 /// More than the system keeps for a connection: the server is still writing when it is told to stop.

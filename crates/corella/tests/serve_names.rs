@@ -231,3 +231,46 @@ fn a_server_of_chats_continues_a_text_as_the_beginning_of_its_own_answer() {
     let list = server.post("/v1/completions", &json!({"model": "talker", "prompt": ["a", "b"]}));
     assert_eq!((list.status, &list.error()["param"]), (400, &json!("prompt")));
 }
+
+#[test]
+fn what_clients_of_other_servers_look_for_is_there() {
+    let server = Server::start(&["--queue", "1"]);
+    // vLLM's tokenizing, with its default.
+    let found = json(&server.post("/tokenize", &json!({"prompt": "The red fox", "return_token_strs": true})).body);
+    let ids = found["tokens"].as_array().expect("ids");
+    assert_eq!((&found["count"], &found["max_model_len"]), (&json!(ids.len()), &json!(256)), "{found}");
+    assert_eq!(found["token_strs"].as_array().map(Vec::len), Some(ids.len()));
+    let bare = json!({"prompt": "The red fox", "add_special_tokens": false});
+    let bare = json(&server.post("/tokenize", &bare).body);
+    assert_eq!(bare["tokens"], json(&server.post("/tokenize", &json!({"content": "The red fox"})).body)["tokens"]);
+    assert_eq!(server.post("/tokenize", &json!({"prompt": "a", "content": "b"})).error()["param"], "prompt");
+    // A chat says how many tokens the context has left room for.
+    let messages = json!([{"role": "user", "content": "Hello"}]);
+    let mut chat = json!({"messages": messages, "max_tokens": 100_000, "stop": "e"});
+    let told = json(&server.post("/v1/chat/completions", &chat).body);
+    assert!(told["corella"]["max_tokens"].as_u64().is_some_and(|most| most < 256), "{told}");
+    chat["stream"] = json!(true);
+    assert_eq!(
+        server.post("/v1/chat/completions", &chat).events()[0]["corella"]["max_tokens"],
+        told["corella"]["max_tokens"]
+    );
+    // The usage so far, with every chunk.
+    let body = json!({"prompt": "The", "max_tokens": 5, "ignore_eos": true, "stream": true,
+        "stream_options": {"include_usage": true, "continuous_usage_stats": true}});
+    let events = server.post("/v1/completions", &body).events();
+    let drawn: Vec<u64> = events.iter().filter_map(|event| event["usage"]["completion_tokens"].as_u64()).collect();
+    assert_eq!((drawn.len(), drawn.first(), drawn.last()), (events.len(), Some(&1), Some(&5)), "{events:?}");
+    // What the playground asks for with its controls at their ends: too much for one document, little at a time.
+    let mut wide =
+        json!({"prompt": "The", "max_tokens": 100_000, "n": 128, "n_probs": 100, "stop": ["e", "a", "o", "t"]});
+    assert_eq!(server.post("/v1/completions", &wide).error()["param"], "n_probs");
+    wide["stream"] = json!(true);
+    assert_eq!(server.post("/v1/completions", &wide).status, 200);
+    let name = server.get("/v1/models/%ff");
+    assert_eq!((name.status, &name.error()["param"]), (400, &json!("model")));
+    // Refusals are counted, and times taken.
+    assert!(server.metric("http_responses_total{code=\"400\"}") >= 3);
+    for name in ["time_to_first_token_seconds", "inter_token_latency_seconds", "request_queue_time_seconds"] {
+        assert!(server.metric(&format!("{name}_count")) >= 4, "{name}");
+    }
+}

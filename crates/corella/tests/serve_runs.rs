@@ -95,7 +95,14 @@ fn a_server_finds_the_index_that_is_made_while_it_runs() {
     let info = json(&std::fs::read_to_string(folder.join("data/dataset.json")).expect("read").replace('\n', " "));
     let anatomy = json(&server.get("/corella/anatomy").body);
     assert_eq!(anatomy["corpus"]["bytes"], info["train"]["bytes"], "{}", anatomy["corpus"]);
-    let ask = || json(&server.post("/corella/trace", &json!({"text": "The old fox number 7 saw 9 geese."})).body);
+    let ask = || loop {
+        let text = json!({"text": "The old fox number 7 saw 9 geese."});
+        let found = json(&server.post("/corella/trace", &text).body);
+        // It says so as long as it reads.
+        if found["hint"].as_str().is_none_or(|hint| !hint.contains("being read")) {
+            return found;
+        }
+    };
     let before = ask();
     assert!(before["spans"].is_null(), "{before}");
     let hint = before["hint"].as_str().expect("a hint");
@@ -107,6 +114,26 @@ fn a_server_finds_the_index_that_is_made_while_it_runs() {
     std::fs::write(folder.join("run/trace.index"), [0; 64]).expect("written");
     let broken = ask();
     assert!(broken["hint"].as_str().is_some_and(|hint| hint.contains("cannot be used")), "{broken}");
+}
+
+/// A pipe in place of the text is read for as long as nobody writes into it.
+#[test]
+#[cfg(unix)]
+fn a_server_is_ready_and_ends_while_the_training_data_are_being_read() {
+    let folder = Folder::new("read-behind");
+    let (text, run) = (folder.text(), folder.join("run").display().to_string());
+    done(&common::small_run(&text.display().to_string(), &run, "1"));
+    done(&["trace", "index", &run]);
+    std::fs::remove_file(&text).expect("removed");
+    assert!(Command::new("mkfifo").arg(&text).status().expect("it runs").success());
+    let (mut server, _) = Server::beside(&["serve", &run, "--port", "0", "--json"]);
+    server.ready(60);
+    let answer = server.complete(json!({"prompt": "The", "max_tokens": 4, "ignore_eos": true}));
+    assert_eq!(answer["usage"]["completion_tokens"], json!(4));
+    let found = json(&server.post("/corella/trace", &json!({"text": "The old fox"})).body);
+    assert!(found["hint"].as_str().is_some_and(|hint| hint.contains("being read")), "{found}");
+    signal(&server.child, "TERM");
+    assert!(server.child.wait().expect("ended").success());
 }
 
 #[test]

@@ -302,6 +302,26 @@ fn a_run_that_cannot_go_on_is_recorded_as_one_that_failed() {
 }
 
 #[test]
+fn a_run_that_is_rightly_refused_is_as_well_as_it_was() {
+    let folder = Folder::new("refused");
+    let (data, run) = (folder.data(), folder.join("run"));
+    let (source, out, told) = (text(&data), text(&run), folder.join("told"));
+    done(&tiny_run(&source, &out, "4"));
+    let state = || ["heartbeat.json", "events.jsonl"].map(|name| fs::read_to_string(run.join(name)).expect(name));
+    let before = state();
+    assert!(before[0].contains("\"finished\""), "{}", before[0]);
+    let command = format!("touch {}", text(&told));
+    let again = |steps: &str, more: &[&str], words: &[&str]| {
+        refused(&[&resumed(&source, &out, steps)[..], &["--on-failure", &command], more].concat(), words);
+        assert_eq!(state(), before, "{words:?}");
+    };
+    again("2", &[], &["has made 4 already"]);
+    again("6", &["--n-layer", "2"], &["is of another model"]);
+    again("6", &["--seed", "5"], &["belongs to other data"]);
+    assert!(!told.exists(), "nothing has failed");
+}
+
+#[test]
 fn the_loop_of_the_documentation_ends() {
     let folder = Folder::new("loop");
     let (data, run) = (text(&folder.data()), folder.join("run"));
@@ -548,6 +568,16 @@ fn only_the_text_that_a_run_was_trained_on_is_traced() {
     let found = json(&done(&find));
     assert!(found["spans"][0]["count"].as_u64() >= Some(1), "{found}");
     done(&["trace", "index", &run]);
+    assert_eq!(json(&done(&find)), found);
+    // The index is read and the data are not: with the time that they had, others pass for them.
+    let (then, whole) =
+        (fs::metadata(&text).expect("about").modified().expect("a time"), fs::read(&text).expect("read"));
+    let as_then = || fs::File::options().append(true).open(&text).expect("opened").set_modified(then).expect("set");
+    fs::write(&text, vec![b' '; whole.len()]).expect("written");
+    as_then();
+    assert_eq!(json(&done(&find)), found);
+    // The same data under another time are read, and found to be the same.
+    fs::write(&text, &whole).expect("written");
     assert_eq!(json(&done(&find)), found);
     // As many bytes, but others: another tokenizer would be trained on them.
     let changed = std::fs::read_to_string(&text).expect("read").replace("fox", "cow");

@@ -7,7 +7,7 @@ use tower::ServiceExt;
 use super::*;
 
 fn app() -> Arc<App> {
-    App::new(Access::default(), Transcript::default(), None)
+    App::new(Access::default(), Transcript::default(), None, false)
 }
 
 async fn answer(app: &Arc<App>, method: &str, path: &str, body: Body) -> (StatusCode, Option<HeaderValue>, Value) {
@@ -51,7 +51,7 @@ async fn a_body_that_does_not_arrive_in_time_is_answered_with_408() {
 #[tokio::test(start_paused = true)]
 async fn no_body_is_read_before_path_method_and_key_are_known() {
     let access = Access { keys: vec!["secret".to_owned()], ..Access::default() };
-    let app = App::new(access, Transcript::default(), None);
+    let app = App::new(access, Transcript::default(), None, false);
     for (path, expected) in [
         ("/v1/completions", StatusCode::UNAUTHORIZED),
         ("/v1/models", StatusCode::METHOD_NOT_ALLOWED),
@@ -87,7 +87,7 @@ async fn a_page_of_another_site_is_refused_and_the_own_page_is_not() {
 #[tokio::test]
 async fn a_page_of_a_listed_origin_may_send_what_its_client_sends_and_read_when_to_come_back() {
     let access = Access { origins: vec!["https://a.example".to_owned()], ..Access::default() };
-    let app = App::new(access, Transcript::default(), None);
+    let app = App::new(access, Transcript::default(), None, false);
     let sent = "authorization,content-type,x-stainless-lang,x-stainless-retry-count";
     for (origin, allowed) in [("https://a.example", true), ("https://b.example", false)] {
         let head = Request::builder().method("OPTIONS").uri("/v1/completions").header(header::ORIGIN, origin);

@@ -16,6 +16,8 @@ pub struct About {
     pub begun: bool,
     /// The seed that repeats the answer.
     pub seed: u64,
+    /// Most tokens of an answer, after the context's room has cut it.
+    pub max_tokens: usize,
 }
 
 impl About {
@@ -25,6 +27,7 @@ impl About {
             "prompt": self.page,
             "stop": self.stop,
             "seed": self.seed,
+            "max_tokens": self.max_tokens,
         })
     }
 }
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_first_chunk_of_each_answer_names_the_role_and_the_last_the_reason() {
-        let about = About { page: "A:".into(), stop: "\nQ:".into(), begun: false, seed: 1 };
+        let about = About { page: "A:".into(), stop: "\nQ:".into(), begun: false, seed: 1, max_tokens: 9 };
         let mut chunks = ChatChunks::new(about, 2);
         let stretch = |text: &str| Stretch { text: text.into(), ..Stretch::default() };
         assert_eq!(chunks.chunk(1, &stretch("  ")), None);

@@ -38,8 +38,8 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     let parsed = aside.run(body.len(), || parse(&app.transcript, &body, served.limits(), scope, seed)).await?;
     let (call, page, begun) = parsed?;
     let (show, streamed, seed) = (call.show, call.stream, call.params.sample.seed);
-    let running = aside.run(call.work(&served), || start(&served, call)).await??;
-    let about = About { page, stop: app.transcript.stop(), begun, seed };
+    let running = aside.run(call.work(&served), || start(&served, call)).await?.map_err(of_messages)?;
+    let about = About { page, stop: app.transcript.stop(), begun, seed, max_tokens: running.max_tokens };
     if streamed {
         let chunks = ChatChunks::new(about, running.n);
         return Ok(stream(served, running, show, Box::new(chunks)));
@@ -47,6 +47,12 @@ pub async fn completions(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     let mut whole = collect(&served, running, show).await?;
     let answer = serde_json::to_value(whole.document()).map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(Json(as_chat(&answer, &about)).into_response())
+}
+
+/// A chat's prompt is its messages.
+fn of_messages(error: ApiError) -> ApiError {
+    let param = error.param.map(|param| if param == "prompt" { "messages".to_owned() } else { param });
+    ApiError { param, ..error }
 }
 
 /// Fields of other servers, and of completions, that a transcript cannot follow.
@@ -103,9 +109,17 @@ fn parse(
     rest.insert("max_tokens".to_owned(), json!(most));
     let mut call = CompletionCall::parse(Value::Object(rest).to_string().as_bytes(), limits, scope, seed)?;
     call.prompts = vec![Prompt::Text(page.clone())];
-    call.params.stop.push(transcript.stop());
-    let Show { skip_special, progress, usage, .. } = call.show;
-    call.show = Show { skip_special, progress, usage, ..Show::default() };
+    let (own, most) = (transcript.stop(), limits.stops.saturating_sub(1));
+    if !call.params.stop.contains(&own) {
+        if call.params.stop.len() > most {
+            let message =
+                format!("{} stop strings: at most {most} beside that of the transcript", call.params.stop.len());
+            return Err(ApiError::bad("stop", message));
+        }
+        call.params.stop.push(own);
+    }
+    let Show { skip_special, progress, usage, running_usage, .. } = call.show;
+    call.show = Show { skip_special, progress, usage, running_usage, ..Show::default() };
     Ok((call, page, begun))
 }
 
@@ -150,6 +164,16 @@ mod tests {
         ] {
             assert!(parsed(name, &value).is_ok(), "{name}: {value} asks for nothing");
         }
+    }
+
+    #[test]
+    fn the_stop_strings_that_are_counted_are_those_that_were_sent() {
+        let stops = |n: usize| json!((0..n).map(|i| format!("s{i}")).collect::<Vec<_>>());
+        assert_eq!(parsed("stop", &stops(63)).expect("a call").params.stop.len(), 64);
+        let error = parsed("stop", &stops(64)).expect_err("too many");
+        assert!(error.message.starts_with("64 stop strings: at most 63"), "{}", error.message);
+        let own = Transcript::default().stop();
+        assert_eq!(parsed("stop", &json!(own)).expect("a call").params.stop, [own]);
     }
 
     #[test]

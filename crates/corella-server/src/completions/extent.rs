@@ -1,5 +1,6 @@
 //! How much an answer may report of tokens: each alternative takes memory in the engine and in the answer, so the product
-//! of tokens, alternatives, samples and prompts has a limit, and is known before anything is computed.
+//! of tokens, alternatives, samples and prompts has a limit, and is known before anything is computed. What a stream sends as it
+//! is drawn does not count.
 
 use corella_infer::Request;
 
@@ -14,10 +15,11 @@ const MOST: u64 = 1 << 19;
 pub struct Extent([(&'static str, u64); 3]);
 
 impl Extent {
-    /// Adds what `show` has of one more request.
-    pub fn add(&mut self, show: &Show, request: &Request) -> Result<(), ApiError> {
+    /// Adds what `show` has of one more request. Of what is `sent` as it is drawn little is held at a time; where more is drawn
+    /// than is returned, all of it is held until it is known what is best.
+    pub fn add(&mut self, show: &Show, request: &Request, sent: bool) -> Result<(), ApiError> {
         let (prompt, samples) = (request.prompt().len() as u64, request.samples() as u64);
-        let drawn = samples.saturating_mul(request.max_tokens() as u64);
+        let drawn = if sent { 0 } else { samples.saturating_mul(request.max_tokens() as u64) };
         let echoed = if show.echo { samples.saturating_mul(prompt) } else { 0 };
         let of = |tokens: u64, each: Option<usize>| each.map_or(0, |n| tokens.saturating_mul(1 + n as u64));
         let more = [

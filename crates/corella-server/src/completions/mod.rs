@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 
 pub use document::Entry;
 pub use request::{CompletionCall, Prompt, Show};
-pub use response::Stretch;
+pub use response::{Stretch, token_text};
 pub use run::{collect, start};
 pub use stream::{Chunks, stream};
 

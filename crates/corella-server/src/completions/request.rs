@@ -41,6 +41,8 @@ pub struct Show {
     pub progress: bool,
     /// A last event with the usage, in a stream.
     pub usage: bool,
+    /// vLLM's `continuous_usage_stats`: the usage so far with every chunk of a stream.
+    pub running_usage: bool,
 }
 
 /// A completion request, each field within its own range.
@@ -94,7 +96,13 @@ impl CompletionCall {
         let heal = f.flag("token_healing")?;
         let named = f.take("seed").map_or(Ok(None), |value| seed_of(&value))?;
         let params = engine_params(&mut f, &show, limits, scope, named.unwrap_or(seed))?;
-        let show = Show { progress: f.flag("return_progress")?, usage: usage(&mut f)?, ..show };
+        let (usage, running_usage) = usage(&mut f)?;
+        let show = Show { progress: f.flag("return_progress")?, usage, running_usage, ..show };
+        for (name, asked) in [("stream_options", usage || running_usage), ("return_progress", show.progress)] {
+            if asked && !stream {
+                return Err(ApiError::bad(name, format!("`{name}` is about a stream: set `stream` too")));
+            }
+        }
         pass_over_neutral(&mut f);
         f.finish(&HARMLESS)?;
         let seeded = named.is_some();
@@ -190,14 +198,16 @@ fn show(f: &mut Fields, limits: &RequestLimits) -> Result<Show, ApiError> {
         skip_special: f.flag("skip_special_tokens")?,
         progress: false,
         usage: false,
+        running_usage: false,
     })
 }
 
-fn usage(f: &mut Fields) -> Result<bool, ApiError> {
-    let Some(mut options) = f.object("stream_options")? else { return Ok(false) };
-    let usage = options.flag("include_usage")?;
+/// Whether the usage is told at the end of a stream, and whether with every chunk.
+fn usage(f: &mut Fields) -> Result<(bool, bool), ApiError> {
+    let Some(mut options) = f.object("stream_options")? else { return Ok((false, false)) };
+    let told = (options.flag("include_usage")?, options.flag("continuous_usage_stats")?);
     options.finish(&[])?;
-    Ok(usage)
+    Ok(told)
 }
 
 fn engine_params(
@@ -339,10 +349,26 @@ mod tests {
             (r#"{"repetition_penalty": 1.1, "repeat_penalty": 1.2}"#, "repeat_penalty"),
             (r#"{"stream_options": {"unheard_of": true}}"#, "unheard_of"),
             (r#"{"skip_special_tokens": "yes"}"#, "skip_special_tokens"),
-            (r#"{"stream_options": {"continuous_usage_stats": true}}"#, "continuous_usage_stats"),
+            (r#"{"stream_options": {"continuous_usage_stats": 1}}"#, "continuous_usage_stats"),
+            (r#"{"stream_options": {"include_usage": true}}"#, "stream_options"),
+            (r#"{"stream_options": {"continuous_usage_stats": true}, "stream": false}"#, "stream_options"),
+            (r#"{"return_progress": true}"#, "return_progress"),
         ] {
             assert_eq!(param_of(text), param, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_streams_asks_for_nothing_where_it_is_false() {
+        let show = |text| parse(text).expect(text).show;
+        for text in
+            [r#"{"stream_options": {"include_usage": false}, "return_progress": false}"#, r#"{"stream_options": {}}"#]
+        {
+            assert_eq!(show(text), Show::default(), "{text}");
+        }
+        let of =
+            show(r#"{"stream": true, "return_progress": true, "stream_options": {"continuous_usage_stats": true}}"#);
+        assert!(of.progress && of.running_usage && !of.usage);
     }
 
     #[test]

@@ -118,9 +118,10 @@ fn probabilities<'t>(t: &TokenLogProb, n: usize, tokenizer: &'t Tokenizer) -> Pr
     }
 }
 
-/// JSON has no −∞; what a filter removed has a logarithm far below any real one, as in OpenAI's answers.
+/// JSON has no −∞; what a filter removed has a logarithm far below any real one, as in OpenAI's answers. What is no number has
+/// ended the request before.
 fn finite(logprob: f32) -> f64 {
-    f64::from(logprob.max(-9999.0))
+    if logprob == f32::NEG_INFINITY { -9999.0 } else { f64::from(logprob) }
 }
 
 /// A token's text; bytes that are only part of a character are shown as OpenAI shows them.

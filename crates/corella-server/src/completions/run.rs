@@ -1,6 +1,7 @@
 //! From a parsed request to the engine and back: one submission per prompt, events in one channel.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use corella_infer::{
     Event, Field, FinishReason, Request, RequestError, RequestParams, Sink, Ticket, TokenLogProb, Usage,
@@ -17,6 +18,7 @@ use super::request::{CompletionCall, Prompt, Show};
 use super::response::{Choice, Stretch, prompt_logprobs, timings, usage};
 use crate::error::ApiError;
 use crate::served::Served;
+use crate::tally::Times;
 
 /// The seeds that the prompts of a request draw with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +80,9 @@ impl Running {
             None => Err(ApiError::internal("the engine has stopped")),
             Some(Err(Unread)) => Err(ApiError::unread()),
             Some(Ok((_, Event::Failed(why)))) => Err(ApiError::internal(why)),
+            Some(Ok((_, event))) if no_number(&event) => {
+                Err(ApiError::internal("the model gave a log-probability that is no number"))
+            }
             Some(Ok(event)) => Ok(event),
         }
     }
@@ -122,6 +127,48 @@ fn refused(error: RequestError, show: &Show) -> ApiError {
     error.into()
 }
 
+/// Whether an event has a log-probability that is NaN: the model's weights are damaged, or its numbers have overflown.
+fn no_number(event: &Event) -> bool {
+    let (Event::Prompt(tokens) | Event::Piece { tokens, .. }) = event else { return false };
+    let bad = |token: &TokenLogProb| {
+        token.logprob.is_some_and(f32::is_nan) || token.top.iter().any(|(_, logprob)| logprob.is_nan())
+    };
+    tokens.iter().any(bad)
+}
+
+/// Takes the times of a request.
+struct Stopwatch {
+    times: Arc<Times>,
+    begun: Instant,
+    /// When each continuation had its last token.
+    last: Vec<Option<Instant>>,
+    begins: bool,
+}
+
+impl Stopwatch {
+    fn new(times: Arc<Times>, samples: usize) -> Stopwatch {
+        Stopwatch { times, begun: Instant::now(), last: vec![None; samples], begins: true }
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Piece { choice, tokens, .. } => {
+                let now = Instant::now();
+                if std::mem::take(&mut self.begins) {
+                    self.times.first_token.add(now - self.begun, 1);
+                }
+                // Several come at once where they spell a character together, or were proposed.
+                let (count, Some(last)) = (tokens.len().max(1) as u32, self.last.get_mut(*choice)) else { return };
+                if let Some(before) = last.replace(now) {
+                    self.times.between_tokens.add((now - before) / count, count.into());
+                }
+            }
+            Event::Done(usage) => self.times.queue.add(Duration::from_secs_f64(usage.queue_seconds.max(0.0)), 1),
+            Event::Progress { .. } | Event::Prompt(_) | Event::Finished { .. } | Event::Failed(_) => {}
+        }
+    }
+}
+
 /// Checks every prompt, then hands all of them to the engine: either all are taken or none.
 pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError> {
     served.check_model(call.model.as_deref())?;
@@ -150,7 +197,7 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
             let error = refused(error, &call.show);
             if about_prompt { of_prompt(error) } else { error }
         })?;
-        extent.add(&call.show, &request)?;
+        extent.add(&call.show, &request, call.stream && request.samples() == n)?;
         requests.push(request);
         prompts.push(prompt);
     }
@@ -163,9 +210,13 @@ pub fn start(served: &Served, call: CompletionCall) -> Result<Running, ApiError>
     let max_tokens = requests.iter().map(Request::max_tokens).max().unwrap_or(0);
     // A whole answer is collected as it comes, whoever reads it later.
     let (send, events) = backlog(if call.stream { backlog::MOST } else { usize::MAX });
-    let with_sink = |(number, request)| {
+    let with_sink = |(number, request): (usize, Request)| {
         let send = send.clone();
-        let sink: Sink = Box::new(move |event| send.send(number, event));
+        let mut clock = Stopwatch::new(served.times.clone(), request.samples());
+        let sink: Sink = Box::new(move |event| {
+            clock.note(&event);
+            send.send(number, event)
+        });
         (request, sink)
     };
     let tickets = served.submit(requests.into_iter().enumerate().map(with_sink).collect())?;

@@ -92,6 +92,9 @@ struct Writer {
     chunks: Box<dyn Chunks>,
     echoed: Vec<bool>,
     begun: bool,
+    /// Tokens of all prompts, and those drawn so far.
+    prompt_tokens: usize,
+    drawn: usize,
     send: Sender,
 }
 
@@ -125,11 +128,14 @@ impl Writer {
 
     async fn stretch(&mut self, index: usize, stretch: &Stretch) -> Result<(), Cut> {
         let about = if self.begun { None } else { Some(self.chunks.about()) };
+        self.drawn += if stretch.echo { 0 } else { stretch.tokens.len() };
+        let so_far = Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.drawn, ..Usage::default() };
+        let usage = self.show.running_usage.then(|| usage(&[so_far]));
         let size = stretch.text.len() + stretch.tokens.iter().map(|t| 1 + t.top.len()).sum::<usize>();
         let (chunks, frame) = (&mut self.chunks, &self.frame);
         let write = || {
             let choice = chunks.choice(index, stretch)?;
-            let extra = Extra { corella: about, ..Extra::default() };
+            let extra = Extra { corella: about, usage, ..Extra::default() };
             Some(Document { frame, choices: vec![choice], extra }.text())
         };
         let Some(text) = self.served.aside.run(size, write).await? else { return Ok(()) };
@@ -154,6 +160,8 @@ async fn write(served: Arc<Served>, mut running: Running, show: Show, chunks: Bo
         frame: frame(&served, chunks.object(), chunks.id_prefix()),
         echoed: vec![false; total],
         begun: false,
+        prompt_tokens: running.prompts.iter().map(Vec::len).sum(),
+        drawn: 0,
         served,
         show,
         chunks,

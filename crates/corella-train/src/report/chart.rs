@@ -14,6 +14,17 @@ const LABEL_WIDE: f64 = SIDE * 14.4 / 280.0;
 /// A chart whose values lie further apart than this factor is drawn in factors, where it may be.
 const WIDE_RANGE: f64 = 4.0;
 
+/// Colours of the page (page.css), and the strokes in which each comes again.
+const COLOURS: usize = 5;
+const STROKES: [&str; 4] = ["", "broken", "dotted", "mixed"];
+
+/// The classes of a line's colour; more lines than colours are told apart by their strokes.
+fn colours(colour: usize) -> String {
+    let stroke = STROKES[(colour / COLOURS) % STROKES.len()];
+    let space = if stroke.is_empty() { "" } else { " " };
+    format!("c{}{space}{stroke}", colour % COLOURS)
+}
+
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Look {
@@ -89,7 +100,7 @@ impl Chart {
             .iter()
             .map(|(s, _)| {
                 let dashed = if matches!(s.look, Look::Reference(_)) { "keydashed" } else { "" };
-                format!(r#"<span class="key c{} {dashed}">{}</span>"#, s.colour, escape(&s.name))
+                format!(r#"<span class="key {} {dashed}">{}</span>"#, colours(s.colour), escape(&s.name))
             })
             .collect();
         let (class, title) = (if self.wide { "chart wide" } else { "chart" }, escape(&self.title));
@@ -173,9 +184,21 @@ impl Drawing<'_> {
         let (x0, x1) = self.x.range();
         let frame = serde_json::json!({"x": [x0, x1], "series": data});
         format!(
-            r#"<div class="plot"><svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" aria-label="{title}" data-frame='{}'>{svg}<line class="cursor" visibility="hidden" y1="0" y2="{SIDE}"/></svg>{labels}</div>"#,
+            r#"<div class="plot"><svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" tabindex="0" aria-label="{title}: {}" data-frame='{}'>{svg}<line class="cursor" visibility="hidden" y1="0" y2="{SIDE}"/></svg>{labels}</div>"#,
+            escape(&self.told(x_name)),
             escape(&frame.to_string()),
         )
+    }
+
+    /// What the lines show, in words.
+    fn told(&self, x_name: &str) -> String {
+        let each = |(series, points): &(&Series, Vec<(f64, f64)>)| {
+            let (first, last) = (points.first()?, points.last()?);
+            let lowest = points.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+            let [first, last, low, at] = [first.1, last.1, lowest.1, lowest.0].map(number);
+            Some(format!("{} from {first} to {last}, lowest {low} at {at} {x_name}", series.name))
+        };
+        self.lines.iter().filter_map(each).collect::<Vec<_>>().join("; ")
     }
 
     fn places(&self, points: impl Iterator<Item = (f64, f64)>) -> String {
@@ -194,7 +217,7 @@ impl Drawing<'_> {
         // A line of no length has a round end, whose size does not follow the drawing's.
         let dot = |(x, y): &(f64, f64), size: &str| {
             let (x, y) = (self.x.place(*x), self.y.place(*y));
-            format!(r#"<path class="{size} c{}" d="M{x:.1} {y:.1}h.01"/>"#, series.colour)
+            format!(r#"<path class="{size} c{}" d="M{x:.1} {y:.1}h.01"/>"#, series.colour % COLOURS)
         };
         let class = match series.look {
             Look::Dots => return points.iter().map(|p| dot(p, "dot")).collect(),
@@ -203,8 +226,8 @@ impl Drawing<'_> {
             Look::Reference(_) => "dashed",
         };
         let mut svg = format!(
-            r#"<polyline class="line {class} c{}" points="{}"/>"#,
-            series.colour,
+            r#"<polyline class="line {class} {}" points="{}"/>"#,
+            colours(series.colour),
             self.places(points.iter().copied())
         );
         if series.look == Look::Strong && points.len() <= 40 {
@@ -281,6 +304,28 @@ mod tests {
         );
         assert!(points_of(&html, "<polyline").len() <= MOST_POINTS);
         assert_eq!(chart(vec![(1.0, f64::NAN)], Look::Strong).html(), "", "nothing to draw");
+    }
+
+    #[test]
+    fn a_chart_is_told_in_words_and_reached_by_keyboard() {
+        let html = chart(vec![(0.0, 4.0), (100.0, 1.5), (200.0, 2.0)], Look::Faint).html();
+        let label = r#"tabindex="0" aria-label="Loss: a&lt;b from 4 to 2, lowest 1.5 at 100 steps""#;
+        assert!(html.contains(label), "{html}");
+    }
+
+    #[test]
+    fn as_many_lines_as_runs_are_told_apart() {
+        let mut all: Vec<String> = (0..20).map(colours).collect();
+        assert_eq!((&*all[0], &*all[4], &*all[5]), ("c0", "c4", "c0 broken"));
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 20);
+        let sixth = Series { colour: 5, ..chart(vec![(0.0, 1.0), (1.0, 2.0)], Look::Strong).series.remove(0) };
+        let html = Chart { series: vec![sixth], ..chart(Vec::new(), Look::Strong) }.html();
+        assert!(
+            html.contains(r#"class="line strong c0 broken""#) && html.contains(r#"class="key c0 broken "#),
+            "{html}"
+        );
     }
 
     #[test]

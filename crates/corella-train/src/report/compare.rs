@@ -120,7 +120,7 @@ fn cell(value: &str) -> String {
 pub fn comparison(records: &[Record]) -> String {
     let series = |of: &dyn Fn(&Record) -> Vec<(f64, f64)>, look| -> Vec<Series> {
         let lines = records.iter().enumerate();
-        lines.map(|(i, r)| Series { name: r.name(), points: of(r), look, colour: i % 5 }).collect()
+        lines.map(|(i, r)| Series { name: r.name(), points: of(r), look, colour: i }).collect()
     };
     let chart = |title: &str, x_name, series, scale| Chart {
         title: title.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use corella_text::tokenizer::Tokenizer;
@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use super::rows::{Rows, Totals};
 use crate::TrainError;
-use crate::folder::{ENVIRONMENT, EVENTS, LOG, PLAN, SAMPLES};
+use crate::checkpoint;
+use crate::folder::{self, ENVIRONMENT, EVENTS, LOG, PLAN, SAMPLES};
 use crate::heartbeat::{self, Heartbeat};
 use crate::log::{Event, Sample};
 use crate::plan::RunPlan;
@@ -72,6 +73,8 @@ pub struct Record {
     pub heartbeat: Option<Heartbeat>,
     /// What it was made with.
     pub environment: BTreeMap<String, String>,
+    /// What of the folder could not be read, in sentences.
+    pub unreadable: Vec<String>,
 }
 
 impl Record {
@@ -79,21 +82,25 @@ impl Record {
     pub fn open(dir: &Path) -> Result<Record, TrainError> {
         let path = dir.join(PLAN);
         let plan = RunPlan::read(&path)?;
-        let mut rows = Rows::default();
-        each::<Row>(&dir.join(LOG), |row| rows.push(row));
+        let (mut rows, mut unreadable) = (Rows::default(), Vec::new());
+        each::<Row>(&dir.join(LOG), &mut unreadable, |row| rows.push(row));
         let (rows, totals) = rows.finish();
-        let heartbeat = fs::read_to_string(dir.join(heartbeat::FILE)).ok();
-        let environment = fs::read_to_string(dir.join(ENVIRONMENT)).ok();
         Ok(Record {
             plan,
             rows,
             totals,
-            samples: lines(&dir.join(SAMPLES)),
-            events: lines(&dir.join(EVENTS)),
-            heartbeat: heartbeat.and_then(|text| serde_json::from_str(&text).ok()),
-            environment: environment.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+            samples: lines(&dir.join(SAMPLES), &mut unreadable),
+            events: lines(&dir.join(EVENTS), &mut unreadable),
+            heartbeat: document(&dir.join(heartbeat::FILE), &mut unreadable),
+            environment: document(&dir.join(ENVIRONMENT), &mut unreadable).unwrap_or_default(),
             dir: dir.to_path_buf(),
+            unreadable,
         })
+    }
+
+    /// Whether its log tells nothing of a run that has got as far as a checkpoint.
+    pub fn has_lost_its_log(&self) -> bool {
+        self.rows.is_empty() && checkpoint::any(&folder::checkpoints(&self.dir))
     }
 
     /// Name of the folder.
@@ -130,25 +137,52 @@ impl Record {
 }
 
 /// The lines of a file that can be read.
-fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+fn lines<T: DeserializeOwned>(path: &Path, unreadable: &mut Vec<String>) -> Vec<T> {
     let mut found = Vec::new();
-    each(path, |line| found.push(line));
+    each(path, unreadable, |line| found.push(line));
     found
 }
 
-/// Calls `see` for every line that can be read; a byte that is not UTF-8 spoils no line but its own.
-fn each<T: DeserializeOwned>(path: &Path, mut see: impl FnMut(T)) {
-    let Ok(file) = File::open(path) else { return };
-    let (mut file, mut line) = (BufReader::with_capacity(1 << 20, file), Vec::new());
-    loop {
-        line.clear();
-        match file.read_until(b'\n', &mut line) {
-            Ok(1..) => {}
-            _ => return,
+/// Calls `see` for every line that can be read; a byte that is not UTF-8 spoils no line but its own. The last one may be half
+/// written. A file that is not there has no lines.
+fn each<T: DeserializeOwned>(path: &Path, unreadable: &mut Vec<String>, mut see: impl FnMut(T)) {
+    let mut broken = 0;
+    let mut read = || -> std::io::Result<()> {
+        let (mut file, mut line) = (BufReader::with_capacity(1 << 20, File::open(path)?), Vec::new());
+        while file.read_until(b'\n', &mut line)? > 0 {
+            match serde_json::from_slice(&line) {
+                Ok(read) => see(read),
+                Err(_) => broken += u64::from(line.ends_with(b"\n") && !line.trim_ascii().is_empty()),
+            }
+            line.clear();
         }
-        if let Ok(read) = serde_json::from_slice(&line) {
-            see(read);
+        Ok(())
+    };
+    told(path, read(), unreadable);
+    if broken > 0 {
+        let lines = if broken == 1 { "1 line".to_owned() } else { format!("{broken} lines") };
+        unreadable.push(format!("{}: {lines} cannot be read and are left out", path.display()));
+    }
+}
+
+/// A file that is one document; none where there is no such file.
+fn document<T: DeserializeOwned>(path: &Path, unreadable: &mut Vec<String>) -> Option<T> {
+    let mut found = None;
+    let mut read = || -> std::io::Result<()> {
+        found = Some(serde_json::from_slice(&fs::read(path)?)?);
+        Ok(())
+    };
+    told(path, read(), unreadable);
+    found
+}
+
+/// Notes what a file that is there could not be read for.
+fn told(path: &Path, read: std::io::Result<()>, unreadable: &mut Vec<String>) {
+    match read {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            unreadable.push(format!("{} cannot be read and is left out: {error}", path.display()));
         }
+        _ => {}
     }
 }
 
@@ -166,6 +200,8 @@ mod tests {
         let record = Record::open(&dir).expect("a run");
         let losses: Vec<_> = record.updates().map(|row| (row.step, row.loss)).collect();
         assert_eq!(losses, [(1, Some(3.5)), (2, Some(2.5))]);
+        let [told] = &record.unreadable[..] else { panic!("{:?}", record.unreadable) };
+        assert!(told.contains("log.jsonl: 1 line cannot be read"), "{told}");
         fs::remove_dir_all(&dir).expect("removed");
     }
 }

@@ -33,7 +33,17 @@ pub fn run(args: &ReportArgs, common: &Common) -> Result<()> {
             return Err(Failure::new(format!("{} is not a run folder: it holds no {}", dir.display(), folder::PLAN))
                 .hint("name a folder that `corella train` wrote"));
         }
-        Ok(Record::open(dir)?)
+        let record = Record::open(dir)?;
+        record.unreadable.iter().for_each(|what| eprintln!("warning: {what}"));
+        if record.has_lost_its_log() {
+            let log = dir.join(folder::LOG);
+            return Err(Failure::new(format!(
+                "{} has no row that can be read, but the run has checkpoints",
+                log.display()
+            ))
+            .hint("bring a copy of it back; no page was written"));
+        }
+        Ok(record)
     };
     let records: Vec<Record> = args.runs.iter().map(open).collect::<Result<_>>()?;
     let page = match (&records[..], &args.out) {

@@ -16,7 +16,8 @@ use corella_server::Loading;
 use corella_text::data::Order;
 use corella_text::tiny_internet::{Grammar, World, facts, probes};
 use corella_train::{
-    CommandPlan, CostPlan, DataPlan, Hooks, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainPlan, folder,
+    CommandPlan, CostPlan, DataPlan, Hooks, OutputPlan, RunPlan, Sample, Schedule, StepReport, TrainError, TrainPlan,
+    folder,
 };
 
 use crate::cli::{Common, DeviceFlag, TOUR_FOLDER, TOUR_TOKENS, TourArgs};
@@ -25,7 +26,7 @@ use crate::device::Device;
 use crate::error::{Failure, Result};
 use crate::inputs::{TINY_INTERNET, WORLD_SEED, processor, tiny_dataset, tiny_pages};
 use crate::output::deliver;
-use crate::shape::small_gpt2;
+use crate::shape::{SMALL_SEQ_LEN, small_gpt2};
 use crate::signals::stop_flag;
 use crate::site::{self, Site};
 use crate::terminal::{in_shell, plot};
@@ -35,6 +36,8 @@ use crate::training::lines::print_standing;
 
 /// Sequences of an update.
 const BATCH: usize = 8;
+/// Tokens of an update.
+const BATCH_TOKENS: usize = BATCH * SMALL_SEQ_LEN;
 
 /// Runs the command.
 pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
@@ -43,6 +46,7 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
             .hint("3.9 is the usual; 0.5 shows the beginning"));
     }
     args.serve.map(site::check).transpose()?;
+    of_its_seed(args, common)?;
     let world = World::new(WORLD_SEED);
     let corpus = tiny_pages(&world, common.seed());
     let data = tiny_dataset(&world, &corpus, "own", 2048)?;
@@ -68,7 +72,13 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
         console.watched = Some(site.app());
     }
     let mut live = Live { console, losses: Vec::new(), quiet: common.json, steps: plan.train.steps };
-    let outcome = corella_train::train(&mut run, &mut live, &stop)?;
+    let outcome = corella_train::train(&mut run, &mut live, &stop).map_err(|error| {
+        let is_shorter = matches!(error, TrainError::Plan { field: "steps", .. });
+        match begun(args).filter(|_| is_shorter) {
+            Some(was) => Failure::from(error).hint(format!("go on with: {}", as_begun(&was, args, common))),
+            None => error.into(),
+        }
+    })?;
     if !outcome.finished {
         if common.json {
             println!("{}", serde_json::json!({"state": "stopped", "step": outcome.step}));
@@ -116,6 +126,31 @@ pub fn run(args: &TourArgs, common: &Common) -> Result<()> {
     site.serve(&Settings::of_run(&args.out, common))
 }
 
+/// The plan of the tour that goes on.
+fn begun(args: &TourArgs) -> Option<RunPlan> {
+    if args.resume { folder::plan(&args.out) } else { None }
+}
+
+/// Refuses another corpus than the one that the tour that goes on has read so far.
+fn of_its_seed(args: &TourArgs, common: &Common) -> Result<()> {
+    let Some(was) = begun(args).filter(|was| was.train.seed != common.seed()) else { return Ok(()) };
+    let (out, seed) = (args.out.display(), was.train.seed);
+    Err(Failure::usage(format!("the tour in {out} was begun with seed {seed}, not {}", common.seed()))
+        .hint(format!("go on with: {}", as_begun(&was, args, common))))
+}
+
+/// The command that goes on with a tour of this plan.
+fn as_begun(was: &RunPlan, args: &TourArgs, common: &Common) -> String {
+    // Half an update more, so that the number of updates is the same when it is read.
+    let updates = |million_tokens: f64| steps(&TourArgs { million_tokens, ..args.clone() });
+    let exact = (was.train.steps * BATCH_TOKENS as u64) as f64 / 1e6;
+    let more = exact + (BATCH_TOKENS / 2) as f64 / 1e6;
+    let fits = [TOUR_TOKENS, exact].into_iter().find(|million| updates(*million) == was.train.steps);
+    let args = TourArgs { million_tokens: fits.unwrap_or(more), ..args.clone() };
+    let seed = Some(was.train.seed).filter(|seed| *seed != Common::DEFAULT_SEED);
+    going_on(&args, &Common { seed, ..common.clone() })
+}
+
 /// The command that goes on with this tour: another folder, corpus or length would be another run.
 fn going_on(args: &TourArgs, common: &Common) -> String {
     let mut command = "corella tour".to_owned();
@@ -139,8 +174,7 @@ fn going_on(args: &TourArgs, common: &Common) -> String {
 
 /// The number format of the tour that goes on: another one would give other losses.
 fn earlier_dtype(args: &TourArgs) -> Option<Dtype> {
-    let plan = args.resume.then(|| folder::plan(&args.out))??;
-    Some(plan.train.dtype)
+    Some(begun(args)?.train.dtype)
 }
 
 /// The site of the tour: where it is asked for, and for somebody who sits at a terminal.
@@ -152,17 +186,20 @@ fn its_site(args: &TourArgs, common: &Common) -> Result<Option<Site>> {
     }
 }
 
+/// The updates of a tour.
+fn steps(args: &TourArgs) -> u64 {
+    ((args.million_tokens * 1e6) as u64 / BATCH_TOKENS as u64).max(1)
+}
+
 /// Recipe B: 3.7 million parameters, 8 × 256 tokens per update, decay over the last 40 %.
 fn plan(args: &TourArgs, common: &Common, vocab_size: usize) -> RunPlan {
-    let model = small_gpt2(vocab_size);
-    let batch_tokens = BATCH * model.seq_len;
-    let steps = ((args.million_tokens * 1e6) as u64 / batch_tokens as u64).max(1);
+    let (model, steps) = (small_gpt2(vocab_size), steps(args));
     RunPlan {
         model,
         data: DataPlan { path: TINY_INTERNET.to_owned(), tokenizer: "own".to_owned(), order: Order::default() },
         train: TrainPlan {
             steps,
-            batch_tokens,
+            batch_tokens: BATCH_TOKENS,
             micro_batch: BATCH,
             lr: 2e-3,
             schedule: Schedule::Wsd,
@@ -231,6 +268,18 @@ mod tests {
             way_on(&["--out", "out/other", "--million-tokens", "0.05"]),
             "corella tour --out out/other --million-tokens 0.05 --resume"
         );
+        let cli = Cli::parse_from(["corella", "tour", "--resume", "--million-tokens", "1", "--seed", "7"]);
+        let Command::Tour(args) = &cli.command else { panic!("another command") };
+        for (million_tokens, seed, words) in [
+            (0.05, 42, "--million-tokens 0.049152"),
+            (TOUR_TOKENS, 3, "--seed 3"),
+            (0.004, 42, "--million-tokens 0.002048"),
+        ] {
+            let mut was = plan(&TourArgs { million_tokens, ..args.clone() }, &cli.common, 2048);
+            was.train.seed = seed;
+            let command = as_begun(&was, args, &cli.common);
+            assert_eq!(command, format!("corella tour {words} --resume"));
+        }
         assert_eq!(
             way_on(&["--out", "my run", "--seed", "7", "--resume", "--device", "auto"]),
             "corella tour --out 'my run' --seed 7 --device auto --resume"
