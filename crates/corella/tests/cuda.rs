@@ -66,15 +66,17 @@ fn libraries_of_an_environment_that_only_lies_there_do_not_run() {
     for name in ["libnvrtc.so.12", "libnvrtc-builtins.so.12", "libcublasLt.so.12"] {
         std::fs::copy(&library, lib.join(name)).expect("a copy");
     }
-    for (variable, value) in [(None, ""), (Some("VIRTUAL_ENV"), ".venv"), (Some("LD_LIBRARY_PATH"), "elsewhere")] {
+    for environment in [None, Some(".venv")] {
         let mut doctor = Command::new(CORELLA);
         doctor
             .args(["doctor", "--device", "auto"])
             .current_dir(&dir.0)
             .env_remove("VIRTUAL_ENV")
             .env_remove("CONDA_PREFIX");
-        variable.iter().for_each(|name| drop(doctor.env(name, value)));
+        if let Some(path) = environment {
+            doctor.env("VIRTUAL_ENV", path);
+        }
         let out = doctor.output().expect("the program starts");
-        assert!(out.status.success() && !ran.exists(), "{variable:?}: {}", String::from_utf8_lossy(&out.stdout));
+        assert!(out.status.success() && !ran.exists(), "{environment:?}: {}", String::from_utf8_lossy(&out.stdout));
     }
 }
