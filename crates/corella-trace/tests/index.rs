@@ -106,10 +106,10 @@ fn an_index_survives_its_file_and_a_damaged_or_foreign_one_is_refused() {
     for (bytes, word) in [
         (&good[..7], "too short"),
         (&b"GGUF"[..], "too short"),
-        (&[b'a'; 64], "no index"),
+        (&[b'a'; 64][..], "no index"),
         (&good[..good.len() - 4], "make it again"),
-        (&vast, "make it again"),
-        (&earlier, "version 1"),
+        (&vast[..], "make it again"),
+        (&earlier[..], "version 1"),
     ] {
         std::fs::write(&path, bytes).expect("written");
         let error = Index::read(&path, BORDER).expect_err("no index");

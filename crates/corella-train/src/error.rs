@@ -128,7 +128,7 @@ impl TrainError {
     }
 
     /// Whether what was asked for is refused, and the run in the folder is as well as it was: whoever asks rightly goes on with it.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub fn is_refusal(&self) -> bool {
         match self {
             TrainError::Plan { .. }
             | TrainError::RunFile { .. }
@@ -138,6 +138,7 @@ impl TrainError {
             | TrainError::Locked { .. }
             // A whole one, of a model of another shape: where none is whole there is an error of its own.
             | TrainError::Checkpoint { .. }
+            | TrainError::Model(ModelError::BadConfig { .. })
             | TrainError::Data(DataError::OtherData(_)) => true,
             TrainError::Io { .. }
             | TrainError::AllDamaged { .. }

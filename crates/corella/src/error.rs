@@ -21,6 +21,8 @@ pub struct Failure {
     message: String,
     hint: Option<String>,
     kind: Kind,
+    /// Whether a library has refused what was asked for.
+    refused: bool,
 }
 
 /// Why the program ends early.
@@ -37,7 +39,7 @@ pub type Result<T> = std::result::Result<T, Failure>;
 impl Failure {
     /// Something failed while running (exit code 1).
     pub fn new(message: impl fmt::Display) -> Self {
-        Failure { message: message.to_string(), hint: None, kind: Kind::Failed }
+        Failure { message: message.to_string(), hint: None, kind: Kind::Failed, refused: false }
     }
 
     /// What was asked for makes no sense (exit code 2).
@@ -57,7 +59,7 @@ impl Failure {
 
     /// Whether something failed, rather than was asked for wrongly or stopped.
     pub fn is_failure(&self) -> bool {
-        self.kind == Kind::Failed
+        self.kind == Kind::Failed && !self.refused
     }
 
     /// Adds what to do about it.
@@ -128,10 +130,17 @@ impl<E: Error + 'static> From<E> for Failure {
                 failure.message = format!("{}: {text}", failure.message);
             }
             failure.hint = failure.hint.or_else(|| way_out(cause).map(str::to_owned));
+            failure.refused |= is_refusal(cause);
             next = cause.source();
         }
         failure
     }
+}
+
+/// Whether an error says that what was asked for cannot be.
+fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<TrainError>().is_some_and(TrainError::is_refusal)
+        || matches!(error.downcast_ref(), Some(ModelError::BadConfig { .. }))
 }
 
 /// What to do about an error, where something can be done.

@@ -269,7 +269,7 @@ fn s09_numbers_out_of_range_are_refused_and_extreme_seeds_work() {
         (json!({"prompt": [-1]}), "prompt"),
         (json!({"prompt": [1.5]}), "prompt"),
         (json!({"stop_token_ids": [vocabulary]}), "stop_token_ids"),
-        (json!({"stream_options": {"continuous_usage_stats": true}}), "continuous_usage_stats"),
+        (json!({"stream_options": {"continuous_usage_stats": true}}), "stream_options"),
         (json!({"logit_bias": {vocabulary.to_string(): 1}}), "logit_bias"),
         (json!({"temperature": -1}), "temperature"),
         (json!({"temperature": 1e300}), "temperature"),

@@ -317,6 +317,8 @@ fn a_run_that_is_rightly_refused_is_as_well_as_it_was() {
     };
     again("2", &[], &["has made 4 already"]);
     again("6", &["--n-layer", "2"], &["is of another model"]);
+    let output = corella(&[&resumed(&source, &out, "6")[..], &["--n-head", "3"]].concat());
+    assert!(!output.status.success() && state() == before, "{}", stderr(&output));
     again("6", &["--seed", "5"], &["belongs to other data"]);
     assert!(!told.exists(), "nothing has failed");
 }
