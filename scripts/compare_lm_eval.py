@@ -103,7 +103,7 @@ def ours(name, args, folder):
     task, items = name.removesuffix("_5_shot"), folder / f"{name}.items.jsonl"
     lines = rows(f"{args.data}/{FILES[name]}.jsonl.gz", args.limit)
     file = write(folder / f"{name}.jsonl", lines)
-    items.unlink(missing_ok=True)  # The program replaces no file.
+    items.unlink(missing_ok=True)  # The program would go on with an earlier run.
     command = [args.program, "eval", args.model, "--task", f"{task}={file}", "--items", items, "--limit", "0", "--json"]
     if name in SHOTS:
         command += ["--shots", "5", "--shots-from", f"{task}={args.data}/{SHOTS[name]}.jsonl.gz"]

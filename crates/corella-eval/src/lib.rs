@@ -2,28 +2,27 @@
 //! EleutherAI's lm-evaluation-harness (lm-eval), so that the scores can be compared with published ones.
 
 mod file;
+mod likelihood;
 mod score;
 mod shots;
 mod task;
 
 use std::path::PathBuf;
 
+use corella_text::data::DataError;
+
 pub use file::read_items;
-pub use score::{ItemScore, Likelihood, TaskScore, log_likelihood, negative_log_likelihood, score_item, summary};
+pub use likelihood::{Likelihood, NotNumbers, Reader, negative_log_likelihood};
+pub use score::{ItemScore, SubjectScore, TaskScore, score_item, summary};
 pub use shots::Shots;
 pub use task::{Item, NoItem, Pair, Question, Task};
 
 /// What can go wrong in an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// The file system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The file cannot be read, or holds no records.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A line is not an item of the task.
     #[error("{}: line {line}: {what}", path.display())]
     Item {

@@ -1,5 +1,6 @@
 //! The tasks: how an item of each becomes contexts and continuations, word for word as lm-eval's templates make them.
 
+use corella_text::data::text_hash;
 use serde_json::Value;
 
 /// A line that is no item of its task, and why.
@@ -24,6 +25,10 @@ pub enum Task {
     Lambada,
     /// Exam questions of 57 subjects (Hendrycks et al. 2021).
     Mmlu,
+    /// Elementary science to be combined with common knowledge (Mihaylov et al. 2018).
+    OpenBookQa,
+    /// Yes or no, from a passage (Clark et al. 2019).
+    BoolQ,
 }
 
 /// A context and what may follow it.
@@ -40,11 +45,36 @@ pub struct Pair {
 pub struct Item {
     /// What stands in front of each context: the task's description where it has one, then solved examples.
     pub preamble: String,
+    /// Its subject, where the task has them (MMLU).
+    pub subject: Option<String>,
     /// What is asked.
     pub question: Question,
 }
 
 impl Item {
+    /// What is judged, each with its context: every choice, or what is left out.
+    pub fn pairs(&self) -> &[Pair] {
+        match &self.question {
+            Question::Choice { pairs, .. } => pairs,
+            Question::Cloze(pair) => std::slice::from_ref(pair),
+        }
+    }
+
+    /// Number of the right choice; a cloze has none.
+    pub fn gold(&self) -> Option<usize> {
+        match &self.question {
+            Question::Choice { gold, .. } => Some(*gold),
+            Question::Cloze(_) => None,
+        }
+    }
+
+    /// Tells the item as it is asked, with what stands in front of it, from others: of all its words and the right choice.
+    pub fn mark(&self) -> u64 {
+        let pairs = self.pairs().iter().map(|pair| format!(" \0 {} \0 {}", pair.context, pair.continuation));
+        let gold = self.gold().map_or(String::new(), |gold| format!(" \0 {gold}"));
+        text_hash(&format!("{}{}{gold}", self.preamble, pairs.collect::<String>())) as u64
+    }
+
     /// The item with its answer, as an example for another: lm-eval's delimiters behind context and answer.
     pub fn solved(&self) -> String {
         let (pair, answer) = match &self.question {
@@ -74,8 +104,17 @@ pub enum Question {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Task; 7] =
-        [Task::HellaSwag, Task::ArcEasy, Task::ArcChallenge, Task::Piqa, Task::WinoGrande, Task::Lambada, Task::Mmlu];
+    pub const ALL: [Task; 9] = [
+        Task::HellaSwag,
+        Task::ArcEasy,
+        Task::ArcChallenge,
+        Task::Piqa,
+        Task::WinoGrande,
+        Task::Lambada,
+        Task::Mmlu,
+        Task::OpenBookQa,
+        Task::BoolQ,
+    ];
 
     /// Name in lm-eval.
     pub fn name(self) -> &'static str {
@@ -87,6 +126,8 @@ impl Task {
             Task::WinoGrande => "winogrande",
             Task::Lambada => "lambada_openai",
             Task::Mmlu => "mmlu",
+            Task::OpenBookQa => "openbookqa",
+            Task::BoolQ => "boolq",
         }
     }
 
@@ -102,7 +143,7 @@ impl Task {
 
     /// Whether lm-eval reports acc_norm for it.
     pub fn has_norm(self) -> bool {
-        matches!(self, Task::HellaSwag | Task::ArcEasy | Task::ArcChallenge | Task::Piqa)
+        matches!(self, Task::HellaSwag | Task::ArcEasy | Task::ArcChallenge | Task::Piqa | Task::OpenBookQa)
     }
 
     /// An item from a line of a file: of the Hugging Face data set, or of the form in which llm-foundry and others keep it.
@@ -123,13 +164,7 @@ impl Task {
             }
             Task::ArcEasy | Task::ArcChallenge => match line.get("query") {
                 Some(_) => choice(&asked(text(line, "query")?), owned(texts(line, "choices")?), number(line, "gold")?),
-                None => {
-                    let choices = line.get("choices").ok_or("choices is missing")?;
-                    let (labels, key) = (texts(choices, "label")?, text(line, "answerKey")?);
-                    let gold = labels.iter().position(|l| *l == key).ok_or("answerKey is none of the labels")?;
-                    let question = format!("Question: {}", text(line, "question")?);
-                    choice(&asked(&question), owned(texts(choices, "text")?), gold)
-                }
+                None => labelled(&asked(&format!("Question: {}", text(line, "question")?)), line),
             },
             Task::Piqa => match line.get("query") {
                 Some(_) => choice(&asked(text(line, "query")?), owned(texts(line, "choices")?), number(line, "gold")?),
@@ -158,21 +193,41 @@ impl Task {
                 };
                 not_empty("the last word", word)?;
                 let pair = Pair { context: context.to_owned(), continuation: format!(" {word}") };
-                Ok(Item { preamble: String::new(), question: Question::Cloze(pair) })
+                Ok(Item { preamble: String::new(), subject: None, question: Question::Cloze(pair) })
             }
             Task::Mmlu => {
                 let choices = texts(line, "choices")?;
                 let [a, b, c, d] = choices[..] else { return Err("choices are not four".to_owned()) };
-                let subject = text(line, "subject")?.replace('_', " ");
+                let subject = text(line, "subject")?;
+                let about = subject.replace('_', " ");
                 let question = text(line, "question")?.trim();
-                let preamble =
-                    format!("The following are multiple choice questions (with answers) about {subject}.\n\n");
+                let preamble = format!("The following are multiple choice questions (with answers) about {about}.\n\n");
                 let query = format!("{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:");
-                let item = choice(&query, owned(vec!["A", "B", "C", "D"]), number(line, "answer")?)?;
-                Ok(Item { preamble, ..item })
+                let item = choice(&query, owned(vec!["A", "B", "C", "D"]), letter_or_number(line, "answer")?)?;
+                Ok(Item { preamble, subject: Some(subject.to_owned()), ..item })
+            }
+            Task::OpenBookQa => match line.get("query") {
+                Some(_) => choice(text(line, "query")?, owned(texts(line, "choices")?), number(line, "gold")?),
+                None => labelled(text(line, "question_stem")?, line),
+            },
+            Task::BoolQ => {
+                let (question, gold) = match line.get("query") {
+                    // llm-foundry puts a word of its own in front.
+                    Some(_) => (text(line, "query")?.trim_start_matches("Passage: ").to_owned(), "gold"),
+                    None => (format!("{}\nQuestion: {}?", text(line, "passage")?, text(line, "question")?), "label"),
+                };
+                choice(&asked(&question), owned(vec!["no", "yes"]), number(line, gold)?)
             }
         }
     }
+}
+
+/// A question whose choices have labels, of which one is the answer (ARC, OpenBookQA).
+fn labelled(context: &str, line: &Value) -> Result<Item, String> {
+    let choices = line.get("choices").ok_or("choices is missing")?;
+    let (labels, key) = (texts(choices, "label")?, text(line, "answerKey")?.trim_start());
+    let gold = labels.iter().position(|l| *l == key).ok_or("answerKey is none of the labels")?;
+    choice(context, owned(texts(choices, "text")?), gold)
 }
 
 /// A question with lm-eval's `Answer:` under it.
@@ -202,6 +257,7 @@ fn choice(context: &str, choices: Vec<String>, gold: usize) -> Result<Item, Stri
     let pair = |c: &String| Pair { context: context.to_owned(), continuation: format!(" {c}") };
     Ok(Item {
         preamble: String::new(),
+        subject: None,
         question: Question::Choice { pairs: choices.iter().map(pair).collect(), lengths, gold },
     })
 }
@@ -214,6 +270,7 @@ fn either(contexts: Vec<String>, target: &str, gold: usize) -> Result<Item, Stri
     let pair = |context| Pair { context, continuation: format!(" {target}") };
     Ok(Item {
         preamble: String::new(),
+        subject: None,
         question: Question::Choice { pairs: contexts.into_iter().map(pair).collect(), lengths, gold },
     })
 }
@@ -232,6 +289,15 @@ fn number(line: &Value, key: &str) -> Result<usize, String> {
     let value = line.get(key).ok_or_else(|| format!("{key} is missing"))?;
     let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
     number.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| format!("{key} is no whole number"))
+}
+
+/// The number of a choice, also where it is named by its letter.
+fn letter_or_number(line: &Value, key: &str) -> Result<usize, String> {
+    let letter = line
+        .get(key)
+        .and_then(Value::as_str)
+        .and_then(|text| "ABCD".find(text.trim()).filter(|_| text.trim().len() == 1));
+    letter.map_or_else(|| number(line, key), Ok)
 }
 
 fn owned(texts: Vec<&str>) -> Vec<String> {
@@ -316,6 +382,20 @@ mod tests {
             r#"{"sentence": "So _ won.", "option1": "Ann", "option2": "Bea", "answer": "2"}"#,
         ];
         assert_eq!(parse(Task::WinoGrande, wino[0]), parse(Task::WinoGrande, wino[1]));
+        let open_book = [
+            r#"{"query": "Fog is near", "choices": ["a", "bc"], "gold": 1}"#,
+            r#"{"question_stem": "Fog is near", "choices": {"text": ["a", "bc"], "label": ["A", "B"]}, "answerKey": "B"}"#,
+        ];
+        assert_eq!(parse(Task::OpenBookQa, open_book[0]), parse(Task::OpenBookQa, open_book[1]));
+        let item = parse(Task::OpenBookQa, open_book[0]).expect("an item");
+        assert_eq!(item.solved(), "Fog is near bc\n\n");
+        let bool_q = [
+            r#"{"query": "Passage: Ice floats.\nQuestion: does ice sink?", "choices": ["no", "yes"], "gold": 0}"#,
+            r#"{"passage": "Ice floats.", "question": "does ice sink", "label": 0}"#,
+        ];
+        assert_eq!(parse(Task::BoolQ, bool_q[0]), parse(Task::BoolQ, bool_q[1]));
+        let item = parse(Task::BoolQ, bool_q[0]).expect("an item");
+        assert_eq!(item.solved(), "Ice floats.\nQuestion: does ice sink?\nAnswer: no\n\n");
         let lambada = [r#"{"context": "a b", "continuation": "c"}"#, r#"{"text": "a b c"}"#];
         assert_eq!(parse(Task::Lambada, lambada[0]), parse(Task::Lambada, lambada[1]));
         for wrong in [r#"{"query": "q", "choices": ["a"], "gold": 1}"#, r#"{"query": 3}"#, "{}"] {
@@ -327,5 +407,16 @@ mod tests {
     fn hellaswag_is_cleaned_as_lm_eval_does() {
         assert_eq!(without_brackets(" Bake [title] a cake [step] now  [x"), "Bake. a cake now [x");
         assert_eq!(capitalized("he RUNS"), "He runs");
+    }
+
+    #[test]
+    fn the_answer_of_mmlu_is_a_number_or_a_letter() {
+        let gold = |answer: &str| {
+            let line = r#"{"question": "q", "subject": "law", "choices": ["a", "b", "c", "d"], "answer": "#;
+            let item = Task::Mmlu.item(&serde_json::from_str(&format!("{line}{answer}}}")).expect("JSON"));
+            item.map(|item| item.gold())
+        };
+        assert_eq!((gold("1"), gold(r#""1""#), gold(r#""B""#)), (Ok(Some(1)), Ok(Some(1)), Ok(Some(1))));
+        assert!(gold(r#""E""#).is_err() && gold(r#""AB""#).is_err() && gold(r#""""#).is_err() && gold("4").is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use corella_eval::{ItemScore, Pair, Shots, Task, log_likelihood, read_items, score_item, summary};
+use corella_eval::{ItemScore, Pair, Reader, Shots, Task, read_items, score_item, summary};
 use corella_model::gpt2::{Gpt2Checkpoint, Gpt2Exact};
 use corella_model::llama::{LlamaCheckpoint, LlamaInfer};
 use corella_model::{KvKind, OneSequence, StepOptions, TextModel};
@@ -62,7 +62,8 @@ fn compare(model: &mut dyn TextModel, folder: &str, golden: &str, bound: f64) ->
             let shots = Shots::read(&[&path], &[&path], task, 2).expect("examples");
             items.iter_mut().try_for_each(|item| shots.put_before(item)).expect("enough examples");
         }
-        let ours: Vec<_> = items.iter().map(|item| score_item(&mut *model, &tokenizer, item)).collect();
+        let mut reader = Reader::new(&mut *model, &tokenizer);
+        let ours: Vec<_> = items.iter().map(|item| score_item(&mut reader, item).expect("numbers")).collect();
         assert_eq!(ours.len(), theirs.log_probs.len(), "{name}");
         for (number, (score, expected)) in ours.iter().zip(&theirs.log_probs).enumerate() {
             let found = score.as_ref().map_or(&[][..], |score: &ItemScore| &score.log_probs[..]);
@@ -73,7 +74,7 @@ fn compare(model: &mut dyn TextModel, folder: &str, golden: &str, bound: f64) ->
                 assert!(error < bound, "{name} {number}: {a} here, {b} there");
             }
         }
-        let found = summary(task, &ours).expect("judged items");
+        let found = summary(task, &items, &ours).expect("judged items");
         assert_eq!((found.acc, found.acc_norm), (theirs.acc, theirs.acc_norm), "{name}");
         if let (Some(a), Some(b)) = (found.perplexity, theirs.perplexity) {
             assert!((a / b - 1.0).abs() < bound, "{name}: perplexity {a} here, {b} there");
@@ -95,19 +96,21 @@ fn what_cannot_be_judged_counts_nowhere() {
     };
     // More tokens than the model's context of 64 holds.
     let items = [item("With a spoon."), item(&"With a spoon. ".repeat(64))];
-    let scores: Vec<_> = items.iter().map(|item| score_item(&mut model, &tokenizer, item)).collect();
+    let mut reader = Reader::new(&mut model, &tokenizer);
+    let scores: Vec<_> = items.iter().map(|item| score_item(&mut reader, item).expect("numbers")).collect();
     assert!(scores[0].is_some() && scores[1].is_none());
-    let found = summary(Task::Piqa, &scores).expect("one is judged");
-    let alone = summary(Task::Piqa, &scores[..1]).expect("one is judged");
+    let found = summary(Task::Piqa, &items, &scores).expect("one is judged");
+    let alone = summary(Task::Piqa, &items, &scores[..1]).expect("one is judged");
     assert_eq!((found.items, found.left_out, found.acc), (1, 1, alone.acc));
-    assert_eq!(summary(Task::Piqa, &scores[1..]), None);
+    assert_eq!(summary(Task::Piqa, &items[1..], &scores[1..]), None);
     // The tokenizer makes one token of the context's end and the continuation.
     let (text, tokens) = ("to stir soup", |text: &str| tokenizer.encode(text).len());
     let border = (1..text.len() - 1).find(|i| tokens(&text[..*i]) == tokens(&text[..i + 1])).expect("a longer token");
     let pair = |context: &str, continuation: &str| Pair { context: context.into(), continuation: continuation.into() };
-    assert_eq!(log_likelihood(&mut model, &tokenizer, &pair(&text[..border], &text[border..border + 1])), None);
-    assert_eq!(log_likelihood(&mut model, &tokenizer, &pair("to stir", "")), None);
-    assert!(log_likelihood(&mut model, &tokenizer, &pair("to stir", " soup")).is_some());
+    let mut judge = |pair: Pair| reader.log_likelihood("", &pair).expect("numbers");
+    assert_eq!(judge(pair(&text[..border], &text[border..border + 1])), None);
+    assert_eq!(judge(pair("to stir", "")), None);
+    assert!(judge(pair("to stir", " soup")).is_some());
 }
 
 #[test]
@@ -166,4 +169,70 @@ fn a_line_that_is_no_item_is_named() {
     std::fs::write(&path, "").expect("written");
     assert!(read_items(&[&path], Task::Lambada, 0).is_err(), "no items");
     std::fs::remove_file(&path).expect("removed");
+}
+
+/// Counts the tokens that a model is fed.
+struct Counted<'a> {
+    inner: &'a mut dyn TextModel,
+    fed: usize,
+}
+
+impl TextModel for Counted<'_> {
+    fn context_len(&self) -> usize {
+        self.inner.context_len()
+    }
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+    fn reset(&mut self) {
+        self.inner.reset();
+    }
+    fn rewind(&mut self, position: usize) {
+        self.inner.rewind(position);
+    }
+    fn position(&self) -> usize {
+        self.inner.position()
+    }
+    fn feed(&mut self, tokens: &[u32]) -> &[f32] {
+        self.fed += tokens.len();
+        self.inner.feed(tokens)
+    }
+    fn feed_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) {
+        self.fed += tokens.len();
+        self.inner.feed_each(tokens, each);
+    }
+}
+
+#[test]
+fn what_texts_have_in_common_is_read_once_and_the_bits_are_those_of_each_alone() {
+    let gpt2 = Gpt2Checkpoint::open(&fixture("model")).expect("a model");
+    let llama = LlamaCheckpoint::open(&fixture("llama")).expect("a model");
+    let options = StepOptions { kv_kind: KvKind::F32, ..StepOptions::one_sequence(128) };
+    let mut models: [(&str, Box<dyn TextModel>); 2] = [
+        ("model", Box::new(Gpt2Exact::new(one_thread(), &gpt2).expect("fits"))),
+        ("llama", Box::new(OneSequence::new(LlamaInfer::new(one_thread(), &llama, options).expect("fits")))),
+    ];
+    for (name, model) in &mut models {
+        let tokenizer = Tokenizer::load(&fixture(name)).expect("a tokenizer");
+        // Of both kinds: one token for each choice, and several; and several contexts with one end.
+        for (task, at_most) in [(Task::Mmlu, 0.3), (Task::HellaSwag, 0.8), (Task::WinoGrande, 0.95)] {
+            let path = fixture(&format!("items/{}.jsonl", task.name()));
+            let items = read_items(&[&path], task, 0).expect("items");
+            let mut together = Counted { inner: &mut **model, fed: 0 };
+            let mut reader = Reader::new(&mut together, &tokenizer);
+            let found: Vec<_> = items.iter().map(|item| score_item(&mut reader, item).expect("numbers")).collect();
+            let together = together.fed;
+            let mut alone = Counted { inner: &mut **model, fed: 0 };
+            for (item, found) in items.iter().zip(&found) {
+                for (number, pair) in item.pairs().iter().enumerate() {
+                    let one = Reader::new(&mut alone, &tokenizer).log_likelihood(&item.preamble, pair);
+                    let one = one.expect("numbers").map(|one| one.log_prob.to_bits());
+                    let found = found.as_ref().map(|score| score.log_probs[number].to_bits());
+                    assert!(found.is_none() || one == found, "{name} {} {number}", task.name());
+                }
+            }
+            let share = together as f64 / alone.fed as f64;
+            assert!(share < at_most, "{name} {}: {together} tokens of {}", task.name(), alone.fed);
+        }
+    }
 }

@@ -43,6 +43,11 @@ impl<M: StepModel> TextModel for OneSequence<M> {
         self.position = 0;
     }
 
+    fn rewind(&mut self, position: usize) {
+        assert!(position <= self.position, "no more than was fed can be forgotten");
+        self.position = position;
+    }
+
     fn position(&self) -> usize {
         self.position
     }

@@ -69,7 +69,10 @@ pub trait TextModel {
     fn vocab_size(&self) -> usize;
     /// Forgets everything fed so far.
     fn reset(&mut self);
-    /// Tokens fed since the last reset.
+    /// Goes back to a position that was passed: the tokens fed from there on are forgotten, those before it are kept.
+    /// Panics if fewer tokens were fed.
+    fn rewind(&mut self, position: usize);
+    /// Tokens fed since the last reset, less what was gone back.
     fn position(&self) -> usize;
     /// Feeds tokens (at least one, and no more than fit); returns the logits (V) after the last of them.
     /// Panics if the context would overflow or an id is outside the vocabulary: callers check first.

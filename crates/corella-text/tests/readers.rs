@@ -2,12 +2,13 @@
 //! with their place and do not stop the rest.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use corella_text::data::readers::{ReadOptions, SourceFile, expand, read_bytes, read_file};
-use corella_text::data::{ProblemKind, TextCorpus};
-use parquet::data_type::{ByteArray, ByteArrayType};
+use corella_text::data::readers::{ReadOptions, SourceFile, expand, read_bytes, read_file, read_records};
+use corella_text::data::{DataError, ProblemKind, TextCorpus};
+use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
@@ -564,4 +565,59 @@ fn clipped_and_quirky_web_archives_are_read_as_far_as_they_go() {
     let quirk = read(&folder.join("clueweb-quirk.warc.gz"), &default);
     println!("clueweb: {} documents, {:?}", quirk.documents.len(), quirk.problems);
     assert!(quirk.documents.len() > 10);
+}
+
+#[test]
+fn records_are_whole_whatever_they_are_packed_in() {
+    let place = Folder::new("records");
+    let found = |path: &std::path::Path, most: usize| -> Result<Vec<serde_json::Value>, DataError> {
+        let mut found = Vec::new();
+        read_records::<DataError>(path, &mut |number, record| {
+            found.push(record);
+            assert_eq!(number, found.len());
+            Ok(if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(found)
+    };
+    let schema = parse_message_type(
+        "message item { required binary ask (UTF8); required int64 gold; \
+         required group choices (LIST) { repeated group list { required binary element (UTF8); } } }",
+    );
+    let schema = schema.expect("a schema");
+    let mut file = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Default::default()).expect("a writer");
+    let mut group = file.next_row_group().expect("a row group");
+    let mut column = group.next_column().expect("a column").expect("the first");
+    let asked = ["why", "how"].map(ByteArray::from);
+    column.typed::<ByteArrayType>().write_batch(&asked, None, None).expect("written");
+    column.close().expect("a column");
+    let mut column = group.next_column().expect("a column").expect("the second");
+    column.typed::<Int64Type>().write_batch(&[1, 0], None, None).expect("written");
+    column.close().expect("a column");
+    let mut column = group.next_column().expect("a column").expect("the third");
+    let choices = ["a", "b", "c"].map(ByteArray::from);
+    column.typed::<ByteArrayType>().write_batch(&choices, Some(&[1; 3]), Some(&[0, 1, 0])).expect("written");
+    column.close().expect("a column");
+    group.close().expect("a row group");
+    let parquet = file.into_inner().expect("a file");
+
+    let lines = "{\"ask\": \"why\", \"gold\": 1, \"choices\": [\"a\", \"b\"]}\n{\"ask\": \"how\", \"gold\": 0, \"choices\": [\"c\"]}\n";
+    let expected: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let zstd = zstd(lines.as_bytes());
+    for (name, bytes) in
+        [("a", lines.as_bytes()), ("b", &parquet), ("c", &gzip(lines.as_bytes())), ("d", &zstd), ("e", &gzip(&zstd))]
+    {
+        let path = place.file(name, bytes);
+        assert_eq!(found(&path, 9).expect(name), expected, "{name}");
+        assert_eq!(found(&path, 1).expect(name), expected[..1], "{name}");
+    }
+    for (bytes, says) in [
+        (&b"{\"a\": 1}\n{\"a\""[..], "line 2"),
+        (&parquet[..parquet.len() - 9], "Parquet"),
+        (&zstd[..zstd.len() - 3], ""),
+        (b"PK\x03\x04", "holds no records"),
+    ] {
+        let error = found(&place.file("broken", bytes), 9).expect_err(says).to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use corella_model::TrainModel;
 use corella_text::data::{DataError, TokenStream};
+use corella_text::text_bytes;
 use corella_text::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of text for each token that a validation predicts. The token between documents stands for none.
+/// Bytes of text ([`text_bytes`]) for each token that a validation predicts.
 ///
 /// `None` where the data does not fill one sequence.
 pub fn bytes_per_token(
@@ -16,12 +17,12 @@ pub fn bytes_per_token(
     t: usize,
     tokens: usize,
 ) -> Result<Option<f64>, DataError> {
-    let (windows, end) = (windows(val, tokens, t), tokenizer.end_of_text());
+    let windows = windows(val, tokens, t);
     let (mut bytes, mut window) = (0, vec![0; t]);
     for first in 0..windows {
         // The first token of all is only looked back on.
         val.read(first * t as u64 + 1, &mut window)?;
-        bytes += window.iter().filter(|id| **id != end).map(|id| tokenizer.token_bytes(*id).len() as u64).sum::<u64>();
+        bytes += text_bytes(tokenizer, &window);
     }
     Ok((windows > 0).then(|| bytes as f64 / (windows * t as u64) as f64))
 }

@@ -227,6 +227,7 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
         Some(DataError::Prepared { .. }) => {
             return Some("name the texts that it was made of; `corella train --data` takes the folder itself");
         }
+        Some(DataError::Damaged { .. }) => return Some("bring a copy of the file back, or prepare the data again"),
         Some(DataError::Memory { .. }) => return Some("raise --memory or lower --max-document"),
         _ => {}
     }

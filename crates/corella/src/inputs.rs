@@ -8,7 +8,7 @@ use corella_model::AnyModel;
 use corella_ops::cpu::{Cpu, CpuOptions};
 use corella_text::data::readers::{ReadOptions, SourceFile, expand, is_pattern};
 use corella_text::data::{
-    Dataset, Document, Origin, TextCorpus, Unified, is_llm_c_shard, is_token_file, tokens_of, unify,
+    Dataset, Document, Origin, Problem, TextCorpus, Unified, is_llm_c_shard, is_token_file, tokens_of, unify,
 };
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
@@ -104,9 +104,14 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// standard input.
 pub fn read_as_trained(path: &Path) -> Result<String> {
     let text = read_text(path)?;
-    let (unified, changed) = unify(&text);
+    Ok(unified(&text, &input_name(path)))
+}
+
+/// A text without a byte order mark, its lines ending in `\n`; whether it was so is said.
+pub fn unified(text: &str, name: &str) -> String {
+    let (unified, changed) = unify(text);
     if changed == Unified::default() {
-        return Ok(text);
+        return unified.into_owned();
     }
     let mark = if changed.mark { "a byte order mark is left out" } else { "" };
     let ends = match changed.line_ends {
@@ -115,8 +120,8 @@ pub fn read_as_trained(path: &Path) -> Result<String> {
         n => format!("{n} carriage returns are read as ends of lines"),
     };
     let both = if mark.is_empty() || ends.is_empty() { "" } else { ", " };
-    eprintln!("note: {}: {mark}{both}{ends}, as in the texts of training", input_name(path));
-    Ok(unified.into_owned())
+    eprintln!("note: {name}: {mark}{both}{ends}, as in the texts of training");
+    unified.into_owned()
 }
 
 /// Most problems of the input that are printed one by one.
@@ -153,13 +158,18 @@ pub fn is_missing(source: &Path) -> bool {
 pub fn documents(source: &Path, out: Option<&Path>) -> Result<Vec<Document>> {
     let files = text_files(source, out)?;
     let corpus = TextCorpus::read(&files, &ReadOptions::default())?;
-    for problem in corpus.problems.iter().take(PROBLEMS_SHOWN) {
+    warn_of(&corpus.problems);
+    Ok(corpus.documents)
+}
+
+/// Says what was wrong with an input that was read nevertheless.
+pub fn warn_of(problems: &[Problem]) {
+    for problem in problems.iter().take(PROBLEMS_SHOWN) {
         eprintln!("warning: {problem}");
     }
-    if let Some(more) = corpus.problems.len().checked_sub(PROBLEMS_SHOWN).filter(|n| *n > 0) {
+    if let Some(more) = problems.len().checked_sub(PROBLEMS_SHOWN).filter(|n| *n > 0) {
         eprintln!("warning: and {more} more like these");
     }
-    Ok(corpus.documents)
 }
 
 /// The files that hold a source's texts, but for those in `out`.

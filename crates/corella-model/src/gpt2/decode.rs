@@ -155,6 +155,11 @@ impl<B: OpsInfer> TextModel for Gpt2Exact<B> {
         self.state.position = 0;
     }
 
+    fn rewind(&mut self, position: usize) {
+        assert!(position <= self.state.position, "no more than was fed can be forgotten");
+        self.state.position = position;
+    }
+
     fn position(&self) -> usize {
         self.state.position
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use corella_text::bits_per_byte;
+
 use super::Session;
 use crate::TrainError;
 use crate::heartbeat::RunState;
@@ -88,7 +90,7 @@ impl Session<'_> {
             bytes_per_token(&data.val, &data.tokenizer, t, plan.output.val_tokens).ok().flatten()
         };
         let bytes = *self.measured.bytes_per_token.get_or_insert_with(of_data);
-        bytes.filter(|bytes| *bytes > 0.0).map(|bytes| loss / std::f64::consts::LN_2 / bytes)
+        bits_per_byte(loss, bytes?)
     }
 
     /// How a validation loss of the weights as they are stands beside the reference curve; a new verdict is an event.

@@ -17,9 +17,13 @@ const RATIO: u64 = 1000;
 
 /// Reads what is inside gzip.
 pub(super) fn gzip(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
+    place.inside().stream(&mut BufReader::with_capacity(1 << 16, of_gzip(reader)))
+}
+
+/// What is inside gzip.
+pub(super) fn of_gzip<R: Read>(reader: R) -> impl Read {
     let (counted, read) = Counted::new(reader);
-    let decoder = Guard::new(Members::new(BufReader::new(counted)), read);
-    place.inside().stream(&mut BufReader::with_capacity(1 << 16, decoder))
+    Guard::new(Members::new(BufReader::new(counted)), read)
 }
 
 /// The members of a gzip file, one after the other. Zeros behind a member are padding (of tapes, and of programs that write whole
@@ -70,15 +74,18 @@ pub(super) fn zstd(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
         let what = format!("a window of {window_mib} MiB, which needs --memory {needed}MiB");
         return place.report(ProblemKind::Unsupported, 0, 0, what);
     }
-    let (counted, read) = Counted::new(reader);
-    let mut decoder = match zstd::stream::read::Decoder::new(counted) {
-        Ok(decoder) => decoder,
-        Err(e) => return place.broken(&e, 0, 0),
-    };
-    if let Err(e) = decoder.window_log_max(place.options.zstd_window_log) {
-        return place.report(ProblemKind::Unsupported, 0, 0, e.to_string());
+    match of_zstd(reader, place.options.zstd_window_log) {
+        Ok(inside) => place.inside().stream(&mut BufReader::with_capacity(1 << 16, inside)),
+        Err(e) => place.broken(&e, 0, 0),
     }
-    place.inside().stream(&mut BufReader::with_capacity(1 << 16, Guard::new(decoder, read)))
+}
+
+/// What is inside zstd, with the largest window (a power of two) that may be allocated.
+pub(super) fn of_zstd<R: Read>(reader: R, window_log: u32) -> io::Result<impl Read> {
+    let (counted, read) = Counted::new(reader);
+    let mut decoder = zstd::stream::read::Decoder::new(counted)?;
+    decoder.window_log_max(window_log)?;
+    Ok(Guard::new(decoder, read))
 }
 
 /// The window that the frame at the front asks for, in bytes (RFC 8878, 3.1.1.1); `None` where none begins there.

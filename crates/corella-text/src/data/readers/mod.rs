@@ -14,6 +14,8 @@ mod jsonl;
 mod lines;
 mod parquet;
 mod parquet_pages;
+mod parquet_rows;
+mod records;
 mod sources;
 mod text;
 mod warc;
@@ -23,6 +25,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use records::read_records;
 pub use sources::{SourceFile, expand, is_pattern};
 
 use super::document::{Document, Flow, Origin, Problem, ProblemKind, Sink};

@@ -11,6 +11,7 @@ use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::ByteArrayType;
 use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
@@ -40,7 +41,7 @@ pub(super) fn read(place: &mut Place<'_>, file: &File) -> Flow {
     for group in 0..reader.num_row_groups() {
         let meta = reader.metadata().row_group(group);
         let chunk = meta.column(column);
-        if chunk.uncompressed_size() > FREE.max(chunk.compressed_size().saturating_mul(RATIO)) {
+        if claims_too_much(chunk) {
             let what = format!("the column claims {} bytes", chunk.uncompressed_size());
             place.report(ProblemKind::Bomb, first_row, group as u64, what)?;
         } else if matches!(
@@ -55,6 +56,11 @@ pub(super) fn read(place: &mut Place<'_>, file: &File) -> Flow {
         first_row = first_row.saturating_add(u64::try_from(meta.num_rows()).unwrap_or(0));
     }
     Flow::Continue(())
+}
+
+/// Whether a column of a row group claims more than its compressed size makes likely.
+pub(super) fn claims_too_much(chunk: &ColumnChunkMetaData) -> bool {
+    chunk.uncompressed_size() > FREE.max(chunk.compressed_size().saturating_mul(RATIO))
 }
 
 fn row_group(
@@ -143,7 +149,7 @@ thread_local! {
 
 /// A panic of the library on a damaged file counts as the file's damage, and is reported as such instead of being printed:
 /// mutated files show that its decoders still index out of range.
-fn guarded<T>(read: impl FnOnce() -> Result<T>) -> std::result::Result<T, String> {
+pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T>) -> std::result::Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -167,7 +173,7 @@ fn guarded<T>(read: impl FnOnce() -> Result<T>) -> std::result::Result<T, String
 
 /// What the library reads headers from. The end of the file is an error: where a header claims a list of two thousand million
 /// elements, the library would go on asking for each.
-struct Header(BufReader<File>);
+pub(super) struct Header(BufReader<File>);
 
 impl Read for Header {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -179,13 +185,13 @@ impl Read for Header {
 }
 
 /// A file whose length is compared with every range before memory is taken for it.
-struct Whole {
+pub(super) struct Whole {
     file: File,
     length: u64,
 }
 
 impl Whole {
-    fn of(file: &File) -> Result<Whole> {
+    pub(super) fn of(file: &File) -> Result<Whole> {
         let length = file.metadata()?.len();
         Ok(Whole { file: file.try_clone()?, length })
     }
