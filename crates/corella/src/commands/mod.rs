@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod plan;
 mod plan_fits;
 pub mod prepare;
+mod reader_flags;
 pub mod report;
 pub mod run_plan;
 pub mod serve;
