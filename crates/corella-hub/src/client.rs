@@ -31,7 +31,7 @@ impl fmt::Debug for HubClient {
 impl HubClient {
     /// A client for these settings.
     pub fn new(settings: Settings) -> HubClient {
-        HubClient { agent: http::agent(), settings, listener: None }
+        HubClient { agent: http::agent(settings.roots.as_ref()), settings, listener: None }
     }
 
     /// A client for the usual variables: see [`Settings`].

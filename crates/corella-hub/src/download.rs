@@ -66,23 +66,19 @@ pub(crate) fn fetch(
     if is_there() {
         return Ok(blob);
     }
-    let mut at = out.seek(SeekFrom::End(0)).map_err(HubError::io(&part))?;
-    let mut failures = 0;
-    while at < description.size {
-        let before = at;
-        match pull(client, url, &mut out, &part, &mut at, description.size, file, progress)? {
-            None => {}
-            Some(broken) => {
-                // What moved the file on was not in vain: only tries without a byte count.
-                failures = if at > before { 1 } else { failures + 1 };
-                if failures >= client.settings.tries {
-                    return Err(HubError::Transport { url: url.to_owned(), source: Box::new(broken) });
-                }
-                client.wait(failures, &format!("{url}: {broken}"), None);
-            }
+    let there = out.seek(SeekFrom::End(0)).map_err(HubError::io(&part))?;
+    let mut rest = Rest { client, url, part: &part, file, size: description.size, at: there, goes_on: there > 0 };
+    rest.pull_all(&mut out, progress)?;
+    match verify(&mut out, &part, &description, file) {
+        // What was there before may have been damaged: then nothing is wrong with what the hub sends.
+        Err(HubError::Corrupt { what, .. }) if rest.goes_on => {
+            client.say(Notice::Anew { file, what: &what });
+            (rest.at, rest.goes_on) = (0, false);
+            rest.pull_all(&mut out, progress)?;
+            verify(&mut out, &part, &description, file)?;
         }
+        other => other?,
     }
-    verify(&mut out, &part, &description, file)?;
     out.sync_all().map_err(HubError::io(&part))?;
     fs::rename(&part, &blob).map_err(HubError::io(&part))?;
     Ok(blob)
@@ -115,51 +111,83 @@ fn describe(client: &HubClient, url: &str) -> Result<Description, HubError> {
     Err(HubError::BadAnswer { url, what: "more than five redirects".to_owned() })
 }
 
-/// One request for the rest of the file. `Some` if the connection broke, `at` telling how far it came.
-fn pull(
-    client: &HubClient,
-    url: &str,
-    out: &mut File,
-    part: &Path,
-    at: &mut u64,
+/// A file of which a part may be there.
+struct Rest<'a> {
+    client: &'a HubClient,
+    url: &'a str,
+    /// Where it is written.
+    part: &'a Path,
+    /// Its name inside the repository.
+    file: &'a str,
+    /// Its size.
     size: u64,
-    file: &str,
-    progress: &mut dyn FnMut(Transferred<'_>),
-) -> Result<Option<ureq::Error>, HubError> {
-    let range = if *at > 0 { vec![("range", format!("bytes={at}-"))] } else { Vec::new() };
-    let mut response = client.ask(url, client.settings.tries, || client.get(url, &range))?;
-    let goes_on = response.status() == 206
-        && response.headers().get("content-range").and_then(|v| v.to_str().ok()).is_some_and(|v| {
-            v.strip_prefix("bytes ").and_then(|v| v.split_once('-')).is_some_and(|(from, _)| from.parse() == Ok(*at))
-        });
-    if !goes_on {
-        // The server sends the whole again, or what lies here is no part of it.
-        *at = 0;
-        out.set_len(0).map_err(HubError::io(part))?;
-        if response.status() == 416 {
-            return Ok(Some(io::Error::other("the server refuses the range (416)").into()));
+    /// Bytes that are there.
+    at: u64,
+    /// Whether they are not all of one answer.
+    goes_on: bool,
+}
+
+impl Rest<'_> {
+    /// Fetches what is missing, in as many requests as it takes.
+    fn pull_all(&mut self, out: &mut File, progress: &mut dyn FnMut(Transferred<'_>)) -> Result<(), HubError> {
+        let (client, url) = (self.client, self.url);
+        let mut failures = 0;
+        while self.at < self.size {
+            let before = self.at;
+            if let Some(broken) = self.pull(out, progress)? {
+                // What moved the file on was not in vain: only tries without a byte count.
+                failures = if self.at > before { 1 } else { failures + 1 };
+                if failures >= client.settings.tries {
+                    return Err(HubError::Transport { url: url.to_owned(), source: Box::new(broken) });
+                }
+                client.wait(failures, &format!("{url}: {broken}"), None);
+            }
         }
+        Ok(())
     }
-    out.seek(SeekFrom::Start(*at)).map_err(HubError::io(part))?;
-    let mut body = response.body_mut().as_reader();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        let n = match body.read(&mut buffer) {
-            Ok(0) if *at < size => return Ok(Some(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
-            Ok(0) => return Ok(None),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Ok(Some(e.into())),
-        };
-        if *at + n as u64 > size {
-            return Err(HubError::BadAnswer {
-                url: url.to_owned(),
-                what: format!("more than the {size} bytes promised"),
+
+    /// One request for the rest. `Some` if the connection broke.
+    fn pull(
+        &mut self,
+        out: &mut File,
+        progress: &mut dyn FnMut(Transferred<'_>),
+    ) -> Result<Option<ureq::Error>, HubError> {
+        let (client, url, at) = (self.client, self.url, self.at);
+        let range = if at > 0 { vec![("range", format!("bytes={at}-"))] } else { Vec::new() };
+        let mut response = client.ask(url, client.settings.tries, || client.get(url, &range))?;
+        self.goes_on = response.status() == 206
+            && response.headers().get("content-range").and_then(|v| v.to_str().ok()).is_some_and(|v| {
+                v.strip_prefix("bytes ").and_then(|v| v.split_once('-')).is_some_and(|(from, _)| from.parse() == Ok(at))
             });
+        if !self.goes_on {
+            // The server sends the whole again, or what lies here is no part of it.
+            self.at = 0;
+            out.set_len(0).map_err(HubError::io(self.part))?;
+            if response.status() == 416 {
+                return Ok(Some(io::Error::other("the server refuses the range (416)").into()));
+            }
         }
-        out.write_all(&buffer[..n]).map_err(HubError::io(part))?;
-        *at += n as u64;
-        progress(Transferred { path: file, bytes: *at, size });
+        out.seek(SeekFrom::Start(self.at)).map_err(HubError::io(self.part))?;
+        let mut body = response.body_mut().as_reader();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let n = match body.read(&mut buffer) {
+                Ok(0) if self.at < self.size => {
+                    return Ok(Some(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+                }
+                Ok(0) => return Ok(None),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Ok(Some(e.into())),
+            };
+            if self.at + n as u64 > self.size {
+                let what = format!("more than the {} bytes promised", self.size);
+                return Err(HubError::BadAnswer { url: url.to_owned(), what });
+            }
+            out.write_all(&buffer[..n]).map_err(HubError::io(self.part))?;
+            self.at += n as u64;
+            progress(Transferred { path: self.file, bytes: self.at, size: self.size });
+        }
     }
 }
 

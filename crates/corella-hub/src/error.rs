@@ -3,6 +3,11 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use crate::{HubName, RemoteFile};
+
+/// Most files that are named where none matches.
+const EXAMPLES: usize = 5;
+
 /// Why something could not be had from the hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -32,6 +37,16 @@ pub enum HubError {
     BadToken {
         /// Variable or file.
         from: String,
+    },
+    /// The certificates that are to be trusted cannot be read.
+    #[error("{variable}={}: {what}", path.display())]
+    BadRoots {
+        /// Variable that names the file.
+        variable: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// The account may not read it.
     #[error("{url}: this account may not read it (403{})", detail(.code))]
@@ -134,6 +149,15 @@ fn detail(code: &Option<String>) -> String {
     code.as_ref().map(|c| format!(", {c}")).unwrap_or_default()
 }
 
+/// How many files there are, and the first of them.
+fn examples(all: &[RemoteFile]) -> String {
+    if all.is_empty() {
+        return "no files".to_owned();
+    }
+    let first: Vec<&str> = all.iter().take(EXAMPLES).map(|f| &f.path[..]).collect();
+    format!("{}: {}{}", all.len(), first.join(", "), if all.len() > EXAMPLES { ", …" } else { "" })
+}
+
 fn gb(bytes: &u64) -> f64 {
     *bytes as f64 / 1e9
 }
@@ -152,6 +176,9 @@ impl HubError {
             HubError::TokenRefused { .. } | HubError::BadToken { .. } => Some(
                 "copy the token again from https://huggingface.co/settings/tokens; without one, public repositories can be read",
             ),
+            HubError::BadRoots { .. } => {
+                Some("name a PEM file of the certificates to trust, or unset the variable: then the built-in ones are")
+            }
             HubError::Forbidden { .. } => {
                 Some("open the repository's page, accept its terms, and use a token that may read it")
             }
@@ -191,11 +218,16 @@ impl HubError {
         }
     }
 
+    /// Nothing in the repository matches a name, `all` being what there is.
+    pub fn no_match(name: &HubName, all: &[RemoteFile]) -> HubError {
+        HubError::NoMatch { name: name.to_string(), examples: examples(all) }
+    }
+
     /// Whether the hub itself could not answer, which says nothing of what was asked for.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(
             self,
-            HubError::Transport { .. } | HubError::RateLimited { .. } | HubError::Status { status: 500.., .. }
+            HubError::Transport { .. } | HubError::RateLimited { .. } | HubError::Status { status: 408 | 500.., .. }
         )
     }
 

@@ -34,6 +34,7 @@ mod name;
 mod notice;
 mod record;
 mod room;
+mod roots;
 mod settings;
 
 pub use client::HubClient;
@@ -43,4 +44,5 @@ pub use listing::{Listing, RemoteFile};
 pub use name::{HubName, PREFIX, RepoKind};
 pub use notice::Notice;
 pub use room::free_disk;
+pub use roots::Roots;
 pub use settings::Settings;

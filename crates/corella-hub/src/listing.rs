@@ -2,15 +2,15 @@
 
 use serde::Deserialize;
 
-use crate::address::quote;
+use crate::address::{quote, same_origin};
 use crate::cache::{RepoCache, is_commit, stays_inside};
 use crate::client::HubClient;
 use crate::{HubError, HubName, RepoKind, record};
 
 /// Most bytes of a listing.
 const LISTING_BYTES: u64 = 256 << 20;
-/// Most files that are named where none matches.
-const EXAMPLES: usize = 5;
+/// Most pages of a tree, which has a thousand files a page.
+const TREE_PAGES: usize = 10_000;
 
 /// A file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl HubClient {
             let selected = all.iter().filter(|f| name.selects(&f.path) && wanted(f));
             let mut files: Vec<RemoteFile> = selected.cloned().collect();
             if files.is_empty() {
-                return Err(HubError::NoMatch { name: name.to_string(), examples: examples(all) });
+                return Err(HubError::no_match(name, all));
             }
             files.sort_by(|a, b| a.path.cmp(&b.path));
             Ok(files)
@@ -128,8 +128,7 @@ impl HubClient {
         #[derive(Deserialize)]
         struct Answer {
             sha: String,
-            #[serde(default)]
-            siblings: Vec<Sibling>,
+            siblings: Option<Vec<Sibling>>,
         }
         #[derive(Deserialize)]
         struct Sibling {
@@ -139,18 +138,53 @@ impl HubClient {
         let (endpoint, plural) = (&self.settings.endpoint, name.kind().plural());
         let url =
             format!("{endpoint}/api/{plural}/{}/revision/{}?blobs=true", name.id(), quote(name.revision(), false));
-        let bytes = self.get_whole(&url, tries, LISTING_BYTES)?;
-        let bad = |what: String| HubError::BadAnswer { url: url.clone(), what };
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a listing: {e}")))?;
+        let (bytes, _) = self.get_whole(&url, tries, LISTING_BYTES)?;
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|e| no_listing(&url, &e))?;
         if !is_commit(&answer.sha) {
-            return Err(bad(format!("sha {:?} is not a commit", answer.sha)));
+            return Err(HubError::BadAnswer { url, what: format!("sha {:?} is not a commit", answer.sha) });
         }
-        if let Some(file) = answer.siblings.iter().find(|s| !stays_inside(&s.rfilename)) {
-            return Err(bad(format!("the file name {:?} leads out of the repository", file.rfilename)));
+        let files = match answer.siblings {
+            Some(siblings) => siblings.into_iter().map(|s| RemoteFile { path: s.rfilename, size: s.size }).collect(),
+            None => self.list_tree(name, &answer.sha, tries)?,
+        };
+        if let Some(file) = files.iter().find(|file| !stays_inside(&file.path)) {
+            let what = format!("the file name {:?} leads out of the repository", file.path);
+            return Err(HubError::BadAnswer { url, what });
         }
-        let files = answer.siblings.into_iter().map(|s| RemoteFile { path: s.rfilename, size: s.size });
-        Ok((answer.sha, files.collect()))
+        Ok((answer.sha, files))
     }
+
+    /// The files of a commit page by page: of large repositories the hub does not name them otherwise.
+    fn list_tree(&self, name: &HubName, commit: &str, tries: u32) -> Result<Vec<RemoteFile>, HubError> {
+        #[derive(Deserialize)]
+        struct Entry {
+            #[serde(rename = "type")]
+            kind: String,
+            path: String,
+            size: Option<u64>,
+        }
+        let (endpoint, plural) = (&self.settings.endpoint, name.kind().plural());
+        let mut url = format!("{endpoint}/api/{plural}/{}/tree/{commit}?recursive=true", name.id());
+        let mut files = Vec::new();
+        for _ in 0..TREE_PAGES {
+            let (bytes, next) = self.get_whole(&url, tries, LISTING_BYTES)?;
+            let entries: Vec<Entry> = serde_json::from_slice(&bytes).map_err(|e| no_listing(&url, &e))?;
+            let found = entries.into_iter().filter(|entry| entry.kind == "file");
+            files.extend(found.map(|entry| RemoteFile { path: entry.path, size: entry.size }));
+            match next {
+                Some(next) if same_origin(&next, endpoint) => url = next,
+                Some(next) => {
+                    return Err(HubError::BadAnswer { url, what: format!("the next page is elsewhere: {next}") });
+                }
+                None => return Ok(files),
+            }
+        }
+        Err(HubError::BadAnswer { url, what: format!("more than {TREE_PAGES} pages of files") })
+    }
+}
+
+fn no_listing(url: &str, error: &serde_json::Error) -> HubError {
+    HubError::BadAnswer { url: url.to_owned(), what: format!("not a listing: {error}") }
 }
 
 /// What is chosen of a commit, by what the cache knows of it. Nothing if it knows nothing; the chooser's own refusal only where
@@ -171,13 +205,4 @@ fn kept<E>(
         Err(error) if recorded => Some(Err(error)),
         _ => None,
     }
-}
-
-/// How many files there are, and the first of them.
-fn examples(all: &[RemoteFile]) -> String {
-    if all.is_empty() {
-        return "no files".to_owned();
-    }
-    let first: Vec<&str> = all.iter().take(EXAMPLES).map(|f| &f.path[..]).collect();
-    format!("{}: {}{}", all.len(), first.join(", "), if all.len() > EXAMPLES { ", …" } else { "" })
 }

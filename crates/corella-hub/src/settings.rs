@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::HubError;
+use crate::{HubError, Roots};
 
 /// Endpoint, cache and token.
 #[derive(Clone)]
@@ -19,6 +19,9 @@ pub struct Settings {
     pub token: Option<String>,
     /// The variable or file that the token is from.
     pub token_from: String,
+    /// Certificates to trust instead of the built-in ones (the file `SSL_CERT_FILE`, else `REQUESTS_CA_BUNDLE`; none is read where
+    /// the cache alone is used).
+    pub roots: Option<Roots>,
     /// Use the cache alone (`HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`).
     pub offline: bool,
     /// Show how far downloads are (not with `HF_HUB_DISABLE_PROGRESS_BARS`).
@@ -63,6 +66,9 @@ impl Settings {
         if token.as_ref().is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(HubError::BadToken { from: token_from });
         }
+        let offline = truth("HF_HUB_OFFLINE").or_else(|| truth("TRANSFORMERS_OFFLINE")) == Some(true);
+        let roots = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].into_iter().find_map(|name| Some((name, path(name)?)));
+        let roots = roots.filter(|_| !offline).map(|(name, path)| Roots::read(name, &path)).transpose()?;
         Ok(Settings {
             endpoint: text("HF_ENDPOINT")
                 .unwrap_or_else(|| "https://huggingface.co".to_owned())
@@ -71,7 +77,8 @@ impl Settings {
             cache: path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home.join("hub")),
             token,
             token_from,
-            offline: truth("HF_HUB_OFFLINE").or_else(|| truth("TRANSFORMERS_OFFLINE")) == Some(true),
+            roots,
+            offline,
             progress: truth("HF_HUB_DISABLE_PROGRESS_BARS") != Some(true),
             tries: 5,
             first_wait: Duration::from_secs(1),
@@ -86,6 +93,7 @@ impl std::fmt::Debug for Settings {
             .field("endpoint", &self.endpoint)
             .field("cache", &self.cache)
             .field("token", &self.token.as_ref().map(|_| "set"))
+            .field("roots", &self.roots)
             .field("offline", &self.offline)
             .finish_non_exhaustive()
     }
@@ -115,6 +123,30 @@ mod tests {
         assert_eq!(with(&[("HF_TOKEN", "sesame")]).token_from, "HF_TOKEN");
         let file = with(&[("HF_TOKEN_PATH", "/nowhere/token")]);
         assert_eq!((file.token, &file.token_from[..]), (None, "/nowhere/token"));
+    }
+
+    #[test]
+    fn certificates_are_read_where_a_variable_names_them() {
+        let dir = std::env::temp_dir().join(format!("corella-hub-roots-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("made");
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.join(name), text).expect("written");
+            dir.join(name).display().to_string()
+        };
+        // What is inside is judged when a server shows its own.
+        let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let (one, two) = (file("one.pem", pem), file("two.pem", &[pem, pem].concat()));
+        let count = |pairs: &[(&str, &str)]| with(pairs).roots.map(|roots| roots.count());
+        assert_eq!(count(&[("SSL_CERT_FILE", &two), ("REQUESTS_CA_BUNDLE", &one)]), Some(2));
+        assert_eq!((count(&[("REQUESTS_CA_BUNDLE", &one)]), count(&[])), (Some(1), None));
+        let empty = file("empty.pem", "no certificate");
+        for (name, path) in [("SSL_CERT_FILE", "/nowhere.pem"), ("REQUESTS_CA_BUNDLE", &empty[..])] {
+            let refused = try_with(&[(name, path)]).expect_err("no certificates");
+            assert!(matches!(refused, HubError::BadRoots { .. }) && refused.hint().is_some());
+            assert!(refused.to_string().starts_with(&format!("{name}={path}: ")), "{refused}");
+            assert!(with(&[(name, path), ("HF_HUB_OFFLINE", "1")]).roots.is_none(), "nothing is fetched");
+        }
+        let _ = std::fs::remove_dir_all(dir);
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn settings(server: &HubServer, cache: &Cache, token: Option<&str>) -> Settings 
         cache: cache.0.clone(),
         token: token.map(str::to_owned),
         token_from: "HF_TOKEN".to_owned(),
+        roots: None,
         offline: false,
         progress: true,
         tries: 3,
@@ -148,6 +149,72 @@ fn a_later_run_goes_on_with_what_an_earlier_one_left() {
     server.state().seen.clear();
     assert_eq!(std::fs::read(get(&client, "a.bin").expect("fetched")).expect("read"), big);
     assert_eq!(server.ranges(), ["bytes=70000-"]);
+}
+
+#[test]
+fn a_damaged_beginning_costs_the_file_and_not_the_run() {
+    let (cache, big) = (Cache::new("damaged"), big());
+    let server = HubServer::start(&[("a.bin", &big)]);
+    server.state().cuts = vec![70_000, 0, 0, 0, 0, 0];
+    let (told, notices) = std::sync::mpsc::channel();
+    let client = client(&server, &cache, None).on_notice(move |notice| {
+        if matches!(notice, Notice::Anew { .. }) {
+            told.send(notice.to_string()).expect("heard");
+        }
+    });
+    assert!(matches!(get(&client, "a.bin"), Err(HubError::Transport { .. })));
+    let blobs = cache.0.join("datasets--o--n/blobs");
+    let part = std::fs::read_dir(blobs).expect("a folder").flatten().next().expect("a part").path();
+    let mut bytes = std::fs::read(&part).expect("read");
+    bytes[5] ^= 1;
+    // Damaged inside, and longer than the whole.
+    for left in [bytes, vec![7; big.len() + 1]] {
+        std::fs::write(&part, &left).expect("written");
+        server.state().cuts.clear();
+        server.state().seen.clear();
+        assert_eq!(std::fs::read(get(&client, "a.bin").expect("fetched")).expect("read"), big);
+        assert_eq!(server.ranges().last().map(String::as_str), Some("-"));
+        assert!(notices.try_recv().expect("a notice").contains("a.bin"));
+        std::fs::remove_dir_all(cache.0.join("datasets--o--n/snapshots")).expect("removed");
+        std::fs::remove_file(part.with_extension("")).expect("removed");
+    }
+    // A server that sends something else each time is asked once more and no oftener.
+    std::fs::write(&part, &big[..50]).expect("written");
+    server.state().corrupt = true;
+    server.state().seen.clear();
+    assert!(matches!(get(&client, "a.bin"), Err(HubError::Corrupt { .. })));
+    assert_eq!(server.ranges(), ["bytes=50-", "-"]);
+}
+
+#[test]
+fn files_that_are_not_named_with_the_commit_are_named_in_pages() {
+    let cache = Cache::new("pages");
+    let files: [(&str, &[u8]); 5] = [("a", b"1"), ("b", b"22"), ("c/d", b"3"), ("c/e", b"4"), ("f", b"5")];
+    let server = HubServer::start(&files);
+    server.state().in_pages = true;
+    let client = client(&server, &cache, None);
+    for repository in ["hf://o/n", "hf://datasets/o/n"].map(name) {
+        let listing = client.list(&repository).expect("a listing");
+        let found: Vec<_> = listing.files.iter().map(|f| (&f.path[..], f.size)).collect();
+        assert_eq!(found, files.map(|(path, bytes)| (path, Some(bytes.len() as u64))));
+    }
+    assert_eq!(server.state().seen.len(), 8, "the commit and three pages");
+}
+
+#[test]
+fn the_window_of_the_hubs_limit_is_waited_for() {
+    let cache = Cache::new("window");
+    let server = HubServer::start(&[("a.bin", b"x")]);
+    let (told, notices) = std::sync::mpsc::channel();
+    let slow = Settings { first_wait: Duration::from_secs(100), ..settings(&server, &cache, None) };
+    let client = HubClient::new(slow).on_notice(move |notice| {
+        told.send(notice.to_string()).expect("heard");
+    });
+    server.state().refused_with = Some("ratelimit: \"resolvers\";r=0;t=0".to_owned());
+    server.state().refusals = vec![429];
+    get(&client, "a.bin").expect("in the next window");
+    let notice = notices.try_recv().expect("a notice");
+    assert!(notice.contains("429") && notice.contains("again in 1 s"), "{notice}");
 }
 
 #[test]
@@ -303,7 +370,7 @@ fn waits_and_refusals_are_told_apart() {
     let cache = Cache::new("refusals");
     let server = HubServer::start(&[("a.bin", b"x")]);
     let client = client(&server, &cache, None);
-    server.state().refusals = vec![429, 503];
+    server.state().refusals = vec![408, 503];
     get(&client, "a.bin").expect("after two refusals");
     server.state().refusals = vec![429; 3];
     let busy = client.list(&name("hf://datasets/o/n")).expect_err("too often");

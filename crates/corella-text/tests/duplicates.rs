@@ -47,6 +47,39 @@ fn edited(text: &str, every: u64, salt: usize) -> String {
     words.map(edit).collect::<Vec<_>>().join(" ")
 }
 
+/// Pairs of texts whose five-word sequences have about this similarity; of each the second is found with this probability.
+fn share_found(similarity: f64, asked: f64, name: &str) -> f64 {
+    const PAIRS: usize = 200;
+    // Of two texts of n sequences that differ at one end, the similarity is (n - d) / (n + d).
+    let all = 400usize;
+    let different = ((all as f64) * (1.0 - similarity) / (1.0 + similarity)).round() as usize;
+    let word = |pair: usize, i: usize| format!("w{:x}", text_hash(&format!("{pair} {i}")) as u32);
+    let mut lines = String::new();
+    for pair in 0..PAIRS {
+        for from in [0, different] {
+            let text: Vec<String> = (from..from + all + 4).map(|i| word(pair, i)).collect();
+            lines.push_str(&format!("{}\n", serde_json::json!({ "text": text.join(" ") })));
+        }
+    }
+    let folder = Folder::new(name);
+    let source = folder.file("pairs.jsonl", lines);
+    let options = PrepareOptions { near_duplicates: Some(asked), ..options() };
+    let out = folder.0.join("out");
+    let vocabulary = Vocabulary::Given(Tokenizer::gpt2());
+    let (_, report) = prepare(&[source], &vocabulary, &out, &options, &mut Witness::default()).expect("prepared");
+    let found = report.dropped.get(&Rule::NearDuplicate).map_or(0, |dropped| dropped.tally.documents);
+    found as f64 / PAIRS as f64
+}
+
+#[test]
+fn what_is_more_alike_than_was_asked_for_is_found_at_every_similarity() {
+    for (asked, alike) in [(0.4, 0.5), (0.5, 0.6), (0.65, 0.75)] {
+        let (above, below) = (share_found(alike, asked, "alike"), share_found(asked - 0.15, asked, "unlike"));
+        println!("--similarity {asked}: {above:.2} of those of {alike}, {below:.2} of those of {:.2}", asked - 0.15);
+        assert!(above > 0.85 && below < 0.05, "{asked}: {above} and {below}");
+    }
+}
+
 #[test]
 fn planted_exact_and_near_duplicates_are_found_and_nothing_else_is_dropped() {
     let Some(novels) = novels() else { return };

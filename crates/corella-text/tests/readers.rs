@@ -211,7 +211,7 @@ fn a_json_line_is_as_long_as_escapes_make_it_and_its_text_is_cut_like_others() {
     assert_eq!(kinds(&json)[0], ProblemKind::Cut);
     // Broken inside, or without a text: told, and nothing handed on.
     for (broken, kind) in [
-        (line.replace("булок", "").replacen("\\u0421", "\\ud800", 1), ProblemKind::BadRecord),
+        (line.replace("булок", "").replacen("\\u0421", "\\uzzzz", 1), ProblemKind::BadRecord),
         (line.replace("]}\n", "}\n"), ProblemKind::BadRecord),
         (line.replace("\"text\": \"", "\"other\": \""), ProblemKind::NoText),
     ] {
@@ -272,6 +272,77 @@ fn lists_of_parquet_are_told_apart_from_columns() {
         assert_eq!(kinds(&corpus), [ProblemKind::NoText]);
         assert!(corpus.problems[0].what.ends_with("outside lists and maps, which are not read"));
     }
+}
+
+#[test]
+fn json_is_read_in_every_layout() {
+    let spread = b"{\n  \"text\": \"a {\\\" }\",\n  \"more\": [\n    {\"x\": \"]\"}\n  ]\n}\n{\n  \"text\": \"b\"\n}\n";
+    let array = b"\xef\xbb\xbf[\n  {\"text\": \"a {\\\" }\"},\n  {\"text\": \"b\"}\n]\n";
+    let flat = b"[{\"text\":\"a {\\\" }\"},{\"text\":\"b\"}]";
+    let joined = b"{\"text\":\"a {\\\" }\"}{\"text\":\"b\"}";
+    for (json, names) in [
+        (&spread[..], &["a.json", "a.jsonl", "a"][..]),
+        (array, &["a.json", "a.jsonl"]),
+        (flat, &["a.json", "a"]),
+        (joined, &["a.json", "a.jsonl", "a"]),
+    ] {
+        for name in names {
+            let corpus = bytes(json, name);
+            assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["a {\" }", "b"], vec![]), "{name}");
+        }
+    }
+    assert_eq!(bytes(joined, "a.jsonl").documents[1].origin.offset, 18);
+    // Elements that are no objects, and what is left of a file that ends in the middle.
+    let corpus = bytes(b"[{\"text\": \"a\"},\n\"no object\",\n7,\n{\"text\": \"b\"},\n{\"text\": ", "a.json");
+    assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["a", "b"], vec![ProblemKind::BadRecord; 2]));
+    // Lines that are cut off cost themselves alone.
+    let cut = b"{\"text\": \"a\"}\n{\"text\": \"cut\n{\"text\": \"b\"}\n{\"text\": 1\n{\"text\": \"c\"}\n";
+    let corpus = bytes(cut, "a.json");
+    assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["a", "b", "c"], vec![ProblemKind::BadRecord; 2]));
+    let places: Vec<u64> = corpus.problems.iter().map(|problem| problem.origin.record).collect();
+    assert_eq!(places, [1, 3]);
+}
+
+#[test]
+fn of_json_in_any_layout_one_object_is_held() {
+    let small = ReadOptions { max_document: 100_000, ..ReadOptions::default() };
+    let long = format!("[{{\"text\": \"{}\"}},{{\"text\":\"b\"}}]", "x".repeat(700_000));
+    let corpus = with(long.as_bytes(), "a.json", &small);
+    assert_eq!((texts(&corpus), kinds(&corpus)), (vec!["b"], vec![ProblemKind::TooLarge]));
+    // Longer than a document, and shorter than an object may be; two of them on a line.
+    let long = format!("{{\"text\": \"{}\"}}", "x".repeat(250_000));
+    for (json, name) in [(format!("[{long},{long}]"), "a.json"), (format!("{long} {long}"), "a.jsonl")] {
+        let corpus = with(json.as_bytes(), name, &small);
+        let lengths: Vec<usize> = corpus.documents.iter().map(|d| d.text.len()).collect();
+        assert_eq!(lengths, [100_000, 100_000, 50_000, 100_000, 100_000, 50_000], "{name}");
+        assert_eq!(kinds(&corpus), [ProblemKind::Cut; 2], "{name}");
+    }
+}
+
+#[test]
+fn half_a_character_in_an_escape_does_not_cost_the_record() {
+    let line = br#"{"text": "a\\ud800 \ud83d\ude00 \ud83d\u0041 \uDE00 \ud800"}"#;
+    let expected = "a\\ud800 😀 \u{fffd}A \u{fffd} \u{fffd}";
+    for name in ["a.jsonl", "a.json"] {
+        let corpus = bytes(line, name);
+        assert_eq!((texts(&corpus), kinds(&corpus)), (vec![expected], vec![ProblemKind::BadUtf8]), "{name}");
+    }
+    let small = ReadOptions { max_document: 1000, ..ReadOptions::default() };
+    let long = format!(r#"{{"id": "\udc00", "text": "{}\ud800"}}"#, "x".repeat(70_000));
+    let corpus = with(long.as_bytes(), "a.jsonl", &small);
+    assert!(corpus.documents.last().is_some_and(|d| d.text.ends_with('\u{fffd}')), "{:?}", corpus.problems);
+    assert_eq!(kinds(&corpus), [ProblemKind::BadUtf8, ProblemKind::Cut]);
+    assert!(kinds(&bytes(br#"{"text": "\ud83d\ude00"}"#, "a.jsonl")).is_empty());
+}
+
+#[test]
+fn a_web_archive_without_pages_is_told() {
+    let record = |kind: &str| format!("WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Length: 2\r\n\r\n{{}}\r\n\r\n");
+    let wat = bytes([record("warcinfo"), record("metadata"), record("metadata")].concat().as_bytes(), "a.wat");
+    assert_eq!(kinds(&wat), [ProblemKind::Unsupported]);
+    assert!(wat.problems[0].what.contains("2 records about pages"), "{}", wat.problems[0]);
+    let pages = [record("warcinfo"), record("response"), record("metadata")].concat();
+    assert!(kinds(&bytes(pages.as_bytes(), "a.warc")).is_empty());
 }
 
 #[test]

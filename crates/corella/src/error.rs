@@ -228,11 +228,22 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
             return Some("name the texts that it was made of; `corella train --data` takes the folder itself");
         }
         Some(DataError::Damaged { .. }) => return Some("bring a copy of the file back, or prepare the data again"),
+        Some(DataError::NoneLeft { read: 0, .. }) => {
+            return Some(
+                "the warnings say what is wrong with the sources; text, JSON lines, Parquet, WARC and WET are read, also packed",
+            );
+        }
+        Some(DataError::NoneLeft { .. }) => {
+            return Some("the numbers say which rule dropped them: leave it out, or loosen it");
+        }
+        Some(DataError::Io { source, .. }) if is_full(source.kind()) => {
+            return Some("make room and run the same command again; `corella prepare` goes on where it stopped");
+        }
         Some(DataError::Memory { .. }) => return Some("raise --memory or lower --max-document"),
         _ => {}
     }
     match error.downcast_ref::<std::io::Error>()?.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Some(
+        kind if is_full(kind) => Some(
             "make room and run the command again; a training run that has a checkpoint goes on from its last one with --resume",
         ),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
@@ -243,5 +254,25 @@ fn way_out(error: &(dyn Error + 'static)) -> Option<&'static str> {
         ErrorKind::InvalidData => Some("a text is UTF-8; convert it first, for example with iconv -t UTF-8"),
         ErrorKind::NotADirectory => Some("a part of the path is a file, not a folder; name another path"),
         _ => None,
+    }
+}
+
+/// Whether a disk takes no more.
+fn is_full(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind;
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_names_the_way_of_the_command_that_met_it() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let prepare = Failure::from(DataError::Io { path: "out/train_000000.bin.partial".into(), source: full() });
+        assert!(prepare.to_string().contains("`corella prepare` goes on"), "{prepare}");
+        let other = of_path("out/state.json".as_ref(), full());
+        assert!(other.to_string().contains("--resume"), "{other}");
     }
 }

@@ -1,5 +1,8 @@
 //! Data sets and models on the hub, fetched into the cache.
 
+mod selection;
+
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -9,24 +12,22 @@ use corella_hub::{HubClient, HubName, Listing, Notice, RemoteFile, Transferred};
 use corella_text::data::readers::SourceFile;
 
 use crate::error::{Failure, Result};
+use selection::select;
 
-/// Endings of files that hold data, where the user names a whole repository.
-const DATA: [&str; 12] =
-    [".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".gz", ".zst", ".bin", ".warc", ".wet", ".zip", ".tar"];
-
-/// Fetches the files that a name (`hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`) selects; what the cache holds is not
+/// Fetches the files that a name (`hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`) selects ([`select`]); what the cache holds is not
 /// fetched again, and a broken download goes on where it stopped.
 pub fn fetch(name: &str, quiet: bool) -> Result<Vec<SourceFile>> {
     let name: HubName = name.parse()?;
     let client = client(quiet)?;
-    let wanted = |file: &RemoteFile| {
-        let base = file.path.rsplit('/').next().unwrap_or(&file.path);
-        name.path().is_some()
-            || (DATA.iter().any(|ending| base.ends_with(ending))
-                && !base.starts_with('.')
-                && base != "dataset_infos.json")
-    };
-    let listing = client.list_wanted(&name, wanted)?;
+    let left_out = RefCell::new(None);
+    let listing = client.choose(&name, |all| {
+        let selection = select(&name, all)?;
+        left_out.replace(selection.left_out);
+        Ok::<_, Failure>(selection.files)
+    })?;
+    if let Some(left_out) = left_out.into_inner() {
+        say(&mut io::stderr(), &format!("note: {left_out}\n"));
+    }
     let paths = fetch_all(&client, &name, &listing, quiet)?;
     let named = |file: &RemoteFile| format!("{}/{}", name.repository(), file.path);
     Ok(paths.into_iter().zip(&listing.files).map(|(path, file)| SourceFile { path, name: named(file) }).collect())

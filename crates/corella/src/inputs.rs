@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use corella_model::AnyModel;
 use corella_ops::cpu::{Cpu, CpuOptions};
+pub use corella_text::data::is_prepared;
 use corella_text::data::readers::{ReadOptions, SourceFile, expand, is_pattern};
 use corella_text::data::{
-    Dataset, Document, Origin, Problem, TextCorpus, Unified, is_llm_c_shard, is_token_file, tokens_of, unify,
+    DataError, Dataset, Document, Origin, ProblemKind, TextCorpus, Unified, is_llm_c_shard, is_token_file,
+    is_unfinished, tokens_of, unify,
 };
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, validation};
 use corella_text::tokenizer::{Tokenizer, TrainOptions};
@@ -18,6 +20,7 @@ use crate::cli::{Common, DeviceFlag};
 use crate::error::{Failure, Result, of_path};
 use crate::fetch::{fetch, fetch_model};
 use crate::shape::ModelShape;
+use crate::source_problems::SourceProblems;
 use crate::terminal::in_shell;
 use crate::tokenizers;
 
@@ -124,8 +127,9 @@ pub fn unified(text: &str, name: &str) -> String {
     unified.into_owned()
 }
 
-/// Most problems of the input that are printed one by one.
-const PROBLEMS_SHOWN: usize = 10;
+/// How a field of another name is read by commands that have no flag for it.
+pub const OTHER_FIELD: &str =
+    "`corella prepare SOURCE --field NAME --out DIR` reads a field or column of any name; name DIR then";
 
 /// The files that a source stands for: a file, a folder, a pattern, or a data set on the hub, which is fetched.
 pub fn source_files(source: &Path, quiet: bool) -> Result<Vec<SourceFile>> {
@@ -139,11 +143,27 @@ pub fn source_files(source: &Path, quiet: bool) -> Result<Vec<SourceFile>> {
         );
     }
     if is_missing(source) {
-        return Err(Failure::new(format!("{} does not exist", source.display())).hint(
-            "give a file or a folder of text, JSON lines, Parquet or WARC (also packed), a folder written by `corella prepare`, hf://datasets/OWNER/NAME, or `tiny-internet`",
-        ));
+        return Err(missing(source, ""));
     }
-    Ok(expand(source)?)
+    let mut files = expand(source)?;
+    // A pipe would be waited for, and a device may never end: only where it is named it is meant.
+    if files.len() != 1 || files[0].path != source {
+        files.retain(|file| {
+            let is_other = std::fs::metadata(&file.path).is_ok_and(|meta| !meta.is_file());
+            if is_other {
+                eprintln!("warning: {} is no file and is passed over", file.name);
+            }
+            !is_other
+        });
+    }
+    Ok(files)
+}
+
+/// A source that is not there; `also` is what else could have been named.
+fn missing(source: &Path, also: &str) -> Failure {
+    Failure::new(format!("{} does not exist", source.display())).hint(format!(
+        "give a file or a folder of text, JSON lines, Parquet or WARC (also packed), {also}hf://datasets/OWNER/NAME, or `tiny-internet`",
+    ))
 }
 
 /// Whether a source is neither here nor elsewhere: no pattern, nothing of the hub, not the built-in one.
@@ -157,19 +177,15 @@ pub fn is_missing(source: &Path) -> bool {
 /// program writes into, is no part of it.
 pub fn documents(source: &Path, out: Option<&Path>) -> Result<Vec<Document>> {
     let files = text_files(source, out)?;
-    let corpus = TextCorpus::read(&files, &ReadOptions::default())?;
-    warn_of(&corpus.problems);
+    let corpus = TextCorpus::read(&files, &ReadOptions::default()).map_err(|error| {
+        let of_field = matches!(&error, DataError::HoldsNoText { problem: Some(problem), .. }
+            if problem.kind == ProblemKind::NoText);
+        if of_field { Failure::from(error).hint(OTHER_FIELD) } else { error.into() }
+    })?;
+    let mut problems = SourceProblems::default();
+    corpus.problems.iter().for_each(|problem| problems.tell(problem));
+    problems.end(corpus.documents.len(), OTHER_FIELD);
     Ok(corpus.documents)
-}
-
-/// Says what was wrong with an input that was read nevertheless.
-pub fn warn_of(problems: &[Problem]) {
-    for problem in problems.iter().take(PROBLEMS_SHOWN) {
-        eprintln!("warning: {problem}");
-    }
-    if let Some(more) = problems.len().checked_sub(PROBLEMS_SHOWN).filter(|n| *n > 0) {
-        eprintln!("warning: and {more} more like these");
-    }
 }
 
 /// The files that hold a source's texts, but for those in `out`.
@@ -201,6 +217,9 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64, run
         let corpus = tiny_pages(&world, seed);
         return tiny_dataset(&world, &corpus, tokenizer, vocab_size);
     }
+    if is_missing(source) {
+        return Err(missing(source, "a folder written by `corella prepare`, "));
+    }
     check_finished(source)?;
     if is_prepared(source) {
         return Ok(Dataset::open(source)?);
@@ -218,19 +237,9 @@ pub fn dataset(source: &Path, tokenizer: &str, vocab_size: usize, seed: u64, run
     Ok(Dataset::from_parts(tokenizer, train, val))
 }
 
-/// Whether `corella prepare` wrote this folder.
-pub fn is_prepared(source: &Path) -> bool {
-    source.join("dataset.json").is_file()
-}
-
 /// Refuses a folder that `corella prepare` has begun and not finished: what lies in it is a part of the data, or other files.
 pub fn check_finished(source: &Path) -> Result<()> {
-    let entries = || std::fs::read_dir(source).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let half_written = |name: std::ffi::OsString| {
-        let name = name.to_string_lossy();
-        name.ends_with(".partial") && (name.starts_with("train_") || name.starts_with("val_"))
-    };
-    if is_prepared(source) || !(source.join(".prepare").is_dir() || entries().any(half_written)) {
+    if !is_unfinished(source) {
         return Ok(());
     }
     Err(Failure::new(format!(

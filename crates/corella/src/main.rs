@@ -26,6 +26,7 @@ mod room;
 mod shape;
 mod signals;
 mod site;
+mod source_problems;
 mod terminal;
 mod tokenizers;
 mod tour;

@@ -420,7 +420,7 @@ fn a_similarity_is_of_near_duplicates() {
     let (text, out) = (folder.text().display().to_string(), folder.join("out").display().to_string());
     let prepare = |flags: &[&'static str]| [&["prepare", &text, "--out", &out][..], flags].concat();
     refused(&prepare(&["--similarity", "0.8"]), 2, "--similarity is for texts");
-    refused(&prepare(&["--similarity", "3", "--duplicates", "near"]), 2, "not in 0.1 .. 1");
+    refused(&prepare(&["--similarity", "3", "--duplicates", "near"]), 2, "not in 0.4 .. 1");
 }
 
 #[test]

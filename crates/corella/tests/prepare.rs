@@ -183,6 +183,43 @@ fn data_sets_of_the_hub_are_fetched_prepared_and_trained_on() {
 }
 
 #[test]
+fn of_a_repository_the_files_to_train_on_are_read_and_of_several_sets_none() {
+    let folder = Folder::new("prepare-splits");
+    let [train, other] = [json_lines(20_000), json_lines(10_000).replace("river", "lake")];
+    let server = HubServer::start(&[
+        ("config.json", b"{\"text\": \"no text of the set\"}"),
+        ("data/test-00000.jsonl", other.as_bytes()),
+        ("data/train-00000.jsonl", train.as_bytes()),
+        ("other-config/validation.jsonl", other.as_bytes()),
+    ]);
+    let run = |name: &str, out: &str| {
+        Command::new(CORELLA)
+            .args(["prepare", name, "--vocab-size", "280", "--out", &folder.join(out).display().to_string()])
+            .env("HF_ENDPOINT", &server.endpoint)
+            .env("HF_HOME", folder.join("hf"))
+            .env_remove("HF_HUB_CACHE")
+            .output()
+            .expect("the program starts")
+    };
+    let output = run("hf://datasets/o/n", "out");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let sources = std::fs::read_to_string(folder.join("out/sources.txt")).expect("sources");
+    assert_eq!(sources, "\"hf://datasets/o/n/data/train-00000.jsonl\"\n");
+    let told = stderr(&output);
+    assert!(told.contains("1 to validate on (other-config/validation.jsonl), 1 to test (data/test-"), "{told}");
+    assert!(run("hf://datasets/o/n/**/test*", "test").status.success());
+    server.state().files.push(("other-config/train.jsonl".to_owned(), train.into_bytes()));
+    let refused = run("hf://datasets/o/n", "both");
+    assert_eq!(refused.status.code(), Some(1));
+    let told = stderr(&refused);
+    assert!(
+        told.contains("2 sets of files") && told.contains("hint: name one of them: hf://datasets/o/n/other"),
+        "{told}"
+    );
+    assert!(!folder.join("both").exists());
+}
+
+#[test]
 fn models_of_the_hub_are_what_their_folders_are() {
     let folder = Folder::new("model-hub");
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/llama/model");
@@ -300,6 +337,9 @@ fn flags_that_would_do_nothing_are_refused() {
         (&["--tokenizer", "gpt2", "--vocab-size", "300"][..], "--vocab-size 300 is for a vocabulary that is trained"),
         (&["--seed", "3"], "--seed is for the tiny internet"),
         (&["--field", "body"], "--field is for JSON lines and Parquet"),
+        (&["--min-bytes", "100", "--max-bytes", "10"], "at least 100 bytes (--min-bytes) and at most 10"),
+        (&["--duplicates", "near", "--similarity", "0.3"], "--similarity 0.3 is not in 0.4 .. 1"),
+        (&["--language", "deu,fra", "--filter", "web"], "of texts in deu, fra nothing would be left"),
     ] {
         let output = corella(&[&["prepare", &text, "--out", &out], flags].concat());
         let message = stderr(&output);
@@ -343,4 +383,58 @@ fn training_reads_what_prepare_reads() {
         corella(&["prepare", &strict.display().to_string(), "--strict", "--out", &format!("{prepared}-strict")]);
     assert_eq!(strict.status.code(), Some(1));
     assert!(stderr(&strict).contains("bad UTF-8") && stderr(&strict).contains("hint:"), "{}", stderr(&strict));
+}
+
+#[test]
+fn what_keeps_texts_from_being_read_is_told_with_a_way_out() {
+    let folder = Folder::new("prepare-hints");
+    let out = folder.join("out").display().to_string();
+    let refused = |args: &[&str]| {
+        let output = corella(&[args, &["--out", &out]].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    // A prepared folder can be named where training reads it, and nowhere else.
+    let of_prepare = refused(&["prepare", "nope.txt"]);
+    assert!(of_prepare.contains("hint: give a file") && !of_prepare.contains("written by"), "{of_prepare}");
+    assert!(refused(&["train", "nope.txt"]).contains("written by `corella prepare`"));
+    let record = "WARC/1.0\r\nWARC-Type: metadata\r\nContent-Length: 2\r\n\r\n{}\r\n\r\n";
+    let lines = "{\"body\": \"one two three\"}\n".repeat(3);
+    for (name, content) in [("a.wat", record), ("a.warc", &record[..50]), ("b.jsonl", &lines)] {
+        std::fs::write(folder.join(name), content).expect("written");
+    }
+    let path = |name: &str| folder.join(name).display().to_string();
+    let wat = refused(&["prepare", &path("a.wat")]);
+    assert!(wat.contains("take the WET or WARC") && wat.contains("of 0 documents") && wat.contains("hint:"), "{wat}");
+    let clipped = refused(&["prepare", &path("a.warc")]);
+    assert!(clipped.contains("warning:") && clipped.contains("hint: the warnings say"), "{clipped}");
+    // Each command names the flag that it has.
+    assert!(refused(&["prepare", &path("b.jsonl")]).contains("hint: --field NAME"));
+    let of_train = refused(&["train", &path("b.jsonl")]);
+    assert!(of_train.contains("hint: `corella prepare SOURCE --field NAME"), "{of_train}");
+    let own = path("own.json");
+    let of_tokenizer = corella(&["tokenizer", "train", &path("b.jsonl"), "--out", &own]);
+    assert!(stderr(&of_tokenizer).contains("hint: --field NAME"), "{}", stderr(&of_tokenizer));
+    done(&["tokenizer", "train", &path("b.jsonl"), "--field", "body", "--vocab-size", "260", "--out", &own]);
+}
+
+#[test]
+fn a_pipe_below_a_folder_is_passed_over_and_parts_of_archives_are_counted() {
+    let folder = Folder::new("prepare-pipe");
+    folder.text();
+    assert!(Command::new("mkfifo").arg(folder.join("pipe")).status().expect("it runs").success());
+    let parts = Folder::new("prepare-pipe-parts");
+    std::fs::write(parts.join("a.parquet"), "PAR1").expect("written");
+    std::fs::write(parts.join("b.txt"), "text of an archive").expect("written");
+    let mut packed = Command::new("tar");
+    packed.arg("-cf").arg(folder.join("a.tar")).arg("-C").arg(&parts.0);
+    assert!(packed.args(["a.parquet", "b.txt"]).status().expect("it runs").success());
+    let out = folder.join("out").display().to_string();
+    let output = corella(&["prepare", &folder.0.display().to_string(), "--vocab-size", "100000", "--out", &out]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("pipe is no file and is passed over"), "{told}");
+    assert!(told.contains("warning: 1 sources were left out whole"), "{told}");
+    let said = common::stdout(&output);
+    assert!(said.contains("vocabulary of ") && said.contains("fewer than asked for"), "{said}");
 }

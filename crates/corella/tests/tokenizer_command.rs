@@ -39,6 +39,19 @@ fn ids_that_go_to_a_file_are_told_as_json_where_that_is_asked_for() {
 }
 
 #[test]
+fn ids_come_back_as_the_bytes_that_they_stand_for() {
+    let bytes = |ids: &[&str]| corella(&[&["tokenizer", "decode"], ids].concat()).stdout;
+    // The four bytes of a character are two tokens in GPT-2's vocabulary.
+    let ids = done(&["tokenizer", "encode", "😀"]);
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    assert!(ids.len() > 1, "{ids:?}");
+    assert_eq!(bytes(&ids), "😀".as_bytes());
+    let parts: Vec<u8> = ids.iter().flat_map(|id| bytes(&[id])).collect();
+    assert_eq!(parts, "😀".as_bytes());
+    assert_eq!(bytes(&["15496", "198"]), b"Hello\n");
+}
+
+#[test]
 fn a_vocabulary_is_trained_and_shown() {
     let dir = Folder::new("tokenizer-command");
     let (text, out) = (dir.join("text.txt"), dir.join("own.json"));

@@ -32,6 +32,10 @@ pub struct State {
     pub listing_cuts: Vec<usize>,
     /// Statuses to answer the next requests with, in turn.
     pub refusals: Vec<u16>,
+    /// A header of these answers; `retry-after: 0` where there is none.
+    pub refused_with: Option<String>,
+    /// Does not name the files with the commit, but in pages of two.
+    pub in_pages: bool,
     /// Ignores ranges.
     pub no_ranges: bool,
     /// Flips a bit of what it sends.
@@ -125,7 +129,8 @@ fn plain(head: &str, body: Vec<u8>) -> Answer {
 fn respond(state: &mut State, method: &str, path: &str, headers: &[(String, String)], port: u16) -> Answer {
     if !state.refusals.is_empty() {
         let status = state.refusals.remove(0);
-        return plain(&format!("{status} No\r\nretry-after: 0"), Vec::new());
+        let header = state.refused_with.as_deref().unwrap_or("retry-after: 0");
+        return plain(&format!("{status} No\r\n{header}"), Vec::new());
     }
     if let Some(hash) = path.strip_prefix("/store/") {
         return content(state, hash, headers);
@@ -150,9 +155,13 @@ fn respond(state: &mut State, method: &str, path: &str, headers: &[(String, Stri
             .iter()
             .map(|(name, bytes)| serde_json::json!({"rfilename": name, "size": bytes.len()}))
             .collect();
+        let files = if state.in_pages { serde_json::Value::Null } else { files.into() };
         let (head, body, _) =
             plain("200 OK", serde_json::json!({"sha": commit, "siblings": files}).to_string().into_bytes());
         return (head, body, (!state.listing_cuts.is_empty()).then(|| state.listing_cuts.remove(0)));
+    }
+    if let Some((_, query)) = path.split_once(&format!("/o/n/tree/{commit}?recursive=true")) {
+        return tree_page(state, query.trim_start_matches("&cursor=").parse().unwrap_or(0), path);
     }
     let name = path.trim_start_matches("/datasets").strip_prefix(&resolve).unwrap_or("").replace("%20", " ");
     let Some((_, bytes)) = state.files.iter().find(|(n, _)| *n == name) else {
@@ -170,6 +179,21 @@ fn respond(state: &mut State, method: &str, path: &str, headers: &[(String, Stri
     );
     assert!(matches!(method, "GET" | "HEAD"));
     plain(&head, Vec::new())
+}
+
+/// Two entries of the tree, one of them a folder, and where the next are.
+fn tree_page(state: &State, from: usize, path: &str) -> Answer {
+    let page = state.files.iter().skip(from).take(2);
+    let mut entries: Vec<_> =
+        page.map(|(name, bytes)| serde_json::json!({"type": "file", "path": name, "size": bytes.len()})).collect();
+    entries.push(serde_json::json!({"type": "directory", "path": "data", "size": 0}));
+    let address = path.split('&').next().unwrap_or(path);
+    let next = if from + 2 < state.files.len() {
+        format!("\r\nlink: <{address}&cursor={}>; rel=\"next\"", from + 2)
+    } else {
+        String::new()
+    };
+    plain(&format!("200 OK{next}"), serde_json::Value::from(entries).to_string().into_bytes())
 }
 
 fn content(state: &mut State, hash: &str, headers: &[(String, String)]) -> Answer {

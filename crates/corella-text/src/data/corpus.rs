@@ -24,9 +24,11 @@ impl TextCorpus {
             let _ = read_file(path, name, options, &mut corpus);
         }
         if corpus.documents.is_empty() {
-            let why = corpus.problems.first().map(|p| format!(": {p}")).unwrap_or_default();
             return Err(match files.first() {
-                Some(first) => DataError::bad(&first.path, format!("holds no text{why}")),
+                Some(first) => {
+                    let problem = corpus.problems.into_iter().next().map(Box::new);
+                    DataError::HoldsNoText { path: first.path.clone(), problem }
+                }
                 None => DataError::bad(Path::new("the sources"), "there is no file to read"),
             });
         }

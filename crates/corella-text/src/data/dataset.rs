@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::folder::{DATASET, TRAIN, VAL, read_info};
 use super::prepare::is_to_validate_on;
-use super::{DataError, DatasetInfo, TokenStream};
+use super::{DataError, TokenStream};
 use crate::tokenizer::Tokenizer;
 
 /// Tokens to train and to validate on, and the tokenizer that made them.
@@ -21,9 +22,7 @@ impl Dataset {
     /// Opens a folder written by [`super::prepare`]. The sizes of the shards must be those that `dataset.json` says; whether
     /// their content is what was written is known when all of it was read: [`TokenStream::read_through`].
     pub fn open(dir: &Path) -> Result<Dataset, DataError> {
-        let path = dir.join("dataset.json");
-        let text = std::fs::read_to_string(&path).map_err(DataError::io(&path))?;
-        let info: DatasetInfo = serde_json::from_str(&text).map_err(|e| DataError::bad(&path, e.to_string()))?;
+        let info = read_info(dir)?;
         let tokenizer = Tokenizer::load(dir)?;
         if !tokenizer.has_fingerprint(&info.tokenizer) {
             return Err(DataError::bad(dir, "tokenizer.json is not the one that the shards were made with"));
@@ -32,20 +31,19 @@ impl Dataset {
             let mut shards = Vec::new();
             for (shard, crc) in info.shards.iter().filter(|(shard, _)| shard.starts_with(name)) {
                 if Path::new(shard).file_name() != Some(shard.as_ref()) {
-                    return Err(DataError::bad(&path, format!("shard {shard} is not a plain file name")));
+                    return Err(DataError::bad(&dir.join(DATASET), format!("shard {shard} is not a plain file name")));
                 }
                 shards.push((dir.join(shard), *crc));
             }
             let part = TokenStream::open_noted(&shards, info.vocab_size)?;
             if part.len() != tokens {
                 let found = part.len();
-                let what =
-                    format!("the shards {name}* hold {found} tokens, dataset.json says {tokens}; prepare it again");
+                let what = format!("the shards {name}* hold {found} tokens, {DATASET} says {tokens}; prepare it again");
                 return Err(DataError::bad(dir, what));
             }
             Ok(part)
         };
-        let (train, val) = (part("train_", info.train.tokens)?, part("val_", info.val.tokens)?);
+        let (train, val) = (part(TRAIN, info.train.tokens)?, part(VAL, info.val.tokens)?);
         Ok(Dataset { tokenizer, train, val })
     }
 

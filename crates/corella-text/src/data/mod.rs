@@ -6,6 +6,7 @@ mod dataset;
 mod document;
 mod duplicates;
 pub mod filters;
+mod folder;
 mod index;
 mod llmc_order;
 mod loader;
@@ -22,7 +23,8 @@ pub use clean::{CleanOptions, Unified, clean, unify};
 pub use corpus::TextCorpus;
 pub use dataset::Dataset;
 pub use document::{Document, Flow, Origin, Problem, ProblemKind, Sink};
-pub use duplicates::{Signature, signature, text_hash};
+pub use duplicates::{Bands, LEAST_SIMILARITY, Signature, signature, text_hash};
+pub use folder::{is_prepared, is_unfinished, read_info};
 pub use index::{IndexEntry, read_index};
 pub use loader::{Loader, LoaderOptions, LoaderState, Packing};
 pub use order::Order;
@@ -95,6 +97,24 @@ pub enum DataError {
         /// One of them.
         name: String,
     },
+    /// The sources hold no document.
+    #[error("{}: holds no text{}", path.display(), first(.problem))]
+    HoldsNoText {
+        /// The first of them.
+        path: PathBuf,
+        /// The first thing that is wrong with them, if anything is.
+        problem: Option<Box<Problem>>,
+    },
+    /// Nothing is left to write.
+    #[error("{}: of {read} documents none is left{why}", path.display())]
+    NoneLeft {
+        /// The first source.
+        path: PathBuf,
+        /// Documents that were read.
+        read: u64,
+        /// Which rule dropped how many.
+        why: String,
+    },
     /// A folder of tokens was named where texts are read.
     #[error("{} was written by `corella prepare`: it holds tokens, and no texts to read", path.display())]
     Prepared {
@@ -107,6 +127,10 @@ pub enum DataError {
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+}
+
+fn first(problem: &Option<Box<Problem>>) -> String {
+    problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default()
 }
 
 impl DataError {

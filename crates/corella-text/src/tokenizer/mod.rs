@@ -196,6 +196,11 @@ impl Tokenizer {
     /// Text of a whole sequence of ids; bytes that are not UTF-8 become the replacement character. A special token is
     /// written by its name.
     pub fn decode(&self, ids: &[u32]) -> String {
+        String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned()
+    }
+
+    /// The bytes of ids, which may begin or end inside of a character.
+    pub fn decode_bytes(&self, ids: &[u32]) -> Vec<u8> {
         let prefix = self.prefix();
         let mut bytes = Vec::with_capacity(4 * ids.len());
         let mut starts = prefix != Prefix::Never;
@@ -205,7 +210,7 @@ impl Tokenizer {
             bytes.extend_from_slice(token.strip_prefix(b" ").filter(|_| starts).unwrap_or(token));
             starts = self.is_special(*id) && (prefix == Prefix::Always || (starts && prefix == Prefix::First));
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        bytes
     }
 
     /// Text of ids that go on from others.

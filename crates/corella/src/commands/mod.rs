@@ -8,6 +8,7 @@ pub mod generate;
 pub mod inspect;
 pub mod plan;
 pub mod prepare;
+mod reader_flags;
 pub mod report;
 pub mod serve;
 pub mod tokenizer;

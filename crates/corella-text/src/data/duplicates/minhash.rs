@@ -6,12 +6,8 @@
 
 use crate::splitmix::splitmix;
 
-/// Bands of a signature.
-pub const BANDS: usize = 14;
-/// Rows of a band.
-pub const ROWS: usize = 8;
 /// Bins of a signature.
-const BINS: usize = BANDS * ROWS;
+pub(super) const BINS: usize = 112;
 /// Words of a shingle.
 const SHINGLE: usize = 5;
 
@@ -29,9 +25,9 @@ impl Signature {
         equal as f64 / BINS as f64
     }
 
-    /// A number for a band: equal bands, equal numbers.
-    pub(super) fn band(&self, band: usize) -> u64 {
-        self.0[band * ROWS..(band + 1) * ROWS].iter().fold(band as u64, |h, v| mix(h ^ u64::from(*v)))
+    /// A number for band `band` of so many rows: equal bands, equal numbers.
+    pub(super) fn band(&self, band: usize, rows: usize) -> u64 {
+        self.0[band * rows..(band + 1) * rows].iter().fold(band as u64, |h, v| mix(h ^ u64::from(*v)))
     }
 
     pub(in crate::data) fn to_bytes(&self, out: &mut Vec<u8>) {

@@ -3,7 +3,8 @@
 //! The records lie in a file and are read in their order, as often as needed: hashes are divided into as many parts as make
 //! one part fit, and a part is sorted in memory. So ten times the documents take ten passes, not ten times the memory.
 
-use super::minhash::{BANDS, Signature};
+use super::bands::Bands;
+use super::minhash::Signature;
 
 /// What was found: a mark for each document.
 #[derive(Clone, Debug, Default)]
@@ -92,19 +93,20 @@ fn near_duplicates<R: SignedRecords>(
     memory: usize,
     found: &mut Found,
 ) -> Result<(), R::Error> {
+    let bands = Bands::of(threshold);
     let entry = size_of::<(u64, u64)>() as u64;
     let band_bytes = (documents * entry).max(1);
     // As many bands at once as fit; if not even one does, a part of one.
-    let together = ((memory as u64 / band_bytes) as usize).clamp(1, BANDS);
+    let together = ((memory as u64 / band_bytes) as usize).clamp(1, bands.count);
     let parts = band_bytes.div_ceil(memory.max(1) as u64).max(1);
-    let bands: Vec<usize> = (0..BANDS).collect();
+    let all: Vec<usize> = (0..bands.count).collect();
     let mut tables: Vec<Vec<(u64, u64)>> = (0..together).map(|_| Vec::with_capacity(room(documents, parts))).collect();
-    for (group, p) in bands.chunks(together).flat_map(|group| (0..parts).map(move |p| (group, p))) {
+    for (group, p) in all.chunks(together).flat_map(|group| (0..parts).map(move |p| (group, p))) {
         tables.iter_mut().for_each(Vec::clear);
         records.pass(&mut |i, _, signature| {
             let Some(signature) = signature.filter(|_| !found.exact.has(i)) else { return };
             for (table, band) in tables.iter_mut().zip(group) {
-                let key = signature.band(*band);
+                let key = signature.band(*band, bands.rows);
                 if key % parts == p {
                     table.push((key, i));
                 }

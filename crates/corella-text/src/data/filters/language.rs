@@ -115,18 +115,27 @@ pub fn known_language(code: &str) -> Result<(), UnknownLanguage> {
     }
 }
 
-/// Looks at the middle of the text, where navigation and headings are rarer.
+/// Looks at the middle of the text, where navigation and headings are rarer. Of short texts the detector's guess is often wrong:
+/// another language counts only where the detector is sure of it, or where none of those wanted is written in its script.
 pub(super) fn check(text: &str, languages: &[String]) -> Option<Rejection> {
     let start = text.floor_char_boundary(text.len().saturating_sub(SAMPLE) / 2);
     let end = text.floor_char_boundary((start + SAMPLE).min(text.len()));
-    match whatlang::detect(&text[start..end]) {
-        Some(info) if languages.iter().any(|l| l == info.lang().code()) => None,
-        Some(info) => Some(Rejection::new(
-            Rule::Language,
-            format!("{} (confidence {:.2})", info.lang().code(), info.confidence()),
-        )),
-        None => Some(Rejection::new(Rule::Language, "no language")),
+    let sample = &text[start..end];
+    let wanted = |lang: Lang| languages.iter().any(|code| code == lang.code());
+    let Some(info) = whatlang::detect(sample) else {
+        return Some(Rejection::new(Rule::Language, "no language"));
+    };
+    if wanted(info.lang()) || (!info.is_reliable() && is_possible(sample, languages)) {
+        return None;
     }
+    Some(Rejection::new(Rule::Language, format!("{} (confidence {:.2})", info.lang().code(), info.confidence())))
+}
+
+/// Whether a text may be in one of the languages, by its script.
+fn is_possible(sample: &str, languages: &[String]) -> bool {
+    let known: Vec<Lang> = languages.iter().filter_map(Lang::from_code).collect();
+    let found = whatlang::Detector::with_allowlist(known.clone()).detect(sample);
+    found.is_some_and(|info| known.contains(&info.lang()))
 }
 
 #[cfg(test)]
@@ -141,6 +150,26 @@ mod tests {
         }
         assert!(advice("klingon").contains("known are") && advice("klingon").contains(" eng "));
         assert!(known_language("eng").is_ok());
+    }
+
+    #[test]
+    fn a_guess_drops_no_text_that_may_be_in_a_language_that_is_wanted() {
+        let found = |text: &str, code: &str| check(text, &[code.to_owned()]).map(|rejection| rejection.found);
+        let sure =
+            "Der schnelle braune Fuchs springt über den faulen Hund, der in der Sonne vor dem Haus liegt und schläft.";
+        // English, taken for other languages with little confidence.
+        for text in ["Add to cart", "Tea for two", "Great hotel, nice pool.", "A man, a plan, a canal."] {
+            let guess = whatlang::detect(text).expect("a guess");
+            println!("{text}: {} {:.2} {}", guess.lang().code(), guess.confidence(), guess.is_reliable());
+            assert_eq!(found(text, "eng"), None, "{text}");
+        }
+        assert_eq!(found(sure, "deu"), None);
+        assert!(found(sure, "eng").is_some_and(|found| found.starts_with("deu (confidence ")));
+        // Too short to be sure of the language, but its script is not Latin.
+        for text in ["Привет", "こんにちは"] {
+            assert!(found(text, "eng").is_some(), "{text}");
+        }
+        assert_eq!(found("12 345", "eng").as_deref(), Some("no language"));
     }
 
     #[test]

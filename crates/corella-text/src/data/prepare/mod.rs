@@ -29,6 +29,7 @@ pub use token_files::{is_llm_c_shard, is_token_file, prepare_tokens};
 use super::clean::{CleanOptions, clean};
 use super::document::{Document, Flow, Problem};
 use super::filters::FilterOptions;
+use super::folder::{DATASET, is_prepared, read_info};
 use super::readers::{ReadOptions, SourceFile};
 use super::{DataError, duplicates};
 use crate::tokenizer::{Tokenizer, TrainOptions, WordCounts};
@@ -187,8 +188,8 @@ pub fn prepare(
     fs::create_dir_all(out).map_err(DataError::io(out))?;
     let folder = Folder::open(out, &plan(&job, vocabulary, out)?, options.overwrite)?;
     // Of another plan it would be gone by now: this one's work was done, but for its own folder.
-    if out.join(state::DATASET).is_file() {
-        let done = (read_json(&out.join(state::DATASET))?, read_json(&out.join("report.json"))?);
+    if is_prepared(out) {
+        let done = (read_info(out)?, read_json(&out.join("report.json"))?);
         folder.remove()?;
         return Ok(done);
     }
@@ -206,7 +207,7 @@ pub fn prepare(
         let path = files.first().map_or(out, |f| &f.path);
         let dropped: Vec<String> = report.dropped.iter().map(|(r, d)| format!("{r} {}", d.tally.documents)).collect();
         let why = if dropped.is_empty() { String::new() } else { format!(" ({})", dropped.join(", ")) };
-        return Err(DataError::bad(path, format!("of {} documents none is left{why}", report.read.documents)));
+        return Err(DataError::NoneLeft { path: path.to_path_buf(), read: report.read.documents, why });
     }
     let tokenizer = tokenizer(&job, vocabulary, &survey, &fate, out)?;
     let (train, val) = shards::write(&job, &folder, &survey, &fate, &tokenizer, out, &mut report, watch)?;
@@ -239,17 +240,10 @@ fn finish(
         shards: [train.shards, val.shards].concat(),
         indexes: [train.indexes, val.indexes].concat(),
     };
-    let path = out.join(state::DATASET);
+    let path = out.join(DATASET);
     let text = serde_json::to_string_pretty(&info).map_err(|e| DataError::bad(&path, e.to_string()))?;
     write_synced(&path, &text)?;
     Ok(info)
-}
-
-/// Whether a folder holds what [`prepare`] wrote, or is writing: there is no text to read in it.
-pub(in crate::data) fn is_own_folder(path: &Path) -> bool {
-    let info = fs::File::open(path.join(state::DATASET));
-    path.join(".prepare").is_dir()
-        || info.is_ok_and(|f| serde_json::from_reader::<_, DatasetInfo>(std::io::BufReader::new(f)).is_ok())
 }
 
 /// Everything that decides what is written: two runs with the same plan write the same bytes.
@@ -268,7 +262,7 @@ fn plan(job: &Job<'_>, vocabulary: &Vocabulary, out: &Path) -> Result<String, Da
         (&file.name[..], meta.map_or(0, |m| m.len()), changed.map_or(0, |c| c.as_nanos()))
     }
     let plan = Plan {
-        version: 2,
+        version: 3,
         options: job.options,
         tokenizer: match vocabulary {
             Vocabulary::Given(tokenizer) => tokenizer.fingerprint(),

@@ -8,11 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::super::DataError;
+use super::super::folder::{DATASET, PARTIAL, WORK, is_of_part};
 use super::writer::PartState;
 use crate::tokenizer::Tokenizer;
-
-/// Written last: a folder without it is unfinished.
-pub(super) const DATASET: &str = "dataset.json";
 
 /// How far a run is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +60,7 @@ impl Folder {
     /// was never finished. Anything else that stands where the output would be is replaced with `overwrite` only: it may be
     /// a data set that took days, or a model's folder with its tokenizer.
     pub(super) fn open(out: &Path, plan: &str, overwrite: bool) -> Result<Folder, DataError> {
-        let path = out.join(".prepare");
+        let path = out.join(WORK);
         fs::create_dir_all(&path).map_err(DataError::io(&path))?;
         let lock = path.join("lock");
         let file = File::create(&lock).map_err(DataError::io(&lock))?;
@@ -145,8 +143,7 @@ fn outputs(out: &Path) -> Result<Vec<PathBuf>, DataError> {
     for entry in fs::read_dir(out).map_err(DataError::io(out))? {
         let entry = entry.map_err(DataError::io(out))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let shard = (name.starts_with("train_") || name.starts_with("val_"))
-            && [".bin", ".idx", ".partial"].iter().any(|e| name.ends_with(e));
+        let shard = is_of_part(&name) && [".bin", ".idx", PARTIAL].iter().any(|e| name.ends_with(e));
         if shard
             || matches!(&name[..], DATASET | "report.json" | "sources.txt" | "tokenizer.json" | "tokenizer_config.json")
         {

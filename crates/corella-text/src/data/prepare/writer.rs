@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::folder::PARTIAL;
 use super::super::index::{ENTRY, INDEX_HEADER, IndexEntry, index_header};
 use super::super::shard::{HEADER, shard_header, token_bytes, width};
 use super::super::{DataError, Origin};
@@ -106,7 +107,7 @@ impl Checked {
 /// The temporary name of a file.
 fn partial(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
+    name.push(PARTIAL);
     name.into()
 }
 

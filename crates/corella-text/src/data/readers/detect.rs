@@ -15,6 +15,9 @@ pub(super) enum Format {
     Zip,
     Parquet,
     Warc,
+    /// Objects in any layout.
+    Json,
+    /// One object per line.
     Jsonl,
     Text,
     /// A known format that is read as if it were text.
@@ -74,18 +77,30 @@ pub(super) fn detect(head: &[u8], name: &str, depth: usize) -> Format {
     }
     let body = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match ending {
+        "json" => Format::Json,
+        "jsonl" | "ndjson" if is_spread(body) => Format::Json,
         "jsonl" | "ndjson" => Format::Jsonl,
-        "json" if body.starts_with(b"[") => {
-            Format::Unsupported("a JSON array is not read: write one object per line instead")
-        }
-        "json" => Format::Jsonl,
         "txt" | "md" | "text" => Format::Text,
-        _ if body.strip_prefix(b"{").is_some_and(|b| b.trim_ascii_start().starts_with(b"\"")) => Format::Jsonl,
+        _ if begins_object(body) && is_spread(body) => Format::Json,
+        _ if begins_object(body) => Format::Jsonl,
+        _ if body.strip_prefix(b"[").is_some_and(|b| begins_object(b.trim_ascii_start())) => Format::Json,
         "html" | "htm" | "xhtml" => Format::Raw("HTML is taken as it is, tags included: extract its text first"),
         "xml" => Format::Raw("XML is taken as it is, tags included: extract its text first"),
         "csv" | "tsv" => Format::Raw("a table is taken as one text: write JSON lines or Parquet to read its rows"),
         _ => Format::Text,
     }
+}
+
+/// Whether an object begins here.
+fn begins_object(body: &[u8]) -> bool {
+    body.strip_prefix(b"{").is_some_and(|b| b.trim_ascii_start().starts_with(b"\""))
+}
+
+/// Whether the first line is a bracket alone: then the objects are written over several lines.
+fn is_spread(body: &[u8]) -> bool {
+    let mut lines = body.split(|byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default().trim_ascii();
+    (first == b"{" || first == b"[") && lines.next().is_some()
 }
 
 #[cfg(test)]
@@ -104,6 +119,16 @@ mod tests {
         assert_eq!(detect(b"no JSON", "a.jsonl.gz", 1), Format::Jsonl);
         assert_eq!(detect(b"WARC/1.0\r\n", "a.txt", 0), Format::Warc);
         assert!(matches!(detect(b"\x7fELF\x02\x00", "a", 0), Format::Binary(_)));
-        assert!(matches!(detect(b"[{}]", "a.json", 0), Format::Unsupported(_)));
+        assert_eq!(detect(b"[{}]", "a.json", 0), Format::Json);
+    }
+
+    #[test]
+    fn the_layout_of_json_is_seen() {
+        assert_eq!(detect(b"{\n  \"text\": 1\n}", "a.jsonl", 0), Format::Json);
+        assert_eq!(detect(b"{\n  \"text\": 1\n}", "a", 0), Format::Json);
+        assert_eq!(detect(b"[\r\n{\"text\": 1}]", "a.ndjson", 0), Format::Json);
+        assert_eq!(detect(b"[{\"text\": 1}]", "a", 0), Format::Json);
+        assert_eq!(detect(b"[1] a reference", "a", 0), Format::Text);
+        assert_eq!(detect(b"[1]\n", "a.jsonl", 0), Format::Jsonl);
     }
 }

@@ -1,24 +1,27 @@
-//! One JSON object per line.
+//! One JSON object per line; several on a line are taken, too.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io::BufRead;
+use std::ops::ControlFlow;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::lines::{Line, Lines};
-use super::{Place, ProblemKind, TEXT_FIELDS, json_long};
+use super::{Place, ProblemKind, TEXT_FIELDS, json_long, json_stream};
 use crate::data::document::Flow;
 
 /// Bytes of a line for other fields than the text.
 const FIELDS: usize = 1 << 16;
 
+/// Most bytes of an object: escapes make a text up to six times longer; other fields come on top.
+pub(super) fn most(place: &Place<'_>) -> usize {
+    place.options.max_document.saturating_mul(6).saturating_add(FIELDS)
+}
+
 /// Reads the text field of each line.
 pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
-    // Escapes make a text up to six times longer; other fields come on top.
-    let limit = place.options.max_document.saturating_mul(6).saturating_add(FIELDS);
-    // A longer line is not held a second and third time: its text is decoded piece by piece.
-    let long = place.options.max_document.saturating_add(FIELDS);
+    let limit = most(place);
     let wanted = place.options.field.clone();
     let mut lines = Lines::new(reader, limit);
     let mut line = Vec::new();
@@ -30,12 +33,8 @@ pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
                 place.report(ProblemKind::TooLarge, record, offset, format!("a line of more than {limit} bytes"))?;
             }
             Ok(Line::Whole) => {
-                let body = if record == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
-                if body.len() > long {
-                    json_long::read(place, body, wanted.as_deref(), record, offset)?;
-                } else if !body.trim_ascii().is_empty() {
-                    one(place, body, wanted.as_deref(), record, offset)?;
-                }
+                let mark = if record == 0 && line.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+                value(place, &mut line[mark..], wanted.as_deref(), record, offset)?;
             }
             Err(e) => return place.broken(&e, record, lines.offset),
         }
@@ -43,21 +42,81 @@ pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
     Flow::Continue(())
 }
 
-fn one(place: &mut Place<'_>, line: &[u8], wanted: Option<&str>, record: u64, offset: u64) -> Flow {
-    let mut json = serde_json::Deserializer::from_slice(line);
-    let found = Field { wanted }.deserialize(&mut json).and_then(|found| json.end().map(|()| found));
-    match found {
-        Ok(Some(text)) => place.document(record, offset, text.into_owned()),
-        Ok(None) => no_text(place, wanted, record, offset),
-        Err(e) => no_object(place, &e, record, offset),
+/// Reads the text field of one object, or of several that stand on one line.
+pub(super) fn value(place: &mut Place<'_>, json: &mut [u8], wanted: Option<&str>, record: u64, offset: u64) -> Flow {
+    if json.trim_ascii().is_empty() {
+        return Flow::Continue(());
     }
+    // What is longer is not held a second and third time: its text is decoded piece by piece.
+    let is_long = json.len() > place.options.max_document.saturating_add(FIELDS);
+    let error = if is_long { None } else { one(place, json, wanted, record, offset)? };
+    if !is_long && error.is_none() {
+        return Flow::Continue(());
+    }
+    let parts = json_stream::several(json);
+    if !parts.is_empty() {
+        return parts.into_iter().try_for_each(|part| {
+            let at = offset + part.start as u64;
+            value(place, &mut json[part], wanted, record, at)
+        });
+    }
+    if mend_halves(json) > 0 {
+        let what = "half of a character in an escape (\\ud800 to \\udfff alone); it became the replacement character";
+        place.report(ProblemKind::BadUtf8, record, offset, what)?;
+        return value(place, json, wanted, record, offset);
+    }
+    match error {
+        Some(error) => no_object(place, &error, record, offset),
+        None => json_long::read(place, json, wanted, record, offset),
+    }
+}
+
+/// Hands on the text of one object; the error where it is none.
+fn one(
+    place: &mut Place<'_>,
+    json: &[u8],
+    wanted: Option<&str>,
+    record: u64,
+    offset: u64,
+) -> ControlFlow<(), Option<serde_json::Error>> {
+    let mut parser = serde_json::Deserializer::from_slice(json);
+    let found = Field { wanted }.deserialize(&mut parser).and_then(|found| parser.end().map(|()| found));
+    match found {
+        Ok(Some(text)) => place.document(record, offset, text.into_owned())?,
+        Ok(None) => no_text(place, wanted, record, offset)?,
+        Err(e) => return ControlFlow::Continue(Some(e)),
+    }
+    ControlFlow::Continue(None)
+}
+
+/// Puts the replacement character where an escape stands for half of a character and the other half is missing, as programs
+/// write that cut texts between the two. How many there were.
+fn mend_halves(json: &mut [u8]) -> usize {
+    let half = |json: &[u8], at: usize| -> Option<u16> {
+        let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().filter(|unit| unit & 0xf800 == 0xd800)
+    };
+    let (mut at, mut mended) = (0, 0);
+    while let Some(found) = memchr::memchr(b'\\', json.get(at..).unwrap_or_default()) {
+        at += found;
+        match half(json, at) {
+            Some(first) if first < 0xdc00 && half(json, at + 6).is_some_and(|second| second >= 0xdc00) => at += 12,
+            Some(_) => {
+                json[at..at + 6].copy_from_slice(b"\\ufffd");
+                mended += 1;
+                at += 6;
+            }
+            None => at += 2,
+        }
+    }
+    mended
 }
 
 /// Reports a line without a text.
 pub(super) fn no_text(place: &mut Place<'_>, wanted: Option<&str>, record: u64, offset: u64) -> Flow {
     let what = match wanted {
         Some(field) => format!("no string in the field {field}"),
-        None => format!("no string in any of the fields {}; name it with --field", TEXT_FIELDS.join(", ")),
+        None => format!("no string in any of the fields {}", TEXT_FIELDS.join(", ")),
     };
     place.report(ProblemKind::NoText, record, offset, what)
 }

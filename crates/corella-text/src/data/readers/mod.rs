@@ -10,6 +10,7 @@ mod detect;
 mod html;
 mod http;
 mod json_long;
+mod json_stream;
 mod jsonl;
 mod lines;
 mod parquet;
@@ -126,6 +127,7 @@ impl<'a> Place<'a> {
             Format::Zstd => compressed::zstd(self, &mut reader),
             Format::Tar => archive::tar(self, &mut reader),
             Format::Warc => warc::read(self, &mut reader),
+            Format::Json => json_stream::read(self, &mut reader),
             Format::Jsonl => jsonl::read(self, &mut reader),
             Format::Text => text::read(self, &mut reader),
             Format::Raw(what) => {

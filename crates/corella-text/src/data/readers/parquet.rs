@@ -137,7 +137,7 @@ fn text_column(schema: &SchemaDescriptor, field: Option<&str>) -> std::result::R
             (Some(column), _) => Ok(column),
             (None, [(column, _)]) => Ok(*column),
             (None, []) => Err(format!("no string column; {}", names())),
-            (None, _) => Err(format!("which column holds the text? name it with --field; {}", names())),
+            (None, _) => Err(format!("which column holds the text? {}", names())),
         },
     }
 }

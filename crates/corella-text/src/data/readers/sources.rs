@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::super::DataError;
-use super::super::prepare::is_own_folder;
+use super::super::folder::is_own_folder;
 
 /// A file to read, and how it is called in reports and indexes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

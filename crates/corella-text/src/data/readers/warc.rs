@@ -33,9 +33,16 @@ pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
     let limit = most(place.options.max_document) as u64;
     let mut lines = Lines::new(reader, LONGEST_LINE);
     let (mut line, mut body, mut record, mut lost) = (Vec::new(), Vec::new(), 0u64, false);
+    // Records that may hold a page or its text, and records about pages.
+    let (mut pages, mut about) = (0u64, 0u64);
     loop {
         let offset = lines.offset;
         match lines.next(&mut line) {
+            Ok(Line::End) if pages == 0 && about > 0 => {
+                let what =
+                    format!("{about} records about pages and none with a page: of a WAT file take the WET or WARC");
+                return place.report(ProblemKind::Unsupported, 0, 0, what);
+            }
             Ok(Line::End) => return Flow::Continue(()),
             Ok(_) if line.starts_with(b"WARC/") => {}
             Ok(_) => {
@@ -58,6 +65,8 @@ pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
             continue;
         };
         let wanted = matches!(&header.kind[..], "conversion" | "response" | "resource");
+        pages += u64::from(wanted);
+        about += u64::from(header.kind == "metadata");
         let there = if wanted && length <= limit {
             lines.take(length, &mut body).map(|()| body.len() as u64)
         } else {

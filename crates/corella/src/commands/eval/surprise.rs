@@ -14,8 +14,9 @@ use serde::Serialize;
 
 use super::with_way_out;
 use crate::error::{Failure, Result, of_path};
-use crate::inputs::{check_finished, no_file, source_files, unified, warn_of};
+use crate::inputs::{OTHER_FIELD, check_finished, no_file, source_files, unified};
 use crate::meter::Meter;
+use crate::source_problems::SourceProblems;
 
 /// How well a stream of tokens is predicted.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -87,7 +88,9 @@ fn texts(path: &Path, quiet: bool) -> Result<Vec<String>> {
         };
         return Err(Failure::new(problem).hint(hint));
     }
-    warn_of(&found.warnings);
+    let mut problems = SourceProblems::default();
+    found.warnings.iter().for_each(|problem| problems.tell(problem));
+    problems.end(found.texts.len(), OTHER_FIELD);
     if let [text] = &found.texts[..] {
         return Ok(vec![unified(text, &path.to_string_lossy())]);
     }

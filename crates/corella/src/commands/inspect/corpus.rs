@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use corella_text::data::DatasetInfo;
+use corella_text::data::read_info;
 use corella_text::data::readers::expand;
 use corella_text::tiny_internet::World;
 use corella_train::folder;
@@ -106,7 +106,7 @@ fn run_text(run: &Path) -> Option<(u64, String)> {
         return Some((bytes, "the tiny internet".to_owned()));
     }
     if is_prepared(data) {
-        let info: DatasetInfo = serde_json::from_str(&std::fs::read_to_string(data.join("dataset.json")).ok()?).ok()?;
+        let info = read_info(data).ok()?;
         return Some((info.train.bytes, format!("the texts to train on in {name}"))).filter(|(bytes, _)| *bytes > 0);
     }
     let files = expand(data).ok()?;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use corella_text::data::filters::{FilterOptions, known_language};
 use corella_text::data::readers::{ReadOptions, SourceFile};
-use corella_text::data::{CleanOptions, PrepareOptions};
+use corella_text::data::{CleanOptions, LEAST_SIMILARITY, PrepareOptions};
 
+use crate::commands::reader_flags::ReaderFlags;
 use crate::error::{Failure, Result};
 use crate::units::bytes;
 
@@ -14,6 +15,8 @@ use crate::units::bytes;
 const VAL_FRACTION: f64 = 0.05;
 /// Tokens of an own vocabulary, where no number is given.
 const VOCAB_SIZE: usize = 2048;
+/// The language of the words that Gopher's rules count.
+const ENGLISH: &str = "eng";
 /// From which similarity texts count as nearly the same, where none is given.
 const SIMILARITY: f64 = 0.7;
 
@@ -42,12 +45,8 @@ pub struct PrepareArgs {
     /// Replace a data set or a tokenizer that stands in --out
     #[arg(long)]
     pub overwrite: bool,
-    /// Field of JSON lines, or column of Parquet, that holds the text [default: text, content, …]
-    #[arg(long)]
-    pub field: Option<String>,
-    /// What separates documents inside a text file
-    #[arg(long, default_value = corella_text::tokenizer::END_OF_TEXT)]
-    pub separator: String,
+    #[command(flatten)]
+    pub reader: ReaderFlags,
     /// Longest document; a longer text is cut at line ends
     #[arg(long, default_value = "16MiB", value_parser = bytes)]
     pub max_document: usize,
@@ -123,7 +122,7 @@ impl PrepareArgs {
             ("--min-bytes", self.min_bytes > 0),
             ("--max-bytes", self.max_bytes.is_some()),
             ("--nfc", self.nfc),
-            ("--field", self.field.is_some()),
+            ("--field", self.reader.field.is_some()),
         ];
         given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
     }
@@ -139,6 +138,17 @@ impl PrepareArgs {
                 .hint("leave it out, or prepare `tiny-internet` alone")),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a rule judges that only English texts can meet.
+    fn of_english(&self) -> bool {
+        self.filter.contains(&FilterSet::Gopher) || self.filter.contains(&FilterSet::Web)
+    }
+
+    /// The languages that are asked for and that the rules will drop all the same.
+    pub fn dropped_languages(&self) -> Vec<&str> {
+        let others = self.language.iter().map(String::as_str).filter(|code| *code != ENGLISH);
+        others.filter(|_| self.of_english()).collect()
     }
 
     /// The size of an own vocabulary; refused where the vocabulary is given and has its size.
@@ -170,7 +180,7 @@ impl PrepareArgs {
             let ending = file.path.extension().unwrap_or_default().to_ascii_lowercase();
             ["txt", "md", "text"].iter().any(|text| ending == *text)
         };
-        if self.field.is_some() && files.iter().all(is_text) {
+        if self.reader.field.is_some() && files.iter().all(is_text) {
             return Err(Failure::usage("--field is for JSON lines and Parquet, and all of these are texts")
                 .hint("leave it out; --separator says what stands between the documents of a text"));
         }
@@ -190,9 +200,16 @@ impl PrepareArgs {
                 .hint("add --duplicates near, or leave --similarity out"));
         }
         let similarity = self.similarity.unwrap_or(SIMILARITY);
-        if !(0.1..=1.0).contains(&similarity) {
-            return Err(Failure::usage(format!("--similarity {similarity} is not in 0.1 .. 1"))
-                .hint("1 is equal; 0.7 to 0.8 are usual"));
+        if !(LEAST_SIMILARITY..=1.0).contains(&similarity) {
+            return Err(Failure::usage(format!("--similarity {similarity} is not in {LEAST_SIMILARITY} .. 1"))
+                .hint("1 is equal; 0.7 to 0.8 are usual; what is less alike cannot be found reliably"));
+        }
+        if let Some(most) = self.max_bytes.filter(|most| *most < self.min_bytes) {
+            return Err(Failure::usage(format!(
+                "no document has at least {} bytes (--min-bytes) and at most {most} (--max-bytes)",
+                self.min_bytes
+            ))
+            .hint("make --max-bytes the larger of the two, or leave one out"));
         }
         if self.max_document < 1024 {
             return Err(Failure::usage(format!("--max-document {} is below 1 KiB", self.max_document))
@@ -201,14 +218,20 @@ impl PrepareArgs {
         for code in &self.language {
             known_language(code).map_err(|e| Failure::usage(e.to_string()))?;
         }
+        if self.of_english() && !self.language.is_empty() && !self.language.iter().any(|code| code == ENGLISH) {
+            return Err(Failure::usage(format!(
+                "the rules of Gopher count common English words, so of texts in {} nothing would be left",
+                self.language.join(", ")
+            ))
+            .hint("leave gopher and web out: --filter repetition,c4,fineweb,boilerplate"));
+        }
         let has = |set| self.filter.contains(&set) || self.filter.contains(&FilterSet::Web);
         Ok(PrepareOptions {
             read: ReadOptions {
-                field: self.field.clone(),
-                separator: self.separator.clone(),
                 max_document: self.max_document,
                 // The window of a decompressor may take an eighth of the memory; zstd's own limits are 10 and 31.
                 zstd_window_log: (self.memory / 8).max(1).ilog2().clamp(10, 31),
+                ..self.reader.options()
             },
             clean: CleanOptions { nfc: self.nfc },
             filters: FilterOptions {

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 use corella_text::data::readers::SourceFile;
-use corella_text::data::{Problem, Report, Watch};
+use corella_text::data::{Problem, ProblemKind, Report, Watch};
 use corella_train::console::grouped;
 
 use crate::units::megabytes;
@@ -24,6 +24,8 @@ pub struct Console {
     read: u64,
     files: (usize, usize),
     problems: u64,
+    /// Whether a record lacked a text.
+    pub without_text: bool,
     /// Bytes of text of this pass: so far, and what it will be, where that is known.
     text: u64,
     of: Option<u64>,
@@ -46,6 +48,7 @@ impl Console {
             read: 0,
             files: (0, files.len()),
             problems: 0,
+            without_text: false,
             text: 0,
             of: None,
             tokens: 0,
@@ -104,6 +107,7 @@ impl Watch for Console {
 
     fn problem(&mut self, problem: &Problem) {
         self.problems += 1;
+        self.without_text |= problem.kind == ProblemKind::NoText;
         if !self.quiet && self.problems <= PROBLEMS_SHOWN {
             self.end();
             eprintln!("warning: {problem}");
@@ -131,6 +135,17 @@ impl Watch for Console {
             eprintln!("going on behind {} documents of an interrupted run", grouped(documents));
         }
     }
+}
+
+/// How many sources were left out as a whole: files, members of archives, or parts of a file.
+pub fn left_out(report: &Report) -> u64 {
+    let kinds = [ProblemKind::Unsupported, ProblemKind::NotText, ProblemKind::Unreadable];
+    kinds.iter().filter_map(|kind| report.problems.get(kind)).map(|problems| problems.count).sum()
+}
+
+/// Whether more records lack a text than have one: then it has another name.
+pub fn lacks_field(report: &Report) -> bool {
+    report.problems.get(&ProblemKind::NoText).is_some_and(|problems| problems.count > report.read.documents)
 }
 
 /// What was read, dropped and wrong, with examples.

@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use corella_text::data::readers::SourceFile;
 use corella_text::data::{
-    DatasetInfo, Document, Report, Vocabulary, is_token_file, prepare, prepare_documents, prepare_tokens,
+    DataError, DatasetInfo, Document, Report, Vocabulary, is_token_file, prepare, prepare_documents, prepare_tokens,
 };
 use corella_text::tiny_internet::{Corpus, CorpusOptions, World, facts};
 use corella_train::console::grouped;
 
 use crate::cli::Common;
+use crate::commands::reader_flags::NAME_FIELD;
 use crate::error::{Failure, Result};
 use crate::inputs::{
     TINY_INTERNET, TINY_PAGES, VOCABULARY_BYTES, WORLD_SEED, fresh_pages, no_card, no_file, pages_as_documents,
@@ -34,6 +35,13 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
         common.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let options = args.options(threads)?;
     let vocab_size = args.vocab_size()?;
+    let dropped = args.dropped_languages();
+    if !dropped.is_empty() {
+        eprintln!(
+            "note: the rules of Gopher count common English words: they drop the texts in {}",
+            dropped.join(", ")
+        );
+    }
     let generated = args.sources.iter().any(|s| s == Path::new(TINY_INTERNET));
     args.check_pages(generated)?;
     if generated {
@@ -69,8 +77,25 @@ pub fn run(args: &PrepareArgs, common: &Common) -> Result<()> {
         name => Vocabulary::Given(tokenizer_for(name, 0, &[])?),
     };
     let mut console = Console::new(&files, common.json);
-    let (info, report) = prepare(&files, &vocabulary, &args.out, &options, &mut console)?;
+    let prepared = prepare(&files, &vocabulary, &args.out, &options, &mut console);
     console.end();
+    let names_field = args.reader.field.is_some();
+    let (info, report) = prepared.map_err(|error| match error {
+        DataError::NoneLeft { read: 0, .. } if console.without_text && !names_field => {
+            Failure::from(error).hint(NAME_FIELD)
+        }
+        other => other.into(),
+    })?;
+    if console::lacks_field(&report) && !names_field {
+        eprintln!("hint: {NAME_FIELD}");
+    }
+    let left_out = console::left_out(&report);
+    if left_out > 0 {
+        eprintln!(
+            "warning: {} sources were left out whole (files, members of archives or parts of a file that are not read)",
+            grouped(left_out)
+        );
+    }
     done(&info, Some(&report), args, common, started)
 }
 
@@ -149,6 +174,14 @@ fn done(
             grouped(part.tokens),
             megabytes(part.bytes)
         );
+    }
+    if args.tokenizer == "own" {
+        let asked = args.vocab_size()?;
+        let fewer = match asked.checked_sub(info.vocab_size).filter(|n| *n > 0) {
+            Some(fewer) => format!("; the text holds no more pairs: {} fewer than asked for", grouped(fewer as u64)),
+            None => String::new(),
+        };
+        text += &format!("vocabulary of {} tokens{fewer}\n", grouped(info.vocab_size as u64));
     }
     let memory = peak_memory().map(|b| format!(", at most {} of memory", megabytes(b)));
     text += &format!("wrote {} in {seconds:.1} s{}\n", args.out.display(), memory.unwrap_or_default());

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::builder::TypedValueParser;
 use clap::{Args, Subcommand};
 
+use crate::commands::reader_flags::ReaderFlags;
+use crate::units::bytes;
+
 /// What `tokenizer` does.
 #[derive(Debug, Subcommand)]
 pub enum TokenizerCommand {
@@ -32,6 +35,11 @@ pub struct TokenizerTrainArgs {
     /// Let a token hold several digits, as GPT-2's do
     #[arg(long)]
     pub number_words: bool,
+    #[command(flatten)]
+    pub reader: ReaderFlags,
+    /// Most text to count, from the beginnings of all files; more hardly changes the vocabulary
+    #[arg(long, default_value = "256MiB", value_parser = bytes)]
+    pub sample: usize,
     /// File to write
     #[arg(long, default_value = "tokenizer.json")]
     pub out: PathBuf,

@@ -1,6 +1,6 @@
 //! `corella tokenizer encode` and `decode`: text to ids and back.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use corella_text::data::write_shard;
@@ -10,7 +10,7 @@ use super::args::{DecodeArgs, EncodeArgs};
 use crate::cli::Common;
 use crate::error::{Failure, Result};
 use crate::inputs::read_text;
-use crate::output::deliver;
+use crate::output::{deliver, taken};
 use crate::tokenizers;
 use crate::unfinished::Unfinished;
 
@@ -68,8 +68,16 @@ pub fn decode(args: &DecodeArgs, common: &Common) -> Result<()> {
         let wrong = || Failure::usage(format!("{word:?} is no id")).hint(format!("ids are 0 to {}", size - 1));
         ids.push(id.ok_or_else(wrong)?);
     }
-    let text = tokenizer.decode(&ids);
-    if common.json { deliver(serde_json::json!({"ids": ids, "text": text})) } else { deliver(text) }
+    if common.json {
+        return deliver(serde_json::json!({"ids": ids, "text": tokenizer.decode(&ids)}));
+    }
+    // To a file or a program goes what the ids stand for, byte for byte, also where that is a part of a character.
+    let mut out = std::io::stdout().lock();
+    let written = match out.is_terminal() {
+        true => writeln!(out, "{}", tokenizer.decode(&ids)),
+        false => out.write_all(&tokenizer.decode_bytes(&ids)),
+    };
+    taken(written.and_then(|()| out.flush())).map(drop)
 }
 
 /// The text given, that of a file, or that of standard input.
