@@ -263,7 +263,7 @@ mod tests {
         let lib = root.join("lib/python3.12/site-packages/nvidia/cu13/lib");
         std::fs::create_dir_all(&lib).expect("made");
         let with = |value: OsString| move |name: &str| (name != "CONDA_PREFIX").then(|| value.clone());
-        assert_eq!(package_folders(with(root.clone().into())), [lib.clone()]);
+        assert_eq!(package_folders(with(root.clone().into())), std::slice::from_ref(&lib));
         let paths = std::env::join_paths([Path::new("."), Path::new(""), &lib, Path::new("lib")]).expect("no colon");
         let listed = system_folders(with(paths));
         assert!(listed[0] == lib && listed.iter().all(|path| path.is_absolute()), "{listed:?}");
