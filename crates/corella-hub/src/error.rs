@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use crate::http::is_certificate;
 use crate::{HubName, RemoteFile};
 
 /// Most files that are named where none matches.
@@ -188,6 +189,9 @@ impl HubError {
             HubError::RateLimited { .. } => Some(
                 "wait some minutes and run the same command again: finished files are kept; HF_TOKEN raises the limit",
             ),
+            HubError::Transport { source, .. } if is_certificate(source) => Some(
+                "is a proxy in between? SSL_CERT_FILE names a PEM file of the certificates to trust instead of the built-in ones",
+            ),
             HubError::Transport { .. } => Some(
                 "check the network; the same command goes on where it stopped; with HF_HUB_OFFLINE=1 only the cache is used",
             ),
@@ -242,9 +246,12 @@ mod tests {
     use super::{ErrorKind, HubError};
 
     #[test]
-    fn a_full_disk_stops_a_download_that_goes_on_later() {
+    fn hints_name_the_way_out_of_each_trouble() {
         let full = HubError::io("x".as_ref())(ErrorKind::StorageFull.into());
         assert!(full.hint().is_some_and(|h| h.contains("the download goes on") && !h.contains("--resume")));
+        let unknown = std::io::Error::other("invalid peer certificate: UnknownIssuer");
+        let refused = HubError::Transport { url: "x".to_owned(), source: Box::new(unknown.into()) };
+        assert!(refused.hint().is_some_and(|h| h.contains("SSL_CERT_FILE")));
         let bad = "hf://".parse::<crate::HubName>().expect_err("no name");
         assert!(bad.hint().is_some_and(|h| h.contains("hf://datasets/OWNER/NAME")));
     }

@@ -176,10 +176,16 @@ fn next_page(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
+/// Whether the server's certificate is not trusted. The library hands this on as it came, inside of an error of input and output.
+pub(crate) fn is_certificate(error: &ureq::Error) -> bool {
+    error.to_string().contains("invalid peer certificate")
+}
+
 /// Whether the same request may succeed a little later.
 fn may_pass(error: &ureq::Error) -> bool {
     use ureq::Error::{BadUri, BodyExceedsLimit, Http, RequireHttpsOnly, Tls, TooManyRedirects};
-    !matches!(error, BadUri(_) | BodyExceedsLimit(_) | Http(_) | RequireHttpsOnly(_) | Tls(_) | TooManyRedirects)
+    !is_certificate(error)
+        && !matches!(error, BadUri(_) | BodyExceedsLimit(_) | Http(_) | RequireHttpsOnly(_) | Tls(_) | TooManyRedirects)
 }
 
 #[cfg(test)]

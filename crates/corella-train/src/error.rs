@@ -142,6 +142,7 @@ impl TrainError {
             | TrainError::Data(DataError::OtherData(_)) => true,
             TrainError::Io { .. }
             | TrainError::AllDamaged { .. }
+            | TrainError::LinesLost { .. }
             | TrainError::Diverged { .. }
             | TrainError::Model(_)
             | TrainError::Data(_) => false,

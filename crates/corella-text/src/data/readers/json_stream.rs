@@ -10,7 +10,7 @@ use crate::data::document::Flow;
 /// Reads the text field of each object.
 pub(super) fn read(place: &mut Place<'_>, reader: &mut dyn BufRead) -> Flow {
     let (limit, wanted) = (jsonl::most(place), place.options.field.clone());
-    let mut objects = Objects { reader, offset: 0, limit };
+    let mut objects = Objects::of(reader, limit);
     let (mut object, mut lost) = (Vec::new(), false);
     for record in 0.. {
         let (start, found) = match objects.next(&mut object) {
@@ -56,7 +56,7 @@ pub(super) fn several(line: &[u8]) -> Vec<Range<usize>> {
 }
 
 /// What is next in a stream.
-enum Found {
+pub(super) enum Found {
     /// An object is in the buffer.
     Whole,
     /// An object was longer than allowed; it was passed over.
@@ -68,7 +68,7 @@ enum Found {
 }
 
 /// Finds the objects of a stream.
-struct Objects<'a> {
+pub(super) struct Objects<'a> {
     reader: &'a mut dyn BufRead,
     /// Bytes read so far.
     offset: u64,
@@ -76,9 +76,14 @@ struct Objects<'a> {
     limit: usize,
 }
 
-impl Objects<'_> {
+impl<'a> Objects<'a> {
+    /// Of a stream from its beginning on; objects of more than `limit` bytes are passed over.
+    pub(super) fn of(reader: &'a mut dyn BufRead, limit: usize) -> Objects<'a> {
+        Objects { reader, offset: 0, limit }
+    }
+
     /// What is next, and where it begins.
-    fn next(&mut self, object: &mut Vec<u8>) -> io::Result<Option<(u64, Found)>> {
+    pub(super) fn next(&mut self, object: &mut Vec<u8>) -> io::Result<Option<(u64, Found)>> {
         object.clear();
         let Some(first) = self.behind(is_between)? else { return Ok(None) };
         let start = self.offset;

@@ -1,4 +1,4 @@
-//! Files of records that are more than a text: JSON lines or rows of Parquet, whole, plain or compressed.
+//! Files of records that are more than a text: objects of JSON or rows of Parquet, whole, plain or compressed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -8,14 +8,16 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::detect::{Format, detect, peek};
+use super::json_stream::{Found, Objects};
 use super::lines::{Line, Lines};
 use super::{DEEPEST, ReadOptions, compressed, parquet_rows};
 use crate::data::DataError;
 
-/// Longest line that is read.
+/// Longest line or object that is read.
 const LONGEST_LINE: usize = 64 << 20;
 
-/// Takes records with their number in the file, from 1: of JSON lines that of the line, of Parquet that of the row. The first
+/// Takes records with their number in the file, from 1: of JSON lines that of the line, of other JSON that of the object,
+/// of Parquet that of the row. The first
 /// error of what takes them ends the reading.
 pub(super) type Take<'a, E> = &'a mut dyn FnMut(usize, Value) -> Result<ControlFlow<()>, E>;
 
@@ -44,6 +46,7 @@ pub fn read_records<E: From<DataError>>(
             Format::Jsonl | Format::Text | Format::Raw(_) => {
                 return lines(path, &mut BufReader::with_capacity(1 << 16, whole), take);
             }
+            Format::Json => return objects(path, &mut BufReader::with_capacity(1 << 16, whole), take),
             Format::Unsupported(what) | Format::Binary(what) => return Err(DataError::bad(path, what).into()),
             Format::Tar | Format::Zip | Format::Warc | Format::Parquet => {
                 let what = "holds no records: give JSON lines, plain or packed with gzip or zstd, or Parquet";
@@ -52,6 +55,28 @@ pub fn read_records<E: From<DataError>>(
         };
     }
     Err(DataError::bad(path, format!("more than {DEEPEST} layers of compression")).into())
+}
+
+fn objects<E: From<DataError>>(path: &Path, reader: &mut dyn BufRead, take: Take<'_, E>) -> Result<(), E> {
+    let mut objects = Objects::of(reader, LONGEST_LINE);
+    let mut object = Vec::new();
+    for number in 1.. {
+        let Some((_, found)) = objects.next(&mut object).map_err(DataError::io(path))? else { break };
+        let what = match found {
+            Found::Whole => match serde_json::from_slice(&object) {
+                Ok(value) => match take(number, value)? {
+                    ControlFlow::Continue(()) => continue,
+                    ControlFlow::Break(()) => break,
+                },
+                Err(error) => error.to_string(),
+            },
+            Found::TooLong => format!("longer than {LONGEST_LINE} bytes"),
+            Found::Broken => "ends in the middle".to_owned(),
+            Found::Other => "no JSON object".to_owned(),
+        };
+        return Err(DataError::bad(path, format!("object {number}: {what}")).into());
+    }
+    Ok(())
 }
 
 fn lines<E: From<DataError>>(path: &Path, reader: &mut dyn BufRead, take: Take<'_, E>) -> Result<(), E> {
