@@ -163,7 +163,7 @@ fn a_short_tour_measures_every_phenomenon_and_ends_in_the_playground() {
     }
     assert!(measured["read"]["corpus_tokens"].as_u64() > Some(3_000_000), "{measured}");
     let article = demos[2]["prompts"][0]["reference"].as_str().expect("an article");
-    let found = json(&server.post("/corella/trace", &serde_json::json!({"text": article})).body);
+    let found = server.traced(article);
     let spans = found["spans"].as_array().expect("spans");
     assert!(spans.iter().any(|s| s["count"].as_u64() >= Some(32)), "the article stood in the corpus often: {found}");
     common::signal(&server.child, "TERM");

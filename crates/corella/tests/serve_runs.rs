@@ -95,14 +95,7 @@ fn a_server_finds_the_index_that_is_made_while_it_runs() {
     let info = json(&std::fs::read_to_string(folder.join("data/dataset.json")).expect("read").replace('\n', " "));
     let anatomy = json(&server.get("/corella/anatomy").body);
     assert_eq!(anatomy["corpus"]["bytes"], info["train"]["bytes"], "{}", anatomy["corpus"]);
-    let ask = || loop {
-        let text = json!({"text": "The old fox number 7 saw 9 geese."});
-        let found = json(&server.post("/corella/trace", &text).body);
-        // It says so as long as it reads.
-        if found["hint"].as_str().is_none_or(|hint| !hint.contains("being read")) {
-            return found;
-        }
-    };
+    let ask = || server.traced("The old fox number 7 saw 9 geese.");
     let before = ask();
     assert!(before["spans"].is_null(), "{before}");
     let hint = before["hint"].as_str().expect("a hint");

@@ -110,6 +110,16 @@ impl Server {
         json(&answer.body)
     }
 
+    /// What is found of a text in the training data, once these are read.
+    pub fn traced(&self, text: &str) -> Value {
+        loop {
+            let found = json(&self.post("/corella/trace", &serde_json::json!({"text": text})).body);
+            if found["hint"].as_str().is_none_or(|hint| !hint.contains("being read")) {
+                return found;
+            }
+        }
+    }
+
     pub fn metric(&self, name: &str) -> u64 {
         self.any_metric(&format!("corella_{name}")).unwrap_or_else(|| panic!("no {name}"))
     }
