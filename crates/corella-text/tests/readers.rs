@@ -675,15 +675,22 @@ fn records_are_whole_whatever_they_are_packed_in() {
     let expected: Vec<serde_json::Value> =
         lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let zstd = zstd(lines.as_bytes());
-    for (name, bytes) in
-        [("a", lines.as_bytes()), ("b", &parquet), ("c", &gzip(lines.as_bytes())), ("d", &zstd), ("e", &gzip(&zstd))]
-    {
+    let array = serde_json::to_string_pretty(&expected).expect("JSON");
+    for (name, bytes) in [
+        ("a", lines.as_bytes()),
+        ("b", &parquet),
+        ("c", &gzip(lines.as_bytes())),
+        ("d", &zstd),
+        ("e", &gzip(&zstd)),
+        ("f", array.as_bytes()),
+    ] {
         let path = place.file(name, bytes);
         assert_eq!(found(&path, 9).expect(name), expected, "{name}");
         assert_eq!(found(&path, 1).expect(name), expected[..1], "{name}");
     }
     for (bytes, says) in [
         (&b"{\"a\": 1}\n{\"a\""[..], "line 2"),
+        (array[..array.len() - 9].as_bytes(), "object 2: ends in the middle"),
         (&parquet[..parquet.len() - 9], "Parquet"),
         (&zstd[..zstd.len() - 3], ""),
         (b"PK\x03\x04", "holds no records"),

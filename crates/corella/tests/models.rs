@@ -336,14 +336,9 @@ fn without_a_card_the_device_auto_is_the_processor() {
     let (cpu, auto) = (eval("cpu"), eval("auto"));
     assert!(cpu["backend"].as_str().is_some_and(|name| name.contains("kv f32")), "{cpu}");
     assert_eq!(cpu, auto);
-    // The server ends by itself, because reading these weights fails; before that it says what memory it takes.
-    let model = folder.join("m");
-    done(&["convert", &run, &model.display().to_string()]);
-    let mut bytes = std::fs::read(model.join("model.safetensors")).expect("readable");
-    let last = bytes.len() - 4;
-    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(model.join("model.safetensors"), bytes).expect("written");
-    let said = stderr(&corella(&["serve", &model.display().to_string(), "--port", "0", "--device", "auto"]));
+    // What memory a server takes it says before it reads the weights.
+    let model = model_that_cannot_be_read(&folder, &run);
+    let said = stderr(&corella(&["serve", &model, "--port", "0", "--device", "auto"]));
     assert!(said.contains("positions of keys and values; "), "{said}");
 }
 
@@ -470,20 +465,25 @@ fn flags_are_checked_before_weights_are_read() {
     assert_eq!(ids(&["--top-k", "0", "--min-p", "0"]), ids(&[]));
 }
 
+/// The model of a run, with a weight that is no number: a server of it ends by itself.
+fn model_that_cannot_be_read(folder: &Folder, run: &str) -> String {
+    let model = folder.join("m");
+    done(&["convert", run, &model.display().to_string()]);
+    let mut bytes = std::fs::read(model.join("model.safetensors")).expect("readable");
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(model.join("model.safetensors"), bytes).expect("written");
+    model.display().to_string()
+}
+
 #[test]
 fn a_server_says_what_room_it_takes_instead_of_what_was_asked_for() {
     let folder = Folder::new("rooms");
     let (text, run) = (folder.text().display().to_string(), folder.join("run").display().to_string());
     done(&common::small_run(&text, &run, "3"));
-    let model = folder.join("m");
-    done(&["convert", &run, &model.display().to_string()]);
-    // The server ends by itself, because reading these weights fails.
-    let mut bytes = std::fs::read(model.join("model.safetensors")).expect("readable");
-    let last = bytes.len() - 4;
-    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(model.join("model.safetensors"), bytes).expect("written");
+    let model = model_that_cannot_be_read(&folder, &run);
     let limits = ["--context-len", "1000000", "--kv-tokens", "8", "--port", "0"];
-    let ended = corella(&[&["serve", &model.display().to_string()], &limits[..]].concat());
+    let ended = corella(&[&["serve", &model], &limits[..]].concat());
     let (said, context) = (stderr(&ended), 32);
     assert!(said.contains(&format!("texts have up to {context} tokens")), "{said}");
     assert!(said.contains(&format!("--kv-tokens 8 is less than one text of {context} tokens")), "{said}");
