@@ -690,7 +690,7 @@ fn records_are_whole_whatever_they_are_packed_in() {
     }
     for (bytes, says) in [
         (&b"{\"a\": 1}\n{\"a\""[..], "line 2"),
-        (array[..array.len() - 9].as_bytes(), "object 2: ends in the middle"),
+        (&array.as_bytes()[..array.len() - 9], "object 2: ends in the middle"),
         (&parquet[..parquet.len() - 9], "Parquet"),
         (&zstd[..zstd.len() - 3], ""),
         (b"PK\x03\x04", "holds no records"),
